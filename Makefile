@@ -1,0 +1,36 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SAMPLE ?= sample
+RUN ?= runs/quickstart
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("geocrodino needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.PHONY: quickstart test lint fix clean help
+
+quickstart: $(VENV)/.installed ## Set up, then generate a scene, train, predict with each modality and evaluate
+	$(BIN)/python pipelines/quickstart.py --scene $(SAMPLE) --out $(RUN)
+
+test: $(VENV)/.installed ## Set up, then run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed ## Style, types and import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.installed ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment, the sample scene and its run
+	rm -rf $(VENV) $(SAMPLE) $(RUN)
+
+help: ## Say what each target does
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

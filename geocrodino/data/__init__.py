@@ -1,0 +1,1 @@
+"""From aligned rasters to batches."""

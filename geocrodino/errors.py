@@ -1,0 +1,73 @@
+"""What can go wrong in a user's hands, one class for each kind.
+
+Every message names the thing, what was expected with its unit, what was found, and a way out.
+The command line prints the message alone and exits with 2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class GeocrodinoError(Exception):
+    """Base of every error that a user can mend. The command line shows it without a traceback."""
+
+
+class ConfigError(GeocrodinoError):
+    """A configuration file or a command-line value cannot be used."""
+
+
+class RasterError(GeocrodinoError):
+    """A raster is missing, unreadable, empty or not what its role asks for.
+
+    Attributes:
+        path: The file that the message speaks of.
+    """
+
+    def __init__(self, path: str | Path, message: str) -> None:
+        self.path = Path(path)
+        super().__init__(f"{path}: {message}")
+
+
+class MissingCRSError(RasterError):
+    """A file does not say which coordinate reference system it is in."""
+
+
+class OverlapError(GeocrodinoError):
+    """Layers, or a layer and an area of interest, do not meet."""
+
+
+class GridError(GeocrodinoError):
+    """Two grids that must be one are not, or a grid cannot be built."""
+
+
+class AOIError(GeocrodinoError):
+    """An area of interest cannot be used: empty, without CRS, smaller than a patch."""
+
+
+class LabelError(GeocrodinoError):
+    """Label values and classes do not agree."""
+
+
+class HeightError(GeocrodinoError):
+    """Heights cannot be turned into what the model reads."""
+
+
+class ModelError(GeocrodinoError):
+    """A network cannot be built as asked, or its weights do not fit."""
+
+
+class BundleError(GeocrodinoError):
+    """A bundle is missing, damaged, or does not fit the scene."""
+
+
+class OutputError(GeocrodinoError):
+    """A result cannot be written where it was asked for."""
+
+
+class HeightRangeWarning(UserWarning):
+    """The heights of a scene lie outside what the model was trained on."""
+
+
+class BandWarning(UserWarning):
+    """A band is read in another role than its tag says."""

@@ -1,0 +1,1 @@
+"""Rasters, grids and areas of interest."""

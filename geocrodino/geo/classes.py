@@ -1,0 +1,110 @@
+"""The classes of a map: values in files, names and colours for people, indices for networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from geocrodino.errors import LabelError
+
+IGNORE_INDEX = 255
+"""Index of a pixel without a label, in label tensors; also the nodata value of class maps."""
+
+_PALETTE = (
+    "#b8a88a", "#2e8b3d", "#d1493f", "#2f6fb7", "#8e6bb0", "#e0b13c", "#7fc97f", "#5fb8b8",
+    "#a0522d", "#f08fb0", "#607d8b", "#c0ca33",
+)  # fmt: skip
+
+
+class LandClass(BaseModel):
+    """One class: the value in label and map files, the name, the colour as ``#rrggbb``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: Annotated[int, Field(ge=0, le=254, description="value in label and map files")]
+    name: Annotated[str, Field(min_length=1)]
+    colour: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#808080"
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Colour as three numbers in 0 to 255."""
+        red, green, blue = bytes.fromhex(self.colour[1:])
+        return red, green, blue
+
+
+class ClassScheme(BaseModel):
+    """The ordered classes of a model: position is the network's index."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: Annotated[tuple[LandClass, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _unique(self) -> ClassScheme:
+        for what in ("value", "name"):
+            seen = [getattr(c, what) for c in self.classes]
+            if len(set(seen)) != len(seen):
+                raise ValueError(f"two classes share a {what}: {seen}")
+        return self
+
+    @classmethod
+    def from_values(cls, values: Iterable[int], names: Iterable[str] | None = None) -> ClassScheme:
+        """Classes with names and colours of our own, for label files that name none."""
+        ordered = sorted(set(values))
+        labels = list(names) if names is not None else [f"class {v}" for v in ordered]
+        return cls(
+            classes=tuple(
+                LandClass(value=v, name=n, colour=_PALETTE[i % len(_PALETTE)])
+                for i, (v, n) in enumerate(zip(ordered, labels, strict=True))
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names, in index order."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """File values, in index order."""
+        return tuple(c.value for c in self.classes)
+
+    def to_indices(self, values: NDArray[np.integer], valid: NDArray[np.bool_], source: str) -> NDArray[np.uint8]:
+        """File values to class indices.
+
+        Args:
+            values: Label values, shape (H, W).
+            valid: False where there is no label, shape (H, W); such pixels become ``IGNORE_INDEX``.
+            source: Name of the label file, for the message.
+
+        Returns:
+            Class indices, uint8, shape (H, W), 0 to ``len(self) - 1`` or ``IGNORE_INDEX``.
+
+        Raises:
+            LabelError: If a labelled pixel holds a value of no class.
+        """
+        indices = np.full(values.shape, IGNORE_INDEX, np.uint8)
+        for index, value in enumerate(self.values):
+            indices[valid & (values == value)] = index
+        unknown = np.unique(values[valid & (indices == IGNORE_INDEX)])
+        if unknown.size:
+            listed = ", ".join(str(v) for v in unknown[:8].tolist())
+            known = ", ".join(f"{c.value} {c.name}" for c in self.classes)
+            raise LabelError(
+                f"{source} holds label values outside the classes: {listed}. Expected: {known}.\n"
+                "Name every value under `classes`, or list those to leave out under `ignore_values`."
+            )
+        return indices
+
+    def to_values(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Class indices (uint8, any shape) to file values; ``IGNORE_INDEX`` stays."""
+        table = np.full(256, IGNORE_INDEX, np.uint8)
+        table[: len(self)] = self.values
+        return table[indices]
