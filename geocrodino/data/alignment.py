@@ -1,0 +1,249 @@
+"""Put optical, elevation and labels on one grid, once, so that patches are plain windows afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window as RasterioWindow
+
+from geocrodino.data.normalisation import Recipe
+from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
+from geocrodino.geo.aoi import AOI
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.grid import Window, crop, working_grid
+from geocrodino.geo.modality import Modality
+from geocrodino.geo.reader import RasterSource, require_overlap
+
+Progress = Callable[[int, int], None]
+"""Called with the work done and the work in all."""
+
+_BLOCK_PX = 1024
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The rasters of one place.
+
+    Attributes:
+        optical: The image.
+        elevation: The surface model.
+        labels: Class values.
+        ground: Heights of the bare ground, if there are any.
+        height_unit: Unit of the heights, where the files do not say it.
+        ignore_values: Label values that are left out.
+    """
+
+    optical: RasterSource
+    elevation: RasterSource
+    labels: RasterSource
+    ground: RasterSource | None = None
+    height_unit: str | None = None
+    ignore_values: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class AlignedLayers:
+    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none)."""
+
+    grid: GeoBox
+    optical: Path
+    elevation: Path
+    labels: Path
+
+    def path(self, modality: Modality) -> Path:
+        """The file of a modality."""
+        return self.optical if modality == "optical" else self.elevation
+
+    def blocks(self) -> Iterator[Window]:
+        """Windows that cover the grid."""
+        yield from _windows(self.grid.shape)
+
+    def read_labels(self, window: Window | None = None) -> NDArray[np.uint8]:
+        """Class indices, uint8, shape (H, W)."""
+        with rasterio.open(self.labels) as dataset:
+            indices: NDArray[np.uint8] = dataset.read(1, window=None if window is None else _rasterio_window(window))
+        return indices
+
+
+def reference_grid(optical: RasterSource, aoi: AOI, resolution_m: float | None) -> GeoBox:
+    """The part of the optical raster's grid, or of one with another pixel size, that an area of interest covers.
+
+    Raises:
+        AOIError: If the area lies outside the raster.
+    """
+    grid = working_grid(optical.geobox, resolution_m)
+    area = aoi.to_crs(grid.crs.wkt).polygons()
+    found = None if area.is_empty else crop(grid, area.bounds)
+    if found is None:
+        box = grid.boundingbox
+        raise AOIError(
+            f"{aoi.source}: the area of interest lies outside {optical.path}.\n"
+            f"Expected some part of x {box.left:.6g} to {box.right:.6g}, y {box.bottom:.6g} to {box.top:.6g}; "
+            f"found x {area.bounds[0]:.6g} to {area.bounds[2]:.6g}, y {area.bounds[1]:.6g} to {area.bounds[3]:.6g} "
+            "(in the raster's CRS). Check the CRS of both."
+        )
+    return found
+
+
+def discover_classes(labels: RasterSource, ignore_values: tuple[int, ...] = ()) -> ClassScheme:
+    """The values that a label raster holds, as classes named after their value.
+
+    Raises:
+        LabelError: If there are fewer than two, or values that a map cannot hold.
+    """
+    seen: set[int] = set()
+    for window in _windows(labels.geobox.shape):
+        values, valid = labels.read_own(window, (1,))
+        seen |= set(np.unique(values[0][valid]).tolist())
+    seen -= set(ignore_values)
+    wrong = sorted(v for v in seen if v != int(v) or not 0 <= v <= 254)
+    if wrong or len(seen) < 2:
+        found = ", ".join(f"{v:g}" for v in sorted(seen)[:12]) or "none"
+        raise LabelError(
+            f"{labels.path}: expected two or more classes with whole values from 0 to 254, found values {found}.\n"
+            "Is this the label raster? Values to leave out go under `ignore_values`."
+        )
+    return ClassScheme.from_values(int(v) for v in seen)
+
+
+def align(
+    sources: Sources,
+    recipes: dict[Modality, Recipe],
+    classes: ClassScheme,
+    grid: GeoBox,
+    folder: Path,
+    on_progress: Progress | None = None,
+) -> AlignedLayers:
+    """Write the layers on one grid, or take those that an earlier run wrote from the same files and settings.
+
+    Args:
+        sources: The rasters.
+        recipes: How channels are made, for each modality.
+        classes: Classes of the labels.
+        grid: The common grid.
+        folder: Where the layers go.
+        on_progress: Told of every finished block.
+
+    Raises:
+        OverlapError: If a raster does not meet the grid.
+        LabelError: If a label value belongs to no class.
+        RasterError: If a file cannot be read, or is invalid all over the grid.
+        OutputError: If the folder cannot be written.
+    """
+    roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
+    require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)
+    layers = AlignedLayers(grid, folder / "optical.tif", folder / "elevation.tif", folder / "labels.tif")
+    key = _fingerprint(sources, recipes, classes, grid)
+    record = folder / "aligned.json"
+    if record.exists() and json.loads(record.read_text()).get("key") == key:
+        return layers
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+        _write_layers(sources, recipes, classes, layers, on_progress)
+        record.write_text(json.dumps({"key": key, "shape": list(grid.shape)}))
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
+    return layers
+
+
+def _write_layers(
+    sources: Sources,
+    recipes: dict[Modality, Recipe],
+    classes: ClassScheme,
+    layers: AlignedLayers,
+    on_progress: Progress | None,
+) -> None:
+    valid_px = dict.fromkeys(("optical", "elevation", "labels"), 0)
+
+    def compute(window: Window) -> tuple[Window, NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+        optical, _ = recipes["optical"].read(sources.optical, layers.grid, window)
+        elevation, _ = recipes["elevation"].read(
+            sources.elevation, layers.grid, window, ground=sources.ground, unit=sources.height_unit
+        )
+        return window, optical, elevation, _label_indices(sources, classes, layers.grid, window)
+
+    windows = list(layers.blocks())
+    shape = layers.grid.shape
+    with (
+        _layer(layers.optical, layers.grid, len(recipes["optical"].channel_names), "float32") as optical_out,
+        _layer(layers.elevation, layers.grid, len(recipes["elevation"].channel_names), "float32") as elevation_out,
+        _layer(layers.labels, layers.grid, 1, "uint8") as labels_out,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        # Handed out a few at a time: finished blocks must not pile up before they are written.
+        for start in range(0, len(windows), 4):
+            for window, optical, elevation, labels in pool.map(compute, windows[start : start + 4]):
+                part = _rasterio_window(window)
+                optical_out.write(optical, window=part)
+                elevation_out.write(elevation, window=part)
+                labels_out.write(labels[None], window=part)
+                valid_px["optical"] += int(np.isfinite(optical[0]).sum())
+                valid_px["elevation"] += int(np.isfinite(elevation[0]).sum())
+                valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
+            if on_progress:
+                on_progress(min(start + 4, len(windows)), len(windows))
+    for name, source in (("optical", sources.optical), ("elevation", sources.elevation), ("labels", sources.labels)):
+        if valid_px[name] == 0:
+            raise RasterError(
+                source.path,
+                f"no valid pixel within the area of interest ({shape[0]} x {shape[1]} px): all of it is nodata.\n"
+                "Check the nodata tag and the area.",
+            )
+
+
+def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window: Window) -> NDArray[np.uint8]:
+    values, valid = sources.labels.read(grid, window, bands=(1,), kind="categorical")
+    whole = np.where(valid, values[0], 0).astype(np.int64)
+    if sources.ignore_values:
+        valid &= ~np.isin(whole, sources.ignore_values)
+    return classes.to_indices(whole, valid, str(sources.labels.path))
+
+
+def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.DatasetWriter:
+    return rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=grid.shape[0],
+        width=grid.shape[1],
+        count=count,
+        dtype=dtype,
+        crs=str(grid.crs),
+        transform=grid.affine,
+        nodata=IGNORE_INDEX if dtype == "uint8" else float("nan"),
+        tiled=True,
+        blockxsize=256,
+        blockysize=256,
+        interleave="band",
+        bigtiff="if_safer",
+    )
+
+
+def _windows(shape: tuple[int, int]) -> Iterator[Window]:
+    height, width = shape
+    for r in range(0, height, _BLOCK_PX):
+        for c in range(0, width, _BLOCK_PX):
+            yield r, min(r + _BLOCK_PX, height), c, min(c + _BLOCK_PX, width)
+
+
+def _rasterio_window(window: Window) -> RasterioWindow:
+    r0, r1, c0, c1 = window
+    return RasterioWindow(c0, r0, c1 - c0, r1 - r0)
+
+
+def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
+    files = [sources.optical, sources.elevation, sources.labels, *([sources.ground] if sources.ground else [])]
+    stats = [(str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+    said = [sources.height_unit, sources.ignore_values, classes.values, grid.shape, tuple(grid.affine), str(grid.crs)]
+    read = {m: r.model_dump_json() for m, r in recipes.items()}
+    return hashlib.sha256(json.dumps([stats, said, read], default=str).encode()).hexdigest()

@@ -1,0 +1,142 @@
+"""Batches for the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from geocrodino.data.alignment import AlignedLayers
+from geocrodino.data.datasets import CoregisteredDataset
+from geocrodino.data.normalisation import ModalitySpec
+from geocrodino.data.sampling import BalancedPatchSampler, covering_windows, require_patches, seeded_worker
+from geocrodino.data.sampling import patch_corners as corners_of
+from geocrodino.errors import AOIError
+from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.modality import MODALITIES, Modality
+
+
+_VALIDATION_PX = 256
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How many patches of which size.
+
+    Attributes:
+        patch_px: Side of a patch.
+        batch_size: Patches in a batch.
+        steps_per_epoch: Batches in an epoch.
+        balance: Share of patches drawn around an evenly drawn class.
+        seed: Start of the random numbers.
+        workers: Reading processes; 0 reads in the training process.
+    """
+
+    patch_px: int
+    batch_size: int
+    steps_per_epoch: int
+    balance: float = 0.5
+    seed: int = 0
+    workers: int = 0
+
+
+class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
+    """Windows that hold every pixel of a split once; what lies outside the split is blanked, inputs and labels alike."""
+
+    def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], size_px: int) -> None:
+        self.dataset, self.inside = dataset, inside
+        self.windows = covering_windows(inside, size_px)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        r0, r1, c0, c1 = self.windows[index]
+        height, width = self.inside.shape
+        within = (r0, min(r1, height), c0, min(c1, width))
+        sample = self.dataset.read(within)
+        inside = torch.from_numpy(self.inside[within[0] : within[1], within[2] : within[3]])
+        for modality in MODALITIES:
+            sample[modality] *= inside
+            sample[f"{modality}_valid"] &= inside
+        sample["labels"][~inside] = IGNORE_INDEX
+        pad = (0, c1 - within[3], 0, r1 - within[1])
+        return {
+            key: torch.nn.functional.pad(value, pad, value=IGNORE_INDEX if key == "labels" else 0)
+            for key, value in sample.items()
+        }
+
+
+class CoregisteredDataModule(L.LightningDataModule):
+    """Training and validation batches of one scene.
+
+    A batch is a dict: for each modality float32 (B, C, H, W) and ``<modality>_valid`` bool (B, H, W); ``labels``
+    int64 (B, H, W), 255 where there is none.
+    """
+
+    def __init__(
+        self,
+        layers: AlignedLayers,
+        specs: dict[Modality, ModalitySpec],
+        inside: dict[str, NDArray[np.bool_]],
+        labels: NDArray[np.uint8],
+        plan: BatchPlan,
+        source: str = "area of interest",
+    ) -> None:
+        """Lay out the patches.
+
+        Args:
+            layers: Aligned layers.
+            specs: How to scale them.
+            inside: For ``train`` and ``val``, the pixels wholly inside the split, shape (H, W).
+            labels: Class indices, uint8, shape (H, W).
+            plan: Sizes.
+            source: Name of the area, for messages.
+
+        Raises:
+            AOIError: If the training split holds no patch, or one of the two no label.
+        """
+        super().__init__()
+        self.plan = plan
+        self.dataset = CoregisteredDataset(layers, specs)
+        require_patches(corners_of(inside["train"], plan.patch_px), "train", source, plan.patch_px, layers.grid)
+        if not (labels[inside["val"]] != IGNORE_INDEX).any():
+            raise AOIError(
+                f"{source}: the polygons of the split 'val' hold no labelled pixel. "
+                "Check that they lie on the label raster."
+            )
+        self.sampler = BalancedPatchSampler(
+            self.dataset,
+            inside["train"],
+            labels,
+            patch_px=plan.patch_px,
+            length=plan.steps_per_epoch * plan.batch_size,
+            balance=plan.balance,
+            seed=plan.seed,
+        )
+        if self.sampler.is_empty:
+            raise AOIError(f"{source}: no patch of the split 'train' holds a labelled pixel. Check the label raster.")
+        self._val = _ValidationDataset(self.dataset, inside["val"], max(_VALIDATION_PX, plan.patch_px))
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Random patches."""
+        return DataLoader(
+            self.dataset,
+            batch_size=self.plan.batch_size,
+            sampler=self.sampler,
+            num_workers=self.plan.workers,
+            worker_init_fn=seeded_worker,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.plan.workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Windows that hold the validation polygons, each pixel once."""
+        return DataLoader(self._val, batch_size=4, num_workers=0)
+
+

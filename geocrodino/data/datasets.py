@@ -1,0 +1,91 @@
+"""TorchGeo dataset over aligned layers: the index and the queries are torchgeo's, pixels are read by window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyproj
+import rasterio
+import shapely
+import torch
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window as RasterioWindow
+from torchgeo.datasets import GeoDataset
+
+from geocrodino.data.alignment import AlignedLayers
+from geocrodino.data.normalisation import ModalitySpec
+from geocrodino.geo.grid import Window
+from geocrodino.geo.modality import MODALITIES, Modality
+
+_ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
+
+
+class CoregisteredDataset(GeoDataset):
+    """Optical, elevation and labels of one place on one grid.
+
+    Works with torchgeo's samplers and set operations. A sample is a dict: for each modality the network's input,
+    float32, shape (C, H, W), 0 where invalid, and ``<modality>_valid``, bool, (H, W); ``labels``, int64, (H, W), 255
+    where there is none.
+    """
+
+    def __init__(self, layers: AlignedLayers, specs: dict[Modality, ModalitySpec]) -> None:
+        """Index the layers.
+
+        Args:
+            layers: Files on one grid.
+            specs: How to scale them.
+        """
+        self.layers, self.specs, self.grid = layers, specs, layers.grid
+        self.paths = [str(p) for p in (layers.optical, layers.elevation, layers.labels)]
+        box = self.grid.boundingbox
+        self._res = (abs(self.grid.affine.a), abs(self.grid.affine.e))
+        self.index = gpd.GeoDataFrame(
+            {"filepath": [self.paths[0]]},
+            geometry=[shapely.box(box.left, box.bottom, box.right, box.top)],
+            crs=pyproj.CRS.from_user_input(self.grid.crs.wkt),
+            index=pd.IntervalIndex.from_tuples([_ALWAYS], closed="both", name="datetime"),
+        )
+
+    def __getitem__(self, query: Any) -> dict[str, Any]:
+        """Read the window that a torchgeo query ``[xmin:xmax, ymin:ymax]`` names.
+
+        Raises:
+            IndexError: If it does not lie on the grid.
+        """
+        window = window_of(self.grid, self._disambiguate_slice(query))
+        height, width = self.grid.shape
+        if window[0] < 0 or window[2] < 0 or window[1] > height or window[3] > width:
+            raise IndexError(f"query {query} reaches outside the layers, whose bounds are {self.bounds}")
+        return self.read(window)
+
+    def read(self, window: Window) -> dict[str, Any]:
+        """The sample of a window of the grid."""
+        part = RasterioWindow(window[2], window[0], window[3] - window[2], window[1] - window[0])
+        sample: dict[str, Any] = {}
+        for modality in MODALITIES:
+            with rasterio.open(self.layers.path(modality)) as dataset:
+                values = dataset.read(window=part)
+            sample[modality] = torch.from_numpy(self.specs[modality].normalise(values))
+            sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
+        with rasterio.open(self.layers.labels) as dataset:
+            sample["labels"] = torch.from_numpy(dataset.read(1, window=part)).long()
+        return sample
+
+
+def query_of(grid: GeoBox, window: Window) -> tuple[slice, slice]:
+    """The torchgeo query of a window of a north-up grid."""
+    a = grid.affine
+    r0, r1, c0, c1 = window
+    return slice(a.c + a.a * c0, a.c + a.a * c1, a.a), slice(a.f + a.e * r1, a.f + a.e * r0, -a.e)
+
+
+def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:
+    """The window of a north-up grid that a torchgeo query names, to the nearest pixel."""
+    a = grid.affine
+    x, y = query[0], query[1]
+    c0, r0 = round((x.start - a.c) / a.a), round((y.stop - a.f) / a.e)
+    # Rounding the size rather than the far edge keeps every patch of a random sampler the same size.
+    return (r0, r0 + round((y.start - y.stop) / a.e), c0, c0 + round((x.stop - x.start) / a.a))

@@ -1,0 +1,265 @@
+"""What a branch reads: bands or height channels, their units and statistics. The same code trains and predicts."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import BaseModel, ConfigDict, Field
+
+from geocrodino.errors import BundleError, HeightError
+from geocrodino.geo.grid import Window, pixel_size_m
+from geocrodino.geo.heights import GroundFilter, ground_surface, height_unit, slope_deg
+from geocrodino.geo.modality import Modality
+from geocrodino.geo.reader import RasterSource
+
+HeightChannel = Literal["height_above_ground", "height", "slope"]
+"""``height_above_ground`` (m, compressed by the logarithm), ``height`` (m, absolute), ``slope`` (degrees)."""
+
+
+class Recipe(BaseModel):
+    """How the channels of one modality are made from a raster, before statistics.
+
+    Attributes:
+        modality: Which modality.
+        bands: One-based numbers of the optical bands, in order; empty for elevation.
+        band_names: Their names, for messages.
+        channels: Height channels, in order; empty for optical.
+        ground: The filter that finds the ground for ``height_above_ground``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modality: Modality
+    bands: tuple[int, ...] = ()
+    band_names: tuple[str, ...] = ()
+    channels: tuple[HeightChannel, ...] = ()
+    ground: GroundFilter = GroundFilter()
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels, in order."""
+        return self.band_names if self.modality == "optical" else self.channels
+
+    def halo_px(self, grid: GeoBox, *, ground_given: bool = False) -> int:
+        """Pixels around a window that its channels depend on.
+
+        Raises:
+            HeightError: If the grid is too coarse for height above ground.
+        """
+        if "height_above_ground" in self.channels and not ground_given:
+            return self.ground.halo_px(_side_m(grid))
+        return 1 if "slope" in self.channels else 0
+
+    def check(self, raster: RasterSource) -> None:
+        """Check that a raster has the bands.
+
+        Raises:
+            BundleError: If it has fewer.
+        """
+        if self.modality == "elevation":
+            if len(raster.data_bands) != 1:
+                raise BundleError(
+                    f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
+                    f"({', '.join(raster.band_names)}).\nIs this an optical image? Then say --modality optical."
+                )
+            return
+        missing = [b for b in self.bands if b > raster.count]
+        if missing or len(raster.data_bands) < len(self.bands):
+            raise BundleError(
+                f"{raster.path}: expected {len(self.bands)} optical bands ({', '.join(self.band_names)}; numbers "
+                f"{', '.join(map(str, self.bands))}), found {len(raster.data_bands)} "
+                f"({', '.join(raster.band_names[b - 1] for b in raster.data_bands)}).\n"
+                "Predict with a raster that has these bands, or train a bundle on the bands that there are."
+            )
+
+    def read(
+        self,
+        raster: RasterSource,
+        grid: GeoBox,
+        window: Window,
+        *,
+        ground: RasterSource | None = None,
+        unit: str | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Channels of a window of a grid.
+
+        Args:
+            raster: The optical or height raster.
+            grid: Grid to read on.
+            window: Part of it; may reach outside, where nothing is valid.
+            ground: Heights of the bare ground, in any CRS and resolution, if known.
+            unit: Unit of height of both, where the files do not say it.
+
+        Returns:
+            Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
+        """
+        if self.modality == "optical":
+            return raster.read(grid, window, bands=self.bands)
+        halo = self.halo_px(grid, ground_given=ground is not None)
+        r0, r1, c0, c1 = window
+        wide = (r0 - halo, r1 + halo, c0 - halo, c1 + halo)
+        values, valid = raster.read(grid, wide, bands=raster.data_bands[:1])
+        surface = values[0] * np.float32(height_unit(raster, unit)[0])
+        out = np.stack([self._channel(name, surface, grid, wide, ground, unit) for name in self.channels])
+        inner = (slice(halo, halo + r1 - r0), slice(halo, halo + c1 - c0))
+        out, valid = out[:, *inner], valid[inner]
+        valid = valid & np.isfinite(out).all(axis=0)
+        out[:, ~valid] = np.nan
+        return out, valid
+
+    def _channel(
+        self,
+        name: HeightChannel,
+        surface: NDArray[np.float32],
+        grid: GeoBox,
+        window: Window,
+        ground: RasterSource | None,
+        unit: str | None,
+    ) -> NDArray[np.float32]:
+        if name == "height":
+            return surface
+        if name == "slope":
+            return slope_deg(surface, pixel_size_m(grid))
+        if ground is None:
+            below = ground_surface(surface, self.ground, _side_m(grid), anchor=(window[0], window[2]))
+        else:
+            below = ground.read(grid, window)[0][0] * np.float32(height_unit(ground, unit)[0])
+        return surface - below
+
+
+class Channel(BaseModel):
+    """One input channel: its unit, its range in the training split and what it is scaled by.
+
+    A value is clipped to ``low`` to ``high``, compressed if ``compress`` says so, and standardised by ``mean`` and
+    ``std``, which belong to the compressed value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    unit: str
+    low: Annotated[float, Field(description="0.1 % quantile in the training split, in the unit")]
+    high: Annotated[float, Field(description="99.9 % quantile in the training split, in the unit")]
+    mean: float
+    std: Annotated[float, Field(gt=0)]
+    compress: Annotated[bool, Field(description="sign(x) * log(1 + |x|) before scaling")] = False
+
+    @classmethod
+    def measure(cls, name: str, values: NDArray[np.float32]) -> Channel:
+        """Statistics of valid training values, shape (N,)."""
+        low, high = (float(q) for q in np.quantile(values.astype(np.float64), (0.001, 0.999)))
+        compress = name == "height_above_ground"
+        scaled = np.clip(values.astype(np.float64), low, high)
+        scaled = np.sign(scaled) * np.log1p(np.abs(scaled)) if compress else scaled
+        # A constant channel carries nothing: scale by one rather than by zero.
+        std = float(scaled.std())
+        return cls(
+            name=name,
+            unit={"height_above_ground": "m", "height": "m", "slope": "deg"}.get(name, "digital number"),
+            low=low,
+            high=high,
+            mean=float(scaled.mean()),
+            std=std if std > 1e-12 * max(1.0, abs(high)) else 1.0,
+            compress=compress,
+        )
+
+    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale values of any shape; NaN stays NaN."""
+        out = np.clip(values, np.float32(self.low), np.float32(self.high))
+        if self.compress:
+            out = np.sign(out) * np.log1p(np.abs(out))
+        return ((out - np.float32(self.mean)) / np.float32(self.std)).astype(np.float32, copy=False)
+
+
+class ModalitySpec(BaseModel):
+    """Everything that a branch must know of its input; travels in the bundle.
+
+    Attributes:
+        recipe: How channels are made.
+        channels: Their statistics, in order.
+        ground_given: Whether the training used a ground raster rather than an estimate.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Recipe
+    channels: tuple[Channel, ...]
+    ground_given: bool = False
+
+    @property
+    def modality(self) -> Modality:
+        """Which modality."""
+        return self.recipe.modality
+
+    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale channels, shape (C, H, W), NaN where invalid, to the network's input: 0 where invalid."""
+        return np.stack([np.nan_to_num(c.apply(v)) for c, v in zip(self.channels, values, strict=True)])
+
+    def read(
+        self,
+        raster: RasterSource,
+        grid: GeoBox,
+        window: Window,
+        *,
+        ground: RasterSource | None = None,
+        unit: str | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Network input of a window of a grid.
+
+        Args:
+            raster: The raster.
+            grid: Grid to read on.
+            window: Part of it; may reach outside, where nothing is valid.
+            ground: Heights of the bare ground, if known.
+            unit: Unit of height, where the files do not say it.
+
+        Returns:
+            Input, float32, shape (C, H, W), 0 where invalid; validity, bool, shape (H, W).
+        """
+        values, valid = self.recipe.read(raster, grid, window, ground=ground, unit=unit)
+        return self.normalise(values), valid
+
+    def share_outside(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[str, float]:
+        """Share of valid pixels outside the range seen in training, for each channel; values as from ``Recipe.read``."""
+        if not valid.any():
+            return {}
+        return {
+            c.name: float(((v[valid] < c.low) | (v[valid] > c.high)).mean())
+            for c, v in zip(self.channels, values, strict=True)
+        }
+
+
+def optical_recipe(raster: RasterSource, bands: tuple[int, ...] | None = None) -> Recipe:
+    """Recipe for an image: its data bands, or those asked for.
+
+    Raises:
+        BundleError: If a band that is asked for does not exist.
+    """
+    numbers = bands or raster.data_bands
+    recipe = Recipe(
+        modality="optical",
+        bands=numbers,
+        band_names=tuple(raster.band_names[b - 1] if 0 < b <= raster.count else f"band {b}" for b in numbers),
+    )
+    recipe.check(raster)
+    return recipe
+
+
+def elevation_recipe(channels: tuple[HeightChannel, ...], ground: GroundFilter | None = None) -> Recipe:
+    """Recipe for a height raster.
+
+    Raises:
+        HeightError: If no channel is asked for.
+    """
+    if not channels:
+        raise HeightError("elevation.channels is empty. Expected at least one of height_above_ground, height, slope.")
+    return Recipe(modality="elevation", channels=channels, ground=ground or GroundFilter())
+
+
+def _side_m(grid: GeoBox) -> float:
+    wide, high = pixel_size_m(grid)
+    return math.sqrt(wide * high)

@@ -1,0 +1,171 @@
+"""Where patches lie: wholly inside the polygons of their split, never over a neighbour's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import shapely
+import torch
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.features import rasterize
+from shapely.geometry.base import BaseGeometry
+from torchgeo.samplers import GeoSampler
+
+from geocrodino.data.datasets import CoregisteredDataset, query_of
+from geocrodino.errors import AOIError
+from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.grid import Window, pixel_size_m
+
+_EDGE_PX = 1e-3  # polygons drawn along pixel edges count those pixels in
+
+
+def inside_mask(polygon: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
+    """Pixels that lie wholly inside a polygon.
+
+    Args:
+        polygon: In the grid's CRS.
+        grid: A north-up grid.
+
+    Returns:
+        Bool, shape (H, W).
+    """
+    pixel = abs(grid.affine.a)
+    grown = polygon.buffer(_EDGE_PX * pixel, join_style="mitre")
+    around = shapely.box(*grid.boundingbox).buffer(2 * pixel)
+    outside = around.difference(grown)
+    if outside.is_empty:
+        return np.ones(grid.shape, bool)
+    burnt = rasterize([(outside, 1)], out_shape=grid.shape, transform=grid.affine, all_touched=True, dtype="uint8")
+    return burnt == 0
+
+
+def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+    """Number of set pixels in every ``size`` x ``size`` box, by its upper left pixel; shape (H-size+1, W-size+1)."""
+    height, width = mask.shape
+    if height < size or width < size:
+        return np.zeros((0, 0), np.int64)
+    total = np.zeros((height + 1, width + 1), np.int64)
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=total[1:, 1:])
+    return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+
+
+def patch_corners(inside: NDArray[np.bool_], patch_px: int) -> NDArray[np.bool_]:
+    """Upper left pixels of the patches that lie wholly inside; bool, shape (H-patch_px+1, W-patch_px+1)."""
+    return box_sums(inside, patch_px) == patch_px**2
+
+
+def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_px: int, grid: GeoBox) -> None:
+    """Check that a split holds at least one patch.
+
+    Raises:
+        AOIError: If it holds none.
+    """
+    if not corners.any():
+        side = patch_px * pixel_size_m(grid)[0]
+        raise AOIError(
+            f"{source}: the polygons of the split {split!r} hold no patch: expected room for one of {patch_px} x "
+            f"{patch_px} px ({side:.0f} m) inside the rasters, found none.\n"
+            "Draw larger polygons, or take smaller patches (--patch-px)."
+        )
+
+
+def covering_windows(chosen: NDArray[np.bool_], size_px: int) -> list[Window]:
+    """Windows of one size, side by side, that together hold every chosen pixel; they may reach over the mask's edge."""
+    height, width = chosen.shape
+    return [
+        (r, r + size_px, c, c + size_px)
+        for r in range(0, height, size_px)
+        for c in range(0, width, size_px)
+        if chosen[r : r + size_px, c : c + size_px].any()
+    ]
+
+
+class BalancedPatchSampler(GeoSampler):
+    """Random patches inside a split, a share of them drawn around a pixel of a class drawn evenly.
+
+    The order of an epoch depends on the seed and the epoch alone, so an interrupted run can go on as if it had not
+    been interrupted.
+    """
+
+    def __init__(
+        self,
+        dataset: CoregisteredDataset,
+        inside: NDArray[np.bool_],
+        labels: NDArray[np.uint8],
+        *,
+        patch_px: int,
+        length: int,
+        balance: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        """Prepare the corners.
+
+        Args:
+            dataset: The layers.
+            inside: Pixels wholly inside the split, shape (H, W).
+            labels: Class indices, uint8, shape (H, W).
+            patch_px: Side of a patch.
+            length: Patches in an epoch.
+            balance: Share of the patches, 0 to 1, that are drawn around a pixel of an evenly drawn class.
+            seed: Start of the random numbers.
+        """
+        super().__init__(dataset)
+        self.dataset, self.patch_px, self.length = dataset, patch_px, length
+        self.balance, self.seed, self.epoch = balance, seed, 0
+        labelled = inside & (labels != IGNORE_INDEX)
+        # A patch without a single label teaches nothing.
+        self._corners = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
+        self._per_row = np.cumsum(self._corners.sum(axis=1))
+        rng = np.random.default_rng(seed)
+        self._class_px = [
+            _some(np.flatnonzero(labelled & (labels == i)), rng) for i in np.unique(labels[labelled]).tolist()
+        ]
+        self._width = inside.shape[1]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no patch with a label fits."""
+        return not self._corners.any()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        for _ in range(self.length):
+            corner = self._around_a_class(rng) if rng.random() < self.balance else None
+            r, c = corner or self._anywhere(rng)
+            yield query_of(self.dataset.grid, (r, r + self.patch_px, c, c + self.patch_px))
+
+    def _anywhere(self, rng: np.random.Generator) -> tuple[int, int]:
+        k = int(rng.integers(self._per_row[-1]))
+        row = int(np.searchsorted(self._per_row, k, side="right"))
+        before = int(self._per_row[row - 1]) if row else 0
+        return row, int(np.flatnonzero(self._corners[row])[k - before])
+
+    def _around_a_class(self, rng: np.random.Generator) -> tuple[int, int] | None:
+        pixels = self._class_px[int(rng.integers(len(self._class_px)))]
+        row, col = divmod(int(pixels[int(rng.integers(len(pixels)))]), self._width)
+        r0, c0 = max(0, row - self.patch_px + 1), max(0, col - self.patch_px + 1)
+        near = np.flatnonzero(self._corners[r0 : row + 1, c0 : col + 1])
+        if near.size == 0:
+            return None  # the pixel lies in a corner of the polygon that no patch reaches
+        width = min(col + 1, self._corners.shape[1]) - c0
+        r, c = divmod(int(near[int(rng.integers(near.size))]), width)
+        return r0 + r, c0 + c
+
+
+def seeded_worker(worker_id: int) -> None:
+    """Give data workers one torch thread each: they only read and scale."""
+    torch.set_num_threads(1)
+
+
+def _some(pixels: NDArray[np.intp], rng: np.random.Generator, most: int = 200_000) -> NDArray[np.intp]:
+    return pixels if pixels.size <= most else np.sort(rng.choice(pixels, most, replace=False))

@@ -1,0 +1,116 @@
+"""Spatial blocks for an area of interest that names no splits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.errors import AOIError
+from geocrodino.geo.aoi import AOI, SPLITS, Split, from_polygons
+from geocrodino.geo.classes import IGNORE_INDEX
+
+_SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
+_BLOCKS_ALONG = 6
+_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class _Block:
+    polygon: BaseGeometry
+    counts: NDArray[np.int64]
+
+
+def block_splits(
+    area: BaseGeometry, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, *, patch_px: int, seed: int = 0
+) -> AOI:
+    """Cut an area into blocks and give each to train, val or test.
+
+    Of 2000 seeded draws the one is taken whose splits come nearest to 60, 20 and 20 % of every class. Between two
+    splits a strip of one patch is left out, taken from train before val before test.
+
+    Args:
+        area: The area of interest, in the grid's CRS.
+        grid: The reference grid, north up.
+        labels: Class indices on it, uint8, shape (H, W).
+        num_classes: Number of classes.
+        patch_px: Side of a patch.
+        seed: Start of the random numbers.
+
+    Returns:
+        An AOI with the column ``split``, in the grid's CRS.
+
+    Raises:
+        AOIError: If the area is too small for three splits with strips between them.
+    """
+    blocks = _blocks(area, grid, labels, num_classes, patch_px)
+    gap = patch_px * abs(grid.affine.a)
+    if len(blocks) >= len(SPLITS):
+        for assignment in _ranked_draws(blocks, np.random.default_rng(seed)):
+            shapes = _with_gaps(blocks, assignment, gap)
+            if all(_holds_a_patch(shape, gap) for shape in shapes.values()):
+                return from_polygons(shapes, grid.crs.wkt, "spatial blocks")
+    box = grid.boundingbox
+    raise AOIError(
+        f"The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
+        f"{3 * patch_px} px with strips of {patch_px} px between them, found {grid.shape[0]} x {grid.shape[1]} px "
+        f"({box.right - box.left:.6g} x {box.top - box.bottom:.6g} in units of the CRS).\n"
+        "Draw polygons with a column `split`, or take smaller patches (--patch-px)."
+    )
+
+
+def _blocks(
+    area: BaseGeometry, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, patch_px: int
+) -> list[_Block]:
+    height, width = grid.shape
+    side = max(3 * patch_px, math.ceil(math.sqrt(height * width) / _BLOCKS_ALONG))
+    rows, cols = (max(1, round(size / side)) for size in (height, width))
+    edges_r, edges_c = (np.linspace(0, size, n + 1).round().astype(int) for size, n in ((height, rows), (width, cols)))
+    found = []
+    for r0, r1 in zip(edges_r[:-1], edges_r[1:], strict=True):
+        for c0, c1 in zip(edges_c[:-1], edges_c[1:], strict=True):
+            left, top = grid.affine * (int(c0), int(r0))
+            right, bottom = grid.affine * (int(c1), int(r1))
+            part = shapely.box(left, bottom, right, top).intersection(area)
+            if part.area > 0:
+                here = labels[r0:r1, c0:c1]
+                found.append(_Block(part, np.bincount(here[here != IGNORE_INDEX], minlength=num_classes)))
+    return found
+
+
+def _ranked_draws(blocks: list[_Block], rng: np.random.Generator, keep: int = 50) -> list[NDArray[np.int64]]:
+    """Assignments of blocks to splits, the most balanced first."""
+    counts = np.stack([b.counts for b in blocks]).astype(float)
+    area = np.array([b.polygon.area for b in blocks])
+    shares = np.concatenate([counts / np.maximum(1, counts.sum(axis=0)), area[:, None] / area.sum()], axis=1)
+    present = np.append(counts.sum(axis=0) > 0, True)
+    target = np.array([_SHARES[s] for s in SPLITS])
+    scored = []
+    for _ in range(_DRAWS):
+        assignment = rng.choice(len(SPLITS), len(blocks), p=target)
+        got = np.stack([shares[assignment == i].sum(axis=0) for i in range(len(SPLITS))])
+        error = np.abs(got - target[:, None])[:, present]
+        scored.append((float(error.sum() + 10 * (got[:, present] == 0).sum()), assignment))
+    scored.sort(key=lambda pair: pair[0])
+    return [assignment for _, assignment in scored[:keep]]
+
+
+def _with_gaps(blocks: list[_Block], assignment: NDArray[np.int64], gap: float) -> dict[Split, BaseGeometry]:
+    shapes = {
+        s: shapely.union_all([b.polygon for b, a in zip(blocks, assignment, strict=True) if a == i])
+        for i, s in enumerate(SPLITS)
+    }
+    # Twice the reach of rounding is added so that the strip is never a pixel short of a patch.
+    val_test = {"val": shapes["val"].difference(shapes["test"].buffer(1.01 * gap, join_style="mitre"))}
+    kept = shapely.union_all([val_test["val"], shapes["test"]])
+    train = shapes["train"].difference(kept.buffer(1.01 * gap, join_style="mitre"))
+    return {"train": train, "val": val_test["val"], "test": shapes["test"]}
+
+
+def _holds_a_patch(shape: BaseGeometry, patch: float) -> bool:
+    return not shape.buffer(-0.505 * patch, join_style="mitre").is_empty

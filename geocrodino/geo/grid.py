@@ -1,0 +1,158 @@
+"""Pixel grids: true pixel sizes, windows, the grid that a network works on.
+
+A grid is an ``odc.geo.geobox.GeoBox``; a window is ``(row_start, row_stop, col_start, col_stop)`` in its
+pixels and may reach outside.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import pyproj
+from affine import Affine
+from odc.geo import CRS
+from odc.geo.geobox import GeoBox
+
+from geocrodino.errors import GridError
+
+Window = tuple[int, int, int, int]
+"""``(row_start, row_stop, col_start, col_stop)``, in pixels of a grid."""
+
+SAME_SIZE_TOLERANCE = 0.01
+"""Pixel sizes that differ by less than this share are one size: a map projection alone changes as much."""
+
+
+def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
+    """Ground length of one CRS unit along x and y, in metres, at a place given in the CRS.
+
+    The unit of a projected CRS is taken as it is named where the projection is true to 1 %; elsewhere (Web
+    Mercator away from the equator, degrees) the geodesic on the CRS's own ellipsoid decides.
+
+    Raises:
+        GridError: If the place has no position on the ellipsoid.
+    """
+    proj = pyproj.CRS.from_user_input(crs.wkt)
+    nominal = float(proj.axis_info[0].unit_conversion_factor) if proj.is_projected else math.nan
+    if proj.geodetic_crs is None:
+        return nominal, nominal
+    step = 1e-4 if proj.is_geographic else 1.0
+    to_degrees = pyproj.Transformer.from_crs(proj, proj.geodetic_crs, always_xy=True)
+    lon, lat = to_degrees.transform([x, x + step, x], [y, y, y + step])
+    if not all(map(math.isfinite, (*lon, *lat))):
+        if math.isfinite(nominal):
+            return nominal, nominal
+        raise GridError(f"({x:g}, {y:g}) is not a position in {crs.to_epsg() or 'its CRS'}: no pixel size in metres.")
+    geod = proj.get_geod()
+    assert geod is not None  # noqa: S101 - a CRS with a geodetic CRS has an ellipsoid
+    _, _, along_x = geod.inv(lon[0], lat[0], lon[1], lat[1])
+    _, _, along_y = geod.inv(lon[0], lat[0], lon[2], lat[2])
+    found = (along_x / step, along_y / step)
+    if all(abs(f / nominal - 1) < SAME_SIZE_TOLERANCE for f in found if math.isfinite(nominal)) and proj.is_projected:
+        return nominal, nominal
+    return found
+
+
+@lru_cache(maxsize=256)
+def pixel_size_m(grid: GeoBox) -> tuple[float, float]:
+    """True width and height of a pixel at the middle of a grid, in metres."""
+    a = grid.affine
+    x, y = a * (grid.shape[1] / 2, grid.shape[0] / 2)
+    along_x, along_y = metres_per_unit(_crs(grid), x, y)
+    return math.hypot(a.a * along_x, a.d * along_y), math.hypot(a.b * along_x, a.e * along_y)
+
+
+def window_grid(grid: GeoBox, window: Window) -> GeoBox:
+    """The part of a grid that a window covers, itself a grid."""
+    r0, r1, c0, c1 = window
+    return GeoBox((r1 - r0, c1 - c0), grid.affine * Affine.translation(c0, r0), grid.crs)
+
+
+def whole(grid: GeoBox) -> Window:
+    """The window of all pixels."""
+    return (0, grid.shape[0], 0, grid.shape[1])
+
+
+def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tuple[int, int] | None:
+    """Rows and columns by which ``grid`` is shifted in ``other``, or None if they are not one lattice.
+
+    The corners of the smaller of the two must agree within ``tolerance_px``, so that a shift that grows along the
+    rows is not missed.
+    """
+    if grid.crs != other.crs:
+        return None
+    to_other = ~other.affine * grid.affine
+    row, col = round(to_other.f), round(to_other.c)
+    height, width = (min(a, b) for a, b in zip(grid.shape, other.shape, strict=True))
+    for r, c in ((0, 0), (0, width), (height, 0), (height, width)):
+        found_c, found_r = to_other * (c, r)
+        if abs(found_c - c - col) > tolerance_px or abs(found_r - r - row) > tolerance_px:
+            return None
+    return row, col
+
+
+def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
+    """The grid on which a network reads a raster: north up, square pixels, true to size, covering the raster.
+
+    The raster's own grid where that is so already and its pixels have the asked size within 1 %. Otherwise the same
+    CRS (the local UTM zone where the CRS counts in degrees), anchored at the raster's upper left corner.
+
+    Args:
+        source: Grid of the raster.
+        resolution_m: Pixel size in metres; the raster's own size by default.
+    """
+    size = pixel_size_m(source)
+    own = math.sqrt(size[0] * size[1])
+    target = own if resolution_m is None else resolution_m
+    crs = _crs(source)
+    straight = source.affine.b == 0 and source.affine.d == 0 and source.affine.e < 0 < source.affine.a
+    if straight and not crs.geographic and all(abs(s / target - 1) < SAME_SIZE_TOLERANCE for s in size):
+        return source
+    if crs.geographic:
+        box = source.extent.to_crs(_utm(source)).boundingbox
+        crs = CRS(_utm(source))
+        unit: tuple[float, float] = (1.0, 1.0)
+    else:
+        box = source.boundingbox
+        unit = metres_per_unit(crs, (box.left + box.right) / 2, (box.bottom + box.top) / 2)
+    step_x, step_y = target / unit[0], target / unit[1]
+    # A hair is taken off so that 300.0000001 pixels do not become 301.
+    shape = (math.ceil((box.top - box.bottom) / step_y - 1e-6), math.ceil((box.right - box.left) / step_x - 1e-6))
+    return GeoBox((max(1, shape[0]), max(1, shape[1])), Affine(step_x, 0, box.left, 0, -step_y, box.top), crs)
+
+
+def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | None:
+    """The smallest part of a north-up grid that covers ``(minx, miny, maxx, maxy)``, or None if they do not meet."""
+    c0, r0 = ~grid.affine * (bounds[0], bounds[3])
+    c1, r1 = ~grid.affine * (bounds[2], bounds[1])
+    height, width = grid.shape
+    window = (
+        max(0, math.floor(r0 + 1e-6)),
+        min(height, math.ceil(r1 - 1e-6)),
+        max(0, math.floor(c0 + 1e-6)),
+        min(width, math.ceil(c1 - 1e-6)),
+    )
+    if window[0] >= window[1] or window[2] >= window[3]:
+        return None
+    return window_grid(grid, window)
+
+
+def describe(grid: GeoBox) -> str:
+    """One line for people: rows, columns, pixel size in metres, CRS."""
+    width, height = pixel_size_m(grid)
+    size = f"{width:.3g} m" if abs(width / height - 1) < SAME_SIZE_TOLERANCE else f"{width:.3g} x {height:.3g} m"
+    crs = _crs(grid)
+    name = f"EPSG:{crs.epsg}" if crs.epsg else pyproj.CRS.from_user_input(crs.wkt).name
+    return f"{grid.shape[0]} rows x {grid.shape[1]} columns at {size}, {name}"
+
+
+def _utm(grid: GeoBox) -> str:
+    lon, lat = grid.affine * (grid.shape[1] / 2, grid.shape[0] / 2)
+    zone = min(60, max(1, int((lon + 180) // 6) + 1))
+    return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
+
+
+def _crs(grid: GeoBox) -> CRS:
+    if grid.crs is None:
+        raise GridError("The grid has no coordinate reference system.")
+    return grid.crs

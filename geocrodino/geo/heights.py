@@ -1,0 +1,226 @@
+"""From a surface model to what a network reads: height above ground, slope, absolute height.
+
+Everything here looks at a bounded neighbourhood, so that a pixel's value does not depend on the window in which it is
+computed. Heights are in metres.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+
+from geocrodino.errors import HeightError
+from geocrodino.geo.reader import RasterSource
+
+UNITS_M = {
+    "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0,
+    "ft": 0.3048, "foot": 0.3048, "feet": 0.3048, "international foot": 0.3048,
+    "us-ft": 1200 / 3937, "us survey foot": 1200 / 3937, "us_survey_foot": 1200 / 3937, "ussft": 1200 / 3937,
+    "cm": 0.01, "centimetre": 0.01, "dm": 0.1, "mm": 0.001, "km": 1000.0, "none": 1.0,
+}  # fmt: skip
+"""Metres in one unit of height. ``none``: numbers without a unit, taken as they are."""
+
+
+class GroundFilter(BaseModel):
+    """How the ground under a surface model is found: a progressive morphological filter.
+
+    References:
+        Zhang et al. (2003). A progressive morphological filter for removing nonground measurements from airborne
+        lidar data. https://doi.org/10.1109/TGRS.2003.810682
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    radii_m: Annotated[tuple[float, ...], Field(min_length=1, description="opening radii, m, growing")] = (
+        2.0, 5.0, 11.0, 23.0, 45.0,
+    )  # fmt: skip
+    slope: Annotated[float, Field(gt=0, description="steepest ground, rise over run")] = 0.15
+    step_m: Annotated[float, Field(gt=0, description="smallest height of an object, m")] = 0.5
+    highest_step_m: Annotated[float, Field(gt=0, description="largest height step between two radii, m")] = 3.0
+    fill_m: Annotated[float, Field(gt=0, description="standard deviation of the filling under objects, m")] = 12.0
+    cell_m: Annotated[float, Field(gt=0, description="finest cell that the ground is sought on, m")] = 1.0
+    coarsest_m: Annotated[float, Field(gt=0, description="coarsest pixels that still show objects, m")] = 5.0
+
+    def factor(self, pixel_m: float) -> int:
+        """Pixels along the side of a cell."""
+        return max(1, math.floor(self.cell_m / pixel_m + 1e-6))
+
+    def halo_px(self, pixel_m: float) -> int:
+        """Pixels around a window that its ground depends on.
+
+        Raises:
+            HeightError: If the pixels are too coarse to show objects above ground.
+        """
+        if pixel_m > self.coarsest_m:
+            raise HeightError(
+                f"Height above ground needs a surface model that shows single objects: expected pixels of at most "
+                f"{self.coarsest_m:g} m, found {pixel_m:.3g} m.\n"
+                "Use absolute height instead (elevation.channels: [height, slope]), or give a ground raster."
+            )
+        factor = self.factor(pixel_m)
+        cell = factor * pixel_m
+        cells = sum(2 * _cells(r, cell) for r in self.radii_m) + 4 * _cells(self.fill_m, cell) + 2
+        return cells * factor
+
+
+def unit_in_metres(unit: str, source: str) -> float:
+    """Metres in one of the named units of height.
+
+    Raises:
+        HeightError: If the unit is not known, naming those that are.
+    """
+    try:
+        return UNITS_M[unit.strip().lower()]
+    except KeyError:
+        raise HeightError(f"{source}: unknown unit of height {unit!r}. Known: {', '.join(UNITS_M)}.") from None
+
+
+def height_unit(raster: RasterSource, override: str | None = None) -> tuple[float, str]:
+    """Metres in one unit of a height raster, and how that is known.
+
+    In this order: what the user says, the band's unit tag, the vertical axis of the CRS, the horizontal unit of a
+    projected CRS (feet across come with feet up), metres.
+
+    Returns:
+        The factor and a sentence for people.
+    """
+    if override is not None:
+        return unit_in_metres(override, str(raster.path)), f"heights in {override}, as asked"
+    if raster.unit and raster.unit.strip().lower() in UNITS_M:
+        return UNITS_M[raster.unit.strip().lower()], f"heights in {raster.unit}, by the band's unit tag"
+    crs = pyproj.CRS.from_user_input(raster.geobox.crs.wkt)
+    if len(crs.axis_info) == 3:
+        axis = crs.axis_info[2]
+        return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
+    if crs.is_projected:
+        axis = crs.axis_info[0]
+        return float(axis.unit_conversion_factor), (
+            f"heights taken as {axis.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
+        )
+    return 1.0, "heights taken as metres; the file names no unit of height"
+
+
+def ground_surface(
+    surface_m: NDArray[np.float32], settings: GroundFilter, pixel_m: float, anchor: tuple[int, int] = (0, 0)
+) -> NDArray[np.float32]:
+    """Ground under a surface model.
+
+    Args:
+        surface_m: Surface heights in metres, float32, shape (H, W), NaN where there is none.
+        settings: The filter.
+        pixel_m: Pixel size, metres.
+        anchor: Row and column of the first pixel in its grid: cells are laid out from the grid's own origin.
+
+    Returns:
+        Ground heights in metres, float32, shape (H, W); NaN where no surface is within reach. True only at least
+        ``settings.halo_px`` pixels inside the array's edge.
+    """
+    factor = settings.factor(pixel_m)
+    cell_m = factor * pixel_m
+    before = [a % factor for a in anchor]
+    after = [-(size + b) % factor for size, b in zip(surface_m.shape, before, strict=True)]
+    padded = np.pad(surface_m, list(zip(before, after, strict=True)), constant_values=np.nan)
+    ground = _cell_ground(_lowest(padded, factor), settings, cell_m)
+    fine = _refine(ground, factor)
+    height, width = surface_m.shape
+    return fine[before[0] : before[0] + height, before[1] : before[1] + width]
+
+
+def slope_deg(surface_m: NDArray[np.float32], pixel_m: tuple[float, float]) -> NDArray[np.float32]:
+    """Steepest slope by central differences.
+
+    Args:
+        surface_m: Heights in metres, float32, shape (H, W), NaN where there is none.
+        pixel_m: Pixel width and height, metres.
+
+    Returns:
+        Slope in degrees, 0 to 90, float32, shape (H, W); NaN where a pixel or all its neighbours along an axis are
+        missing. One missing neighbour is replaced by the pixel itself.
+    """
+    squares = np.zeros(surface_m.shape, np.float32)
+    for axis, step in ((0, pixel_m[1]), (1, pixel_m[0])):
+        ahead, behind = (_shifted(surface_m, axis, by) for by in (1, -1))
+        run = (np.isfinite(ahead).astype(np.float32) + np.isfinite(behind)) * np.float32(step)
+        rise = np.where(np.isfinite(ahead), ahead, surface_m) - np.where(np.isfinite(behind), behind, surface_m)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            squares += np.square(rise / run)
+    return np.degrees(np.arctan(np.sqrt(squares))).astype(np.float32)
+
+
+def _cells(length_m: float, cell_m: float) -> int:
+    return max(1, round(length_m / cell_m))
+
+
+def _shifted(values: NDArray[np.float32], axis: int, by: int) -> NDArray[np.float32]:
+    out = np.full_like(values, np.nan)
+    to, of = [slice(None)] * 2, [slice(None)] * 2
+    to[axis], of[axis] = (slice(None, -1), slice(1, None)) if by > 0 else (slice(1, None), slice(None, -1))
+    out[tuple(to)] = values[tuple(of)]
+    return out
+
+
+def _lowest(surface: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    height, width = surface.shape
+    filled = np.where(np.isfinite(surface), surface, np.inf)
+    return filled.reshape(height // factor, factor, width // factor, factor).min(axis=(1, 3)).astype(np.float32)
+
+
+def _opening(surface: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
+    """Erosion, then dilation by a square; ``inf`` marks what is missing and takes no part."""
+    size = 2 * radius + 1
+    low = ndimage.minimum_filter(surface, size, mode="constant", cval=np.inf)
+    low[np.isinf(low)] = -np.inf
+    high = ndimage.maximum_filter(low, size, mode="constant", cval=-np.inf)
+    high[np.isinf(high)] = np.inf
+    return np.asarray(high, np.float32)
+
+
+def _cell_ground(cells: NDArray[np.float32], settings: GroundFilter, cell_m: float) -> NDArray[np.float32]:
+    is_ground = np.isfinite(cells)
+    opened, before = cells, 0.0
+    for radius_m in settings.radii_m:
+        step = min(settings.step_m + settings.slope * (radius_m - before), settings.highest_step_m)
+        smoother = _opening(opened, _cells(radius_m, cell_m))
+        with np.errstate(invalid="ignore"):
+            is_ground &= ~(opened - smoother > step)
+        opened, before = smoother, radius_m
+    return _fill(np.where(is_ground, cells, 0).astype(np.float32), is_ground, opened, _cells(settings.fill_m, cell_m))
+
+
+def _fill(
+    ground: NDArray[np.float32], known: NDArray[np.bool_], fallback: NDArray[np.float32], sigma: int
+) -> NDArray[np.float32]:
+    """Known ground as it is; under objects the weighted mean of the ground around, else the opened surface."""
+    # Weights are truncated at four standard deviations: the reach is finite, and so the result independent of tiles.
+    # Heights are taken relative to the opened surface, which keeps the steepness of the ground.
+    base = np.where(np.isfinite(fallback), fallback, 0).astype(np.float32)
+    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=4)
+    above = ndimage.gaussian_filter(np.where(known, ground - base, 0), sigma, mode="constant", truncate=4)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        filled = base + np.where(weight > 1e-3, above / weight, 0)
+    out = np.where(known, ground, filled)
+    return np.where(np.isfinite(fallback), out, np.nan).astype(np.float32)
+
+
+def _refine(cells: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Cells to pixels, bilinear between cell centres."""
+    if factor == 1:
+        return cells
+    out = cells
+    for axis in (0, 1):
+        position = (np.arange(out.shape[axis] * factor) + 0.5) / factor - 0.5
+        low = np.clip(np.floor(position).astype(int), 0, out.shape[axis] - 1)
+        high = np.clip(low + 1, 0, out.shape[axis] - 1)
+        share = np.clip(position - low, 0, 1).astype(np.float32)
+        share = share[:, None] if axis == 0 else share[None, :]
+        first, second = out.take(low, axis), out.take(high, axis)
+        mixed = first * (1 - share) + second * share
+        mixed = np.where(np.isfinite(first), mixed, second)
+        out = np.where(np.isfinite(second), mixed, first).astype(np.float32)
+    return out

@@ -1,0 +1,251 @@
+"""Windowed reading of any raster on any grid, with validity.
+
+What is invalid (nodata tag, NaN, alpha band, mask band) never takes part in an interpolation; 0 is a value.
+The result for a pixel does not depend on the window that it is read with.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo import CRS
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterioWindow
+
+from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
+from geocrodino.geo.grid import SAME_SIZE_TOLERANCE, Window, describe, pixel_offset, pixel_size_m, whole
+from geocrodino.geo.resample import bilinear, block_majority, block_mean, bounding_window, nearest, source_positions
+
+Kind = Literal["continuous", "categorical"]
+
+_AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
+
+
+@dataclass(frozen=True)
+class RasterSource:
+    """A raster file, known by its header. Files are opened for each read, so it may cross threads and processes.
+
+    Attributes:
+        path: The file.
+        geobox: Its grid.
+        count: Number of bands, alpha included.
+        dtype: Type of its values.
+        nodata: Nodata tag, NaN included, or None.
+        band_names: Description of each band, ``band 1`` where there is none.
+        data_bands: One-based numbers of the bands that hold data: all but a band of transparency.
+        alpha_band: One-based number of the band of transparency, or None.
+        has_mask: Whether the file carries a mask of its own.
+        unit: Unit tag of the first band, or None.
+    """
+
+    path: Path
+    geobox: GeoBox
+    count: int
+    dtype: str
+    nodata: float | None
+    band_names: tuple[str, ...]
+    data_bands: tuple[int, ...]
+    alpha_band: int | None
+    has_mask: bool
+    unit: str | None
+
+    @classmethod
+    def open(cls, path: str | Path) -> RasterSource:
+        """Read the header of a raster.
+
+        Raises:
+            RasterError: If the file is missing, empty or no raster.
+            MissingCRSError: If it has no coordinate reference system.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise RasterError(path, "no such file. Check the path; relative ones start at the working folder.")
+        if path.is_file() and path.stat().st_size == 0:
+            raise RasterError(path, "the file is empty (0 bytes). Copy or download it again.")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                dataset = rasterio.open(path)
+        except RasterioError as error:
+            raise RasterError(path, f"not a raster that GDAL can open ({error}).") from error
+        with dataset:
+            if dataset.crs is None:
+                raise MissingCRSError(
+                    path,
+                    "no coordinate reference system. Expected one in the file, found none.\n"
+                    f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path.name}",
+                )
+            alpha = _alpha_band(dataset)
+            return cls(
+                path=path,
+                geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
+                count=dataset.count,
+                dtype=str(dataset.dtypes[0]),
+                nodata=dataset.nodata,
+                band_names=tuple(d or f"band {i}" for i, d in enumerate(dataset.descriptions, start=1)),
+                data_bands=tuple(b for b in dataset.indexes if b != alpha),
+                alpha_band=alpha,
+                has_mask=dataset.mask_flag_enums[0] == [MaskFlags.per_dataset],
+                unit=(dataset.units[0] or None) if dataset.units else None,
+            )
+
+    def describe(self) -> str:
+        """One line for people."""
+        bands = f"{len(self.data_bands)} band{'s' if len(self.data_bands) > 1 else ''} {self.dtype}"
+        return f"{bands}, {describe(self.geobox)}"
+
+    def read(
+        self,
+        grid: GeoBox,
+        window: Window | None = None,
+        *,
+        bands: tuple[int, ...] | None = None,
+        kind: Kind = "continuous",
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of a grid, warping where the grid is not the file's own.
+
+        Values are interpolated bilinearly, or averaged where the grid's pixels are at least 1.5 times larger;
+        classes are taken from the nearest pixel, or the most frequent one.
+
+        Args:
+            grid: Grid of the result.
+            window: Part of it, all by default; what lies outside the file is invalid.
+            bands: One-based band numbers; the data bands by default.
+            kind: Whether numbers can be interpolated.
+
+        Returns:
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W): a pixel is valid
+            if it is so in every band, by at least half of its weight.
+
+        Raises:
+            RasterError: If the file cannot be read there, for instance because it is truncated.
+        """
+        window = whole(grid) if window is None else window
+        numbers = self.data_bands if bands is None else bands
+        offset = pixel_offset(grid, self.geobox)
+        if offset is not None:
+            r0, r1, c0, c1 = window
+            return self.read_own((r0 + offset[0], r1 + offset[0], c0 + offset[1], c1 + offset[1]), numbers)
+        # Sub-pixels as fine as the source's own, where the target's pixels are markedly larger.
+        ratio = max(resampling_ratio(grid, self.geobox))
+        parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= _AGGREGATE_FROM else 1
+        positions = source_positions(grid, window, self.geobox, parts)
+        needed = bounding_window(positions, self.geobox.shape)
+        if needed is None:
+            shape = (window[1] - window[0], window[3] - window[2])
+            return np.full((len(numbers), *shape), np.nan, np.float32), np.zeros(shape, bool)
+        values, valid = self.read_own(needed, numbers)
+        if kind == "categorical":
+            values, valid = nearest(values, valid, needed, positions)
+            return (values, valid) if parts == 1 else block_majority(values, valid, parts)
+        values, weight = bilinear(values, valid, needed, positions)
+        if parts > 1:
+            values, weight = block_mean(values, weight, parts)
+        valid = weight >= 0.5
+        values[:, ~valid] = np.nan
+        return values, valid
+
+    def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of the file's own grid; arguments and result as for `read`."""
+        r0, r1, c0, c1 = window
+        height, width = self.geobox.shape
+        # Reading beyond the file lets GDAL's memory grow with the number of reads: clip, then pad.
+        in_r0, in_r1, in_c0, in_c1 = max(r0, 0), min(r1, height), max(c0, 0), min(c1, width)
+        values = np.full((len(bands), r1 - r0, c1 - c0), np.nan, np.float32)
+        valid = np.zeros((r1 - r0, c1 - c0), bool)
+        if in_r0 >= in_r1 or in_c0 >= in_c1:
+            return values, valid
+        inner = (slice(in_r0 - r0, in_r1 - r0), slice(in_c0 - c0, in_c1 - c0))
+        part = RasterioWindow(in_c0, in_r0, in_c1 - in_c0, in_r1 - in_r0)
+        try:
+            with rasterio.open(self.path) as dataset:
+                raw = dataset.read(list(bands), window=part)
+                ok = self._validity(dataset, raw, part)
+        except RasterioError as error:
+            raise RasterError(
+                self.path,
+                f"cannot be read at rows {in_r0} to {in_r1}, columns {in_c0} to {in_c1}: the file is damaged or cut "
+                f"short. Copy or download it again ({error.__cause__ or error}).",
+            ) from error
+        raw = raw.astype(np.float32, copy=False)
+        raw[:, ~ok] = np.nan
+        values[:, *inner] = raw
+        valid[inner] = ok
+        return values, valid
+
+    def _validity(
+        self, dataset: rasterio.DatasetReader, raw: NDArray[np.generic], part: RasterioWindow
+    ) -> NDArray[np.bool_]:
+        ok = np.ones(raw.shape[1:], bool)
+        if np.issubdtype(raw.dtype, np.floating):
+            ok &= np.isfinite(raw).all(axis=0)
+        if self.nodata is not None and not math.isnan(self.nodata):
+            ok &= (raw != np.asarray(self.nodata).astype(raw.dtype)).all(axis=0)
+        if self.alpha_band is not None:
+            ok &= dataset.read(self.alpha_band, window=part) > 0
+        if self.has_mask:
+            ok &= dataset.dataset_mask(window=part) > 0
+        return ok
+
+
+@lru_cache(maxsize=256)
+def resampling_ratio(target: GeoBox, source: GeoBox) -> tuple[float, float]:
+    """How many source pixels a target pixel spans, along columns and rows."""
+    wide, high = pixel_size_m(target)
+    source_wide, source_high = pixel_size_m(source)
+    return wide / source_wide, high / source_high
+
+
+def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
+    """Check that every raster meets a grid.
+
+    Raises:
+        OverlapError: Naming the rasters that do not, with their distance in the grid's CRS.
+    """
+    here = grid.extent
+    for role, source in sources.items():
+        there = source.geobox.extent.to_crs(grid.crs, resolution=math.inf)
+        if not here.intersects(there):
+            raise OverlapError(
+                f"{source.path}: the {role} raster does not meet the reference grid.\n"
+                f"Expected some part of x {here.boundingbox.left:.6g} to {here.boundingbox.right:.6g}, "
+                f"y {here.boundingbox.bottom:.6g} to {here.boundingbox.top:.6g}; "
+                f"found x {there.boundingbox.left:.6g} to {there.boundingbox.right:.6g}, "
+                f"y {there.boundingbox.bottom:.6g} to {there.boundingbox.top:.6g} (in the CRS of the reference).\n"
+                "Check that the files show the same place and carry the right CRS."
+            )
+
+
+def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
+    """The band of transparency: tagged as alpha, used by GDAL as a mask, and holding only off and on.
+
+    Four-band aerial images are often written with near infrared in a band that is tagged alpha by mistake.
+    """
+    if dataset.colorinterp[-1] != ColorInterp.alpha or dataset.count == 1:
+        return None
+    if MaskFlags.alpha not in dataset.mask_flag_enums[0]:
+        return None
+    shape = (min(dataset.height, 512), min(dataset.width, 512))
+    try:
+        sample = dataset.read(dataset.count, out_shape=shape, resampling=Resampling.nearest)
+    except RasterioError:
+        return int(dataset.count)  # the damage is reported, with its place, when the pixels are read
+    if ((sample > 0) & (sample < sample.max())).mean() > 0.05:
+        warnings.warn(
+            f"{dataset.name}: band {dataset.count} is tagged as transparency but holds "
+            f"{np.unique(sample).size} different values: it is read as data.",
+            BandWarning,
+            stacklevel=3,
+        )
+        return None
+    return int(dataset.count)

@@ -1,0 +1,315 @@
+"""From a configuration to a run folder with a bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import lightning as L
+import numpy as np
+import shapely
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from numpy.typing import NDArray
+
+from geocrodino.bundle.io import save_bundle
+from geocrodino.bundle.manifest import Manifest
+from geocrodino.config import TrainConfig, save_config
+from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, discover_classes, reference_grid
+from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
+from geocrodino.data.normalisation import ModalitySpec, Recipe, elevation_recipe, optical_recipe
+from geocrodino.data.sampling import inside_mask
+from geocrodino.data.splits import block_splits
+from geocrodino.data.statistics import class_counts, class_weights, measure
+from geocrodino.errors import AOIError, ConfigError, OutputError
+from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.grid import pixel_size_m
+from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.reader import RasterSource
+from geocrodino.models.branch import receptive_field_radius_px
+from geocrodino.models.crodino import CroDiNo
+from geocrodino.training.callbacks import BestBranches, weight_average
+from geocrodino.training.task import JointTask
+
+BUNDLE_NAME = "bundle.safetensors"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a training reads, checked and aligned."""
+
+    sources: Sources
+    classes: ClassScheme
+    aoi: AOI
+    layers: AlignedLayers
+    labels: NDArray[np.uint8]
+    inside: dict[str, NDArray[np.bool_]]
+    specs: dict[Modality, ModalitySpec]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves.
+
+    Attributes:
+        bundle: The trained model.
+        val_miou: Best mIoU on ``val`` for each branch, 0 to 1.
+        epochs: Epochs that were run.
+        seconds: Wall time of this call.
+    """
+
+    bundle: Path
+    val_miou: dict[Modality, float]
+    epochs: int
+    seconds: float
+
+
+def open_sources(config: TrainConfig) -> Sources:
+    """Open the rasters of a configuration; see `RasterSource.open` for the errors."""
+    data = config.data
+    return Sources(
+        optical=RasterSource.open(data.optical),
+        elevation=RasterSource.open(data.elevation),
+        labels=RasterSource.open(data.labels),
+        ground=None if data.ground is None else RasterSource.open(data.ground),
+        height_unit=data.height_unit,
+        ignore_values=data.ignore_values,
+    )
+
+
+def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
+    """Open, check and align the rasters, find the splits, measure the training split.
+
+    Args:
+        config: The configuration.
+        folder: The run folder; gets ``aligned/``, ``splits.gpkg`` and ``statistics.json``.
+        on_progress: Told of every aligned block.
+    """
+    sources = open_sources(config)
+    aoi = read_aoi(config.data.aoi, config.data.aoi_crs)
+    recipes: dict[Modality, Recipe] = {
+        "optical": optical_recipe(sources.optical, config.data.bands),
+        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground),
+    }
+    recipes["elevation"].check(sources.elevation)
+    grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
+    recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
+    classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
+    layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
+    labels = layers.read_labels()
+    local = aoi.to_crs(grid.crs.wkt)
+    if not local.splits:
+        patch = config.training.patch_px
+        seed = config.training.seed
+        local = block_splits(local.polygons(), grid, labels, len(classes), patch_px=patch, seed=seed)
+    missing = {"train", "val"} - set(local.splits)
+    if missing:
+        raise AOIError(
+            f"{aoi.source}: no polygon of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
+            f"to report on), found {', '.join(local.splits)}."
+        )
+    local.save(folder / "splits.gpkg")
+    inside = {s: inside_mask(local.polygons(s), grid) for s in ("train", "val")}
+    given = sources.ground is not None
+    specs = {m: measure(layers, recipes[m], inside["train"], ground_given=given) for m in MODALITIES}
+    _save_json(
+        folder / "statistics.json",
+        {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
+        | {"class_px": dict(zip(classes.names, class_counts(labels, inside["train"], len(classes)).tolist(), strict=True))},
+    )
+    return Prepared(sources, classes, local, layers, labels, inside, specs)
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+    callbacks: list[Callback] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> TrainResult:
+    """Train both branches and write a bundle.
+
+    Args:
+        config: What to train on and how.
+        out: Run folder.
+        resume: Go on where an interrupted run stopped; the result is that of an uninterrupted one.
+        overwrite: Replace an earlier run.
+        on_progress: Told of every aligned block.
+        callbacks: More Lightning callbacks, a progress bar for instance.
+        tell: Told, in sentences, what is being done.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if the files, the area or the settings cannot be used.
+    """
+    started = time.monotonic()
+    tell = tell or (lambda _: None)
+    out = _run_folder(config, out, resume=resume, overwrite=overwrite)
+    L.seed_everything(config.training.seed, verbose=False)
+    ready = prepare(config, out, on_progress)
+    tell(_told(ready))
+    model = CroDiNo(
+        config.network,
+        {m: len(s.channels) for m, s in ready.specs.items()},
+        len(ready.classes),
+        auxiliary=config.method.auxiliary > 0,
+        weights=config.encoder_weights,
+    )
+    if config.training.patch_px % model.stride:
+        raise ConfigError(
+            f"patch_px: expected a multiple of the network's stride of {model.stride} px, "
+            f"found {config.training.patch_px}."
+        )
+    best = BestBranches(out, config.training.patience)
+    last = _fit(config, out, ready, model, [best, *(callbacks or [])], resume=resume)
+    best.load(model)
+    bundle = _save(config, out, ready, model, best, last)
+    return TrainResult(bundle, dict(best.best), last + 1, time.monotonic() - started)
+
+
+def _fit(
+    config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, callbacks: list[Callback], *, resume: bool
+) -> int:
+    """Run the loop; the number of the last epoch."""
+    settings = config.training
+    plan = BatchPlan(
+        settings.patch_px,
+        settings.batch_size,
+        settings.steps_per_epoch,
+        settings.balance,
+        settings.seed,
+        settings.workers,
+    )
+    data = CoregisteredDataModule(ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi)
+    counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
+    weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
+    augmentation = PairAugmentation(config.augmentation)
+    task = JointTask(model, augmentation, config.method, settings.optimiser, weights, settings.seed)
+    checkpoint = ModelCheckpoint(out / "checkpoints", save_last=True, save_top_k=0, enable_version_counter=False)
+    average = [weight_average(settings.ema_decay)] if settings.ema_decay else []
+    with warnings.catch_warnings():
+        # Lightning's advice on reading processes does not hold here: windows are read faster than they are used.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        trainer = L.Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            precision=settings.precision,  # type: ignore[arg-type]
+            max_epochs=settings.epochs,
+            gradient_clip_val=1.0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=settings.steps_per_epoch,
+            enable_model_summary=False,
+            enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
+            logger=[CSVLogger(out, name="", version="logs"), TensorBoardLogger(out, name="", version="tensorboard")],
+            callbacks=[*callbacks, *average, checkpoint],
+        )
+        last = out / "checkpoints" / "last.ckpt"
+        # The checkpoint is this run's own; numbers and names are all that it holds.
+        trainer.fit(task, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+    return int(trainer.current_epoch) - 1
+
+
+def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best: BestBranches, last: int) -> Path:
+    grid = ready.layers.grid
+    polygons = gpd.GeoSeries([ready.aoi.polygons("train")], crs=grid.crs.wkt).to_crs("EPSG:4326")
+    radii = [receptive_field_radius_px(model.branch(m), len(ready.specs[m].channels)) for m in MODALITIES]
+    summary: dict[str, Any] = {
+        "method": config.method.model_dump(),
+        "seed": config.training.seed,
+        "epochs": last + 1,
+        "patch_px": config.training.patch_px,
+        "val_miou": {m: best.best[m] for m in MODALITIES},
+        "best_epoch": {m: best.epoch[m] for m in MODALITIES},
+    }
+    manifest = Manifest(
+        name=_model_name(out),
+        classes=ready.classes,
+        network=config.network,
+        modalities=ready.specs,
+        resolution_m=float(np.sqrt(np.prod(pixel_size_m(grid)))),
+        crs=f"EPSG:{grid.crs.epsg}" if grid.crs.epsg else grid.crs.wkt,
+        footprint=json.loads(shapely.to_geojson(polygons.iloc[0])),
+        receptive_field_px=None if None in radii else max(r for r in radii if r is not None),
+        training=summary,
+    )
+    bundle = out / BUNDLE_NAME
+    save_bundle(bundle, manifest, {m: model.branch(m) for m in MODALITIES})
+    for modality in MODALITIES:
+        best.path(modality).unlink()
+    _save_json(out / "metrics.json", summary)
+    return bundle
+
+
+def _run_folder(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> Path:
+    record = out / "config.yaml"
+    if (out / BUNDLE_NAME).exists() and not (overwrite or resume):
+        raise OutputError(f"{out}: holds a finished run. Choose another folder with --out, or say --overwrite.")
+    if record.exists() and not (resume or overwrite) and (out / "checkpoints" / "last.ckpt").exists():
+        raise OutputError(f"{out}: holds an interrupted run. Say --resume to go on, or --overwrite to start anew.")
+    if resume and record.exists():
+        before = TrainConfig.model_validate(_yaml(record))
+        if before != config:
+            changed = _differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
+            raise ConfigError(
+                f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
+                "Take the change back, or start anew in another folder with --out."
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+        if not resume:
+            for old in (out / BUNDLE_NAME, out / "checkpoints" / "last.ckpt"):
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error
+    save_config(config, record)
+    return out
+
+
+def _yaml(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text())
+
+
+def _differences(before: Any, after: Any, key: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(set(before) | set(after))
+        return [d for k in keys for d in _differences(before.get(k), after.get(k), f"{key}.{k}".lstrip("."))]
+    return [] if before == after else [key]
+
+
+def _model_name(out: Path) -> str:
+    words = "".join(c if c.isalnum() or c in "_.-" else "-" for c in out.resolve().name).strip("-_.")
+    return f"geocrodino-{words or 'model'}"
+
+
+def _told(ready: Prepared) -> str:
+    from geocrodino.geo.grid import describe
+    from geocrodino.geo.heights import height_unit
+
+    unit = height_unit(ready.sources.elevation, ready.sources.height_unit)[1]
+    px = {s: int(m.sum()) for s, m in ready.inside.items()}
+    return (
+        f"Grid: {describe(ready.layers.grid)}\nHeights: {unit}\nClasses: {', '.join(ready.classes.names)}\n"
+        f"Pixels: {px['train']:,} train, {px['val']:,} val"
+    )
+
+
+def _save_json(path: Path, content: object) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2))
+    partial.replace(path)
