@@ -1,0 +1,266 @@
+"""Contrast between the modality-invariant features of two modalities, by scene, by class or by position.
+
+References:
+    van den Oord et al. (2018). Representation learning with contrastive predictive coding.
+    https://arxiv.org/abs/1807.03748
+    Radford et al. (2021). Learning transferable visual models (the symmetric form). https://arxiv.org/abs/2103.00020
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geocrodino.geo.classes import IGNORE_INDEX
+
+_SEEN = 0.999
+
+P = ParamSpec("P")
+
+
+def _full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Keep products of coordinates and long sums out of half precision."""
+
+    @wraps(loss)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        first = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+        with torch.autocast(first.device.type, enabled=False):
+            return loss(*args, **kwargs)
+
+    return wrapped
+
+
+@_full_precision
+def image_contrast(
+    optical: Tensor,
+    elevation: Tensor,
+    temperature: float = 0.1,
+    *,
+    optical_valid: Tensor | None = None,
+    elevation_valid: Tensor | None = None,
+) -> Tensor:
+    """Draw the pooled features of one scene together, away from the other scenes of the batch.
+
+    Needs no alignment of the two views.
+
+    Args:
+        optical: Invariant features, shape (B, C, h, w).
+        elevation: Invariant features of the same scenes, shape (B, C, h', w').
+        temperature: Divides the cosines, above 0.
+        optical_valid: False at features to leave out of the average, bool, shape (B, h, w).
+        elevation_valid: The same, shape (B, h', w').
+
+    Returns:
+        Symmetric InfoNCE, scalar >= 0, at least float32. 0 with fewer than two scenes that both modalities see.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    _check_pair(optical, elevation, temperature)
+    pooled_optical, seen_optical = _pooled(optical, optical_valid)
+    pooled_elevation, seen_elevation = _pooled(elevation, elevation_valid)
+    both = seen_optical & seen_elevation
+    return _symmetric_info_nce(pooled_optical[both], pooled_elevation[both], temperature)
+
+
+@_full_precision
+def class_contrast(
+    optical: Tensor,
+    elevation: Tensor,
+    optical_labels: Tensor,
+    elevation_labels: Tensor,
+    temperature: float = 0.1,
+    *,
+    num_classes: int,
+) -> Tensor:
+    """Draw the mean features of one class together across modalities, away from the other classes.
+
+    Each modality brings the labels of its own view, so the two need no alignment.
+
+    Args:
+        optical: Invariant features, shape (B, C, h, w).
+        elevation: Invariant features, shape (B, C, h', w').
+        optical_labels: Labels in the optical view, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``.
+        elevation_labels: Labels in the elevation view, same shape and range.
+        temperature: Divides the cosines, above 0.
+        num_classes: K.
+
+    Returns:
+        Symmetric InfoNCE, scalar >= 0, at least float32. 0 with fewer than two classes that both modalities hold.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    _check_pair(optical, elevation, temperature)
+    means_optical, has_optical = _class_means(optical, optical_labels, num_classes)
+    means_elevation, has_elevation = _class_means(elevation, elevation_labels, num_classes)
+    both = has_optical & has_elevation
+    return _symmetric_info_nce(means_optical[both], means_elevation[both], temperature)
+
+
+@_full_precision
+def pixel_contrast(
+    optical: Tensor,
+    elevation: Tensor,
+    optical_transform: Tensor,
+    elevation_transform: Tensor,
+    stride: int,
+    temperature: float = 0.1,
+    *,
+    samples_per_image: int = 64,
+    optical_valid: Tensor | None = None,
+    elevation_valid: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw features of one ground position together, away from those of other images.
+
+    Positions are drawn in the source view and followed through each modality's own augmentation. Other positions of
+    the same image are not negatives: they often show the same thing. Positions that one view lost are left out.
+
+    Args:
+        optical: Invariant features, shape (B, C, h, w).
+        elevation: Invariant features, same shape.
+        optical_transform: Source to augmented pixels (x, y), full resolution, shape (B, 3, 3).
+        elevation_transform: The same for the elevation view.
+        stride: Pixels per feature.
+        temperature: Divides the cosines, above 0.
+        samples_per_image: Most positions drawn from one image.
+        optical_valid: False at features to leave out, bool, shape (B, h, w).
+        elevation_valid: The same for the elevation view.
+        generator: Draws the positions; None: torch's global generator.
+
+    Returns:
+        Symmetric InfoNCE, scalar >= 0, at least float32. 0 where fewer than two images have a position in common.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    _check_pair(optical, elevation, temperature)
+    if optical.shape != elevation.shape:
+        raise ValueError(f"expected feature maps of one shape, found {tuple(optical.shape)}, {tuple(elevation.shape)}")
+    views = (
+        _View(optical, optical_transform, optical_valid, stride),
+        _View(elevation, elevation_transform, elevation_valid, stride),
+    )
+    seen = views[0].seen & views[1].seen
+    device = torch.device("cpu") if generator is None else generator.device
+    scores = torch.rand(seen.shape, generator=generator, device=device).to(seen.device)
+    count = min(samples_per_image, seen.shape[1])
+    chosen = scores.masked_fill(~seen, -1.0).topk(count, dim=1).indices
+    kept = seen.gather(1, chosen)
+    images = torch.arange(len(seen), device=seen.device)[:, None].expand_as(kept)[kept]
+    first, second = (view.sample(chosen)[kept] for view in views)
+    return _symmetric_info_nce(first, second, temperature, groups=images)
+
+
+def majority_labels(labels: Tensor, size: tuple[int, int], num_classes: int) -> Tensor:
+    """The commonest label under each feature.
+
+    Args:
+        labels: Class indices, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``.
+        size: Height and width of the features.
+        num_classes: K.
+
+    Returns:
+        Class indices, int64, shape (B, *size); the lower index of a tie, ``IGNORE_INDEX`` where nothing is labelled.
+    """
+    classes = torch.arange(num_classes, device=labels.device)[None, :, None, None]
+    shares = F.adaptive_avg_pool2d((labels[:, None] == classes).float(), size)
+    largest, index = shares.max(dim=1)
+    return index.masked_fill(largest == 0, IGNORE_INDEX)
+
+
+class _View:
+    """One modality's features, looked up at the source positions of the feature grid."""
+
+    def __init__(self, features: Tensor, transform: Tensor, valid: Tensor | None, stride: int) -> None:
+        batch, _, height, width = features.shape
+        if transform.shape != (batch, 3, 3):
+            raise ValueError(f"expected transforms ({batch}, 3, 3), found {tuple(transform.shape)}")
+        self.features = _at_least_float32(features)
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        cells = torch.stack([columns, rows, torch.ones_like(rows)]).flatten(1).to(self.features)
+        moved = feature_transform(transform.to(self.features), stride) @ cells
+        x, y = moved[:, 0], moved[:, 1]
+        # Positions on the outermost centres may miss them by rounding.
+        slack = 1e-3
+        inside = (x >= -slack) & (x <= width - 1 + slack) & (y >= -slack) & (y <= height - 1 + slack)
+        self.grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)[:, :, None]
+        self.seen = inside if valid is None else inside & (self._look_up(valid[:, None].to(self.features)) > _SEEN)
+
+    def sample(self, chosen: Tensor) -> Tensor:
+        """Features (B, N, C) at chosen positions (B, N), bilinear."""
+        grid = self.grid.gather(1, chosen[:, :, None, None].expand(-1, -1, 1, 2))
+        return _grid_sample(self.features, grid)[..., 0].transpose(1, 2)
+
+    def _look_up(self, values: Tensor) -> Tensor:
+        return _grid_sample(values, self.grid)[:, 0, :, 0]
+
+
+def feature_transform(transform: Tensor, stride: int) -> Tensor:
+    """A transform of pixels (..., 3, 3) as one of features of a stride, both with (x, y) at centres.
+
+    Feature 0 lies over the middle of pixels 0 to ``stride - 1``, hence the half pixels.
+    """
+    shift = (1 / stride - 1) / 2
+    shrink = transform.new_tensor([[1 / stride, 0, shift], [0, 1 / stride, shift], [0, 0, 1]])
+    enlarge = transform.new_tensor([[stride, 0, (stride - 1) / 2], [0, stride, (stride - 1) / 2], [0, 0, 1]])
+    return shrink @ transform @ enlarge
+
+
+def _symmetric_info_nce(first: Tensor, second: Tensor, temperature: float, groups: Tensor | None = None) -> Tensor:
+    """InfoNCE of matching rows (N, C) in both directions; pairs within a group are no negatives."""
+    if len(first) < 2:
+        return (first * 0).sum() + (second * 0).sum()
+    logits = F.normalize(first, dim=1) @ F.normalize(second, dim=1).mT / temperature
+    if groups is not None:
+        same = (groups[:, None] == groups[None]).fill_diagonal_(False)
+        logits = logits.masked_fill(same, -torch.inf)
+    targets = torch.arange(len(first), device=first.device)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.mT, targets)) / 2
+
+
+def _pooled(features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Means over valid positions (B, C), and whether there is one (B,)."""
+    wide = _at_least_float32(features)
+    if valid is None:
+        return wide.mean(dim=(2, 3)), torch.ones(len(wide), dtype=torch.bool, device=wide.device)
+    if valid.shape != (wide.shape[0], *wide.shape[2:]):
+        raise ValueError(f"expected valid (B, h, w) for features {tuple(wide.shape)}, found {tuple(valid.shape)}")
+    counts = valid.sum(dim=(1, 2))
+    return (wide * valid[:, None]).sum(dim=(2, 3)) / counts.clamp(min=1)[:, None], counts > 0
+
+
+def _class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Means over the batch by class (K, C), and whether a class is there (K,)."""
+    if labels.ndim != 3 or len(labels) != len(features):
+        raise ValueError(f"expected labels (B, H, W) for features {tuple(features.shape)}, found {tuple(labels.shape)}")
+    wide = _at_least_float32(features)
+    height, width = wide.shape[2:]
+    coarse = majority_labels(labels, (height, width), num_classes).flatten()
+    members = (coarse[None] == torch.arange(num_classes, device=coarse.device)[:, None]).to(wide)
+    counts = members.sum(dim=1)
+    return members @ wide.movedim(1, -1).flatten(0, 2) / counts.clamp(min=1)[:, None], counts > 0
+
+
+def _grid_sample(values: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _check_pair(optical: Tensor, elevation: Tensor, temperature: float) -> None:
+    if optical.ndim != 4 or elevation.ndim != 4 or optical.shape[:2] != elevation.shape[:2]:
+        raise ValueError(
+            f"expected feature maps (B, C, h, w) with one B and C, found {tuple(optical.shape)} and "
+            f"{tuple(elevation.shape)}"
+        )
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, found {temperature}")

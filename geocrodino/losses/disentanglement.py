@@ -1,0 +1,44 @@
+"""Losses that keep modality-invariant and modality-specific features apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SMALLEST_SQUARE = 1e-16
+
+
+def orthogonality_loss(invariant: Tensor, specific: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Penalise features of one modality that say the same thing twice.
+
+    The square, not the cosine itself: features can be negative, and opposite says the same as equal.
+
+    Args:
+        invariant: Modality-invariant features, shape (B, C, H, W).
+        specific: Modality-specific features, shape (B, C, H, W).
+        valid: False at positions to leave out, bool, shape (B, H, W).
+
+    Returns:
+        Mean squared cosine over the valid positions, scalar in [0, 1], at least float32. 0 where none is valid.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    References:
+        Bousmalis et al. (2016). Domain separation networks. https://arxiv.org/abs/1608.06019
+    """
+    if invariant.shape != specific.shape or invariant.ndim != 4:
+        raise ValueError(
+            f"expected two feature maps of one shape (B, C, H, W), found {tuple(invariant.shape)} and "
+            f"{tuple(specific.shape)}"
+        )
+    if valid is not None and valid.shape != (invariant.shape[0], *invariant.shape[2:]):
+        raise ValueError(f"expected valid (B, H, W) for features {tuple(invariant.shape)}, found {tuple(valid.shape)}")
+    if invariant.dtype in (torch.float16, torch.bfloat16):
+        invariant, specific = invariant.float(), specific.float()
+    # Squares throughout: the root of a norm has no gradient at zero features.
+    lengths = invariant.square().sum(dim=1) * specific.square().sum(dim=1)
+    squared_cosine = (invariant * specific).sum(dim=1).square() / lengths.clamp(min=_SMALLEST_SQUARE)
+    if valid is None:
+        return squared_cosine.mean()
+    return squared_cosine.where(valid, torch.zeros_like(squared_cosine)).sum() / valid.sum().clamp(min=1)
