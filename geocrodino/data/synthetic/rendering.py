@@ -16,7 +16,7 @@ from geocrodino.data.synthetic.town import Town
 
 Pixels = NDArray[np.bool_]
 
-GREY_MEAN, GREY_SPREAD = 108.0, 17.0
+GREY_MEAN, GREY_SPREAD = 108.0, 11.0
 """Grey of asphalt and of flat roofs alike: mean and standard deviation between streets and between roofs."""
 
 _TILES = np.array(
@@ -83,7 +83,7 @@ def _textures(rng: np.random.Generator, canvas: Canvas) -> dict[Material, FloatG
     coarse, fine = canvas.octaves(rng, 18, 6), canvas.octaves(rng, 1.5, 0.8)
     leaves = canvas.octaves(rng, 7, 1.2, 0.7)
     grain = white_noise(rng, canvas.shape)
-    sealed = 1 + 0.035 * coarse + 0.02 * fine + 0.025 * grain
+    sealed = 1 + 0.09 * canvas.octaves(rng, 70, 28) + 0.04 * coarse + 0.02 * fine + 0.025 * grain
     return {
         Material.GRASS: 1 + 0.09 * coarse + 0.05 * fine,
         Material.SOIL: 1 + 0.06 * coarse + 0.05 * fine,

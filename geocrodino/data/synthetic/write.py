@@ -137,7 +137,7 @@ def _write_labels(path: Path, scene: Scene) -> None:
 def _write_areas(path: Path, scene: Scene) -> None:
     splits, polygons = zip(*scene.areas, strict=True)
     frame = gpd.GeoDataFrame({"split": splits}, geometry=list(polygons), crs=scene.crs)
-    frame.to_crs("EPSG:4326").to_file(path, driver="GeoJSON", COORDINATE_PRECISION=8)
+    frame.to_crs("EPSG:4326").to_file(path, driver="GeoJSON", layer="aoi", COORDINATE_PRECISION=8)
 
 
 def _write_config(path: Path, paths: ScenePaths) -> None:

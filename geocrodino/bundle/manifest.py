@@ -1,0 +1,124 @@
+"""What a bundle says of itself: everything but the weights that a prediction needs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import torch
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from geocrodino.data.normalisation import ModalitySpec
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.modality import Modality
+from geocrodino.models.branch import NetworkSettings
+
+FORMAT_VERSION = 1
+"""Version of the bundle's layout. A reader refuses any other."""
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("geocrodino")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {"geocrodino": own, "torch": str(torch.__version__)}
+
+
+class Manifest(BaseModel):
+    """The contents of a bundle, checked when written and when read.
+
+    The fields are named for this project and kept flat; :meth:`to_mlm` gives the same facts under the names of the
+    STAC Machine Learning Model extension. They are two things because the extension describes one model with all of
+    its inputs at once, while a bundle holds two models that are used one at a time, with the same classes.
+
+    Attributes:
+        format_version: Version of the layout, ``FORMAT_VERSION``.
+        name: Name of the model, for people and catalogues.
+        classes: The classes of its maps, in the order of the network's outputs.
+        network: How to build a branch.
+        modalities: What each branch reads and how it is normalised.
+        resolution_m: True size of a pixel in training, in metres.
+        crs: Coordinate reference system of the training data, authority code or WKT.
+        footprint: Where it was trained: GeoJSON geometry in longitude and latitude (EPSG:4326).
+        receptive_field_px: Farthest pixel that can change an output pixel, or None if every pixel can.
+        created: Time of writing, with time zone.
+        versions: Versions of the software that wrote it.
+        training: What is worth knowing of the training: method, seed, epochs, scores of each branch.
+        sha256: Hash of weights and manifest (without this field), filled in when the bundle is saved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Annotated[int, Field(ge=1)] = FORMAT_VERSION
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]$")]
+    classes: ClassScheme
+    network: NetworkSettings
+    modalities: Annotated[dict[Modality, ModalitySpec], Field(min_length=1)]
+    resolution_m: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    crs: str
+    footprint: dict[str, Any]
+    receptive_field_px: Annotated[int, Field(ge=0)] | None
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    versions: dict[str, str] = Field(default_factory=_versions)
+    training: dict[str, Any] = Field(default_factory=dict)
+    sha256: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        for modality, spec in self.modalities.items():
+            if spec.modality != modality:
+                raise ValueError(f"the description under {modality!r} speaks of {spec.modality!r}")
+        if {"type", "coordinates"} - set(self.footprint):
+            raise ValueError("the footprint is not a GeoJSON geometry: it needs `type` and `coordinates`")
+        return self
+
+    def to_mlm(self, modality: Modality) -> dict[str, Any]:
+        """Properties of a STAC item for one branch, after the MLM extension, version 1.4.
+
+        Args:
+            modality: The branch to describe; each is a model of its own in a catalogue.
+
+        Returns:
+            Values that JSON can hold, keyed ``mlm:name``, ``mlm:input`` and so on.
+
+        Raises:
+            KeyError: If the bundle has no such branch.
+
+        References:
+            https://github.com/stac-extensions/mlm
+        """
+        channels = self.modalities[modality].channels
+        image = ["batch", "channel", "height", "width"]
+        return {
+            "mlm:name": f"{self.name}-{modality}",
+            "mlm:architecture": str(self.network.model_dump(mode="json")),
+            "mlm:tasks": ["semantic-segmentation"],
+            "mlm:framework": "pytorch",
+            "mlm:framework_version": self.versions.get("torch", "unknown"),
+            "mlm:pretrained": False,
+            "mlm:pretrained_source": None,
+            "mlm:hyperparameters": {"resolution_m": self.resolution_m, **self.training},
+            "mlm:input": [
+                {
+                    "name": modality,
+                    "bands": [{"name": c.name} for c in channels],
+                    "input": {"shape": [-1, len(channels), -1, -1], "dim_order": image, "data_type": "float32"},
+                    "value_scaling": [{"type": "z-score", "mean": c.mean, "stddev": c.std} for c in channels],
+                    "resize_type": None,
+                }
+            ],
+            "mlm:output": [
+                {
+                    "name": "land cover",
+                    "tasks": ["semantic-segmentation"],
+                    "result": {"shape": [-1, len(self.classes), -1, -1], "dim_order": image, "data_type": "float32"},
+                    "classification:classes": [
+                        {"value": c.value, "name": c.name, "color_hint": c.colour[1:].upper()}
+                        for c in self.classes.classes
+                    ]
+                    + [{"value": IGNORE_INDEX, "name": "nodata", "nodata": True}],
+                }
+            ],
+        }

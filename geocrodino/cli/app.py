@@ -1,0 +1,85 @@
+"""The program: commands, and how errors and warnings reach people."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import TextIO
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from geocrodino.cli import evaluate, inspect, predict, sample, train
+from geocrodino.errors import GeocrodinoError
+
+app = typer.Typer(
+    name="geocrodino",
+    help="Land-cover maps from an optical image or a surface model, whichever is there.\n\n"
+    "Train once where you have both, predict later from either one.\n\n"
+    "First steps:  geocrodino sample town  |  cd town  |  geocrodino train --aoi aoi.geojson  |  "
+    "geocrodino predict optical.tif --modality optical",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("sample")(sample.sample)
+app.command("inspect")(inspect.inspect)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"geocrodino {version('geocrodino')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say the version."),
+) -> None:
+    os.environ["GEOCRODINO_DEBUG"] = "1" if debug else ""
+
+
+def main() -> None:
+    """Run the program; a user's mistake ends in one message and exit code 2."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    _quiet(console)
+    try:
+        app()
+    except GeocrodinoError as error:
+        if os.environ.get("GEOCRODINO_DEBUG"):
+            raise
+        console.print(f"[bold red]Error:[/] {escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("Stopped. A training goes on with --resume; a map is written only when it is whole.")
+        sys.exit(130)
+
+
+def _quiet(console: Console) -> None:
+    """Warnings as one line; the training library's advice to developers not at all."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category.__module__.startswith("geocrodino"):
+            console.print(f"[yellow]Warning:[/] {escape(str(message))}")
+        elif os.environ.get("GEOCRODINO_DEBUG"):
+            console.print(f"{category.__name__}: {escape(str(message))}", style="dim")
+
+    warnings.showwarning = show

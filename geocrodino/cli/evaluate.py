@@ -1,0 +1,53 @@
+"""``geocrodino evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def evaluate(
+    maps: Annotated[list[Path], typer.Argument(help="Class maps; several are shown side by side.")],
+    labels: Annotated[Path, typer.Option(help="Class raster to compare with.")],
+    aoi: Annotated[str | None, typer.Option(help="Polygons, or minx,miny,maxx,maxy; everywhere by default.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
+    ignore: Annotated[list[int] | None, typer.Option(help="Label value to leave out; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; by default that of the map.")] = None,
+) -> None:
+    """Compare class maps with labels: a table, a JSON file and a picture.
+
+    Every labelled pixel of the area counts once; where the map has no class, it counts as missed.
+
+    Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
+    """
+    from geocrodino.errors import ConfigError, OutputError
+    from geocrodino.evaluation.evaluate import evaluate_map
+    from geocrodino.evaluation.report import evaluation_table, side_by_side, write_comparison, write_figure, write_json
+    from geocrodino.geo.aoi import read_aoi
+
+    console = Console(highlight=False)
+    if split is not None and aoi is None:
+        raise ConfigError("--split needs --aoi: which polygons are meant?")
+    areas = None if aoi is None else read_aoi(aoi, aoi_crs)
+    folder = out or maps[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
+    results = {
+        m.name: evaluate_map(m, labels, aoi=areas, split=split, ignore_values=tuple(ignore or ())) for m in maps
+    }
+    for path, result in zip(maps, results.values(), strict=True):
+        console.print(evaluation_table(result))
+        stem = folder / path.stem
+        write_json(result, Path(f"{stem}.scores.json"))
+        write_figure(result, Path(f"{stem}.scores.png"))
+        console.print(f"{stem}.scores.json, {stem}.scores.png")
+    if len(results) > 1:
+        console.print(side_by_side(results))
+        write_comparison(results, folder / "comparison.png")
+        console.print(str(folder / "comparison.png"))

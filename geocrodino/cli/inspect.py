@@ -1,0 +1,75 @@
+"""``geocrodino inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def inspect(
+    optical: Annotated[Path | None, typer.Option(help="Image.")] = None,
+    elevation: Annotated[Path | None, typer.Option(help="Surface model.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class raster.")] = None,
+    ground: Annotated[Path | None, typer.Option(help="Terrain model.")] = None,
+    aoi: Annotated[str | None, typer.Option(help="Polygons, or minx,miny,maxx,maxy.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Take files and settings from a YAML file.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres.")] = None,
+    height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
+) -> None:
+    """Say what files are, whether they fit together, and what a training would use of them.
+
+    Any of the files may be left out. Exits with 2 if a training would be refused.
+
+    Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
+    """
+    from geocrodino.config import TrainConfig, load_config
+    from geocrodino.data.inspection import inspect_files
+    from geocrodino.errors import ConfigError
+    from geocrodino.geo.aoi import read_aoi
+    from geocrodino.geo.reader import RasterSource
+
+    console = Console(highlight=False)
+    named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
+    settings: TrainConfig | None = None
+    if config is not None or not (any(named.values()) or aoi):
+        given = {f"data.{k}": str(v) for k, v in {**named, "aoi": aoi}.items() if v is not None}
+        settings = load_config(config, given)
+        data = settings.data
+        named = {"optical": data.optical, "elevation": data.elevation, "labels": data.labels, "ground": data.ground}
+        aoi, aoi_crs = data.aoi, aoi_crs or data.aoi_crs
+        resolution, height_unit = resolution or data.resolution_m, height_unit or data.height_unit
+    sources = {role: RasterSource.open(path) for role, path in named.items() if path is not None}
+    if not sources:
+        raise ConfigError("Nothing to inspect: name --optical, --elevation, --labels or --config.")
+    report = inspect_files(
+        sources,
+        None if aoi is None else read_aoi(aoi, aoi_crs),
+        resolution_m=resolution,
+        unit=height_unit,
+        channels=("height_above_ground",) if settings is None else settings.elevation.channels,
+        classes=None if settings is None else settings.class_scheme(),
+    )
+    for layer in report.layers:
+        table = Table(title=f"{layer.role}: {layer.path}", title_justify="left", show_header=False, box=None)
+        table.add_row("is", layer.what)
+        table.add_row("values", layer.values)
+        table.add_row("valid", f"{100 * layer.valid:.1f} % of the pixels")
+        if layer.covers is not None:
+            table.add_row("covers", f"{100 * layer.covers:.1f} % of the area of interest")
+        for note in layer.notes:
+            table.add_row("note", note)
+        console.print(table)
+    if report.grid:
+        console.print(f"Reference grid: {report.grid}")
+    for split, px in report.splits.items():
+        console.print(f"Area {split}: {px:,} px")
+    for problem in report.problems:
+        console.print(f"[bold red]Problem:[/] {problem}")
+    if report.problems:
+        raise typer.Exit(2)
+    console.print("These files fit together." if len(sources) > 1 else "This file can be read.")

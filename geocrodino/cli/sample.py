@@ -1,0 +1,28 @@
+"""``geocrodino sample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path("sample"),
+    size_m: Annotated[float, typer.Option(min=96, max=4096, help="Side of the scene, metres.")] = 512.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scene.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Generate a small town to try everything on: image, surface model, ground, labels, area, settings.
+
+    Example:  geocrodino sample town && cd town && geocrodino train --aoi aoi.geojson
+    """
+    from geocrodino.data.synthetic.settings import SceneSettings
+    from geocrodino.data.synthetic.write import write_scene
+
+    console = Console(highlight=False)
+    paths = write_scene(folder, SceneSettings(size_m=size_m, seed=seed), overwrite=overwrite)
+    for path in paths.all():
+        console.print(str(path))

@@ -1,0 +1,114 @@
+"""``geocrodino train``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
+
+def train(
+    aoi: Annotated[
+        str | None,
+        typer.Option(help="Polygons (GeoJSON, GeoPackage, Shapefile) with a column split, or minx,miny,maxx,maxy."),
+    ] = None,
+    optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None,
+    elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class raster, values 0 to 254.")] = None,
+    ground: Annotated[
+        Path | None, typer.Option(help="Terrain model, if there is one; else the ground is estimated.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file; geocrodino.yaml of this folder is read by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None,
+    height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
+    patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes; each ends with a validation.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Start of all random numbers.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None,
+    accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+) -> None:
+    """Train an optical and an elevation network together and write one bundle.
+
+    Files, classes and settings come from the options, then --config, then geocrodino.yaml in this folder.
+
+    Example:  geocrodino train --aoi aoi.geojson --optical optical.tif --elevation dsm.tif --labels labels.tif
+    """
+    from geocrodino.cli.progress import duration, progress
+    from geocrodino.config import load_config
+    from geocrodino.training.run import train as run
+
+    console = Console(highlight=False)
+    values = {
+        "data.aoi": aoi,
+        "data.optical": optical,
+        "data.elevation": elevation,
+        "data.labels": labels,
+        "data.ground": ground,
+        "data.aoi_crs": aoi_crs,
+        "data.resolution_m": resolution,
+        "data.height_unit": height_unit,
+        "training.patch_px": patch_px,
+        "training.epochs": epochs,
+        "training.steps_per_epoch": steps,
+        "training.batch_size": batch_size,
+        "training.seed": seed,
+        "training.accelerator": accelerator,
+        "network.encoder": encoder,
+    }
+    settings = load_config(config, {k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
+    folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    with progress(console, "Aligning rasters") as aligned:
+        result = run(
+            settings,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            on_progress=aligned,
+            callbacks=[_epoch_lines(console)],
+            tell=console.print,
+        )
+    scores = ", ".join(f"{m} {100 * v:.1f} %" for m, v in result.val_miou.items())
+    console.print(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
+    console.print(f"Bundle: {result.bundle}")
+    console.print(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
+
+
+def _epoch_lines(console: Console) -> Callback:
+    """A line for each epoch: scores of both branches and the time that is left."""
+    import time
+
+    from lightning.pytorch.callbacks import Callback
+
+    from geocrodino.cli.progress import duration
+
+    class EpochLines(Callback):
+        start = first = 0
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            self.started, self.first = time.monotonic(), trainer.current_epoch
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            done, total = trainer.current_epoch + 1, trainer.max_epochs
+            left = (time.monotonic() - self.started) / (done - self.first) * (total - done)
+            numbers = trainer.callback_metrics
+            console.print(
+                f"epoch {done:3d} of {total}   loss {float(numbers['loss/total']):6.3f}   val mIoU "
+                f"optical {100 * float(numbers['val_miou/optical']):5.1f} %  "
+                f"elevation {100 * float(numbers['val_miou/elevation']):5.1f} %   about {duration(left)} left"
+            )
+
+    return EpochLines()

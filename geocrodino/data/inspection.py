@@ -1,0 +1,189 @@
+"""What files are, whether they fit together, and what of them will be used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.data.normalisation import HeightChannel, elevation_recipe
+from geocrodino.errors import AOIError, HeightError
+from geocrodino.geo.aoi import AOI
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.grid import describe, working_grid
+from geocrodino.geo.heights import height_unit
+from geocrodino.geo.reader import RasterSource
+
+_LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One raster.
+
+    Attributes:
+        role: ``optical``, ``elevation``, ``labels`` or ``ground``.
+        path: The file.
+        what: Bands, type, size, CRS.
+        valid: Share of valid pixels, 0 to 1.
+        values: Lowest and highest value of each band, or the label values with their share.
+        covers: Share of the area of interest that the raster's extent covers, or None without an area.
+        notes: What deserves attention.
+    """
+
+    role: str
+    path: Path
+    what: str
+    valid: float
+    values: str
+    covers: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All rasters, the grid they would be put on, and what stands in the way.
+
+    Attributes:
+        layers: The rasters.
+        grid: Reference grid in words, or None without an optical raster.
+        splits: Pixels of each split on the reference grid.
+        problems: Why a training would be refused; empty if it would not.
+    """
+
+    layers: tuple[LayerReport, ...]
+    grid: str | None
+    splits: dict[str, int]
+    problems: tuple[str, ...]
+
+
+def inspect_files(
+    sources: dict[str, RasterSource],
+    aoi: AOI | None = None,
+    *,
+    resolution_m: float | None = None,
+    unit: str | None = None,
+    channels: tuple[HeightChannel, ...] = ("height_above_ground",),
+    classes: ClassScheme | None = None,
+) -> Inspection:
+    """Look at rasters by role; values are read on a coarse grid, so that a large file takes no longer.
+
+    Args:
+        sources: Rasters by role.
+        aoi: The area of interest.
+        resolution_m: Pixel size asked for.
+        unit: Unit of heights, where the user says it.
+        channels: Height channels asked for.
+        classes: Classes, if they are named.
+    """
+    optical = sources.get("optical")
+    grid = None if optical is None else working_grid(optical.geobox, resolution_m)
+    layers = tuple(_layer(role, s, aoi, unit, classes) for role, s in sources.items())
+    problems = [f"{r.path}: no valid pixel, all of it is nodata." for r in layers if r.valid == 0]
+    problems += [f"{r.path}: does not meet the area of interest." for r in layers if r.covers == 0]
+    splits: dict[str, int] = {}
+    if grid is not None:
+        problems += _height_problems(sources, grid, channels)
+        for role, source in sources.items():
+            if not source.geobox.extent.to_crs(grid.crs, resolution=math.inf).intersects(grid.extent):
+                problems.append(f"{source.path}: does not meet the optical raster.")
+        if aoi is not None:
+            splits = _split_px(aoi, grid)
+    return Inspection(layers, None if grid is None else describe(grid), splits, tuple(problems))
+
+
+def _layer(
+    role: str, source: RasterSource, aoi: AOI | None, unit: str | None, classes: ClassScheme | None
+) -> LayerReport:
+    height, width = source.geobox.shape
+    look = source.geobox.zoom_to((min(height, _LOOK_PX), min(width, _LOOK_PX)))
+    categorical = role == "labels"
+    values, valid = _coarse(source, look, categorical=categorical)
+    notes = []
+    if role in {"elevation", "ground"}:
+        notes.append(height_unit(source, unit)[1])
+        if len(source.data_bands) != 1:
+            notes.append(f"{len(source.data_bands)} bands, where one of heights is expected")
+    if source.alpha_band:
+        notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
+    if source.nodata is None and not source.has_mask and source.alpha_band is None:
+        notes.append("no nodata tag, mask or transparency: every finite value counts")
+    covers = None if aoi is None else _covered(source, aoi.polygons(), aoi)
+    return LayerReport(
+        role=role,
+        path=source.path,
+        what=source.describe(),
+        valid=float(valid.mean()),
+        values=_label_values(values[0][valid], classes) if categorical else _ranges(source, values, valid),
+        covers=covers,
+        notes=tuple(notes),
+    )
+
+
+def _coarse(
+    source: RasterSource, look: GeoBox, *, categorical: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Every k-th pixel of the file, row by row."""
+    height, width = source.geobox.shape
+    rows = np.linspace(0, height - 1, look.shape[0]).round().astype(int)
+    cols = np.linspace(0, width - 1, look.shape[1]).round().astype(int)
+    bands = source.data_bands[:1] if categorical else source.data_bands
+    parts = [source.read_own((int(r), int(r) + 1, 0, width), bands) for r in rows]
+    return (
+        np.concatenate([v[:, :, cols] for v, _ in parts], axis=1),
+        np.concatenate([ok[:, cols] for _, ok in parts], axis=0),
+    )
+
+
+def _ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> str:
+    if not valid.any():
+        return "none"
+    names = [source.band_names[b - 1] for b in source.data_bands]
+    return ", ".join(f"{n} {v[valid].min():.5g} to {v[valid].max():.5g}" for n, v in zip(names, values, strict=True))
+
+
+def _label_values(values: NDArray[np.float32], classes: ClassScheme | None) -> str:
+    found, counts = np.unique(values, return_counts=True)
+    names = {} if classes is None else dict(zip(classes.values, classes.names, strict=True))
+    shares = 100 * counts / max(1, counts.sum())
+    told = [
+        f"{v:g} {names.get(int(v), '')}".strip() + f" {s:.2g} %"
+        for v, s in zip(found[:20].tolist(), shares[:20].tolist(), strict=True)
+    ]
+    return ", ".join(told) + (f" and {found.size - 20} more values" if found.size > 20 else "") or "none"
+
+
+def _covered(source: RasterSource, area: BaseGeometry, aoi: AOI) -> float:
+    extent = shapely.from_wkt(source.geobox.extent.to_crs(aoi.crs.to_wkt(), resolution=math.inf).geom.wkt)
+    return float(extent.intersection(area).area / area.area) if area.area else 0.0
+
+
+def _height_problems(
+    sources: dict[str, RasterSource], grid: GeoBox, channels: tuple[HeightChannel, ...]
+) -> list[str]:
+    if "elevation" not in sources:
+        return []
+    try:
+        elevation_recipe(channels).halo_px(grid, ground_given="ground" in sources)
+    except HeightError as error:
+        return [str(error)]
+    return []
+
+
+def _split_px(aoi: AOI, grid: GeoBox) -> dict[str, int]:
+    local = aoi.to_crs(grid.crs.wkt)
+    pixel = abs(grid.affine.a * grid.affine.e)
+    extent = grid.extent.geom
+    try:
+        named = {s: local.polygons(s) for s in local.splits} or {"all": local.polygons()}
+    except AOIError:
+        return {}
+    return {name: round(shape.intersection(extent).area / pixel) for name, shape in named.items()}
+
+

@@ -1,0 +1,269 @@
+"""Evaluations for people and programs: tables, JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rich.table import Table
+
+from geocrodino.errors import OutputError
+from geocrodino.evaluation.evaluate import Evaluation, read_classes
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.reader import RasterSource
+
+_SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
+"""Colours of the compared maps."""
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Scores per class and in total, in percent, as a rich table."""
+    scores = evaluation.scores
+    table = Table(title=_title(evaluation), caption=_caption(evaluation), caption_justify="left")
+    table.add_column("class")
+    for name in ("IoU %", "F1 %", "precision %", "recall %", "pixels"):
+        table.add_column(name, justify="right")
+    rows = zip(scores.iou, scores.f1, scores.precision, scores.recall, scores.support, strict=True)
+    for land, (*shares, support) in zip(evaluation.scheme.classes, rows, strict=True):
+        table.add_row(f"[{land.colour}]■[/] {land.name}", *(_percent(s) for s in shares), f"{support:,}")
+    table.add_section()
+    table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_f1), "", "", f"{scores.pixels:,}")
+    return table
+
+
+def side_by_side(evaluations: Mapping[str, Evaluation]) -> Table:
+    """IoU of several maps next to each other, in percent, as a rich table.
+
+    Args:
+        evaluations: Name of each map, for instance its modality, and its evaluation.
+
+    Raises:
+        ValueError: If there are none, or their classes differ.
+    """
+    scheme = _one_scheme(evaluations)
+    table = Table(title="IoU % per class", caption=_first_caption(evaluations), caption_justify="left")
+    table.add_column("class")
+    for name in evaluations:
+        table.add_column(name, justify="right")
+    for index, land in enumerate(scheme.classes):
+        shares = (_percent(e.scores.iou[index]) for e in evaluations.values())
+        table.add_row(f"[{land.colour}]■[/] {land.name}", *shares)
+    table.add_section()
+    for label, key in (("mean IoU", "mean_iou"), ("mean F1", "mean_f1"), ("accuracy", "accuracy")):
+        table.add_row(label, *(_percent(getattr(e.scores, key)) for e in evaluations.values()))
+    missed = (e.scores.missed / e.scores.pixels if e.scores.pixels else math.nan for e in evaluations.values())
+    table.add_row("no class in the map", *(_percent(share) for share in missed))
+    return table
+
+
+def write_json(evaluation: Evaluation, path: str | Path) -> None:
+    """Write scores and confusion matrix as JSON; the file appears whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    text = json.dumps(evaluation.as_dict(), indent=2, allow_nan=False) + "\n"
+    _whole(Path(path), lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_figure(evaluation: Evaluation, path: str | Path) -> None:
+    """Write the confusion matrix, in shares of each label class, and the IoU of each class as a PNG.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    count = len(evaluation.scheme)
+    side = 2.4 + 0.82 * count
+    figure = Figure(figsize=(side + 5.6, side), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(side + 0.6, 5))
+    _draw_matrix(left, evaluation)
+    _draw_iou(right, {"": evaluation})
+    right.set_title(f"IoU, mean {_percent(evaluation.scores.mean_iou)} %")
+    figure.suptitle(_title(evaluation) + "\n" + _caption(evaluation), fontsize=10)
+    _save(figure, Path(path))
+
+
+def write_comparison(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
+    """Write the IoU of several maps per class, next to each other, as a PNG.
+
+    Raises:
+        ValueError: If there are none, or their classes differ.
+        OutputError: If it cannot be written.
+    """
+    scheme = _one_scheme(evaluations)
+    height = 1.6 + 0.26 * (len(scheme) + 1) * (len(evaluations) + 0.8)
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axes = figure.subplots()
+    _draw_iou(axes, evaluations)
+    figure.legend(loc="outside upper right", ncols=len(evaluations), frameon=False)
+    figure.suptitle("IoU per class", x=0.02, ha="left", fontsize=11)
+    _save(figure, Path(path))
+
+
+def map_preview(
+    map_path: str | Path,
+    out_png: str | Path,
+    *,
+    optical: str | Path | None = None,
+    classes: ClassScheme | None = None,
+    max_px: int = 1200,
+) -> None:
+    """Write a quick look at a class map with its legend, beside the image it was made from if given.
+
+    Args:
+        map_path: Class map.
+        out_png: The picture.
+        optical: Image to show beside it, read on the map's grid; its first three bands, stretched.
+        classes: Names and colours; by default those in the map's tags.
+        max_px: Longest side that is read; larger maps are read with fewer pixels.
+
+    Raises:
+        RasterError: If a raster cannot be read, or the map names no classes.
+        OutputError: If the picture cannot be written.
+    """
+    source = RasterSource.open(map_path)
+    scheme = classes if classes is not None else read_classes(map_path)
+    grid = source.geobox.zoom_out(max(1.0, max(source.geobox.shape) / max_px))
+    height, width = grid.shape
+    with rasterio.open(map_path) as dataset:
+        values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
+    indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path))
+    panels = 1 if optical is None else 2
+    scale = 7 / max(height, width)
+    figure = Figure(figsize=(max(width * scale, 2) * panels, max(height * scale, 2) + 0.6), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    if optical is not None:
+        axes[0].imshow(_photo(RasterSource.open(optical), grid))
+        axes[0].set_title(Path(optical).name, fontsize=9)
+    colours = ListedColormap([c.colour for c in scheme.classes])
+    shown = np.ma.masked_greater_equal(indices, len(scheme))
+    axes[-1].imshow(shown, cmap=colours, vmin=-0.5, vmax=len(scheme) - 0.5, interpolation="nearest")
+    axes[-1].set_title(Path(map_path).name, fontsize=9)
+    for each in axes:
+        each.set_axis_off()
+    handles = [Patch(color=c.colour, label=c.name) for c in scheme.classes]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False, fontsize=9)
+    _save(figure, Path(out_png))
+
+
+def _photo(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
+    """Three bands in 0 to 1 on a grid, white where there is no image, shape (H, W, 3)."""
+    bands = image.data_bands[:3] if len(image.data_bands) >= 3 else image.data_bands[:1] * 3
+    height, width = grid.shape
+    rows = [image.read(grid, (r, min(r + 16, height), 0, width), bands=bands) for r in range(0, height, 16)]
+    values, valid = (np.concatenate(parts, axis=-2) for parts in zip(*rows, strict=True))
+    if not valid.any():
+        return np.ones((height, width, 3), np.float32)
+    low, high = np.percentile(values[:, valid], (1, 99), axis=1)[..., None, None]
+    values = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
+    return np.where(valid[..., None], values.transpose(1, 2, 0), 1).astype(np.float32)
+
+
+def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
+    names = evaluation.scheme.names
+    counts = np.column_stack([evaluation.confusion, evaluation.missed])
+    columns = [*names, "no class"]
+    if not evaluation.missed.any():
+        counts, columns = evaluation.confusion, list(names)
+    total = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(total, 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if not total[row, 0]:
+            continue
+        ink = "white" if share > 0.55 else "black"
+        text = f"{100 * share:.1f} %\n{_short(int(counts[row, column]))}"
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("map")
+    axes.set_ylabel("labels")
+    axes.set_title("Where the labelled pixels of a class went")
+
+
+def _draw_iou(axes: Axes, evaluations: Mapping[str, Evaluation]) -> None:
+    scheme = _one_scheme(evaluations)
+    thick = 0.8 / len(evaluations)
+    for number, (name, evaluation) in enumerate(evaluations.items()):
+        shares = [100 * s for s in (*evaluation.scores.iou, evaluation.scores.mean_iou)]
+        place = np.arange(len(shares)) + (number - (len(evaluations) - 1) / 2) * thick
+        own = [c.colour for c in scheme.classes] + ["#444444"]
+        colour = own if len(evaluations) == 1 else _SERIES[number % len(_SERIES)]
+        bars = axes.barh(place, np.nan_to_num(shares), thick * 0.92, color=colour, label=name or None)
+        axes.bar_label(bars, ["absent" if math.isnan(s) else f"{s:.1f}" for s in shares], padding=3, fontsize=8)
+    axes.set_yticks(range(len(scheme) + 1), [*scheme.names, "mean"])
+    axes.axhline(len(scheme) - 0.5, color="#999999", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 110)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("IoU %")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _one_scheme(evaluations: Mapping[str, Evaluation]) -> ClassScheme:
+    schemes = [e.scheme for e in evaluations.values()]
+    if not schemes or any(s != schemes[0] for s in schemes):
+        raise ValueError("expected one or more evaluations of the same classes")
+    return schemes[0]
+
+
+def _title(evaluation: Evaluation) -> str:
+    split = f", split {evaluation.split}" if evaluation.split else ""
+    return f"{evaluation.map_path.name} against {evaluation.labels_path.name}{split}"
+
+
+def _caption(evaluation: Evaluation) -> str:
+    scores = evaluation.scores
+    missed = f"; {scores.missed:,} labelled pixels without a class in the map count as wrong" if scores.missed else ""
+    return f"accuracy {_percent(scores.accuracy)} %, kappa {scores.kappa:.3f}{missed}"
+
+
+def _first_caption(evaluations: Mapping[str, Evaluation]) -> str:
+    pixels = sorted({e.scores.pixels for e in evaluations.values()})
+    splits = sorted({e.split for e in evaluations.values() if e.split})
+    where = f", split {', '.join(splits)}" if splits else ""
+    return " / ".join(f"{p:,}" for p in pixels) + f" labelled pixels{where}"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _short(count: int) -> str:
+    """A count in few characters: 950, 12.3k, 4.6M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    _whole(path, lambda p: figure.savefig(p, dpi=110, format="png"))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target and rename, so that no half file is ever seen under its name."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}).\n"
+            "Expected a folder with write permission and space."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

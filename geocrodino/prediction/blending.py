@@ -1,0 +1,78 @@
+"""From the answers of single tiles to one field of probabilities.
+
+The weights of all tiles add up to one at every pixel by construction: no division, no pixel without a weight, and a
+constant stays a constant. At the border of the scene there is no neighbour to mix with, so there is no ramp either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocrodino.geo.grid import Window
+from geocrodino.prediction.tiling import TileIndex, TileLattice
+
+TileSource = Callable[[TileIndex], NDArray[np.float32]]
+"""Gives the probabilities of a tile over its support: float32, shape (K, H, W)."""
+
+
+def axis_weights(lattice: TileLattice, axis: int, tile: int, start: int, stop: int) -> NDArray[np.float32]:
+    """Weights of one tile along one axis.
+
+    Args:
+        lattice: The tiles.
+        axis: 0 for rows, 1 for columns.
+        tile: Number of the tile along the axis.
+        start: First pixel.
+        stop: Pixel after the last one.
+
+    Returns:
+        Weights in [0, 1], float32, shape (stop - start,): 0 outside the support, 1 in the middle of the core, linear
+        between, one half at the common edge of two cores.
+    """
+    centres = np.arange(start, stop, dtype=np.float64) + 0.5
+    rise = np.ones_like(centres) if tile == 0 else _ramp(centres, tile * lattice.core_px, lattice.ramp_px)
+    if tile + 1 < lattice.count[axis]:
+        rise = rise - _ramp(centres, (tile + 1) * lattice.core_px, lattice.ramp_px)
+    return rise.astype(np.float32)
+
+
+def stitch(lattice: TileLattice, window: Window, source: TileSource) -> NDArray[np.float32]:
+    """Probabilities of a window of the scene.
+
+    Args:
+        lattice: The tiles.
+        window: Pixels inside the scene.
+        source: Gives a tile's probabilities; called once for each tile that answers for the window, row by row.
+
+    Returns:
+        Probabilities, float32, shape (K, H, W) of the window. A pixel's value does not depend on the window.
+
+    Raises:
+        ValueError: If the window is empty or outside the scene, or a tile has the wrong shape.
+    """
+    r0, r1, c0, c1 = window
+    total: NDArray[np.float32] | None = None
+    for index in lattice.tiles(window):
+        tile, (t0, t1, u0, u1) = source(index), lattice.support(index)
+        if tile.shape[1:] != (t1 - t0, u1 - u0):
+            raise ValueError(f"tile {index}: expected (K, {t1 - t0}, {u1 - u0}), found {tile.shape}")
+        if total is None:
+            total = np.zeros((len(tile), r1 - r0, c1 - c0), np.float32)
+        a0, a1, b0, b1 = max(r0, t0), min(r1, t1), max(c0, u0), min(c1, u1)
+        weights = np.outer(
+            axis_weights(lattice, 0, index[0], a0, a1), axis_weights(lattice, 1, index[1], b0, b1)
+        ).astype(np.float32, copy=False)
+        total[:, a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] += weights * tile[:, a0 - t0 : a1 - t0, b0 - u0 : b1 - u0]
+    if total is None:
+        raise ValueError(f"no tile answers for window {window}")
+    return total
+
+
+def _ramp(centres: NDArray[np.float64], edge: int, half_width: int) -> NDArray[np.float64]:
+    """0 before the edge, 1 after it, linear within ``half_width`` of it."""
+    if half_width == 0:
+        return (centres > edge).astype(np.float64)
+    return np.clip((centres - edge + half_width) / (2 * half_width), 0.0, 1.0)

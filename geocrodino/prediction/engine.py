@@ -1,0 +1,264 @@
+"""A class map of a whole scene, from whichever modality is there, in a memory that does not grow with the scene."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+
+from geocrodino.bundle.io import Bundle
+from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, RasterError
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.grid import pixel_size_m, window_grid, working_grid
+from geocrodino.geo.modality import Modality
+from geocrodino.geo.reader import RasterSource, require_overlap
+from geocrodino.geo.writer import ClassMapWriter
+from geocrodino.prediction.network import SceneInput, TilePredictor, cached_branch
+from geocrodino.prediction.tiling import TileLattice, round_up
+from geocrodino.prediction.work import STRIP_PX, Counts, Job, Plan, run
+
+Stitch = Literal["auto", "exact", "blend"]
+"""``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where it is possible."""
+
+EXACT_CORE_PX = 1024
+BLEND_CORE_PX = 512
+BLEND_MARGIN_PX = 64
+WIDEST_EXACT_FIELD_PX = 256
+"""Receptive fields beyond this make exact tiles cost more than they are worth: ``auto`` blends."""
+
+_MAX_WORKERS = 8  # by default: each holds the activations of a tile
+_GDAL_CACHE_BYTES = 64 * 2**20
+_UNUSUAL_SHARE = 0.05
+_SAMPLES, _SAMPLE_PX = 3, 256
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What a prediction did.
+
+    Attributes:
+        path: The class map.
+        modality: The branch that made it.
+        bundle_sha256: Hash of the bundle.
+        pixels: Number of pixels of each class, by name.
+        area_m2: Area of each class, square metres.
+        nodata_share: Share of pixels without a class, 0 to 1.
+        stitch: How tiles were joined.
+        working_resolution_m: Pixel size that the network worked at, metres.
+        seconds: Time taken.
+        warnings: What the user should know, also given as Python warnings.
+    """
+
+    path: Path
+    modality: Modality
+    bundle_sha256: str
+    pixels: dict[str, int]
+    area_m2: dict[str, float]
+    nodata_share: float
+    stitch: Literal["exact", "blend"]
+    working_resolution_m: float
+    seconds: float
+    warnings: tuple[str, ...]
+
+
+def predict_scene(
+    scene: str | Path,
+    out: str | Path,
+    bundle: Bundle,
+    modality: Modality,
+    *,
+    ground: str | Path | None = None,
+    height_unit: str | None = None,
+    workers: int | None = None,
+    block_px: int | None = None,
+    core_px: int | None = None,
+    stitch: Stitch = "auto",
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    device: str = "cpu",
+) -> PredictionSummary:
+    """Predict a class map on the grid of the scene.
+
+    The network works at the pixel size of its training. Where the scene has another one, or is rotated, or counts in
+    degrees, probabilities are computed on a grid of that pixel size and interpolated at the centres of the scene's
+    pixels. On one kind of processor the map is the same, byte for byte, whatever ``workers`` and ``block_px``.
+
+    Args:
+        scene: The optical image or surface model.
+        out: The map to write: a Cloud Optimized GeoTIFF of the classes' file values, 255 where the scene has no data.
+        bundle: The trained networks.
+        modality: Which of them to use.
+        ground: Heights of the bare ground, where there is such a raster (elevation only).
+        height_unit: Unit of heights, where the files do not say it.
+        workers: Tiles computed at the same time, one per processor by default, 8 at most.
+        block_px: Side of a unit of work, in pixels of the scene; by default about one tile.
+        core_px: Side of a tile without its margin, in pixels of the training size; a multiple of the stride.
+        stitch: How tiles are joined.
+        overwrite: Whether an existing map may be replaced.
+        on_progress: Called with finished and all blocks, from any thread, one call at a time.
+        device: Torch device.
+
+    Returns:
+        Counts, areas and warnings.
+
+    Raises:
+        BundleError: If the bundle has no such branch, or the scene lacks its bands.
+        RasterError: If the scene is missing, damaged, without CRS or without any valid pixel.
+        OverlapError: If the ground raster does not meet the scene.
+        HeightError: If heights cannot be turned into the network's channels.
+        OutputError: If the map exists or cannot be written.
+        ValueError: If a number is out of its range.
+
+    Warns:
+        HeightRangeWarning: If the heights are unlike those of the training.
+    """
+    started = time.monotonic()
+    _positive(workers=workers, block_px=block_px, core_px=core_px)
+    bundle.require(modality)
+    out, spec = Path(out), bundle.manifest.modalities[modality]
+    raster = RasterSource.open(scene)
+    spec.recipe.check(raster)
+    if out.exists() and out.samefile(raster.path):
+        raise OutputError(f"{out}: the map would replace the scene itself.\nChoose another name.")
+    grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
+    source = SceneInput(raster, spec, grid, _ground(ground, grid), height_unit)
+    branch = (bundle.path, bundle.sha256, modality, str(device))
+    network = cached_branch(branch)
+    lattice, how = _lattice(grid, bundle, network.stride, stitch, core_px)
+    with (
+        ClassMapWriter(
+            out, raster.geobox, bundle.manifest.classes, tags=_tags(bundle, modality, raster, how), overwrite=overwrite
+        ) as writer,
+        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES),
+    ):
+        notes = _unusual_heights(source)
+        plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px)
+        tiles = TilePredictor(
+            branch, source, lattice, num_classes=len(bundle.manifest.classes), keep_tiles=plan.keep_tiles
+        )
+        job = Job(source, bundle.manifest.classes, lattice, tiles, writer, len(plan.blocks), on_progress)
+        counts = run(job, plan.blocks, min(workers or _default_workers(), len(plan.blocks)))
+        if not any(counts[strip, i] for strip, i in counts if i != IGNORE_INDEX):
+            raise RasterError(
+                raster.path,
+                f"no pixel is valid for {modality}: all are nodata, masked or NaN.\n"
+                "Expected at least one valid pixel. Check the nodata tag: it may name the value of the data.",
+            )
+    pixels, area, nodata = _tally(counts, raster.geobox, bundle.manifest.classes)
+    return PredictionSummary(
+        path=out,
+        modality=modality,
+        bundle_sha256=bundle.sha256,
+        pixels=pixels,
+        area_m2=area,
+        nodata_share=nodata / math.prod(raster.geobox.shape),
+        stitch=how,
+        working_resolution_m=math.sqrt(math.prod(pixel_size_m(grid))),
+        seconds=time.monotonic() - started,
+        warnings=notes,
+    )
+
+
+def _lattice(
+    grid: GeoBox, bundle: Bundle, stride: int, stitch: Stitch, core_px: int | None
+) -> tuple[TileLattice, Literal["exact", "blend"]]:
+    shape, field = (int(grid.shape[0]), int(grid.shape[1])), bundle.manifest.receptive_field_px
+    if stitch == "exact" and field is None:
+        raise BundleError(
+            f"{bundle.path}: tiles cannot be joined exactly. Expected a network with a bounded receptive field, found "
+            "one whose every output depends on the whole tile.\nUse --stitch blend."
+        )
+    if stitch == "blend" or field is None or (stitch == "auto" and field > WIDEST_EXACT_FIELD_PX):
+        core = core_px or round_up(BLEND_CORE_PX, stride)
+        margin = round_up(BLEND_MARGIN_PX, stride)
+        return TileLattice.blended(shape, core_px=core, stride_px=stride, margin_px=margin), "blend"
+    core = core_px or round_up(EXACT_CORE_PX, stride)
+    return TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field), "exact"
+
+
+def _unusual_heights(source: SceneInput) -> tuple[str, ...]:
+    """Compare heights at a few places with those of the training."""
+    spec, (height, width) = source.spec, source.grid.shape
+    if spec.modality != "elevation":
+        return ()
+    notes = []
+    if spec.ground_given and source.ground is None and "height_above_ground" in spec.recipe.channels:
+        notes.append(
+            f"{source.raster.path}: the model was trained on heights above a ground raster, and none was given: the "
+            "ground is estimated. Give one with --ground."
+        )
+    samples = []
+    for place in np.ndindex(_SAMPLES, _SAMPLES):
+        row, col = ((2 * i + 1) * size // (2 * _SAMPLES) for i, size in zip(place, (height, width), strict=True))
+        half = _SAMPLE_PX // 2
+        window = (max(0, row - half), min(height, row + half), max(0, col - half), min(width, col + half))
+        values, valid = spec.recipe.read(source.raster, source.grid, window, ground=source.ground, unit=source.unit)
+        samples.append(values[:, valid])
+    joined = np.concatenate(samples, axis=1)[:, None]
+    for name, share in spec.share_outside(joined, np.ones(joined.shape[1:], bool)).items():
+        if share > _UNUSUAL_SHARE:
+            channel = next(c for c in spec.channels if c.name == name)
+            low, high = np.quantile(joined[[c.name for c in spec.channels].index(name)], (0.01, 0.99))
+            notes.append(
+                f"{source.raster.path}: {share:.0%} of the sampled pixels lie outside the range of {name} seen in "
+                f"training. Expected {channel.low:.4g} to {channel.high:.4g} {channel.unit}, found {low:.4g} to "
+                f"{high:.4g}. Check the unit of height; otherwise trust the map less."
+            )
+    for note in notes:
+        warnings.warn(note, HeightRangeWarning, stacklevel=3)
+    return tuple(notes)
+
+
+def _tally(counts: Counts, grid: GeoBox, classes: ClassScheme) -> tuple[dict[str, int], dict[str, float], int]:
+    """Pixels and square metres of each class; the size of a pixel is taken at the middle of each strip."""
+    pixels, area = dict.fromkeys(classes.names, 0), dict.fromkeys(classes.names, 0.0)
+    nodata = 0
+    for (strip, index), number in sorted(counts.items()):
+        if index == IGNORE_INDEX:
+            nodata += number
+            continue
+        rows = (strip * STRIP_PX, min(grid.shape[0], (strip + 1) * STRIP_PX))
+        name = classes.names[index]
+        pixels[name] += number
+        area[name] += number * math.prod(pixel_size_m(window_grid(grid, (*rows, 0, grid.shape[1]))))
+    return pixels, area, nodata
+
+
+def _tags(bundle: Bundle, modality: Modality, raster: RasterSource, how: str) -> dict[str, str]:
+    return {
+        "TIFFTAG_SOFTWARE": f"geocrodino {version('geocrodino')}",
+        "BUNDLE_NAME": bundle.manifest.name,
+        "BUNDLE_SHA256": bundle.sha256,
+        "MODALITY": modality,
+        "SCENE": raster.path.name,
+        "STITCH": how,
+    }
+
+
+def _ground(path: str | Path | None, grid: GeoBox) -> RasterSource | None:
+    if path is None:
+        return None
+    ground = RasterSource.open(path)
+    require_overlap({"ground": ground}, grid)
+    return ground
+
+
+def _default_workers() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(available or 1, _MAX_WORKERS)
+
+
+def _positive(**numbers: int | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, found {value}")

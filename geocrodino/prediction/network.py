@@ -1,0 +1,144 @@
+"""The network at work on single tiles: loaded once in a process, each tile computed once while it is wanted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geocrodino.bundle.io import load_bundle
+from geocrodino.data.normalisation import ModalitySpec
+from geocrodino.errors import BundleError
+from geocrodino.geo.modality import Modality
+from geocrodino.geo.reader import RasterSource
+from geocrodino.models.branch import Branch
+from geocrodino.prediction.tiling import TileIndex, TileLattice
+
+BranchKey = tuple[Path, str, Modality, str]
+"""Path and hash of a bundle, modality, device: what a task carries instead of the network."""
+
+_branches: dict[BranchKey, Branch] = {}
+_branches_lock = Lock()
+
+
+def cached_branch(key: BranchKey) -> Branch:
+    """The network of a bundle, read from its file the first time that a process asks for it.
+
+    Raises:
+        BundleError: If the file is no longer the bundle with that hash, or has no such branch.
+    """
+    path, sha256, modality, device = key
+    with _branches_lock:
+        if key not in _branches:
+            bundle = load_bundle(path)
+            if bundle.sha256 != sha256:
+                raise BundleError(
+                    f"{path}: the bundle was replaced while it was in use. Expected sha256 {sha256}, found "
+                    f"{bundle.sha256}.\nRun the prediction again."
+                )
+            _branches.clear()  # one scene, one network: the last one would only hold memory
+            _branches[key] = bundle.branch(modality).to(device).to(memory_format=torch.channels_last)
+        return _branches[key]
+
+
+@contextmanager
+def one_thread_per_network() -> Iterator[None]:
+    """Let each worker compute with one thread, so that results do not depend on the number of workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class SceneInput:
+    """What the network reads of a scene: a raster through a recipe, on the working grid."""
+
+    raster: RasterSource
+    spec: ModalitySpec
+    grid: GeoBox
+    ground: RasterSource | None
+    unit: str | None
+
+
+class TilePredictor:
+    """Probabilities of tiles, kept for neighbours up to a limit of memory; may be called from several threads.
+
+    Args:
+        key: The network.
+        scene: What it reads.
+        lattice: The tiles, on the scene's working grid.
+        num_classes: Number of classes K.
+        keep_tiles: How many tiles are kept after their first use.
+    """
+
+    def __init__(
+        self, key: BranchKey, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
+    ) -> None:
+        self.key = key
+        self.scene = scene
+        self.lattice = lattice
+        self.num_classes = num_classes
+        self.keep_tiles = keep_tiles
+        self._tiles: OrderedDict[TileIndex, Future[NDArray[np.float32]]] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, index: TileIndex) -> NDArray[np.float32]:
+        """Probabilities and validity of a tile over its support.
+
+        Returns:
+            float32, shape (K + 1, H, W): K probabilities, then 1 where the modality is valid and 0 elsewhere.
+            Equal shares where a tile has no valid pixel: the network is not run there.
+
+        Raises:
+            RasterError: If the scene cannot be read there.
+        """
+        with self._lock:
+            future = self._tiles.get(index)
+            first = future is None
+            if future is None:
+                future = self._tiles[index] = Future()
+        if first:
+            try:
+                future.set_result(self._compute(index))
+            except BaseException as error:
+                future.set_exception(error)
+        result = future.result()
+        with self._lock:
+            if index in self._tiles:
+                self._tiles.move_to_end(index)
+            for old in list(self._tiles):
+                if len(self._tiles) <= self.keep_tiles:
+                    break
+                if self._tiles[old].done():
+                    del self._tiles[old]
+        return result
+
+    def _compute(self, index: TileIndex) -> NDArray[np.float32]:
+        scene, window = self.scene, self.lattice.read_window(index)
+        values, valid = scene.spec.read(scene.raster, scene.grid, window, ground=scene.ground, unit=scene.unit)
+        r0, r1, c0, c1 = self.lattice.support(index)
+        rows, cols = slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2])
+        out = np.full((self.num_classes + 1, r1 - r0, c1 - c0), 1 / self.num_classes, np.float32)
+        out[-1] = valid[rows, cols]
+        if valid.any():
+            out[:-1] = self._probabilities(values, rows, cols)
+        return out
+
+    @torch.inference_mode()
+    def _probabilities(self, values: NDArray[np.float32], rows: slice, cols: slice) -> NDArray[np.float32]:
+        images = torch.from_numpy(values)[None].to(self.key[3], memory_format=torch.channels_last)
+        logits = cached_branch(self.key)(images)[0, :, rows, cols]
+        probabilities: NDArray[np.float32] = logits.float().softmax(dim=0).cpu().numpy()
+        return probabilities
