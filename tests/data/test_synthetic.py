@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -85,7 +86,7 @@ def test_areas_lie_apart_and_inside_both_rasters(size_m: float, repeats: int):
 
     areas = split_areas(size_m)
     assert [name for name, _ in areas] == ["train", "val", "test"] * repeats
-    for (_, here), (_, beyond) in zip(areas, areas[1:], strict=False):
+    for (_, here), (_, beyond) in itertools.pairwise(areas):
         assert here.distance(beyond) == pytest.approx(12, rel=0.01)
     east = max(p.bounds[2] for _, p in areas)
     assert east == pytest.approx(ORIGIN_M[0] + size_m - 8)

@@ -1,0 +1,206 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from geocrodino.bundle.io import load_bundle, save_bundle
+from geocrodino.bundle.manifest import Manifest
+from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
+from geocrodino.errors import BundleError
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.models.branch import NetworkSettings, build_branch
+
+NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def channel(name):
+    return Channel(name=name, unit="digital number", low=0, high=255, mean=100.1, std=50)
+
+
+def manifest(**changes):
+    optical = Recipe(modality="optical", bands=(1, 2), band_names=("red", "green"))
+    elevation = Recipe(modality="elevation", channels=("height",))
+    values = {
+        "name": "test-model",
+        "classes": ClassScheme.from_values([1, 2, 3]),
+        "network": NETWORK,
+        "modalities": {
+            "optical": ModalitySpec(recipe=optical, channels=(channel("red"), channel("green"))),
+            "elevation": ModalitySpec(recipe=elevation, channels=(channel("height"),)),
+        },
+        "resolution_m": 0.9144,
+        "crs": "EPSG:32610",
+        "footprint": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]},
+        "receptive_field_px": 90,
+        "training": {"seed": 1, "epochs": 2, "val_miou": {"optical": 0.5}},
+    }
+    return Manifest(**{**values, **changes})
+
+
+def branches():
+    return {"optical": build_branch(NETWORK, 2, 3), "elevation": build_branch(NETWORK, 1, 3)}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
+    nets = branches()
+    return path, nets, save_bundle(path, manifest(), nets)
+
+
+def rewrite(source, target, *, change_manifest=None, change_tensors=None):
+    with safe_open(source, framework="pt") as file:
+        stored = json.loads(file.metadata()["geocrodino"])
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    if change_manifest:
+        change_manifest(stored)
+    if change_tensors:
+        change_tensors(tensors)
+    save_file(tensors, target, metadata={"geocrodino": json.dumps(stored)})
+    return target
+
+
+def refused(path):
+    with pytest.raises(BundleError) as error:
+        load_bundle(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" in text or ". " in text
+    return text.removeprefix(f"{path}: ")
+
+
+def test_round_trip_gives_the_same_network(saved):
+    path, nets, written = saved
+    bundle = load_bundle(path)
+    assert bundle.manifest == written
+    assert bundle.sha256 == written.sha256
+    assert len(bundle.sha256) == 64
+    for modality, bands in (("optical", 2), ("elevation", 1)):
+        images = torch.randn(1, bands, 32, 32)
+        branch = bundle.branch(modality)
+        assert not branch.training
+        torch.testing.assert_close(branch(images), nets[modality].eval()(images), rtol=0, atol=0)
+    assert names_in(path.parent) == [path.name]
+
+
+def test_the_same_contents_have_the_same_hash_and_bytes(saved, tmp_path):
+    path, nets, written = saved
+    save_bundle(tmp_path / "again", written, nets)
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_half_precision_weights_are_stored_as_float32(tmp_path):
+    nets = {m: b.half() for m, b in branches().items()}
+    save_bundle(tmp_path / "b", manifest(), nets)
+    assert next(load_bundle(tmp_path / "b").branch("optical").parameters()).dtype == torch.float32
+
+
+def test_loading_leaves_random_numbers_alone(saved):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    load_bundle(saved[0]).branch("optical")
+    assert torch.rand(1) == expected
+
+
+def test_branches_must_match_the_manifest(tmp_path):
+    with pytest.raises(ValueError, match="do not match the manifest's"):
+        save_bundle(tmp_path / "b", manifest(), {"optical": branches()["optical"]})
+    with pytest.raises(ValueError, match="tensor optical"):
+        save_bundle(tmp_path / "b", manifest(), {**branches(), "optical": build_branch(NETWORK, 3, 3)})
+    assert names_in(tmp_path) == []
+
+
+def test_saving_into_a_missing_folder(tmp_path):
+    with pytest.raises(BundleError, match="cannot be written"):
+        save_bundle(tmp_path / "none" / "b", manifest(), branches())
+
+
+def test_absent_branch(tmp_path):
+    one = manifest(modalities={"optical": manifest().modalities["optical"]})
+    save_bundle(tmp_path / "b", one, {"optical": branches()["optical"]})
+    with pytest.raises(BundleError) as error:
+        load_bundle(tmp_path / "b").branch("elevation")
+    assert str(error.value) == (
+        f"{tmp_path / 'b'}: no branch for elevation in this bundle. Expected elevation, found optical.\n"
+        "Predict with optical, or use a bundle that was trained with elevation."
+    )
+
+
+def test_missing_file_and_folder(tmp_path):
+    assert "no such bundle" in refused(tmp_path / "none")
+    assert "found a folder" in refused(tmp_path)
+
+
+def test_pickles_are_never_opened(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "m.ckpt")
+    assert "found a PyTorch checkpoint (zip with pickle)" in refused(tmp_path / "m.ckpt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "m.pth", _use_new_zipfile_serialization=False)
+    assert "found a Python pickle" in refused(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0", b"x" * 100])
+def test_other_kinds_of_file(tmp_path, content):
+    (tmp_path / "m").write_bytes(content)
+    assert "found another kind of file" in refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.01, 0.5, 0.999])
+def test_cut_files(saved, tmp_path, share):
+    content = saved[0].read_bytes()
+    (tmp_path / "m").write_bytes(content[: int(len(content) * share)])
+    assert "damaged or cut short" in refused(tmp_path / "m")
+
+
+def test_weights_without_a_manifest(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "m")
+    assert "without a geocrodino manifest" in refused(tmp_path / "m")
+
+
+def test_another_layout(saved, tmp_path):
+    path = rewrite(saved[0], tmp_path / "m", change_manifest=lambda m: m.update(format_version=7))
+    assert "Expected format version 1, found 7" in refused(path)
+
+
+def test_manifest_without_a_field(saved, tmp_path):
+    path = rewrite(saved[0], tmp_path / "m", change_manifest=lambda m: m.pop("resolution_m"))
+    assert "resolution_m: Field required" in refused(path)
+
+
+def test_missing_and_extra_tensors(saved, tmp_path):
+    name = "optical.projection.0.weight"
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.pop(name))
+    assert f"1 missing ({name}" in refused(path)
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update({"optical.more": torch.zeros(1)}))
+    assert "1 extra (optical.more" in refused(path)
+
+
+def test_wrong_shape_and_type(saved, tmp_path):
+    name = "elevation.projection.1.bias"
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update({name: torch.zeros(5)}))
+    assert f"tensor {name}: expected torch.float32 (16,), found torch.float32 (5,)" in refused(path)
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update({name: torch.zeros(16).half()}))
+    assert "found torch.float16 (16,)" in refused(path)
+
+
+def test_changed_numbers_are_noticed(saved, tmp_path):
+    def change(tensors):
+        tensors["optical.projection.1.bias"] += 1
+
+    assert "contents were changed after writing" in refused(rewrite(saved[0], tmp_path / "m", change_tensors=change))
+    path = rewrite(saved[0], tmp_path / "m", change_manifest=lambda m: m.update(resolution_m=2.0))
+    assert f"Expected sha256 {saved[2].sha256}, found" in refused(path)
+
+
+def test_flipped_bytes_are_noticed(saved, tmp_path):
+    content = np.frombuffer(saved[0].read_bytes(), np.uint8).copy()
+    content[-1] ^= 1
+    (tmp_path / "m").write_bytes(content.tobytes())
+    refused(tmp_path / "m")

@@ -1,0 +1,67 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from geocrodino.bundle.manifest import Manifest
+from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.models.branch import NetworkSettings
+
+
+def manifest(**changes):
+    bands = tuple(
+        Channel(name=name, unit="digital number", low=0, high=255, mean=100.1, std=50) for name in ("red", "green")
+    )
+    recipe = Recipe(modality="optical", bands=(1, 2), band_names=("red", "green"))
+    values = {
+        "name": "test-model",
+        "classes": ClassScheme.from_values([1, 2, 3]),
+        "network": NetworkSettings(),
+        "modalities": {"optical": ModalitySpec(recipe=recipe, channels=bands)},
+        "resolution_m": 0.9144,
+        "crs": "EPSG:32610",
+        "footprint": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]},
+        "receptive_field_px": 90,
+    }
+    return Manifest(**{**values, **changes})
+
+
+def test_json_round_trip():
+    written = manifest()
+    assert Manifest.model_validate_json(written.model_dump_json()) == written
+    assert set(written.versions) == {"geocrodino", "torch"}
+    assert written.created.tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"resolution_m": 0}, "greater than 0"),
+        ({"name": "two words"}, "should match pattern"),
+        ({"modalities": {}}, "at least 1 item"),
+        ({"footprint": {"type": "Polygon"}}, "not a GeoJSON geometry"),
+        ({"modalities": {"elevation": manifest().modalities["optical"]}}, "speaks of 'optical'"),
+        ({"surprise": 1}, "Extra inputs"),
+    ],
+)
+def test_wrong_manifests_are_refused(change, text):
+    with pytest.raises(ValidationError, match=text):
+        manifest(**change)
+
+
+def test_mlm_properties_of_one_branch():
+    found = manifest().to_mlm("optical")
+    assert json.loads(json.dumps(found)) == found
+    assert found["mlm:name"] == "test-model-optical"
+    assert found["mlm:tasks"] == ["semantic-segmentation"]
+    (image,) = found["mlm:input"]
+    assert image["bands"] == [{"name": "red"}, {"name": "green"}]
+    assert image["input"] == {
+        "shape": [-1, 2, -1, -1], "dim_order": ["batch", "channel", "height", "width"], "data_type": "float32",
+    }  # fmt: skip
+    assert image["value_scaling"][0] == {"type": "z-score", "mean": 100.1, "stddev": 50.0}
+    classes = found["mlm:output"][0]["classification:classes"]
+    assert [c["value"] for c in classes] == [1, 2, 3, 255]
+    with pytest.raises(KeyError):
+        manifest().to_mlm("elevation")

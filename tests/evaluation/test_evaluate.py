@@ -1,0 +1,180 @@
+"""A map against labels: on one grid, on two, within areas, and with mistakes in the files."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from shapely.geometry import box
+
+from geocrodino.errors import AOIError, LabelError, OverlapError, RasterError
+from geocrodino.evaluation.evaluate import evaluate_map, read_classes
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.reader import RasterSource
+
+X, Y = 400_000.0, 5_000_000.0
+
+LABELS = [[1, 1, 2, 2], [1, 1, 2, 2], [7, 7, 255, 255]]
+MAP = [[1, 1, 2, 1], [1, 2, 2, 2], [7, 255, 7, 1]]
+
+
+def _areas(tmp_path, crs="EPSG:32631", **splits):
+    frame = gpd.GeoDataFrame({"split": list(splits)}, geometry=list(splits.values()), crs="EPSG:32631").to_crs(crs)
+    frame.to_file(tmp_path / "aoi.geojson", driver="GeoJSON")
+    return tmp_path / "aoi.geojson"
+
+
+def test_one_grid_by_hand(write_map, write_labels, scheme):
+    result = evaluate_map(write_map(MAP), write_labels(LABELS))
+    np.testing.assert_array_equal(result.confusion, [[3, 1, 0], [1, 3, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(result.missed, [0, 0, 1])
+    assert result.scheme == scheme
+    assert result.scores.accuracy == pytest.approx(7 / 10)
+    assert result.scores.iou == pytest.approx((3 / 5, 3 / 5, 1 / 2))
+    assert (result.aoi, result.split) == (None, None)
+
+
+@pytest.mark.parametrize("block_px", [1, 2, 3, 1024])
+def test_blocks_do_not_change_the_result(write_map, write_labels, block_px):
+    result = evaluate_map(write_map(MAP), write_labels(LABELS), block_px=block_px)
+    np.testing.assert_array_equal(result.confusion, [[3, 1, 0], [1, 3, 0], [0, 0, 1]])
+
+
+def test_only_pixels_whose_centre_lies_in_the_areas_count(write_map, write_labels, tmp_path):
+    areas = _areas(tmp_path, train=box(X, Y - 2, X + 1.6, Y), test=box(X + 1.6, Y - 0.6, X + 3.4, Y))
+    result = evaluate_map(write_map(MAP), write_labels(LABELS), aoi=areas, split="test")
+    np.testing.assert_array_equal(result.confusion, [[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    both = evaluate_map(write_map(MAP), write_labels(LABELS), aoi=areas)
+    assert both.scores.pixels == 5
+    assert (result.aoi, result.split) == (str(areas), "test")
+
+
+def test_areas_in_another_crs_choose_the_same_pixels(write_map, write_labels, tmp_path):
+    labels, predicted = write_labels(LABELS), write_map(MAP)
+    shape = box(X - 0.3, Y - 1.7, X + 2.7, Y + 0.2)
+    results = [
+        evaluate_map(predicted, labels, aoi=_areas(tmp_path, crs, val=shape), split="val")
+        for crs in ("EPSG:32631", "EPSG:4326")
+    ]
+    assert results[0].scores.pixels == 6
+    np.testing.assert_array_equal(results[0].confusion, results[1].confusion)
+
+
+def test_labels_beyond_the_map_count_as_missed(write_map, write_labels):
+    result = evaluate_map(write_map([[1, 1]]), write_labels([[1, 1, 1, 2]]))
+    np.testing.assert_array_equal(result.missed, [1, 1, 0])
+    assert result.scores.missed == 2
+    assert result.scores.accuracy == 0.5
+
+
+def test_a_finer_map_is_read_by_its_most_frequent_class(write_map, write_labels):
+    fine = [[1, 1, 2, 7], [1, 2, 7, 7], [2, 2, 255, 255], [2, 1, 255, 7]]
+    result = evaluate_map(write_map(fine, pixel=1.0), write_labels([[1, 7], [2, 2]], pixel=2.0))
+    np.testing.assert_array_equal(result.confusion, [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(result.missed, [0, 1, 0])
+
+
+def test_a_coarser_map_is_read_by_its_nearest_pixel(write_map, write_labels):
+    result = evaluate_map(write_map([[1, 2], [7, 7]], pixel=2.0), write_labels(np.repeat([[1, 1, 2, 2]], 2, axis=0)))
+    np.testing.assert_array_equal(result.confusion, [[4, 0, 0], [0, 4, 0], [0, 0, 0]])
+
+
+def test_a_map_in_another_crs_agrees_with_where_things_are(write_map, write_labels, tmp_path, scheme):
+    """Halves of a field, in UTM labels and in a map of degrees, differ by the pixels along the border only."""
+    values = np.ones((200, 200), np.uint8)
+    values[:, 100:] = 7
+    labels = write_labels(values)
+    grid = GeoBox((200, 200), Affine(1, 0, X, 0, -1, Y), "EPSG:32631").to_crs("EPSG:4326", resolution=0.000009)
+    lon, lat = np.meshgrid(
+        grid.affine.c + (np.arange(grid.shape[1]) + 0.5) * grid.affine.a,
+        grid.affine.f + (np.arange(grid.shape[0]) + 0.5) * grid.affine.e,
+    )
+    east = gpd.points_from_xy(lon.ravel(), lat.ravel(), crs=4326).to_crs(32631).x.reshape(grid.shape)
+    from geocrodino.geo.writer import ClassMapWriter
+
+    with ClassMapWriter(tmp_path / "degrees.tif", grid, scheme) as writer:
+        writer.write((0, grid.shape[0], 0, grid.shape[1]), np.where(east < X + 100, 1, 7).astype(np.uint8))
+    result = evaluate_map(tmp_path / "degrees.tif", labels)
+    assert result.scores.missed == 0
+    assert result.scores.accuracy > 0.995
+    assert result.confusion[0, 2] + result.confusion[2, 0] <= 200
+
+
+def test_ignored_values_do_not_count(write_map, write_labels):
+    labels = write_labels([[1, 2, 9, 9]], nodata=None)
+    with pytest.raises(LabelError, match=r"labels.tif holds label values outside the classes: 9"):
+        evaluate_map(write_map([[1, 1, 2, 7]]), labels)
+    result = evaluate_map(write_map([[1, 1, 2, 7]]), labels, ignore_values=(9,))
+    assert result.scores.pixels == 2
+
+
+def test_a_map_value_of_no_class_is_told(write_map, write_labels):
+    with pytest.raises(LabelError, match=r"map.tif holds label values outside the classes: 4"):
+        evaluate_map(write_map([[1, 4]]), write_labels([[1, 1]]))
+
+
+def test_given_classes_must_be_those_of_the_map(write_map, write_labels):
+    other = ClassScheme.from_values([1, 2], ["grass", "water"])
+    path = write_map([[1, 2]])
+    with pytest.raises(LabelError) as caught:
+        evaluate_map(path, write_labels([[1, 1]]), classes=other)
+    assert str(caught.value) == (
+        f"{path}: the map's classes are not those given. Expected 1 grass, 2 water; "
+        "found 1 grass, 2 road, 7 roof.\n"
+        "Give the classes that the map was made with, or leave them out to use the map's own."
+    )
+
+
+def test_a_map_without_names_needs_classes(write_labels, scheme):
+    bare, labels = write_labels([[1, 2]], name="bare.tif"), write_labels([[1, 1]])
+    with pytest.raises(RasterError, match=r"bare.tif: names no classes: expected a tag CLASSES, found none"):
+        evaluate_map(bare, labels)
+    assert evaluate_map(bare, labels, classes=scheme).scores.accuracy == 0.5
+
+
+def test_class_tag_that_is_no_list_of_classes_is_told(write_labels):
+    import rasterio
+
+    path = write_labels([[1]])
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(CLASSES='[{"value": "x"}]')
+    with pytest.raises(RasterError, match="the tag CLASSES does not list classes"):
+        read_classes(path)
+
+
+def test_files_that_do_not_meet_are_told(write_map, write_labels, tmp_path):
+    labels = write_labels(LABELS)
+    with pytest.raises(OverlapError, match=r"map.tif: the map raster does not meet"):
+        evaluate_map(write_map(MAP, origin=(X + 500, Y)), labels)
+    areas = _areas(tmp_path, test=box(X + 50, Y, X + 60, Y + 10))
+    with pytest.raises(
+        OverlapError, match=r"aoi.geojson \(test\) does not meet the labels .*labels.tif: expected area"
+    ):
+        evaluate_map(write_map(MAP), labels, aoi=areas, split="test")
+
+
+def test_missing_things_are_told(write_map, write_labels, tmp_path):
+    labels, predicted = write_labels(LABELS), write_map(MAP)
+    with pytest.raises(RasterError, match=r"none.tif: no such file"):
+        evaluate_map(tmp_path / "none.tif", labels)
+    areas = _areas(tmp_path, train=box(X, Y - 2, X + 2, Y))
+    with pytest.raises(AOIError, match=r"no polygon of the split 'test'. Found: train"):
+        evaluate_map(predicted, labels, aoi=areas, split="test")
+    with pytest.raises(ValueError, match="a split needs an area of interest"):
+        evaluate_map(predicted, labels, split="test")
+    empty = _areas(tmp_path, test=box(X + 2, Y - 3, X + 4, Y - 2))
+    with pytest.raises(LabelError, match=r"expected labelled pixels in .*aoi.geojson \(test\), found none"):
+        evaluate_map(predicted, labels, aoi=empty, split="test")
+
+
+def test_blocks_outside_the_areas_are_not_read(write_map, write_labels, tmp_path, monkeypatch):
+    labels = write_labels(np.ones((40, 40)))
+    areas = _areas(tmp_path, test=box(X + 1, Y - 9, X + 9, Y - 1))
+    windows = []
+    read = RasterSource.read_own
+    monkeypatch.setattr(RasterSource, "read_own", lambda s, w, b: windows.append((s.path.name, w)) or read(s, w, b))
+    result = evaluate_map(write_map(np.ones((40, 40))), labels, aoi=areas, block_px=10)
+    assert result.scores.pixels == 64
+    assert windows == [("labels.tif", (0, 10, 0, 10)), ("map.tif", (0, 10, 0, 10))]

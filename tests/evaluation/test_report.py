@@ -1,0 +1,114 @@
+"""Evaluations as tables, JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from geocrodino.errors import OutputError, RasterError
+from geocrodino.evaluation.evaluate import evaluate_map
+from geocrodino.evaluation.report import (
+    evaluation_table,
+    map_preview,
+    side_by_side,
+    write_comparison,
+    write_figure,
+    write_json,
+)
+from geocrodino.geo.classes import ClassScheme
+
+
+@pytest.fixture
+def evaluation(write_map, write_labels):
+    labels = write_labels([[1, 1, 2, 2], [1, 1, 2, 2]])
+    return evaluate_map(write_map([[1, 1, 2, 255], [1, 2, 2, 2]]), labels)
+
+
+def _text(renderable) -> list[list[str]]:
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(renderable)
+    lines = console.export_text().replace("┃", "│").splitlines()
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
+def test_table_shows_percent_absence_and_what_was_missed(evaluation):
+    rows = _text(evaluation_table(evaluation))
+    assert ["■ grass", "75.0", "85.7", "100.0", "75.0", "4"] in rows
+    assert ["■ road", "60.0", "75.0", "75.0", "75.0", "4"] in rows
+    assert ["■ roof", "-", "-", "-", "-", "0"] in rows
+    assert ["mean", "67.5", "80.4", "", "", "8"] in rows
+    text = " ".join(" ".join(r) for r in rows)
+    assert "map.tif against labels.tif" in text
+    assert "1 labelled pixels without a class in the map count as wrong" in text
+
+
+def test_side_by_side_has_one_column_for_each_map(evaluation):
+    rows = _text(side_by_side({"optical": evaluation, "elevation": evaluation}))
+    assert ["class", "optical", "elevation"] in rows
+    assert ["■ grass", "75.0", "75.0"] in rows
+    assert ["mean IoU", "67.5", "67.5"] in rows
+    assert ["no class in the map", "12.5", "12.5"] in rows
+
+
+def test_maps_of_different_classes_are_not_compared(evaluation, write_labels):
+    two = ClassScheme.from_values([1, 2])
+    labels = write_labels([[1, 2]], name="other.tif")
+    other = evaluate_map(labels, labels, classes=two)
+    with pytest.raises(ValueError, match="of the same classes"):
+        side_by_side({"a": evaluation, "b": other})
+    with pytest.raises(ValueError, match="one or more evaluations"):
+        side_by_side({})
+
+
+def test_json_is_valid_and_holds_the_matrix(evaluation, tmp_path):
+    write_json(evaluation, tmp_path / "scores.json")
+    content = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
+    assert content["confusion"] == [[3, 1, 0], [0, 3, 0], [0, 0, 0]]
+    assert content["missed"] == [0, 1, 0]
+    assert content["scores"]["iou"] == [0.75, 0.6, None]
+    assert content["classes"][2] == {"value": 7, "name": "roof", "colour": "#d1493f"}
+    assert content["labels"].endswith("labels.tif")
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_pictures_are_written_whole_and_without_touching_the_backend(evaluation, tmp_path, write_labels):
+    before = matplotlib.get_backend(auto_select=False) if hasattr(matplotlib, "get_backend") else None
+    write_figure(evaluation, tmp_path / "one.png")
+    write_comparison({"optical": evaluation, "elevation": evaluation}, tmp_path / "two.png")
+    map_preview(evaluation.map_path, tmp_path / "map.png", optical=evaluation.labels_path)
+    for name in ("one", "two", "map"):
+        picture = imread(tmp_path / f"{name}.png")
+        assert min(picture.shape[:2]) > 100
+        assert np.ptp(picture) > 0.5
+    assert matplotlib.get_backend(auto_select=False) == before
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_preview_shows_the_colours_of_the_classes(write_map, scheme, tmp_path):
+    values = np.full((300, 500), 1, np.uint8)
+    values[:, 250:] = 7
+    map_preview(write_map(values), tmp_path / "map.png", max_px=100)
+    picture = np.rint(imread(tmp_path / "map.png")[..., :3] * 255).astype(int)
+    middle = picture[picture.shape[0] // 2]
+    width = len(middle)
+    assert tuple(middle[width // 4]) == scheme.classes[0].rgb
+    assert tuple(middle[3 * width // 4]) == scheme.classes[2].rgb
+
+
+def test_preview_of_a_map_without_names_needs_classes(write_labels, scheme, tmp_path):
+    bare = write_labels([[1, 2], [7, 255]], name="bare.tif")
+    with pytest.raises(RasterError, match="names no classes"):
+        map_preview(bare, tmp_path / "map.png")
+    map_preview(bare, tmp_path / "map.png", classes=scheme)
+    assert (tmp_path / "map.png").stat().st_size > 1000
+
+
+def test_a_place_that_cannot_be_written_is_told(evaluation, tmp_path):
+    for write in (write_json, write_figure):
+        with pytest.raises(OutputError, match=r"none/out: cannot be written \(No such file or directory\)"):
+            write(evaluation, tmp_path / "none" / "out")

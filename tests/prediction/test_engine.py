@@ -1,0 +1,321 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+
+from geocrodino.bundle.io import load_bundle, save_bundle
+from geocrodino.bundle.manifest import Manifest
+from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
+from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, OverlapError, RasterError
+from geocrodino.geo.classes import ClassScheme, LandClass
+from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.prediction.engine import predict_scene
+
+NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)
+SCHEME = ClassScheme(
+    classes=(
+        LandClass(value=0, name="water", colour="#0000ff"),
+        LandClass(value=2, name="grass", colour="#00ff00"),
+        LandClass(value=5, name="roof", colour="#ff0000"),
+    )
+)
+UTM = Affine(1, 0, 500000, 0, -1, 4000000)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_raster(path, values, *, transform=UTM, crs="EPSG:32610", nodata=None, **options):
+    values = values if values.ndim == 3 else values[None]
+    profile = {
+        "driver": "GTiff", "count": len(values), "height": values.shape[1], "width": values.shape[2],
+        "dtype": values.dtype, "transform": transform, "crs": crs, "nodata": nodata,
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile, **options) as file:
+        file.write(values)
+    return path
+
+
+def image(height, width, seed=0):
+    coarse = np.random.default_rng(seed).random((3, height // 8 + 2, width // 8 + 2))
+    fine = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    return (1 + 254 * fine).astype(np.uint8)
+
+
+def channel(name, low, high, mean, std):
+    return Channel(name=name, unit="m", low=low, high=high, mean=mean, std=std)
+
+
+def make_bundle(path, *, constant=None, heights=("height",), resolution_m=1.0):
+    optical = Recipe(modality="optical", bands=(1, 2, 3), band_names=("red", "green", "blue"))
+    elevation = Recipe(modality="elevation", channels=heights)
+    modalities = {
+        "optical": ModalitySpec(
+            recipe=optical, channels=tuple(channel(n, 0, 255, 128, 60) for n in ("red", "green", "blue"))
+        ),
+        "elevation": ModalitySpec(recipe=elevation, channels=tuple(channel(n, -5, 60, 10, 5) for n in heights)),
+    }
+    torch.manual_seed(0)
+    nets = {m: build_branch(NETWORK, len(s.channels), len(SCHEME)) for m, s in modalities.items()}
+    for net in nets.values():
+        last = net.decoder.classifier[-1]
+        if constant is None:
+            last.weight.data *= 10
+        else:
+            last.weight.data.zero_()
+            last.bias.data = torch.nn.functional.one_hot(torch.tensor(constant), len(SCHEME)).float()
+    manifest = Manifest(
+        name="test-model",
+        classes=SCHEME,
+        network=NETWORK,
+        modalities=modalities,
+        resolution_m=resolution_m,
+        crs="EPSG:32610",
+        footprint={"type": "Point", "coordinates": [0, 0]},
+        receptive_field_px=receptive_field_radius_px(nets["optical"], 3),
+    )
+    save_bundle(path, manifest, nets)
+    return load_bundle(path)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("b") / "random.safetensors")
+
+
+@pytest.fixture(scope="module")
+def constant(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("b") / "constant.safetensors", constant=1)
+
+
+def classes_of(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def one_pass(bundle, values, margin):
+    """Classes of one pass over the scene, with zeros around it."""
+    height, width = values.shape[1:]
+    normalised = (values.astype(np.float32) - 128) / 60
+    below, right = -height % 16, -width % 16
+    padded = np.pad(normalised, ((0, 0), (margin, margin + below), (margin, margin + right)))
+    with torch.inference_mode():
+        logits = bundle.branch("optical")(torch.from_numpy(padded)[None])[0]
+    inner = logits[:, margin : margin + height, margin : margin + width]
+    top = inner.topk(2, dim=0).values
+    return SCHEME.to_values(inner.argmax(0).numpy().astype(np.uint8)), (top[0] - top[1]).numpy()
+
+
+def test_exact_tiles_give_the_result_of_one_pass(bundle, tmp_path):
+    values = image(150, 201)
+    write_raster(tmp_path / "s.tif", values)
+    summary = predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64)
+    expected, lead = one_pass(bundle, values, margin=256)
+    found = classes_of(tmp_path / "m.tif")
+    assert len(np.unique(expected)) > 1
+    assert summary.stitch == "exact"
+    assert (lead < 1e-4).mean() < 0.001
+    np.testing.assert_array_equal(found[lead > 1e-4], expected[lead > 1e-4])
+
+
+@pytest.mark.parametrize("stitch", ["exact", "blend"])
+@pytest.mark.parametrize("resolution", [1.0, 0.7])
+def test_bytes_do_not_depend_on_workers_or_blocks(tmp_path, stitch, resolution):
+    bundle = make_bundle(tmp_path / "b", resolution_m=resolution)
+    write_raster(tmp_path / "s.tif", image(150, 201))
+    outputs = set()
+    for i, options in enumerate(({"workers": 1}, {"workers": 2, "block_px": 70}, {"workers": 3, "block_px": 128})):
+        predict_scene(
+            tmp_path / "s.tif", tmp_path / f"{i}.tif", bundle, "optical", core_px=64, stitch=stitch, **options
+        )
+        outputs.add((tmp_path / f"{i}.tif").read_bytes())
+    assert len(outputs) == 1
+    assert len(np.unique(classes_of(tmp_path / "0.tif"))) > 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (100, 33)])
+@pytest.mark.parametrize("stitch", ["exact", "blend"])
+def test_a_constant_network_gives_a_constant_map_to_the_outer_ring(constant, tmp_path, shape, stitch):
+    write_raster(tmp_path / "s.tif", image(*shape))
+    summary = predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", constant, "optical", core_px=32, stitch=stitch)
+    found = classes_of(tmp_path / "m.tif")
+    assert found.shape == shape
+    assert (found == 2).all()
+    assert summary.pixels == {"water": 0, "grass": math.prod(shape), "roof": 0}
+    assert summary.area_m2["grass"] == pytest.approx(math.prod(shape))
+    assert summary.nodata_share == 0
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs"),
+    [
+        (Affine(0.4, 0, 500000, 0, -0.4, 4000000), "EPSG:32610"),  # finer than the training
+        (Affine(3, 0, 500000, 0, -3, 4000000), "EPSG:32610"),  # coarser
+        (Affine(3, 0, 6.5e6, 0, -3, 1.8e6), "EPSG:2992"),  # feet
+        (Affine(3**0.5, 1, 5e5, 1, -(3**0.5), 4e6), "EPSG:32610"),  # rotated by 30 degrees
+        (Affine(1e-5, 0, 7.1, 0, -1e-5, 50.2), "EPSG:4326"),
+    ],
+)
+def test_any_grid_is_kept_and_filled_to_the_edge(constant, tmp_path, transform, crs):
+    write_raster(tmp_path / "s.tif", image(40, 61), transform=transform, crs=crs)
+    summary = predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", constant, "optical", core_px=32)
+    with rasterio.open(tmp_path / "m.tif") as found, rasterio.open(tmp_path / "s.tif") as scene:
+        assert (found.shape, found.crs) == (scene.shape, scene.crs)
+        assert found.transform.almost_equals(transform, 1e-9)
+        assert (found.read(1) == 2).all()
+    assert summary.working_resolution_m == pytest.approx(1, rel=0.01)
+
+
+def test_map_tells_how_it_was_made(bundle, tmp_path):
+    write_raster(tmp_path / "s.tif", image(20, 20))
+    summary = predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+    with rasterio.open(tmp_path / "m.tif") as found:
+        tags = found.tags()
+        assert (tags["BUNDLE_SHA256"], tags["MODALITY"], tags["SCENE"]) == (bundle.sha256, "optical", "s.tif")
+        assert tags["TIFFTAG_SOFTWARE"].startswith("geocrodino ")
+        assert [c["name"] for c in json.loads(tags["CLASSES"])] == ["water", "grass", "roof"]
+        assert found.colormap(1)[5] == (255, 0, 0, 255)
+        assert found.nodata == 255
+    assert sum(summary.pixels.values()) == 400
+    assert summary.bundle_sha256 == bundle.sha256
+
+
+def test_invalid_pixels_are_nodata_and_class_zero_is_not(tmp_path):
+    bundle = make_bundle(tmp_path / "b", constant=0)
+    values = image(40, 40)
+    values[:, :10] = 0
+    write_raster(tmp_path / "s.tif", values, nodata=0)
+    summary = predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+    found = classes_of(tmp_path / "m.tif")
+    assert (found[:10] == 255).all()
+    assert (found[10:] == 0).all()
+    assert summary.nodata_share == 0.25
+
+
+@pytest.mark.parametrize("resolution", [1.0, 0.5])
+def test_nan_heights_are_nodata_and_zero_metres_are_heights(tmp_path, resolution):
+    bundle = make_bundle(tmp_path / "b", constant=2, resolution_m=resolution)
+    heights = np.zeros((30, 30), np.float32)
+    heights[5:20, 7:25] = np.nan
+    write_raster(tmp_path / "s.tif", heights, nodata=math.nan)
+    predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "elevation")
+    np.testing.assert_array_equal(classes_of(tmp_path / "m.tif"), np.where(np.isnan(heights), 255, 5))
+
+
+def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch):
+    values = np.zeros((3, 256, 64), np.uint8)
+    values[:, :20] = 9
+    write_raster(tmp_path / "s.tif", values, nodata=0)
+    calls = []
+    from geocrodino.prediction.network import TilePredictor
+
+    original = TilePredictor._probabilities
+    monkeypatch.setattr(TilePredictor, "_probabilities", lambda *a: calls.append(1) or original(*a))
+    predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=64)
+    assert len(calls) == 2  # the tile and the one below, whose margin reaches the data
+    assert (classes_of(tmp_path / "m.tif")[20:] == 255).all()
+
+
+def test_each_tile_is_computed_once(bundle, tmp_path, monkeypatch):
+    write_raster(tmp_path / "s.tif", image(256, 256))
+    seen = []
+    from geocrodino.prediction.network import TilePredictor
+
+    original = TilePredictor._compute
+    monkeypatch.setattr(TilePredictor, "_compute", lambda self, i: seen.append(i) or original(self, i))
+    predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=50)
+    assert sorted(seen) == [(r, c) for r in range(4) for c in range(4)]
+
+
+def test_progress_counts_blocks(bundle, tmp_path):
+    write_raster(tmp_path / "s.tif", image(64, 64))
+    steps = []
+    predict_scene(
+        tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", block_px=32, on_progress=lambda *s: steps.append(s)
+    )
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_threads_of_torch_are_given_back(bundle, tmp_path):
+    before = torch.get_num_threads()
+    write_raster(tmp_path / "s.tif", image(20, 20))
+    predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+    assert torch.get_num_threads() == before
+
+
+def test_unlike_heights_are_told(bundle, tmp_path):
+    write_raster(tmp_path / "s.tif", np.full((20, 20), 700, np.float32))
+    with pytest.warns(
+        HeightRangeWarning, match=r"100% of the sampled pixels.*\nExpected|Expected -5 to 60 m, found 700"
+    ):
+        summary = predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "elevation")
+    assert "outside the range of height seen in training" in summary.warnings[0]
+
+
+def test_scene_without_a_valid_pixel(bundle, tmp_path):
+    write_raster(tmp_path / "s.tif", np.zeros((3, 20, 20), np.uint8), nodata=0)
+    with pytest.raises(RasterError, match="no pixel is valid for optical"):
+        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+    assert names_in(tmp_path) == ["s.tif"]
+
+
+def test_truncated_scene_leaves_no_map(bundle, tmp_path):
+    path = write_raster(tmp_path / "s.tif", image(300, 300), tiled=True, blockxsize=64, blockysize=64)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(RasterError, match="damaged or cut short"):
+        predict_scene(path, tmp_path / "m.tif", bundle, "optical", core_px=64, block_px=64)
+    assert names_in(tmp_path) == ["s.tif"]
+
+
+def test_bundle_for_other_bands(bundle, tmp_path):
+    write_raster(tmp_path / "s.tif", image(20, 20)[:1])
+    with pytest.raises(BundleError, match=r"expected 3 optical bands \(red, green, blue; .*found 1 \(band 1\)"):
+        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+
+
+def test_output_is_checked_first(bundle, tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "s.tif", image(20, 20))
+    monkeypatch.setattr("geocrodino.prediction.engine.run", lambda *_: pytest.fail("computed"))
+    with pytest.raises(OutputError, match="does not exist"):
+        predict_scene(path, tmp_path / "none" / "m.tif", bundle, "optical")
+    (tmp_path / "m.tif").touch()
+    with pytest.raises(OutputError, match="--overwrite"):
+        predict_scene(path, tmp_path / "m.tif", bundle, "optical")
+    with pytest.raises(OutputError, match="replace the scene itself"):
+        predict_scene(path, path, bundle, "optical", overwrite=True)
+
+
+def test_ground_elsewhere(bundle, tmp_path):
+    write_raster(tmp_path / "s.tif", np.zeros((20, 20), np.float32))
+    write_raster(tmp_path / "g.tif", np.zeros((20, 20), np.float32), transform=Affine(1, 0, 9000, 0, -1, 9000))
+    with pytest.raises(OverlapError, match="ground raster does not meet"):
+        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "elevation", ground=tmp_path / "g.tif")
+
+
+def test_unbounded_network_cannot_be_joined_exactly(bundle, tmp_path):
+    from dataclasses import replace
+
+    unbounded = replace(bundle, manifest=bundle.manifest.model_copy(update={"receptive_field_px": None}))
+    write_raster(tmp_path / "s.tif", image(20, 20))
+    with pytest.raises(BundleError, match="Use --stitch blend"):
+        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", unbounded, "optical", stitch="exact")
+    assert predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", unbounded, "optical").stitch == "blend"
+
+
+@pytest.mark.parametrize("number", ["workers", "block_px", "core_px"])
+def test_numbers_below_one(bundle, tmp_path, number):
+    with pytest.raises(ValueError, match=f"{number} must be at least 1, found 0"):
+        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", **{number: 0})
+
+
+def test_replaced_bundle_is_noticed(tmp_path):
+    bundle = make_bundle(tmp_path / "b", constant=0)
+    make_bundle(tmp_path / "b", constant=1)
+    write_raster(tmp_path / "s.tif", image(20, 20))
+    with pytest.raises(BundleError, match="replaced while it was in use"):
+        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
