@@ -84,7 +84,7 @@ class TrainConfig(_Section):
     classes: tuple[LandClass, ...] | None = Field(None, description="value, name and colour; by the file otherwise")
     elevation: ElevationConfig = ElevationConfig()
     network: NetworkSettings = Field(NetworkSettings(), description="the same for both branches")
-    encoder_weights: dict[Modality, Path] = Field({}, description="local files with encoder weights; nothing is fetched")
+    encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is fetched")
     method: MethodSettings = MethodSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     training: TrainingConfig = TrainingConfig()
@@ -182,8 +182,10 @@ def _told(error: ValidationError, source: Path | None) -> str:
         }.get(item["type"], item["msg"][0].lower() + item["msg"][1:])
         lines.append(f"  {key}: {said}{found}")
     where = str(source) if source else "the command line"
-    needed = [f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if f"  data.{k}: is needed" in "\n".join(lines)]
+    needed = [
+        f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if f"  data.{k}: is needed" in "\n".join(lines)
+    ]
     hint = f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
-    if any(item["loc"] == ("data",) for item in error.errors()):
+    if ("data",) in absent:
         hint = f"\nName --optical, --elevation, --labels and --aoi, or write them under `data:` in {PROJECT_FILE}."
     return f"{where}: the configuration cannot be used:\n" + "\n".join(lines) + hint

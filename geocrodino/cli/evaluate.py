@@ -38,9 +38,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    results = {
-        m.name: evaluate_map(m, labels, aoi=areas, split=split, ignore_values=tuple(ignore or ())) for m in maps
-    }
+    results = {m.name: evaluate_map(m, labels, aoi=areas, split=split, ignore_values=tuple(ignore or ())) for m in maps}
     for path, result in zip(maps, results.values(), strict=True):
         console.print(evaluation_table(result))
         stem = folder / path.stem

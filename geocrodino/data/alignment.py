@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import Window, crop, working_grid
+from geocrodino.geo.grid import Window, crop, crs_of, working_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource, require_overlap
 
@@ -81,7 +81,7 @@ def reference_grid(optical: RasterSource, aoi: AOI, resolution_m: float | None) 
         AOIError: If the area lies outside the raster.
     """
     grid = working_grid(optical.geobox, resolution_m)
-    area = aoi.to_crs(grid.crs.wkt).polygons()
+    area = aoi.to_crs(crs_of(grid).wkt).polygons()
     found = None if area.is_empty else crop(grid, area.bounds)
     if found is None:
         box = grid.boundingbox
@@ -229,7 +229,7 @@ def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.Data
     )
 
 
-def _windows(shape: tuple[int, int]) -> Iterator[Window]:
+def _windows(shape: Sequence[int]) -> Iterator[Window]:
     height, width = shape
     for r in range(0, height, _BLOCK_PX):
         for c in range(0, width, _BLOCK_PX):

@@ -20,7 +20,6 @@ from geocrodino.errors import AOIError
 from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.modality import MODALITIES, Modality
 
-
 _VALIDATION_PX = 256
 
 
@@ -46,7 +45,7 @@ class BatchPlan:
 
 
 class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """Windows that hold every pixel of a split once; what lies outside the split is blanked, inputs and labels alike."""
+    """Windows that hold every pixel of a split once; inputs and labels outside the split are blanked."""
 
     def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], size_px: int) -> None:
         self.dataset, self.inside = dataset, inside
@@ -138,5 +137,3 @@ class CoregisteredDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Windows that hold the validation polygons, each pixel once."""
         return DataLoader(self._val, batch_size=4, num_workers=0)
-
-

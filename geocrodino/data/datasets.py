@@ -17,7 +17,7 @@ from torchgeo.datasets import GeoDataset
 
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.normalisation import ModalitySpec
-from geocrodino.geo.grid import Window
+from geocrodino.geo.grid import Window, crs_of
 from geocrodino.geo.modality import MODALITIES, Modality
 
 _ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
@@ -45,7 +45,7 @@ class CoregisteredDataset(GeoDataset):
         self.index = gpd.GeoDataFrame(
             {"filepath": [self.paths[0]]},
             geometry=[shapely.box(box.left, box.bottom, box.right, box.top)],
-            crs=pyproj.CRS.from_user_input(self.grid.crs.wkt),
+            crs=pyproj.CRS.from_user_input(crs_of(self.grid).wkt),
             index=pd.IntervalIndex.from_tuples([_ALWAYS], closed="both", name="datetime"),
         )
 

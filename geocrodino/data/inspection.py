@@ -16,7 +16,7 @@ from geocrodino.data.normalisation import HeightChannel, elevation_recipe
 from geocrodino.errors import AOIError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.grid import describe, working_grid
+from geocrodino.geo.grid import crs_of, describe, working_grid
 from geocrodino.geo.heights import height_unit
 from geocrodino.geo.reader import RasterSource
 
@@ -91,7 +91,7 @@ def inspect_files(
     if grid is not None:
         problems += _height_problems(sources, grid, channels)
         for role, source in sources.items():
-            if not source.geobox.extent.to_crs(grid.crs, resolution=math.inf).intersects(grid.extent):
+            if not source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf).intersects(grid.extent):
                 problems.append(f"{source.path}: does not meet the optical raster.")
         if aoi is not None:
             splits = _split_px(aoi, grid)
@@ -126,9 +126,7 @@ def _layer(
     )
 
 
-def _coarse(
-    source: RasterSource, look: GeoBox, *, categorical: bool
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _coarse(source: RasterSource, look: GeoBox, *, categorical: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Every k-th pixel of the file, row by row."""
     height, width = source.geobox.shape
     rows = np.linspace(0, height - 1, look.shape[0]).round().astype(int)
@@ -164,9 +162,7 @@ def _covered(source: RasterSource, area: BaseGeometry, aoi: AOI) -> float:
     return float(extent.intersection(area).area / area.area) if area.area else 0.0
 
 
-def _height_problems(
-    sources: dict[str, RasterSource], grid: GeoBox, channels: tuple[HeightChannel, ...]
-) -> list[str]:
+def _height_problems(sources: dict[str, RasterSource], grid: GeoBox, channels: tuple[HeightChannel, ...]) -> list[str]:
     if "elevation" not in sources:
         return []
     try:
@@ -177,7 +173,7 @@ def _height_problems(
 
 
 def _split_px(aoi: AOI, grid: GeoBox) -> dict[str, int]:
-    local = aoi.to_crs(grid.crs.wkt)
+    local = aoi.to_crs(crs_of(grid).wkt)
     pixel = abs(grid.affine.a * grid.affine.e)
     extent = grid.extent.geom
     try:
@@ -185,5 +181,3 @@ def _split_px(aoi: AOI, grid: GeoBox) -> dict[str, int]:
     except AOIError:
         return {}
     return {name: round(shape.intersection(extent).area / pixel) for name, shape in named.items()}
-
-

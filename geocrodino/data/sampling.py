@@ -39,7 +39,8 @@ def inside_mask(polygon: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
     if outside.is_empty:
         return np.ones(grid.shape, bool)
     burnt = rasterize([(outside, 1)], out_shape=grid.shape, transform=grid.affine, all_touched=True, dtype="uint8")
-    return burnt == 0
+    inside: NDArray[np.bool_] = burnt == 0
+    return inside
 
 
 def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
@@ -54,7 +55,8 @@ def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
 
 def patch_corners(inside: NDArray[np.bool_], patch_px: int) -> NDArray[np.bool_]:
     """Upper left pixels of the patches that lie wholly inside; bool, shape (H-patch_px+1, W-patch_px+1)."""
-    return box_sums(inside, patch_px) == patch_px**2
+    corners: NDArray[np.bool_] = box_sums(inside, patch_px) == patch_px**2
+    return corners
 
 
 def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_px: int, grid: GeoBox) -> None:

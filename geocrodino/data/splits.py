@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import shapely
@@ -14,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import AOIError
 from geocrodino.geo.aoi import AOI, SPLITS, Split, from_polygons
 from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.grid import crs_of
 
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 _BLOCKS_ALONG = 6
@@ -54,7 +56,7 @@ def block_splits(
         for assignment in _ranked_draws(blocks, np.random.default_rng(seed)):
             shapes = _with_gaps(blocks, assignment, gap)
             if all(_holds_a_patch(shape, gap) for shape in shapes.values()):
-                return from_polygons(shapes, grid.crs.wkt, "spatial blocks")
+                return from_polygons(shapes, crs_of(grid).wkt, "spatial blocks")
     box = grid.boundingbox
     raise AOIError(
         f"The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
@@ -72,10 +74,10 @@ def _blocks(
     rows, cols = (max(1, round(size / side)) for size in (height, width))
     edges_r, edges_c = (np.linspace(0, size, n + 1).round().astype(int) for size, n in ((height, rows), (width, cols)))
     found = []
-    for r0, r1 in zip(edges_r[:-1], edges_r[1:], strict=True):
-        for c0, c1 in zip(edges_c[:-1], edges_c[1:], strict=True):
-            left, top = grid.affine * (int(c0), int(r0))
-            right, bottom = grid.affine * (int(c1), int(r1))
+    for r0, r1 in pairwise(edges_r):
+        for c0, c1 in pairwise(edges_c):
+            left, top = grid.affine @ (int(c0), int(r0))
+            right, bottom = grid.affine @ (int(c1), int(r1))
             part = shapely.box(left, bottom, right, top).intersection(area)
             if part.area > 0:
                 here = labels[r0:r1, c0:c1]

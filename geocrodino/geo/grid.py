@@ -57,15 +57,15 @@ def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
 def pixel_size_m(grid: GeoBox) -> tuple[float, float]:
     """True width and height of a pixel at the middle of a grid, in metres."""
     a = grid.affine
-    x, y = a * (grid.shape[1] / 2, grid.shape[0] / 2)
-    along_x, along_y = metres_per_unit(_crs(grid), x, y)
+    x, y = a @ (grid.shape[1] / 2, grid.shape[0] / 2)
+    along_x, along_y = metres_per_unit(crs_of(grid), x, y)
     return math.hypot(a.a * along_x, a.d * along_y), math.hypot(a.b * along_x, a.e * along_y)
 
 
 def window_grid(grid: GeoBox, window: Window) -> GeoBox:
     """The part of a grid that a window covers, itself a grid."""
     r0, r1, c0, c1 = window
-    return GeoBox((r1 - r0, c1 - c0), grid.affine * Affine.translation(c0, r0), grid.crs)
+    return GeoBox((r1 - r0, c1 - c0), grid.affine @ Affine.translation(c0, r0), grid.crs)
 
 
 def whole(grid: GeoBox) -> Window:
@@ -81,11 +81,11 @@ def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tup
     """
     if grid.crs != other.crs:
         return None
-    to_other = ~other.affine * grid.affine
+    to_other = ~other.affine @ grid.affine
     row, col = round(to_other.f), round(to_other.c)
     height, width = (min(a, b) for a, b in zip(grid.shape, other.shape, strict=True))
     for r, c in ((0, 0), (0, width), (height, 0), (height, width)):
-        found_c, found_r = to_other * (c, r)
+        found_c, found_r = to_other @ (c, r)
         if abs(found_c - c - col) > tolerance_px or abs(found_r - r - row) > tolerance_px:
             return None
     return row, col
@@ -104,7 +104,7 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
     size = pixel_size_m(source)
     own = math.sqrt(size[0] * size[1])
     target = own if resolution_m is None else resolution_m
-    crs = _crs(source)
+    crs = crs_of(source)
     straight = source.affine.b == 0 and source.affine.d == 0 and source.affine.e < 0 < source.affine.a
     if straight and not crs.geographic and all(abs(s / target - 1) < SAME_SIZE_TOLERANCE for s in size):
         return source
@@ -123,8 +123,8 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
 
 def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | None:
     """The smallest part of a north-up grid that covers ``(minx, miny, maxx, maxy)``, or None if they do not meet."""
-    c0, r0 = ~grid.affine * (bounds[0], bounds[3])
-    c1, r1 = ~grid.affine * (bounds[2], bounds[1])
+    c0, r0 = ~grid.affine @ (bounds[0], bounds[3])
+    c1, r1 = ~grid.affine @ (bounds[2], bounds[1])
     height, width = grid.shape
     window = (
         max(0, math.floor(r0 + 1e-6)),
@@ -141,18 +141,23 @@ def describe(grid: GeoBox) -> str:
     """One line for people: rows, columns, pixel size in metres, CRS."""
     width, height = pixel_size_m(grid)
     size = f"{width:.3g} m" if abs(width / height - 1) < SAME_SIZE_TOLERANCE else f"{width:.3g} x {height:.3g} m"
-    crs = _crs(grid)
+    crs = crs_of(grid)
     name = f"EPSG:{crs.epsg}" if crs.epsg else pyproj.CRS.from_user_input(crs.wkt).name
     return f"{grid.shape[0]} rows x {grid.shape[1]} columns at {size}, {name}"
 
 
 def _utm(grid: GeoBox) -> str:
-    lon, lat = grid.affine * (grid.shape[1] / 2, grid.shape[0] / 2)
+    lon, lat = grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2)
     zone = min(60, max(1, int((lon + 180) // 6) + 1))
     return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 
-def _crs(grid: GeoBox) -> CRS:
+def crs_of(grid: GeoBox) -> CRS:
+    """The CRS of a grid.
+
+    Raises:
+        GridError: If it has none.
+    """
     if grid.crs is None:
         raise GridError("The grid has no coordinate reference system.")
     return grid.crs

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
 from geocrodino.errors import HeightError
+from geocrodino.geo.grid import crs_of
 from geocrodino.geo.reader import RasterSource
 
 UNITS_M = {
@@ -94,7 +95,7 @@ def height_unit(raster: RasterSource, override: str | None = None) -> tuple[floa
         return unit_in_metres(override, str(raster.path)), f"heights in {override}, as asked"
     if raster.unit and raster.unit.strip().lower() in UNITS_M:
         return UNITS_M[raster.unit.strip().lower()], f"heights in {raster.unit}, by the band's unit tag"
-    crs = pyproj.CRS.from_user_input(raster.geobox.crs.wkt)
+    crs = pyproj.CRS.from_user_input(crs_of(raster.geobox).wkt)
     if len(crs.axis_info) == 3:
         axis = crs.axis_info[2]
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
@@ -168,7 +169,8 @@ def _shifted(values: NDArray[np.float32], axis: int, by: int) -> NDArray[np.floa
 def _lowest(surface: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     height, width = surface.shape
     filled = np.where(np.isfinite(surface), surface, np.inf)
-    return filled.reshape(height // factor, factor, width // factor, factor).min(axis=(1, 3)).astype(np.float32)
+    lowest: NDArray[np.float32] = filled.reshape(height // factor, factor, width // factor, factor).min(axis=(1, 3))
+    return lowest.astype(np.float32)
 
 
 def _opening(surface: NDArray[np.float32], radius: int) -> NDArray[np.float32]:

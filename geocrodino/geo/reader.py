@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
-from geocrodino.geo.grid import SAME_SIZE_TOLERANCE, Window, describe, pixel_offset, pixel_size_m, whole
+from geocrodino.geo.grid import SAME_SIZE_TOLERANCE, Window, crs_of, describe, pixel_offset, pixel_size_m, whole
 from geocrodino.geo.resample import bilinear, block_majority, block_mean, bounding_window, nearest, source_positions
 
 Kind = Literal["continuous", "categorical"]
@@ -140,7 +140,7 @@ class RasterSource:
         ratio = max(resampling_ratio(grid, self.geobox))
         parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= _AGGREGATE_FROM else 1
         positions = source_positions(grid, window, self.geobox, parts)
-        needed = bounding_window(positions, self.geobox.shape)
+        needed = bounding_window(positions, (self.geobox.shape[0], self.geobox.shape[1]))
         if needed is None:
             shape = (window[1] - window[0], window[3] - window[2])
             return np.full((len(numbers), *shape), np.nan, np.float32), np.zeros(shape, bool)
@@ -214,7 +214,7 @@ def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
     """
     here = grid.extent
     for role, source in sources.items():
-        there = source.geobox.extent.to_crs(grid.crs, resolution=math.inf)
+        there = source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf)
         if not here.intersects(there):
             raise OverlapError(
                 f"{source.path}: the {role} raster does not meet the reference grid.\n"

@@ -77,7 +77,7 @@ def bilinear(
     held = np.where(valid, values, 0).astype(np.float32, copy=False)
     shape = np.broadcast_shapes(positions[0].shape, positions[1].shape)
     total = np.zeros((len(values), *shape), np.float32)
-    weight = np.zeros(shape, np.float32)
+    weight: NDArray[np.float32] = np.zeros(shape, np.float32)
     rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
     low_r, low_c = np.floor(rows), np.floor(cols)
     for step_r in (0, 1):
@@ -90,7 +90,7 @@ def bilinear(
             weight += share
             total += held[:, r, c] * share
     with np.errstate(invalid="ignore", divide="ignore"):
-        return total / weight, weight
+        return np.divide(total, weight, dtype=np.float32), weight
 
 
 def nearest(

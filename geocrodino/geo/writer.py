@@ -30,7 +30,10 @@ from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window
 
 TILE_PX = 512
-"""Side of the internal tiles of a map: windows that are multiples of it are written without a rewrite."""
+"""Side of the internal tiles of a map."""
+
+WORK_TILE_PX = 256
+"""Side of the tiles of the working file: windows that are multiples of it are written without a rewrite."""
 
 
 class ClassMapWriter:
@@ -140,8 +143,8 @@ class ClassMapWriter:
             transform=self.grid.affine,
             nodata=IGNORE_INDEX,
             tiled=True,
-            blockxsize=TILE_PX,
-            blockysize=TILE_PX,
+            blockxsize=WORK_TILE_PX,
+            blockysize=WORK_TILE_PX,
             compress="deflate",
             zlevel=1,
             sparse_ok=True,  # what is never written reads as nodata

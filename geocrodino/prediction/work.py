@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, pixel_size_m
 from geocrodino.geo.resample import Positions, bilinear, bounding_window, source_positions
-from geocrodino.geo.writer import TILE_PX, ClassMapWriter
+from geocrodino.geo.writer import TILE_PX, WORK_TILE_PX, ClassMapWriter
 from geocrodino.prediction.blending import stitch
 from geocrodino.prediction.network import SceneInput, TilePredictor, one_thread_per_network
 from geocrodino.prediction.tiling import TileLattice, blocks, round_up
@@ -53,7 +53,7 @@ class Plan:
         """
         scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
         shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
-        block = block_px or max(TILE_PX, round_up(round(core * scale), TILE_PX))
+        block = block_px or max(2 * WORK_TILE_PX, round_up(round(core * scale), WORK_TILE_PX))
         if grid == own and lattice.ramp_px == 0 and block % core == 0:
             return cls(blocks(shape, block), 0)  # no tile is wanted twice
         tile_bytes = 4 * (num_classes + 1) * (core + 2 * lattice.ramp_px) ** 2

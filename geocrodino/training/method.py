@@ -104,7 +104,8 @@ def _contrast(
         batch["elevation_transform"],
         stride,
         settings.temperature,
-        **valid,
+        optical_valid=valid["optical_valid"],
+        elevation_valid=valid["elevation_valid"],
     )
 
 

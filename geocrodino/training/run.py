@@ -15,6 +15,7 @@ import lightning as L
 import numpy as np
 import shapely
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ from geocrodino.data.statistics import class_counts, class_weights, measure
 from geocrodino.errors import AOIError, ConfigError, OutputError
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.grid import pixel_size_m
+from geocrodino.geo.grid import crs_of, describe, pixel_size_m
+from geocrodino.geo.heights import height_unit
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.models.branch import receptive_field_radius_px
@@ -106,7 +108,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
     layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
     labels = layers.read_labels()
-    local = aoi.to_crs(grid.crs.wkt)
+    local = aoi.to_crs(crs_of(grid).wkt)
     if not local.splits:
         patch = config.training.patch_px
         seed = config.training.seed
@@ -121,11 +123,9 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     inside = {s: inside_mask(local.polygons(s), grid) for s in ("train", "val")}
     given = sources.ground is not None
     specs = {m: measure(layers, recipes[m], inside["train"], ground_given=given) for m in MODALITIES}
-    _save_json(
-        folder / "statistics.json",
-        {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
-        | {"class_px": dict(zip(classes.names, class_counts(labels, inside["train"], len(classes)).tolist(), strict=True))},
-    )
+    counts = class_counts(labels, inside["train"], len(classes)).tolist()
+    statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
+    _save_json(folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))})
     return Prepared(sources, classes, local, layers, labels, inside, specs)
 
 
@@ -223,7 +223,7 @@ def _fit(
 
 def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best: BestBranches, last: int) -> Path:
     grid = ready.layers.grid
-    polygons = gpd.GeoSeries([ready.aoi.polygons("train")], crs=grid.crs.wkt).to_crs("EPSG:4326")
+    polygons = gpd.GeoSeries([ready.aoi.polygons("train")], crs=crs_of(grid).wkt).to_crs("EPSG:4326")
     radii = [receptive_field_radius_px(model.branch(m), len(ready.specs[m].channels)) for m in MODALITIES]
     summary: dict[str, Any] = {
         "method": config.method.model_dump(),
@@ -239,7 +239,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best:
         network=config.network,
         modalities=ready.specs,
         resolution_m=float(np.sqrt(np.prod(pixel_size_m(grid)))),
-        crs=f"EPSG:{grid.crs.epsg}" if grid.crs.epsg else grid.crs.wkt,
+        crs=f"EPSG:{crs_of(grid).epsg}" if crs_of(grid).epsg else crs_of(grid).wkt,
         footprint=json.loads(shapely.to_geojson(polygons.iloc[0])),
         receptive_field_px=None if None in radii else max(r for r in radii if r is not None),
         training=summary,
@@ -259,7 +259,7 @@ def _run_folder(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool
     if record.exists() and not (resume or overwrite) and (out / "checkpoints" / "last.ckpt").exists():
         raise OutputError(f"{out}: holds an interrupted run. Say --resume to go on, or --overwrite to start anew.")
     if resume and record.exists():
-        before = TrainConfig.model_validate(_yaml(record))
+        before = TrainConfig.model_validate(yaml.safe_load(record.read_text()))
         if before != config:
             changed = _differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
             raise ConfigError(
@@ -279,12 +279,6 @@ def _run_folder(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool
     return out
 
 
-def _yaml(path: Path) -> Any:
-    import yaml
-
-    return yaml.safe_load(path.read_text())
-
-
 def _differences(before: Any, after: Any, key: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted(set(before) | set(after))
@@ -298,9 +292,6 @@ def _model_name(out: Path) -> str:
 
 
 def _told(ready: Prepared) -> str:
-    from geocrodino.geo.grid import describe
-    from geocrodino.geo.heights import height_unit
-
     unit = height_unit(ready.sources.elevation, ready.sources.height_unit)[1]
     px = {s: int(m.sum()) for s, m in ready.inside.items()}
     return (

@@ -52,6 +52,7 @@ class JointTask(L.LightningModule):
         super().__init__()
         self.model, self.augmentation = model, augmentation
         self.method, self.optimiser, self.seed = method, optimiser, seed
+        self.class_weights: Tensor
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.confusion = {m: ConfusionMatrix(len(class_weights)) for m in MODALITIES}
 
