@@ -182,9 +182,8 @@ def _told(error: ValidationError, source: Path | None) -> str:
         }.get(item["type"], item["msg"][0].lower() + item["msg"][1:])
         lines.append(f"  {key}: {said}{found}")
     where = str(source) if source else "the command line"
-    needed = [
-        f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if f"  data.{k}: is needed" in "\n".join(lines)
-    ]
+    absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
+    needed = [f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if ("data", k) in absent]
     hint = f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
     if ("data",) in absent:
         hint = f"\nName --optical, --elevation, --labels and --aoi, or write them under `data:` in {PROJECT_FILE}."

@@ -90,7 +90,7 @@ def inspect_files(
     splits: dict[str, int] = {}
     if grid is not None:
         problems += _height_problems(sources, grid, channels)
-        for role, source in sources.items():
+        for source in sources.values():
             if not source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf).intersects(grid.extent):
                 problems.append(f"{source.path}: does not meet the optical raster.")
         if aoi is not None:

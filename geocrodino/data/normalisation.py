@@ -224,7 +224,7 @@ class ModalitySpec(BaseModel):
         return self.normalise(values), valid
 
     def share_outside(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[str, float]:
-        """Share of valid pixels outside the range seen in training, for each channel; values as from ``Recipe.read``."""
+        """Share of valid pixels outside the training's range, for each channel; values as from ``Recipe.read``."""
         if not valid.any():
             return {}
         return {
