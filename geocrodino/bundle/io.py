@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
@@ -109,7 +109,8 @@ def save_bundle(path: str | Path, manifest: Manifest, branches: Mapping[Modality
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
             finished = Path(folder) / "bundle.safetensors"
-            save_file(tensors, finished, metadata=metadata)
+            # Written as bytes: the library's own file would be readable by its owner alone.
+            finished.write_bytes(save(tensors, metadata=metadata))
             finished.replace(path)
     except (OSError, SafetensorError) as error:
         raise BundleError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -66,8 +65,7 @@ def main() -> None:
 
 
 def _quiet(console: Console) -> None:
-    """Warnings as one line; the training library's advice to developers not at all."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    """The package's own warnings as one line; those of libraries are for developers."""
 
     def show(
         message: Warning | str,

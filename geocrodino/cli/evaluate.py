@@ -16,11 +16,15 @@ def evaluate(
     aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
     ignore: Annotated[list[int] | None, typer.Option(help="Label value to leave out; may be repeated.")] = None,
+    count_missing: Annotated[
+        bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default that of the map.")] = None,
 ) -> None:
     """Compare class maps with labels: a table, a JSON file and a picture.
 
-    Every labelled pixel of the area counts once; where the map has no class, it counts as missed.
+    Every labelled pixel of the area counts once. Where the map has no class (its input was invalid there), a pixel is
+    left out and the share is told, unless --count-missing says that it counts as wrong.
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
     """
@@ -38,7 +42,13 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    results = {m.name: evaluate_map(m, labels, aoi=areas, split=split, ignore_values=tuple(ignore or ())) for m in maps}
+    alike = len({m.name for m in maps}) < len(maps)
+    results = {
+        str(m) if alike else m.name: evaluate_map(
+            m, labels, aoi=areas, split=split, ignore_values=tuple(ignore or ()), count_missed=count_missing
+        )
+        for m in maps
+    }
     for path, result in zip(maps, results.values(), strict=True):
         console.print(evaluation_table(result))
         stem = folder / path.stem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,8 @@ def train(
     from geocrodino.config import load_config
     from geocrodino.training.run import train as run
 
+    # Importing the training library resets its log level: its advice is for developers.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     console = Console(highlight=False)
     values = {
         "data.aoi": aoi,
@@ -96,8 +99,6 @@ def _epoch_lines(console: Console) -> Callback:
     from geocrodino.cli.progress import duration
 
     class EpochLines(Callback):
-        start = first = 0
-
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             self.started, self.first = time.monotonic(), trainer.current_epoch
 
@@ -106,9 +107,10 @@ def _epoch_lines(console: Console) -> Callback:
             left = (time.monotonic() - self.started) / (done - self.first) * (total - done)
             numbers = trainer.callback_metrics
             console.print(
-                f"epoch {done:3d} of {total}   loss {float(numbers['loss/total']):6.3f}   val mIoU "
-                f"optical {100 * float(numbers['val_miou/optical']):5.1f} %  "
-                f"elevation {100 * float(numbers['val_miou/elevation']):5.1f} %   about {duration(left)} left"
+                f"epoch {done}/{total}  loss {float(numbers['loss/total']):.3f}  val mIoU "
+                f"optical {100 * float(numbers['val_miou/optical']):.1f}, "
+                f"elevation {100 * float(numbers['val_miou/elevation']):.1f} %  "
+                f"{duration(left)} left"
             )
 
     return EpochLines()

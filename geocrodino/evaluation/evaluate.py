@@ -41,6 +41,7 @@ class Evaluation:
         confusion: Labelled pixels, rows are the labels, columns the map, int64 (K, K).
         missed: Labelled pixels of each class where the map has no class, int64 (K,).
         scores: Scores of all pixels together.
+        count_missed: Whether labelled pixels without a class in the map count as wrong in the scores.
     """
 
     map_path: Path
@@ -51,6 +52,7 @@ class Evaluation:
     confusion: NDArray[np.int64]
     missed: NDArray[np.int64]
     scores: Scores
+    count_missed: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; scores that do not exist are None."""
@@ -67,6 +69,7 @@ class Evaluation:
             "scores": plain,
             "confusion": self.confusion.tolist(),
             "missed": self.missed.tolist(),
+            "missed_count_as_wrong": self.count_missed,
         }
 
 
@@ -78,13 +81,15 @@ def evaluate_map(
     split: str | None = None,
     classes: ClassScheme | None = None,
     ignore_values: Collection[int] = (),
+    count_missed: bool = False,
     block_px: int = 1024,
 ) -> Evaluation:
     """Compare a class map with labels.
 
     Pixels are compared on the grid of the labels: the map is read there by its nearest pixel, or its most
     frequent class where the labels' pixels are at least 1.5 times larger. Every labelled pixel counts whose
-    centre lies in the areas, also where the map has no class or does not reach: such pixels count as missed.
+    centre lies in the areas. Where the map has no class or does not reach, it is left out of the scores and counted
+    apart, or counts as wrong if ``count_missed`` says so.
     Memory depends on ``block_px`` alone.
 
     Args:
@@ -94,6 +99,7 @@ def evaluate_map(
         split: Which of the areas; all by default.
         classes: Classes; by default those named in the map's tags.
         ignore_values: Label values that are no class and do not count.
+        count_missed: Whether labelled pixels where the map has no class count as wrong.
         block_px: Side of the blocks that are read at once.
 
     Returns:
@@ -126,7 +132,8 @@ def evaluate_map(
         scheme=scheme,
         confusion=matrix.counts,
         missed=matrix.missed,
-        scores=matrix.scores(),
+        scores=matrix.scores(count_missed=count_missed),
+        count_missed=count_missed,
     )
 
 

@@ -28,8 +28,8 @@ class Scores:
         mean_f1: Mean F1 over the same.
         accuracy: Share of labelled pixels that are right.
         kappa: Cohen's kappa, with "no class in the map" as an answer of its own.
-        pixels: Labelled pixels.
-        missed: Labelled pixels where the map has no class; they count as wrong.
+        pixels: Labelled pixels, those without a class in the map included.
+        missed: Labelled pixels where the map has no class, counted as wrong or left out as asked.
     """
 
     iou: tuple[float, ...]
@@ -83,10 +83,15 @@ class ConfusionMatrix:
         self.counts += table[:, :classes]
         self.missed += table[:, classes]
 
-    def scores(self) -> Scores:
-        """Scores of all pixels so far."""
+    def scores(self, *, count_missed: bool = False) -> Scores:
+        """Scores of all pixels so far.
+
+        Args:
+            count_missed: Whether labelled pixels where the map has no class count as wrong. They are left out by
+                default: where its input is invalid, a map makes no claim.
+        """
         hits = np.diag(self.counts)
-        support = self.counts.sum(axis=1) + self.missed
+        support = self.counts.sum(axis=1) + (self.missed if count_missed else 0)
         claimed = self.counts.sum(axis=0)
         total, missed = int(support.sum()), int(self.missed.sum())
         present = support > 0
@@ -103,7 +108,7 @@ class ConfusionMatrix:
             mean_f1=float(f1[present].mean()) if total else float("nan"),
             accuracy=accuracy,
             kappa=float(_share(accuracy - chance, 1 - chance)),
-            pixels=total,
+            pixels=int(self.counts.sum()) + missed,
             missed=missed,
         )
 

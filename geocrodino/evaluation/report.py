@@ -226,7 +226,9 @@ def _title(evaluation: Evaluation) -> str:
 
 def _caption(evaluation: Evaluation) -> str:
     scores = evaluation.scores
-    missed = f"; {scores.missed:,} labelled pixels without a class in the map count as wrong" if scores.missed else ""
+    how = "count as wrong" if evaluation.count_missed else "are left out"
+    share = f"{scores.missed:,} labelled pixels ({_percent(scores.missed / max(1, scores.pixels))} %)"
+    missed = f"; {share} without a class in the map {how}" if scores.missed else ""
     return f"accuracy {_percent(scores.accuracy)} %, kappa {scores.kappa:.3f}{missed}"
 
 

@@ -27,7 +27,7 @@ def _areas(tmp_path, crs="EPSG:32631", **splits):
 
 
 def test_one_grid_by_hand(write_map, write_labels, scheme):
-    result = evaluate_map(write_map(MAP), write_labels(LABELS))
+    result = evaluate_map(write_map(MAP), write_labels(LABELS), count_missed=True)
     np.testing.assert_array_equal(result.confusion, [[3, 1, 0], [1, 3, 0], [0, 0, 1]])
     np.testing.assert_array_equal(result.missed, [0, 0, 1])
     assert result.scheme == scheme
@@ -63,10 +63,18 @@ def test_areas_in_another_crs_choose_the_same_pixels(write_map, write_labels, tm
 
 
 def test_labels_beyond_the_map_count_as_missed(write_map, write_labels):
-    result = evaluate_map(write_map([[1, 1]]), write_labels([[1, 1, 1, 2]]))
+    result = evaluate_map(write_map([[1, 1]]), write_labels([[1, 1, 1, 2]]), count_missed=True)
     np.testing.assert_array_equal(result.missed, [1, 1, 0])
     assert result.scores.missed == 2
     assert result.scores.accuracy == 0.5
+
+
+def test_labels_without_a_class_in_the_map_are_left_out_by_default(write_map, write_labels):
+    result = evaluate_map(write_map(MAP), write_labels(LABELS))
+    np.testing.assert_array_equal(result.missed, [0, 0, 1])
+    assert (result.scores.pixels, result.scores.missed) == (10, 1)
+    assert result.scores.accuracy == pytest.approx(7 / 9)
+    assert result.scores.iou == pytest.approx((3 / 5, 3 / 5, 1))
 
 
 def test_a_finer_map_is_read_by_its_most_frequent_class(write_map, write_labels):

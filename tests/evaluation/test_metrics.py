@@ -56,10 +56,11 @@ def test_a_class_only_in_the_map_is_zero_and_outside_the_mean():
     assert scores.mean_iou == pytest.approx(3 / 4)
 
 
-def test_pixels_without_a_class_in_the_map_count_as_wrong():
+def test_pixels_without_a_class_in_the_map_count_as_wrong_if_asked():
     matrix = ConfusionMatrix(2)
     matrix.update(np.array([0, 0, 0, 1, 255]), np.array([0, 255, 255, 1, 255]))
-    scores = matrix.scores()
+    assert matrix.scores().iou == pytest.approx((1, 1))
+    scores = matrix.scores(count_missed=True)
     np.testing.assert_array_equal(matrix.counts, [[1, 0], [0, 1]])
     np.testing.assert_array_equal(matrix.missed, [2, 0])
     assert scores.iou == pytest.approx((1 / 3, 1))

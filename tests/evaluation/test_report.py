@@ -26,7 +26,7 @@ from geocrodino.geo.classes import ClassScheme
 @pytest.fixture
 def evaluation(write_map, write_labels):
     labels = write_labels([[1, 1, 2, 2], [1, 1, 2, 2]])
-    return evaluate_map(write_map([[1, 1, 2, 255], [1, 2, 2, 2]]), labels)
+    return evaluate_map(write_map([[1, 1, 2, 255], [1, 2, 2, 2]]), labels, count_missed=True)
 
 
 def _text(renderable) -> list[list[str]]:
@@ -44,7 +44,7 @@ def test_table_shows_percent_absence_and_what_was_missed(evaluation):
     assert ["mean", "67.5", "80.4", "", "", "8"] in rows
     text = " ".join(" ".join(r) for r in rows)
     assert "map.tif against labels.tif" in text
-    assert "1 labelled pixels without a class in the map count as wrong" in text
+    assert "1 labelled pixels (12.5 %) without a class in the map count as wrong" in text
 
 
 def test_side_by_side_has_one_column_for_each_map(evaluation):

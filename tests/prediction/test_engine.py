@@ -319,3 +319,16 @@ def test_replaced_bundle_is_noticed(tmp_path):
     write_raster(tmp_path / "s.tif", image(20, 20))
     with pytest.raises(BundleError, match="replaced while it was in use"):
         predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+
+
+def test_height_above_ground_does_not_depend_on_blocks(tmp_path):
+    bundle = make_bundle(tmp_path / "b", heights=("height_above_ground", "slope"))
+    heights = image(60, 90)[0].astype(np.float32) / 20
+    heights[:9, :9] = -9999
+    write_raster(tmp_path / "s.tif", heights, nodata=-9999)
+    for name, options in (("m1", {"workers": 1}), ("m2", {"workers": 2, "block_px": 40})):
+        predict_scene(tmp_path / "s.tif", tmp_path / name, bundle, "elevation", core_px=48, **options)
+    assert (tmp_path / "m1").read_bytes() == (tmp_path / "m2").read_bytes()
+    found = classes_of(tmp_path / "m1")
+    assert (found[:9, :9] == 255).all()
+    assert (found != 255).sum() == 60 * 90 - 81
