@@ -12,12 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from geocrodino.errors import BundleError, HeightError
 from geocrodino.geo.grid import Window, pixel_size_m
-from geocrodino.geo.heights import GroundFilter, ground_surface, height_unit, slope_deg
+from geocrodino.geo.heights import GroundFilter, ground_surface, height_unit, reach_px, slope_deg, topographic_position
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource
 
-HeightChannel = Literal["height_above_ground", "height", "slope"]
-"""``height_above_ground`` (m, compressed by the logarithm), ``height`` (m, absolute), ``slope`` (degrees)."""
+HeightChannel = Literal["height_above_ground", "topographic_position", "height", "slope"]
+"""``height_above_ground`` (m, compressed by the logarithm), ``topographic_position`` (m, the ground against the ground
+around it, compressed), ``height`` (m, absolute), ``slope`` (degrees)."""
+
+_NEEDS_GROUND = {"height_above_ground", "topographic_position"}
+_COMPRESSED = {"height_above_ground", "topographic_position"}
+_UNITS = {"height_above_ground": "m", "topographic_position": "m", "height": "m", "slope": "deg"}
 
 
 class Recipe(BaseModel):
@@ -28,7 +33,8 @@ class Recipe(BaseModel):
         bands: One-based numbers of the optical bands, in order; empty for elevation.
         band_names: Their names, for messages.
         channels: Height channels, in order; empty for optical.
-        ground: The filter that finds the ground for ``height_above_ground``.
+        ground: The filter that finds the ground where no ground raster is given.
+        position_m: Width (standard deviation) of the surroundings of ``topographic_position``, m.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +44,7 @@ class Recipe(BaseModel):
     band_names: tuple[str, ...] = ()
     channels: tuple[HeightChannel, ...] = ()
     ground: GroundFilter = GroundFilter()
+    position_m: Annotated[float, Field(gt=0)] = 60.0
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -50,9 +57,12 @@ class Recipe(BaseModel):
         Raises:
             HeightError: If the grid is too coarse for height above ground.
         """
-        if "height_above_ground" in self.channels and not ground_given:
-            return self.ground.halo_px(_side_m(grid))
-        return 1 if "slope" in self.channels else 0
+        halo = 1 if "slope" in self.channels else 0
+        if _NEEDS_GROUND & set(self.channels) and not ground_given:
+            halo = self.ground.halo_px(_side_m(grid))
+        if "topographic_position" in self.channels:
+            halo += reach_px(_side_m(grid), self.position_m)
+        return halo
 
     def check(self, raster: RasterSource) -> None:
         """Check that a raster has the bands.
@@ -104,7 +114,8 @@ class Recipe(BaseModel):
         wide = (r0 - halo, r1 + halo, c0 - halo, c1 + halo)
         values, valid = raster.read(grid, wide, bands=raster.data_bands[:1])
         surface = values[0] * np.float32(height_unit(raster, unit)[0])
-        out = np.stack([self._channel(name, surface, grid, wide, ground, unit) for name in self.channels])
+        below = self._ground(surface, grid, wide, ground, unit) if _NEEDS_GROUND & set(self.channels) else surface
+        out = np.stack([self._channel(name, surface, below, grid) for name in self.channels])
         inner = (slice(halo, halo + r1 - r0), slice(halo, halo + c1 - c0))
         out, valid = out[:, *inner], valid[inner]
         valid = valid & np.isfinite(out).all(axis=0)
@@ -112,23 +123,28 @@ class Recipe(BaseModel):
         return out, valid
 
     def _channel(
+        self, name: HeightChannel, surface: NDArray[np.float32], below: NDArray[np.float32], grid: GeoBox
+    ) -> NDArray[np.float32]:
+        if name == "height":
+            return surface
+        if name == "slope":
+            return slope_deg(surface, pixel_size_m(grid))
+        if name == "topographic_position":
+            return topographic_position(below, _side_m(grid), self.position_m)
+        return surface - below
+
+    def _ground(
         self,
-        name: HeightChannel,
         surface: NDArray[np.float32],
         grid: GeoBox,
         window: Window,
         ground: RasterSource | None,
         unit: str | None,
     ) -> NDArray[np.float32]:
-        if name == "height":
-            return surface
-        if name == "slope":
-            return slope_deg(surface, pixel_size_m(grid))
         if ground is None:
-            below = ground_surface(surface, self.ground, _side_m(grid), anchor=(window[0], window[2]))
-        else:
-            below = ground.read(grid, window)[0][0] * np.float32(height_unit(ground, unit)[0])
-        return surface - below
+            return ground_surface(surface, self.ground, _side_m(grid), anchor=(window[0], window[2]))
+        heights: NDArray[np.float32] = ground.read(grid, window)[0][0] * np.float32(height_unit(ground, unit)[0])
+        return heights
 
 
 class Channel(BaseModel):
@@ -152,14 +168,14 @@ class Channel(BaseModel):
     def measure(cls, name: str, values: NDArray[np.float32]) -> Channel:
         """Statistics of valid training values, shape (N,)."""
         low, high = (float(q) for q in np.quantile(values.astype(np.float64), (0.001, 0.999)))
-        compress = name == "height_above_ground"
+        compress = name in _COMPRESSED
         scaled = np.clip(values.astype(np.float64), low, high)
         scaled = np.sign(scaled) * np.log1p(np.abs(scaled)) if compress else scaled
         # A constant channel carries nothing: scale by one rather than by zero.
         std = float(scaled.std())
         return cls(
             name=name,
-            unit={"height_above_ground": "m", "height": "m", "slope": "deg"}.get(name, "digital number"),
+            unit=_UNITS.get(name, "digital number"),
             low=low,
             high=high,
             mean=float(scaled.mean()),

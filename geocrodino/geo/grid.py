@@ -33,7 +33,7 @@ def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
         GridError: If the place has no position on the ellipsoid.
     """
     proj = pyproj.CRS.from_user_input(crs.wkt)
-    nominal = float(proj.axis_info[0].unit_conversion_factor) if proj.is_projected else math.nan
+    nominal = math.nan if proj.is_geographic else float(proj.axis_info[0].unit_conversion_factor)
     if proj.geodetic_crs is None:
         return nominal, nominal
     step = 1e-4 if proj.is_geographic else 1.0

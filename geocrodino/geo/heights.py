@@ -28,6 +28,9 @@ UNITS_M = {
 """Metres in one unit of height. ``none``: numbers without a unit, taken as they are."""
 
 
+_TRUNCATE = 3.0  # standard deviations after which a Gaussian counts as zero: the reach must be finite
+
+
 class GroundFilter(BaseModel):
     """How the ground under a surface model is found: a progressive morphological filter.
 
@@ -152,6 +155,36 @@ def slope_deg(surface_m: NDArray[np.float32], pixel_m: tuple[float, float]) -> N
         with np.errstate(invalid="ignore", divide="ignore"):
             squares += np.square(rise / run)
     return np.degrees(np.arctan(np.sqrt(squares))).astype(np.float32)
+
+
+def topographic_position(ground_m: NDArray[np.float32], pixel_m: float, sigma_m: float) -> NDArray[np.float32]:
+    """Height of the ground above the mean of the ground around it: water and hollows are negative, ridges positive.
+
+    Args:
+        ground_m: Ground heights in metres, float32, shape (H, W), NaN where there are none.
+        pixel_m: Pixel size, metres.
+        sigma_m: Standard deviation of the Gaussian that weighs the surroundings, metres.
+
+    Returns:
+        Metres, float32, shape (H, W), NaN where the ground is. True only at least ``reach_px`` pixels inside the edge.
+
+    References:
+        Weiss (2001). Topographic position and landforms analysis. ESRI User Conference, poster.
+    """
+    known = np.isfinite(ground_m)
+    sigma = max(0.5, sigma_m / pixel_m)
+    # Heights above sea level would cost the digits that the difference needs.
+    held = np.where(known, ground_m, 0).astype(np.float64)
+    options = {"mode": "constant", "truncate": _TRUNCATE, "radius": reach_px(pixel_m, sigma_m)}
+    total = ndimage.gaussian_filter(held, sigma, **options)
+    weight = ndimage.gaussian_filter(known.astype(np.float64), sigma, **options)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, ground_m - total / weight, np.nan).astype(np.float32)
+
+
+def reach_px(pixel_m: float, sigma_m: float) -> int:
+    """Pixels that a Gaussian of ``sigma_m`` reaches before it is cut off."""
+    return math.ceil(_TRUNCATE * sigma_m / pixel_m)
 
 
 def _cells(length_m: float, cell_m: float) -> int:

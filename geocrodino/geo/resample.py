@@ -112,8 +112,14 @@ def block_mean(
     count, height, width = values.shape
     blocks = (count, height // parts, parts, width // parts, parts)
     weights = weight.reshape(blocks[1:])
-    total = (np.nan_to_num(values).reshape(blocks) * weights).sum(axis=(2, 4))
-    share = weights.sum(axis=(1, 3))
+    weighted = np.nan_to_num(values).reshape(blocks) * weights
+    total = np.zeros((count, blocks[1], blocks[3]), np.float32)
+    share = np.zeros((blocks[1], blocks[3]), np.float32)
+    # One by one: NumPy's own sum takes another order for another shape, and the last bit would depend on the window.
+    for row in range(parts):
+        for col in range(parts):
+            total += weighted[:, :, row, :, col]
+            share += weights[:, row, :, col]
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total / share).astype(np.float32), (share / parts**2).astype(np.float32)
 

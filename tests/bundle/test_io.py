@@ -48,6 +48,14 @@ def branches():
     return {"optical": build_branch(NETWORK, 2, 3), "elevation": build_branch(NETWORK, 1, 3)}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("bundle") / "model.safetensors"
