@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE ?= sample
 RUN ?= runs/quickstart
+PYTEST ?=
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("geocrodino needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -17,7 +18,7 @@ quickstart: $(VENV)/.installed ## Set up, then generate a scene, train, predict 
 	$(BIN)/python pipelines/quickstart.py --scene $(SAMPLE) --out $(RUN)
 
 test: $(VENV)/.installed ## Set up, then run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.installed ## Style, types and import directions
 	$(BIN)/ruff check .

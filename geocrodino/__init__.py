@@ -1,1 +1,54 @@
-"""x."""
+"""Land-cover maps from optical or elevation rasters: train on both, predict from whichever is there.
+
+The names below are loaded when they are first used, so that importing the package does no work.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geocrodino.bundle.io import Bundle as Bundle
+    from geocrodino.bundle.io import load_bundle as load_bundle
+    from geocrodino.config import TrainConfig as TrainConfig
+    from geocrodino.config import load_config as load_config
+    from geocrodino.data.synthetic import SceneSettings as SceneSettings
+    from geocrodino.data.synthetic import write_scene as write_scene
+    from geocrodino.errors import GeocrodinoError as GeocrodinoError
+    from geocrodino.evaluation.evaluate import evaluate_map as evaluate_map
+    from geocrodino.evaluation.report import map_preview as map_preview
+    from geocrodino.geo.aoi import read_aoi as read_aoi
+    from geocrodino.geo.array import read_raster as read_raster
+    from geocrodino.geo.reader import RasterSource as RasterSource
+    from geocrodino.prediction.engine import predict_scene as predict_scene
+    from geocrodino.training.run import train as train
+
+_HOMES = {
+    "Bundle": "geocrodino.bundle.io",
+    "GeocrodinoError": "geocrodino.errors",
+    "RasterSource": "geocrodino.geo.reader",
+    "SceneSettings": "geocrodino.data.synthetic",
+    "TrainConfig": "geocrodino.config",
+    "evaluate_map": "geocrodino.evaluation.evaluate",
+    "load_bundle": "geocrodino.bundle.io",
+    "load_config": "geocrodino.config",
+    "map_preview": "geocrodino.evaluation.report",
+    "predict_scene": "geocrodino.prediction.engine",
+    "read_aoi": "geocrodino.geo.aoi",
+    "read_raster": "geocrodino.geo.array",
+    "train": "geocrodino.training.run",
+    "write_scene": "geocrodino.data.synthetic",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one list of names, here
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geocrodino' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def reference_grid(optical: RasterSource, aoi: AOI, resolution_m: float | None) 
     """
     grid = working_grid(optical.geobox, resolution_m)
     area = aoi.to_crs(crs_of(grid).wkt).polygons()
-    found = None if area.is_empty else crop(grid, area.bounds)
+    finite = not area.is_empty and all(map(math.isfinite, area.bounds))
+    found = crop(grid, area.bounds) if finite else None
     if found is None:
         box = grid.boundingbox
         raise AOIError(
@@ -144,7 +146,7 @@ def align(
     layers = AlignedLayers(grid, folder / "optical.tif", folder / "elevation.tif", folder / "labels.tif")
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
-    if record.exists() and json.loads(record.read_text()).get("key") == key:
+    if _written_from(record, layers) == key:
         return layers
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,6 +209,16 @@ def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window:
     if sources.ignore_values:
         valid &= ~np.isin(whole, sources.ignore_values)
     return classes.to_indices(whole, valid, str(sources.labels.path))
+
+
+def _written_from(record: Path, layers: AlignedLayers) -> str | None:
+    """The key of the layers on disk, None if they are not all there or the record was cut short."""
+    if not all(p.exists() for p in (record, layers.optical, layers.elevation, layers.labels)):
+        return None
+    try:
+        return str(json.loads(record.read_text())["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.DatasetWriter:

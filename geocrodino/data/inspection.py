@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from shapely.geometry.base import BaseGeometry
 
 from geocrodino.data.normalisation import HeightChannel, elevation_recipe
 from geocrodino.errors import AOIError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.grid import crs_of, describe, working_grid
+from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
 from geocrodino.geo.heights import height_unit
 from geocrodino.geo.reader import RasterSource
 
@@ -91,7 +89,7 @@ def inspect_files(
     if grid is not None:
         problems += _height_problems(sources, grid, channels)
         for source in sources.values():
-            if not source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf).intersects(grid.extent):
+            if not share_ground(source.geobox, grid):
                 problems.append(f"{source.path}: does not meet the optical raster.")
         if aoi is not None:
             splits = _split_px(aoi, grid)
@@ -114,7 +112,7 @@ def _layer(
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if source.nodata is None and not source.has_mask and source.alpha_band is None:
         notes.append("no nodata tag, mask or transparency: every finite value counts")
-    covers = None if aoi is None else _covered(source, aoi.polygons(), aoi)
+    covers = None if aoi is None else _covered(source, aoi)
     return LayerReport(
         role=role,
         path=source.path,
@@ -157,9 +155,14 @@ def _label_values(values: NDArray[np.float32], classes: ClassScheme | None) -> s
     return ", ".join(told) + (f" and {found.size - 20} more values" if found.size > 20 else "") or "none"
 
 
-def _covered(source: RasterSource, area: BaseGeometry, aoi: AOI) -> float:
-    extent = shapely.from_wkt(source.geobox.extent.to_crs(aoi.crs.to_wkt(), resolution=math.inf).geom.wkt)
-    return float(extent.intersection(area).area / area.area) if area.area else 0.0
+def _covered(source: RasterSource, aoi: AOI) -> float:
+    try:
+        area = aoi.to_crs(crs_of(source.geobox).wkt).polygons()
+    except AOIError:
+        return 0.0  # no transformation leads from one to the other
+    if area.is_empty or not all(map(math.isfinite, area.bounds)):
+        return 0.0
+    return float(source.geobox.extent.geom.intersection(area).area / area.area)
 
 
 def _height_problems(sources: dict[str, RasterSource], grid: GeoBox, channels: tuple[HeightChannel, ...]) -> list[str]:
@@ -173,10 +176,10 @@ def _height_problems(sources: dict[str, RasterSource], grid: GeoBox, channels: t
 
 
 def _split_px(aoi: AOI, grid: GeoBox) -> dict[str, int]:
-    local = aoi.to_crs(crs_of(grid).wkt)
     pixel = abs(grid.affine.a * grid.affine.e)
     extent = grid.extent.geom
     try:
+        local = aoi.to_crs(crs_of(grid).wkt)
         named = {s: local.polygons(s) for s in local.splits} or {"all": local.polygons()}
     except AOIError:
         return {}

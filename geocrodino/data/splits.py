@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
@@ -50,7 +51,8 @@ def block_splits(
     Raises:
         AOIError: If the area is too small for three splits with strips between them.
     """
-    blocks = _blocks(area, grid, labels, num_classes, patch_px)
+    within = geometry_mask([area], grid.shape, grid.affine, invert=True)
+    blocks = _blocks(area, grid, np.where(within, labels, IGNORE_INDEX), num_classes, patch_px)
     gap = patch_px * abs(grid.affine.a)
     if len(blocks) >= len(SPLITS):
         for assignment in _ranked_draws(blocks, np.random.default_rng(seed)):

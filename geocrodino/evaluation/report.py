@@ -154,7 +154,10 @@ def map_preview(
     for each in axes:
         each.set_axis_off()
     handles = [Patch(color=c.colour, label=c.name) for c in scheme.classes]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False, fontsize=9)
+    # About ten characters of the legend fit into an inch.
+    widest = max(len(c.name) for c in scheme.classes) + 6
+    columns = max(1, min(len(handles), int(10 * figure.get_figwidth() / widest)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     _save(figure, Path(out_png))
 
 

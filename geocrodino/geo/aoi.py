@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import geopandas as gpd
 import pyproj
 import shapely
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import CRSError, ProjError
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
@@ -64,8 +64,15 @@ class AOI:
         return shapely.union_all(frame.geometry.values)
 
     def to_crs(self, crs: object) -> AOI:
-        """The same polygons in another CRS."""
-        return AOI(self.frame.to_crs(pyproj.CRS.from_user_input(crs)), self.source)
+        """The same polygons in another CRS.
+
+        Raises:
+            AOIError: If no transformation leads there.
+        """
+        try:
+            return AOI(self.frame.to_crs(pyproj.CRS.from_user_input(crs)), self.source)
+        except ProjError as error:
+            raise AOIError(f"{self.source}: cannot be put in the CRS of the raster ({error}).") from error
 
     def save(self, path: Path) -> None:
         """Write a GeoPackage."""
@@ -125,8 +132,10 @@ def _read_file(path: Path) -> gpd.GeoDataFrame:
 
 
 def _checked(frame: gpd.GeoDataFrame, source: str, crs: str | None) -> AOI:
-    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty or frame.geometry.is_empty.all():
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty or (frame.geometry.is_empty | frame.geometry.isna()).all():
         raise AOIError(f"{source}: holds no polygon.")
+    if frame.geometry.isna().any():
+        raise AOIError(f"{source}: {int(frame.geometry.isna().sum())} of {len(frame)} rows have no geometry. Delete them.")
     if frame.crs is None:
         if crs is None:
             raise AOIError(
@@ -138,6 +147,8 @@ def _checked(frame: gpd.GeoDataFrame, source: str, crs: str | None) -> AOI:
     if other:
         raise AOIError(f"{source}: expected polygons only, found {', '.join(map(str, other))}.")
     frame = frame.set_geometry(shapely.make_valid(frame.geometry.values))
+    if not shapely.area(frame.geometry.values).sum() > 0:
+        raise AOIError(f"{source}: holds no polygon with an area.")
     column = next((c for c in frame.columns if str(c).lower() == "split"), None)
     if column is None:
         return AOI(frame[["geometry"]].copy(), source)

@@ -13,6 +13,7 @@ import pyproj
 from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
 
 from geocrodino.errors import GridError
 
@@ -76,19 +77,32 @@ def whole(grid: GeoBox) -> Window:
 def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tuple[int, int] | None:
     """Rows and columns by which ``grid`` is shifted in ``other``, or None if they are not one lattice.
 
-    The corners of the smaller of the two must agree within ``tolerance_px``, so that a shift that grows along the
+    The corners of the part that they share must agree within ``tolerance_px``, so that a shift that grows along the
     rows is not missed.
     """
     if grid.crs != other.crs:
         return None
     to_other = ~other.affine @ grid.affine
-    row, col = round(to_other.f), round(to_other.c)
-    height, width = (min(a, b) for a, b in zip(grid.shape, other.shape, strict=True))
-    for r, c in ((0, 0), (0, width), (height, 0), (height, width)):
+    (r0, r1), (c0, c1) = _shared_px(grid.shape, other.shape, ~to_other)
+    start_c, start_r = to_other @ (c0, r0)
+    row, col = round(start_r - r0), round(start_c - c0)
+    for r, c in ((r0, c0), (r0, c1), (r1, c0), (r1, c1)):
         found_c, found_r = to_other @ (c, r)
         if abs(found_c - c - col) > tolerance_px or abs(found_r - r - row) > tolerance_px:
             return None
     return row, col
+
+
+def _shared_px(
+    shape: tuple[int, int], other: tuple[int, int], from_other: Affine
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Rows and columns of a grid that another covers, all of them along an axis on which the two do not meet."""
+    corners = [from_other @ (c, r) for r in (0, other[0]) for c in (0, other[1])]
+    spans = []
+    for size, places in ((shape[0], [y for _, y in corners]), (shape[1], [x for x, _ in corners])):
+        start, stop = max(0.0, min(places)), min(float(size), max(places))
+        spans.append((start, stop) if start < stop else (0.0, float(size)))
+    return spans[0], spans[1]
 
 
 def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
@@ -135,6 +149,20 @@ def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | No
     if window[0] >= window[1] or window[2] >= window[3]:
         return None
     return window_grid(grid, window)
+
+
+def share_ground(first: GeoBox, second: GeoBox) -> bool:
+    """Whether two grids meet; they do not where no transformation joins their CRSs, as on two planets.
+
+    Asked in the CRS of either: the outline of a raster that spans the globe has no image in a UTM zone.
+    """
+    try:
+        return any(
+            a.extent.to_crs(crs_of(b), resolution=math.inf).intersects(b.extent)
+            for a, b in ((first, second), (second, first))
+        )
+    except ProjError:
+        return False
 
 
 def describe(grid: GeoBox) -> str:

@@ -18,17 +18,19 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
-from geocrodino.geo.grid import SAME_SIZE_TOLERANCE, Window, crs_of, describe, pixel_offset, pixel_size_m, whole
+from geocrodino.geo.grid import SAME_SIZE_TOLERANCE, Window, crs_of, describe, pixel_offset, pixel_size_m, share_ground, whole
 from geocrodino.geo.resample import bilinear, block_majority, block_mean, bounding_window, nearest, source_positions
 
 Kind = Literal["continuous", "categorical"]
 
 _AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
+_SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class RasterSource:
         except RasterioError as error:
             raise RasterError(path, f"not a raster that GDAL can open ({error}).") from error
         with dataset:
+            if dataset.count == 0:
+                inside = ", ".join(dataset.subdatasets[:4]) or "none"
+                raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file; found {inside}.")
             if dataset.crs is None:
                 raise MissingCRSError(
                     path,
@@ -139,11 +144,13 @@ class RasterSource:
         # Sub-pixels as fine as the source's own, where the target's pixels are markedly larger.
         ratio = max(resampling_ratio(grid, self.geobox))
         parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= _AGGREGATE_FROM else 1
+        height, width = window[1] - window[0], window[3] - window[2]
+        if parts > 1 and height * width > max(1, _SUB_PIXELS // parts**2):
+            return self._read_halves(grid, window, numbers, kind)
         positions = source_positions(grid, window, self.geobox, parts)
         needed = bounding_window(positions, (self.geobox.shape[0], self.geobox.shape[1]))
         if needed is None:
-            shape = (window[1] - window[0], window[3] - window[2])
-            return np.full((len(numbers), *shape), np.nan, np.float32), np.zeros(shape, bool)
+            return np.full((len(numbers), height, width), np.nan, np.float32), np.zeros((height, width), bool)
         values, valid = self.read_own(needed, numbers)
         if kind == "categorical":
             values, valid = nearest(values, valid, needed, positions)
@@ -154,6 +161,19 @@ class RasterSource:
         valid = weight >= 0.5
         values[:, ~valid] = np.nan
         return values, valid
+
+    def _read_halves(
+        self, grid: GeoBox, window: Window, bands: tuple[int, ...], kind: Kind
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        r0, r1, c0, c1 = window
+        row, col = (r0 + r1) // 2, (c0 + c1) // 2
+        across = c1 - c0 > r1 - r0
+        halves: tuple[Window, Window] = (
+            ((r0, r1, c0, col), (r0, r1, col, c1)) if across else ((r0, row, c0, c1), (row, r1, c0, c1))
+        )
+        parts = [self.read(grid, half, bands=bands, kind=kind) for half in halves]
+        axis = -1 if across else -2
+        return np.concatenate([v for v, _ in parts], axis), np.concatenate([ok for _, ok in parts], axis)
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid; arguments and result as for `read`."""
@@ -177,7 +197,8 @@ class RasterSource:
                 f"cannot be read at rows {in_r0} to {in_r1}, columns {in_c0} to {in_c1}: the file is damaged or cut "
                 f"short. Copy or download it again ({error.__cause__ or error}).",
             ) from error
-        raw = raw.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            raw = raw.astype(np.float32, copy=False)
         raw[:, ~ok] = np.nan
         values[:, *inner] = raw
         valid[inner] = ok
@@ -188,7 +209,8 @@ class RasterSource:
     ) -> NDArray[np.bool_]:
         ok = np.ones(raw.shape[1:], bool)
         if np.issubdtype(raw.dtype, np.floating):
-            ok &= np.isfinite(raw).all(axis=0)
+            # Doubles beyond the range of single precision would come out as infinite.
+            ok &= (np.abs(raw) <= np.finfo(np.float32).max).all(axis=0)
         if self.nodata is not None and not math.isnan(self.nodata):
             ok &= (raw != np.asarray(self.nodata).astype(raw.dtype)).all(axis=0)
         if self.alpha_band is not None:
@@ -212,28 +234,33 @@ def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
     Raises:
         OverlapError: Naming the rasters that do not, with their distance in the grid's CRS.
     """
-    here = grid.extent
     for role, source in sources.items():
-        there = source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf)
-        if not here.intersects(there):
+        if share_ground(source.geobox, grid):
+            continue
+        try:
+            there = source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf).boundingbox
+        except ProjError:
             raise OverlapError(
-                f"{source.path}: the {role} raster does not meet the reference grid.\n"
-                f"Expected some part of x {here.boundingbox.left:.6g} to {here.boundingbox.right:.6g}, "
-                f"y {here.boundingbox.bottom:.6g} to {here.boundingbox.top:.6g}; "
-                f"found x {there.boundingbox.left:.6g} to {there.boundingbox.right:.6g}, "
-                f"y {there.boundingbox.bottom:.6g} to {there.boundingbox.top:.6g} (in the CRS of the reference).\n"
+                f"{source.path}: the {role} raster cannot be put on the reference grid: there is no transformation "
+                f"from its CRS ({describe(source.geobox)}) to that of the reference ({describe(grid)}).\n"
                 "Check that the files show the same place and carry the right CRS."
-            )
+            ) from None
+        here = grid.boundingbox
+        raise OverlapError(
+            f"{source.path}: the {role} raster does not meet the reference grid.\n"
+            f"Expected some part of x {here.left:.6g} to {here.right:.6g}, y {here.bottom:.6g} to {here.top:.6g}; "
+            f"found x {there.left:.6g} to {there.right:.6g}, y {there.bottom:.6g} to {there.top:.6g} "
+            "(in the CRS of the reference).\n"
+            "Check that the files show the same place and carry the right CRS."
+        )
 
 
 def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
-    """The band of transparency: tagged as alpha, used by GDAL as a mask, and holding only off and on.
+    """The band of transparency: the last one, tagged as alpha, and holding only off and on.
 
     Four-band aerial images are often written with near infrared in a band that is tagged alpha by mistake.
     """
     if dataset.colorinterp[-1] != ColorInterp.alpha or dataset.count == 1:
-        return None
-    if MaskFlags.alpha not in dataset.mask_flag_enums[0]:
         return None
     shape = (min(dataset.height, 512), min(dataset.width, 512))
     try:
