@@ -6,21 +6,22 @@ working folder, and the defaults here. Paths in a file are relative to that file
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.data.normalisation import HeightChannel
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.heights import GroundFilter
-from geocrodino.geo.modality import Modality
+from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import NetworkSettings
 from geocrodino.training.method import MethodSettings
 from geocrodino.training.task import OptimiserSettings
@@ -45,7 +46,9 @@ class DataConfig(_Section):
     ground: Path | None = Field(None, description="terrain model, if there is one; else the ground is estimated")
     aoi_crs: str | None = Field(None, description="CRS of a bounding box, for instance EPSG:4326")
     resolution_m: float | None = Field(None, gt=0, description="pixel size to work at, m; the optical's by default")
-    bands: tuple[int, ...] | None = Field(None, description="optical bands to use, counted from 1; all by default")
+    bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="optical bands to use, counted from 1; all by default"
+    )
     height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by the file where it says so")
     ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
 
@@ -54,7 +57,8 @@ class ElevationConfig(_Section):
     """What the elevation branch reads."""
 
     channels: tuple[HeightChannel, ...] = Field(
-        ("height_above_ground",), description="height_above_ground (m), height (m, absolute), slope (degrees)"
+        ("height_above_ground", "slope", "topographic_position"),
+        description="height_above_ground (m), slope (degrees), topographic_position (m), height (m, absolute)",
     )
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
 
@@ -70,24 +74,34 @@ class TrainingConfig(_Section):
     class_weight_power: float = Field(0.5, ge=0, le=1, description="0: equal class weights, 1: inverse frequency")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="moving average of weights, per step; 0: none")
     patience: int = Field(15, ge=1, description="epochs without a gain of either branch until training stops")
-    seed: int = Field(0, ge=0, description="start of all random numbers")
+    seed: int = Field(0, ge=0, lt=2**32, description="start of all random numbers")
     accelerator: str = Field("auto", description="cpu, gpu, mps or auto")
     precision: str = Field("32-true", description="Lightning's name of the number format, for instance 16-mixed")
     workers: int = Field(0, ge=0, description="reading processes; 0: read in the training process")
-    optimiser: OptimiserSettings = OptimiserSettings()
+    optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
 
 
 class TrainConfig(_Section):
     """Everything that a training depends on; its resolved copy lies in the run folder."""
 
-    data: DataConfig
+    data: DataConfig = Field(description="which files, and how they are read")
     classes: tuple[LandClass, ...] | None = Field(None, description="value, name and colour; by the file otherwise")
-    elevation: ElevationConfig = ElevationConfig()
+    elevation: ElevationConfig = Field(ElevationConfig(), description="what the elevation branch reads")
     network: NetworkSettings = Field(NetworkSettings(), description="the same for both branches")
     encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is fetched")
-    method: MethodSettings = MethodSettings()
-    augmentation: AugmentationSettings = AugmentationSettings()
-    training: TrainingConfig = TrainingConfig()
+    method: MethodSettings = Field(MethodSettings(), description="loss terms and their weights")
+    augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of patches")
+    training: TrainingConfig = Field(TrainingConfig(), description="how long, how much at a time, on what")
+
+    @field_validator("classes")
+    @classmethod
+    def _make_a_scheme(cls, classes: tuple[LandClass, ...] | None) -> tuple[LandClass, ...] | None:
+        if classes is not None:
+            try:
+                ClassScheme(classes=classes)
+            except ValidationError as error:
+                raise ValueError("; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())) from None
+        return classes
 
     def class_scheme(self) -> ClassScheme | None:
         """The classes, if they are named."""
@@ -112,8 +126,14 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
             *sections, last = key.split(".")
             place = tree
             for section in sections:
-                place = place.setdefault(section, {})
+                inner = place.get(section)
+                if inner is None:  # a section that is left out, or a heading with nothing under it
+                    inner = place[section] = {}
+                if not isinstance(inner, dict):
+                    raise ConfigError(f"{source}: {section}: expected keys and values, found {inner!r}.")
+                place = inner
             place[last] = value
+    _make_absolute(tree)
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
@@ -139,7 +159,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path}: no such configuration file.")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({error}).") from error
     if tree is None:
@@ -171,6 +191,18 @@ def _resolved(text: str, config: Path) -> str:
     return str(place if place.is_absolute() else config.parent / place)
 
 
+def _make_absolute(tree: dict[str, Any]) -> None:
+    """The resolved copy must mean the same files wherever it lies and from wherever a run is resumed."""
+    for section, keys in (("data", _PATHS), ("encoder_weights", MODALITIES)):
+        place = tree.get(section)
+        if not isinstance(place, dict):
+            continue
+        for key in keys:
+            value = place.get(key)
+            if isinstance(value, str) and value.count(",") != 3:
+                place[key] = os.path.abspath(value)  # noqa: PTH100 - links stay as they were named
+
+
 def _told(error: ValidationError, source: Path | None) -> str:
     lines = []
     for item in error.errors():
@@ -179,7 +211,9 @@ def _told(error: ValidationError, source: Path | None) -> str:
         said = {
             "missing": "is needed, found nothing",
             "extra_forbidden": "is not a known key",
-        }.get(item["type"], item["msg"][0].lower() + item["msg"][1:])
+        }.get(item["type"], _lowered(item["msg"].removeprefix("Value error, ")))
+        if item["type"] == "extra_forbidden":
+            said += _expected_keys(item["loc"])
         lines.append(f"  {key}: {said}{found}")
     where = str(source) if source else "the command line"
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
@@ -188,3 +222,20 @@ def _told(error: ValidationError, source: Path | None) -> str:
     if ("data",) in absent:
         hint = f"\nName --optical, --elevation, --labels and --aoi, or write them under `data:` in {PROJECT_FILE}."
     return f"{where}: the configuration cannot be used:\n" + "\n".join(lines) + hint
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _expected_keys(place: tuple[int | str, ...]) -> str:
+    """The keys that there are beside an unknown one, a likely one alone if there is such."""
+    model: Any = TrainConfig
+    for key in place[:-1]:
+        field = getattr(model, "model_fields", {}).get(key)
+        model = None if field is None else field.annotation
+    known = sorted(getattr(model, "model_fields", {}))
+    close = difflib.get_close_matches(str(place[-1]), known, n=1)
+    if close:
+        return f"; expected {close[0]}, perhaps"
+    return f"; expected one of {', '.join(known)}" if known else ""

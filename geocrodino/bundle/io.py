@@ -167,17 +167,19 @@ def _check_magic(path: Path) -> None:
         raise BundleError(f"{path}: expected a bundle (one .safetensors file), found a folder.\nName the file in it.")
     with path.open("rb") as file:
         head = file.read(9)
+    # A safetensors file starts with the length of its header, which can begin with the same byte as a pickle.
+    if head[8:9] == b"{":
+        return
     for magic, what in _PICKLES.items():
         if head.startswith(magic):
             raise BundleError(
                 f"{path}: expected a bundle (safetensors), found {what}.\nSuch files can run code when they are read "
                 "and are never opened here. Use the bundle that training wrote beside the checkpoint."
             )
-    if len(head) < 9 or head[8:9] != b"{":
-        raise BundleError(
-            f"{path}: expected a bundle (safetensors with a geocrodino manifest), found another kind of file "
-            f"of {path.stat().st_size} bytes.\nUse the .safetensors file that training wrote."
-        )
+    raise BundleError(
+        f"{path}: expected a bundle (safetensors with a geocrodino manifest), found another kind of file "
+        f"of {path.stat().st_size} bytes.\nUse the .safetensors file that training wrote."
+    )
 
 
 def _stored_manifest(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from geocrodino.cli import evaluate, inspect, predict, sample, train
 from geocrodino.errors import GeocrodinoError
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; Ctrl-C is told what became of the work."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            told = "Stopped. A training goes on with --resume; a map is written only when it is whole."
+            Console(stderr=True, soft_wrap=True).print(told)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="geocrodino",
+    cls=_Commands,
     help="Land-cover maps from an optical image or a surface model, whichever is there.\n\n"
     "Train once where you have both, predict later from either one.\n\n"
     "First steps:  geocrodino sample town  |  cd town  |  geocrodino train --aoi aoi.geojson  |  "
@@ -59,9 +73,6 @@ def main() -> None:
             raise
         console.print(f"[bold red]Error:[/] {escape(str(error))}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("Stopped. A training goes on with --resume; a map is written only when it is whole.")
-        sys.exit(130)
 
 
 def _quiet(console: Console) -> None:

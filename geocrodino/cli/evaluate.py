@@ -28,34 +28,37 @@ def evaluate(
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
     """
-    from geocrodino.errors import ConfigError, OutputError
+    from geocrodino.errors import ConfigError, LabelError, OutputError
     from geocrodino.evaluation.evaluate import evaluate_map
     from geocrodino.evaluation.report import evaluation_table, side_by_side, write_comparison, write_figure, write_json
     from geocrodino.geo.aoi import read_aoi
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: which polygons are meant?")
     areas = None if aoi is None else read_aoi(aoi, aoi_crs)
     folder = out or maps[0].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    alike = len({m.name for m in maps}) < len(maps)
+    maps = list(dict.fromkeys(maps))
+    alike = len({m.stem for m in maps}) < len(maps)
     results = {
         str(m) if alike else m.name: evaluate_map(
             m, labels, aoi=areas, split=split, ignore_values=tuple(ignore or ()), count_missed=count_missing
         )
         for m in maps
     }
+    if len({r.scheme for r in results.values()}) > 1:
+        raise LabelError("The maps have different classes and cannot be shown side by side: evaluate them one by one.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
     for path, result in zip(maps, results.values(), strict=True):
         console.print(evaluation_table(result))
-        stem = folder / path.stem
+        stem = folder / ("-".join((*path.parent.parts, path.stem)).lstrip("/-.") if alike else path.stem)
         write_json(result, Path(f"{stem}.scores.json"))
         write_figure(result, Path(f"{stem}.scores.png"))
-        console.print(f"{stem}.scores.json, {stem}.scores.png")
+        console.print(f"{stem}.scores.json, {stem}.scores.png", markup=False)
     if len(results) > 1:
         console.print(side_by_side(results))
         write_comparison(results, folder / "comparison.png")
-        console.print(str(folder / "comparison.png"))
+        console.print(str(folder / "comparison.png"), markup=False)

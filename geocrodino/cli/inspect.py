@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -27,13 +28,13 @@ def inspect(
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
-    from geocrodino.config import TrainConfig, load_config
+    from geocrodino.config import ElevationConfig, TrainConfig, load_config
     from geocrodino.data.inspection import inspect_files
     from geocrodino.errors import ConfigError
     from geocrodino.geo.aoi import read_aoi
     from geocrodino.geo.reader import RasterSource
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
     settings: TrainConfig | None = None
     if config is not None or not (any(named.values()) or aoi):
@@ -51,25 +52,25 @@ def inspect(
         None if aoi is None else read_aoi(aoi, aoi_crs),
         resolution_m=resolution,
         unit=height_unit,
-        channels=("height_above_ground",) if settings is None else settings.elevation.channels,
+        channels=ElevationConfig().channels if settings is None else settings.elevation.channels,
         classes=None if settings is None else settings.class_scheme(),
     )
     for layer in report.layers:
-        table = Table(title=f"{layer.role}: {layer.path}", title_justify="left", show_header=False, box=None)
-        table.add_row("is", layer.what)
-        table.add_row("values", layer.values)
+        table = Table(title=escape(f"{layer.role}: {layer.path}"), title_justify="left", show_header=False, box=None)
+        table.add_row("is", escape(layer.what))
+        table.add_row("values", escape(layer.values))
         table.add_row("valid", f"{100 * layer.valid:.1f} % of the pixels")
         if layer.covers is not None:
             table.add_row("covers", f"{100 * layer.covers:.1f} % of the area of interest")
         for note in layer.notes:
-            table.add_row("note", note)
+            table.add_row("note", escape(note))
         console.print(table)
     if report.grid:
         console.print(f"Reference grid: {report.grid}")
     for split, px in report.splits.items():
         console.print(f"Area {split}: {px:,} px")
     for problem in report.problems:
-        console.print(f"[bold red]Problem:[/] {problem}")
+        console.print(f"[bold red]Problem:[/] {escape(problem)}")
     if report.problems:
         raise typer.Exit(2)
     console.print("These files fit together." if len(sources) > 1 else "This file can be read.")

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from geocrodino.errors import BundleError
+from geocrodino.errors import BundleError, ConfigError
 
 
 class ModalityName(StrEnum):
@@ -52,10 +53,10 @@ def predict(
     from geocrodino.cli.progress import duration, progress
     from geocrodino.prediction.engine import predict_scene
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
     if model is None:
-        console.print(f"Bundle: {path}, the newest under ./runs")
+        console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
     target = out or scene.with_name(f"{scene.stem}.classes.tif")
     with progress(console, f"Predicting from {modality}") as advance:
         summary = predict_scene(
@@ -72,20 +73,20 @@ def predict(
             on_progress=advance,
             device=_device(device),
         )
-    table = Table(title=str(summary.path), title_justify="left")
+    table = Table(title=escape(str(summary.path)), title_justify="left")
     table.add_column("class")
     table.add_column("ha", justify="right")
     table.add_column("share", justify="right")
     total = sum(summary.area_m2.values())
     for name, area in summary.area_m2.items():
-        table.add_row(name, f"{area / 1e4:,.2f}", f"{100 * area / total:.1f} %")
+        table.add_row(escape(name), f"{area / 1e4:,.2f}", f"{100 * area / total:.1f} %")
     console.print(table)
     console.print(f"No data: {100 * summary.nodata_share:.1f} % of the scene. Took {duration(summary.seconds)}.")
     if preview:
         from geocrodino.evaluation.report import map_preview
 
         map_preview(target, preview, optical=scene if modality == "optical" else None)
-        console.print(f"Picture: {preview}")
+        console.print(f"Picture: {preview}", markup=False)
 
 
 def newest_bundle(folder: Path) -> Path:
@@ -94,7 +95,9 @@ def newest_bundle(folder: Path) -> Path:
     Raises:
         BundleError: If there is none.
     """
-    found = sorted(folder.rglob("bundle.safetensors"), key=lambda p: p.stat().st_mtime)
+    # A process that was killed while it wrote leaves a half bundle in a folder *.part.
+    whole = (p for p in folder.rglob("bundle.safetensors") if p.parent.suffix != ".part")
+    found = sorted(whole, key=lambda p: p.stat().st_mtime)
     if not found:
         raise BundleError(
             f"no bundle under {folder.resolve()}. Expected one that `geocrodino train` wrote.\n"
@@ -106,8 +109,11 @@ def newest_bundle(folder: Path) -> Path:
 def _device(name: str) -> str:
     import torch
 
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"--device {name} cannot be used here: {first}\nTake --device cpu, or auto.") from error
+    return name

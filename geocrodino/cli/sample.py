@@ -22,7 +22,7 @@ def sample(
     from geocrodino.data.synthetic.settings import SceneSettings
     from geocrodino.data.synthetic.write import write_scene
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     paths = write_scene(folder, SceneSettings(size_m=size_m, seed=seed), overwrite=overwrite)
     for path in paths.all():
-        console.print(str(path))
+        console.print(str(path), markup=False)

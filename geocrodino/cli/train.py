@@ -54,7 +54,7 @@ def train(
 
     # Importing the training library resets its log level: its advice is for developers.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     values = {
         "data.aoi": aoi,
         "data.optical": optical,
@@ -82,12 +82,12 @@ def train(
             overwrite=overwrite,
             on_progress=aligned,
             callbacks=[_epoch_lines(console)],
-            tell=console.print,
+            tell=lambda said: console.print(said, markup=False),
         )
     scores = ", ".join(f"{m} {100 * v:.1f} %" for m, v in result.val_miou.items())
     console.print(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
-    console.print(f"Bundle: {result.bundle}")
-    console.print(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
+    console.print(f"Bundle: {result.bundle}", markup=False)
+    console.print(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}", markup=False)
 
 
 def _epoch_lines(console: Console) -> Callback:

@@ -1,4 +1,8 @@
-"""Put optical, elevation and labels on one grid, once, so that patches are plain windows afterwards."""
+"""Put optical, elevation and labels on one grid, once, so that patches are plain windows afterwards.
+
+The layers are ENVI files: numbers without compression, which a GIS opens and which are mapped into memory here.
+Opening a GeoTIFF for every patch would take longer than reading it.
+"""
 
 from __future__ import annotations
 
@@ -60,18 +64,19 @@ class AlignedLayers:
     elevation: Path
     labels: Path
 
-    def path(self, modality: Modality) -> Path:
-        """The file of a modality."""
-        return self.optical if modality == "optical" else self.elevation
+    def channels(self, modality: Modality) -> NDArray[np.float32]:
+        """The channels of a modality, mapped into memory, float32, shape (C, H, W), NaN where invalid."""
+        path = self.optical if modality == "optical" else self.elevation
+        flat: NDArray[np.float32] = np.memmap(path, np.float32, mode="r")
+        return flat.reshape(-1, *self.grid.shape)
 
     def blocks(self) -> Iterator[Window]:
         """Windows that cover the grid."""
         yield from _windows(self.grid.shape)
 
-    def read_labels(self, window: Window | None = None) -> NDArray[np.uint8]:
-        """Class indices, uint8, shape (H, W)."""
-        with rasterio.open(self.labels) as dataset:
-            indices: NDArray[np.uint8] = dataset.read(1, window=None if window is None else _rasterio_window(window))
+    def class_indices(self) -> NDArray[np.uint8]:
+        """Class indices, mapped into memory, uint8, shape (H, W), 255 where there is no label."""
+        indices: NDArray[np.uint8] = np.memmap(self.labels, np.uint8, mode="r", shape=tuple(self.grid.shape))
         return indices
 
 
@@ -143,7 +148,7 @@ def align(
     """
     roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
     require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)
-    layers = AlignedLayers(grid, folder / "optical.tif", folder / "elevation.tif", folder / "labels.tif")
+    layers = AlignedLayers(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
     if _written_from(record, layers) == key:
@@ -225,7 +230,7 @@ def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.Data
     return rasterio.open(
         path,
         "w",
-        driver="GTiff",
+        driver="ENVI",
         height=grid.shape[0],
         width=grid.shape[1],
         count=count,
@@ -233,11 +238,7 @@ def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.Data
         crs=str(grid.crs),
         transform=grid.affine,
         nodata=IGNORE_INDEX if dtype == "uint8" else float("nan"),
-        tiled=True,
-        blockxsize=256,
-        blockysize=256,
-        interleave="band",
-        bigtiff="if_safer",
+        interleave="bsq",
     )
 
 

@@ -8,11 +8,9 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyproj
-import rasterio
 import shapely
 import torch
 from odc.geo.geobox import GeoBox
-from rasterio.windows import Window as RasterioWindow
 from torchgeo.datasets import GeoDataset
 
 from geocrodino.data.alignment import AlignedLayers
@@ -63,15 +61,13 @@ class CoregisteredDataset(GeoDataset):
 
     def read(self, window: Window) -> dict[str, Any]:
         """The sample of a window of the grid."""
-        part = RasterioWindow(window[2], window[0], window[3] - window[2], window[1] - window[0])
+        rows, cols = slice(*window[:2]), slice(*window[2:])
         sample: dict[str, Any] = {}
         for modality in MODALITIES:
-            with rasterio.open(self.layers.path(modality)) as dataset:
-                values = dataset.read(window=part)
+            values = self.layers.channels(modality)[:, rows, cols]
             sample[modality] = torch.from_numpy(self.specs[modality].normalise(values))
             sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
-        with rasterio.open(self.layers.labels) as dataset:
-            sample["labels"] = torch.from_numpy(dataset.read(1, window=part)).long()
+        sample["labels"] = torch.from_numpy(self.layers.class_indices()[rows, cols].astype(np.int64))
         return sample
 
 

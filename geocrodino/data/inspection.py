@@ -67,7 +67,7 @@ def inspect_files(
     *,
     resolution_m: float | None = None,
     unit: str | None = None,
-    channels: tuple[HeightChannel, ...] = ("height_above_ground",),
+    channels: tuple[HeightChannel, ...] = ("height_above_ground", "slope", "topographic_position"),
     classes: ClassScheme | None = None,
 ) -> Inspection:
     """Look at rasters by role; values are read on a coarse grid, so that a large file takes no longer.

@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from geocrodino.errors import BundleError, HeightError
 from geocrodino.geo.grid import Window, pixel_size_m
-from geocrodino.geo.heights import GroundFilter, ground_surface, height_unit, reach_px, slope_deg, topographic_position
+from geocrodino.geo.heights import (
+    GroundFilter,
+    ground_surface,
+    height_unit,
+    position_halo_px,
+    slope_deg,
+    topographic_position,
+)
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource
 
@@ -61,7 +68,7 @@ class Recipe(BaseModel):
         if _NEEDS_GROUND & set(self.channels) and not ground_given:
             halo = self.ground.halo_px(_side_m(grid))
         if "topographic_position" in self.channels:
-            halo += reach_px(_side_m(grid), self.position_m)
+            halo += position_halo_px(_side_m(grid), self.position_m)
         return halo
 
     def check(self, raster: RasterSource) -> None:
@@ -77,7 +84,7 @@ class Recipe(BaseModel):
                     f"({', '.join(raster.band_names)}).\nIs this an optical image? Then say --modality optical."
                 )
             return
-        missing = [b for b in self.bands if b > raster.count]
+        missing = [b for b in self.bands if not 1 <= b <= raster.count]
         if missing or len(raster.data_bands) < len(self.bands):
             raise BundleError(
                 f"{raster.path}: expected {len(self.bands)} optical bands ({', '.join(self.band_names)}; numbers "
@@ -115,7 +122,7 @@ class Recipe(BaseModel):
         values, valid = raster.read(grid, wide, bands=raster.data_bands[:1])
         surface = values[0] * np.float32(height_unit(raster, unit)[0])
         below = self._ground(surface, grid, wide, ground, unit) if _NEEDS_GROUND & set(self.channels) else surface
-        out = np.stack([self._channel(name, surface, below, grid) for name in self.channels])
+        out = np.stack([self._channel(name, surface, below, grid, (wide[0], wide[2])) for name in self.channels])
         inner = (slice(halo, halo + r1 - r0), slice(halo, halo + c1 - c0))
         out, valid = out[:, *inner], valid[inner]
         valid = valid & np.isfinite(out).all(axis=0)
@@ -123,14 +130,19 @@ class Recipe(BaseModel):
         return out, valid
 
     def _channel(
-        self, name: HeightChannel, surface: NDArray[np.float32], below: NDArray[np.float32], grid: GeoBox
+        self,
+        name: HeightChannel,
+        surface: NDArray[np.float32],
+        below: NDArray[np.float32],
+        grid: GeoBox,
+        anchor: tuple[int, int],
     ) -> NDArray[np.float32]:
         if name == "height":
             return surface
         if name == "slope":
             return slope_deg(surface, pixel_size_m(grid))
         if name == "topographic_position":
-            return topographic_position(below, _side_m(grid), self.position_m)
+            return topographic_position(below, _side_m(grid), self.position_m, anchor)
         return surface - below
 
     def _ground(
@@ -183,12 +195,13 @@ class Channel(BaseModel):
             compress=compress,
         )
 
-    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scale values of any shape; NaN stays NaN."""
-        out = np.clip(values, np.float32(self.low), np.float32(self.high))
+    def apply(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Scale values of any shape into ``out``; NaN stays NaN."""
+        np.clip(values, np.float32(self.low), np.float32(self.high), out=out)
         if self.compress:
-            out = np.sign(out) * np.log1p(np.abs(out))
-        return ((out - np.float32(self.mean)) / np.float32(self.std)).astype(np.float32, copy=False)
+            np.copysign(np.log1p(np.abs(out)), out, out=out)
+        out -= np.float32(self.mean)
+        out /= np.float32(self.std)
 
 
 class ModalitySpec(BaseModel):
@@ -213,7 +226,11 @@ class ModalitySpec(BaseModel):
 
     def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale channels, shape (C, H, W), NaN where invalid, to the network's input: 0 where invalid."""
-        return np.stack([np.nan_to_num(c.apply(v)) for c, v in zip(self.channels, values, strict=True)])
+        out = np.empty(values.shape, np.float32)
+        for channel, value, target in zip(self.channels, values, out, strict=True):
+            channel.apply(value, target)
+        out[:, ~np.isfinite(values).all(axis=0)] = 0
+        return out
 
     def read(
         self,

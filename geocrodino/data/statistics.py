@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
@@ -35,19 +33,18 @@ def measure(
     """
     every = max(1, math.ceil(int(inside.sum()) / _SAMPLE_PX))
     parts = []
-    path = layers.path(recipe.modality)
-    with rasterio.open(path) as dataset:
-        for r0, r1, c0, c1 in layers.blocks():
-            chosen = inside[r0:r1, c0:c1]
-            if not chosen.any():
-                continue
-            values = dataset.read(window=RasterioWindow(c0, r0, c1 - c0, r1 - r0))[:, chosen]
+    channels = layers.channels(recipe.modality)
+    for r0, r1, c0, c1 in layers.blocks():
+        chosen = inside[r0:r1, c0:c1]
+        if chosen.any():
+            values = channels[:, r0:r1, c0:c1][:, chosen]
             parts.append(values[:, np.isfinite(values).all(axis=0)][:, ::every])
     values = np.concatenate(parts, axis=1) if parts else np.zeros((0, 0), np.float32)
     if values.size == 0:
-        raise RasterError(path, f"no valid {recipe.modality} pixel within the training polygons.")
-    channels = tuple(Channel.measure(n, v) for n, v in zip(recipe.channel_names, values, strict=True))
-    return ModalitySpec(recipe=recipe, channels=channels, ground_given=ground_given)
+        source = layers.optical if recipe.modality == "optical" else layers.elevation
+        raise RasterError(source, f"no valid {recipe.modality} pixel within the training polygons.")
+    measured = tuple(Channel.measure(n, v) for n, v in zip(recipe.channel_names, values, strict=True))
+    return ModalitySpec(recipe=recipe, channels=measured, ground_given=ground_given)
 
 
 def class_counts(labels: NDArray[np.uint8], inside: NDArray[np.bool_], num_classes: int) -> NDArray[np.int64]:

@@ -132,10 +132,13 @@ def _read_file(path: Path) -> gpd.GeoDataFrame:
 
 
 def _checked(frame: gpd.GeoDataFrame, source: str, crs: str | None) -> AOI:
-    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty or (frame.geometry.is_empty | frame.geometry.isna()).all():
+    if not isinstance(frame, gpd.GeoDataFrame) or (frame.geometry.is_empty | frame.geometry.isna()).all():
         raise AOIError(f"{source}: holds no polygon.")
-    if frame.geometry.isna().any():
-        raise AOIError(f"{source}: {int(frame.geometry.isna().sum())} of {len(frame)} rows have no geometry. Delete them.")
+    missing = int(frame.geometry.isna().sum())
+    if missing:
+        raise AOIError(
+            f"{source}: {missing} of {len(frame)} rows have no geometry. Delete them, or draw their polygons."
+        )
     if frame.crs is None:
         if crs is None:
             raise AOIError(

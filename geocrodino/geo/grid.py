@@ -7,6 +7,7 @@ pixels and may reach outside.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import pyproj
@@ -94,7 +95,7 @@ def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tup
 
 
 def _shared_px(
-    shape: tuple[int, int], other: tuple[int, int], from_other: Affine
+    shape: Sequence[int], other: Sequence[int], from_other: Affine
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Rows and columns of a grid that another covers, all of them along an axis on which the two do not meet."""
     corners = [from_other @ (c, r) for r in (0, other[0]) for c in (0, other[1])]

@@ -28,9 +28,6 @@ UNITS_M = {
 """Metres in one unit of height. ``none``: numbers without a unit, taken as they are."""
 
 
-_TRUNCATE = 3.0  # standard deviations after which a Gaussian counts as zero: the reach must be finite
-
-
 class GroundFilter(BaseModel):
     """How the ground under a surface model is found: a progressive morphological filter.
 
@@ -126,14 +123,8 @@ def ground_surface(
         ``settings.halo_px`` pixels inside the array's edge.
     """
     factor = settings.factor(pixel_m)
-    cell_m = factor * pixel_m
-    before = [a % factor for a in anchor]
-    after = [-(size + b) % factor for size, b in zip(surface_m.shape, before, strict=True)]
-    padded = np.pad(surface_m, list(zip(before, after, strict=True)), constant_values=np.nan)
-    ground = _cell_ground(_lowest(padded, factor), settings, cell_m)
-    fine = _refine(ground, factor)
-    height, width = surface_m.shape
-    return fine[before[0] : before[0] + height, before[1] : before[1] + width]
+    cells, before = _cells_of(surface_m, factor, anchor, lowest=True)
+    return _pixels_of(_cell_ground(cells, settings, factor * pixel_m), factor, before, surface_m.shape)
 
 
 def slope_deg(surface_m: NDArray[np.float32], pixel_m: tuple[float, float]) -> NDArray[np.float32]:
@@ -154,37 +145,48 @@ def slope_deg(surface_m: NDArray[np.float32], pixel_m: tuple[float, float]) -> N
         rise = np.where(np.isfinite(ahead), ahead, surface_m) - np.where(np.isfinite(behind), behind, surface_m)
         with np.errstate(invalid="ignore", divide="ignore"):
             squares += np.square(rise / run)
+    squares[~np.isfinite(surface_m)] = np.nan
     return np.degrees(np.arctan(np.sqrt(squares))).astype(np.float32)
 
 
-def topographic_position(ground_m: NDArray[np.float32], pixel_m: float, sigma_m: float) -> NDArray[np.float32]:
+def topographic_position(
+    ground_m: NDArray[np.float32], pixel_m: float, sigma_m: float, anchor: tuple[int, int] = (0, 0)
+) -> NDArray[np.float32]:
     """Height of the ground above the mean of the ground around it: water and hollows are negative, ridges positive.
 
     Args:
         ground_m: Ground heights in metres, float32, shape (H, W), NaN where there are none.
         pixel_m: Pixel size, metres.
         sigma_m: Standard deviation of the Gaussian that weighs the surroundings, metres.
+        anchor: Row and column of the first pixel in its grid: cells are laid out from the grid's own origin.
 
     Returns:
-        Metres, float32, shape (H, W), NaN where the ground is. True only at least ``reach_px`` pixels inside the edge.
+        Metres, float32, shape (H, W), NaN where the ground is. True only at least ``position_halo_px`` pixels inside
+        the edge.
 
     References:
         Weiss (2001). Topographic position and landforms analysis. ESRI User Conference, poster.
     """
-    known = np.isfinite(ground_m)
-    sigma = max(0.5, sigma_m / pixel_m)
-    # Heights above sea level would cost the digits that the difference needs.
-    held = np.where(known, ground_m, 0).astype(np.float64)
-    options = {"mode": "constant", "truncate": _TRUNCATE, "radius": reach_px(pixel_m, sigma_m)}
-    total = ndimage.gaussian_filter(held, sigma, **options)
-    weight = ndimage.gaussian_filter(known.astype(np.float64), sigma, **options)
+    factor = _position_factor(pixel_m, sigma_m)
+    cells, before = _cells_of(ground_m, factor, anchor)
+    known = np.isfinite(cells)
+    sigma = sigma_m / (factor * pixel_m)
+    total = ndimage.gaussian_filter(np.where(known, cells, 0).astype(np.float64), sigma, mode="constant", truncate=3)
+    weight = ndimage.gaussian_filter(known.astype(np.float64), sigma, mode="constant", truncate=3)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(known, ground_m - total / weight, np.nan).astype(np.float32)
+        mean = np.where(weight > 0, total / weight, np.nan).astype(np.float32)
+    return ground_m - _pixels_of(mean, factor, before, ground_m.shape)
 
 
-def reach_px(pixel_m: float, sigma_m: float) -> int:
-    """Pixels that a Gaussian of ``sigma_m`` reaches before it is cut off."""
-    return math.ceil(_TRUNCATE * sigma_m / pixel_m)
+def position_halo_px(pixel_m: float, sigma_m: float) -> int:
+    """Pixels around a window that its topographic position depends on."""
+    factor = _position_factor(pixel_m, sigma_m)
+    return (math.ceil(3 * sigma_m / (factor * pixel_m)) + 2) * factor
+
+
+def _position_factor(pixel_m: float, sigma_m: float) -> int:
+    # Cells of an eighth of the width change the mean by millimetres and take a fraction of the time.
+    return max(1, math.floor(sigma_m / 8 / pixel_m))
 
 
 def _cells(length_m: float, cell_m: float) -> int:
@@ -199,11 +201,30 @@ def _shifted(values: NDArray[np.float32], axis: int, by: int) -> NDArray[np.floa
     return out
 
 
-def _lowest(surface: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    height, width = surface.shape
-    filled = np.where(np.isfinite(surface), surface, np.inf)
-    lowest: NDArray[np.float32] = filled.reshape(height // factor, factor, width // factor, factor).min(axis=(1, 3))
-    return lowest.astype(np.float32)
+def _cells_of(
+    values: NDArray[np.float32], factor: int, anchor: tuple[int, int], *, lowest: bool = False
+) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """Lowest or mean value of ``factor`` x ``factor`` pixels (missing: infinite or NaN), and the pixels put before."""
+    before = (anchor[0] % factor, anchor[1] % factor)
+    pads = [(b, -(size + b) % factor) for size, b in zip(values.shape, before, strict=True)]
+    padded = np.pad(values, pads, constant_values=np.nan)
+    height, width = padded.shape
+    blocks = padded.reshape(height // factor, factor, width // factor, factor)
+    known = np.isfinite(blocks)
+    if lowest:
+        return np.where(known, blocks, np.inf).min(axis=(1, 3)).astype(np.float32), before
+    with np.errstate(invalid="ignore"):
+        # In double precision: heights above the sea would cost the digits that small differences need.
+        total = np.where(known, blocks, 0).sum(axis=(1, 3), dtype=np.float64)
+        return (total / known.sum(axis=(1, 3))).astype(np.float32), before
+
+
+def _pixels_of(
+    cells: NDArray[np.float32], factor: int, before: tuple[int, int], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Cells to the pixels that they were made of, bilinear between cell centres."""
+    rows, cols = (slice(b, b + size) for b, size in zip(before, shape, strict=True))
+    return _refine(cells, factor)[rows, cols]
 
 
 def _opening(surface: NDArray[np.float32], radius: int) -> NDArray[np.float32]:

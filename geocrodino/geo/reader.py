@@ -24,7 +24,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
-from geocrodino.geo.grid import SAME_SIZE_TOLERANCE, Window, crs_of, describe, pixel_offset, pixel_size_m, share_ground, whole
+from geocrodino.geo.grid import (
+    SAME_SIZE_TOLERANCE,
+    Window,
+    crs_of,
+    describe,
+    pixel_offset,
+    pixel_size_m,
+    share_ground,
+    whole,
+)
 from geocrodino.geo.resample import bilinear, block_majority, block_mean, bounding_window, nearest, source_positions
 
 Kind = Literal["continuous", "categorical"]
@@ -83,7 +92,7 @@ class RasterSource:
         with dataset:
             if dataset.count == 0:
                 inside = ", ".join(dataset.subdatasets[:4]) or "none"
-                raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file; found {inside}.")
+                raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
             if dataset.crs is None:
                 raise MissingCRSError(
                     path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -15,24 +16,24 @@ import lightning as L
 import numpy as np
 import shapely
 import torch
-import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
 from geocrodino.bundle.io import save_bundle
 from geocrodino.bundle.manifest import Manifest
-from geocrodino.config import TrainConfig, save_config
+from geocrodino.config import TrainConfig, TrainingConfig
 from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, discover_classes, reference_grid
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
 from geocrodino.data.normalisation import ModalitySpec, Recipe, elevation_recipe, optical_recipe
-from geocrodino.data.sampling import inside_mask
+from geocrodino.data.sampling import inside_mask, patch_corners, require_patches
 from geocrodino.data.splits import block_splits
 from geocrodino.data.statistics import class_counts, class_weights, measure
-from geocrodino.errors import AOIError, ConfigError, OutputError
+from geocrodino.errors import AOIError, ConfigError, RasterError
 from geocrodino.geo.aoi import AOI, read_aoi
-from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import crs_of, describe, pixel_size_m
 from geocrodino.geo.heights import height_unit
 from geocrodino.geo.modality import MODALITIES, Modality
@@ -40,9 +41,8 @@ from geocrodino.geo.reader import RasterSource
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.training.callbacks import BestBranches, weight_average
+from geocrodino.training.folder import BUNDLE_NAME, begin, check_folder, csv_logger, last_checkpoint
 from geocrodino.training.task import JointTask
-
-BUNDLE_NAME = "bundle.safetensors"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
     classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
     layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
-    labels = layers.read_labels()
+    labels = layers.class_indices()
     local = aoi.to_crs(crs_of(grid).wkt)
     if not local.splits:
         patch = config.training.patch_px
@@ -121,8 +121,13 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
         )
     local.save(folder / "splits.gpkg")
     inside = {s: inside_mask(local.polygons(s), grid) for s in ("train", "val")}
+    require_patches(
+        patch_corners(inside["train"], config.training.patch_px), "train", aoi.source, config.training.patch_px, grid
+    )
     given = sources.ground is not None
     specs = {m: measure(layers, recipes[m], inside["train"], ground_given=given) for m in MODALITIES}
+    for m in MODALITIES:
+        _require_validation(layers, recipes[m], inside["val"] & (labels != IGNORE_INDEX), aoi)
     counts = class_counts(labels, inside["train"], len(classes)).tolist()
     statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
     _save_json(folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))})
@@ -155,7 +160,12 @@ def train(
     """
     started = time.monotonic()
     tell = tell or (lambda _: None)
-    out = _run_folder(config, out, resume=resume, overwrite=overwrite)
+    if config.training.patch_px % config.network.stride_px:
+        raise ConfigError(
+            f"training.patch_px: expected a multiple of the network's stride of {config.network.stride_px} px, "
+            f"found {config.training.patch_px}."
+        )
+    check_folder(config, out, resume=resume, overwrite=overwrite)
     L.seed_everything(config.training.seed, verbose=False)
     ready = prepare(config, out, on_progress)
     tell(_told(ready))
@@ -166,11 +176,7 @@ def train(
         auxiliary=config.method.auxiliary > 0,
         weights=config.encoder_weights,
     )
-    if config.training.patch_px % model.stride:
-        raise ConfigError(
-            f"patch_px: expected a multiple of the network's stride of {model.stride} px, "
-            f"found {config.training.patch_px}."
-        )
+    begin(config, out, resume=resume)
     best = BestBranches(out, config.training.patience)
     last = _fit(config, out, ready, model, [best, *(callbacks or [])], resume=resume)
     best.load(model)
@@ -196,13 +202,28 @@ def _fit(
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
     augmentation = PairAugmentation(config.augmentation)
     task = JointTask(model, augmentation, config.method, settings.optimiser, weights, settings.seed)
-    checkpoint = ModelCheckpoint(out / "checkpoints", save_last=True, save_top_k=0, enable_version_counter=False)
+    # Written after each epoch under one name; `save_last` alone would write at the end of the training only.
+    checkpoint = ModelCheckpoint(out / "checkpoints", "last", save_top_k=1, enable_version_counter=False)
     average = [weight_average(settings.ema_decay)] if settings.ema_decay else []
     with warnings.catch_warnings():
         # Lightning's advice on reading processes does not hold here: windows are read faster than they are used.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        trainer = L.Trainer(
+        trainer = _trainer(settings, out, [*callbacks, *average, checkpoint])
+        last = last_checkpoint(out)
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        try:
+            # The checkpoint is this run's own; numbers and names are all that it holds.
+            trainer.fit(task, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+        except SystemExit as error:  # so Lightning ends after Ctrl-C, and the process is deaf to further ones
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from error
+    return int(trainer.current_epoch) - 1
+
+
+def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback]) -> L.Trainer:
+    try:
+        return L.Trainer(
             accelerator=settings.accelerator,
             devices=1,
             precision=settings.precision,  # type: ignore[arg-type]
@@ -212,13 +233,14 @@ def _fit(
             log_every_n_steps=settings.steps_per_epoch,
             enable_model_summary=False,
             enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
-            logger=[CSVLogger(out, name="", version="logs"), TensorBoardLogger(out, name="", version="tensorboard")],
-            callbacks=[*callbacks, *average, checkpoint],
+            logger=[csv_logger(out), TensorBoardLogger(out, name="", version="tensorboard")],
+            callbacks=callbacks,
         )
-        last = out / "checkpoints" / "last.ckpt"
-        # The checkpoint is this run's own; numbers and names are all that it holds.
-        trainer.fit(task, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
-    return int(trainer.current_epoch) - 1
+    except (MisconfigurationException, ImportError, ValueError) as error:
+        raise ConfigError(
+            f"training.accelerator {settings.accelerator!r} with training.precision {settings.precision!r} cannot be "
+            f"used here: {error}\nTake accelerator auto and precision 32-true."
+        ) from error
 
 
 def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best: BestBranches, last: int) -> Path:
@@ -252,38 +274,14 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best:
     return bundle
 
 
-def _run_folder(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> Path:
-    record = out / "config.yaml"
-    if (out / BUNDLE_NAME).exists() and not (overwrite or resume):
-        raise OutputError(f"{out}: holds a finished run. Choose another folder with --out, or say --overwrite.")
-    if record.exists() and not (resume or overwrite) and (out / "checkpoints" / "last.ckpt").exists():
-        raise OutputError(f"{out}: holds an interrupted run. Say --resume to go on, or --overwrite to start anew.")
-    if resume and record.exists():
-        before = TrainConfig.model_validate(yaml.safe_load(record.read_text()))
-        if before != config:
-            changed = _differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
-            raise ConfigError(
-                f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
-                "Take the change back, or start anew in another folder with --out."
-            )
+def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray[np.bool_], aoi: AOI) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
-        if not resume:
-            for old in (out / BUNDLE_NAME, out / "checkpoints" / "last.ckpt"):
-                old.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error
-    save_config(config, record)
-    return out
-
-
-def _differences(before: Any, after: Any, key: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = sorted(set(before) | set(after))
-        return [d for k in keys for d in _differences(before.get(k), after.get(k), f"{key}.{k}".lstrip("."))]
-    return [] if before == after else [key]
+        measure(layers, recipe, labelled)
+    except RasterError as error:
+        raise AOIError(
+            f"{aoi.source}: no labelled pixel of the split 'val' has a valid {recipe.modality} value, so the "
+            f"{recipe.modality} branch could not be judged. Draw polygons of val where all rasters hold data."
+        ) from error
 
 
 def _model_name(out: Path) -> str:

@@ -1,0 +1,95 @@
+"""The run folder: whether a training may write there, what it finds, how it starts."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger
+
+from geocrodino.config import TrainConfig, load_config, save_config
+from geocrodino.errors import ConfigError, OutputError
+
+BUNDLE_NAME = "bundle.safetensors"
+
+
+def last_checkpoint(out: Path) -> Path:
+    """Where an interrupted run goes on."""
+    return out / "checkpoints" / "last.ckpt"
+
+
+def check_folder(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check that a training may start, or go on, in a folder; nothing in it is changed.
+
+    Raises:
+        OutputError: If the folder holds what must not be replaced, nothing to resume, or cannot be written.
+        ConfigError: If a run is to be resumed with other settings.
+    """
+    record, finished = out / "config.yaml", (out / BUNDLE_NAME).exists()
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run and --overwrite replaces it: say one of them.")
+    if resume and finished:
+        raise OutputError(f"{out}: holds a finished run; nothing to resume. Start anew in another folder with --out.")
+    if resume and not record.exists():
+        raise OutputError(
+            f"{out}: holds no run to resume. Name the folder of the run with --out, or leave --resume out."
+        )
+    if finished and not overwrite:
+        raise OutputError(f"{out}: holds a finished run. Choose another folder with --out, or say --overwrite.")
+    if not (resume or overwrite) and record.exists() and last_checkpoint(out).exists():
+        raise OutputError(f"{out}: holds an interrupted run. Say --resume to go on, or --overwrite to start anew.")
+    if resume:
+        _require_same(load_config(record, {}), config, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error
+
+
+def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
+    """Write the resolved settings; where a run starts anew, remove what an earlier one left.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    try:
+        if not resume:
+            for old in (out / BUNDLE_NAME, last_checkpoint(out), out / "metrics.json", *out.glob("best-*")):
+                old.unlink(missing_ok=True)
+            for old in (out / "logs", out / "tensorboard"):
+                shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error
+    save_config(config, out / "config.yaml")
+
+
+def csv_logger(out: Path) -> CSVLogger:
+    """Losses and scores of each epoch in ``logs/metrics.csv``; a resumed run adds to those that are there."""
+    path = out / "logs" / "metrics.csv"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    logger = CSVLogger(out, name="", version="logs")
+    writer = logger.experiment  # removes the file
+    if before:
+        path.write_text(before, encoding="utf-8")
+        writer.metrics_keys = next(csv.reader(before.splitlines()))
+    return logger
+
+
+def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
+    if before != now:
+        changed = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"))
+        raise ConfigError(
+            f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
+            "Take the change back, or start anew in another folder with --out."
+        )
+
+
+def _differences(before: Any, after: Any, key: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted(set(before) | set(after))
+        return [d for k in keys for d in _differences(before.get(k), after.get(k), f"{key}.{k}".lstrip("."))]
+    return [] if before == after else [key]
