@@ -209,6 +209,9 @@ def _fit(
         # Lightning's advice on reading processes does not hold here: windows are read faster than they are used.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        # A resumed run goes on in its own folder, and the batch is augmented by the module on purpose.
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
         trainer = _trainer(settings, out, [*callbacks, *average, checkpoint])
         last = last_checkpoint(out)
         on_interrupt = signal.getsignal(signal.SIGINT)

@@ -147,6 +147,14 @@ def test_missing_file_and_folder(tmp_path):
     assert "found a folder" in refused(tmp_path)
 
 
+def test_a_header_length_that_begins_like_a_pickle_is_no_pickle(tmp_path):
+    header = b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'.ljust(0x80)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert path.read_bytes()[0] == 0x80
+    assert "a safetensors file without a geocrodino manifest" in refused(path)
+
+
 def test_pickles_are_never_opened(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "m.ckpt")
     assert "found a PyTorch checkpoint (zip with pickle)" in refused(tmp_path / "m.ckpt")

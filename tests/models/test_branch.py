@@ -6,7 +6,7 @@ from torch import nn
 from geocrodino.errors import ModelError
 from geocrodino.models.branch import Branch, NetworkSettings, build_branch, receptive_field_radius_px
 
-SMALL = NetworkSettings(depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_no_weight_is_dead(encoder, decoder):
 
 
 def test_number_of_parameters(default_branch):
-    assert default_branch.num_parameters == 3_460_309
+    assert default_branch.num_parameters == 3_179_845
 
 
 def test_state_dict_fits_a_branch_built_again():
@@ -77,10 +77,11 @@ def test_wrong_inputs():
 
 def test_settings_are_checked():
     with pytest.raises(ValidationError, match="decoder_channels of unet at depth 4 needs 4 numbers, found 2"):
-        NetworkSettings(decoder_channels=(8, 8))
+        NetworkSettings(decoder="unet", decoder_channels=(8, 8))
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         NetworkSettings(pretrained=True)
-    assert NetworkSettings().resolved_decoder_channels == (128, 64, 32, 16)
+    assert NetworkSettings(decoder="unet").resolved_decoder_channels == (128, 64, 32, 16)
+    assert NetworkSettings().resolved_decoder_channels == (96,)
     assert all(field.description for field in NetworkSettings.model_fields.values())
 
 
@@ -107,10 +108,10 @@ def test_receptive_field_beyond_the_limit_is_none():
 def test_default_networks_have_a_finite_field(default_branch):
     before = {name: value.clone() for name, value in default_branch.state_dict().items()}
     default_branch.train()
-    assert receptive_field_radius_px(default_branch, 3) == 151
+    assert receptive_field_radius_px(default_branch, 3) == 150
     assert default_branch.training
     assert all(value.equal(before[name]) for name, value in default_branch.state_dict().items())
-    assert receptive_field_radius_px(build_branch(NetworkSettings(decoder="fpn"), 3, 5), 3) == 150
+    assert receptive_field_radius_px(build_branch(NetworkSettings(decoder="unet"), 3, 5), 3) == 151
 
 
 def test_squeeze_and_excite_sees_everything():

@@ -4,7 +4,7 @@ import torch
 from geocrodino.models.branch import NetworkSettings
 from geocrodino.models.crodino import CroDiNo
 
-SMALL = NetworkSettings(depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
 
 
 @pytest.fixture

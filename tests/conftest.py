@@ -1,0 +1,142 @@
+"""Small rasters on disk, and real scenes where there are any."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+if TYPE_CHECKING:
+    from geocrodino.config import TrainConfig
+    from geocrodino.data.synthetic.write import ScenePaths
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+UTM31 = "EPSG:32631"
+WriteRaster = Callable[..., Path]
+
+
+@pytest.fixture
+def write_raster(tmp_path: Path) -> WriteRaster:
+    """Write an array, (H, W) or (B, H, W), north up at (400 km, 5000 km) in UTM 31 unless told otherwise."""
+
+    def write(
+        name: str,
+        values: Any,
+        *,
+        pixel: float = 1.0,
+        origin: tuple[float, float] = (400_000.0, 5_000_000.0),
+        transform: Affine | None = None,
+        crs: Any = UTM31,
+        mask: Any = None,
+        colours: Any = None,
+        units: str | None = None,
+        **options: Any,
+    ) -> Path:
+        values = np.asarray(values)
+        bands = values[None] if values.ndim == 2 else values
+        where = transform or Affine(pixel, 0, origin[0], 0, -pixel, origin[1])
+        size = {"count": bands.shape[0], "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
+        path = tmp_path / name
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(path, "w", driver="GTiff", crs=crs, transform=where, **size, **options) as target,
+        ):
+            target.write(bands)
+            if mask is not None:
+                target.write_mask(np.asarray(mask))
+            if colours is not None:
+                target.colorinterp = colours
+            if units is not None:
+                target.units = (units,) * bands.shape[0]
+        return path
+
+    return write
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of the real scenes."""
+    folder = os.environ.get("GEOCRODINO_REAL_DATA")
+    if not folder:
+        pytest.skip("GEOCRODINO_REAL_DATA is not set: tests on real scenes are skipped")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small networks are slower with several threads."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, dict[str, Any]]:
+    """Sections of a configuration whose training takes a second."""
+    return {
+        "network": {
+            "encoder": "tu-resnet10t",
+            "decoder": "fpn",
+            "depth": 3,
+            "invariant_channels": 8,
+            "decoder_channels": [16],
+        },
+        "elevation": {"channels": ["height_above_ground"], "ground": {"radii_m": [2.0, 5.0]}},
+        "training": {"patch_px": 32, "epochs": 2, "steps_per_epoch": 2, "batch_size": 2, "accelerator": "cpu"},
+    }
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> ScenePaths:
+    """A generated scene of 160 m; not to be changed."""
+    from geocrodino.data.synthetic.settings import SceneSettings
+    from geocrodino.data.synthetic.write import write_scene
+
+    return write_scene(tmp_path_factory.mktemp("town"), SceneSettings(size_m=160))
+
+
+@pytest.fixture(scope="session")
+def tiny_config(town: ScenePaths, tiny: dict[str, dict[str, Any]]) -> Callable[..., TrainConfig]:
+    """Settings of a training of one second, with changes by dotted key."""
+    from geocrodino.config import load_config
+
+    sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
+
+    def make(changes: dict[str, Any] | None = None) -> TrainConfig:
+        return load_config(town.config, {**sections, **(changes or {})})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_config: Callable[..., TrainConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; not to be changed."""
+    from geocrodino.training.run import train
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    train(tiny_config(), out)
+    return out
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the program in this process: exit code, standard output, standard error."""
+    from geocrodino.cli.app import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["geocrodino", *map(str, words)])
+        monkeypatch.setenv("GEOCRODINO_DEBUG", "")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run

@@ -1,0 +1,48 @@
+"""A small scene of known content, aligned once for each test that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geocrodino.data.alignment import AlignedLayers, Sources, align
+from geocrodino.data.normalisation import elevation_recipe, optical_recipe
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.reader import RasterSource
+
+SHAPE = (96, 128)
+
+
+@pytest.fixture
+def sources(write_raster: Callable[..., Path]) -> Sources:
+    """Optical 0 to 254 by column, heights 100 m plus a metre a row with a hole, classes 1, 2, 3 in stripes of rows."""
+    rows, cols = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    optical = np.stack([cols, 2 * cols % 255, rows]).astype(np.uint8)
+    optical[:, 90:, 120:] = 255
+    heights = (100 + rows).astype(np.float32)
+    heights[:10, :10] = np.nan
+    labels = (1 + rows // 32).astype(np.uint8)
+    labels[:, :8] = 255
+    return Sources(
+        optical=RasterSource.open(write_raster("optical.tif", optical, nodata=255)),
+        elevation=RasterSource.open(write_raster("dsm.tif", heights, nodata=float("nan"))),
+        labels=RasterSource.open(write_raster("labels.tif", labels, nodata=255)),
+    )
+
+
+@pytest.fixture
+def scheme() -> ClassScheme:
+    return ClassScheme.from_values([1, 2, 3])
+
+
+@pytest.fixture
+def recipes(sources: Sources) -> dict:
+    return {"optical": optical_recipe(sources.optical), "elevation": elevation_recipe(("height", "slope"))}
+
+
+@pytest.fixture
+def layers(sources: Sources, recipes: dict, scheme: ClassScheme, tmp_path: Path) -> AlignedLayers:
+    return align(sources, recipes, scheme, sources.optical.geobox, tmp_path / "aligned")

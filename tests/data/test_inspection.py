@@ -1,0 +1,108 @@
+"""What an inspection says of good files, and what it finds wrong with others."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+
+from geocrodino.data.inspection import inspect_files
+from geocrodino.geo.aoi import from_polygons, read_aoi
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.reader import RasterSource
+
+LEFT, TOP = 400_000.0, 5_000_000.0
+
+
+@pytest.fixture
+def roles(sources):
+    return {"optical": sources.optical, "elevation": sources.elevation, "labels": sources.labels}
+
+
+def test_good_files(roles):
+    area = from_polygons(
+        {"train": shapely.box(LEFT, TOP - 96, LEFT + 64, TOP), "val": shapely.box(LEFT + 64, TOP - 96, LEFT + 96, TOP)},
+        "EPSG:32631",
+        "aoi",
+    )
+    found = inspect_files(roles, area, classes=ClassScheme.from_values([1, 2, 3], ["grass", "road", "roof"]))
+    assert found.problems == ()
+    assert found.grid == "96 rows x 128 columns at 1 m, EPSG:32631"
+    assert found.splits == {"train": 64 * 96, "val": 32 * 96}
+    optical, elevation, labels = found.layers
+    assert (optical.role, optical.covers) == ("optical", pytest.approx(1))
+    assert optical.values == "band 1 0 to 127, band 2 0 to 254, band 3 0 to 95"
+    assert optical.valid == pytest.approx(1 - 48 / (96 * 128))
+    assert elevation.values == "band 1 100 to 195"
+    assert elevation.notes == (
+        "heights taken as metre, the horizontal unit of the CRS; the file names no unit of height",
+    )
+    assert labels.values == "1 grass 33 %, 2 road 33 %, 3 roof 33 %"
+    assert labels.valid == pytest.approx(120 / 128)
+
+
+def test_without_optical_and_area(roles):
+    found = inspect_files({"labels": roles["labels"]})
+    assert (found.grid, found.splits, found.problems) == (None, {}, ())
+    assert found.layers[0].covers is None
+    assert found.layers[0].values == "1 33 %, 2 33 %, 3 33 %"
+
+
+def test_all_nodata(write_raster, roles):
+    path = write_raster("void.tif", np.full((20, 20), -9999, np.float32), nodata=-9999)
+    found = inspect_files({**roles, "elevation": RasterSource.open(path)})
+    assert found.problems == (f"{path}: no valid pixel, all of it is nodata.",)
+    assert found.layers[1].values == "none"
+
+
+def test_rasters_that_do_not_meet(write_raster, roles):
+    path = write_raster("far.tif", np.ones((20, 20), np.float32), origin=(500_000.0, TOP))
+    area = read_aoi(f"{LEFT},{TOP - 50},{LEFT + 50},{TOP}", "EPSG:32631")
+    found = inspect_files({**roles, "elevation": RasterSource.open(path)}, area)
+    assert found.problems == (
+        f"{path}: does not meet the area of interest.",
+        f"{path}: does not meet the optical raster.",
+    )
+    assert found.splits == {"all": 2500}
+
+
+def test_another_planet_is_a_problem_not_a_crash(write_raster, roles):
+    path = write_raster("mars.tif", np.ones((20, 20), np.float32), crs="ESRI:104905", pixel=0.1, origin=(0.0, 0.0))
+    area = read_aoi(f"{LEFT},{TOP - 50},{LEFT + 50},{TOP}", "EPSG:32631")
+    found = inspect_files({**roles, "elevation": RasterSource.open(path)}, area)
+    assert f"{path}: does not meet the optical raster." in found.problems
+
+
+def test_a_raster_that_spans_the_globe_is_no_problem(write_raster, roles):
+    path = write_raster("dem.tif", np.ones((90, 180), np.float32), pixel=2.0, origin=(-180.0, 90.0), crs="EPSG:4326")
+    area = read_aoi(f"{LEFT},{TOP - 50},{LEFT + 50},{TOP}", "EPSG:32631")
+    found = inspect_files({**roles, "ground": RasterSource.open(path)}, area)
+    assert found.problems == ()
+    assert found.layers[3].covers == pytest.approx(1)
+
+
+def test_grids_too_coarse_for_heights_above_ground(roles):
+    found = inspect_files(roles, resolution_m=8.0)
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith("Height above ground needs a surface model that shows single objects: expected")
+    assert inspect_files(roles, resolution_m=8.0, channels=("height", "slope")).problems == ()
+    assert inspect_files({**roles, "ground": roles["elevation"]}, resolution_m=8.0).problems == ()
+
+
+def test_notes(write_raster, roles):
+    three = RasterSource.open(write_raster("three.tif", np.ones((3, 20, 20), np.uint8)))
+    found = inspect_files({"elevation": three}, unit="ft")
+    assert found.layers[0].notes == (
+        "heights in ft, as asked",
+        "3 bands, where one of heights is expected",
+        "no nodata tag, mask or transparency: every finite value counts",
+    )
+
+
+def test_an_area_without_splits_in_another_crs(roles, tmp_path):
+    frame = gpd.GeoDataFrame(geometry=[shapely.box(LEFT, TOP - 96, LEFT + 64, TOP)], crs="EPSG:32631")
+    frame.to_crs("EPSG:4326").to_file(tmp_path / "a.geojson", COORDINATE_PRECISION=9)
+    found = inspect_files(roles, read_aoi(tmp_path / "a.geojson"))
+    assert found.splits["all"] == pytest.approx(64 * 96, abs=2)
+    assert [r.covers for r in found.layers] == pytest.approx([1, 1, 1], abs=1e-4)

@@ -1,0 +1,75 @@
+"""Statistics of the training split, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geocrodino.data import statistics
+from geocrodino.data.statistics import class_counts, class_weights, measure
+from geocrodino.errors import RasterError
+
+
+def test_only_valid_pixels_of_the_split_are_measured(layers, recipes):
+    inside = np.zeros(layers.grid.shape, bool)
+    inside[0:12, 0:12] = True  # the hole of 10 x 10 px lies in it: 44 pixels are left
+    spec = measure(layers, recipes["elevation"], inside)
+    rows = np.concatenate([np.repeat(np.arange(10), 2), np.repeat([10, 11], 12)])
+    height = spec.channels[0]
+    low, high = np.quantile(100.0 + rows, (0.001, 0.999))
+    values = np.clip(100.0 + rows, low, high)
+    assert (height.low, height.high) == pytest.approx((low, high))
+    assert (height.mean, height.std) == pytest.approx((values.mean(), values.std()))
+    assert (spec.modality, spec.ground_given) == ("elevation", False)
+
+
+def test_nodata_values_never_enter(layers, recipes):
+    spec = measure(layers, recipes["optical"], np.ones(layers.grid.shape, bool))
+    assert [c.name for c in spec.channels] == ["band 1", "band 2", "band 3"]
+    assert max(spec.channels[0].high, spec.channels[2].high) <= 127  # 255 would be the nodata
+
+
+def test_a_split_without_a_valid_pixel(layers, recipes):
+    inside = np.zeros(layers.grid.shape, bool)
+    inside[:10, :10] = True
+    with pytest.raises(RasterError, match=r"no valid elevation pixel within the training polygons\.$"):
+        measure(layers, recipes["elevation"], inside)
+    with pytest.raises(RasterError, match="no valid optical pixel"):
+        measure(layers, recipes["optical"], np.zeros(layers.grid.shape, bool))
+
+
+def test_a_sample_of_the_pixels_tells_the_same(layers, recipes, monkeypatch):
+    inside = np.ones(layers.grid.shape, bool)
+    whole = measure(layers, recipes["optical"], inside)
+    monkeypatch.setattr(statistics, "_SAMPLE_PX", 3000)
+    part = measure(layers, recipes["optical"], inside)
+    for first, second in zip(whole.channels, part.channels, strict=True):
+        assert second.mean == pytest.approx(first.mean, rel=0.05)
+        assert second.std == pytest.approx(first.std, rel=0.05)
+
+
+def test_class_counts():
+    labels = np.array([[0, 0, 2], [255, 2, 1]], np.uint8)
+    inside = np.array([[True, True, True], [True, True, False]])
+    assert class_counts(labels, inside, 4).tolist() == [2, 0, 2, 0]
+
+
+def test_class_weights_by_hand():
+    # Shares 0.9 and 0.1: inverse frequency 1 / 0.9 and 10, mean over the pixels 2, so 0.5556 and 5.
+    np.testing.assert_allclose(class_weights(np.array([90, 10]), power=1), [5 / 9, 5], rtol=1e-6)
+    # Square root: 1 / sqrt(0.9) and 1 / sqrt(0.1), divided by sqrt(0.9) + sqrt(0.1).
+    total = 0.9**0.5 + 0.1**0.5
+    np.testing.assert_allclose(class_weights(np.array([90, 10])), [0.9**-0.5 / total, 0.1**-0.5 / total], rtol=1e-6)
+    assert class_weights(np.array([7, 0, 7]), power=0).tolist() == [1, 0, 1]
+    assert class_weights(np.array([0, 0])).tolist() == [0, 0]
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=2, max_size=9), st.floats(0, 1))
+def test_class_weights_have_mean_one_over_the_pixels(counts, power):
+    counts = np.array(counts)
+    weights = class_weights(counts, power)
+    assert ((weights > 0) == (counts > 0)).all()
+    if counts.any():
+        assert (weights * counts).sum() / counts.sum() == pytest.approx(1, rel=1e-4)

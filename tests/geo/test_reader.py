@@ -1,0 +1,477 @@
+"""Reading on any grid: exact values, validity that never bleeds, and no dependence on the window."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
+
+from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
+from geocrodino.geo import reader
+from geocrodino.geo.reader import RasterSource, require_overlap
+
+UTM31 = "EPSG:32631"
+LEFT, TOP = 400_000.0, 5_000_000.0
+
+
+def grid_at(pixel: float, shape=(40, 50), x=0.0, y=0.0, crs=UTM31) -> GeoBox:
+    """A grid whose corner lies ``x`` m east and ``y`` m south of the rasters' corner."""
+    return GeoBox(shape, Affine(pixel, 0, LEFT + x, 0, -pixel, TOP - y), crs)
+
+
+def plane(shape, pixel, east=0.1, south=-0.07, base=100.0):
+    """Heights that rise by ``east`` and ``south`` a metre, at pixel centres."""
+    rows, cols = ((np.arange(n) + 0.5) * pixel for n in shape)
+    return base + east * cols[None, :] + south * rows[:, None]
+
+
+# --- header ---------------------------------------------------------------------------------------------------------
+
+
+def test_header(write_raster):
+    source = RasterSource.open(write_raster("a.tif", np.ones((3, 4, 5), np.uint16), nodata=7, units="metre"))
+    assert (source.count, source.dtype, source.nodata, source.unit) == (3, "uint16", 7.0, "metre")
+    assert (source.data_bands, source.band_names) == ((1, 2, 3), ("band 1", "band 2", "band 3"))
+    assert source.geobox.shape == (4, 5)
+    assert source.describe() == "3 bands uint16, 4 rows x 5 columns at 1 m, EPSG:32631"
+    assert pickle.loads(pickle.dumps(source)) == source
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: None, "no such file. Check the path; relative ones start at the working folder."),
+        (lambda p: p.touch(), "the file is empty (0 bytes). Copy or download it again."),
+        (lambda p: p.write_text("hello"), "not a raster that GDAL can open ("),
+    ],
+    ids=["missing", "empty", "text"],
+)
+def test_files_that_are_no_raster(tmp_path, make, words):
+    path = tmp_path / "image.tif"
+    make(path)
+    with pytest.raises(RasterError) as caught:
+        RasterSource.open(path)
+    assert str(caught.value).startswith(f"{path}: {words}")
+    assert caught.value.path == path
+
+
+def test_without_crs(write_raster):
+    path = write_raster("a.tif", np.ones((4, 5), np.uint8), crs=None)
+    with pytest.raises(MissingCRSError) as caught:
+        RasterSource.open(path)
+    assert str(caught.value) == (
+        f"{path}: no coordinate reference system. Expected one in the file, found none.\n"
+        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif"
+    )
+
+
+def test_a_container_of_rasters_names_what_is_inside(tmp_path):
+    path = tmp_path / "two.gpkg"
+    options = {"driver": "GPKG", "height": 4, "width": 4, "count": 1, "dtype": "uint8", "crs": UTM31}
+    for table, more in (("first", {}), ("second", {"APPEND_SUBDATASET": "YES"})):
+        where = Affine(1, 0, LEFT, 0, -1, TOP)
+        with rasterio.open(path, "w", RASTER_TABLE=table, transform=where, **options, **more) as target:
+            target.write(np.ones((1, 4, 4), np.uint8))
+    with pytest.raises(RasterError, match=r"holds no band itself.*GPKG:.*:first, GPKG:.*:second"):
+        RasterSource.open(path)
+
+
+def test_a_file_cut_short_is_told_where_it_breaks(write_raster):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    path = write_raster("a.tif", noise, tiled=True, blockxsize=16, blockysize=16)
+    path.write_bytes(path.read_bytes()[:-1000])
+    source = RasterSource.open(path)
+    assert source.read(source.geobox, (0, 16, 0, 16))[1].all()
+    with pytest.raises(RasterError) as caught:
+        source.read(source.geobox, (40, 64, 0, 64))
+    assert str(caught.value).startswith(
+        f"{path}: cannot be read at rows 40 to 64, columns 0 to 64: the file is damaged or cut short. "
+        "Copy or download it again ("
+    )
+
+
+# --- validity -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32", "float64"])
+def test_the_nodata_tag_is_invalid_and_zero_is_a_height(write_raster, dtype):
+    values = np.array([[0, 7, 100]], dtype)
+    source = RasterSource.open(write_raster("a.tif", values, nodata=7))
+    read, valid = source.read(source.geobox)
+    assert read.dtype == np.float32
+    assert valid.tolist() == [[True, False, True]]
+    np.testing.assert_array_equal(read, [[[0, np.nan, 100]]])
+
+
+def test_zero_is_invalid_only_if_tagged(write_raster):
+    values = np.array([[0, 1]], np.uint8)
+    assert RasterSource.open(write_raster("a.tif", values)).read(grid_at(1, (1, 2)))[1].tolist() == [[True, True]]
+    tagged = RasterSource.open(write_raster("b.tif", values, nodata=0))
+    assert tagged.read(grid_at(1, (1, 2)))[1].tolist() == [[False, True]]
+
+
+def test_negative_heights_and_nodata(write_raster):
+    source = RasterSource.open(write_raster("a.tif", np.array([[-9999, -3, 32767]], np.int16), nodata=-9999))
+    np.testing.assert_array_equal(source.read(source.geobox)[0], [[[np.nan, -3, 32767]]])
+
+
+@pytest.mark.parametrize("nodata", [None, float("nan"), -9999.0])
+def test_nan_and_infinity_are_invalid_whatever_the_tag(write_raster, nodata):
+    source = RasterSource.open(write_raster("a.tif", np.array([[np.nan, np.inf, 5]], np.float32), nodata=nodata))
+    assert source.read(source.geobox)[1].tolist() == [[False, False, True]]
+
+
+def test_doubles_beyond_single_precision_are_invalid(write_raster):
+    source = RasterSource.open(write_raster("a.tif", np.array([[1e300, -1e39, 2.5]])))
+    read, valid = source.read(source.geobox)
+    assert valid.tolist() == [[False, False, True]]
+    np.testing.assert_array_equal(read, [[[np.nan, np.nan, 2.5]]])
+
+
+def test_a_pixel_is_valid_if_it_is_so_in_every_band_asked_for(write_raster):
+    values = np.array([[[1, 9, 1]], [[1, 1, 9]]], np.uint8)
+    source = RasterSource.open(write_raster("a.tif", values, nodata=9))
+    assert source.read(source.geobox)[1].tolist() == [[True, False, False]]
+    read, valid = source.read(source.geobox, bands=(2,))
+    assert read.shape == (1, 1, 3)
+    assert valid.tolist() == [[True, True, False]]
+
+
+def test_bands_come_in_the_order_asked(write_raster):
+    source = RasterSource.open(write_raster("a.tif", np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((3, 2, 2))))
+    assert source.read(source.geobox, bands=(3, 1))[0][:, 0, 0].tolist() == [2, 0]
+
+
+RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+
+
+def rgba(dtype, bands=4):
+    values = np.full((bands, 8, 8), 100, dtype)
+    values[-1] = np.iinfo(dtype).max
+    values[-1, :2] = 0
+    return values
+
+
+@pytest.mark.parametrize("nodata", [None, 0])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_alpha_band_is_validity(write_raster, dtype, nodata):
+    source = RasterSource.open(write_raster("a.tif", rgba(dtype), colours=RGBA, nodata=nodata))
+    assert (source.alpha_band, source.data_bands, source.count) == (4, (1, 2, 3), 4)
+    read, valid = source.read(source.geobox)
+    assert read.shape == (3, 8, 8)
+    assert (valid.sum(axis=1) == [0, 0, 8, 8, 8, 8, 8, 8]).all()
+
+
+def test_alpha_of_an_image_with_five_bands(write_raster):
+    colours = (*RGBA[:3], ColorInterp.undefined, ColorInterp.alpha)
+    source = RasterSource.open(write_raster("a.tif", rgba(np.uint8, 5), colours=colours))
+    assert (source.alpha_band, source.data_bands) == (5, (1, 2, 3, 4))
+
+
+def test_near_infrared_that_is_tagged_alpha_is_data(write_raster):
+    values = np.random.default_rng(0).integers(1, 250, (4, 20, 20)).astype(np.uint8)
+    path = write_raster("a.tif", values, colours=RGBA)
+    with pytest.warns(
+        BandWarning, match=r"a\.tif: band 4 is tagged as transparency but holds \d+ different values: it"
+    ):
+        source = RasterSource.open(path)
+    assert (source.alpha_band, source.data_bands) == (None, (1, 2, 3, 4))
+    read, valid = source.read(source.geobox)
+    assert valid.all()
+    np.testing.assert_array_equal(read, values)
+
+
+def test_a_mask_band_is_validity(write_raster):
+    mask = np.full((6, 6), 255, np.uint8)
+    mask[:, 0] = 0
+    source = RasterSource.open(write_raster("a.tif", np.zeros((6, 6), np.uint8), mask=mask))
+    assert source.has_mask
+    assert source.read(source.geobox)[1].tolist() == [[False] + [True] * 5] * 6
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_own_grid_gives_the_files_own_values(write_raster):
+    values = np.arange(20, dtype=np.float32).reshape(4, 5)
+    source = RasterSource.open(write_raster("a.tif", values))
+    read, valid = source.read(source.geobox, (-1, 3, 2, 7))
+    assert valid.tolist() == [[False] * 5, *[[True] * 3 + [False] * 2] * 3]
+    np.testing.assert_array_equal(read[0, 1:, :3], values[:3, 2:])
+    assert np.isnan(read[0, ~valid]).all()
+
+
+@pytest.mark.parametrize("pixel", [0.4, 1.0, 1.3])
+def test_interpolation_reproduces_a_plane(write_raster, pixel):
+    source = RasterSource.open(write_raster("a.tif", plane((40, 50), 1.0)))
+    grid = grid_at(pixel, (20, 24), x=3.17, y=4.81)
+    read, valid = source.read(grid)
+    assert valid.all()
+    rows, cols = ((np.arange(n) + 0.5) * pixel for n in grid.shape)
+    expected = 100 + 0.1 * (cols[None, :] + 3.17) - 0.07 * (rows[:, None] + 4.81)
+    np.testing.assert_allclose(read[0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("pixel", [1.5, 2.5, 3.0, 7.0])
+def test_averages_reproduce_a_plane(write_raster, pixel):
+    source = RasterSource.open(write_raster("a.tif", plane((60, 60), 1.0)))
+    grid = grid_at(pixel, (5, 6), x=6.0, y=7.0)
+    rows, cols = ((np.arange(n) + 0.5) * pixel for n in grid.shape)
+    expected = 100 + 0.1 * (cols[None, :] + 6) - 0.07 * (rows[:, None] + 7)
+    np.testing.assert_allclose(source.read(grid)[0][0], expected, atol=3e-5)
+
+
+def test_a_plane_in_degrees_arrives_exactly_on_a_utm_grid(write_raster):
+    """Heights 100 + 2000 (lon - 3) + 3000 (lat - 45): 90 m pixels, where an approximate warp is metres off."""
+    pixel, shape = 1 / 1200, (60, 60)
+    lon = 1.7 + (np.arange(60) + 0.5) * pixel
+    lat = 45.2 - (np.arange(60) + 0.5) * pixel
+    heights = 100 + 2000 * (lon[None, :] - 1.7) + 3000 * (lat[:, None] - 45.15)
+    source = RasterSource.open(
+        write_raster("dem.tif", heights.astype(np.float64), pixel=pixel, origin=(1.7, 45.2), crs="EPSG:4326")
+    )
+    x, y = pyproj.Transformer.from_crs(4326, 32631, always_xy=True).transform(1.725, 45.175)
+    grid = GeoBox((40, 30), Affine(25, 0, x - 375, 0, -25, y + 500), UTM31)
+    read, valid = source.read(grid)
+    assert valid.all()
+    assert shape == source.geobox.shape
+    cols, rows = np.meshgrid(np.arange(30) + 0.5, np.arange(40) + 0.5)
+    at_lon, at_lat = pyproj.Transformer.from_crs(32631, 4326, always_xy=True).transform(*(grid.affine @ (cols, rows)))
+    expected = 100 + 2000 * (at_lon - 1.7) + 3000 * (at_lat - 45.15)
+    assert np.abs(read[0] - expected).max() < 1e-3
+
+
+def test_a_rotated_raster_on_a_north_up_grid(write_raster):
+    turn = Affine.translation(LEFT, TOP) @ Affine.rotation(30) @ Affine.scale(1, -1)
+    cols, rows = np.meshgrid(np.arange(60) + 0.5, np.arange(60) + 0.5)
+    x, y = turn @ (cols, rows)
+    source = RasterSource.open(write_raster("a.tif", (x - LEFT) + 2 * (y - TOP), transform=turn))
+    grid = GeoBox((10, 10), Affine(1, 0, LEFT + 38, 0, -1, TOP - 6), UTM31)
+    read, valid = source.read(grid)
+    assert valid.all()
+    cols, rows = np.meshgrid(np.arange(10) + 38.5, np.arange(10) + 6.5)
+    np.testing.assert_allclose(read[0], cols - 2 * rows, atol=2e-5)
+
+
+def test_three_to_one_is_the_exact_mean(write_raster):
+    values = np.random.default_rng(0).integers(0, 255, (2, 30, 42)).astype(np.uint8)
+    source = RasterSource.open(write_raster("a.tif", values))
+    read, valid = source.read(grid_at(3, (10, 14)))
+    assert valid.all()
+    np.testing.assert_allclose(read, values.reshape(2, 10, 3, 14, 3).mean(axis=(2, 4)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("pixel", "expected"), [(1.49, 1.0), (1.5, 0.625**2), (2.0, 0.5**2)])
+def test_the_mean_is_taken_from_one_and_a_half_times_the_size_on(write_raster, pixel, expected):
+    values = np.zeros((30, 30), np.float32)
+    values[10, 10] = 1
+    source = RasterSource.open(write_raster("a.tif", values))
+    # A pixel centred on the spike: interpolated it is 1; its four sub-pixels lie pixel / 4 off along each axis.
+    corner = 10.5 - pixel / 2
+    read, _ = source.read(grid_at(pixel, (1, 1), x=corner, y=corner))
+    assert read[0, 0, 0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("pixel", [0.3, 1.1, 1.7, 2.5, 4.0])
+def test_what_is_invalid_never_bleeds(write_raster, pixel):
+    values = np.full((60, 60), 50.25, np.float32)
+    values[np.random.default_rng(1).random((60, 60)) < 0.4] = -9999
+    source = RasterSource.open(write_raster("a.tif", values, nodata=-9999))
+    read, valid = source.read(grid_at(pixel, (int(60 / pixel), int(60 / pixel)), x=0.11, y=0.07))
+    assert 0.2 < valid.mean() < 1
+    np.testing.assert_allclose(read[0, valid], 50.25, rtol=1e-6)
+    assert np.isnan(read[0, ~valid]).all()
+
+
+def test_half_of_the_weight_makes_a_pixel_valid(write_raster):
+    values = np.array([[10, -1, -1, 30]] * 2, np.float32)
+    source = RasterSource.open(write_raster("a.tif", values, nodata=-1))
+    # Half-pixel shift: each new pixel has half of its weight on each neighbour.
+    read, valid = source.read(GeoBox((2, 3), Affine(1, 0, LEFT + 0.5, 0, -1, TOP), UTM31))
+    assert valid.tolist() == [[True, False, True]] * 2
+    np.testing.assert_array_equal(read[0, 0], [10, np.nan, 30])
+    # A quarter of the weight is not enough.
+    _, valid = source.read(GeoBox((2, 1), Affine(1, 0, LEFT + 0.75, 0, -1, TOP), UTM31))
+    assert not valid.any()
+
+
+@pytest.mark.parametrize("window", [(1000, 1010, 0, 5), (-20, -10, 0, 5), (10**9, 10**9 + 4, -(10**9), 4 - 10**9)])
+@pytest.mark.parametrize("pixel", [1.0, 0.7, 3.0])
+def test_a_window_outside_is_invalid(write_raster, window, pixel):
+    source = RasterSource.open(write_raster("a.tif", np.ones((3, 10, 10), np.uint8)))
+    read, valid = source.read(grid_at(pixel), window)
+    assert read.shape == (3, window[1] - window[0], window[3] - window[2])
+    assert not valid.any()
+    assert np.isnan(read).all()
+
+
+def test_a_window_partly_outside(write_raster):
+    source = RasterSource.open(write_raster("a.tif", np.full((10, 10), 4.0, np.float32)))
+    read, valid = source.read(grid_at(0.5), (-2, 3, 17, 23))
+    assert valid.tolist() == [[False] * 6] * 2 + [[True] * 3 + [False] * 3] * 3
+    np.testing.assert_array_equal(read[0, valid], 4.0)
+
+
+# --- classes --------------------------------------------------------------------------------------------------------
+
+
+def test_classes_never_become_others(write_raster):
+    values = np.random.default_rng(2).choice([1, 5, 200], (40, 40)).astype(np.uint8)
+    source = RasterSource.open(write_raster("a.tif", values))
+    for pixel in (0.37, 1.2, 1.9, 3.3):
+        read, valid = source.read(grid_at(pixel, (10, 10), x=0.3, y=0.4), kind="categorical")
+        assert set(np.unique(read[0, valid])) <= {1, 5, 200}
+
+
+def test_nearest_of_a_finer_grid_repeats_pixels(write_raster):
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    source = RasterSource.open(write_raster("a.tif", values))
+    read, valid = source.read(grid_at(0.5, (6, 8)), kind="categorical")
+    assert valid.all()
+    np.testing.assert_array_equal(read[0], values.repeat(2, 0).repeat(2, 1))
+
+
+def test_majority_and_ties(write_raster):
+    values = np.array([[7, 7, 3, 9], [7, 1, 9, 3], [4, 255, 255, 255], [255, 4, 255, 8]], np.uint8)
+    source = RasterSource.open(write_raster("a.tif", values, nodata=255))
+    read, valid = source.read(grid_at(2, (2, 2)), kind="categorical")
+    # Two 3 and two 9: the smaller. Two of four pixels valid: enough. One of four: not enough.
+    np.testing.assert_array_equal(read[0], [[7, 3], [4, np.nan]])
+    assert valid.tolist() == [[True, True], [True, False]]
+
+
+# --- windows and lattices -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory) -> RasterSource:
+    path = tmp_path_factory.mktemp("noise") / "noise.tif"
+    rng = np.random.default_rng(3)
+    values = rng.normal(1000, 300, (2, 90, 110)).astype(np.float32)
+    values[:, rng.random((90, 110)) < 0.1] = np.nan
+    where = Affine(1.0, 0, LEFT, 0, -1.0, TOP)
+    with rasterio.open(
+        path, "w", driver="GTiff", crs=UTM31, transform=where, count=2, height=90, width=110, dtype="float32"
+    ) as target:
+        target.write(values)
+    return RasterSource.open(path)
+
+
+def _lon_lat_grid(shape, pixel):
+    lon, lat = pyproj.Transformer.from_crs(32631, 4326, always_xy=True).transform(LEFT - 3, TOP + 2)
+    return GeoBox(shape, Affine(pixel, 0, lon, 0, -pixel, lat), "EPSG:4326")
+
+
+TURNED = Affine.translation(LEFT + 50, TOP + 20) @ Affine.rotation(-40) @ Affine.scale(0.9, -1.2)
+GRIDS = {
+    "own": grid_at(1.0, (90, 110)),
+    "shifted": grid_at(1.0, (80, 90), x=0.31, y=-0.44),
+    "finer": grid_at(0.6, (120, 140), x=-5.2, y=3),
+    "mean of 2": grid_at(2.0, (50, 60), x=-3.1, y=-2.2),
+    "mean of 3.3": grid_at(3.3, (30, 36)),
+    "mean of 9": grid_at(9.0, (11, 13)),
+    "rotated": GeoBox((70, 80), TURNED, UTM31),
+    "degrees": _lon_lat_grid((80, 80), 1.1e-5),
+    "coarse degrees": _lon_lat_grid((25, 25), 4e-5),
+}
+
+
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_pixel_does_not_depend_on_the_window(noise, name, kind):
+    grid = GRIDS[name]
+    whole, valid = noise.read(grid, kind=kind, bands=(1,) if kind == "categorical" else None)
+    assert valid.any()
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def check(data):
+        r0 = data.draw(st.integers(0, grid.shape[0] - 1))
+        c0 = data.draw(st.integers(0, grid.shape[1] - 1))
+        r1 = data.draw(st.integers(r0 + 1, min(grid.shape[0], r0 + 40)))
+        c1 = data.draw(st.integers(c0 + 1, min(grid.shape[1], c0 + 40)))
+        part, ok = noise.read(grid, (r0, r1, c0, c1), kind=kind, bands=(1,) if kind == "categorical" else None)
+        assert part.tobytes() == whole[:, r0:r1, c0:c1].tobytes()
+        assert ok.tobytes() == valid[r0:r1, c0:c1].tobytes()
+
+    check()
+
+
+@pytest.mark.parametrize("limit", [1, 50, 700])
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_a_strong_reduction_in_parts_equals_one_at_once(noise, monkeypatch, limit, kind):
+    bands = (1,)
+    whole, valid = noise.read(GRIDS["mean of 9"], bands=bands, kind=kind)
+    monkeypatch.setattr(reader, "_SUB_PIXELS", limit)
+    parts, ok = noise.read(GRIDS["mean of 9"], bands=bands, kind=kind)
+    assert whole.tobytes() == parts.tobytes()
+    np.testing.assert_array_equal(ok, valid)
+
+
+def test_reads_from_threads_are_equal(noise):
+    windows = [(r, r + 20, c, c + 20) for r in range(0, 60, 20) for c in range(0, 60, 20)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda w: noise.read(GRIDS["degrees"], w)[0], windows))
+    for window, read in zip(windows, results, strict=True):
+        assert read.tobytes() == noise.read(GRIDS["degrees"], window)[0].tobytes()
+
+
+def test_a_shift_that_grows_along_the_rows_is_resampled(write_raster):
+    # Pixels of 1.001 m: 0.4 px off at column 400, where the same-lattice shortcut would return the wrong pixel.
+    values = np.tile(np.arange(400, dtype=np.float32), (4, 1))
+    source = RasterSource.open(write_raster("a.tif", values))
+    grid = GeoBox((4, 399), Affine(1.001, 0, LEFT, 0, -1, TOP), UTM31)
+    read, _ = source.read(grid)
+    expected = (np.arange(399) + 0.5) * 1.001 - 0.5
+    np.testing.assert_allclose(read[0, 1], expected, atol=1e-3)
+
+
+# --- overlap --------------------------------------------------------------------------------------------------------
+
+
+def test_rasters_that_do_not_meet(write_raster):
+    path = write_raster("dsm.tif", np.ones((10, 10), np.float32), origin=(500_000.0, TOP))
+    with pytest.raises(OverlapError) as caught:
+        require_overlap({"elevation": RasterSource.open(path)}, grid_at(1.0, (10, 10)))
+    assert str(caught.value) == (
+        f"{path}: the elevation raster does not meet the reference grid.\n"
+        "Expected some part of x 400000 to 400010, y 4.99999e+06 to 5e+06; "
+        "found x 500000 to 500010, y 4.99999e+06 to 5e+06 (in the CRS of the reference).\n"
+        "Check that the files show the same place and carry the right CRS."
+    )
+
+
+def test_a_raster_that_spans_the_globe_meets_any_scene(write_raster):
+    path = write_raster("dem.tif", np.ones((90, 180), np.float32), pixel=2.0, origin=(-180.0, 90.0), crs="EPSG:4326")
+    require_overlap({"elevation": RasterSource.open(path)}, grid_at(1.0))
+
+
+def test_a_raster_of_another_planet(write_raster):
+    path = write_raster("mars.tif", np.ones((9, 9), np.uint8), crs="ESRI:104905")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = RasterSource.open(path)
+    with pytest.raises(
+        OverlapError, match="the optical raster cannot be put on the reference grid: there is no transf"
+    ):
+        require_overlap({"optical": source}, grid_at(1.0))
+
+
+def test_no_file_is_held_open(write_raster):
+    path = Path(write_raster("a.tif", np.ones((9, 9), np.uint8)))
+    source = RasterSource.open(path)
+    source.read(source.geobox)
+    path.unlink()
+    with pytest.raises(RasterError, match="cannot be read at rows 0 to 9"):
+        source.read(source.geobox)
