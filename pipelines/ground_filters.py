@@ -49,7 +49,9 @@ def main() -> None:
         rows[f"Bulldozer, max_object_size {size}"] = lambda size=size: (
             _bulldozer(folder / "dsm.tif", size)[: surface.shape[0], : surface.shape[1]] * metres
         )
-    print("| ground | mean absolute error m | roofs m | trees m | below ground by 1 m, % | seconds |\n" + "|---" * 6 + "|")
+    print(
+        "| ground | mean absolute error m | roofs m | trees m | below ground by 1 m, % | seconds |\n" + "|---" * 6 + "|"
+    )
     for name, make in rows.items():
         started = time.perf_counter()
         try:

@@ -54,7 +54,7 @@ def test_defaults_and_files(write, tmp_path):
             "data.labels: is needed, found nothing\nName --labels, or write them under `data:` in geocrodino.yaml.",
         ),
         ({"data": FILES, "training": {"epochs": "many"}}, "training.epochs: input should be a valid integer"),
-        ({"data": FILES, "training": {"epochs": 0}}, "training.epochs: input should be greater than or equal to 1, found"),
+        ({"data": FILES, "training": {"epochs": 0}}, "training.epochs: input should be greater than or equal to 1"),
         ({"data": FILES, "training": {"seed": 2**32}}, "training.seed: input should be less than 4294967296, found"),
         ({"data": {**FILES, "bands": [0]}}, "data.bands.0: input should be greater than or equal to 1, found 0"),
         ({"data": FILES, "method": {"contrast": "all"}}, "method.contrast: input should be 'none', 'image', 'class'"),

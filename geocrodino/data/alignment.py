@@ -23,7 +23,7 @@ from rasterio.windows import Window as RasterioWindow
 from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
 from geocrodino.geo.grid import Window, crop, crs_of, working_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -32,6 +32,7 @@ Progress = Callable[[int, int], None]
 """Called with the work done and the work in all."""
 
 _BLOCK_PX = 1024
+_VERSION = 1  # of what the layers hold: a higher one makes runs write them anew
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def reference_grid(optical: RasterSource, aoi: AOI, resolution_m: float | None) 
 
 
 def discover_classes(labels: RasterSource, ignore_values: tuple[int, ...] = ()) -> ClassScheme:
-    """The values that a label raster holds, as classes named after their value.
+    """The values that a label raster holds, as classes named after their value, in the file's colours if it has any.
 
     Raises:
         LabelError: If there are fewer than two, or values that a map cannot hold.
@@ -119,7 +120,21 @@ def discover_classes(labels: RasterSource, ignore_values: tuple[int, ...] = ()) 
             f"{labels.path}: expected two or more classes with whole values from 0 to 254, found values {found}.\n"
             "Is this the label raster? Values to leave out go under `ignore_values`."
         )
-    return ClassScheme.from_values(int(v) for v in seen)
+    scheme = ClassScheme.from_values(int(v) for v in seen)
+    colours = _colour_table(labels.path)
+    return ClassScheme(
+        classes=tuple(c.model_copy(update={"colour": colours.get(c.value, c.colour)}) for c in scheme.classes)
+    )
+
+
+def _colour_table(path: Path) -> dict[int, str]:
+    """Colours of values as ``#rrggbb``; empty if the file has no colour table."""
+    with rasterio.open(path) as dataset:
+        try:
+            table = dataset.colormap(1)
+        except ValueError:
+            return {}
+    return {value: "#{:02x}{:02x}{:02x}".format(*colour[:3]) for value, colour in table.items()}
 
 
 def align(
@@ -210,7 +225,7 @@ def _write_layers(
 
 def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window: Window) -> NDArray[np.uint8]:
     values, valid = sources.labels.read(grid, window, bands=(1,), kind="categorical")
-    whole = np.where(valid, values[0], 0).astype(np.int64)
+    whole = whole_values(values[0], valid)
     if sources.ignore_values:
         valid &= ~np.isin(whole, sources.ignore_values)
     return classes.to_indices(whole, valid, str(sources.labels.path))
@@ -259,4 +274,4 @@ def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: Cla
     stats = [(str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
     said = [sources.height_unit, sources.ignore_values, classes.values, grid.shape, tuple(grid.affine), str(grid.crs)]
     read = {m: r.model_dump_json() for m, r in recipes.items()}
-    return hashlib.sha256(json.dumps([stats, said, read], default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_VERSION, stats, said, read], default=str).encode()).hexdigest()

@@ -169,7 +169,10 @@ def _height_problems(sources: dict[str, RasterSource], grid: GeoBox, channels: t
     if "elevation" not in sources:
         return []
     try:
-        elevation_recipe(channels).halo_px(grid, ground_given="ground" in sources)
+        recipe, given = elevation_recipe(channels), "ground" in sources
+        recipe.halo_px(grid, ground_given=given)
+        if len(sources["elevation"].data_bands) == 1:
+            recipe.check(sources["elevation"], ground_given=given)
     except HeightError as error:
         return [str(error)]
     return []

@@ -71,11 +71,12 @@ class Recipe(BaseModel):
             halo += position_halo_px(_side_m(grid), self.position_m)
         return halo
 
-    def check(self, raster: RasterSource) -> None:
-        """Check that a raster has the bands.
+    def check(self, raster: RasterSource, *, ground_given: bool = False) -> None:
+        """Check that a raster has the bands, and heights fine enough for the channels.
 
         Raises:
-            BundleError: If it has fewer.
+            BundleError: If it has fewer bands.
+            HeightError: If its pixels are too coarse for height above ground.
         """
         if self.modality == "elevation":
             if len(raster.data_bands) != 1:
@@ -83,6 +84,10 @@ class Recipe(BaseModel):
                     f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
                     f"({', '.join(raster.band_names)}).\nIs this an optical image? Then say --modality optical."
                 )
+            try:
+                self.halo_px(raster.geobox, ground_given=ground_given)
+            except HeightError as error:
+                raise HeightError(f"{raster.path}: {error}") from error
             return
         missing = [b for b in self.bands if not 1 <= b <= raster.count]
         if missing or len(raster.data_bands) < len(self.bands):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import shapely
@@ -21,6 +21,7 @@ from geocrodino.geo.grid import crs_of
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 _BLOCKS_ALONG = 6
 _DRAWS = 2000
+_COMPARED = 8  # balanced draws that are compared after the strips are cut
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,16 @@ def block_splits(
         AOIError: If the area is too small for three splits with strips between them.
     """
     within = geometry_mask([area], grid.shape, grid.affine, invert=True)
-    blocks = _blocks(area, grid, np.where(within, labels, IGNORE_INDEX), num_classes, patch_px)
+    labels = np.where(within, labels, IGNORE_INDEX)
+    blocks = _blocks(area, grid, labels, num_classes, patch_px)
     gap = patch_px * abs(grid.affine.a)
     if len(blocks) >= len(SPLITS):
-        for assignment in _ranked_draws(blocks, np.random.default_rng(seed)):
-            shapes = _with_gaps(blocks, assignment, gap)
-            if all(_holds_a_patch(shape, gap) for shape in shapes.values()):
-                return from_polygons(shapes, crs_of(grid).wkt, "spatial blocks")
+        draws = (_with_gaps(blocks, a, gap) for a in _ranked_draws(blocks, np.random.default_rng(seed)))
+        found = list(islice((d for d in draws if all(_holds_a_patch(s, gap) for s in d.values())), _COMPARED))
+        if found:
+            # The strips can take the last pixels of a rare class from a split.
+            best = max(found, key=lambda shapes: _classes_held(shapes, grid, labels))
+            return from_polygons(best, crs_of(grid).wkt, "spatial blocks")
     box = grid.boundingbox
     raise AOIError(
         f"The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
@@ -114,6 +118,12 @@ def _with_gaps(blocks: list[_Block], assignment: NDArray[np.int64], gap: float) 
     kept = shapely.union_all([val_test["val"], shapes["test"]])
     train = shapes["train"].difference(kept.buffer(1.01 * gap, join_style="mitre"))
     return {"train": train, "val": val_test["val"], "test": shapes["test"]}
+
+
+def _classes_held(shapes: dict[Split, BaseGeometry], grid: GeoBox, labels: NDArray[np.uint8]) -> int:
+    """Classes with a pixel in a split, summed over the splits."""
+    held = (labels[geometry_mask([s], grid.shape, grid.affine, invert=True)] for s in shapes.values())
+    return sum(np.setdiff1d(h, [IGNORE_INDEX]).size for h in held)
 
 
 def _holds_a_patch(shape: BaseGeometry, patch: float) -> bool:

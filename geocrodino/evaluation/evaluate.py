@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import LabelError, OverlapError, RasterError
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.geo.aoi import AOI, read_aoi
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass, whole_values
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.reader import RasterSource, require_overlap
 
@@ -154,7 +154,7 @@ def _count(
         if (truth == IGNORE_INDEX).all():
             continue
         values, valid = predicted.read(labels.geobox, window, bands=(1,), kind="categorical")
-        matrix.update(truth, scheme.to_indices(_integers(values[0], valid), valid, str(predicted.path)))
+        matrix.update(truth, scheme.to_indices(whole_values(values[0], valid), valid, str(predicted.path)))
     return matrix
 
 
@@ -238,13 +238,7 @@ def _label_block(
 ) -> NDArray[np.uint8]:
     values, valid = labels.read_own(window, (1,))
     wanted = valid & ~np.isin(values[0], list(ignore_values))
-    return scheme.to_indices(_integers(values[0], wanted), wanted, str(labels.path))
-
-
-def _integers(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Class values as whole numbers, -1 where there is none or a fraction."""
-    whole = valid & (values == np.floor(values))
-    return np.where(whole, values, -1).astype(np.int64)
+    return scheme.to_indices(whole_values(values[0], wanted), wanted, str(labels.path))
 
 
 def _number(value: float) -> float | None:

@@ -20,6 +20,11 @@ _PALETTE = (
 )  # fmt: skip
 
 
+def whole_values(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Class values as whole numbers, int64, any shape; -1 where there is none or a fraction."""
+    return np.where(valid & (values == np.floor(values)), values, -1).astype(np.int64)
+
+
 class LandClass(BaseModel):
     """One class: the value in label and map files, the name, the colour as ``#rrggbb``."""
 

@@ -221,7 +221,10 @@ class RasterSource:
             # Doubles beyond the range of single precision would come out as infinite.
             ok &= (np.abs(raw) <= np.finfo(np.float32).max).all(axis=0)
         if self.nodata is not None and not math.isnan(self.nodata):
-            ok &= (raw != np.asarray(self.nodata).astype(raw.dtype)).all(axis=0)
+            differs = raw != np.asarray(self.nodata).astype(raw.dtype)
+            # Where 0 marks nodata in an image, a dark pixel may hold it in one band and still be data.
+            dark = self.nodata == 0 and raw.dtype.kind == "u"
+            ok &= differs.any(axis=0) if dark else differs.all(axis=0)
         if self.alpha_band is not None:
             ok &= dataset.read(self.alpha_band, window=part) > 0
         if self.has_mask:

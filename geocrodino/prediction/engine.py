@@ -128,7 +128,7 @@ def predict_scene(
     bundle.require(modality)
     out, spec = Path(out), bundle.manifest.modalities[modality]
     raster = RasterSource.open(scene)
-    spec.recipe.check(raster)
+    spec.recipe.check(raster, ground_given=ground is not None)
     if out.exists() and out.samefile(raster.path):
         raise OutputError(f"{out}: the map would replace the scene itself.\nChoose another name.")
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)

@@ -43,6 +43,10 @@ class BestBranches(Callback):
         for modality in MODALITIES:
             model.branch(modality).load_state_dict(load_file(self.path(modality)))
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """A run that was broken off after its early end has no epoch left."""
+        self._stop_without_gain(trainer, trainer.current_epoch - 1)
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Compare with the best; the averaged weights are still in place here."""
         for modality in MODALITIES:
@@ -52,7 +56,10 @@ class BestBranches(Callback):
             if scores.mean_iou > self.best[modality]:
                 self.best[modality], self.epoch[modality] = scores.mean_iou, trainer.current_epoch
                 self._save(modality, pl_module.model)
-        if trainer.current_epoch - max(self.epoch.values()) >= self.patience:
+        self._stop_without_gain(trainer, trainer.current_epoch)
+
+    def _stop_without_gain(self, trainer: L.Trainer, finished: int) -> None:
+        if finished - max(self.epoch.values()) >= self.patience:
             trainer.should_stop = True
 
     def _save(self, modality: Modality, model: CroDiNo) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def last_checkpoint(out: Path) -> Path:
     return out / "checkpoints" / "last.ckpt"
 
 
-def check_folder(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
+def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
     """Check that a training may start, or go on, in a folder; nothing in it is changed.
 
     Raises:
@@ -77,6 +78,19 @@ def csv_logger(out: Path) -> CSVLogger:
         path.write_text(before, encoding="utf-8")
         writer.metrics_keys = next(csv.reader(before.splitlines()))
     return logger
+
+
+def model_name(out: Path) -> str:
+    """Name of the model that a run in a folder makes."""
+    words = "".join(c if c.isalnum() or c in "_.-" else "-" for c in out.resolve().name).strip("-_.")
+    return f"geocrodino-{words or 'model'}"
+
+
+def save_json(path: Path, content: object) -> None:
+    """Write JSON; the file appears whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2))
+    partial.replace(path)
 
 
 def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:

@@ -40,8 +40,8 @@ from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.models.crodino import CroDiNo
+from geocrodino.training import folder as run_folder
 from geocrodino.training.callbacks import BestBranches, weight_average
-from geocrodino.training.folder import BUNDLE_NAME, begin, check_folder, csv_logger, last_checkpoint
 from geocrodino.training.task import JointTask
 
 
@@ -102,7 +102,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
         "optical": optical_recipe(sources.optical, config.data.bands),
         "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground),
     }
-    recipes["elevation"].check(sources.elevation)
+    recipes["elevation"].check(sources.elevation, ground_given=sources.ground is not None)
     grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
     recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
     classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
@@ -130,7 +130,9 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
         _require_validation(layers, recipes[m], inside["val"] & (labels != IGNORE_INDEX), aoi)
     counts = class_counts(labels, inside["train"], len(classes)).tolist()
     statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
-    _save_json(folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))})
+    run_folder.save_json(
+        folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))}
+    )
     return Prepared(sources, classes, local, layers, labels, inside, specs)
 
 
@@ -165,7 +167,7 @@ def train(
             f"training.patch_px: expected a multiple of the network's stride of {config.network.stride_px} px, "
             f"found {config.training.patch_px}."
         )
-    check_folder(config, out, resume=resume, overwrite=overwrite)
+    run_folder.check(config, out, resume=resume, overwrite=overwrite)
     L.seed_everything(config.training.seed, verbose=False)
     ready = prepare(config, out, on_progress)
     tell(_told(ready))
@@ -176,7 +178,7 @@ def train(
         auxiliary=config.method.auxiliary > 0,
         weights=config.encoder_weights,
     )
-    begin(config, out, resume=resume)
+    run_folder.begin(config, out, resume=resume)
     best = BestBranches(out, config.training.patience)
     last = _fit(config, out, ready, model, [best, *(callbacks or [])], resume=resume)
     best.load(model)
@@ -213,7 +215,7 @@ def _fit(
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
         trainer = _trainer(settings, out, [*callbacks, *average, checkpoint])
-        last = last_checkpoint(out)
+        last = run_folder.last_checkpoint(out)
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             # The checkpoint is this run's own; numbers and names are all that it holds.
@@ -236,7 +238,7 @@ def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback]) -> 
             log_every_n_steps=settings.steps_per_epoch,
             enable_model_summary=False,
             enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
-            logger=[csv_logger(out), TensorBoardLogger(out, name="", version="tensorboard")],
+            logger=[run_folder.csv_logger(out), TensorBoardLogger(out, name="", version="tensorboard")],
             callbacks=callbacks,
         )
     except (MisconfigurationException, ImportError, ValueError) as error:
@@ -259,7 +261,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best:
         "best_epoch": {m: best.epoch[m] for m in MODALITIES},
     }
     manifest = Manifest(
-        name=_model_name(out),
+        name=run_folder.model_name(out),
         classes=ready.classes,
         network=config.network,
         modalities=ready.specs,
@@ -269,11 +271,11 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best:
         receptive_field_px=None if None in radii else max(r for r in radii if r is not None),
         training=summary,
     )
-    bundle = out / BUNDLE_NAME
+    bundle = out / run_folder.BUNDLE_NAME
+    run_folder.save_json(out / "metrics.json", summary)
     save_bundle(bundle, manifest, {m: model.branch(m) for m in MODALITIES})
     for modality in MODALITIES:
         best.path(modality).unlink()
-    _save_json(out / "metrics.json", summary)
     return bundle
 
 
@@ -287,21 +289,10 @@ def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray
         ) from error
 
 
-def _model_name(out: Path) -> str:
-    words = "".join(c if c.isalnum() or c in "_.-" else "-" for c in out.resolve().name).strip("-_.")
-    return f"geocrodino-{words or 'model'}"
-
-
 def _told(ready: Prepared) -> str:
     unit = height_unit(ready.sources.elevation, ready.sources.height_unit)[1]
     px = {s: int(m.sum()) for s, m in ready.inside.items()}
     return (
-        f"Grid: {describe(ready.layers.grid)}\nHeights: {unit}\nClasses: {', '.join(ready.classes.names)}\n"
+        f"Grid: {describe(ready.layers.grid)}\n{unit[0].upper()}{unit[1:]}\nClasses: {', '.join(ready.classes.names)}\n"
         f"Pixels: {px['train']:,} train, {px['val']:,} val"
     )
-
-
-def _save_json(path: Path, content: object) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2))
-    partial.replace(path)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from geocrodino.errors import LabelError
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass, whole_values
 
 
 def test_from_values_sorts_and_names():
@@ -71,3 +71,8 @@ def test_schemes_that_are_refused(classes, words):
 
 def test_colour_as_numbers():
     assert LandClass(value=1, name="a", colour="#ff8001").rgb == (255, 128, 1)
+
+
+def test_fractions_and_missing_values_are_no_class():
+    values = np.array([[1, 2.5, np.nan, 7]], np.float32)
+    np.testing.assert_array_equal(whole_values(values, np.array([[True, True, False, True]])), [[1, -1, -1, 7]])

@@ -475,3 +475,9 @@ def test_no_file_is_held_open(write_raster):
     path.unlink()
     with pytest.raises(RasterError, match="cannot be read at rows 0 to 9"):
         source.read(source.geobox)
+
+
+def test_a_dark_pixel_is_no_nodata_where_zero_marks_it(write_raster):
+    values = np.array([[[0, 0, 5]], [[0, 7, 5]], [[0, 0, 0]]], np.uint8)
+    source = RasterSource.open(write_raster("a.tif", values, nodata=0))
+    np.testing.assert_array_equal(source.read(source.geobox)[1], [[False, True, True]])

@@ -24,6 +24,10 @@ class Stop(Callback):
     def __init__(self, epoch, place, error):
         self.epoch, self.place, self.error = epoch, place, error
 
+    @staticmethod
+    def _fail(*_):
+        raise RuntimeError("power cut")
+
     def _at(self, trainer, place):
         if trainer.current_epoch == self.epoch and place == self.place:
             raise self.error
@@ -214,22 +218,41 @@ def test_a_refused_overwrite_keeps_the_earlier_run(tiny_config, town, tmp_path):
     assert {n: (out / n).read_bytes() for n in kept} == kept
 
 
+class Flat:
+    """Every score is the same, so that only the first epoch is a gain."""
+
+    def __init__(self, classes):
+        pass
+
+    def update(self, labels, predicted):
+        pass
+
+    def scores(self):
+        return SimpleNamespace(mean_iou=0.5)
+
+
 def test_an_early_end(tiny_config, tmp_path, monkeypatch):
-    class Flat:
-        def __init__(self, classes):
-            pass
-
-        def update(self, labels, predicted):
-            pass
-
-        def scores(self):
-            return SimpleNamespace(mean_iou=0.5)
-
     monkeypatch.setattr("geocrodino.training.task.ConfusionMatrix", Flat)
     result = train(tiny_config({"training.epochs": 9, "training.patience": 2}), tmp_path / "run")
     assert result.epochs == 3
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["best_epoch"]) == (3, {"optical": 0, "elevation": 0})
+
+
+@pytest.mark.parametrize("patience", [2, 9])  # ended early, or after the last epoch
+def test_a_run_broken_off_between_its_end_and_the_bundle(tiny_config, tmp_path, monkeypatch, patience):
+    monkeypatch.setattr("geocrodino.training.task.ConfusionMatrix", Flat)
+    settings = tiny_config({"training.epochs": 5, "training.patience": patience})
+    expected = train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("geocrodino.training.run._save", Stop._fail)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(settings, tmp_path / "run")
+    seen = Seen()
+    resumed = train(settings, tmp_path / "run", resume=True, callbacks=[seen])
+    assert seen.epochs == []
+    assert (resumed.epochs, resumed.val_miou) == (expected.epochs, expected.val_miou)
+    assert same_weights(resumed.bundle, expected.bundle)
 
 
 @pytest.mark.parametrize(
