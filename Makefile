@@ -12,13 +12,23 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.PHONY: quickstart test lint fix clean help
+OLDEST := .venv-oldest
+# torchvision, which other packages ask for, names the torch that it belongs to.
+OLDEST_TORCHVISION := 0.21.0
+
+.PHONY: quickstart test test-oldest lint fix clean help
 
 quickstart: $(VENV)/.installed ## Set up, then generate a scene, train, predict with each modality and evaluate
 	$(BIN)/python pipelines/quickstart.py --scene $(SAMPLE) --out $(RUN)
 
 test: $(VENV)/.installed ## Set up, then run the whole test suite
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-oldest: ## Install the lowest versions that pyproject.toml allows into .venv-oldest, then run the tests
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]' torchvision==$(OLDEST_TORCHVISION)
+	$(OLDEST)/bin/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.installed ## Style, types and import directions
 	$(BIN)/ruff check .
@@ -31,7 +41,7 @@ fix: $(VENV)/.installed ## Let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, the sample scene and its run
-	rm -rf $(VENV) $(SAMPLE) $(RUN)
+	rm -rf $(VENV) $(OLDEST) $(SAMPLE) $(RUN)
 
 help: ## Say what each target does
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -11,12 +11,45 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+from matplotlib.colors import LightSource, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+import geocrodino as gc
+from geocrodino.evaluation.evaluate import read_classes
+
 
 def run(*words: str | Path) -> None:
     """Run one command of the program and show it."""
     line = [str(w) for w in words]
     print("\n$ geocrodino " + " ".join(line), flush=True)
-    subprocess.run([sys.executable, "-m", "geocrodino", *line], check=True)
+    code = subprocess.run([sys.executable, "-m", "geocrodino", *line], check=False).returncode
+    if code:
+        sys.exit(code)  # the program has said why
+
+
+def overview(scene: Path, maps: dict[str, Path], target: Path) -> None:
+    """One picture: the image, the heights, and the map that each of them gave."""
+    classes = read_classes(maps["optical"]).classes
+    figure = Figure(figsize=(10, 10.4), layout="constrained")
+    axes = figure.subplots(2, 2)
+    image = gc.read_raster(scene / "optical.tif")
+    heights = gc.read_raster(scene / "dsm.tif")
+    axes[0, 0].imshow(image.transpose("y", "x", "band").astype("uint8"))
+    axes[0, 1].imshow(LightSource(315, 45).hillshade(heights[0].values, vert_exag=2), cmap="gray")
+    colours = ListedColormap([c.colour for c in classes])
+    for axis, path in zip(axes[1], maps.values(), strict=True):
+        values = gc.read_raster(path, kind="categorical")[0]
+        indices = sum((values == c.value) * (i + 1) for i, c in enumerate(classes))
+        axis.imshow(np.ma.masked_equal(indices, 0), cmap=colours, vmin=1, vmax=len(classes), interpolation="nearest")
+    titles = ("image", "heights, shaded", "map from the image alone", "map from the heights alone")
+    for axis, title in zip(axes.flat, titles, strict=True):
+        axis.set_axis_off()
+        axis.set_title(title)
+    handles = [Patch(color=c.colour, label=c.name) for c in classes]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.savefig(target, dpi=80)
 
 
 def main() -> None:
@@ -39,9 +72,11 @@ def main() -> None:
         run("predict", source, "--modality", modality, "--model", out / "bundle.safetensors", "--out", target,
             "--preview", target.with_suffix(".png"), "--overwrite")  # fmt: skip
     run("evaluate", *maps.values(), "--labels", scene / "labels.tif", "--aoi", scene / "aoi.geojson", "--split", "test")
-    print(f"\nDone in {time.monotonic() - started:.0f} s. Open these in QGIS, or the PNG files beside them:")
+    overview(scene, maps, out / "overview.png")
+    print(f"\nDone in {time.monotonic() - started:.0f} s. The maps, for a GIS:")
     for target in maps.values():
         print(f"  {target}")
+    print(f"All at a glance: {out / 'overview.png'}")
 
 
 if __name__ == "__main__":

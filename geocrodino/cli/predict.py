@@ -53,6 +53,8 @@ def predict(
     from geocrodino.cli.progress import duration, progress
     from geocrodino.prediction.engine import predict_scene
 
+    if modality == "optical" and (ground is not None or height_unit is not None):
+        raise ConfigError("--ground and --height-unit speak of heights: leave them out with --modality optical.")
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
     if model is None:

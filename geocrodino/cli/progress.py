@@ -28,7 +28,13 @@ def progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if done >= total:
+                bar.stop()  # what follows prints lines of its own
+
+        yield advance
 
 
 class _Lines:

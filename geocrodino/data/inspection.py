@@ -33,6 +33,7 @@ class LayerReport:
         values: Lowest and highest value of each band, or the label values with their share.
         covers: Share of the area of interest that the raster's extent covers, or None without an area.
         notes: What deserves attention.
+        problems: Why a training would refuse it.
     """
 
     role: str
@@ -42,6 +43,7 @@ class LayerReport:
     values: str
     covers: float | None
     notes: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ def inspect_files(
     optical = sources.get("optical")
     grid = None if optical is None else working_grid(optical.geobox, resolution_m)
     layers = tuple(_layer(role, s, aoi, unit, classes) for role, s in sources.items())
-    problems = [f"{r.path}: no valid pixel, all of it is nodata." for r in layers if r.valid == 0]
-    problems += [f"{r.path}: does not meet the area of interest." for r in layers if r.covers == 0]
+    problems = [f"{layer.path}: {problem}" for layer in layers for problem in layer.problems]
+    problems += _missing_splits(aoi)
     splits: dict[str, int] = {}
     if grid is not None:
         problems += _height_problems(sources, grid, channels)
@@ -106,8 +108,6 @@ def _layer(
     notes = []
     if role in {"elevation", "ground"}:
         notes.append(height_unit(source, unit)[1])
-        if len(source.data_bands) != 1:
-            notes.append(f"{len(source.data_bands)} bands, where one of heights is expected")
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if source.nodata is None and not source.has_mask and source.alpha_band is None:
@@ -121,7 +121,26 @@ def _layer(
         values=_label_values(values[0][valid], classes) if categorical else _ranges(source, values, valid),
         covers=covers,
         notes=tuple(notes),
+        problems=tuple(_layer_problems(role, source, values, valid, covers)),
     )
+
+
+def _layer_problems(
+    role: str, source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_], covers: float | None
+) -> list[str]:
+    found = []
+    if not valid.any():
+        found.append("no valid pixel among those looked at: all of it seems to be nodata.")
+    if covers == 0:
+        found.append("does not meet the area of interest.")
+    if role in {"elevation", "ground"} and len(source.data_bands) != 1:
+        found.append(f"expected one band of heights, found {len(source.data_bands)}.")
+    if role == "labels":
+        wrong = np.unique(values[0][valid & ((values[0] % 1 != 0) | (values[0] < 0) | (values[0] > 254))])
+        if wrong.size:
+            some = ", ".join(f"{v:g}" for v in wrong[:5])
+            found.append(f"expected whole class values from 0 to 254, found {some}. Is this the label raster?")
+    return found
 
 
 def _coarse(source: RasterSource, look: GeoBox, *, categorical: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -163,6 +182,13 @@ def _covered(source: RasterSource, aoi: AOI) -> float:
     if area.is_empty or not all(map(math.isfinite, area.bounds)):
         return 0.0
     return float(source.geobox.extent.geom.intersection(area).area / area.area)
+
+
+def _missing_splits(aoi: AOI | None) -> list[str]:
+    if aoi is None or not aoi.splits:
+        return []
+    missing = [s for s in ("train", "val") if s not in aoi.splits]
+    return [f"{aoi.source}: no polygon of the split {s!r}, which a training needs." for s in missing]
 
 
 def _height_problems(sources: dict[str, RasterSource], grid: GeoBox, channels: tuple[HeightChannel, ...]) -> list[str]:

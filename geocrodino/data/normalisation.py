@@ -262,12 +262,21 @@ class ModalitySpec(BaseModel):
         return self.normalise(values), valid
 
     def share_outside(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[str, float]:
-        """Share of valid pixels outside the training's range, for each channel; values as from ``Recipe.read``."""
+        """Share of valid pixels outside the training's range, for each channel that a wrong unit would move.
+
+        Args:
+            values: Channels as from ``Recipe.read``, shape (C, H, W).
+            valid: Validity, shape (H, W).
+
+        Returns:
+            Shares, 0 to 1, by name; slope and topographic position, which change near a scene's edge, are left out.
+        """
         if not valid.any():
             return {}
         return {
             c.name: float(((v[valid] < c.low) | (v[valid] > c.high)).mean())
             for c, v in zip(self.channels, values, strict=True)
+            if c.name not in {"slope", "topographic_position"}
         }
 
 

@@ -52,7 +52,7 @@ def test_without_optical_and_area(roles):
 def test_all_nodata(write_raster, roles):
     path = write_raster("void.tif", np.full((20, 20), -9999, np.float32), nodata=-9999)
     found = inspect_files({**roles, "elevation": RasterSource.open(path)})
-    assert found.problems == (f"{path}: no valid pixel, all of it is nodata.",)
+    assert found.problems == (f"{path}: no valid pixel among those looked at: all of it seems to be nodata.",)
     assert found.layers[1].values == "none"
 
 
@@ -95,9 +95,23 @@ def test_notes(write_raster, roles):
     found = inspect_files({"elevation": three}, unit="ft")
     assert found.layers[0].notes == (
         "heights in ft, as asked",
-        "3 bands, where one of heights is expected",
         "no nodata tag, mask or transparency: every finite value counts",
     )
+    assert found.problems == (f"{three.path}: expected one band of heights, found 3.",)
+
+
+def test_heights_in_the_place_of_labels(write_raster):
+    path = write_raster("dsm.tif", np.array([[1, 2.5], [300, 4]], np.float32))
+    found = inspect_files({"labels": RasterSource.open(path)})
+    assert found.problems == (
+        f"{path}: expected whole class values from 0 to 254, found 2.5, 300. Is this the label raster?",
+    )
+
+
+def test_an_area_without_a_split_that_training_needs(roles):
+    area = from_polygons({"train": shapely.box(LEFT, TOP - 96, LEFT + 96, TOP)}, "EPSG:32631", "aoi.geojson")
+    found = inspect_files(roles, area)
+    assert found.problems == ("aoi.geojson: no polygon of the split 'val', which a training needs.",)
 
 
 def test_an_area_without_splits_in_another_crs(roles, tmp_path):
