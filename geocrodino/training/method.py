@@ -21,7 +21,8 @@ Contrast = Literal["none", "image", "class", "pixel"]
 class MethodSettings(BaseModel):
     """Loss terms of CroDiNo-KD and their weights; a weight of 0 leaves a term out.
 
-    All terms at 0 but the cross entropy train the two branches side by side without anything between them.
+    All terms at 0 but the cross entropy train the two branches side by side; only the limit on the gradient's norm and
+    the early stop are common to both.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
