@@ -65,6 +65,10 @@ class OutputError(GeocrodinoError):
     """A result cannot be written where it was asked for."""
 
 
+class ResolutionWarning(UserWarning):
+    """The pixels of a scene are much larger than those that the model was trained on."""
+
+
 class HeightRangeWarning(UserWarning):
     """The heights of a scene lie outside what the model was trained on."""
 

@@ -165,8 +165,13 @@ def _check_magic(path: Path) -> None:
         raise BundleError(f"{path}: no such bundle. Check the path; training writes one into its run folder.")
     if not path.is_file():
         raise BundleError(f"{path}: expected a bundle (one .safetensors file), found a folder.\nName the file in it.")
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: the bundle cannot be read ({error.strerror}). Check the permissions of the file."
+        ) from error
     # A safetensors file starts with the length of its header, which can begin with the same byte as a pickle.
     if head[8:9] == b"{":
         return

@@ -17,11 +17,12 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
+from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.errors import OutputError
 from geocrodino.evaluation.evaluate import Evaluation, read_classes
-from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.reader import RasterSource
 
 _SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
@@ -31,13 +32,13 @@ _SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Scores per class and in total, in percent, as a rich table."""
     scores = evaluation.scores
-    table = Table(title=_title(evaluation), caption=_caption(evaluation), caption_justify="left")
+    table = Table(title=escape(_title(evaluation)), caption=_caption(evaluation), caption_justify="left")
     table.add_column("class")
     for name in ("IoU %", "F1 %", "precision %", "recall %", "pixels"):
         table.add_column(name, justify="right")
     rows = zip(scores.iou, scores.f1, scores.precision, scores.recall, scores.support, strict=True)
     for land, (*shares, support) in zip(evaluation.scheme.classes, rows, strict=True):
-        table.add_row(f"[{land.colour}]■[/] {land.name}", *(_percent(s) for s in shares), f"{support:,}")
+        table.add_row(_land(land), *(_percent(s) for s in shares), f"{support:,}")
     table.add_section()
     table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_f1), "", "", f"{scores.pixels:,}")
     return table
@@ -53,13 +54,13 @@ def side_by_side(evaluations: Mapping[str, Evaluation]) -> Table:
         ValueError: If there are none, or their classes differ.
     """
     scheme = _one_scheme(evaluations)
-    table = Table(title="IoU % per class", caption=_first_caption(evaluations), caption_justify="left")
+    table = Table(title="IoU % per class", caption=escape(_first_caption(evaluations)), caption_justify="left")
     table.add_column("class")
     for name in evaluations:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     for index, land in enumerate(scheme.classes):
         shares = (_percent(e.scores.iou[index]) for e in evaluations.values())
-        table.add_row(f"[{land.colour}]■[/] {land.name}", *shares)
+        table.add_row(_land(land), *shares)
     table.add_section()
     for label, key in (("mean IoU", "mean_iou"), ("mean F1", "mean_f1"), ("accuracy", "accuracy")):
         table.add_row(label, *(_percent(getattr(e.scores, key)) for e in evaluations.values()))
@@ -242,6 +243,10 @@ def _first_caption(evaluations: Mapping[str, Evaluation]) -> str:
     return " / ".join(f"{p:,}" for p in pixels) + f" labelled pixels{where}"
 
 
+def _land(land: LandClass) -> str:
+    return f"[{land.colour}]■[/] {escape(land.name)}"
+
+
 def _percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.1f}"
 
@@ -263,12 +268,13 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the target and rename, so that no half file is ever seen under its name."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        write(partial)
-        partial.replace(path)
+        try:
+            write(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}).\n"
             "Expected a folder with write permission and space."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -64,6 +64,13 @@ def pixel_size_m(grid: GeoBox) -> tuple[float, float]:
     return math.hypot(a.a * along_x, a.d * along_y), math.hypot(a.b * along_x, a.e * along_y)
 
 
+@lru_cache(maxsize=256)
+def pixel_area_m2(grid: GeoBox) -> float:
+    """True area of a pixel at the middle of a grid, in square metres; sides do not give it where degrees are turned."""
+    x, y = grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2)
+    return abs(grid.affine.determinant) * math.prod(metres_per_unit(crs_of(grid), x, y))
+
+
 def window_grid(grid: GeoBox, window: Window) -> GeoBox:
     """The part of a grid that a window covers, itself a grid."""
     r0, r1, c0, c1 = window

@@ -22,6 +22,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -31,6 +32,9 @@ from geocrodino.geo.grid import Window
 
 TILE_PX = 512
 """Side of the internal tiles of a map."""
+
+_DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+"""What rasterio raises where a disk is full: closing and copying let GDAL's own errors through."""
 
 WORK_TILE_PX = 256
 """Side of the tiles of the working file: windows that are multiples of it are written without a rewrite."""
@@ -52,7 +56,8 @@ class ClassMapWriter:
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        OutputError: On entry, if the map exists, or cannot be written there.
+        OutputError: On entry, if the map exists, or cannot be written there; on exit, if it cannot be completed, or
+            a file of that name has come into being meanwhile.
     """
 
     def __init__(
@@ -84,8 +89,10 @@ class ClassMapWriter:
             ) from error
         try:
             self._dataset = self._create(self._folder / "map.tif")
-        except BaseException:
+        except BaseException as error:
             self._discard()
+            if isinstance(error, _DISK_ERRORS):
+                raise self._incomplete(error) from error
             raise
         return self
 
@@ -97,11 +104,9 @@ class ClassMapWriter:
                 self._dataset.close()
             if kind is None:
                 self._publish()
-        except (RasterioError, OSError) as failure:
+        except _DISK_ERRORS as failure:
             if kind is None:
-                raise OutputError(
-                    f"{self.path}: the map could not be completed ({failure}).\nCheck the free space of the folder."
-                ) from failure
+                raise self._incomplete(failure) from failure
         finally:
             self._discard()
 
@@ -124,7 +129,7 @@ class ClassMapWriter:
         with self._lock:
             try:
                 self._dataset.write(values, 1, window=RasterioWindow(c0, r0, c1 - c0, r1 - r0))
-            except RasterioError as error:
+            except _DISK_ERRORS as error:
                 raise OutputError(
                     f"{self.path}: cannot write rows {r0} to {r1} ({error}).\nCheck the free space of the folder."
                 ) from error
@@ -173,8 +178,18 @@ class ClassMapWriter:
             bigtiff="IF_SAFER",
         )
         names.write_text(_category_names(self.scheme), encoding="utf-8")
+        if self.path.exists() and not self.overwrite:
+            raise OutputError(
+                f"{self.path}: another program wrote this file while the map was made, and it is kept.\n"
+                "Run again with another name, or replace it with --overwrite."
+            )
         names.replace(self.path.with_name(self.path.name + ".aux.xml"))
         finished.replace(self.path)
+
+    def _incomplete(self, failure: BaseException) -> OutputError:
+        return OutputError(
+            f"{self.path}: the map could not be completed ({failure}).\nCheck the free space of the folder."
+        )
 
     def _discard(self) -> None:
         if self._folder is not None:

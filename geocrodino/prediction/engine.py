@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import rasterio
+import torch
 from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, RasterError
+from geocrodino.errors import BundleError, ConfigError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import pixel_size_m, window_grid, working_grid
+from geocrodino.geo.grid import pixel_area_m2, pixel_size_m, window_grid, working_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource, require_overlap
 from geocrodino.geo.writer import ClassMapWriter
-from geocrodino.prediction.network import SceneInput, TilePredictor, cached_branch
+from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_heights
+from geocrodino.prediction.network import SceneInput, TilePredictor
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import STRIP_PX, Counts, Job, Plan, run
 
@@ -39,8 +39,6 @@ WIDEST_EXACT_FIELD_PX = 256
 
 _MAX_WORKERS = 8  # by default: each holds the activations of a tile
 _GDAL_CACHE_BYTES = 64 * 2**20
-_UNUSUAL_SHARE = 0.05
-_SAMPLES, _SAMPLE_PX = 3, 256
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def predict_scene(
         ground: Heights of the bare ground, where there is such a raster (elevation only).
         height_unit: Unit of heights, where the files do not say it.
         workers: Tiles computed at the same time, one per processor by default, 8 at most.
-        block_px: Side of a unit of work, in pixels of the scene; by default about one tile.
+        block_px: Side of a unit of work, in pixels of the scene; about one tile by default and at most.
         core_px: Side of a tile without its margin, in pixels of the training size; a multiple of the stride.
         stitch: How tiles are joined.
         overwrite: Whether an existing map may be replaced.
@@ -113,42 +111,47 @@ def predict_scene(
         Counts, areas and warnings.
 
     Raises:
-        BundleError: If the bundle has no such branch, or the scene lacks its bands.
+        BundleError: If the bundle has no such branch, the scene lacks its bands, or has pixels more than 16 times as
+            large as those of the training.
+        ConfigError: If ground is given for an optical scene.
         RasterError: If the scene is missing, damaged, without CRS or without any valid pixel.
         OverlapError: If the ground raster does not meet the scene.
         HeightError: If heights cannot be turned into the network's channels.
-        OutputError: If the map exists or cannot be written.
+        OutputError: If the map exists, would replace an input, or cannot be written.
         ValueError: If a number is out of its range.
 
     Warns:
         HeightRangeWarning: If the heights are unlike those of the training.
+        ResolutionWarning: If the scene's pixels are more than 4 times as large as those of the training.
     """
     started = time.monotonic()
     _positive(workers=workers, block_px=block_px, core_px=core_px)
     bundle.require(modality)
     out, spec = Path(out), bundle.manifest.modalities[modality]
+    if ground is not None and modality != "elevation":
+        raise ConfigError(f"{ground}: a ground raster is of use for elevation alone, found {modality}.\nLeave it out.")
     raster = RasterSource.open(scene)
     spec.recipe.check(raster, ground_given=ground is not None)
-    if out.exists() and out.samefile(raster.path):
-        raise OutputError(f"{out}: the map would replace the scene itself.\nChoose another name.")
+    keep_inputs(out, scene=raster.path, bundle=bundle.path, ground=ground)
+    notes = coarse_pixels(raster, bundle.manifest.resolution_m)
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
     source = SceneInput(raster, spec, grid, _ground(ground, grid), height_unit)
-    branch = (bundle.path, bundle.sha256, modality, str(device))
-    network = cached_branch(branch)
+    network = bundle.branch(modality).to(device).to(memory_format=torch.channels_last)
     lattice, how = _lattice(grid, bundle, network.stride, stitch, core_px)
     with (
+        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES),
         ClassMapWriter(
             out, raster.geobox, bundle.manifest.classes, tags=_tags(bundle, modality, raster, how), overwrite=overwrite
         ) as writer,
-        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES),
     ):
-        notes = _unusual_heights(source)
-        plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px)
+        notes += unusual_heights(source)
+        workers = workers or _default_workers()
+        plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
         tiles = TilePredictor(
-            branch, source, lattice, num_classes=len(bundle.manifest.classes), keep_tiles=plan.keep_tiles
+            network, source, lattice, num_classes=len(bundle.manifest.classes), keep_tiles=plan.keep_tiles
         )
         job = Job(source, bundle.manifest.classes, lattice, tiles, writer, len(plan.blocks), on_progress)
-        counts = run(job, plan.blocks, min(workers or _default_workers(), len(plan.blocks)))
+        counts = run(job, plan.blocks, min(workers, len(plan.blocks)))
         if not any(counts[strip, i] for strip, i in counts if i != IGNORE_INDEX):
             raise RasterError(
                 raster.path,
@@ -187,39 +190,6 @@ def _lattice(
     return TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field), "exact"
 
 
-def _unusual_heights(source: SceneInput) -> tuple[str, ...]:
-    """Compare heights at a few places with those of the training."""
-    spec, (height, width) = source.spec, source.grid.shape
-    if spec.modality != "elevation":
-        return ()
-    notes = []
-    if spec.ground_given and source.ground is None and "height_above_ground" in spec.recipe.channels:
-        notes.append(
-            f"{source.raster.path}: the model was trained on heights above a ground raster, and none was given: the "
-            "ground is estimated. Give one with --ground."
-        )
-    samples = []
-    for place in np.ndindex(_SAMPLES, _SAMPLES):
-        row, col = ((2 * i + 1) * size // (2 * _SAMPLES) for i, size in zip(place, (height, width), strict=True))
-        half = _SAMPLE_PX // 2
-        window = (max(0, row - half), min(height, row + half), max(0, col - half), min(width, col + half))
-        values, valid = spec.recipe.read(source.raster, source.grid, window, ground=source.ground, unit=source.unit)
-        samples.append(values[:, valid])
-    joined = np.concatenate(samples, axis=1)[:, None]
-    for name, share in spec.share_outside(joined, np.ones(joined.shape[1:], bool)).items():
-        if share > _UNUSUAL_SHARE:
-            channel = next(c for c in spec.channels if c.name == name)
-            low, high = np.quantile(joined[[c.name for c in spec.channels].index(name)], (0.01, 0.99))
-            notes.append(
-                f"{source.raster.path}: {share:.0%} of the sampled pixels lie outside the range of {name} seen in "
-                f"training. Expected {channel.low:.4g} to {channel.high:.4g} {channel.unit}, found {low:.4g} to "
-                f"{high:.4g}. Check the unit of height; otherwise trust the map less."
-            )
-    for note in notes:
-        warnings.warn(note, HeightRangeWarning, stacklevel=3)
-    return tuple(notes)
-
-
 def _tally(counts: Counts, grid: GeoBox, classes: ClassScheme) -> tuple[dict[str, int], dict[str, float], int]:
     """Pixels and square metres of each class; the size of a pixel is taken at the middle of each strip."""
     pixels, area = dict.fromkeys(classes.names, 0), dict.fromkeys(classes.names, 0.0)
@@ -231,7 +201,7 @@ def _tally(counts: Counts, grid: GeoBox, classes: ClassScheme) -> tuple[dict[str
         rows = (strip * STRIP_PX, min(grid.shape[0], (strip + 1) * STRIP_PX))
         name = classes.names[index]
         pixels[name] += number
-        area[name] += number * math.prod(pixel_size_m(window_grid(grid, (*rows, 0, grid.shape[1]))))
+        area[name] += number * pixel_area_m2(window_grid(grid, (*rows, 0, grid.shape[1])))
     return pixels, area, nodata
 
 

@@ -1,4 +1,4 @@
-"""The network at work on single tiles: loaded once in a process, each tile computed once while it is wanted."""
+"""The network at work on single tiles, each computed once while it is wanted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -15,39 +14,10 @@ import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.bundle.io import load_bundle
 from geocrodino.data.normalisation import ModalitySpec
-from geocrodino.errors import BundleError
-from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.models.branch import Branch
 from geocrodino.prediction.tiling import TileIndex, TileLattice
-
-BranchKey = tuple[Path, str, Modality, str]
-"""Path and hash of a bundle, modality, device: what a task carries instead of the network."""
-
-_branches: dict[BranchKey, Branch] = {}
-_branches_lock = Lock()
-
-
-def cached_branch(key: BranchKey) -> Branch:
-    """The network of a bundle, read from its file the first time that a process asks for it.
-
-    Raises:
-        BundleError: If the file is no longer the bundle with that hash, or has no such branch.
-    """
-    path, sha256, modality, device = key
-    with _branches_lock:
-        if key not in _branches:
-            bundle = load_bundle(path)
-            if bundle.sha256 != sha256:
-                raise BundleError(
-                    f"{path}: the bundle was replaced while it was in use. Expected sha256 {sha256}, found "
-                    f"{bundle.sha256}.\nRun the prediction again."
-                )
-            _branches.clear()  # one scene, one network: the last one would only hold memory
-            _branches[key] = bundle.branch(modality).to(device).to(memory_format=torch.channels_last)
-        return _branches[key]
 
 
 @contextmanager
@@ -76,7 +46,7 @@ class TilePredictor:
     """Probabilities of tiles, kept for neighbours up to a limit of memory; may be called from several threads.
 
     Args:
-        key: The network.
+        network: The network, in evaluation mode, on the device to compute on.
         scene: What it reads.
         lattice: The tiles, on the scene's working grid.
         num_classes: Number of classes K.
@@ -84,9 +54,10 @@ class TilePredictor:
     """
 
     def __init__(
-        self, key: BranchKey, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
+        self, network: Branch, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
     ) -> None:
-        self.key = key
+        self.network = network
+        self.device = next(network.parameters()).device
         self.scene = scene
         self.lattice = lattice
         self.num_classes = num_classes
@@ -138,7 +109,7 @@ class TilePredictor:
 
     @torch.inference_mode()
     def _probabilities(self, values: NDArray[np.float32], rows: slice, cols: slice) -> NDArray[np.float32]:
-        images = torch.from_numpy(values)[None].to(self.key[3], memory_format=torch.channels_last)
-        logits = cached_branch(self.key)(images)[0, :, rows, cols]
+        images = torch.from_numpy(values)[None].to(self.device, memory_format=torch.channels_last)
+        logits = self.network(images)[0, :, rows, cols]
         probabilities: NDArray[np.float32] = logits.float().softmax(dim=0).cpu().numpy()
         return probabilities

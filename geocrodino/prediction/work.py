@@ -29,7 +29,7 @@ STRIP_PX = TILE_PX
 Counts = Counter[tuple[int, int]]
 """Number of pixels by strip and class index, ``IGNORE_INDEX`` for those without a class."""
 
-_KEPT_BYTES = 256 * 2**20
+_KEPT_BYTES = 512 * 2**20
 _PART_PX = 1024  # probabilities are held for this many pixels a side at a time
 
 
@@ -41,7 +41,9 @@ class Plan:
     keep_tiles: int
 
     @classmethod
-    def make(cls, own: GeoBox, grid: GeoBox, lattice: TileLattice, num_classes: int, block_px: int | None) -> Plan:
+    def make(
+        cls, own: GeoBox, grid: GeoBox, lattice: TileLattice, num_classes: int, block_px: int | None, workers: int = 1
+    ) -> Plan:
         """Plan the work on a scene.
 
         Args:
@@ -49,17 +51,26 @@ class Plan:
             grid: Grid that the network works on.
             lattice: Tiles over ``grid``.
             num_classes: Number of classes.
-            block_px: Side of a block in pixels of the scene; about one tile by default.
+            block_px: Side of a block in pixels of the scene; about one tile by default and at most.
+            workers: Blocks worked on at the same time; each one beyond the first needs some more tiles at hand.
         """
         scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
         shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
-        block = block_px or max(2 * WORK_TILE_PX, round_up(round(core * scale), WORK_TILE_PX))
-        if grid == own and lattice.ramp_px == 0 and block % core == 0:
+        one_tile = max(2 * WORK_TILE_PX, round_up(round(core * scale), WORK_TILE_PX))
+        block = one_tile if block_px is None else min(block_px, one_tile)
+        if grid == own and lattice.ramp_px == 0 and block % core == 0 and block <= _PART_PX:
             return cls(blocks(shape, block), 0)  # no tile is wanted twice
+
+        def touched(count: int) -> int:
+            """Most tiles along one axis that so many blocks side by side ask for, interpolation included."""
+            return math.ceil((count * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
+
+        # What one row of blocks of a band asks for stays at hand, so that going down the band computes none again.
         tile_bytes = 4 * (num_classes + 1) * (core + 2 * lattice.ramp_px) ** 2
-        # Two rows of tiles of a band stay at hand, so that going down the band computes none again.
-        per_row = max(2, _KEPT_BYTES // tile_bytes // 2)
-        return cls(blocks(shape, block, round(per_row * core * scale)), 2 * per_row + 2)
+        rows, across = touched(1), 1
+        while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
+            across += 1
+        return cls(blocks(shape, block, across * block), rows * (touched(across) + workers - 1))
 
 
 @dataclass
