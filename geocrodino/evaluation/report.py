@@ -17,10 +17,11 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rich.markup import escape
 from rich.table import Table
 
-from geocrodino.errors import OutputError
+from geocrodino.errors import OutputError, RasterError
 from geocrodino.evaluation.evaluate import Evaluation, read_classes
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.reader import RasterSource
@@ -40,7 +41,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     for land, (*shares, support) in zip(evaluation.scheme.classes, rows, strict=True):
         table.add_row(_land(land), *(_percent(s) for s in shares), f"{support:,}")
     table.add_section()
-    table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_f1), "", "", f"{scores.pixels:,}")
+    table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_f1), "", "", f"{sum(scores.support):,}")
     return table
 
 
@@ -138,8 +139,11 @@ def map_preview(
     scheme = classes if classes is not None else read_classes(map_path)
     grid = source.geobox.zoom_out(max(1.0, max(source.geobox.shape) / max_px))
     height, width = grid.shape
-    with rasterio.open(map_path) as dataset:
-        values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
+    try:
+        with rasterio.open(map_path) as dataset:
+            values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
+    except RasterioError as error:
+        raise RasterError(map_path, f"the map is damaged or cut short: make it again ({error}).") from error
     indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path))
     panels = 1 if optical is None else 2
     scale = 7 / max(height, width)
@@ -233,7 +237,8 @@ def _caption(evaluation: Evaluation) -> str:
     how = "count as wrong" if evaluation.count_missed else "are left out"
     share = f"{scores.missed:,} labelled pixels ({_percent(scores.missed / max(1, scores.pixels))} %)"
     missed = f"; {share} without a class in the map {how}" if scores.missed else ""
-    return f"accuracy {_percent(scores.accuracy)} %, kappa {scores.kappa:.3f}{missed}"
+    kappa = "-" if math.isnan(scores.kappa) else f"{scores.kappa:.3f}"
+    return f"accuracy {_percent(scores.accuracy)} %, kappa {kappa}{missed}"
 
 
 def _first_caption(evaluations: Mapping[str, Evaluation]) -> str:

@@ -1,7 +1,7 @@
 """Resampling at exact positions, so that a pixel does not depend on the window that it is computed in.
 
-GDAL's warper is not used here: through rasterio it always approximates the transformation (12 m of height error on a
-90 m elevation model in degrees), and its approximation changes with the window.
+GDAL's warper is not used here: through rasterio it always approximates the transformation, to an eighth of a source
+pixel and by another amount for every window; in steep terrain that is metres of height.
 """
 
 from __future__ import annotations

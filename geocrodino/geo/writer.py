@@ -177,6 +177,7 @@ class ClassMapWriter:
             overview_resampling="MODE",
             bigtiff="IF_SAFER",
         )
+        _read_through(finished)
         names.write_text(_category_names(self.scheme), encoding="utf-8")
         if self.path.exists() and not self.overwrite:
             raise OutputError(
@@ -214,6 +215,16 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: the file exists.\nChoose another name, or replace it with --overwrite.")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{path}: the folder {folder} cannot be written.\nChoose a folder with write permission.")
+
+
+def _read_through(path: Path) -> None:
+    """Read every tile once: GDAL may call a copy done that a full disk has cut short."""
+    with rasterio.open(path) as dataset:
+        levels = len(dataset.overviews(1))
+    for level in range(-1, levels):
+        with rasterio.open(path, **({} if level < 0 else {"overview_level": level})) as dataset:
+            for _, window in dataset.block_windows(1):
+                dataset.read(1, window=window)
 
 
 def _classes_json(scheme: ClassScheme) -> str:

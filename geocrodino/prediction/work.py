@@ -61,16 +61,20 @@ class Plan:
         if grid == own and lattice.ramp_px == 0 and block % core == 0 and block <= _PART_PX:
             return cls(blocks(shape, block), 0)  # no tile is wanted twice
 
+        # Side of the upright box around a block of a rotated scene, in sides of the block.
+        turned = (abs(own.affine.a) + abs(own.affine.b)) / math.hypot(own.affine.a, own.affine.b)
+
         def touched(count: int) -> int:
             """Most tiles along one axis that so many blocks side by side ask for, interpolation included."""
-            return math.ceil((count * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
+            return math.ceil(((count - 1 + turned) * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
 
         # What one row of blocks of a band asks for stays at hand, so that going down the band computes none again.
         tile_bytes = 4 * (num_classes + 1) * (core + 2 * lattice.ramp_px) ** 2
         rows, across = touched(1), 1
         while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
             across += 1
-        return cls(blocks(shape, block, across * block), rows * (touched(across) + workers - 1))
+        ahead = min(rows * (workers - 1), _KEPT_BYTES // tile_bytes)
+        return cls(blocks(shape, block, across * block), rows * touched(across) + ahead)
 
 
 @dataclass

@@ -220,3 +220,12 @@ def test_flipped_bytes_are_noticed(saved, tmp_path):
     content[-1] ^= 1
     (tmp_path / "m").write_bytes(content.tobytes())
     refused(tmp_path / "m")
+
+
+def test_bundle_that_may_not_be_read(saved, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(BundleError, match=r"cannot be read \(Permission denied\). Check the permissions"):
+        load_bundle(saved[0])

@@ -47,6 +47,17 @@ def test_table_shows_percent_absence_and_what_was_missed(evaluation):
     assert "1 labelled pixels (12.5 %) without a class in the map count as wrong" in text
 
 
+def test_names_are_shown_as_they_are(write_map, write_labels, tmp_path):
+    scheme = ClassScheme.from_values([1, 2], ["grass [dry]", "[/road]"])
+    labels = write_labels([[1, 2, 2]])
+    result = evaluate_map(write_map([[1, 1, 255]], scheme=scheme, name="map[a].tif"), labels)
+    rows = _text(evaluation_table(result))
+    assert ["■ grass [dry]", "50.0", "66.7", "50.0", "100.0", "1"] in rows
+    assert ["mean", "25.0", "33.3", "", "", "2"] in rows  # the pixel that is left out does not count
+    assert "map[a].tif against labels.tif" in " ".join(" ".join(r) for r in rows)
+    assert ["■ [/road]", "0.0"] in _text(side_by_side({"[optical]": result}))
+
+
 def test_side_by_side_has_one_column_for_each_map(evaluation):
     rows = _text(side_by_side({"optical": evaluation, "elevation": evaluation}))
     assert ["class", "optical", "elevation"] in rows
@@ -106,6 +117,19 @@ def test_preview_of_a_map_without_names_needs_classes(write_labels, scheme, tmp_
         map_preview(bare, tmp_path / "map.png")
     map_preview(bare, tmp_path / "map.png", classes=scheme)
     assert (tmp_path / "map.png").stat().st_size > 1000
+
+
+def test_a_damaged_map_has_no_preview(write_map, scheme, tmp_path):
+    path = write_map(np.random.default_rng(0).choice([1, 2, 7], (600, 600)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(RasterError, match=r"map.tif: the map is damaged or cut short: make it again"):
+        map_preview(path, tmp_path / "map.png", classes=scheme)
+
+
+def test_a_file_in_place_of_the_folder_is_told(evaluation, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/out: cannot be written \(Not a directory\)"):
+        write_json(evaluation, tmp_path / "file" / "out")
 
 
 def test_a_place_that_cannot_be_written_is_told(evaluation, tmp_path):

@@ -49,6 +49,16 @@ def test_pixel_size_of_a_rotated_grid_is_that_of_its_sides():
     assert g.pixel_size_m(GeoBox((50, 50), rotated, UTM31)) == pytest.approx((2, 3))
 
 
+def test_pixel_area_of_a_grid_turned_in_degrees_is_not_the_product_of_its_sides():
+    turned = Affine.translation(10, 60) @ Affine.rotation(45) @ Affine.scale(1e-3, -1e-3)
+    grid = GeoBox((10, 10), turned, "EPSG:4326")
+    corners = [turned @ corner for corner in ((0, 0), (10, 0), (10, 10), (0, 10))]
+    area, _ = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(*zip(*corners, strict=True))
+    assert g.pixel_area_m2(grid) == pytest.approx(abs(area) / 100, rel=1e-4)
+    assert math.prod(g.pixel_size_m(grid)) > 1.2 * abs(area) / 100
+    assert g.pixel_area_m2(north_up(0.5)) == pytest.approx(0.25)
+
+
 def test_a_local_crs_has_its_named_unit():
     grid = GeoBox((5, 5), Affine(2, 0, 0, 0, -2, 10), 'LOCAL_CS["site",UNIT["metre",1]]')
     assert g.pixel_size_m(grid) == (2.0, 2.0)

@@ -1,4 +1,5 @@
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -116,6 +117,43 @@ def test_unwritable_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("geocrodino.geo.writer.os.access", lambda *_: False)
     with pytest.raises(OutputError, match="cannot be written"), ClassMapWriter(tmp_path / "m.tif", GRID, SCHEME):
         pytest.fail("entered")
+
+
+def test_a_full_disk_leaves_no_map_or_a_whole_one(tmp_path):
+    values = np.random.default_rng(0).choice(np.array([0, 2, 5], np.uint8), (600, 700))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    outcomes = []
+    for most_bytes in range(0, 180_000, 6_000):
+        path = tmp_path / f"{most_bytes}.tif"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+        try:
+            with ClassMapWriter(path, GRID, SCHEME) as writer:
+                writer.write((0, 600, 0, 700), values)
+        except OutputError as error:
+            outcomes.append(str(error).splitlines()[-1])
+            assert names_in(tmp_path) == []
+        else:
+            outcomes.append("whole")
+            with rasterio.open(path) as found:
+                np.testing.assert_array_equal(found.read(1), values)
+            for left in tmp_path.iterdir():
+                left.unlink()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert set(outcomes) == {"Check the free space of the folder.", "whole"}
+
+
+def test_a_map_that_another_program_wrote_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "map.tif"
+
+    def write():
+        with ClassMapWriter(path, GRID, SCHEME) as writer:
+            writer.write((0, 1, 0, 1), np.zeros((1, 1), np.uint8))
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(OutputError, match="another program wrote this file while the map was made, and it is kept"):
+        write()
+    assert (names_in(tmp_path), path.read_bytes()) == (["map.tif"], b"theirs")
 
 
 def test_failure_leaves_nothing(tmp_path):

@@ -6,14 +6,28 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
-from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, OverlapError, RasterError
+from geocrodino.errors import (
+    BundleError,
+    ConfigError,
+    HeightRangeWarning,
+    OutputError,
+    OverlapError,
+    RasterError,
+    ResolutionWarning,
+)
 from geocrodino.geo.classes import ClassScheme, LandClass
+from geocrodino.geo.grid import working_grid
+from geocrodino.geo.writer import ClassMapWriter
 from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
 from geocrodino.prediction.engine import predict_scene
+from geocrodino.prediction.network import TilePredictor
+from geocrodino.prediction.tiling import TileLattice
+from geocrodino.prediction.work import Plan
 
 NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)
 SCHEME = ClassScheme(
@@ -220,8 +234,6 @@ def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch):
     values[:, :20] = 9
     write_raster(tmp_path / "s.tif", values, nodata=0)
     calls = []
-    from geocrodino.prediction.network import TilePredictor
-
     original = TilePredictor._probabilities
     monkeypatch.setattr(TilePredictor, "_probabilities", lambda *a: calls.append(1) or original(*a))
     predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=64)
@@ -232,12 +244,53 @@ def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch):
 def test_each_tile_is_computed_once(bundle, tmp_path, monkeypatch):
     write_raster(tmp_path / "s.tif", image(256, 256))
     seen = []
-    from geocrodino.prediction.network import TilePredictor
-
     original = TilePredictor._compute
     monkeypatch.setattr(TilePredictor, "_compute", lambda self, i: seen.append(i) or original(self, i))
     predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=50)
     assert sorted(seen) == [(r, c) for r in range(4) for c in range(4)]
+
+
+@pytest.mark.parametrize("stitch", ["exact", "blend"])
+@pytest.mark.parametrize("turned_deg", [0, 30])
+@pytest.mark.parametrize("resolution_m", [1.0, 0.9, 3.0, 0.4])
+@pytest.mark.parametrize("block_px", [None, 1536])
+def test_tiles_of_a_wide_scene_are_rarely_computed_twice(stitch, turned_deg, resolution_m, block_px):
+    own = GeoBox((8000, 12000), UTM @ Affine.rotation(turned_deg), "EPSG:32610")
+    grid = working_grid(own, resolution_m)
+    lattice = (
+        TileLattice.exact(grid.shape, core_px=768, stride_px=8, receptive_field_px=100)
+        if stitch == "exact"
+        else TileLattice.blended(grid.shape, core_px=512, stride_px=8, margin_px=64)
+    )
+    plan = Plan.make(own, grid, lattice, 6, block_px)
+    to_grid = ~grid.affine @ own.affine
+    kept, seen, computed = {}, set(), 0
+    for r0, r1, c0, c1 in plan.blocks:
+        corners = [to_grid @ (c, r) for r in (r0, r1) for c in (c0, c1)]
+        rows, cols = [y for _, y in corners], [x for x, _ in corners]
+        margin = 0 if grid == own else 1
+        window = (
+            max(0, math.floor(min(rows)) - margin), min(grid.shape[0], math.ceil(max(rows)) + margin),
+            max(0, math.floor(min(cols)) - margin), min(grid.shape[1], math.ceil(max(cols)) + margin),
+        )  # fmt: skip
+        for tile in lattice.tiles(window):
+            computed += tile not in kept
+            kept.pop(tile, None)
+            kept[tile] = True
+            seen.add(tile)
+            if len(kept) > plan.keep_tiles:
+                del kept[next(iter(kept))]
+    assert computed <= (1.35 if turned_deg else 1.15) * len(seen)
+
+
+def test_a_block_larger_than_a_tile_computes_none_again(bundle, tmp_path, monkeypatch):
+    write_raster(tmp_path / "s.tif", image(600, 600))
+    seen = []
+    original = TilePredictor._compute
+    monkeypatch.setattr(TilePredictor, "_compute", lambda self, i: seen.append(i) or original(self, i))
+    monkeypatch.setattr("geocrodino.prediction.work._PART_PX", 256)
+    predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=512, block_px=2048)
+    assert sorted(seen) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_progress_counts_blocks(bundle, tmp_path):
@@ -297,8 +350,50 @@ def test_output_is_checked_first(bundle, tmp_path, monkeypatch):
     (tmp_path / "m.tif").touch()
     with pytest.raises(OutputError, match="--overwrite"):
         predict_scene(path, tmp_path / "m.tif", bundle, "optical")
-    with pytest.raises(OutputError, match="replace the scene itself"):
-        predict_scene(path, path, bundle, "optical", overwrite=True)
+
+
+@pytest.mark.parametrize("role", ["scene", "ground", "bundle"])
+def test_no_input_is_replaced(tmp_path, role):
+    bundle = make_bundle(tmp_path / "bundle")
+    for name in ("scene", "ground"):
+        write_raster(tmp_path / name, np.zeros((20, 20), np.float32))
+    before = (tmp_path / role).read_bytes()
+    with pytest.raises(OutputError, match=f"{role}: the map would replace the {role} itself"):
+        predict_scene(
+            tmp_path / "scene", tmp_path / role, bundle, "elevation", ground=tmp_path / "ground", overwrite=True
+        )
+    assert (tmp_path / role).read_bytes() == before
+
+
+def test_pixels_much_larger_than_in_training(constant, tmp_path):
+    scene, out = tmp_path / "s.tif", tmp_path / "m.tif"
+    write_raster(scene, image(4, 4), transform=Affine(5, 0, 5e5, 0, -5, 4e6))
+    with pytest.warns(ResolutionWarning, match=r"Expected about 1 m, found 5 m.* 25 of its pixels for each") as told:
+        summary = predict_scene(scene, out, constant, "optical")
+    assert summary.warnings == (str(told[0].message),)
+    write_raster(scene, image(4, 4), transform=Affine(30, 0, 5e5, 0, -30, 4e6))
+    with pytest.raises(BundleError) as error:
+        predict_scene(scene, out, constant, "optical", overwrite=True)
+    assert str(error.value) == (
+        f"{scene}: pixels too large for a bundle trained at 1 m. Expected at most 16 m, found 30 m. The network would "
+        "compute 900 of its pixels for each of the scene.\nUse a finer scene, or a bundle trained at about this size."
+    )
+
+
+def test_ground_is_for_elevation(bundle, tmp_path):
+    with pytest.raises(ConfigError, match=r"g.tif: a ground raster is of use for elevation alone, found optical"):
+        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", ground=tmp_path / "g.tif")
+
+
+def test_memory_of_gdal_is_bounded_to_the_end(bundle, tmp_path, monkeypatch):
+    write_raster(tmp_path / "s.tif", image(20, 20))
+    bounds = []
+    publish = ClassMapWriter._publish
+    monkeypatch.setattr(
+        ClassMapWriter, "_publish", lambda self: bounds.append(rasterio.env.getenv()["GDAL_CACHEMAX"]) or publish(self)
+    )
+    predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+    assert bounds == [64 * 2**20]
 
 
 def test_ground_elsewhere(bundle, tmp_path):
@@ -324,12 +419,12 @@ def test_numbers_below_one(bundle, tmp_path, number):
         predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", **{number: 0})
 
 
-def test_replaced_bundle_is_noticed(tmp_path):
+def test_the_bundle_given_is_the_bundle_used(tmp_path):
     bundle = make_bundle(tmp_path / "b", constant=0)
     make_bundle(tmp_path / "b", constant=1)
     write_raster(tmp_path / "s.tif", image(20, 20))
-    with pytest.raises(BundleError, match="replaced while it was in use"):
-        predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+    predict_scene(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical")
+    assert (classes_of(tmp_path / "m.tif") == 0).all()
 
 
 @pytest.mark.filterwarnings("ignore::geocrodino.errors.HeightRangeWarning")
