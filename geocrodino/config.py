@@ -20,6 +20,7 @@ from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.data.normalisation import HeightChannel
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.geo.classes import ClassScheme, LandClass
+from geocrodino.geo.files import whole_file
 from geocrodino.geo.heights import GroundFilter
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import NetworkSettings
@@ -148,9 +149,8 @@ def save_config(config: TrainConfig, path: Path) -> None:
     """
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     try:
-        partial = path.with_suffix(".partial")
-        partial.write_text(text)
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(text)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}).") from error
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.normalisation import ModalitySpec
-from geocrodino.data.sampling import BalancedPatchSampler, covering_windows, require_patches, seeded_worker
+from geocrodino.data.sampling import BalancedPatchSampler, covering_windows, one_thread_worker, require_patches
 from geocrodino.data.sampling import patch_corners as corners_of
 from geocrodino.errors import AOIError
 from geocrodino.geo.classes import IGNORE_INDEX
@@ -129,7 +129,7 @@ class CoregisteredDataModule(L.LightningDataModule):
             batch_size=self.plan.batch_size,
             sampler=self.sampler,
             num_workers=self.plan.workers,
-            worker_init_fn=seeded_worker,
+            worker_init_fn=one_thread_worker,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.plan.workers > 0,
         )

@@ -164,7 +164,7 @@ class BalancedPatchSampler(GeoSampler):
         return r0 + r, c0 + c
 
 
-def seeded_worker(worker_id: int) -> None:
+def one_thread_worker(worker_id: int) -> None:
     """Give data workers one torch thread each: they only read and scale."""
     torch.set_num_threads(1)
 

@@ -24,6 +24,7 @@ from rich.table import Table
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.evaluation.evaluate import Evaluation, read_classes
 from geocrodino.geo.classes import ClassScheme, LandClass
+from geocrodino.geo.files import whole_file
 from geocrodino.geo.reader import RasterSource
 
 _SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
@@ -270,14 +271,10 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target and rename, so that no half file is ever seen under its name."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a whole file or none, and say what is in the way."""
     try:
-        try:
+        with whole_file(path) as partial:
             write(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}).\n"

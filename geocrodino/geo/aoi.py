@@ -15,6 +15,7 @@ from pyproj.exceptions import CRSError, ProjError
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
+from geocrodino.geo.files import whole_file
 
 Split = Literal["train", "val", "test"]
 """Train on, choose on, report on."""
@@ -76,10 +77,8 @@ class AOI:
 
     def save(self, path: Path) -> None:
         """Write a GeoPackage."""
-        partial = path.with_name(f".{path.stem}.partial.gpkg")
-        partial.unlink(missing_ok=True)
-        self.frame.to_file(partial, layer="aoi", driver="GPKG")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            self.frame.to_file(partial, layer="aoi", driver="GPKG")
 
 
 def read_aoi(source: str | Path, crs: str | None = None) -> AOI:

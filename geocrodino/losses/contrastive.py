@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.losses.precision import at_least_float32
 
 _SEEN = 0.999
 
@@ -182,7 +183,7 @@ class _View:
         batch, _, height, width = features.shape
         if transform.shape != (batch, 3, 3):
             raise ValueError(f"expected transforms ({batch}, 3, 3), found {tuple(transform.shape)}")
-        self.features = _at_least_float32(features)
+        self.features = at_least_float32(features)
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         cells = torch.stack([columns, rows, torch.ones_like(rows)]).flatten(1).to(self.features)
         moved = feature_transform(transform.to(self.features), stride) @ cells
@@ -227,7 +228,7 @@ def _symmetric_info_nce(first: Tensor, second: Tensor, temperature: float, group
 
 def _pooled(features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     """Means over valid positions (B, C), and whether there is one (B,)."""
-    wide = _at_least_float32(features)
+    wide = at_least_float32(features)
     if valid is None:
         return wide.mean(dim=(2, 3)), torch.ones(len(wide), dtype=torch.bool, device=wide.device)
     if valid.shape != (wide.shape[0], *wide.shape[2:]):
@@ -240,7 +241,7 @@ def _class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Te
     """Means over the batch by class (K, C), and whether a class is there (K,)."""
     if labels.ndim != 3 or len(labels) != len(features):
         raise ValueError(f"expected labels (B, H, W) for features {tuple(features.shape)}, found {tuple(labels.shape)}")
-    wide = _at_least_float32(features)
+    wide = at_least_float32(features)
     height, width = wide.shape[2:]
     coarse = majority_labels(labels, (height, width), num_classes).flatten()
     members = (coarse[None] == torch.arange(num_classes, device=coarse.device)[:, None]).to(wide)
@@ -250,10 +251,6 @@ def _class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Te
 
 def _grid_sample(values: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _check_pair(optical: Tensor, elevation: Tensor, temperature: float) -> None:

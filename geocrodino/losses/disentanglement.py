@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from geocrodino.losses.precision import at_least_float32
+
 _SMALLEST_SQUARE = 1e-16
 
 
@@ -34,8 +36,7 @@ def orthogonality_loss(invariant: Tensor, specific: Tensor, valid: Tensor | None
         )
     if valid is not None and valid.shape != (invariant.shape[0], *invariant.shape[2:]):
         raise ValueError(f"expected valid (B, H, W) for features {tuple(invariant.shape)}, found {tuple(valid.shape)}")
-    if invariant.dtype in (torch.float16, torch.bfloat16):
-        invariant, specific = invariant.float(), specific.float()
+    invariant, specific = at_least_float32(invariant), at_least_float32(specific)
     # Squares throughout: the root of a norm has no gradient at zero features.
     lengths = invariant.square().sum(dim=1) * specific.square().sum(dim=1)
     squared_cosine = (invariant * specific).sum(dim=1).square() / lengths.clamp(min=_SMALLEST_SQUARE)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.losses.precision import at_least_float32
 
 
 def cross_entropy(
@@ -27,7 +28,7 @@ def cross_entropy(
         ValueError: If the shapes do not fit.
     """
     _check_shapes(logits, labels)
-    wide = _at_least_float32(logits)
+    wide = at_least_float32(logits)
     weights = None if class_weights is None else class_weights.to(wide)
     total = F.cross_entropy(
         wide, labels, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
@@ -56,7 +57,7 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     _check_shapes(logits, labels)
     labelled = (labels != IGNORE_INDEX)[:, None]
-    probabilities = _at_least_float32(logits).softmax(dim=1) * labelled
+    probabilities = at_least_float32(logits).softmax(dim=1) * labelled
     classes = torch.arange(logits.shape[1], device=labels.device)[None, :, None, None]
     targets = (labels[:, None] == classes).to(probabilities)
     overlap = (probabilities * targets).sum(dim=(0, 2, 3))
@@ -65,10 +66,6 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     total = (probabilities.sum(dim=(0, 2, 3)) + size).where(present, torch.ones_like(size))
     losses = (1 - 2 * overlap / total) * present
     return losses.sum() / present.sum().clamp(min=1)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _check_shapes(logits: Tensor, labels: Tensor) -> None:

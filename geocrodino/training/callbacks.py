@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from geocrodino.geo.files import whole_file
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.crodino import CroDiNo
 
@@ -63,9 +64,9 @@ class BestBranches(Callback):
             trainer.should_stop = True
 
     def _save(self, modality: Modality, model: CroDiNo) -> None:
-        partial = self.path(modality).with_suffix(".partial")
-        save_file({k: v.detach().cpu().contiguous() for k, v in model.branch(modality).state_dict().items()}, partial)
-        partial.replace(self.path(modality))
+        state = {k: v.detach().cpu().contiguous() for k, v in model.branch(modality).state_dict().items()}
+        with whole_file(self.path(modality)) as partial:
+            save_file(state, partial)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from geocrodino.config import TrainConfig, load_config, save_config
 from geocrodino.errors import ConfigError, OutputError
+from geocrodino.geo.files import whole_file
 
 BUNDLE_NAME = "bundle.safetensors"
 
@@ -88,9 +89,8 @@ def model_name(out: Path) -> str:
 
 def save_json(path: Path, content: object) -> None:
     """Write JSON; the file appears whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2))
 
 
 def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:

@@ -79,7 +79,7 @@ def refused(result, *told):
 def train_refused(run_cli, *words, told=()):
     result = run_cli("train", "--out", "run", *words)
     assert not Path("run/bundle.safetensors").exists()
-    assert not list(Path().rglob("*.partial")) + list(Path().glob("run/best-*"))
+    assert not list(Path().rglob("*.partial*")) + list(Path().glob("run/best-*"))
     return refused(result, *told)
 
 

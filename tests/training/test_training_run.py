@@ -136,7 +136,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(settings, uninterrupted, tmp
     assert (out / "metrics.json").read_text() == (whole / "metrics.json").read_text()
     assert log_of(out) == log_of(whole)
     assert not list(out.glob("best-*"))
-    assert not list(out.rglob("*.partial"))
+    assert not list(out.rglob("*.partial*"))
 
 
 def test_a_run_broken_off_twice_and_without_average(tiny_config, tmp_path):

@@ -19,6 +19,7 @@ from geocrodino.data.synthetic.scene import Scene, generate_scene
 from geocrodino.data.synthetic.settings import CLASSES, ELEVATION_NODATA, SceneSettings
 from geocrodino.errors import OutputError
 from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -80,20 +81,11 @@ def write_scene(folder: str | Path, settings: SceneSettings | None = None, *, ov
     scene = generate_scene(settings)
     try:
         for path, write in _writers(scene, paths).items():
-            _whole(path, write)
+            with whole_file(path) as partial:
+                write(partial)
     except OSError as error:
         raise OutputError(f"{folder}: cannot write the scene ({error}). Check space and permissions.") from error
     return paths
-
-
-def _whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the target and rename, so that no half file is ever seen under its name."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _writers(scene: Scene, paths: ScenePaths) -> dict[Path, Callable[[Path], None]]:

@@ -1,0 +1,23 @@
+"""Files that appear whole under their name, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside the target to write to; it takes the target's name when the block ends without an error.
+
+    Raises:
+        OSError: If the file cannot take its name.
+    """
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial.unlink(missing_ok=True)  # a killed process may have left one
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

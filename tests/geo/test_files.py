@@ -1,0 +1,41 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from geocrodino.geo.files import whole_file
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with whole_file(target) as partial:
+        partial.write_text("new")
+        assert target.read_text() == "old"
+        assert partial.suffix == ".json"
+    assert target.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+
+    def write_half():
+        with whole_file(target) as partial:
+            partial.write_text("ha")
+            raise ValueError("power cut")
+
+    with pytest.raises(ValueError, match="power cut"):
+        write_half()
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path):
+    (tmp_path / ".a.partial.json").write_text("left over")
+    with whole_file(tmp_path / "a.json") as partial:
+        assert not partial.exists()
+        partial.write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
