@@ -8,40 +8,23 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.losses.precision import at_least_float32
+from geocrodino.losses.precision import at_least_float32, full_precision
 
 _SEEN = 0.999
 
-P = ParamSpec("P")
 
-
-def _full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Keep products of coordinates and long sums out of half precision."""
-
-    @wraps(loss)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        first = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
-        with torch.autocast(first.device.type, enabled=False):
-            return loss(*args, **kwargs)
-
-    return wrapped
-
-
-@_full_precision
+@full_precision
 def image_contrast(
     optical: Tensor,
     elevation: Tensor,
     temperature: float = 0.1,
     *,
+    shuffled: bool = False,
     optical_valid: Tensor | None = None,
     elevation_valid: Tensor | None = None,
 ) -> Tensor:
@@ -53,6 +36,7 @@ def image_contrast(
         optical: Invariant features, shape (B, C, h, w).
         elevation: Invariant features of the same scenes, shape (B, C, h', w').
         temperature: Divides the cosines, above 0.
+        shuffled: Pair each scene with one drawn from the batch instead: a control.
         optical_valid: False at features to leave out of the average, bool, shape (B, h, w).
         elevation_valid: The same, shape (B, h', w').
 
@@ -66,10 +50,11 @@ def image_contrast(
     pooled_optical, seen_optical = _pooled(optical, optical_valid)
     pooled_elevation, seen_elevation = _pooled(elevation, elevation_valid)
     both = seen_optical & seen_elevation
-    return _symmetric_info_nce(pooled_optical[both], pooled_elevation[both], temperature)
+    order = _order(int(both.sum()), shuffled)
+    return _symmetric_info_nce(pooled_optical[both], pooled_elevation[both][order], temperature)
 
 
-@_full_precision
+@full_precision
 def class_contrast(
     optical: Tensor,
     elevation: Tensor,
@@ -78,6 +63,7 @@ def class_contrast(
     temperature: float = 0.1,
     *,
     num_classes: int,
+    shuffled: bool = False,
 ) -> Tensor:
     """Draw the mean features of one class together across modalities, away from the other classes.
 
@@ -90,6 +76,7 @@ def class_contrast(
         elevation_labels: Labels in the elevation view, same shape and range.
         temperature: Divides the cosines, above 0.
         num_classes: K.
+        shuffled: Pair each class with one drawn from those present instead: a control.
 
     Returns:
         Symmetric InfoNCE, scalar >= 0, at least float32. 0 with fewer than two classes that both modalities hold.
@@ -101,10 +88,11 @@ def class_contrast(
     means_optical, has_optical = _class_means(optical, optical_labels, num_classes)
     means_elevation, has_elevation = _class_means(elevation, elevation_labels, num_classes)
     both = has_optical & has_elevation
-    return _symmetric_info_nce(means_optical[both], means_elevation[both], temperature)
+    order = _order(int(both.sum()), shuffled)
+    return _symmetric_info_nce(means_optical[both], means_elevation[both][order], temperature)
 
 
-@_full_precision
+@full_precision
 def pixel_contrast(
     optical: Tensor,
     elevation: Tensor,
@@ -114,6 +102,7 @@ def pixel_contrast(
     temperature: float = 0.1,
     *,
     samples_per_image: int = 64,
+    shuffled: bool = False,
     optical_valid: Tensor | None = None,
     elevation_valid: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -131,6 +120,7 @@ def pixel_contrast(
         stride: Pixels per feature.
         temperature: Divides the cosines, above 0.
         samples_per_image: Most positions drawn from one image.
+        shuffled: Pair each image with one drawn from the batch instead: a control.
         optical_valid: False at features to leave out, bool, shape (B, h, w).
         elevation_valid: The same for the elevation view.
         generator: Draws the positions; None: torch's global generator.
@@ -144,9 +134,15 @@ def pixel_contrast(
     _check_pair(optical, elevation, temperature)
     if optical.shape != elevation.shape:
         raise ValueError(f"expected feature maps of one shape, found {tuple(optical.shape)}, {tuple(elevation.shape)}")
+    order = _order(len(elevation), shuffled)
     views = (
         _View(optical, optical_transform, optical_valid, stride),
-        _View(elevation, elevation_transform, elevation_valid, stride),
+        _View(
+            elevation[order],
+            elevation_transform[order],
+            None if elevation_valid is None else elevation_valid[order],
+            stride,
+        ),
     )
     seen = views[0].seen & views[1].seen
     device = torch.device("cpu") if generator is None else generator.device
@@ -212,6 +208,11 @@ def feature_transform(transform: Tensor, stride: int) -> Tensor:
     shrink = transform.new_tensor([[1 / stride, 0, shift], [0, 1 / stride, shift], [0, 0, 1]])
     enlarge = transform.new_tensor([[stride, 0, (stride - 1) / 2], [0, stride, (stride - 1) / 2], [0, 0, 1]])
     return shrink @ transform @ enlarge
+
+
+def _order(rows: int, shuffled: bool) -> Tensor:
+    """Which row of one modality stands beside each of the other: its own, or one drawn anew in every call."""
+    return torch.randperm(rows) if shuffled else torch.arange(rows)
 
 
 def _symmetric_info_nce(first: Tensor, second: Tensor, temperature: float, groups: Tensor | None = None) -> Tensor:

@@ -162,6 +162,76 @@ def test_pixel_contrast_without_negatives_is_zero():
     assert features.grad.abs().max() < 1e-12
 
 
+# --- control: pairs that do not belong together -----------------------------------------------------------------------
+
+
+def _order(rows, seed=5):
+    """The order that a call draws after this seed."""
+    torch.manual_seed(seed)
+    order = torch.randperm(rows)
+    torch.manual_seed(seed)
+    assert not order.equal(torch.arange(rows))
+    return order
+
+
+def test_shuffled_scenes():
+    optical, elevation = _random(4, 5, 3, 3), _random(4, 5, 3, 3, seed=1)
+    order = _order(4)
+    found = image_contrast(optical, elevation, shuffled=True)
+    torch.testing.assert_close(found, image_contrast(optical, elevation[order]))
+
+
+def test_shuffled_scenes_are_taken_from_those_that_both_see():
+    optical, elevation = _random(4, 5, 2, 2), _random(4, 5, 2, 2, seed=1)
+    valid = torch.ones(4, 2, 2, dtype=torch.bool)
+    valid[1] = False
+    order = torch.tensor([0, 2, 3])[_order(3)]
+    _order(3)
+    found = image_contrast(optical, elevation, shuffled=True, optical_valid=valid)
+    torch.testing.assert_close(found, image_contrast(optical[[0, 2, 3]], elevation[order]))
+
+
+def test_shuffled_classes():
+    optical, elevation = _random(1, 5, 1, 3), _random(1, 5, 1, 3, seed=1)
+    labels = torch.tensor([[[3, 0, 1]]])
+    order = _order(3)
+    found = class_contrast(optical, elevation, labels, labels, num_classes=4, shuffled=True)
+    present = torch.tensor([0, 1, 3])
+    # The class that stands where another stood before has that one's label.
+    moved = torch.zeros(4, dtype=torch.int64)
+    moved[present[order]] = present
+    torch.testing.assert_close(found, class_contrast(optical, elevation, labels, moved[labels], num_classes=4))
+
+
+def test_shuffled_positions():
+    optical, elevation = _random(3, 4, 4, 4), _random(3, 4, 4, 4, seed=1)
+    mirror = torch.tensor([[-1.0, 0, 31], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    views = torch.stack([_same(1)[0], mirror, _same(1)[0]])
+    valid = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(2)) < 0.7
+    options = {"stride": 8, "samples_per_image": 16}  # all positions, so that none is drawn
+    order = _order(3)
+    found = pixel_contrast(optical, elevation, _same(3), views, shuffled=True, elevation_valid=valid, **options)
+    expected = pixel_contrast(
+        optical, elevation[order], _same(3), views[order], elevation_valid=valid[order], **options
+    )
+    torch.testing.assert_close(found, expected)
+    straight = pixel_contrast(optical, elevation, _same(3), views, elevation_valid=valid, **options)
+    assert not torch.isclose(found, straight)
+
+
+@pytest.mark.parametrize(
+    "contrast",
+    [image_contrast, lambda a, b, **o: pixel_contrast(a, b, _same(5), _same(5), 8, **o)],
+    ids=["image", "pixel"],
+)
+def test_shuffled_pairs_are_drawn_anew(contrast):
+    """Wrong pairs that stay the same could be learnt like right ones."""
+    optical, elevation = _random(5, 4, 2, 2), _random(5, 4, 2, 2, seed=1)
+    torch.manual_seed(0)
+    assert len({round(contrast(optical, elevation, shuffled=True).item(), 6) for _ in range(10)}) > 5
+    assert len({round(contrast(optical, elevation).item(), 6) for _ in range(10)}) == 1
+
+
 LABELS = torch.tensor([[[0, 1], [1, 2]], [[2, 0], [IGNORE_INDEX, 1]]])
 CALLS = {
     "image": image_contrast,
