@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,6 +18,9 @@ Decoder = Literal["unet", "fpn"]
 
 _UNET_CHANNELS = (256, 128, 64, 32, 16)
 _PYRAMID_CHANNELS = (96,)
+
+FIRST_SCALE: dict[Decoder, int] = {"unet": 1, "fpn": 2}
+"""The finest feature map that each decoder reads, in halvings of the input; it passes over those before."""
 
 
 class NetworkSettings(BaseModel):
@@ -34,6 +38,9 @@ class NetworkSettings(BaseModel):
     )
     decoder_channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="unet: width after each doubling, one per depth; fpn: one width; none: chosen for the depth"
+    )
+    separate_encoders: bool = Field(
+        False, description="an encoder of its own for each half (DisCoM-KD) rather than one for both"
     )
 
     @model_validator(mode="after")
@@ -70,11 +77,14 @@ class BranchOutput(NamedTuple):
 class Branch(nn.Module):
     """Encoder, projection into a modality-invariant and a modality-specific half, decoder that sees both.
 
+    With ``separate_encoders`` each half comes from an encoder of its own, and the decoder's finer feature maps are
+    those of the specific one: nothing but the invariant half itself then leaves the invariant encoder.
+
     Args:
         settings: Shape of the network.
         in_channels: Bands of the input.
         num_classes: Channels of the logits.
-        encoder_weights: Local file for the encoder, see ``build_branch``.
+        encoder_weights: Local file for the encoder, or for both of them, see ``build_branch``.
 
     Attributes:
         stride: Height and width of an input must be multiples of it, in px.
@@ -85,35 +95,29 @@ class Branch(nn.Module):
 
     References:
         Ferrod et al. (2025). Revisiting cross-modal knowledge distillation. https://arxiv.org/abs/2505.24361
+        Ienco & Dantas (2024). DisCoM-KD: cross-modal knowledge distillation via disentanglement representation and
+        adversarial learning. https://arxiv.org/abs/2408.07080
     """
 
     def __init__(
         self, settings: NetworkSettings, in_channels: int, num_classes: int, *, encoder_weights: Path | None = None
     ) -> None:
         super().__init__()
-        if in_channels < 1 or num_classes < 1:
-            raise ValueError(
-                f"in_channels and num_classes must be at least 1, found in_channels {in_channels} and "
-                f"num_classes {num_classes}"
-            )
+        check_counts(in_channels, num_classes)
         self.settings = settings
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.stride = settings.stride_px
-        self.encoder = create_encoder(
-            settings.encoder, in_channels=in_channels, depth=settings.depth, weights=encoder_weights
-        )
-        channels: list[int] = list(self.encoder.out_channels)  # type: ignore[arg-type]
+        self.encoder = self._create_encoder(encoder_weights)
+        self.specific_encoder = self._create_encoder(encoder_weights) if settings.separate_encoders else None
+        channels = feature_channels(self.encoder)
         halves = 2 * settings.invariant_channels
-        self.projection = nn.Sequential(nn.Conv2d(channels[-1], halves, 1, bias=False), nn.BatchNorm2d(halves))
-        initialise(self.projection)
-        widths = settings.resolved_decoder_channels
-        features = [*channels[:-1], halves]
-        self.decoder: UnetHead | PyramidHead = (
-            UnetHead(features, num_classes, widths)
-            if settings.decoder == "unet"
-            else PyramidHead(features, num_classes, widths[0])
-        )
+        if settings.separate_encoders:
+            self.projection = create_projection(channels[-1], settings.invariant_channels)
+            self.specific_projection = create_projection(channels[-1], settings.invariant_channels)
+        else:
+            self.projection = create_projection(channels[-1], halves)
+        self.decoder = create_decoder(settings, [*channels[:-1], halves], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits.
@@ -131,25 +135,88 @@ class Branch(nn.Module):
 
     def forward_features(self, images: Tensor) -> BranchOutput:
         """Logits together with both halves of the deepest features; arguments and errors as in ``forward``."""
-        self._check(images)
+        features = self.encode(images)
+        invariant, specific = features[-1].chunk(2, dim=1)
+        return BranchOutput(self.decoder(features), invariant, specific)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
+        check_images(images, self.in_channels, self.stride)
         features = list(self.encoder(images))
-        deepest = self.projection(features[-1])
-        invariant, specific = deepest.chunk(2, dim=1)
-        return BranchOutput(self.decoder([*features[:-1], deepest]), invariant, specific)
+        deepest: Tensor = self.projection(features[-1])
+        if self.specific_encoder is not None:
+            features = list(self.specific_encoder(images))
+            deepest = torch.cat([deepest, self.specific_projection(features[-1])], dim=1)
+        return [*features[:-1], deepest]
 
     @property
     def num_parameters(self) -> int:
         """Number of trainable values."""
         return sum(p.numel() for p in self.parameters())
 
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(f"expected images (B, {self.in_channels}, H, W), found {tuple(images.shape)}")
-        height, width = images.shape[-2:]
-        if height % self.stride or width % self.stride or 0 in (height, width):
-            raise ValueError(
-                f"height and width must be multiples of {self.stride} px, found {height} x {width} px: pad the image"
-            )
+    def _create_encoder(self, weights: Path | None) -> nn.Module:
+        return create_encoder(
+            self.settings.encoder, in_channels=self.in_channels, depth=self.settings.depth, weights=weights
+        )
+
+
+def check_counts(in_channels: int, num_classes: int) -> None:
+    """Check that a network has something to read and something to tell.
+
+    Raises:
+        ValueError: If either is below 1.
+    """
+    if in_channels < 1 or num_classes < 1:
+        raise ValueError(
+            f"in_channels and num_classes must be at least 1, found in_channels {in_channels} and "
+            f"num_classes {num_classes}"
+        )
+
+
+def check_images(images: Tensor, in_channels: int, stride: int) -> None:
+    """Check the shape of a network's input.
+
+    Args:
+        images: What should be (B, C, H, W), H and W multiples of ``stride``.
+        in_channels: Bands that the network reads.
+        stride: Pixels of the input per deepest feature.
+
+    Raises:
+        ValueError: If the shape does not fit.
+    """
+    if images.ndim != 4 or images.shape[1] != in_channels:
+        raise ValueError(f"expected images (B, {in_channels}, H, W), found {tuple(images.shape)}")
+    height, width = images.shape[-2:]
+    if height % stride or width % stride or 0 in (height, width):
+        raise ValueError(
+            f"height and width must be multiples of {stride} px, found {height} x {width} px: pad the image"
+        )
+
+
+def feature_channels(encoder: nn.Module) -> list[int]:
+    """Channels of an encoder's feature maps, the input's scale first."""
+    return list(encoder.out_channels)  # type: ignore[arg-type]
+
+
+def create_projection(in_channels: int, out_channels: int) -> nn.Sequential:
+    """What brings the deepest features to the width of the halves: 1 x 1 convolution and batch normalisation."""
+    projection = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+    initialise(projection)
+    return projection
+
+
+def create_decoder(settings: NetworkSettings, channels: Sequence[int], num_classes: int) -> UnetHead | PyramidHead:
+    """The decoder that the settings ask for.
+
+    Args:
+        settings: Shape of the network.
+        channels: Channels of the feature maps, the input's scale first.
+        num_classes: Channels of the logits.
+    """
+    widths = settings.resolved_decoder_channels
+    if settings.decoder == "unet":
+        return UnetHead(channels, num_classes, widths)
+    return PyramidHead(channels, num_classes, widths[0])
 
 
 def build_branch(
@@ -162,7 +229,8 @@ def build_branch(
         in_channels: Bands of the input.
         num_classes: Channels of the logits.
         weights: Local state dict of the encoder with three input channels, ``.safetensors`` or ``.pth``. Its
-            classifier is left out and its first convolution adapted to ``in_channels``. None: random weights.
+            classifier is left out and its first convolution adapted to ``in_channels``. Separate encoders both start
+            from it. None: random weights.
 
     Raises:
         ModelError: If the encoder is unknown, cannot be built as asked, or the weights do not fit it.

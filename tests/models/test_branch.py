@@ -1,12 +1,15 @@
 import pytest
+import timm
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import nn
 
 from geocrodino.errors import ModelError
 from geocrodino.models.branch import Branch, NetworkSettings, build_branch, receptive_field_radius_px
 
 SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SEPARATE = SMALL.model_copy(update={"separate_encoders": True})
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +130,89 @@ def test_nothing_beyond_the_field_changes_an_output():
     changed[..., 96 + radius + 1 :] += 5.0
     assert branch(images)[..., 96].equal(branch(changed)[..., 96])
     assert not branch(images)[..., 104:].equal(branch(changed)[..., 104:])
+
+
+@pytest.fixture
+def separate():
+    torch.manual_seed(0)
+    return build_branch(SEPARATE, 3, 4)
+
+
+@pytest.mark.parametrize("decoder", ["unet", "fpn"])
+def test_separate_encoders_give_the_same_shapes(decoder):
+    branch = build_branch(NetworkSettings(decoder=decoder, separate_encoders=True, invariant_channels=8), 2, 6).eval()
+    images = torch.randn(2, 2, 32, 48)
+    found = branch.forward_features(images)
+    assert found.logits.shape == (2, 6, 32, 48)
+    assert found.invariant.shape == found.specific.shape == (2, 8, 2, 3)
+    assert branch(images).equal(found.logits)
+
+
+def test_one_encoder_is_the_default_and_has_no_weights_of_a_second():
+    assert not NetworkSettings.model_validate({"depth": 3}).separate_encoders
+    parts = {name.split(".")[0] for name in build_branch(SMALL, 3, 4).state_dict()}
+    assert parts == {"encoder", "projection", "decoder"}
+    assert {name.split(".")[0] for name in build_branch(SEPARATE, 3, 4).state_dict()} == parts | {
+        "specific_encoder",
+        "specific_projection",
+    }
+
+
+@pytest.mark.parametrize(("half", "learns"), [("invariant", ""), ("specific", "specific_")])
+def test_each_half_learns_in_an_encoder_of_its_own(separate, half, learns):
+    found = getattr(separate.forward_features(torch.randn(2, 3, 32, 32)), half)
+    (found * torch.randn_like(found)).sum().backward()
+    moved = {n.split(".")[0] for n, p in separate.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {f"{learns}encoder", f"{learns}projection"}
+
+
+def test_finer_maps_are_those_of_the_specific_encoder(separate):
+    separate.eval()
+    images = torch.randn(1, 3, 32, 32)
+    seen = []
+    handle = separate.decoder.register_forward_pre_hook(lambda _, args: seen.extend(args[0]))
+    found = separate.forward_features(images)
+    handle.remove()
+    assert seen[-1].equal(torch.cat([found.invariant, found.specific], dim=1))
+    assert all(x.equal(y) for x, y in zip(seen[:-1], separate.specific_encoder(images)[:-1], strict=True))
+    assert not seen[1].allclose(separate.encoder(images)[1])
+
+
+@pytest.mark.parametrize("decoder", ["unet", "fpn"])
+@pytest.mark.parametrize("encoder", ["tu-resnet18", "tu-mobilenetv3_small_100", "mobilenet_v2", "convnext_atto"])
+def test_no_weight_of_separate_encoders_is_dead(encoder, decoder):
+    settings = NetworkSettings(encoder=encoder, decoder=decoder, invariant_channels=8, separate_encoders=True)
+    branch = build_branch(settings, 4, 3)
+    branch(torch.randn(2, 4, 64, 64)).square().mean().backward()
+    assert [name for name, p in branch.named_parameters() if p.grad is None] == []
+
+
+def test_a_second_encoder_doubles_the_encoder_alone(default_branch):
+    branch = build_branch(NetworkSettings(separate_encoders=True), 3, 5)
+    encoder = sum(p.numel() for p in branch.encoder.parameters())
+    # Two projections of 64 channels each weigh as much as one of 128.
+    assert branch.num_parameters == default_branch.num_parameters + encoder
+
+
+def test_separate_encoders_see_as_far_as_one():
+    assert receptive_field_radius_px(build_branch(NetworkSettings(separate_encoders=True), 3, 5), 3) == 150
+
+
+def test_weights_go_into_both_encoders(tmp_path):
+    source = timm.create_model("resnet18")
+    path = tmp_path / "resnet18.safetensors"
+    save_file(source.state_dict(), path)
+    branch = build_branch(SEPARATE, 3, 4, weights=path)
+    for encoder in (branch.encoder, branch.specific_encoder):
+        assert next(encoder.parameters()).equal(source.conv1.weight)
+    with torch.no_grad():
+        next(branch.encoder.parameters()).add_(1)
+    assert next(branch.specific_encoder.parameters()).equal(source.conv1.weight)
+
+
+def test_encode_gives_what_the_decoder_reads(default_branch, separate):
+    images = torch.randn(1, 3, 32, 32)
+    for branch in (default_branch.eval(), separate.eval()):
+        features, found = branch.encode(images), branch.forward_features(images)
+        assert features[-1].equal(torch.cat([found.invariant, found.specific], dim=1))
+        assert branch.decoder(features).equal(found.logits)

@@ -1,0 +1,197 @@
+"""Networks that read both modalities at once, and what is left of one when a modality is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from geocrodino.errors import ModelError
+from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.models.branch import (
+    FIRST_SCALE,
+    Branch,
+    BranchOutput,
+    NetworkSettings,
+    build_branch,
+    check_counts,
+    check_images,
+    create_decoder,
+    create_projection,
+    feature_channels,
+)
+from geocrodino.models.decoders import conv_block, initialise
+from geocrodino.models.encoders import create_encoder
+
+
+class MiddleFusion(nn.Module):
+    """One encoder for each modality, their feature maps merged at every scale, one decoder.
+
+    At each scale that the decoder reads, the maps of both encoders are concatenated and brought back to the width of
+    one by a 1 x 1 convolution. The deepest are projected to the two halves of a ``Branch``, so that a branch's
+    features can be compared with these channel by channel.
+
+    Args:
+        settings: Shape of the network; an encoder's part holds for each of the two.
+        in_channels: Bands of both modalities.
+        num_classes: Channels of the logits.
+        weights: Local encoder weights by modality, see ``build_branch``; a modality left out starts at random.
+
+    Attributes:
+        stride: Height and width of an input must be multiples of it, in px.
+        in_channels: Bands of the input, those of both modalities together.
+
+    Raises:
+        ModelError: If an encoder cannot be built as asked, or ``separate_encoders`` is.
+        ValueError: If a modality is missing or unknown, or a count is below 1.
+
+    References:
+        Hazirbas et al. (2016). FuseNet: incorporating depth into semantic segmentation via fusion-based CNN
+        architecture (where the maps are added). https://doi.org/10.1007/978-3-319-54181-5_14
+    """
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        in_channels: Mapping[Modality, int],
+        num_classes: int,
+        *,
+        weights: Mapping[Modality, Path] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_both(in_channels)
+        for count in in_channels.values():
+            check_counts(count, num_classes)
+        if settings.separate_encoders:
+            raise ModelError(
+                "Middle fusion has one encoder for each modality: expected separate_encoders: false, found true.\n"
+                "Leave separate_encoders out, or train a method that has a branch for each modality."
+            )
+        files = weights or {}
+        self.settings = settings
+        self.in_channels = sum(in_channels.values())
+        self.num_classes = num_classes
+        self.stride = settings.stride_px
+        self._split = [in_channels[modality] for modality in MODALITIES]
+        self.encoders = nn.ModuleDict(
+            {
+                modality: create_encoder(
+                    settings.encoder,
+                    in_channels=in_channels[modality],
+                    depth=settings.depth,
+                    weights=files.get(modality),
+                )
+                for modality in MODALITIES
+            }
+        )
+        first, second = (feature_channels(encoder) for encoder in self.encoders.values())
+        # Encoders with a patch stem have an empty map, of no channels, at half the resolution: nothing to merge.
+        self.merge = nn.ModuleDict(
+            {
+                str(scale): conv_block(first[scale] + second[scale], first[scale], kernel_size=1)
+                for scale in range(FIRST_SCALE[settings.decoder], settings.depth)
+                if first[scale]
+            }
+        )
+        initialise(self.merge)
+        halves = 2 * settings.invariant_channels
+        self.projection = create_projection(first[-1] + second[-1], halves)
+        self.decoder = create_decoder(settings, [*first[:-1], halves], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits.
+
+        Args:
+            images: Normalised images of both modalities along the channels, optical first, shape (B, C, H, W), H and
+                W multiples of ``stride``.
+
+        Returns:
+            Logits, shape (B, K, H, W).
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        return self.forward_features(images).logits
+
+    def forward_features(self, images: Tensor) -> BranchOutput:
+        """Logits together with both halves of the deepest features; arguments and errors as in ``forward``."""
+        features = self.encode(images)
+        invariant, specific = features[-1].chunk(2, dim=1)
+        return BranchOutput(self.decoder(features), invariant, specific)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
+        check_images(images, self.in_channels, self.stride)
+        parts = images.split(self._split, dim=1)
+        first, second = (list(encoder(part)) for encoder, part in zip(self.encoders.values(), parts, strict=True))
+        features = list(first)
+        for scale, merge in self.merge.items():
+            features[int(scale)] = merge(torch.cat([first[int(scale)], second[int(scale)]], dim=1))
+        features[-1] = self.projection(torch.cat([first[-1], second[-1]], dim=1))
+        return features
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Modality, int]) -> Branch:
+    """What a network on both modalities is worth when only one of them is there.
+
+    A normalised band of zeros adds nothing to a convolution. Leaving the missing modality's part of the first kernel
+    out gives a network of one modality that computes what the whole one computes with zeros in place of the other.
+
+    Args:
+        network: Reads both modalities along the channels, optical first. It stays as it is.
+        modality: The one that is there.
+        in_channels: Bands of both modalities.
+
+    Returns:
+        A network with weights of its own, on the device, in the number format and in the mode of ``network``.
+
+    Raises:
+        ModelError: If the encoder looks at the bands in more than one tensor, or in one that cannot be cut by band.
+        ValueError: If a modality is missing or unknown, or the bands do not add up to those of ``network``.
+    """
+    _check_both(in_channels)
+    if modality not in MODALITIES:
+        raise ValueError(f"expected one of {', '.join(MODALITIES)}, found {modality}")
+    total = sum(in_channels.values())
+    if total != network.in_channels:
+        raise ValueError(f"expected bands that add up to {network.in_channels}, found {dict(in_channels)}")
+    own = in_channels[modality]
+    start = sum(in_channels[earlier] for earlier in MODALITIES[: MODALITIES.index(modality)])
+    # Initial weights are drawn and thrown away: the caller's random numbers stay as they were.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        alone = build_branch(network.settings, own, network.num_classes).train(network.training)
+        alone = alone.to(next(network.parameters()))
+    state, expected = network.state_dict(), alone.state_dict()
+    differing = [
+        name
+        for name in {**state, **expected}
+        if name not in state or name not in expected or state[name].shape != expected[name].shape
+    ]
+    if len(differing) != 1:
+        raise ModelError(
+            f"Encoder '{network.settings.encoder}' cannot be cut down to {modality}: expected one tensor whose shape "
+            f"depends on the number of bands, found {len(differing)} ({', '.join(differing[:3]) or 'none'}).\n"
+            "Choose an encoder that starts with one convolution, such as tu-resnet18, and one encoder for both halves."
+        )
+    name, kernel = differing[0], state[differing[0]]
+    if kernel.ndim != 4 or kernel.shape[1] != total:
+        raise ModelError(
+            f"Encoder '{network.settings.encoder}' cannot be cut down to {modality}: expected a kernel (out, {total}, "
+            f"height, width), found {name} of {tuple(kernel.shape)}.\n"
+            "Choose an encoder that starts with a plain convolution, such as tu-resnet18."
+        )
+    alone.load_state_dict({**state, name: kernel[:, start : start + own]})
+    return alone
+
+
+def _check_both(in_channels: Mapping[Modality, int]) -> None:
+    if set(in_channels) != set(MODALITIES):
+        found = ", ".join(str(m) for m in in_channels) or "none"
+        raise ValueError(f"expected bands of both {' and '.join(MODALITIES)}, found {found}")
