@@ -14,7 +14,13 @@ from torch.utils.data import DataLoader
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.normalisation import ModalitySpec
-from geocrodino.data.sampling import BalancedPatchSampler, covering_windows, one_thread_worker, require_patches
+from geocrodino.data.sampling import (
+    BalancedPatchSampler,
+    MixedSampler,
+    covering_windows,
+    one_thread_worker,
+    require_patches,
+)
 from geocrodino.data.sampling import patch_corners as corners_of
 from geocrodino.errors import AOIError
 from geocrodino.geo.classes import IGNORE_INDEX
@@ -34,6 +40,8 @@ class BatchPlan:
         balance: Share of patches drawn around an evenly drawn class.
         seed: Start of the random numbers.
         workers: Reading processes; 0 reads in the training process.
+        unlabelled: Patches without labels in a batch, beside ``batch_size`` with labels; fewer where there are fewer
+            places for them than for patches with labels.
     """
 
     patch_px: int
@@ -42,6 +50,7 @@ class BatchPlan:
     balance: float = 0.5
     seed: int = 0
     workers: int = 0
+    unlabelled: int = 0
 
 
 class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
@@ -92,24 +101,26 @@ class CoregisteredDataModule(L.LightningDataModule):
         Args:
             layers: Aligned layers.
             specs: How to scale them.
-            inside: For ``train`` and ``val``, the pixels wholly inside the split, shape (H, W).
-            labels: Class indices, uint8, shape (H, W).
+            inside: For ``train`` and ``val``, and ``unlabelled`` where there is such a split, the pixels wholly inside
+                the split, shape (H, W).
+            labels: Class indices, uint8, shape (H, W), 255 where nothing is to be learnt from labels.
             plan: Sizes.
             source: Name of the area, for messages.
 
         Raises:
-            AOIError: If the training split holds no patch, or one of the two no label.
+            AOIError: If a split holds no patch, or ``train`` or ``val`` no label.
         """
         super().__init__()
         self.plan = plan
-        self.dataset = CoregisteredDataset(layers, specs)
+        self.dataset = CoregisteredDataset(layers, specs, labels)
         require_patches(corners_of(inside["train"], plan.patch_px), "train", source, plan.patch_px, layers.grid)
-        if not (labels[inside["val"]] != IGNORE_INDEX).any():
+        self.val_labelled_px = int((labels[inside["val"]] != IGNORE_INDEX).sum())
+        if not self.val_labelled_px:
             raise AOIError(
                 f"{source}: the polygons of the split 'val' hold no labelled pixel. "
                 "Check that they lie on the label raster."
             )
-        self.sampler = BalancedPatchSampler(
+        labelled = BalancedPatchSampler(
             self.dataset,
             inside["train"],
             labels,
@@ -118,15 +129,27 @@ class CoregisteredDataModule(L.LightningDataModule):
             balance=plan.balance,
             seed=plan.seed,
         )
-        if self.sampler.is_empty:
+        if labelled.is_empty:
             raise AOIError(f"{source}: no patch of the split 'train' holds a labelled pixel. Check the label raster.")
+        self.sampler: BalancedPatchSampler | MixedSampler = labelled
+        self.unlabelled = 0
+        if plan.unlabelled:
+            corners = corners_of(inside["train"], plan.patch_px) & ~labelled.corners
+            if "unlabelled" in inside:
+                given = corners_of(inside["unlabelled"], plan.patch_px)
+                require_patches(given, "unlabelled", source, plan.patch_px, layers.grid)
+                corners |= given
+            # A few odd places must not be drawn over and over.
+            self.unlabelled = round(plan.unlabelled * min(1.0, corners.sum() / labelled.corners.sum()))
+        if self.unlabelled:
+            self.sampler = MixedSampler(labelled, corners, plan.batch_size, self.unlabelled)
         self._val = _ValidationDataset(self.dataset, inside["val"], max(_VALIDATION_PX, plan.patch_px))
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Random patches."""
         return DataLoader(
             self.dataset,
-            batch_size=self.plan.batch_size,
+            batch_size=self.plan.batch_size + self.unlabelled,
             sampler=self.sampler,
             num_workers=self.plan.workers,
             worker_init_fn=one_thread_worker,

@@ -10,6 +10,7 @@ import pandas as pd
 import pyproj
 import shapely
 import torch
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torchgeo.datasets import GeoDataset
 
@@ -29,13 +30,20 @@ class CoregisteredDataset(GeoDataset):
     where there is none.
     """
 
-    def __init__(self, layers: AlignedLayers, specs: dict[Modality, ModalitySpec]) -> None:
+    def __init__(
+        self,
+        layers: AlignedLayers,
+        specs: dict[Modality, ModalitySpec],
+        labels: NDArray[np.uint8] | None = None,
+    ) -> None:
         """Index the layers.
 
         Args:
             layers: Files on one grid.
             specs: How to scale them.
+            labels: Class indices to use in place of those of the layers, uint8, shape (H, W).
         """
+        self.labels = layers.class_indices() if labels is None else labels
         self.layers, self.specs, self.grid = layers, specs, layers.grid
         self.paths = [str(p) for p in (layers.optical, layers.elevation, layers.labels)]
         box = self.grid.boundingbox
@@ -67,7 +75,7 @@ class CoregisteredDataset(GeoDataset):
             values = self.layers.channels(modality)[:, rows, cols]
             sample[modality] = torch.from_numpy(self.specs[modality].normalise(values))
             sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
-        sample["labels"] = torch.from_numpy(self.layers.class_indices()[rows, cols].astype(np.int64))
+        sample["labels"] = torch.from_numpy(self.labels[rows, cols].astype(np.int64))
         return sample
 
 

@@ -85,11 +85,29 @@ def covering_windows(chosen: NDArray[np.bool_], size_px: int) -> list[Window]:
     ]
 
 
+class EvenDraw:
+    """Draws set pixels of a mask, each as likely as any other, with memory for one number a row."""
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self._mask = mask
+        self._per_row = np.cumsum(mask.sum(axis=1))
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Row and column of a set pixel."""
+        k = int(rng.integers(self._per_row[-1]))
+        row = int(np.searchsorted(self._per_row, k, side="right"))
+        before = int(self._per_row[row - 1]) if row else 0
+        return row, int(np.flatnonzero(self._mask[row])[k - before])
+
+
 class BalancedPatchSampler(GeoSampler):
     """Random patches inside a split, a share of them drawn around a pixel of a class drawn evenly.
 
     The order of an epoch depends on the seed and the epoch alone, so an interrupted run can go on as if it had not
     been interrupted.
+
+    Attributes:
+        corners: Upper left pixels of the patches that may be drawn: inside the split, with a label; bool.
     """
 
     def __init__(
@@ -119,8 +137,8 @@ class BalancedPatchSampler(GeoSampler):
         self.balance, self.seed, self.epoch = balance, seed, 0
         labelled = inside & (labels != IGNORE_INDEX)
         # A patch without a single label teaches nothing.
-        self._corners = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
-        self._per_row = np.cumsum(self._corners.sum(axis=1))
+        self.corners = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
+        self._anywhere = EvenDraw(self.corners)
         rng = np.random.default_rng(seed)
         self._class_px = [
             _some(np.flatnonzero(labelled & (labels == i)), rng) for i in np.unique(labels[labelled]).tolist()
@@ -130,7 +148,7 @@ class BalancedPatchSampler(GeoSampler):
     @property
     def is_empty(self) -> bool:
         """Whether no patch with a label fits."""
-        return not self._corners.any()
+        return not self.corners.any()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this."""
@@ -143,25 +161,58 @@ class BalancedPatchSampler(GeoSampler):
         rng = np.random.default_rng([self.seed, self.epoch])
         for _ in range(self.length):
             corner = self._around_a_class(rng) if rng.random() < self.balance else None
-            r, c = corner or self._anywhere(rng)
-            yield query_of(self.dataset.grid, (r, r + self.patch_px, c, c + self.patch_px))
+            yield self.query(corner or self._anywhere.draw(rng))
 
-    def _anywhere(self, rng: np.random.Generator) -> tuple[int, int]:
-        k = int(rng.integers(self._per_row[-1]))
-        row = int(np.searchsorted(self._per_row, k, side="right"))
-        before = int(self._per_row[row - 1]) if row else 0
-        return row, int(np.flatnonzero(self._corners[row])[k - before])
+    def query(self, corner: tuple[int, int]) -> Any:
+        """The torchgeo query of the patch with an upper left pixel (row, column)."""
+        r, c = corner
+        return query_of(self.dataset.grid, (r, r + self.patch_px, c, c + self.patch_px))
 
     def _around_a_class(self, rng: np.random.Generator) -> tuple[int, int] | None:
         pixels = self._class_px[int(rng.integers(len(self._class_px)))]
         row, col = divmod(int(pixels[int(rng.integers(len(pixels)))]), self._width)
         r0, c0 = max(0, row - self.patch_px + 1), max(0, col - self.patch_px + 1)
-        near = np.flatnonzero(self._corners[r0 : row + 1, c0 : col + 1])
+        near = np.flatnonzero(self.corners[r0 : row + 1, c0 : col + 1])
         if near.size == 0:
             return None  # the pixel lies in a corner of the polygon that no patch reaches
-        width = min(col + 1, self._corners.shape[1]) - c0
+        width = min(col + 1, self.corners.shape[1]) - c0
         r, c = divmod(int(near[int(rng.integers(near.size))]), width)
         return r0 + r, c0 + c
+
+
+class MixedSampler(GeoSampler):
+    """In every batch some patches with labels, then some from an area whose labels are not used."""
+
+    def __init__(
+        self, labelled: BalancedPatchSampler, corners: NDArray[np.bool_], batch_size: int, unlabelled: int
+    ) -> None:
+        """Prepare the corners.
+
+        Args:
+            labelled: Draws the patches with labels.
+            corners: Upper left pixels of the other patches, see ``patch_corners``; at least one is set.
+            batch_size: Patches with labels in a batch.
+            unlabelled: Other patches in a batch.
+        """
+        super().__init__(labelled.dataset)
+        self.labelled, self.batch_size, self.unlabelled = labelled, batch_size, unlabelled
+        self._anywhere = EvenDraw(corners)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.labelled.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.labelled) // self.batch_size * (self.batch_size + self.unlabelled)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A stream of its own: the patches with labels are those of a training without the others.
+        rng = np.random.default_rng([self.labelled.seed, self.labelled.epoch, 1])
+        for drawn, query in enumerate(self.labelled, start=1):
+            yield query
+            if drawn % self.batch_size == 0:
+                for _ in range(self.unlabelled):
+                    yield self.labelled.query(self._anywhere.draw(rng))
 
 
 def one_thread_worker(worker_id: int) -> None:

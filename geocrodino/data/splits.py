@@ -14,11 +14,12 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
-from geocrodino.geo.aoi import AOI, SPLITS, Split, from_polygons
+from geocrodino.geo.aoi import AOI, Split, from_polygons
 from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.grid import crs_of
 
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
+_SPLITS = tuple(_SHARES)
 _BLOCKS_ALONG = 6
 _DRAWS = 2000
 _COMPARED = 8  # balanced draws that are compared after the strips are cut
@@ -56,7 +57,7 @@ def block_splits(
     labels = np.where(within, labels, IGNORE_INDEX)
     blocks = _blocks(area, grid, labels, num_classes, patch_px)
     gap = patch_px * abs(grid.affine.a)
-    if len(blocks) >= len(SPLITS):
+    if len(blocks) >= len(_SPLITS):
         draws = (_with_gaps(blocks, a, gap) for a in _ranked_draws(blocks, np.random.default_rng(seed)))
         found = list(islice((d for d in draws if all(_holds_a_patch(s, gap) for s in d.values())), _COMPARED))
         if found:
@@ -97,11 +98,11 @@ def _ranked_draws(blocks: list[_Block], rng: np.random.Generator, keep: int = 50
     area = np.array([b.polygon.area for b in blocks])
     shares = np.concatenate([counts / np.maximum(1, counts.sum(axis=0)), area[:, None] / area.sum()], axis=1)
     present = np.append(counts.sum(axis=0) > 0, True)
-    target = np.array([_SHARES[s] for s in SPLITS])
+    target = np.array([_SHARES[s] for s in _SPLITS])
     scored = []
     for _ in range(_DRAWS):
-        assignment = rng.choice(len(SPLITS), len(blocks), p=target)
-        got = np.stack([shares[assignment == i].sum(axis=0) for i in range(len(SPLITS))])
+        assignment = rng.choice(len(_SPLITS), len(blocks), p=target)
+        got = np.stack([shares[assignment == i].sum(axis=0) for i in range(len(_SPLITS))])
         error = np.abs(got - target[:, None])[:, present]
         scored.append((float(error.sum() + 10 * (got[:, present] == 0).sum()), assignment))
     scored.sort(key=lambda pair: pair[0])
@@ -111,7 +112,7 @@ def _ranked_draws(blocks: list[_Block], rng: np.random.Generator, keep: int = 50
 def _with_gaps(blocks: list[_Block], assignment: NDArray[np.int64], gap: float) -> dict[Split, BaseGeometry]:
     shapes = {
         s: shapely.union_all([b.polygon for b, a in zip(blocks, assignment, strict=True) if a == i])
-        for i, s in enumerate(SPLITS)
+        for i, s in enumerate(_SPLITS)
     }
     # Twice the reach of rounding is added so that the strip is never a pixel short of a patch.
     val_test = {"val": shapes["val"].difference(shapes["test"].buffer(1.01 * gap, join_style="mitre"))}

@@ -17,8 +17,8 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import AOIError
 from geocrodino.geo.files import whole_file
 
-Split = Literal["train", "val", "test"]
-"""Train on, choose on, report on."""
+Split = Literal["train", "val", "test", "unlabelled"]
+"""Train on, choose on, report on; learn from the rasters alone, whatever labels there are."""
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -74,6 +74,16 @@ class AOI:
             return AOI(self.frame.to_crs(pyproj.CRS.from_user_input(crs)), self.source)
         except ProjError as error:
             raise AOIError(f"{self.source}: cannot be put in the CRS of the raster ({error}).") from error
+
+    def in_degrees(self, split: str | None = None) -> BaseGeometry:
+        """The polygons in longitude and latitude, WGS 84; on another celestial body those of the AOI's own CRS."""
+        polygons = gpd.GeoSeries([self.polygons(split)], crs=self.crs)
+        try:
+            moved = polygons.to_crs("EPSG:4326")
+        except ProjError:
+            moved = polygons.to_crs(self.crs.geodetic_crs or self.crs)
+        in_degrees: BaseGeometry = moved.iloc[0]
+        return in_degrees
 
     def save(self, path: Path) -> None:
         """Write a GeoPackage."""
@@ -173,7 +183,7 @@ def _require_disjoint(aoi: AOI) -> None:
             if shared > 1e-6 * min(shapes[first].area, shapes[second].area):
                 raise AOIError(
                     f"{aoi.source}: the splits {first} and {second} overlap by "
-                    f"{100 * shared / shapes[second].area:.2g} % of {second}. "
+                    f"{100 * shared / shapes[second].area:.3g} % of {second}. "
                     "Cut them apart: what is learned from must not be reported on."
                 )
 

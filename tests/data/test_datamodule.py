@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,89 @@ def test_training_batches(make):
             assert (blank == 0).all()
 
 
+BESIDE = dataclasses.replace(PLAN, unlabelled=2)
+
+
+VAL, BARE = ((20, 96), (8, 50)), ((0, 96), (60, 125))
+
+
+@pytest.fixture
+def blank(layers):
+    """Labels west of column 60 alone."""
+    labels = layers.class_indices().copy()
+    labels[:, 60:] = 255
+    return labels
+
+
+def test_patches_without_labels_come_after_those_with(make, blank):
+    module, _ = make(BESIDE, labels=blank, val=VAL, unlabelled=BARE)
+    plain, _ = make(labels=blank, val=VAL)
+    assert (module.unlabelled, plain.unlabelled) == (2, 0)
+    assert len(module.train_dataloader()) == 4
+    for found, expected in zip(module.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert {len(v) for v in found.values()} == {5}
+        assert all(torch.equal(found[k][:3], expected[k]) for k in expected)
+        assert (found["labels"][3:] == 255).all()
+        assert (found["labels"][:3] != 255).flatten(1).any(dim=1).all()
+        assert found["optical"][3:].any()
+
+
+def places(module, labelled=3):
+    """First and last row and column of what the patches without labels show: heights count rows, the image columns."""
+    found = []
+    for modality in ("elevation", "optical"):
+        channel = module.dataset.specs[modality].channels[0]
+        seen = torch.cat([b[modality][labelled:, 0] for b in module.train_dataloader()])
+        values = (seen * channel.std + channel.mean).round()
+        found += [int(values.min()), int(values.max())]
+    return found[0] - 100, found[1] - 100, found[2], found[3]
+
+
+def test_patches_without_labels_lie_wholly_in_their_area(make, blank):
+    plan = dataclasses.replace(BESIDE, steps_per_epoch=60, batch_size=2, unlabelled=4)
+    module, _ = make(plan, labels=blank, val=VAL, unlabelled=((20, 90), (70, 118)), train=((0, 40), (0, 60)))
+    assert module.unlabelled == 4
+    assert places(module, labelled=2) == (20, 89, 70, 117)
+
+
+def test_patches_of_train_that_hold_no_label_are_learnt_from_too(make, blank):
+    plan = dataclasses.replace(BESIDE, steps_per_epoch=60, batch_size=2, unlabelled=4)
+    blank[:, 40:] = 255
+    module, _ = make(plan, labels=blank, val=VAL, train=((12, 86), (8, 118)))
+    assert module.unlabelled > 0
+    assert places(module, labelled=2) == (12, 85, 40, 117)
+    for batch in module.train_dataloader():
+        assert (batch["labels"][2:] == 255).all()
+
+
+def test_few_places_without_labels_are_not_drawn_over_and_over(make, blank):
+    """A share of the batch for a share of the places."""
+    plan = dataclasses.replace(PLAN, unlabelled=10)
+    assert make(plan, labels=blank, val=VAL)[0].unlabelled == 0
+    corners = 65 * 29  # with labels
+    for columns, places_there in (((60, 93), 65 * 2), ((60, 100), 65 * 9), ((60, 125), 65 * 34)):
+        module, _ = make(plan, labels=blank, val=VAL, unlabelled=((0, 96), columns))
+        assert module.unlabelled == round(10 * min(1, places_there / corners))
+
+
+def test_an_area_without_labels_is_left_alone_unless_asked_for(make):
+    module, _ = make(unlabelled=BARE)
+    plain, _ = make()
+    for found, expected in zip(module.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+
+
+def test_epochs_of_patches_without_labels_are_repeatable(make):
+    def epoch(number):
+        module, _ = make(BESIDE, unlabelled=BARE)
+        loader = module.train_dataloader()
+        loader.sampler.set_epoch(number)
+        return torch.cat([b["optical"][3:] for b in loader])
+
+    assert torch.equal(epoch(0), epoch(0))
+    assert not torch.equal(epoch(0), epoch(1))
+
+
 def test_epochs_are_repeatable(make):
     def epoch(number):
         module, _ = make()
@@ -80,3 +165,7 @@ def test_refusals(make, layers):
     labels[:, :60] = 255
     with pytest.raises(AOIError, match=r"^aoi\.gpkg: no patch of the split 'train' holds a labelled pixel\."):
         make(labels=labels)
+    with pytest.raises(
+        AOIError, match=r"^aoi\.gpkg: the polygons of the split 'unlabelled' hold no patch: expected room for"
+    ):
+        make(BESIDE, unlabelled=((0, 31), (60, 125)))

@@ -47,6 +47,19 @@ def test_a_sample(dataset):
     assert low["optical_valid"][:2].all()
 
 
+def test_other_labels_than_those_of_the_layers(layers, recipes):
+    inside = np.ones(layers.grid.shape, bool)
+    specs = {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")}
+    labels = layers.class_indices().copy()
+    labels[:, 64:] = 255
+    plain, blanked = CoregisteredDataset(layers, specs), CoregisteredDataset(layers, specs, labels)
+    first, second = (d.read((0, 20, 50, 78)) for d in (plain, blanked))
+    assert same({k: v for k, v in first.items() if k != "labels"}, {k: v for k, v in second.items() if k != "labels"})
+    assert (first["labels"] == 0).all()
+    assert (second["labels"][:, :14] == 0).all()
+    assert (second["labels"][:, 14:] == 255).all()
+
+
 def test_a_sample_can_be_changed_without_changing_the_files(dataset):
     first = dataset.read((0, 8, 20, 28))
     for value in first.values():

@@ -15,6 +15,8 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.datasets import CoregisteredDataset, window_of
 from geocrodino.data.sampling import (
     BalancedPatchSampler,
+    EvenDraw,
+    MixedSampler,
     box_sums,
     covering_windows,
     inside_mask,
@@ -148,7 +150,8 @@ def dataset(layers, recipes):
 
 
 def windows(sampler):
-    return [window_of(sampler.dataset.grid, q) for q in sampler]
+    dataset = getattr(sampler, "labelled", sampler).dataset
+    return [window_of(dataset.grid, q) for q in sampler]
 
 
 def test_sampled_patches_lie_inside_and_hold_a_label(dataset):
@@ -212,3 +215,57 @@ def test_a_split_without_labels_is_empty(dataset):
     assert BalancedPatchSampler(dataset, inside, labels, patch_px=16, length=1).is_empty
     assert BalancedPatchSampler(dataset, inside, labels * 0, patch_px=97, length=1).is_empty
     assert not BalancedPatchSampler(dataset, inside, labels * 0, patch_px=96, length=1).is_empty
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6), st.floats(0.05, 1))
+@settings(max_examples=30, deadline=None)
+def test_an_even_draw(seed, height, width, share):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((height, width)) < share
+    assume(mask.any())
+    draw = EvenDraw(mask)
+    count = np.zeros(mask.shape, int)
+    for _ in range(100 * mask.sum()):
+        count[draw.draw(rng)] += 1
+    assert not count[~mask].any()
+    # Each is drawn 100 times, give or take six standard deviations.
+    assert (abs(count[mask] - 100) < 60).all()
+
+
+def mixed(dataset, *, unlabelled=2, batch=4, **options):
+    corners = np.zeros((dataset.grid.shape[0] - 15, dataset.grid.shape[1] - 15), bool)
+    corners[:20, 30:50] = True
+    return MixedSampler(make(dataset, **options), corners, batch, unlabelled)
+
+
+def test_patches_with_labels_are_those_of_a_training_without_others(dataset):
+    for epoch in (0, 3):
+        plain, sampler = make(dataset, seed=3), mixed(dataset, seed=3)
+        plain.set_epoch(epoch)
+        sampler.set_epoch(epoch)
+        drawn = windows(sampler)
+        assert len(drawn) == len(sampler) == 600
+        batches = [drawn[i : i + 6] for i in range(0, 600, 6)]
+        assert [w for b in batches for w in b[:4]] == windows(plain)
+        others = [w for b in batches for w in b[4:]]
+        assert all(0 <= r0 < 20 and 30 <= c0 < 50 and (r1 - r0, c1 - c0) == (16, 16) for r0, r1, c0, c1 in others)
+        assert len(set(others)) > 100
+
+
+def test_patches_without_labels_follow_seed_and_epoch(dataset):
+    def others(seed=3, epoch=0):
+        sampler = mixed(dataset, seed=seed)
+        sampler.set_epoch(epoch)
+        return [w for i, w in enumerate(windows(sampler)) if i % 6 >= 4]
+
+    assert others() == others()
+    assert others(epoch=1) != others()
+    assert others(seed=4) != others()
+
+
+def test_patches_without_labels_come_from_anywhere_in_their_area(dataset):
+    sampler = mixed(dataset, length=4000, unlabelled=4)
+    others = np.array([w for i, w in enumerate(windows(sampler)) if i % 8 >= 4])
+    assert others[:, 0].mean() == pytest.approx(9.5, abs=0.4)
+    assert others[:, 2].mean() == pytest.approx(39.5, abs=0.4)
+    assert set(others[:, 0]) == set(range(20))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import geopandas as gpd
+import pyproj
 import pytest
 import shapely
 
@@ -110,7 +111,7 @@ def test_rows_without_geometry(save):
 
 def test_unknown_splits(save):
     path = save("a.gpkg", [SQUARE, BESIDE], split=["train", "validation"])
-    assert refusal(path) == f"{path}: unknown split 'validation'. Expected train, val, test."
+    assert refusal(path) == f"{path}: unknown split 'validation'. Expected train, val, test, unlabelled."
     path = save("b.gpkg", [SQUARE, BESIDE], split=["train", None])
     assert "unknown split" in refusal(path)
 
@@ -136,6 +137,33 @@ def test_a_bow_tie_is_mended(save):
 def test_another_planet(save):
     with pytest.raises(AOIError, match=r"a\.gpkg: cannot be put in the CRS of the raster \("):
         read_aoi(save("a.gpkg", [SQUARE])).to_crs("ESRI:104905")
+
+
+def test_an_area_to_learn_from_without_labels(save):
+    aoi = read_aoi(save("a.gpkg", [SQUARE, BESIDE], split=["Unlabelled", "train"]))
+    assert aoi.splits == ("train", "unlabelled")
+    assert aoi.polygons("unlabelled").equals(SQUARE)
+    path = save("b.gpkg", [SQUARE, SQUARE], split=["unlabelled", "test"])
+    assert "the splits test and unlabelled overlap by 100 % of unlabelled." in refusal(path)
+
+
+def test_degrees_on_earth():
+    aoi = from_polygons({"train": shapely.box(400_000, 5_000_000, 401_000, 5_001_000)}, "EPSG:32631", "here")
+    west, south, east, north = aoi.in_degrees("train").bounds
+    assert (west, south) == pytest.approx((1.728, 45.146), abs=1e-3)
+    assert (east, north) == pytest.approx((1.740, 45.155), abs=1e-3)
+    assert aoi.in_degrees().bounds == pytest.approx((west, south, east, north))
+    with pytest.raises(AOIError, match="no polygon of the split 'val'"):
+        aoi.in_degrees("val")
+
+
+def test_degrees_on_mars():
+    metres = pyproj.CRS.from_proj4("+proj=eqc +lon_0=0 +R=3396190 +units=m +no_defs")
+    aoi = from_polygons({"train": shapely.box(0, 0, 59_274.7, 118_549.4)}, metres, "there")
+    # One degree along the equator is pi * R / 180.
+    assert aoi.in_degrees("train").bounds == pytest.approx((0, 0, 1, 2), abs=1e-5)
+    degrees = from_polygons({"train": SQUARE}, "ESRI:104905", "there")
+    assert degrees.in_degrees("train").equals(SQUARE)
 
 
 def test_save_and_read_back(tmp_path):
