@@ -71,9 +71,19 @@ class TrainingConfig(_Section):
     steps_per_epoch: int = Field(40, ge=1, description="batches in an epoch")
     batch_size: int = Field(8, ge=2, description="patches in a batch")
     patch_px: int = Field(128, ge=32, description="side of a patch, px")
+    unlabelled_share: float = Field(
+        0.5,
+        ge=0,
+        description="most patches without labels for each patch with labels: of the split unlabelled, or of train",
+    )
     balance: float = Field(0.5, ge=0, le=1, description="share of patches drawn around an evenly drawn class")
     class_weight_power: float = Field(0.5, ge=0, le=1, description="0: equal class weights, 1: inverse frequency")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="moving average of weights, per step; 0: none")
+    batch_norm_batches: int = Field(
+        0,
+        ge=0,
+        description="training batches from which batch-norm statistics are measured anew before a validation; 0: not",
+    )
     patience: int = Field(15, ge=1, description="epochs without a gain of either branch until training stops")
     seed: int = Field(0, ge=0, lt=2**32, description="start of all random numbers")
     accelerator: str = Field("auto", description="cpu, gpu, mps or auto")
@@ -90,7 +100,7 @@ class TrainConfig(_Section):
     elevation: ElevationConfig = Field(ElevationConfig(), description="what the elevation branch reads")
     network: NetworkSettings = Field(NetworkSettings(), description="the same for both branches")
     encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is fetched")
-    method: MethodSettings = Field(MethodSettings(), description="loss terms and their weights")
+    method: MethodSettings = Field(MethodSettings(), description="what is learned, and how")
     augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of patches")
     training: TrainingConfig = Field(TrainingConfig(), description="how long, how much at a time, on what")
 
@@ -207,7 +217,9 @@ def _told(error: ValidationError, source: Path | None) -> str:
     lines = []
     for item in error.errors():
         key = ".".join(str(p) for p in item["loc"])
-        found = "" if item["type"] in {"missing", "extra_forbidden"} else f", found {item['input']!r}"
+        whole_section = isinstance(item["input"], dict)  # says nothing that the file does not say
+        silent = whole_section or item["type"] in {"missing", "extra_forbidden"}
+        found = "" if silent else f", found {item['input']!r}"
         said = {
             "missing": "is needed, found nothing",
             "extra_forbidden": "is not a known key",

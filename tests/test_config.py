@@ -47,7 +47,7 @@ def test_defaults_and_files(write, tmp_path):
         ({"data": FILES, "trainig": {}}, "trainig: is not a known key; expected training, perhaps"),
         (
             {"data": FILES, "training": {"optimiser": {"zzz": 1}}},
-            "training.optimiser.zzz: is not a known key; expected one of learning_rate, warmup, weight_decay",
+            "optimiser.zzz: is not a known key; expected one of gradient_norm, learning_rate, warmup, weight_decay",
         ),
         (
             {"data": {k: v for k, v in FILES.items() if k != "labels"}},
@@ -58,6 +58,12 @@ def test_defaults_and_files(write, tmp_path):
         ({"data": FILES, "training": {"seed": 2**32}}, "training.seed: input should be less than 4294967296, found"),
         ({"data": {**FILES, "bands": [0]}}, "data.bands.0: input should be greater than or equal to 1, found 0"),
         ({"data": FILES, "method": {"contrast": "all"}}, "method.contrast: input should be 'none', 'image', 'class'"),
+        ({"data": FILES, "method": {"name": "crodno"}}, "method.name: input should be 'single', 'crodino', 'mutual'"),
+        ({"data": FILES, "method": {"name": ["kd"]}}, "method.name: input should be 'single', 'crodino', 'mutual'"),
+        (
+            {"data": FILES, "method": {"name": "single", "agreement": 1}},
+            "  method: agreement has no meaning for the method single: it belongs to crodino, mutual, discom",
+        ),
         ({"data": FILES, "training": None}, "training: input should be a valid dictionary"),
         ({"data": FILES, "network": {"decoder": "fpn", "decoder_channels": [1, 2]}}, "needs 1 numbers, found 2"),
         ({"data": FILES, "augmentation": {"scale": [2, 1]}}, "scale must be two numbers above 0, the smaller first"),

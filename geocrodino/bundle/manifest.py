@@ -26,6 +26,21 @@ def _versions() -> dict[str, str]:
     return {"geocrodino": own, "torch": str(torch.__version__)}
 
 
+class Calibration(BaseModel):
+    """What makes the probabilities of the branches believable, measured on validation pixels.
+
+    Attributes:
+        temperature: Divides the logits of each branch.
+        weight: With which the probabilities of each branch enter their average where both modalities are there; the
+            weights add up to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: dict[Modality, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    weight: dict[Modality, Annotated[float, Field(ge=0, le=1)]]
+
+
 class Manifest(BaseModel):
     """The contents of a bundle, checked when written and when read.
 
@@ -41,8 +56,10 @@ class Manifest(BaseModel):
         modalities: What each branch reads and how it is normalised.
         resolution_m: True size of a pixel in training, in metres.
         crs: Coordinate reference system of the training data, authority code or WKT.
-        footprint: Where it was trained: GeoJSON geometry in longitude and latitude (EPSG:4326).
+        footprint: Where it was trained: GeoJSON geometry in longitude and latitude (EPSG:4326; on another celestial
+            body in degrees of its own).
         receptive_field_px: Farthest pixel that can change an output pixel, or None if every pixel can.
+        calibration: Temperatures and weights of the branches, None where they were not measured.
         created: Time of writing, with time zone.
         versions: Versions of the software that wrote it.
         training: What is worth knowing of the training: method, seed, epochs, scores of each branch.
@@ -60,6 +77,7 @@ class Manifest(BaseModel):
     crs: str
     footprint: dict[str, Any]
     receptive_field_px: Annotated[int, Field(ge=0)] | None
+    calibration: Calibration | None = None
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     versions: dict[str, str] = Field(default_factory=_versions)
     training: dict[str, Any] = Field(default_factory=dict)

@@ -36,6 +36,12 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes; each ends with a validation.")] = None,
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="single, crodino, mutual, or a rival: fusion, dropout, kd, protokd, ...")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Finished run of --method fusion, for kd, protokd and maskedkd.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Start of all random numbers.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None,
@@ -71,6 +77,7 @@ def train(
         "training.seed": seed,
         "training.accelerator": accelerator,
         "network.encoder": encoder,
+        "method.name": method,
     }
     settings = load_config(config, {k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
@@ -80,12 +87,16 @@ def train(
             folder,
             resume=resume,
             overwrite=overwrite,
+            teacher=teacher,
             on_progress=aligned,
             callbacks=[_epoch_lines(console)],
             tell=lambda said: console.print(said, markup=False),
         )
     scores = ", ".join(f"{m} {100 * v:.1f} %" for m, v in result.val_miou.items())
     console.print(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
+    if result.bundle is None:
+        console.print("No bundle: a fusion network needs both rasters at once. It can teach others: --teacher.")
+        return
     console.print(f"Bundle: {result.bundle}", markup=False)
     console.print(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}", markup=False)
 
@@ -106,10 +117,9 @@ def _epoch_lines(console: Console) -> Callback:
             done, total = trainer.current_epoch + 1, trainer.max_epochs
             left = (time.monotonic() - self.started) / (done - self.first) * (total - done)
             numbers = trainer.callback_metrics
+            scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.judged]
             console.print(
-                f"epoch {done}/{total}  loss {float(numbers['loss/total']):.3f}  val mIoU "
-                f"optical {100 * float(numbers['val_miou/optical']):.1f}, "
-                f"elevation {100 * float(numbers['val_miou/elevation']):.1f} %  "
+                f"epoch {done}/{total}  loss {float(numbers['loss/total']):.3f}  val mIoU {', '.join(scores)} %  "
                 f"{duration(left)} left"
             )
 

@@ -16,6 +16,12 @@ from geocrodino.geo.files import whole_file
 
 BUNDLE_NAME = "bundle.safetensors"
 
+FUSION_NAME = "fusion.safetensors"
+"""The network of the method ``fusion``, which no bundle can hold: it needs both modalities."""
+
+TEACHER_NAME = "teacher"
+"""The folder, within that of a run, of the fusion network that was trained for it."""
+
 
 def last_checkpoint(out: Path) -> Path:
     """Where an interrupted run goes on."""
@@ -29,7 +35,7 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         OutputError: If the folder holds what must not be replaced, nothing to resume, or cannot be written.
         ConfigError: If a run is to be resumed with other settings.
     """
-    record, finished = out / "config.yaml", (out / BUNDLE_NAME).exists()
+    record, finished = out / "config.yaml", any((out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME))
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: say one of them.")
     if resume and finished:
@@ -40,7 +46,8 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         )
     if finished and not overwrite:
         raise OutputError(f"{out}: holds a finished run. Choose another folder with --out, or say --overwrite.")
-    if not (resume or overwrite) and record.exists() and last_checkpoint(out).exists():
+    begun = any(last_checkpoint(folder).exists() for folder in (out, out / TEACHER_NAME))
+    if not (resume or overwrite) and record.exists() and begun:
         raise OutputError(f"{out}: holds an interrupted run. Say --resume to go on, or --overwrite to start anew.")
     if resume:
         _require_same(load_config(record, {}), config, out)
@@ -59,10 +66,12 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
         OutputError: If the folder cannot be written.
     """
     try:
+        out.mkdir(parents=True, exist_ok=True)
         if not resume:
-            for old in (out / BUNDLE_NAME, last_checkpoint(out), out / "metrics.json", *out.glob("best-*")):
+            made = (BUNDLE_NAME, FUSION_NAME, "metrics.json", "timing.json", "reliability.png")
+            for old in (*(out / name for name in made), last_checkpoint(out), *out.glob("best-*")):
                 old.unlink(missing_ok=True)
-            for old in (out / "logs", out / "tensorboard"):
+            for old in (out / "logs", out / "tensorboard", out / TEACHER_NAME):
                 shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error

@@ -11,51 +11,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import lightning as L
 import numpy as np
 import shapely
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 
 from geocrodino.bundle.io import save_bundle
 from geocrodino.bundle.manifest import Manifest
-from geocrodino.config import TrainConfig, TrainingConfig
-from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, discover_classes, reference_grid
+from geocrodino.config import TrainConfig, TrainingConfig, load_config
+from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
-from geocrodino.data.normalisation import ModalitySpec, Recipe, elevation_recipe, optical_recipe
-from geocrodino.data.sampling import inside_mask, patch_corners, require_patches
-from geocrodino.data.splits import block_splits
-from geocrodino.data.statistics import class_counts, class_weights, measure
-from geocrodino.errors import AOIError, ConfigError, RasterError
-from geocrodino.geo.aoi import AOI, read_aoi
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import crs_of, describe, pixel_size_m
-from geocrodino.geo.heights import height_unit
+from geocrodino.data.statistics import class_counts, class_weights
+from geocrodino.errors import ConfigError
+from geocrodino.evaluation.calibration import plot_reliability
+from geocrodino.geo.aoi import read_aoi
+from geocrodino.geo.grid import crs_of, pixel_size_m
 from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.reader import RasterSource
 from geocrodino.models.branch import receptive_field_radius_px
-from geocrodino.models.crodino import CroDiNo
 from geocrodino.training import folder as run_folder
-from geocrodino.training.callbacks import BestBranches, weight_average
-from geocrodino.training.task import JointTask
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that a training reads, checked and aligned."""
-
-    sources: Sources
-    classes: ClassScheme
-    aoi: AOI
-    layers: AlignedLayers
-    labels: NDArray[np.uint8]
-    inside: dict[str, NDArray[np.bool_]]
-    specs: dict[Modality, ModalitySpec]
+from geocrodino.training.calibrate import Calibrated, calibrate
+from geocrodino.training.callbacks import BestNetworks
+from geocrodino.training.learners.base import Shape
+from geocrodino.training.learners.build import build_learner, network_settings
+from geocrodino.training.learners.taught import TaughtLearner
+from geocrodino.training.method import MethodSettings
+from geocrodino.training.prepare import Prepared, prepare, told
+from geocrodino.training.task import TrainingTask
 
 
 @dataclass(frozen=True)
@@ -63,77 +51,27 @@ class TrainResult:
     """What a training leaves.
 
     Attributes:
-        bundle: The trained model.
-        val_miou: Best mIoU on ``val`` for each branch, 0 to 1.
-        epochs: Epochs that were run.
+        bundle: The trained model; None for the method ``fusion``, whose network needs both modalities at once.
+        val_miou: Best mIoU on ``val`` for each network, 0 to 1.
+        epochs: Epochs that were run, without those of a teacher.
         seconds: Wall time of this call.
     """
 
-    bundle: Path
-    val_miou: dict[Modality, float]
+    bundle: Path | None
+    val_miou: dict[str, float]
     epochs: int
     seconds: float
 
 
-def open_sources(config: TrainConfig) -> Sources:
-    """Open the rasters of a configuration; see `RasterSource.open` for the errors."""
-    data = config.data
-    return Sources(
-        optical=RasterSource.open(data.optical),
-        elevation=RasterSource.open(data.elevation),
-        labels=RasterSource.open(data.labels),
-        ground=None if data.ground is None else RasterSource.open(data.ground),
-        height_unit=data.height_unit,
-        ignore_values=data.ignore_values,
-    )
+@dataclass(frozen=True)
+class _Fitted:
+    """Networks at their best epoch, ready for use."""
 
-
-def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
-    """Open, check and align the rasters, find the splits, measure the training split.
-
-    Args:
-        config: The configuration.
-        folder: The run folder; gets ``aligned/``, ``splits.gpkg`` and ``statistics.json``.
-        on_progress: Told of every aligned block.
-    """
-    sources = open_sources(config)
-    aoi = read_aoi(config.data.aoi, config.data.aoi_crs)
-    recipes: dict[Modality, Recipe] = {
-        "optical": optical_recipe(sources.optical, config.data.bands),
-        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground),
-    }
-    recipes["elevation"].check(sources.elevation, ground_given=sources.ground is not None)
-    grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
-    recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
-    classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
-    layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
-    labels = layers.class_indices()
-    local = aoi.to_crs(crs_of(grid).wkt)
-    if not local.splits:
-        patch = config.training.patch_px
-        seed = config.training.seed
-        local = block_splits(local.polygons(), grid, labels, len(classes), patch_px=patch, seed=seed)
-    missing = {"train", "val"} - set(local.splits)
-    if missing:
-        raise AOIError(
-            f"{aoi.source}: no polygon of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
-            f"to report on), found {', '.join(local.splits)}."
-        )
-    local.save(folder / "splits.gpkg")
-    inside = {s: inside_mask(local.polygons(s), grid) for s in ("train", "val")}
-    require_patches(
-        patch_corners(inside["train"], config.training.patch_px), "train", aoi.source, config.training.patch_px, grid
-    )
-    given = sources.ground is not None
-    specs = {m: measure(layers, recipes[m], inside["train"], ground_given=given) for m in MODALITIES}
-    for m in MODALITIES:
-        _require_validation(layers, recipes[m], inside["val"] & (labels != IGNORE_INDEX), aoi)
-    counts = class_counts(labels, inside["train"], len(classes)).tolist()
-    statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
-    run_folder.save_json(
-        folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))}
-    )
-    return Prepared(sources, classes, local, layers, labels, inside, specs)
+    networks: dict[str, nn.Module]
+    best: BestNetworks
+    epochs: int
+    seconds: float
+    data: CoregisteredDataModule
 
 
 def train(
@@ -142,17 +80,20 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    teacher: Path | None = None,
     on_progress: Progress | None = None,
     callbacks: list[Callback] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> TrainResult:
-    """Train both branches and write a bundle.
+    """Train the networks of a method and write a bundle with the branch of each modality.
 
     Args:
         config: What to train on and how.
         out: Run folder.
         resume: Go on where an interrupted run stopped; the result is that of an uninterrupted one.
         overwrite: Replace an earlier run.
+        teacher: Run folder of a finished training of the method ``fusion`` on the same data, for the methods that need
+            a teacher; they train one first, in ``<out>/teacher``, where none is named.
         on_progress: Told of every aligned block.
         callbacks: More Lightning callbacks, a progress bar for instance.
         tell: Told, in sentences, what is being done.
@@ -162,35 +103,124 @@ def train(
     """
     started = time.monotonic()
     tell = tell or (lambda _: None)
+    _check(config, teacher)
+    run_folder.check(config, out, resume=resume, overwrite=overwrite)
+    if teacher is not None:
+        _require_same_data(config, teacher)
+    L.seed_everything(config.training.seed, verbose=False)
+    ready = prepare(config, out, on_progress)
+    tell(told(ready))
+    run_folder.begin(config, out, resume=resume)
+    taught_by = teacher
+    students_begun = resume and run_folder.last_checkpoint(out).exists()  # their teacher is in there
+    if config.method.has_teacher and teacher is None and not students_begun:
+        own = out / run_folder.TEACHER_NAME
+        taught_by = _train_teacher(config, own, ready, callbacks or [], resume=resume, tell=tell)
+    fitted = _fit(config, config.method, out, ready, callbacks or [], resume=resume, teacher=taught_by, tell=tell)
+    bundle = None
+    if config.method.name == "fusion":
+        _summarise(config, out, fitted, None)
+        fitted.best.path("fusion").replace(out / run_folder.FUSION_NAME)
+    else:
+        bundle = _save(config, out, ready, fitted)
+    return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
+
+
+def _check(config: TrainConfig, teacher: Path | None) -> None:
     if config.training.patch_px % config.network.stride_px:
         raise ConfigError(
             f"training.patch_px: expected a multiple of the network's stride of {config.network.stride_px} px, "
             f"found {config.training.patch_px}."
         )
-    run_folder.check(config, out, resume=resume, overwrite=overwrite)
-    L.seed_everything(config.training.seed, verbose=False)
-    ready = prepare(config, out, on_progress)
-    tell(_told(ready))
-    model = CroDiNo(
-        config.network,
-        {m: len(s.channels) for m, s in ready.specs.items()},
-        len(ready.classes),
-        auxiliary=config.method.auxiliary > 0,
-        weights=config.encoder_weights,
+    if config.method.agreement and not config.training.ema_decay:
+        raise ConfigError(
+            "method.agreement: the branches learn from the average of their weights over the steps; expected "
+            "training.ema_decay above 0, found 0.\nTake 0.99, or agreement: 0."
+        )
+    if teacher is not None and not config.method.has_teacher:
+        raise ConfigError(
+            f"--teacher: the method {config.method.name} learns without a teacher. Leave --teacher out, or take "
+            "--method kd, protokd or maskedkd."
+        )
+    if teacher is not None and not (teacher / run_folder.FUSION_NAME).exists():
+        raise ConfigError(_no_teacher(teacher / run_folder.FUSION_NAME, "no such file"))
+
+
+def _train_teacher(
+    config: TrainConfig,
+    out: Path,
+    ready: Prepared,
+    callbacks: list[Callback],
+    *,
+    resume: bool,
+    tell: Callable[[str], None],
+) -> Path:
+    """Train the fusion network that a method learns from; a finished one is not trained again."""
+    if resume and (out / run_folder.FUSION_NAME).exists():
+        return out
+    tell(f"Training the teacher, of the method fusion ({config.method.fusion}), first.")
+    method = MethodSettings(
+        name="fusion",
+        fusion=config.method.fusion,
+        dice=config.method.dice,
+        label_smoothing=config.method.label_smoothing,
     )
-    run_folder.begin(config, out, resume=resume)
-    best = BestBranches(out, config.training.patience)
-    last = _fit(config, out, ready, model, [best, *(callbacks or [])], resume=resume)
-    best.load(model)
-    bundle = _save(config, out, ready, model, best, last)
-    return TrainResult(bundle, dict(best.best), last + 1, time.monotonic() - started)
+    run_folder.begin(config.model_copy(update={"method": method}), out, resume=resume)
+    fitted = _fit(config, method, out, ready, callbacks, resume=resume, teacher=None, tell=tell)
+    fitted.best.path("fusion").replace(out / run_folder.FUSION_NAME)
+    tell(f"Teacher: best mIoU on val {100 * fitted.best.best['fusion']:.1f} %. Training its students.")
+    return out
 
 
 def _fit(
-    config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, callbacks: list[Callback], *, resume: bool
-) -> int:
-    """Run the loop; the number of the last epoch."""
+    config: TrainConfig,
+    method: MethodSettings,
+    out: Path,
+    ready: Prepared,
+    callbacks: list[Callback],
+    *,
+    resume: bool,
+    teacher: Path | None,
+    tell: Callable[[str], None],
+) -> _Fitted:
+    """Run the loop of one method."""
     settings = config.training
+    L.seed_everything(settings.seed, verbose=False)
+    data = _batches(config, method, ready, tell)
+    shape = Shape(
+        network_settings(method, config.network),
+        {m: len(s.channels) for m, s in ready.specs.items()},
+        len(ready.classes),
+    )
+    counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
+    weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
+    learner = build_learner(method, shape, weights, config.encoder_weights)
+    if teacher is not None and isinstance(learner, TaughtLearner):
+        _load_teacher(learner, teacher)
+    decoupled = config.augmentation.decoupled and not learner.coupled
+    augmentation = PairAugmentation(config.augmentation.model_copy(update={"decoupled": decoupled}))
+    task = TrainingTask(
+        learner,
+        augmentation,
+        settings.optimiser,
+        ema_decay=settings.ema_decay,
+        batch_norm_batches=settings.batch_norm_batches,
+        seed=settings.seed,
+    )
+    best = BestNetworks(out, settings.patience, method.networks)
+    timer = Timer()  # goes on counting in a resumed run
+    last = _run_loop(settings, out, task, data, [best, timer, *callbacks], resume=resume)
+    networks = {name: best.load(name, task.kept.network(name)) for name in method.networks}
+    return _Fitted(networks, best, last + 1, timer.time_elapsed("train"), data)
+
+
+def _batches(
+    config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Callable[[str], None]
+) -> CoregisteredDataModule:
+    settings = config.training
+    most = round(settings.unlabelled_share * settings.batch_size) if method.learns_without_labels else 0
+    if "unlabelled" in ready.inside and not method.learns_without_labels:
+        tell(f"The split unlabelled is not used: the method {method.name} learns from labels alone.")
     plan = BatchPlan(
         settings.patch_px,
         settings.batch_size,
@@ -198,15 +228,61 @@ def _fit(
         settings.balance,
         settings.seed,
         settings.workers,
+        most,
     )
     data = CoregisteredDataModule(ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi)
-    counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
-    weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
-    augmentation = PairAugmentation(config.augmentation)
-    task = JointTask(model, augmentation, config.method, settings.optimiser, weights, settings.seed)
+    if data.unlabelled:
+        tell(f"A batch holds {settings.batch_size} patches with labels and {data.unlabelled} without.")
+    return data
+
+
+def _require_same_data(config: TrainConfig, teacher: Path) -> None:
+    """Check that a teacher learnt the same thing from the same places."""
+    path = teacher / "config.yaml"
+    if not path.exists():
+        raise ConfigError(_no_teacher(path, "no such file"))
+    other = load_config(path, {})
+    keys = ("data", "classes", "elevation", "network")
+    differing = [key for key in keys if getattr(other, key) != getattr(config, key)]
+    if other.method.fusion != config.method.fusion:
+        differing.append("method.fusion")
+    if other.training.seed != config.training.seed and not read_aoi(config.data.aoi, config.data.aoi_crs).splits:
+        differing.append("training.seed, from which the splits are drawn")
+    if differing:
+        raise ConfigError(
+            f"{teacher}: the teacher was trained with other settings: {', '.join(differing)}. What it learnt from must "
+            "not be what its students are judged on.\nLeave --teacher out, and one is trained first."
+        )
+
+
+def _load_teacher(learner: TaughtLearner, folder: Path) -> None:
+    path = folder / run_folder.FUSION_NAME
+    try:
+        learner.teacher.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        found = "another network" if isinstance(error, RuntimeError) else str(error)
+        raise ConfigError(_no_teacher(path, found)) from error
+
+
+def _no_teacher(path: Path, found: str) -> str:
+    return (
+        f"{path}: expected the fusion network of a finished training with the same bands, classes and network, found "
+        f"{found}.\nLeave --teacher out, and one is trained first."
+    )
+
+
+def _run_loop(
+    settings: TrainingConfig,
+    out: Path,
+    task: TrainingTask,
+    data: CoregisteredDataModule,
+    callbacks: list[Callback],
+    *,
+    resume: bool,
+) -> int:
+    """Let Lightning run; the number of the last epoch."""
     # Written after each epoch under one name; `save_last` alone would write at the end of the training only.
     checkpoint = ModelCheckpoint(out / "checkpoints", "last", save_top_k=1, enable_version_counter=False)
-    average = [weight_average(settings.ema_decay)] if settings.ema_decay else []
     with warnings.catch_warnings():
         # Lightning's advice on reading processes does not hold here: windows are read faster than they are used.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -214,7 +290,9 @@ def _fit(
         # A resumed run goes on in its own folder, and the batch is augmented by the module on purpose.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
-        trainer = _trainer(settings, out, [*callbacks, *average, checkpoint])
+        # Teachers and averages are in evaluation mode all along.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        trainer = _trainer(settings, out, [*callbacks, checkpoint])
         last = run_folder.last_checkpoint(out)
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
@@ -233,7 +311,6 @@ def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback]) -> 
             devices=1,
             precision=settings.precision,  # type: ignore[arg-type]
             max_epochs=settings.epochs,
-            gradient_clip_val=1.0,
             num_sanity_val_steps=0,
             log_every_n_steps=settings.steps_per_epoch,
             enable_model_summary=False,
@@ -248,51 +325,48 @@ def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback]) -> 
         ) from error
 
 
-def _save(config: TrainConfig, out: Path, ready: Prepared, model: CroDiNo, best: BestBranches, last: int) -> Path:
+def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> Path:
     grid = ready.layers.grid
-    polygons = gpd.GeoSeries([ready.aoi.polygons("train")], crs=crs_of(grid).wkt).to_crs("EPSG:4326")
-    radii = [receptive_field_radius_px(model.branch(m), len(ready.specs[m].channels)) for m in MODALITIES]
-    summary: dict[str, Any] = {
-        "method": config.method.model_dump(),
-        "seed": config.training.seed,
-        "epochs": last + 1,
-        "patch_px": config.training.patch_px,
-        "val_miou": {m: best.best[m] for m in MODALITIES},
-        "best_epoch": {m: best.epoch[m] for m in MODALITIES},
-    }
+    branches: dict[Modality, nn.Module] = {m: fitted.networks[m] for m in MODALITIES}
+    radii = [receptive_field_radius_px(branches[m], len(ready.specs[m].channels)) for m in MODALITIES]
+    calibrated = calibrate(branches, fitted.data)
+    summary = _summarise(config, out, fitted, calibrated)
+    plot_reliability(calibrated.reliability, out / "reliability.png")
     manifest = Manifest(
         name=run_folder.model_name(out),
         classes=ready.classes,
-        network=config.network,
+        network=network_settings(config.method, config.network),
         modalities=ready.specs,
         resolution_m=float(np.sqrt(np.prod(pixel_size_m(grid)))),
         crs=f"EPSG:{crs_of(grid).epsg}" if crs_of(grid).epsg else crs_of(grid).wkt,
-        footprint=json.loads(shapely.to_geojson(polygons.iloc[0])),
+        footprint=json.loads(shapely.to_geojson(ready.aoi.in_degrees("train"))),
         receptive_field_px=None if None in radii else max(r for r in radii if r is not None),
+        calibration=calibrated.calibration,
         training=summary,
     )
     bundle = out / run_folder.BUNDLE_NAME
-    run_folder.save_json(out / "metrics.json", summary)
-    save_bundle(bundle, manifest, {m: model.branch(m) for m in MODALITIES})
+    save_bundle(bundle, manifest, branches)
     for modality in MODALITIES:
-        best.path(modality).unlink()
+        fitted.best.path(modality).unlink()
     return bundle
 
 
-def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray[np.bool_], aoi: AOI) -> None:
-    try:
-        measure(layers, recipe, labelled)
-    except RasterError as error:
-        raise AOIError(
-            f"{aoi.source}: no labelled pixel of the split 'val' has a valid {recipe.modality} value, so the "
-            f"{recipe.modality} branch could not be judged. Draw polygons of val where all rasters hold data."
-        ) from error
-
-
-def _told(ready: Prepared) -> str:
-    unit = height_unit(ready.sources.elevation, ready.sources.height_unit)[1]
-    px = {s: int(m.sum()) for s, m in ready.inside.items()}
-    return (
-        f"Grid: {describe(ready.layers.grid)}\n{unit[0].upper()}{unit[1:]}\nClasses: {', '.join(ready.classes.names)}\n"
-        f"Pixels: {px['train']:,} train, {px['val']:,} val"
-    )
+def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Calibrated | None) -> dict[str, Any]:
+    """What is worth knowing of a training, for the bundle and for ``metrics.json``."""
+    summary: dict[str, Any] = {
+        "method": config.method.model_dump(),
+        "seed": config.training.seed,
+        "epochs": fitted.epochs,
+        "patch_px": config.training.patch_px,
+        "val_miou": dict(fitted.best.best),
+        "best_epoch": dict(fitted.best.epoch),
+        "parameters": {n: sum(p.numel() for p in net.parameters()) for n, net in fitted.networks.items()},
+    }
+    if calibrated is not None:
+        summary["val_calibration_error"] = {
+            name: curve.expected_calibration_error for name, curve in calibrated.reliability.items()
+        }
+    run_folder.save_json(out / "metrics.json", summary)
+    # Apart: everything else is the same when a training is repeated.
+    run_folder.save_json(out / "timing.json", {"train_seconds": round(fitted.seconds, 1)})
+    return summary

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from geocrodino.bundle.io import load_bundle, save_bundle
+from geocrodino.bundle.io import _digest, load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import BundleError
@@ -96,6 +96,42 @@ def test_round_trip_gives_the_same_network(saved):
         assert not branch.training
         torch.testing.assert_close(branch(images), nets[modality].eval()(images), rtol=0, atol=0)
     assert names_in(path.parent) == [path.name]
+
+
+def test_round_trip_of_separate_encoders(tmp_path):
+    network = NETWORK.model_copy(update={"separate_encoders": True})
+    nets = {"optical": build_branch(network, 2, 3), "elevation": build_branch(network, 1, 3)}
+    save_bundle(tmp_path / "b", manifest(network=network), nets)
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.manifest.network.separate_encoders
+    images = torch.randn(1, 1, 32, 32)
+    expected = nets["elevation"].eval().forward_features(images)
+    for value, wanted in zip(bundle.branch("elevation").forward_features(images), expected, strict=True):
+        assert value.equal(wanted)
+    with pytest.raises(ValueError, match=r"expected \d+ tensors, found \d+: \d+ extra"):
+        save_bundle(tmp_path / "c", manifest(), nets)
+
+
+def test_a_bundle_keeps_its_calibration_and_hashes_it(saved, tmp_path):
+    measured = {"temperature": {"optical": 1.2, "elevation": 2}, "weight": {"optical": 0.3, "elevation": 0.7}}
+    written = save_bundle(tmp_path / "b", Manifest(**{**dict(saved[2]), "calibration": measured}), saved[1])
+    assert load_bundle(tmp_path / "b").manifest == written
+    assert written.calibration.model_dump() == measured
+    assert written.sha256 != saved[2].sha256
+
+
+def test_a_bundle_from_before_calibration_can_be_read(saved, tmp_path):
+    path, _, written = saved
+    with safe_open(path, framework="pt") as file:
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+
+    def forget(stored):
+        del stored["calibration"], stored["sha256"]
+        stored["sha256"] = _digest(stored, tensors)
+
+    found = load_bundle(rewrite(path, tmp_path / "m", change_manifest=forget)).manifest
+    assert found.calibration is None
+    assert found.model_copy(update={"sha256": written.sha256}) == written
 
 
 def test_the_same_contents_have_the_same_hash_and_bytes(saved, tmp_path):

@@ -3,7 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from geocrodino.bundle.manifest import Manifest
+from geocrodino.bundle.manifest import Calibration, Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.models.branch import NetworkSettings
@@ -32,6 +32,18 @@ def test_json_round_trip():
     assert Manifest.model_validate_json(written.model_dump_json()) == written
     assert set(written.versions) == {"geocrodino", "torch"}
     assert written.created.tzinfo is not None
+    assert written.calibration is None
+
+
+CALIBRATION = {"temperature": {"optical": 1.5, "elevation": 0.7}, "weight": {"optical": 0.75, "elevation": 0.25}}
+
+
+def test_calibration_round_trip():
+    written = manifest(calibration=Calibration(**CALIBRATION))
+    read = Manifest.model_validate_json(written.model_dump_json())
+    assert read == written
+    assert read.calibration.temperature["elevation"] == 0.7
+    assert read.calibration.weight["optical"] == 0.75
 
 
 @pytest.mark.parametrize(
@@ -43,6 +55,9 @@ def test_json_round_trip():
         ({"footprint": {"type": "Polygon"}}, "not a GeoJSON geometry"),
         ({"modalities": {"elevation": manifest().modalities["optical"]}}, "speaks of 'optical'"),
         ({"surprise": 1}, "Extra inputs"),
+        ({"calibration": CALIBRATION | {"temperature": {"optical": 0}}}, "greater than 0"),
+        ({"calibration": CALIBRATION | {"weight": {"optical": 1.1}}}, "less than or equal to 1"),
+        ({"calibration": CALIBRATION | {"weight": {"radar": 1}}}, "'optical' or 'elevation'"),
     ],
 )
 def test_wrong_manifests_are_refused(change, text):

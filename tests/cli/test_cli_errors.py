@@ -178,6 +178,19 @@ def test_an_area_that_is_missing_without_crs_or_without_val(run_cli, study, here
     train_refused(run_cli, "--aoi", "text.geojson", told=["text.geojson: not a file of polygons"])
 
 
+def test_a_method_that_there_is_not_or_a_teacher_that_is_none(run_cli, study, trained, here):
+    train_refused(run_cli, "--method", "crodno", told=["method.name: input should be 'single', 'crodino', 'mutual'"])
+    study(method={"agreement": 0.5})
+    told = ["method: agreement has no meaning for the method kd: it belongs to crodino, mutual, discom"]
+    train_refused(run_cli, "--method", "kd", told=told)
+    study(method={})
+    told = ["--teacher: the method crodino learns without a teacher. Leave --teacher out, or take --method kd,"]
+    train_refused(run_cli, "--teacher", trained, told=told)
+    told = [f"{trained / 'fusion.safetensors'}: expected the fusion network of a finished training", "no such file."]
+    train_refused(run_cli, "--method", "kd", "--teacher", trained, told=told)
+    assert not Path("run").exists()
+
+
 def test_settings_that_cannot_be_used(run_cli, study, here):
     study(data={"optcal": "x.tif"})
     train_refused(

@@ -93,6 +93,26 @@ def test_from_nothing_to_scores(run, tiny, tmp_path, monkeypatch):
     assert not [p for p in town.rglob("*") if "part" in p.suffix or p.name.startswith(("best-", "."))]
 
 
+def test_a_rival_with_a_teacher_of_its_own(run, tiny, tmp_path, monkeypatch):
+    run("sample", "town", "--size-m", "160")
+    settle(tmp_path / "town", **tiny)
+    monkeypatch.chdir(tmp_path / "town")
+    told = run("train", "--method", "fusion", "--epochs", "1", "--out", "runs/teacher").splitlines()
+    assert told[-3].startswith("epoch 1/1  loss ")
+    assert " val mIoU fusion " in told[-3]
+    assert told[-2].startswith("Best mIoU on val: fusion ")
+    assert told[-1] == "No bundle: a fusion network needs both rasters at once. It can teach others: --teacher."
+    assert not list(Path("runs").rglob("bundle*"))
+    told = run("train", "--method", "kd", "--teacher", "runs/teacher", "--epochs", "1", "--out", "runs/kd")
+    assert "Training the teacher" not in told
+    assert f"Bundle: {Path('runs/kd/bundle.safetensors')}\n" in told
+    run("predict", "dsm.tif", "--modality", "elevation", "--out", "map.tif")
+    sha256 = load_bundle("runs/kd/bundle.safetensors").sha256
+    require_map_of(Path("map.tif"), Path("dsm.tif"), "elevation", sha256)
+    told = run("train", "--method", "kd", "--epochs", "1", "--out", "runs/kd2")
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("epoch ")] == ["1/1", "1/1"]
+
+
 def test_the_bundle_alone_predicts_elsewhere(run, trained, town, tmp_path):
     """Neither settings nor the training's files are needed."""
     (tmp_path / "runs").mkdir()

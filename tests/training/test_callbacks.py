@@ -1,36 +1,27 @@
-"""Best weights of each branch, early end, average of weights."""
+"""Best weights of each network, early end."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-import lightning as L
-import pytest
 import torch
 from torch import nn
 
-from geocrodino.training.callbacks import BestBranches, weight_average
+from geocrodino.training.callbacks import BestNetworks
 
 NAN = float("nan")
+NAMES = ("optical", "elevation")
 
 
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.branches = nn.ModuleDict({"optical": nn.Linear(1, 1), "elevation": nn.Linear(1, 1)})
-
-    def branch(self, modality):
-        return self.branches[modality]
-
-
-def validate(best, model, epoch, optical, elevation):
+def validate(best, epoch, optical, elevation):
     """An epoch ends with these scores; its weights hold its number."""
-    for branch in model.branches.values():
-        nn.init.constant_(branch.weight, float(epoch))
+    judged = {name: nn.Linear(1, 1) for name in NAMES}
+    for network in judged.values():
+        nn.init.constant_(network.weight, float(epoch))
     scores = {"optical": optical, "elevation": elevation}
     logged = {}
     module = SimpleNamespace(
-        model=model,
+        judged=judged,
         confusion={m: SimpleNamespace(scores=lambda v=v: SimpleNamespace(mean_iou=v)) for m, v in scores.items()},
         log=lambda name, value, **_: logged.update({name: value}),
     )
@@ -41,15 +32,13 @@ def validate(best, model, epoch, optical, elevation):
 
 
 def weights(best):
-    model = Model()
-    best.load(model)
-    return {m: model.branch(m).weight.item() for m in ("optical", "elevation")}
+    return {name: best.load(name, nn.Linear(1, 1)).weight.item() for name in NAMES}
 
 
-def test_each_branch_is_kept_at_its_own_best_epoch(tmp_path):
-    best, model = BestBranches(tmp_path, patience=10), Model()
+def test_each_network_is_kept_at_its_own_best_epoch(tmp_path):
+    best = BestNetworks(tmp_path, 10, NAMES)
     for epoch, scores in enumerate([(0.2, 0.3), (0.5, 0.1), (0.4, 0.6), (0.5, 0.6)]):
-        validate(best, model, epoch, *scores)
+        validate(best, epoch, *scores)
     assert best.best == {"optical": 0.5, "elevation": 0.6}
     assert best.epoch == {"optical": 1, "elevation": 2}  # an equal score is no gain
     assert weights(best) == {"optical": 1.0, "elevation": 2.0}
@@ -57,57 +46,52 @@ def test_each_branch_is_kept_at_its_own_best_epoch(tmp_path):
 
 
 def test_a_score_that_is_no_number_is_never_best(tmp_path):
-    best, model = BestBranches(tmp_path, patience=10), Model()
-    validate(best, model, 0, NAN, 0.1)
+    best = BestNetworks(tmp_path, 10, NAMES)
+    validate(best, 0, NAN, 0.1)
     assert best.epoch == {"optical": -1, "elevation": 0}
     assert not best.path("optical").exists()
-    validate(best, model, 1, 0.0, NAN)
+    validate(best, 1, 0.0, NAN)
     assert weights(best) == {"optical": 1.0, "elevation": 0.0}
-    validate(best, model, 2, NAN, NAN)
+    validate(best, 2, NAN, NAN)
     assert best.best == {"optical": 0.0, "elevation": 0.1}
 
 
 def test_training_stops_when_neither_has_gained_for_the_patience(tmp_path):
-    best, model = BestBranches(tmp_path, patience=2), Model()
+    best = BestNetworks(tmp_path, 2, NAMES)
     scores = [(0.2, 0.2), (0.1, 0.1), (0.1, 0.3), (0.1, 0.2), (0.1, 0.1)]
-    assert [validate(best, model, e, *s) for e, s in enumerate(scores)] == [False, False, False, False, True]
+    assert [validate(best, e, *s) for e, s in enumerate(scores)] == [False, False, False, False, True]
 
 
 def test_a_resumed_run_knows_the_best(tmp_path):
-    first, model = BestBranches(tmp_path, patience=3), Model()
-    validate(first, model, 0, 0.5, 0.4)
-    second = BestBranches(tmp_path, patience=3)
+    first = BestNetworks(tmp_path, 3, NAMES)
+    validate(first, 0, 0.5, 0.4)
+    second = BestNetworks(tmp_path, 3, NAMES)
     second.load_state_dict(first.state_dict())
     assert (second.best, second.epoch) == (first.best, first.epoch)
-    validate(second, model, 1, 0.45, 0.45)
+    validate(second, 1, 0.45, 0.45)
     assert weights(second) == {"optical": 0.0, "elevation": 1.0}
     assert first.best["elevation"] == 0.4  # the state is a copy
 
 
-class One(L.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.value = nn.Parameter(torch.zeros(()))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+def test_one_network_alone(tmp_path):
+    best = BestNetworks(tmp_path, 2, ("fusion",))
+    network, stops = nn.Linear(1, 1), []
+    for epoch, score in enumerate((0.1, 0.3, 0.2, 0.3)):
+        nn.init.constant_(network.weight, float(epoch))
+        trainer = SimpleNamespace(current_epoch=epoch, should_stop=False)
+        counts = SimpleNamespace(scores=lambda v=score: SimpleNamespace(mean_iou=v))
+        module = SimpleNamespace(judged={"fusion": network}, confusion={"fusion": counts}, log=lambda *_, **__: None)
+        best.on_validation_epoch_end(trainer, module)
+        stops.append(trainer.should_stop)
+    assert stops == [False, False, False, True]
+    assert (best.best, best.epoch) == ({"fusion": 0.3}, {"fusion": 1})
+    assert [p.name for p in tmp_path.iterdir()] == ["best-fusion.safetensors"]
 
 
-@pytest.mark.parametrize(
-    ("decay", "expected"),
-    [
-        # The first step is taken over; the second keeps 2/11 of it, the third 3/12, the fourth 4/13.
-        (0.99, (0.25 * (2 / 11 * 1 + 9 / 11 * 2) + 0.75 * 3) * 4 / 13 + 4 * 9 / 13),
-        # No more than the decay is ever kept.
-        (0.1, ((1 * 0.1 + 2 * 0.9) * 0.1 + 3 * 0.9) * 0.1 + 4 * 0.9),
-    ],
-)
-def test_the_average_by_hand(decay, expected):
-    module, average = One(), weight_average(decay)
-    average.setup(SimpleNamespace(), module, "fit")
-    for step in (1, 2, 3, 4):
-        with torch.no_grad():
-            module.value.fill_(float(step))
-        module.count.fill_(step)
-        average.on_train_batch_end(SimpleNamespace(global_step=step), module, None, None, 0)
-    average.on_train_end(SimpleNamespace(), module)
-    assert module.value.item() == pytest.approx(expected, rel=1e-6)
-    assert module.count.item() == 4
+def test_loaded_networks_are_ready_for_use(tmp_path):
+    """Whatever the number format of the training."""
+    best = BestNetworks(tmp_path, 2, NAMES)
+    validate(best, 3, 0.5, 0.5)
+    loaded = best.load("optical", nn.Linear(1, 1).to(torch.bfloat16).train())
+    assert not loaded.training
+    assert (loaded.weight.dtype, loaded.weight.item()) == (torch.float32, 3.0)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import signal
 from types import SimpleNamespace
+from typing import get_args
 
+import geopandas as gpd
+import numpy as np
 import pytest
+import rasterio
+import rasterio.features
+import shapely
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
@@ -15,47 +22,55 @@ from safetensors.torch import load_file
 from geocrodino.bundle.io import load_bundle
 from geocrodino.config import load_config
 from geocrodino.errors import ConfigError, OutputError
+from geocrodino.prediction.engine import predict_scene
+from geocrodino.training.method import MethodName
 from geocrodino.training.run import train
+
+MODALITIES = ("optical", "elevation")
+METHODS = get_args(MethodName)
+RIVALS = ("kd", "protokd", "maskedkd")
 
 
 class Stop(Callback):
-    """Breaks a training off."""
+    """Breaks a training off, that of the networks with these names."""
 
-    def __init__(self, epoch, place, error):
-        self.epoch, self.place, self.error = epoch, place, error
+    def __init__(self, epoch, place, error, names=MODALITIES):
+        self.epoch, self.place, self.error, self.names = epoch, place, error, names
 
     @staticmethod
     def _fail(*_):
         raise RuntimeError("power cut")
 
-    def _at(self, trainer, place):
-        if trainer.current_epoch == self.epoch and place == self.place:
+    def _at(self, trainer, pl_module, place):
+        here = trainer.current_epoch == self.epoch and place == self.place
+        if here and pl_module.learner.method.networks == self.names:
             raise self.error
 
     def on_train_epoch_start(self, trainer, pl_module):
-        self._at(trainer, "start")
+        self._at(trainer, pl_module, "start")
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx == 1:
-            self._at(trainer, "middle")
+            self._at(trainer, pl_module, "middle")
 
     def on_validation_end(self, trainer, pl_module):
-        self._at(trainer, "validated")
+        self._at(trainer, pl_module, "validated")
 
 
 class Seen(Callback):
-    """Notes the epochs that are run."""
+    """Notes the epochs that are run, those of a teacher apart."""
 
     def __init__(self):
-        self.epochs = []
+        self.epochs, self.of_teacher = [], []
 
     def on_train_epoch_start(self, trainer, pl_module):
-        self.epochs.append(trainer.current_epoch)
+        of_teacher = pl_module.learner.method.networks == ("fusion",)
+        (self.of_teacher if of_teacher else self.epochs).append(trainer.current_epoch)
 
 
-def interrupted(config, out, epoch=2, place="middle", error=None):
+def interrupted(config, out, epoch=2, place="middle", error=None, names=MODALITIES, **options):
     with pytest.raises((RuntimeError, KeyboardInterrupt)) as broken:
-        train(config, out, callbacks=[Stop(epoch, place, error or RuntimeError("power cut"))])
+        train(config, out, callbacks=[Stop(epoch, place, error or RuntimeError("power cut"), names)], **options)
     return broken.value
 
 
@@ -86,7 +101,7 @@ def test_the_run_folder(trained, tiny_config):
     assert events
     assert names - events == {
         "bundle.safetensors", "checkpoints/last.ckpt", "config.yaml", "logs/metrics.csv", "metrics.json",
-        "splits.gpkg", "statistics.json", "tensorboard/hparams.yaml",
+        "reliability.png", "splits.gpkg", "statistics.json", "tensorboard/hparams.yaml", "timing.json",
     }  # fmt: skip
     assert load_config(trained / "config.yaml", {}) == tiny_config()
 
@@ -103,6 +118,7 @@ def test_what_the_run_folder_says(trained):
         scores = [float(logged[str(e), False][f"val_miou/{modality}"]) for e in (0, 1)]
         assert best == pytest.approx(max(scores), rel=1e-6)
         assert epoch == scores.index(max(scores))
+    assert json.loads((trained / "timing.json").read_text())["train_seconds"] > 0
     statistics = json.loads((trained / "statistics.json").read_text())
     assert list(statistics["class_px"]) == list(manifest.classes.names)
     assert statistics["elevation"] == [c.model_dump() for c in manifest.modalities["elevation"].channels]
@@ -264,10 +280,489 @@ def test_what_the_machine_cannot_do_is_told(tiny_config, tmp_path, key, value):
         train(tiny_config({key: value}), tmp_path / "run")
 
 
-def test_two_singles_have_no_auxiliary_decoder_and_train(tiny_config, tmp_path):
-    plain = {"method.auxiliary": 0.0, "method.orthogonality": 0.0, "method.contrast": "none", "training.epochs": 1}
-    train(tiny_config(plain), tmp_path / "run")
-    (row,) = [r for (_, losses), r in log_of(tmp_path / "run").items() if losses]
-    assert {k for k in row if k.startswith("loss/")} == {
-        "loss/segmentation/optical", "loss/segmentation/elevation", "loss/total",
+# --- every method --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_of(tiny_config, tmp_path_factory):
+    """A finished run of a method, by name: its folder, its result, what was told. Not to be changed."""
+    finished = {}
+
+    def run(name):
+        if name not in finished:
+            out, told = tmp_path_factory.mktemp("methods") / name, []
+            finished[name] = out, train(tiny_config({"method.name": name}), out, tell=told.append), told
+        return finished[name]
+
+    return run
+
+
+def each(name):
+    return {f"loss/{name}/{m}" for m in MODALITIES}
+
+
+LOGGED = {
+    "single": each("segmentation"),
+    "crodino": each("segmentation") | each("auxiliary") | each("orthogonality") | {"loss/contrast"},
+    "mutual": each("segmentation") | each("agreement"),
+    "discom": each("segmentation") | each("auxiliary") | each("orthogonality") | each("adversary"),
+    "fusion": {"loss/segmentation/fusion"},
+    "dropout": {"loss/segmentation/fusion"},
+    "kd": each("segmentation") | each("distillation"),
+    "protokd": each("segmentation") | each("distillation") | each("prototype"),
+    "maskedkd": each("segmentation") | each("masked") | {"loss/masks/segmentation", "loss/masks/diversity"},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_and_logs_its_terms(run_of, name):
+    out, result, _ = run_of(name)
+    networks = ("fusion",) if name == "fusion" else MODALITIES
+    logged = log_of(out)
+    assert len(logged) == 4
+    first = {k for k, v in logged["0", True].items() if k.startswith("loss/") and v}
+    assert first == LOGGED[name] | {"loss/total"}
+    assert all(math.isfinite(float(v)) for row in logged.values() for k, v in row.items() if v and k != "step")
+    assert result.epochs == 2
+    assert set(result.val_miou) == set(networks)
+    assert all(0 < v < 1 for v in result.val_miou.values())
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["method"]["name"] == name
+    assert set(metrics["parameters"]) == set(metrics["val_miou"]) == set(networks)
+    assert not list(out.rglob("best-*"))
+    assert load_config(out / "config.yaml", {}).method.name == name
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "fusion"])
+def test_every_method_makes_a_bundle_that_predicts(run_of, town, tmp_path, name):
+    out, result, _ = run_of(name)
+    assert result.bundle == out / "bundle.safetensors"
+    bundle = load_bundle(result.bundle)
+    assert bundle.manifest.network.separate_encoders is (name == "discom")
+    for modality, scene in (("optical", town.optical), ("elevation", town.elevation)):
+        predict_scene(scene, tmp_path / f"{modality}.tif", bundle, modality, workers=1)
+        with rasterio.open(tmp_path / f"{modality}.tif") as made:
+            assert set(np.unique(made.read(1))) <= {*bundle.manifest.classes.values, 255}
+    parameters = {m: bundle.branch(m).num_parameters for m in MODALITIES}
+    assert bundle.manifest.training["parameters"] == parameters
+
+
+def test_fusion_leaves_a_network_and_no_bundle(run_of):
+    out, result, _ = run_of("fusion")
+    assert result.bundle is None
+    assert load_file(out / "fusion.safetensors")
+    assert not {p.name for p in out.iterdir()} & {"bundle.safetensors", "reliability.png", "teacher"}
+    assert "val_calibration_error" not in json.loads((out / "metrics.json").read_text())
+
+
+def test_a_finished_fusion_is_refused_like_any_finished_run(run_of, tiny_config):
+    out, _, _ = run_of("fusion")
+    contents = (out / "fusion.safetensors").read_bytes()
+    for options, told in (({}, "holds a finished run. Choose"), ({"resume": True}, "nothing to resume")):
+        with pytest.raises(OutputError, match=told):
+            train(tiny_config({"method.name": "fusion"}), out, **options)
+    assert (out / "fusion.safetensors").read_bytes() == contents
+
+
+def test_probabilities_are_calibrated(trained):
+    manifest = load_bundle(trained / "bundle.safetensors").manifest
+    assert all(0.05 <= manifest.calibration.temperature[m] <= 20 for m in MODALITIES)
+    assert sum(manifest.calibration.weight.values()) == pytest.approx(1)
+    error = json.loads((trained / "metrics.json").read_text())["val_calibration_error"]
+    assert list(error) == [
+        "optical", "optical, calibrated", "elevation", "elevation, calibrated", "both, calibrated",
+    ]  # fmt: skip
+    assert all(0 <= v <= 1 for v in error.values())
+    assert (trained / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("mutual", "bf16-mixed"), ("maskedkd", "bf16-true"), ("crodino", "64-true")]
+)
+def test_other_number_formats_end_in_a_bundle_too(tiny_config, tmp_path, name, precision):
+    config = tiny_config({"method.name": name, "training.precision": precision, "training.epochs": 1})
+    result = train(config, tmp_path / "run")
+    branch = load_bundle(result.bundle).branch("optical")
+    assert {p.dtype for p in branch.parameters()} == {torch.float32}
+    assert all(p.isfinite().all() for p in branch.parameters())
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", ["mutual", "kd"])
+def test_modules_that_rest_are_no_warning(tiny_config, tmp_path, name):
+    train(tiny_config({"method.name": name, "training.epochs": 1}), tmp_path / "run")
+
+
+def test_branches_are_trusted_as_measured_on_val(run_of):
+    """Not before the first validation; then with weights that add up to 1."""
+    out, _, _ = run_of("mutual")
+    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["learner.trust"].sum().item() == pytest.approx(1)
+    assert (state["learner.temperature"] >= 0.05).all()
+    logged = log_of(out)
+    for m in MODALITIES:
+        assert float(logged["0", True][f"loss/agreement/{m}"]) == 0
+        assert float(logged["1", True][f"loss/agreement/{m}"]) > 0
+
+
+@pytest.mark.parametrize("name", ["crodino", "dropout", "fusion"])
+def test_statistics_measured_anew_are_all_that_differs(tiny_config, tmp_path, name):
+    def run(batches):
+        changes = {"method.name": name, "training.epochs": 1, "training.batch_norm_batches": batches}
+        train(tiny_config(changes), tmp_path / str(batches))
+        (path,) = list((tmp_path / str(batches)).glob("*.safetensors"))
+        return load_file(path)
+
+    plain, measured = run(0), run(2)
+    differing = {k.split(".")[-1] for k in plain if not plain[k].equal(measured[k])}
+    assert differing - {"num_batches_tracked"} == {"running_mean", "running_var"}
+
+
+def test_a_run_with_statistics_measured_anew_can_be_resumed(tiny_config, tmp_path):
+    config = tiny_config({"method.name": "mutual", "training.epochs": 4, "training.batch_norm_batches": 1})
+    expected = train(config, tmp_path / "whole")
+    interrupted(config, tmp_path / "run")
+    result = train(config, tmp_path / "run", resume=True)
+    require_same(tmp_path / "run", result, tmp_path / "whole", expected)
+
+
+def test_the_average_is_needed_to_agree(tiny_config, tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        train(tiny_config({"method.name": "mutual", "training.ema_decay": 0}), tmp_path / "run")
+    assert str(refused.value) == (
+        "method.agreement: the branches learn from the average of their weights over the steps; expected "
+        "training.ema_decay above 0, found 0.\nTake 0.99, or agreement: 0."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# --- teachers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_is_trained_first(run_of, tiny_config):
+    out, _, told = run_of("kd")
+    assert told[1] == "Training the teacher, of the method fusion (middle), first."
+    assert told[2].startswith("Teacher: best mIoU on val ")
+    teacher = out / "teacher"
+    assert load_config(teacher / "config.yaml", {}) == tiny_config({"method.name": "fusion"})
+    assert {r["epoch"] for r in log_of(teacher).values()} == {"0", "1"}
+    assert {p.name for p in teacher.iterdir()} == {
+        "checkpoints", "config.yaml", "fusion.safetensors", "logs", "tensorboard",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_teacher_is_the_same_after_the_training(run_of, name):
+    out, _, _ = run_of(name)
+    before = load_file(out / "teacher" / "fusion.safetensors")
+    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for place in ("learner.teacher.", "average.module.teacher."):
+        after = {k.removeprefix(place): v for k, v in state.items() if k.startswith(place)}
+        assert set(after) == set(before)
+        assert all(v.equal(before[k]) for k, v in after.items())
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_teacher_of_another_run_will_do(run_of, tiny_config, tmp_path, name):
+    told, seen = [], Seen()
+    teacher, _, _ = run_of("fusion")
+    config = tiny_config({"method.name": name})
+    result = train(config, tmp_path / "run", teacher=teacher, tell=told.append, callbacks=[seen])
+    # The one that is trained first is trained like any fusion network.
+    assert same_weights(result.bundle, run_of(name)[1].bundle)
+    assert (seen.of_teacher, seen.epochs) == ([], [0, 1])
+    assert not any("teacher" in t.lower() for t in told)
+    assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_terms_of_labels_are_the_teachers_too(tiny_config, tmp_path):
+    changes = {
+        "method.name": "kd", "method.dice": 0.5, "method.label_smoothing": 0.1, "method.fusion": "early",
+        "training.epochs": 1,
+    }  # fmt: skip
+    told = []
+    train(tiny_config(changes), tmp_path / "run", tell=told.append)
+    found = load_config(tmp_path / "run" / "teacher" / "config.yaml", {}).method
+    assert (found.name, found.fusion, found.dice, found.label_smoothing) == ("fusion", "early", 0.5, 0.1)
+    assert told[1] == "Training the teacher, of the method fusion (early), first."
+
+
+ADVICE = "\nLeave --teacher out, and one is trained first."
+
+
+def no_teacher(path, found):
+    return (
+        f"{path}: expected the fusion network of a finished training with the same bands, classes and network, found "
+        f"{found}.{ADVICE}"
+    )
+
+
+def test_a_teacher_that_is_none(run_of, tiny_config, tmp_path):
+    def refused(teacher, **changes):
+        with pytest.raises(ConfigError) as error:
+            train(tiny_config({"method.name": "kd", **changes}), tmp_path / "run", teacher=teacher)
+        return str(error.value)
+
+    for folder in (tmp_path / "none", run_of("single")[0]):
+        assert refused(folder) == no_teacher(folder / "fusion.safetensors", "no such file")
+    fusion = run_of("fusion")[0]
+    for changes, told in (
+        ({"method.fusion": "early"}, "method.fusion"),
+        ({"network.invariant_channels": 4}, "network"),
+        ({"data.ignore_values": [4], "elevation.channels": ["slope"]}, "data, elevation"),
+    ):
+        assert refused(fusion, **changes) == (
+            f"{fusion}: the teacher was trained with other settings: {told}. What it learnt from must not be what its "
+            f"students are judged on.{ADVICE}"
+        )
+
+
+def test_a_teacher_whose_files_are_damaged_or_of_another_network(run_of, tiny_config, tmp_path):
+    teacher = tmp_path / "teacher"
+    network = teacher / "fusion.safetensors"
+    teacher.mkdir()
+
+    def refused(content):
+        network.write_bytes(content)
+        with pytest.raises(ConfigError) as error:
+            train(tiny_config({"method.name": "kd"}), tmp_path / "run", teacher=teacher, overwrite=True)
+        return str(error.value)
+
+    other = run_of("single")[1].bundle.read_bytes()
+    assert refused(other) == no_teacher(teacher / "config.yaml", "no such file")
+    (teacher / "config.yaml").write_bytes((run_of("fusion")[0] / "config.yaml").read_bytes())
+    assert refused(other) == no_teacher(network, "another network")
+    for broken in (b"no weights", other[: len(other) // 2]):
+        told = refused(broken)
+        assert told.startswith(no_teacher(network, "")[: -len(ADVICE) - 1])
+        assert told.endswith(ADVICE)
+
+
+def test_seeds_that_draw_other_splits_are_other_data(tiny_config, tmp_path, town):
+    """Where the area names no splits, they are drawn from the seed."""
+    frame = gpd.read_file(town.aoi).to_crs("EPSG:32631")
+    whole = shapely.box(*frame.total_bounds)
+    gpd.GeoDataFrame(geometry=[whole], crs="EPSG:32631").to_file(tmp_path / "whole.gpkg")
+    settings = {"data.aoi": str(tmp_path / "whole.gpkg"), "training.epochs": 1}
+    train(tiny_config({**settings, "method.name": "fusion"}), tmp_path / "teacher")
+    settings["method.name"] = "kd"
+    with pytest.raises(ConfigError, match=r"other settings: training\.seed, from which the splits are drawn\. "):
+        train(tiny_config({**settings, "training.seed": 1}), tmp_path / "run", teacher=tmp_path / "teacher")
+    assert train(tiny_config(settings), tmp_path / "run", teacher=tmp_path / "teacher").bundle
+
+
+def test_another_seed_of_the_students_is_no_other_data(run_of, tiny_config, tmp_path):
+    config = tiny_config({"method.name": "kd", "training.seed": 1, "training.epochs": 1})
+    assert train(config, tmp_path / "run", teacher=run_of("fusion")[0]).bundle
+
+
+def test_a_teacher_that_is_not_needed(run_of, tiny_config, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        train(tiny_config(), tmp_path / "run", teacher=run_of("fusion")[0])
+    assert str(error.value) == (
+        "--teacher: the method crodino learns without a teacher. Leave --teacher out, or take --method kd, protokd or "
+        "maskedkd."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# --- resuming methods ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long_run_of(tiny_config, tmp_path_factory):
+    """Settings of four epochs of a method, and the folder and result of an uninterrupted run."""
+    finished = {}
+
+    def run(name):
+        if name not in finished:
+            config = tiny_config({"method.name": name, "training.epochs": 4})
+            out = tmp_path_factory.mktemp("long") / "run"
+            finished[name] = config, out, train(config, out)
+        return finished[name]
+
+    return run
+
+
+def require_same(out, result, whole, expected):
+    assert same_weights(result.bundle, expected.bundle)
+    assert (result.val_miou, result.epochs) == (expected.val_miou, expected.epochs)
+    assert (out / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+    assert log_of(out) == log_of(whole)
+    assert not list(out.rglob("best-*"))
+
+
+@pytest.mark.parametrize("name", ["mutual", "discom", "dropout", "maskedkd"])
+def test_methods_can_be_resumed(long_run_of, tmp_path, name):
+    config, whole, expected = long_run_of(name)
+    out = tmp_path / "run"
+    interrupted(config, out)
+    seen = Seen()
+    result = train(config, out, resume=True, callbacks=[seen])
+    assert (seen.epochs, seen.of_teacher) == ([2, 3], [])
+    require_same(out, result, whole, expected)
+
+
+def test_fusion_can_be_resumed(long_run_of, tiny_config, tmp_path):
+    config, out = tiny_config({"method.name": "fusion", "training.epochs": 4}), tmp_path / "run"
+    interrupted(config, out, names=("fusion",))
+    train(config, out, resume=True)
+    _, whole, _ = long_run_of("maskedkd")
+    assert same_weights(out / "fusion.safetensors", whole / "teacher" / "fusion.safetensors")
+
+
+@pytest.mark.parametrize("place", ["start", "middle", "validated"])
+def test_a_run_broken_off_in_the_teacher(long_run_of, tmp_path, place):
+    config, whole, expected = long_run_of("kd")
+    out = tmp_path / "run"
+    interrupted(config, out, place=place, names=("fusion",))
+    assert (out / "teacher" / "checkpoints" / "last.ckpt").exists()
+    assert not (out / "teacher" / "fusion.safetensors").exists()
+    seen = Seen()
+    result = train(config, out, resume=True, callbacks=[seen])
+    assert (seen.of_teacher, seen.epochs) == ([2, 3], [0, 1, 2, 3])
+    require_same(out, result, whole, expected)
+    assert log_of(out / "teacher") == log_of(whole / "teacher")
+
+
+@pytest.mark.parametrize("place", ["start", "middle", "validated"])
+def test_a_run_broken_off_in_the_students(long_run_of, tmp_path, place):
+    config, whole, expected = long_run_of("kd")
+    out = tmp_path / "run"
+    interrupted(config, out, place=place)
+    seen = Seen()
+    result = train(config, out, resume=True, callbacks=[seen])
+    assert (seen.of_teacher, seen.epochs) == ([], [2, 3])
+    require_same(out, result, whole, expected)
+
+
+def test_a_run_broken_off_between_teacher_and_students(long_run_of, tmp_path, monkeypatch):
+    config, whole, expected = long_run_of("kd")
+    out = tmp_path / "run"
+    interrupted(config, out, epoch=0, place="start")
+    assert (out / "teacher" / "fusion.safetensors").exists()
+    seen = Seen()
+    result = train(config, out, resume=True, callbacks=[seen])
+    assert (seen.of_teacher, seen.epochs) == ([], [0, 1, 2, 3])
+    require_same(out, result, whole, expected)
+
+
+def test_students_go_on_without_naming_their_teacher_again(long_run_of, tmp_path):
+    config, whole, expected = long_run_of("kd")
+    out = tmp_path / "run"
+    interrupted(config, out, teacher=whole / "teacher")
+    seen = Seen()
+    result = train(config, out, resume=True, callbacks=[seen])
+    assert (seen.of_teacher, seen.epochs) == ([], [2, 3])
+    require_same(out, result, whole, expected)
+    assert not (out / "teacher").exists()
+
+
+def test_a_run_broken_off_in_the_teacher_is_not_replaced_unasked(tiny_config, tmp_path):
+    config, out = tiny_config({"method.name": "kd"}), tmp_path / "run"
+    interrupted(config, out, epoch=1, names=("fusion",))
+    with pytest.raises(OutputError, match=r"run: holds an interrupted run\. Say --resume to go on, or --overwrite"):
+        train(config, out)
+    assert (out / "teacher" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_another_method_in_place_of_a_taught_one_leaves_no_teacher_behind(tiny_config, tmp_path):
+    out = tmp_path / "run"
+    train(tiny_config({"method.name": "kd", "training.epochs": 1}), out)
+    train(tiny_config({"method.name": "fusion", "training.epochs": 1}), out, overwrite=True)
+    assert not {p.name for p in out.iterdir()} & {"teacher", "bundle.safetensors", "reliability.png"}
+    train(tiny_config({"method.name": "single", "training.epochs": 1}), out, overwrite=True)
+    assert not (out / "fusion.safetensors").exists()
+
+
+# --- areas without labels ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bare(town, tmp_path_factory):
+    """The town's area, the eastern half of train as the split ``unlabelled``; and that half in the map's CRS."""
+    frame = gpd.read_file(town.aoi).to_crs("EPSG:32631")
+    whole = frame.loc[frame["split"] == "train"].union_all()
+    left, bottom, right, top = whole.bounds
+    middle = (left + right) / 2
+    parts = {
+        "train": whole.intersection(shapely.box(left, bottom, middle, top)),
+        "unlabelled": whole.intersection(shapely.box(middle, bottom, right, top)),
+        **{s: frame.loc[frame["split"] == s].union_all() for s in ("val", "test")},
+    }
+    path = tmp_path_factory.mktemp("bare") / "area.gpkg"
+    gpd.GeoDataFrame({"split": list(parts)}, geometry=list(parts.values()), crs="EPSG:32631").to_file(path)
+    return path, parts["unlabelled"]
+
+
+@pytest.fixture(scope="module")
+def other_labels(town, bare, tmp_path_factory):
+    """The town's labels, each one another inside the split without labels."""
+    path = tmp_path_factory.mktemp("labels") / "labels.tif"
+    with rasterio.open(town.labels) as source:
+        values, profile = source.read(1), source.profile
+    inside = rasterio.features.geometry_mask(
+        [bare[1]], values.shape, profile["transform"], all_touched=False, invert=True
+    )
+    changed = np.where(inside & (values != 255), (values + 1) % 5, values).astype(values.dtype)
+    changed[inside & (np.random.default_rng(0).random(values.shape) < 0.3)] = 255
+    assert (changed != values).mean() > 0.05
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(changed, 1)
+    return path
+
+
+BARE = {"training.unlabelled_share": 1.0}
+
+
+@pytest.fixture(scope="module")
+def learnt_without(tiny_config, bare, tmp_path_factory):
+    """A run that learns from patches without labels, and what was told."""
+    out, told = tmp_path_factory.mktemp("unlabelled") / "run", []
+    config = tiny_config({"method.name": "mutual", "data.aoi": str(bare[0]), **BARE})
+    return out, train(config, out, tell=told.append), told
+
+
+@pytest.mark.parametrize("name", ["mutual", "kd"])
+def test_labels_of_the_split_without_labels_change_no_bit(
+    tiny_config, bare, other_labels, learnt_without, tmp_path, name
+):
+    out, expected, told = learnt_without
+    config = {"method.name": name, "data.aoi": str(bare[0]), **BARE}
+    if name != "mutual":
+        out, told = tmp_path / "expected", []
+        expected = train(tiny_config(config), out, tell=told.append)
+    assert any("patches with labels and " in t for t in told)
+    result = train(tiny_config({**config, "data.labels": str(other_labels)}), tmp_path / "run")
+    assert same_weights(result.bundle, expected.bundle)
+    for name_of_file in ("metrics.json", "statistics.json", "reliability.png"):
+        assert (tmp_path / "run" / name_of_file).read_bytes() == (out / name_of_file).read_bytes()
+    assert log_of(tmp_path / "run") == log_of(out)
+
+
+def test_but_the_rasters_there_are_learnt_from(tiny_config, bare, learnt_without, tmp_path):
+    _, with_them, told = learnt_without
+    counted = next(t for t in told if t.startswith("A batch holds "))
+    assert counted in {f"A batch holds 2 patches with labels and {n} without." for n in (1, 2)}
+    assert any(", " in t and " unlabelled" in t for t in told if t.startswith("Grid: "))
+    config = {"method.name": "mutual", "data.aoi": str(bare[0]), "training.unlabelled_share": 0}
+    silent = []
+    without = train(tiny_config(config), tmp_path / "run", tell=silent.append)
+    assert not same_weights(with_them.bundle, without.bundle)
+    assert len(silent) == 1  # as it was asked for
+
+
+@pytest.mark.parametrize("name", ["single", "crodino", "fusion"])
+def test_a_method_that_cannot_learn_from_them_says_so(tiny_config, bare, tmp_path, name):
+    told = []
+    config = tiny_config({"method.name": name, "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
+    train(config, tmp_path / "run", tell=told.append)
+    assert told[1:] == [f"The split unlabelled is not used: the method {name} learns from labels alone."]
+
+
+def test_the_teacher_of_students_says_it_for_itself(tiny_config, bare, tmp_path):
+    told = []
+    config = tiny_config({"method.name": "kd", "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
+    train(config, tmp_path / "run", tell=told.append)
+    assert told[2] == "The split unlabelled is not used: the method fusion learns from labels alone."
+    assert told[-1].startswith("A batch holds 2 patches with labels and ")

@@ -1,0 +1,41 @@
+"""From the name of a method to its learner."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from geocrodino.models.branch import NetworkSettings
+from geocrodino.training.learners.base import Learner, Shape, Weights
+from geocrodino.training.learners.fusion import DropoutLearner, FusionLearner
+from geocrodino.training.learners.joint import JointLearner
+from geocrodino.training.learners.taught import TaughtLearner
+from geocrodino.training.method import MethodSettings
+
+
+def network_settings(method: MethodSettings, network: NetworkSettings) -> NetworkSettings:
+    """The network as a method needs it: DisCoM-KD has an encoder for each half."""
+    return network.model_copy(update={"separate_encoders": True}) if method.name == "discom" else network
+
+
+def build_learner(
+    method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None
+) -> Learner:
+    """The learner of a method.
+
+    Args:
+        method: Method and terms.
+        shape: What its networks read and tell.
+        class_weights: Weight of each class in the cross entropy, shape (K,).
+        weights: Local encoder weights by modality.
+
+    Raises:
+        ModelError: If a network cannot be built as asked.
+    """
+    kinds: dict[str, type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]] = {
+        "fusion": FusionLearner,
+        "dropout": DropoutLearner,
+        "kd": TaughtLearner,
+        "protokd": TaughtLearner,
+        "maskedkd": TaughtLearner,
+    }
+    return kinds.get(method.name, JointLearner)(method, shape, class_weights, weights)

@@ -1,0 +1,105 @@
+"""Students that learn from a frozen network on both modalities: the methods ``kd``, ``protokd``, ``maskedkd``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from geocrodino.geo.modality import MODALITIES
+from geocrodino.losses.distillation import (
+    MaskTokens,
+    distillation_loss,
+    mask_diversity_loss,
+    masked_feature_loss,
+    prototype_distillation_loss,
+)
+from geocrodino.losses.segmentation import cross_entropy
+from geocrodino.models.branch import Branch, BranchOutput
+from geocrodino.models.crodino import CroDiNo
+from geocrodino.models.fusion import MiddleFusion
+from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, network_input
+from geocrodino.training.learners.fusion import build_fusion, either_labels
+from geocrodino.training.method import MethodSettings
+
+_MASK_SHARE = 0.2
+"""Share of the steps in which mask tokens are learnt; the students learn from labels alone meanwhile."""
+
+
+class TaughtLearner(Learner):
+    """Two students, one teacher that sees both modalities in the students' common geometry.
+
+    References:
+        Hinton et al. (2015). Distilling the knowledge in a neural network. https://arxiv.org/abs/1503.02531
+        Wang et al. (2023). Prototype knowledge distillation for medical segmentation with missing modality.
+        https://arxiv.org/abs/2303.09830
+        Huang et al. (2023). Masked distillation with receptive tokens. https://arxiv.org/abs/2205.14589
+    """
+
+    coupled = True
+
+    def __init__(
+        self, method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None
+    ) -> None:
+        super().__init__(method, class_weights)
+        self.students = CroDiNo(shape.network, shape.in_channels, shape.num_classes, auxiliary=False, weights=weights)
+        self.teacher: Branch | MiddleFusion = build_fusion(method, shape)
+        self.teacher.requires_grad_(False).eval()
+        self.masks = MaskTokens(2 * shape.network.invariant_channels, method.tokens) if method.tokens else None
+
+    def train(self, mode: bool = True) -> TaughtLearner:
+        """The teacher never changes, its batch statistics neither."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def network(self, name: str) -> nn.Module:
+        """The student of a modality."""
+        return self.students.branch("optical" if name == "optical" else "elevation")
+
+    def parts(self) -> list[list[nn.Parameter]]:
+        """Each student, and the mask tokens."""
+        own = [list(self.students.branch(m).parameters()) for m in MODALITIES]
+        return own if self.masks is None else [*own, list(self.masks.parameters())]
+
+    def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
+        """Terms of both students, and of the masks while they are learnt."""
+        batch, method = step.batch, self.method
+        with torch.no_grad():
+            features = self.teacher.encode(network_input("fusion", batch))
+            logits = self.teacher.decoder(features)
+        terms: dict[str, Tensor] = {}
+        learning_masks = self.masks is not None and step.progress < _MASK_SHARE
+        for m in MODALITIES:
+            student = self.students.branch(m).forward_features(batch[m])
+            labels, valid = batch[f"{m}_labels"], batch[f"{m}_valid"]
+            seen = feature_valid(valid, self.students.stride)
+            terms |= self.supervised(m, student.logits, labels)
+            if method.distillation:
+                divergence = distillation_loss(student.logits, logits, method.distillation_temperature, valid)
+                terms[f"distillation/{m}"] = method.distillation * divergence
+            if method.prototype:
+                distance = prototype_distillation_loss(
+                    _deepest(student), features[-1], labels, len(self.class_weights), seen
+                )
+                terms[f"prototype/{m}"] = method.prototype * distance
+            if self.masks is not None and not learning_masks:
+                with torch.no_grad():
+                    masks = self.masks(features[-1]) * seen[:, None]
+                terms[f"masked/{m}"] = method.masked * masked_feature_loss(_deepest(student), features[-1], masks)
+        if self.masks is not None and learning_masks:
+            terms |= self._mask_terms(self.masks, features, either_labels(batch))
+        return terms
+
+    def _mask_terms(self, tokens: MaskTokens, features: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Masks must differ, and the teacher must still tell the classes from what they let through."""
+        masks = tokens(features[-1])
+        seen = features[-1] * masks.mean(dim=1, keepdim=True).to(features[-1])
+        answer = self.teacher.decoder([*features[:-1], seen])
+        return {
+            "masks/segmentation": cross_entropy(answer, labels, self.class_weights),
+            "masks/diversity": mask_diversity_loss(masks),
+        }
+
+
+def _deepest(output: BranchOutput) -> Tensor:
+    return torch.cat([output.invariant, output.specific], dim=1)

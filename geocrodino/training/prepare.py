@@ -1,0 +1,130 @@
+"""All that a training reads: opened, checked, aligned, split and measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocrodino.config import TrainConfig
+from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, discover_classes, reference_grid
+from geocrodino.data.normalisation import ModalitySpec, Recipe, elevation_recipe, optical_recipe
+from geocrodino.data.sampling import inside_mask, patch_corners, require_patches
+from geocrodino.data.splits import block_splits
+from geocrodino.data.statistics import class_counts, measure
+from geocrodino.errors import AOIError, RasterError
+from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.grid import crs_of, describe
+from geocrodino.geo.heights import height_unit
+from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.reader import RasterSource
+from geocrodino.training import folder as run_folder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a training reads, checked and aligned.
+
+    Attributes:
+        sources: The rasters.
+        classes: The classes.
+        aoi: Areas with a split, in the grid's CRS.
+        layers: The rasters on one grid.
+        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
+        inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
+        specs: How each modality is read and normalised.
+    """
+
+    sources: Sources
+    classes: ClassScheme
+    aoi: AOI
+    layers: AlignedLayers
+    labels: NDArray[np.uint8]
+    inside: dict[str, NDArray[np.bool_]]
+    specs: dict[Modality, ModalitySpec]
+
+
+def open_sources(config: TrainConfig) -> Sources:
+    """Open the rasters of a configuration; see `RasterSource.open` for the errors."""
+    data = config.data
+    return Sources(
+        optical=RasterSource.open(data.optical),
+        elevation=RasterSource.open(data.elevation),
+        labels=RasterSource.open(data.labels),
+        ground=None if data.ground is None else RasterSource.open(data.ground),
+        height_unit=data.height_unit,
+        ignore_values=data.ignore_values,
+    )
+
+
+def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
+    """Open, check and align the rasters, find the splits, measure the training split.
+
+    Args:
+        config: The configuration.
+        folder: The run folder; gets ``aligned/``, ``splits.gpkg`` and ``statistics.json``.
+        on_progress: Told of every aligned block.
+    """
+    sources = open_sources(config)
+    aoi = read_aoi(config.data.aoi, config.data.aoi_crs)
+    recipes: dict[Modality, Recipe] = {
+        "optical": optical_recipe(sources.optical, config.data.bands),
+        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground),
+    }
+    recipes["elevation"].check(sources.elevation, ground_given=sources.ground is not None)
+    grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
+    recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
+    classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
+    layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
+    labels = layers.class_indices()
+    local = aoi.to_crs(crs_of(grid).wkt)
+    if not local.splits:
+        patch = config.training.patch_px
+        seed = config.training.seed
+        local = block_splits(local.polygons(), grid, labels, len(classes), patch_px=patch, seed=seed)
+    missing = {"train", "val"} - set(local.splits)
+    if missing:
+        raise AOIError(
+            f"{aoi.source}: no polygon of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
+            f"to report on), found {', '.join(local.splits)}."
+        )
+    local.save(folder / "splits.gpkg")
+    inside = {s: inside_mask(local.polygons(s), grid) for s in local.splits if s != "test"}
+    labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
+    require_patches(
+        patch_corners(inside["train"], config.training.patch_px), "train", aoi.source, config.training.patch_px, grid
+    )
+    given = sources.ground is not None
+    specs = {m: measure(layers, recipes[m], inside["train"], ground_given=given) for m in MODALITIES}
+    for m in MODALITIES:
+        _require_validation(layers, recipes[m], inside["val"] & (labels != IGNORE_INDEX), aoi)
+    counts = class_counts(labels, inside["train"], len(classes)).tolist()
+    statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
+    run_folder.save_json(
+        folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))}
+    )
+    return Prepared(sources, classes, local, layers, labels, inside, specs)
+
+
+def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray[np.bool_], aoi: AOI) -> None:
+    try:
+        measure(layers, recipe, labelled)
+    except RasterError as error:
+        raise AOIError(
+            f"{aoi.source}: no labelled pixel of the split 'val' has a valid {recipe.modality} value, so the "
+            f"{recipe.modality} branch could not be judged. Draw polygons of val where all rasters hold data."
+        ) from error
+
+
+def told(ready: Prepared) -> str:
+    """What a training is going to read, in sentences."""
+    unit = height_unit(ready.sources.elevation, ready.sources.height_unit)[1]
+    px = {s: int(m.sum()) for s, m in ready.inside.items()}
+    return (
+        f"Grid: {describe(ready.layers.grid)}\n{unit[0].upper()}{unit[1:]}\nClasses: {', '.join(ready.classes.names)}\n"
+        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}"
+    )

@@ -1,0 +1,147 @@
+"""Plans of studies, fewer labels, scores by blocks and paired differences."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import yaml
+from rasterio.features import geometry_mask
+
+from geocrodino.config import load_config
+from geocrodino.geo.aoi import read_aoi
+
+ROOT = Path(__file__).parents[2]
+PLANS = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    """Import a script of pipelines/ together with those that it uses."""
+    monkeypatch.syspath_prepend(str(ROOT / "pipelines"))
+    yield importlib.import_module
+    for name in ("study", "tables", "scoring", "fewer_labels"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=[p.stem for p in PLANS])
+def test_every_run_of_a_plan_has_settings_that_can_be_used(path, pipeline, monkeypatch, tmp_path, town):
+    study = pipeline("study")
+    monkeypatch.setenv("GEOCRODINO_REAL_DATA", str(tmp_path))
+    monkeypatch.setattr(study.Run, "town", lambda self: town.config)
+    plan = study.Plan.model_validate(yaml.safe_load(path.read_text()))
+    runs = list(study._runs(path, plan, tmp_path))
+    assert plan.baseline in plan.methods
+    assert len(runs) == sum(len(plan.seeds_of(m)) for m in plan.methods) * len(plan.scenes)
+    settings = {f"{r.config()} {r.labels()}" for r in runs}
+    assert len(settings) == len(runs)  # no two runs are the same
+    for run in runs:
+        assert run.config().training.seed == run.seed
+        assert (run.teacher() is None) or run.teacher().config().method.name == "fusion"
+    if path.stem == "methods":
+        taught = next(r for r in runs if r.method == "kd")
+        assert taught.teacher().method == "middle fusion"
+
+
+def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
+    sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
+    plan = {
+        "title": "Tiny",
+        "set": sections,
+        "scenes": {"town": {"config": str(town.config)}, "few": {"config": str(town.config), "label_share": 0.2}},
+        "methods": {
+            "single": {"method.name": "single"},
+            "kd": {"method.name": "kd"},
+            "teacher": {"method.name": "fusion"},
+        },
+        "seeds": 1,
+        "baseline": "single",
+    }
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan, sort_keys=False))
+    line = [sys.executable, str(ROOT / "pipelines" / "study.py"), str(path), "--out", str(tmp_path / "out")]
+    first = subprocess.run([*line, "--only", "town"], capture_output=True, text=True, check=True)
+    assert "3/3 town/kd seed 0: done" in first.stdout  # its teacher comes before it
+    again = subprocess.run([*line, "--only", "town/single"], capture_output=True, text=True, check=True)
+    assert "done" not in again.stdout
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "| method | seeds | optical | elevation | fusion |" in table
+    assert [row.split(" | ")[0] for row in table.splitlines() if row.startswith("| ")][1:] == [
+        "| single",
+        "| kd",
+        "| teacher",
+    ]
+    with np.load(tmp_path / "out" / "town" / "single" / "seed0" / "blocks.npz") as blocks:
+        counts = blocks["optical|labels"].sum()
+    with rasterio.open(town.labels) as labels:
+        area = read_aoi(town.aoi).to_crs(labels.crs.to_wkt()).polygons("test")
+        inside = geometry_mask([area], labels.shape, labels.transform, invert=True)
+        labelled = (labels.read(1) != 255) & inside
+    assert counts == pytest.approx(labelled.sum(), rel=0.02)  # pixels cut by the polygon's edge do not count
+    assert (tmp_path / "out" / "results.png").stat().st_size > 10_000
+
+
+def test_differences_are_paired_and_drawn_by_blocks(pipeline):
+    tables = pipeline("tables")
+    right, half = np.array([[10, 0], [0, 10]]), np.array([[10, 0], [10, 0]])
+
+    def row(name, *blocks):
+        results = [{"settings": {"training": {"seed": s}}} for s in range(len(blocks))]
+        return tables.Row("scene", name, results, [{"optical|labels": np.array(b)} for b in blocks])
+
+    base = row("single", [right, right, right])
+    assert tables.paired_difference(base, base, "optical|labels")[0] == 0
+    worse = row("worse", *[[half] * 3] * 3)  # IoU 0.5 and 0
+    good = row("good", *[[right] * 3] * 3)
+    assert tables.paired_difference(worse, good, "optical|labels") == pytest.approx((-75, -75, -75))
+    mean, low, high = tables.paired_difference(row("mixed", [right, half, right]), base, "optical|labels")
+    assert mean == pytest.approx(-100 * (1 - (30 / 40 + 20 / 30) / 2))
+    assert np.isnan([low, high]).all()  # one seed says nothing of the noise between seeds
+    blocks = [right, half, right]
+    mean, low, high = tables.paired_difference(
+        row("mixed", blocks, blocks, blocks), row("single", *[[right] * 3] * 3), "optical|labels"
+    )
+    assert low < mean < high
+    assert high == 0  # draws that leave the bad block out
+
+
+def test_a_share_of_the_labels_keeps_every_class_and_other_splits(town, pipeline, tmp_path):
+    config = load_config(town.config, {})
+    path = pipeline("fewer_labels").write_share(config, 0.1, 0, tmp_path / "few.tif")
+    with rasterio.open(town.labels) as before, rasterio.open(path) as after:
+        area = read_aoi(town.aoi).to_crs(before.crs.to_wkt()).polygons("train")
+        train = ~geometry_mask([area], before.shape, before.transform)
+        old, new = before.read(1), after.read(1)
+    assert (new[~train] == old[~train]).all()
+    kept = new[train] != 255
+    assert (new[train][kept] == old[train][kept]).all()
+    assert set(np.unique(new[train][kept])) == set(np.unique(old[train & (old != 255)]))
+    labelled = (old[train] != 255).sum()
+    assert 0.1 <= kept.sum() / labelled < 0.1 + 5 * 64**2 / labelled  # whole squares, the last may be one too many
+    assert pipeline("fewer_labels").write_share(config, 0.1, 0, tmp_path / "same.tif").read_bytes() == path.read_bytes()
+
+
+def test_a_corner_keeps_its_share_and_the_rest_is_unlabelled(town, pipeline, tmp_path):
+    config = load_config(town.config, {})
+    path = pipeline("fewer_labels").write_corner(config, 0.25, tmp_path / "corner.gpkg")
+    before, after = read_aoi(town.aoi), read_aoi(path)
+    assert set(after.splits) == {*before.splits, "unlabelled"}
+    whole, part, rest = before.polygons("train"), after.polygons("train"), after.polygons("unlabelled")
+    assert part.area == pytest.approx(0.25 * whole.area, rel=1e-6)
+    assert part.area + rest.area == pytest.approx(whole.area, rel=1e-6)
+    assert part.bounds[2] <= rest.bounds[0] + 1e-9
+    assert gpd.read_file(path)["split"].tolist()[:2] == ["train", "unlabelled"]
+
+
+def test_the_scripts_of_studies_need_nothing_but_each_other(tmp_path):
+    for name in ("study.py", "tables.py", "scoring.py", "fewer_labels.py"):
+        shutil.copy(ROOT / "pipelines" / name, tmp_path)
+    line = [sys.executable, str(tmp_path / "study.py"), "--help"]
+    assert "--scheduler" in subprocess.run(line, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,148 @@
+"""What must hold for every method: its networks, whose gradient is whose, and batches that trap losses."""
+
+from __future__ import annotations
+
+import itertools
+from typing import get_args
+
+import pytest
+import torch
+
+from geocrodino.data.augmentation import AugmentationSettings
+from geocrodino.models.branch import Branch
+from geocrodino.models.fusion import MiddleFusion
+from geocrodino.training.learners.base import network_input
+from geocrodino.training.learners.joint import JointLearner
+from geocrodino.training.method import MethodName
+from geocrodino.training.task import averaged
+
+from .conftest import CHANNELS, K
+
+METHODS = get_args(MethodName)
+EVERYTHING = {
+    "agreement": 1.0, "heights_from_image": 0.5, "image_from_heights": 0.2, "adversary": 0.5, "dice": 1.0, "ramp": 0.6,
+}  # fmt: skip
+VARIANTS = [
+    *((name, {}) for name in METHODS),
+    *(("crodino", {**EVERYTHING, "contrast": c}) for c in ("image", "class", "pixel")),
+    *(("crodino", {"contrast": c, "shuffled": True}) for c in ("image", "class", "pixel")),
+    ("mutual", {"target_temperature": 0.5}),
+    ("fusion", {"fusion": "early"}),
+    ("kd", {"fusion": "early"}),
+    ("dropout", {"blank": 1.0}),
+]
+every_variant = pytest.mark.parametrize(
+    ("name", "terms"), VARIANTS, ids=["-".join([n, *map(str, t.values())]) for n, t in VARIANTS]
+)
+
+
+@pytest.fixture
+def build(build):
+    """Learners after their first validation: from then on the branches teach each other."""
+
+    def make(*args, **options):
+        learner = build(*args, **options)
+        if isinstance(learner, JointLearner):
+            learner.set_calibration(dict.fromkeys(CHANNELS, 1.0), dict.fromkeys(CHANNELS, 0.5))
+        return learner
+
+    return make
+
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def stages(name):
+    """Shares of the training at which a method does different things."""
+    return (0.1, 0.5) if name == "maskedkd" else (0.5,)
+
+
+@every_variant
+def test_networks_of_a_method(build, make_step, name, terms):
+    learner = build(name, **terms).eval()
+    batch = make_step().batch
+    for network_name in learner.method.networks:
+        network = learner.network(network_name)
+        assert isinstance(network, MiddleFusion if (name, terms) == ("fusion", {}) else Branch)
+        assert network(network_input(network_name, batch)).shape == (3, K, 32, 32)
+    if name != "fusion":
+        assert {m: learner.network(m).in_channels for m in CHANNELS} == CHANNELS
+
+
+@every_method
+def test_only_discom_separates_the_encoders(build, name):
+    learner = build(name)
+    if name != "fusion":
+        assert (learner.network("optical").specific_encoder is not None) == (name == "discom")
+
+
+@every_variant
+def test_parts_are_disjoint_and_complete(build, name, terms):
+    learner = build(name, **terms)
+    parts = [{id(p) for p in part} for part in learner.parts()]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    assert set.union(*parts) == {id(p) for p in learner.parameters() if p.requires_grad}
+    if name not in {"fusion", "dropout"}:
+        for part, m in zip(parts, CHANNELS, strict=False):  # what both share comes after the branches
+            assert part == {id(p) for p in learner.network(m).parameters()}
+
+
+@every_variant
+def test_every_weight_is_taught(build, make_step, total, name, terms):
+    learner = build(name, **terms)
+    taught = set()
+    for progress in stages(name):
+        total(learner, make_step(progress=progress), averaged(learner, 0.9).module)
+        taught |= {n for n, p in learner.named_parameters() if p.grad is not None}
+    assert taught == {n for n, p in learner.named_parameters() if p.requires_grad}
+
+
+TRAPS = {
+    "no label": {"labelled": False},
+    "no image": {"invalid": ("optical",)},
+    "no heights": {"invalid": ("elevation",)},
+    "nothing": {"invalid": ("optical", "elevation")},
+    "neither labels nor heights": {"labelled": False, "invalid": ("elevation",)},
+}
+
+
+@every_variant
+def test_batches_with_something_missing_give_a_finite_loss(build, make_step, total, name, terms):
+    learner = build(name, **terms)
+    average = averaged(learner, 0.9).module
+    augmentation = AugmentationSettings(decoupled=not learner.coupled)
+    for trap, progress in itertools.product(TRAPS, stages(name)):
+        loss = total(learner, make_step(augmentation, progress=progress, **TRAPS[trap]), average)
+        assert loss.isfinite(), trap
+        assert all(p.grad.isfinite().all() for p in learner.parameters() if p.grad is not None), trap
+
+
+@every_variant
+def test_bfloat16_autocast_gives_the_same_loss_but_for_rounding(build, make_step, total, name, terms):
+    learner = build(name, **terms)
+    average = averaged(learner, 0.9).module
+    for progress in stages(name):
+        step = make_step(AugmentationSettings(decoupled=not learner.coupled), progress=progress)
+        torch.manual_seed(0)
+        expected = total(learner, step, average)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = total(learner, step, average)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0.2, atol=0.02)
+        assert all(p.grad.isfinite().all() for p in learner.parameters() if p.grad is not None)
+
+
+@every_method
+def test_a_batch_is_left_as_it_was(build, make_step, name):
+    learner, step = build(name), make_step()
+    before = {k: v.clone() for k, v in {**step.source, **step.batch}.items()}
+    learner.losses(step, averaged(learner, 0.9).module)
+    assert all(v.equal(before[k]) for k, v in {**step.source, **step.batch}.items())
+
+
+@every_method
+def test_the_same_seed_gives_the_same_learner(build, name):
+    first, second, other = build(name).state_dict(), build(name).state_dict(), build(name, seed=1).state_dict()
+    assert all(v.equal(second[k]) for k, v in first.items())
+    assert not all(v.equal(other[k]) for k, v in first.items())
