@@ -1,0 +1,471 @@
+"""Whether the two halves of trained branches are what their names say, in numbers and in a picture.
+
+    python pipelines/features.py runs/autzen --out runs/features
+    python pipelines/features.py runs/studies/methods/autzen/crodino/seed* --out runs/features
+
+A run is a folder that ``geocrodino train`` wrote; several must differ in nothing but their seed, labels and area.
+Features are those of the deepest map, at positions that both modalities see. Probes are fitted on positions of
+``train``, as many samples for each; every number is of positions of ``test``. Writes ``features.md``, which says what
+the numbers mean, and ``features.png`` of the first run, and prints the former. A run of the method ``single``, whose
+halves are the same thing by two names, shows what the numbers are without disentanglement.
+
+References:
+    Alain & Bengio (2017). Understanding intermediate layers using linear classifier probes.
+    https://arxiv.org/abs/1610.01644
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from geocrodino.bundle.io import Bundle, load_bundle
+from geocrodino.config import TrainConfig, load_config
+from geocrodino.data.datasets import CoregisteredDataset
+from geocrodino.data.sampling import covering_windows, inside_mask
+from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.files import whole_file
+from geocrodino.geo.grid import Window
+from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.losses.contrastive import majority_labels
+from geocrodino.losses.disentanglement import orthogonality_loss
+from geocrodino.training.folder import BUNDLE_NAME
+from geocrodino.training.prepare import Prepared, prepare
+
+Half = Literal["invariant", "specific"]
+Features = dict[tuple[Modality, Half], NDArray[np.float32]]
+
+_HALVES: tuple[Half, ...] = get_args(Half)
+_WAYS: tuple[tuple[Modality, Modality], ...] = (("optical", "elevation"), ("elevation", "optical"))
+_MOST = 6000
+"""Samples that a probe is fitted on, and positions that it is scored on, at most."""
+_FEWEST = 10
+"""Positions of ``train`` and of ``test`` that a class must have to be asked for."""
+_CANDIDATES = 200
+_LANDMARKS = 300
+_COMPONENTS = 3
+_WINDOW_PX, _MARGIN_PX = 512, 160  # multiples of every stride
+_WINDOWS = 24
+"""Windows of a large scene that samples are drawn from, if they hold enough."""
+_SHOWN = 40
+"""Features along a side of the picture, at most."""
+_MEANING = """\
+- modality, linear: a logistic regression tells optical from elevation features. A constant offset is enough for it.
+- modality, each standardised: the same without every modality's own mean and scale. That leaves a linear probe nothing
+  (its best weights are 0 whatever the features), so it is linear on a Gaussian kernel: any other difference tells.
+- modality, main components: of the latter, on the first three principal components of both modalities together.
+- class: a logistic regression reads the commonest label under a feature, of the modality it was fitted on or of the
+  other one, whose features are scaled like those of the former or, each standardised, by their own mean and scale.
+  Classes with fewer than 10 positions in `train` or in `test` are left out.
+- position: the nearest by cosine among 200 features of random positions of the other modality is that of the same one.
+- squared cosine: of the invariant and the specific feature of a position, mean. Chance is that of random directions.
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Features (N, C) of each modality and half at the same N positions, and the class index of each, int64 (N,)."""
+
+    features: Features
+    labels: NDArray[np.int64]
+
+
+class Number(NamedTuple):
+    """A number from 0 to 1, what guessing gives, and what to expect of an invariant and of a specific half."""
+
+    value: float
+    chance: float
+    expected: str
+
+
+Numbers = dict[str, Number]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What lies under each feature of the whole scene, shape (h, w).
+
+    Attributes:
+        labels: The commonest class index, uint8, 255 where nothing is labelled.
+        seen: Whether at least half of the pixels are valid in both modalities.
+        inside: For ``train`` and ``test``, whether all pixels belong to the split.
+        stride: Pixels per feature.
+    """
+
+    labels: NDArray[np.uint8]
+    seen: NDArray[np.bool_]
+    inside: dict[str, NDArray[np.bool_]]
+    stride: int
+
+
+def main() -> None:
+    """Measure every run, draw the first, write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--out", type=Path, required=True, help="gets the table, the picture and the aligned layers")
+    options = parser.parse_args()
+    configs = [load_config(run / "config.yaml", {}) for run in options.runs]
+    if any(_alike(c) != _alike(configs[0]) for c in configs):
+        parser.error(
+            "the runs differ in more than seed, labels and area: their mean says nothing. Judge them one by one."
+        )
+    if configs[0].method.name == "fusion":
+        parser.error("the network of the method fusion needs both modalities: it has no halves to compare.")
+    found, counted = [], []
+    for run, config in zip(options.runs, configs, strict=True):
+        ready = prepare(config, options.out / "scene")
+        bundle = load_bundle(run / BUNDLE_NAME)
+        cells = find_cells(ready, bundle.manifest.network.stride_px)
+        if not found:
+            draw(bundle, ready, cells, f"{config.method.name}, {run}", options.out / "features.png")
+        samples = [read_sample(bundle, ready, cells, split) for split in ("train", "test")]
+        found.append(measure(*samples))
+        counted = counted or samples
+    text = table(configs[0].method.name, found, *counted, ready.classes.names)
+    with whole_file(options.out / "features.md") as partial:
+        partial.write_text(text)
+    print(text)
+
+
+def _alike(config: TrainConfig) -> object:
+    """What runs must have in common."""
+    data = config.data.model_copy(update={"labels": Path(), "aoi": ""})
+    return config.model_copy(update={"data": data, "training": config.training.model_copy(update={"seed": 0})})
+
+
+def find_cells(ready: Prepared, stride: int) -> Cells:
+    """Look at what lies under the features of a scene; pixels at its end that fill no feature are left out."""
+    indices, classes = ready.layers.class_indices(), len(ready.classes)
+    height, width = (side // stride for side in indices.shape)
+    labels, seen = np.full((height, width), IGNORE_INDEX, np.uint8), np.zeros((height, width), bool)
+    for window in ready.layers.blocks():
+        r0, r1, c0, c1 = (v // stride for v in window)
+        if r0 == r1 or c0 == c1:
+            continue
+        pixels = (slice(r0 * stride, r1 * stride), slice(c0 * stride, c1 * stride))
+        here = (slice(r0, r1), slice(c0, c1))
+        block = torch.from_numpy(indices[pixels].astype(np.int64))[None]
+        labels[here] = majority_labels(block, (r1 - r0, c1 - c0), classes)[0].numpy()
+        valid = [_under(np.isfinite(ready.layers.channels(m)[:, *pixels]).all(axis=0), stride) for m in MODALITIES]
+        seen[here] = np.minimum(*valid) >= 0.5
+    test = inside_mask(ready.aoi.polygons("test"), ready.layers.grid)
+    inside = {"train": ready.inside["train"], "test": test}
+    return Cells(labels, seen, {s: _under(mask, stride) == 1 for s, mask in inside.items()}, stride)
+
+
+def _under(mask: NDArray[np.bool_], stride: int) -> NDArray[np.float64]:
+    """Share of the pixels under each feature that is set."""
+    height, width = (side // stride for side in mask.shape)
+    whole = mask[: height * stride, : width * stride]
+    shares: NDArray[np.float64] = whole.reshape(height, stride, width, stride).mean(axis=(1, 3))
+    return shares
+
+
+def read_sample(bundle: Bundle, ready: Prepared, cells: Cells, split: str) -> Sample:
+    """Features at labelled positions of a split; some of them, the same for every run, where there are too many."""
+    rng = np.random.default_rng(0)
+    usable = cells.inside[split] & cells.seen & (cells.labels != IGNORE_INDEX)
+    near, count = np.zeros(usable.shape, bool), 0
+    windows = covering_windows(usable, _WINDOW_PX // cells.stride)
+    for done, number in enumerate(rng.permutation(len(windows))):
+        if done >= _WINDOWS and count >= _MOST:
+            break
+        here = (slice(*windows[number][:2]), slice(*windows[number][2:]))
+        near[here] = usable[here]
+        count += int(near[here].sum())
+    places = np.flatnonzero(near)
+    chosen = np.zeros(usable.shape, bool)
+    chosen.flat[rng.permutation(places)[:_MOST]] = True
+    return Sample(read_features(bundle, ready, chosen), cells.labels[chosen].astype(np.int64))
+
+
+@torch.inference_mode()
+def read_features(bundle: Bundle, ready: Prepared, chosen: NDArray[np.bool_]) -> Features:
+    """Features (N, C) of the chosen positions (h, w), row by row, of both halves of both branches."""
+    dataset = CoregisteredDataset(ready.layers, dict(bundle.manifest.modalities))
+    network = bundle.manifest.network
+    branches = {m: bundle.branch(m) for m in MODALITIES}
+    order = np.cumsum(chosen).reshape(chosen.shape) - 1
+    shape = (int(chosen.sum()), network.invariant_channels)
+    features: Features = {(m, half): np.empty(shape, np.float32) for m in MODALITIES for half in _HALVES}
+    for window in covering_windows(chosen, _WINDOW_PX // network.stride_px):
+        here = (slice(*window[:2]), slice(*window[2:]))
+        rows, columns = np.nonzero(chosen[here])
+        inputs, top, left = _with_margin(dataset, window, network.stride_px)
+        for m in MODALITIES:
+            # The deepest map as in forward_features, without the decoder.
+            halves = branches[m].encode(inputs[m])[-1][0, :, top + rows, left + columns].T.chunk(2, dim=1)
+            for half, values in zip(_HALVES, halves, strict=True):
+                features[m, half][order[here][rows, columns]] = values.numpy()
+    return features
+
+
+def _with_margin(
+    dataset: CoregisteredDataset, window: Window, stride: int
+) -> tuple[dict[Modality, torch.Tensor], int, int]:
+    """Inputs (1, C, H, W) with all that the features of a window depend on, and where these begin in the output."""
+    height, width = dataset.grid.shape
+    r0, r1, c0, c1 = (v * stride for v in window)
+    top, left = max(0, r0 - _MARGIN_PX), max(0, c0 - _MARGIN_PX)
+    sample = dataset.read((top, min(height, r1 + _MARGIN_PX), left, min(width, c1 + _MARGIN_PX)))
+    rows, columns = sample["labels"].shape
+    padded = {m: F.pad(sample[m], (0, -columns % stride, 0, -rows % stride))[None] for m in MODALITIES}
+    return padded, (r0 - top) // stride, (c0 - left) // stride
+
+
+def measure(train: Sample, test: Sample) -> dict[Half, Numbers]:
+    """All numbers of each half by name.
+
+    Args:
+        train: What probes are fitted on.
+        test: What they are scored on; the class probes leave classes out that are rare in either.
+
+    Raises:
+        ValueError: If fewer than two classes are left.
+    """
+    channels = next(iter(test.features.values())).shape[1]
+    halves = {half: {**_tell_modality(train, test, half), **_tell_class(train, test, half)} for half in _HALVES}
+    candidates = min(_CANDIDATES, len(test.labels))
+    for half, found in halves.items():
+        for source, target in _WAYS:
+            hits = retrieval(test.features[source, half], test.features[target, half])
+            found[f"position, {source} to {target}"] = Number(hits, 1 / candidates, "high; chance")
+        for m in MODALITIES:
+            pair = [torch.from_numpy(test.features[m, h].T.copy())[None, :, None] for h in _HALVES]
+            cosine = float(orthogonality_loss(*pair))
+            found[f"squared cosine of the halves, {m}"] = Number(cosine, 1 / channels, "0")
+    return halves
+
+
+def _tell_modality(train: Sample, test: Sample, half: Half) -> Numbers:
+    train, scales = _half_of(train), _scales(train, half)
+    plain, own = _both(train, half), _both(train, half, scales)
+    channels = plain[0].shape[1]
+    few = min(_COMPONENTS, channels)
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*plain)
+    every = _kernel_probe(channels, len(plain[0])).fit(*own)
+    main = make_pipeline(PCA(few), StandardScaler(), _kernel_probe(few, len(plain[0]))).fit(*own)
+    expected = "chance; high"
+    return {
+        "modality, linear": Number(_balanced_accuracy(linear, *_both(test, half)), 0.5, expected),
+        "modality, each standardised": Number(_balanced_accuracy(every, *_both(test, half, scales)), 0.5, expected),
+        "modality, main components": Number(_balanced_accuracy(main, *_both(test, half, scales)), 0.5, expected),
+    }
+
+
+def _kernel_probe(channels: int, samples: int) -> Pipeline:
+    kernel = Nystroem(gamma=1 / channels, n_components=min(_LANDMARKS, samples), random_state=0)
+    return make_pipeline(kernel, LogisticRegression(C=10, max_iter=2000))
+
+
+def _tell_class(train: Sample, test: Sample, half: Half) -> Numbers:
+    scales = _scales(train, half)
+    held = [dict(zip(*np.unique(s.labels, return_counts=True), strict=True)) for s in (train, test)]
+    asked = [c for c in held[1] if min(h.get(c, 0) for h in held) >= _FEWEST]
+    if len(asked) < 2:
+        raise ValueError(
+            f"expected two or more classes with {_FEWEST} positions in train and in test, found {len(asked)}"
+        )
+    known = np.isin(test.labels, asked)
+    labels, chance = test.labels[known], 1 / len(asked)
+    probes = {
+        # Balanced, for it is scored by balanced accuracy.
+        m: LogisticRegression(max_iter=2000, class_weight="balanced").fit(
+            scales[m].transform(train.features[m, half]), train.labels
+        )
+        for m in MODALITIES
+    }
+
+    def read(source: Modality, target: Modality, scaled_as: Modality) -> float:
+        features = scales[scaled_as].transform(test.features[target, half][known])
+        return _balanced_accuracy(probes[source], features, labels)
+
+    found = {f"class, {m}": Number(read(m, m, m), chance, "high; any") for m in MODALITIES}
+    for s, t in _WAYS:
+        found[f"class, fitted on {s}, read from {t}"] = Number(read(s, t, s), chance, "high; chance")
+    for s, t in _WAYS:
+        found[f"class, fitted on {s}, read from {t}, each standardised"] = Number(read(s, t, t), chance, "high; chance")
+    return found
+
+
+def _scales(train: Sample, half: Half) -> dict[Modality, StandardScaler]:
+    return {m: StandardScaler().fit(train.features[m, half]) for m in MODALITIES}
+
+
+def _half_of(sample: Sample) -> Sample:
+    """Half of the positions: both modalities together are then as many samples as one has at all."""
+    some = np.random.default_rng(0).permutation(len(sample.labels))[: (len(sample.labels) + 1) // 2]
+    return Sample({key: values[some] for key, values in sample.features.items()}, sample.labels[some])
+
+
+def _both(
+    sample: Sample, half: Half, scales: Mapping[Modality, StandardScaler] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Features of both modalities, one after the other, each on its own scale if there are any, and which it is."""
+    own = {m: sample.features[m, half] for m in MODALITIES}
+    parts = [own[m] if scales is None else scales[m].transform(own[m]) for m in MODALITIES]
+    return np.concatenate(parts), np.repeat(np.arange(len(MODALITIES)), len(sample.labels))
+
+
+def _balanced_accuracy(
+    probe: LogisticRegression | Pipeline, features: NDArray[np.float32], truth: NDArray[np.integer]
+) -> float:
+    predicted = probe.predict(features)
+    return float(np.mean([(predicted[truth == value] == value).mean() for value in np.unique(truth)]))
+
+
+def retrieval(queries: NDArray[np.float32], others: NDArray[np.float32], candidates: int = _CANDIDATES) -> float:
+    """Share of rows (N, C) whose nearest by cosine, among random rows of ``others``, is that of the same number.
+
+    Rows are put into random groups of ``candidates``; what is left over is not asked. Rows that are equally near share
+    the hit: features that are all the same are found as often as by chance.
+    """
+    size = min(candidates, len(queries))
+    order = np.random.default_rng(0).permutation(len(queries))
+    hits = []
+    for group in order[: len(order) // size * size].reshape(-1, size):
+        first, second = (_directions(values[group]) for values in (queries, others))
+        cosines = np.round(first @ second.T, 6)
+        nearest = cosines == cosines.max(axis=1, keepdims=True)
+        hits.append(np.diagonal(nearest) / nearest.sum(axis=1))
+    return float(np.mean(hits))
+
+
+def _directions(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = values.astype(np.float64)
+    found: NDArray[np.float64] = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return found
+
+
+def table(title: str, found: list[dict[Half, Numbers]], train: Sample, test: Sample, names: tuple[str, ...]) -> str:
+    """The numbers of all runs in Markdown, with the counts of the first run's samples."""
+    counts = np.bincount(test.labels, minlength=len(names))
+    held = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count)
+    runs = "one run" if len(found) == 1 else f"mean ± standard deviation of {len(found)} runs"
+    lines = [
+        f"## Halves of the features: {title}",
+        "",
+        f"Balanced accuracy, positions found and squared cosine in %, {runs}. Probes fitted on {len(train.labels):,} "
+        f"samples of `train`, all scored on {len(test.labels):,} positions of `test` ({held}).",
+        "",
+        "| | chance | invariant | specific | expected: invariant; specific |",
+        "|---|---|---|---|---|",
+    ]
+    for name, first in found[0]["invariant"].items():
+        chance = 100 * np.mean([halves["invariant"][name].chance for halves in found])
+        cells = [_spread([100 * halves[half][name].value for halves in found]) for half in _HALVES]
+        lines.append(f"| {name} | {chance:.1f} | {' | '.join(cells)} | {first.expected} |")
+    return "\n".join([*lines, "", _MEANING])
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def draw(bundle: Bundle, ready: Prepared, cells: Cells, title: str, path: Path) -> None:
+    """Draw a window of the test area: what goes in, the labels, and the halves of both branches; paler outside it.
+
+    Colours are the first three principal components of the window's features: of the invariant halves of both
+    modalities together, so that equal features have equal colours, and of each specific half by itself.
+    """
+    window = _richest_window(cells)
+    here = (slice(*window[:2]), slice(*window[2:]))
+    shown = np.zeros(cells.seen.shape, bool)
+    shown[here] = cells.seen[here]
+    features, mask, test = read_features(bundle, ready, shown), shown[here], cells.inside["test"][here]
+    invariant = _colours(np.concatenate([features[m, "invariant"] for m in MODALITIES]))
+    panels = _input_panels(bundle, ready, cells, window)
+    for m, colours in zip(MODALITIES, np.split(invariant, len(MODALITIES)), strict=True):
+        panels[f"{m},\ninvariant"] = _onto(mask, colours)
+    for m in MODALITIES:
+        panels[f"{m},\nspecific"] = _onto(mask, _colours(features[m, "specific"]))
+    figure = Figure(figsize=(2.1 * len(panels), 2 * mask.shape[0] / mask.shape[1] + 1.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        inside = np.kron(test, np.ones((values.shape[0] // test.shape[0],) * 2, bool))[..., None]
+        axis.imshow(np.where(inside, values, 0.55 + 0.45 * values), interpolation="nearest")
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    handles = [Patch(color=c.colour, label=c.name) for c in ready.classes.classes]
+    handles.append(Patch(facecolor="white", edgecolor="#999999", label="nothing there (paler: not in test)"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    figure.get_layout_engine().set(h_pad=0.1)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=110)
+
+
+def _richest_window(cells: Cells) -> Window:
+    """The window of the picture, in features: where the classes of ``test`` are most evenly mixed."""
+    inside = cells.inside["test"] & cells.seen
+    extent = [np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0)]
+    sides = [int(np.clip(e[-1] - e[0] + 1, _SHOWN // 3, _SHOWN)) for e in extent]
+    height, width = (min(side, most) for side, most in zip(sides, inside.shape, strict=True))
+    values = np.unique(cells.labels[inside & (cells.labels != IGNORE_INDEX)])
+    held = torch.from_numpy(np.stack([inside & (cells.labels == v) for v in values]).astype(np.float32))
+    shares = F.avg_pool2d(held, (height, width), stride=1)
+    mixed = -(shares * shares.clamp(min=1e-9).log()).sum(dim=0)
+    row, column = divmod(int(mixed.argmax()), mixed.shape[1])
+    return row, row + height, column, column + width
+
+
+def _input_panels(bundle: Bundle, ready: Prepared, cells: Cells, window: Window) -> dict[str, NDArray[np.float64]]:
+    """Image, heights as the network reads them, and labels of a window."""
+    r0, r1, c0, c1 = (v * cells.stride for v in window)
+    image, elevation = (ready.layers.channels(m)[:, r0:r1, c0:c1] for m in MODALITIES)
+    image = image[:3] if len(image) >= 3 else image[[0, 0, 0]]
+    seen = [np.isfinite(values).all(axis=0) for values in (image, elevation)]
+    spec = bundle.manifest.modalities["elevation"]
+    heights = _stretched(spec.normalise(elevation)[0][seen[1]][:, None])[:, 0]
+    legend = np.ones((IGNORE_INDEX + 1, 3))
+    legend[: len(ready.classes)] = [to_rgb(c.colour) for c in ready.classes.classes]
+    return {
+        "image": _onto(seen[0], _stretched(image[:, seen[0]].T)),
+        spec.channels[0].name.replace("_", " "): _onto(seen[1], colormaps["viridis"](heights)[:, :3]),
+        "labels": legend[ready.layers.class_indices()[r0:r1, c0:c1]],
+    }
+
+
+def _colours(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The first three principal components of features (N, C) as colours (N, 3); fewer are filled with grey."""
+    count = min(3, *features.shape)
+    found = np.full((len(features), 3), 0.5)
+    found[:, :count] = _stretched(PCA(count).fit_transform(features))
+    return found
+
+
+def _stretched(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Columns of values (N, D) in 0 to 1, all but the outermost 2 %."""
+    low, high = np.percentile(values, (2, 98), axis=0)
+    found: NDArray[np.float64] = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
+    return found
+
+
+def _onto(mask: NDArray[np.bool_], colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colours (N, 3) at the N set places of a mask (H, W), white elsewhere, shape (H, W, 3)."""
+    found = np.ones((*mask.shape, 3))
+    found[mask] = colours
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The same scene with fewer labels: a share of them, or those of one corner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import rasterio
+import shapely
+from rasterio.features import geometry_mask
+
+from geocrodino.config import TrainConfig
+from geocrodino.geo.aoi import read_aoi
+from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.files import whole_file
+
+_SQUARE_PX = 64
+_ENOUGH_PX = 100
+
+
+def write_share(config: TrainConfig, share: float, seed: int, path: Path) -> Path:
+    """A copy of the labels of which ``train`` keeps a share, in whole squares of 64 px, as an annotator works.
+
+    A file that is there already is taken: runs side by side learn from the same labels.
+
+    First a square for each class, the rarest first, so that none is lost by chance; then squares at random until the
+    share is reached. Other splits stay as they are.
+    """
+    if path.exists():
+        return path
+    with rasterio.open(config.data.labels) as source:
+        values, profile = source.read(1), source.profile
+        valid = source.read_masks(1) > 0
+        areas = read_aoi(config.data.aoi, config.data.aoi_crs).to_crs(source.crs.to_wkt())
+        train = ~geometry_mask([areas.polygons("train")], source.shape, source.transform)
+    labelled = valid & train & ~np.isin(values, [IGNORE_INDEX, *config.data.ignore_values])
+    rng = np.random.default_rng(seed)
+    rows, columns = (-(-side // _SQUARE_PX) for side in values.shape)
+    square = (np.arange(values.shape[0])[:, None] // _SQUARE_PX) * columns + np.arange(values.shape[1]) // _SQUARE_PX
+    by_class = {
+        value: np.bincount(square[labelled & (values == value)], minlength=rows * columns)
+        for value in np.unique(values[labelled])
+    }
+    total = sum(by_class.values())
+    chosen: list[int] = []
+    for held in sorted(by_class.values(), key=lambda counts: counts.sum()):
+        if not held[chosen].any():  # a square with a good part of the class, so that it can be learnt
+            chosen.append(int(rng.choice(np.flatnonzero(held >= min(held.max(), _ENOUGH_PX)))))
+    for other in rng.permutation(np.flatnonzero(total)):
+        if total[chosen].sum() >= share * total.sum():
+            break
+        if other not in chosen:
+            chosen.append(int(other))
+    kept = labelled & np.isin(square, chosen)
+    values[~valid | (train & ~kept)] = IGNORE_INDEX
+    profile.update(nodata=IGNORE_INDEX, driver="GTiff", dtype="uint8", compress="deflate")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial, rasterio.open(partial, "w", **profile) as target:
+        target.write(values.astype(np.uint8), 1)
+    return path
+
+
+def write_corner(config: TrainConfig, share: float, path: Path) -> Path:
+    """An area whose split ``train`` is the westernmost share of the one given; the rest becomes ``unlabelled``.
+
+    A file that is there already is taken.
+    """
+    if path.exists():
+        return path
+    areas = read_aoi(config.data.aoi, config.data.aoi_crs)
+    train = areas.polygons("train")
+    west, south, east, north = train.bounds
+    low, high = west, east
+    for _ in range(50):
+        middle = (low + high) / 2
+        part = train.intersection(shapely.box(west, south, middle, north))
+        low, high = (middle, high) if part.area < share * train.area else (low, middle)
+    others = areas.frame[areas.frame["split"] != "train"]
+    made = {"train": part, "unlabelled": train.difference(part)}
+    frame = gpd.GeoDataFrame(
+        {"split": [*made, *others["split"]]}, geometry=[*made.values(), *others.geometry], crs=areas.crs
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        frame.to_file(partial, layer="aoi", driver="GPKG")
+    return path

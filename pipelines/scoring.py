@@ -1,0 +1,149 @@
+"""Scores of trained networks on the pixels of ``test``, by spatial blocks, straight from the aligned layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+
+from geocrodino.bundle.io import load_bundle
+from geocrodino.config import TrainConfig
+from geocrodino.data.datasets import CoregisteredDataset
+from geocrodino.data.sampling import covering_windows, inside_mask
+from geocrodino.errors import AOIError
+from geocrodino.evaluation.calibration import Reliability
+from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.reader import RasterSource
+from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME
+from geocrodino.training.learners.base import Shape, network_input, network_valid
+from geocrodino.training.learners.fusion import build_fusion
+from geocrodino.training.prepare import Prepared
+
+SCORING = 2
+"""Of what the scores hold: a higher one makes finished runs be scored anew."""
+
+_BLOCK_PX = 128
+_WINDOW_PX, _MARGIN_PX = 512, 160
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network and the temperature of its bundle."""
+
+    module: nn.Module
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Counts by ``network|labels``, int64 (blocks, K, K), rows are labels; calibration errors by network."""
+
+    blocks: dict[str, NDArray[np.int64]]
+    calibration_error: dict[str, dict[str, float]]
+
+    def miou(self, key: str) -> float:
+        """mIoU over the classes that the labels hold, 0 to 1."""
+        return float(mean_iou(self.blocks[key].sum(axis=0)))
+
+
+def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """mIoU of confusion counts (..., K, K) over the classes that the labels of each hold; NaN without labels."""
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, claimed = counts.sum(axis=-1), counts.sum(axis=-2)
+    iou = hits / np.maximum(1, support + claimed - hits)
+    present = support > 0
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = (iou * present).sum(axis=-1) / present.sum(axis=-1)
+    return found
+
+
+def load_networks(out: Path, config: TrainConfig, ready: Prepared) -> dict[str, Network]:
+    """The networks of a finished run."""
+    if config.method.name != "fusion":
+        bundle = load_bundle(out / BUNDLE_NAME)
+        calibration = bundle.manifest.calibration
+        return {
+            m: Network(bundle.branch(m), calibration.temperature[m] if calibration else 1.0)
+            for m in bundle.manifest.modalities
+        }
+    shape = Shape(config.network, {m: len(s.channels) for m, s in ready.specs.items()}, len(ready.classes))
+    network = build_fusion(config.method, shape)
+    network.load_state_dict(load_file(out / FUSION_NAME))
+    return {"fusion": Network(network.eval(), 1.0)}
+
+
+@torch.inference_mode()
+def score(
+    networks: Mapping[str, Network], ready: Prepared, labels: Mapping[str, tuple[Path, Collection[int]]]
+) -> Scores:
+    """Score networks on ``test`` against one or more label rasters, which are read on the grid of the training."""
+    grid = ready.layers.grid
+    inside = inside_mask(ready.aoi.polygons("test"), grid)
+    if not inside.any():
+        raise AOIError(f"{ready.aoi.source}: the split test holds no pixel. Draw polygons of test to score on.")
+    truths = {name: _read_labels(path, ignore, ready, inside) for name, (path, ignore) in labels.items()}
+    dataset = CoregisteredDataset(ready.layers, ready.specs)
+    classes, (height, width) = len(ready.classes), inside.shape
+    across = -(-width // _BLOCK_PX)
+    blocks = -(-height // _BLOCK_PX) * across
+    counts = {f"{n}|{t}": np.zeros((blocks, classes, classes), np.int64) for n in networks for t in truths}
+    curves: dict[tuple[str, str], Reliability] = {}
+    for r0, r1, c0, c1 in covering_windows(inside, _WINDOW_PX):
+        window = (r0, min(r1, height), c0, min(c1, width))
+        batch, part = _with_margin(dataset, window, inside.shape)
+        at = _block_of(window, across)
+        here = (slice(*window[:2]), slice(*window[2:]))
+        for name, network in networks.items():
+            logits = network.module(network_input(name, batch))[0][(slice(None), *part)]
+            valid = network_valid(name, batch)[0][part].numpy()
+            predicted = logits.argmax(dim=0).numpy()
+            for labelled, truth in truths.items():
+                usable = valid & (truth[here] != IGNORE_INDEX)
+                flat = (at[usable] * classes + truth[here][usable]) * classes + predicted[usable]
+                table = np.bincount(flat, minlength=blocks * classes**2)
+                counts[f"{name}|{labelled}"] += table.reshape(blocks, classes, classes)
+            own = np.where(valid, next(iter(truths.values()))[here], IGNORE_INDEX).ravel().astype(np.int64)
+            for form, temperature in (("as trained", 1.0), ("calibrated", network.temperature)):
+                curve = Reliability.of((logits / temperature).softmax(dim=0).flatten(1).T.numpy(), own)
+                before = curves.get((name, form))
+                curves[name, form] = curve if before is None else before.add(curve)
+    errors: dict[str, dict[str, float]] = {name: {} for name in networks}
+    for (name, form), curve in curves.items():
+        errors[name][form] = curve.expected_calibration_error
+    return Scores(counts, errors)
+
+
+def _read_labels(path: Path, ignore: Collection[int], ready: Prepared, inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Class indices within ``test``, uint8 (H, W), 255 elsewhere."""
+    source, truth = RasterSource.open(path), np.full(inside.shape, IGNORE_INDEX, np.uint8)
+    known = {c.value: i for i, c in enumerate(ready.classes.classes) if c.value not in ignore}
+    for window in ready.layers.blocks():
+        values, valid = source.read(ready.layers.grid, window, bands=(1,), kind="categorical")
+        here = (slice(*window[:2]), slice(*window[2:]))
+        for value, index in known.items():
+            truth[here][valid & (values[0] == value)] = index
+    truth[~inside] = IGNORE_INDEX
+    return truth
+
+
+def _with_margin(
+    dataset: CoregisteredDataset, window: tuple[int, int, int, int], shape: tuple[int, ...]
+) -> tuple[dict[str, torch.Tensor], tuple[slice, slice]]:
+    """A batch of one with all that the networks see around a window, and where the window lies in it."""
+    r0, r1, c0, c1 = window
+    top, left = max(0, r0 - _MARGIN_PX), max(0, c0 - _MARGIN_PX)
+    sample = dataset.read((top, min(shape[0], r1 + _MARGIN_PX), left, min(shape[1], c1 + _MARGIN_PX)))
+    rows, columns = sample["labels"].shape
+    batch = {k: nn.functional.pad(v, (0, -columns % 32, 0, -rows % 32))[None] for k, v in sample.items()}
+    return batch, (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left))
+
+
+def _block_of(window: tuple[int, int, int, int], across: int) -> NDArray[np.int64]:
+    r0, r1, c0, c1 = window
+    return (np.arange(r0, r1)[:, None] // _BLOCK_PX) * across + np.arange(c0, c1)[None] // _BLOCK_PX

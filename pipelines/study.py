@@ -1,0 +1,358 @@
+"""Compare methods on scenes over seeds, after a plan in YAML, and write the tables.
+
+    python pipelines/study.py configs/studies/methods.yaml --workers 2
+
+A plan names scenes (a configuration each, with changes), methods (changes too), seeds and a baseline. Every combination
+is one run in a process of its own: training, then scores of each network on the pixels of ``test``, counted by spatial
+blocks. Runs that are there already are not repeated and interrupted ones go on, so the command can be stopped at any
+time. ``--only scene/method`` runs one row. Runs are spread over local workers, over ``--gpus``, or over the workers of
+a Dask cluster (``--scheduler tcp://...``, which must see the same files).
+
+Writes ``results.md``, ``results.csv`` and ``results.png`` to the output folder and prints the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from fewer_labels import write_corner, write_share
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scoring import SCORING, load_networks, score
+from tables import Row, write_tables
+
+from geocrodino.config import TrainConfig, load_config
+from geocrodino.data.synthetic.write import ScenePaths, write_scene
+from geocrodino.errors import ConfigError
+from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, TEACHER_NAME, last_checkpoint, save_json
+from geocrodino.training.prepare import prepare
+from geocrodino.training.run import train
+
+
+class Labels(BaseModel):
+    """More labels to score on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    ignore: tuple[int, ...] = ()
+
+
+class Scene(BaseModel):
+    """A scene of a plan.
+
+    Attributes:
+        config: Configuration, relative to the plan; by default a generated town, 512 m wide.
+        set: Changes of it by dotted key.
+        label_share: Share of the labels of ``train`` that is kept, in squares of 64 px drawn with the run's seed.
+        corner: Share of ``train``, from the west, that keeps its labels; the rest becomes the split ``unlabelled``.
+        score_on: More labels to score on, by name.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: str | None = None
+    set: dict[str, Any] = {}
+    label_share: float | None = Field(None, gt=0, lt=1)
+    corner: float | None = Field(None, gt=0, lt=1)
+    score_on: dict[str, Labels] = {}
+
+
+class Plan(BaseModel):
+    """What is compared. ``seeds`` is a number for all methods, or one for each."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    scenes: dict[str, Scene]
+    methods: dict[str, dict[str, Any]]
+    seeds: int | dict[str, int] = 3
+    baseline: str
+    set: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Plan:
+        if self.baseline not in self.methods:
+            raise ValueError(f"the baseline {self.baseline!r} is no method of the plan: {', '.join(self.methods)}")
+        if isinstance(self.seeds, dict) and set(self.seeds) != set(self.methods):
+            raise ValueError(f"seeds must be a number, or one for each of {', '.join(self.methods)}")
+        return self
+
+    def seeds_of(self, method: str) -> range:
+        """Seeds of a method."""
+        return range(self.seeds if isinstance(self.seeds, int) else self.seeds[method])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: where it lies and what it needs."""
+
+    plan_path: Path
+    plan: Plan
+    scene: str
+    method: str
+    seed: int
+    root: Path
+
+    @property
+    def out(self) -> Path:
+        """Its folder."""
+        return self.root / self.scene / self.method / f"seed{self.seed}"
+
+    def config(self) -> TrainConfig:
+        """The resolved configuration, without the changes of labels."""
+        scene = self.plan.scenes[self.scene]
+        changes = {**self.plan.set, **scene.set, **self.plan.methods[self.method], "training.seed": self.seed}
+        path = self.town() if scene.config is None else self.plan_path.parent / scene.config
+        return load_config(path, changes)
+
+    def with_labels(self) -> TrainConfig:
+        """The configuration with the labels that the scene leaves it; their files are written where there are none."""
+        scene, config, folder = self.plan.scenes[self.scene], self.config(), self.root / self.scene
+        changes: dict[str, Any] = {}
+        if scene.label_share is not None:
+            kept = folder / f"labels {100 * scene.label_share:g} % seed {self.seed}.tif"
+            changes["labels"] = write_share(config, scene.label_share, self.seed, kept)
+        if scene.corner is not None:
+            changes["aoi"] = str(write_corner(config, scene.corner, folder / f"area {100 * scene.corner:g} %.gpkg"))
+        return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+    def town(self) -> Path:
+        """The configuration of the generated scene, which is written where it is not there yet."""
+        folder = self.root / self.scene / "scene"
+        paths = ScenePaths.within(folder)
+        return paths.config if paths.config.exists() else write_scene(folder, overwrite=True).config
+
+    def teacher(self) -> Run | None:
+        """The run of the plan whose fusion network this one learns from, if there is one."""
+        mine = self.config()
+        if not mine.method.has_teacher:
+            return None
+        for name in self.plan.methods:
+            other = Run(self.plan_path, self.plan, self.scene, name, self.seed, self.root)
+            theirs = other.config()
+            fits = theirs.method.name == "fusion" and theirs.method.fusion == mine.method.fusion
+            if fits and theirs.model_copy(update={"method": mine.method}) == mine:
+                return other
+        return None
+
+    def result(self) -> dict[str, Any] | None:
+        """What it gave, None if it has not run with these settings."""
+        path = self.out / "result.json"
+        if not path.exists():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text())
+        same = as_now(found["settings"]) == self.config() and found["labels"] == self.labels()
+        teacher = self.teacher()
+        taught_by_it = teacher is None or (teacher.result() or {}).get("made") == found["teacher_made"]
+        return found if same and taught_by_it and found["scoring"] == SCORING else None
+
+    def labels(self) -> dict[str, Any]:
+        """Which labels it learns from and is scored on."""
+        scene = self.plan.scenes[self.scene].model_dump(mode="json")
+        return {key: scene[key] for key in ("label_share", "corner", "score_on")}
+
+
+def main() -> None:
+    """Run what is missing and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--out", type=Path, help="runs/studies/<plan> by default")
+    parser.add_argument("--only", nargs="*", default=[], help="scene/method, or scene alone")
+    parser.add_argument("--first", type=int, help="the first so many seeds only")
+    parser.add_argument("--workers", type=int, default=2, help="runs at once on this machine, one thread each")
+    parser.add_argument("--gpus", nargs="*", default=[], help="numbers of GPUs, one run at a time on each")
+    parser.add_argument("--scheduler", help="address of a Dask cluster, for instance tcp://host:8786")
+    parser.add_argument("--tables", action="store_true", help="write the tables of what is there, run nothing")
+    parser.add_argument("--one", nargs=3, metavar=("SCENE", "METHOD", "SEED"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    plan = Plan.model_validate(yaml.safe_load(options.plan.read_text()))
+    root = (options.out or Path("runs/studies") / options.plan.stem).resolve()
+    options.plan = options.plan.resolve()
+    if options.one:
+        scene, method, seed = options.one
+        perform(Run(options.plan, plan, scene, method, int(seed), root))
+        return
+    runs = list(_runs(options.plan, plan, root))
+    wanted = [r for r in runs if not options.only or {r.scene, f"{r.scene}/{r.method}"} & set(options.only)]
+    wanted = [r for r in wanted if options.first is None or r.seed < options.first]
+    if options.only and not wanted:
+        sys.exit(f"--only {' '.join(options.only)}: no such row. Rows are SCENE/METHOD of {options.plan}.")
+    teachers = [t for t in (r.teacher() for r in wanted) if t is not None]
+    missing = {r.out: r for r in (*wanted, *teachers) if r.result() is None}
+    for run in missing.values():
+        run.with_labels()  # here, one after the other: runs side by side share these files
+    failed = [] if options.tables else _spread(list(missing.values()), options)
+    print(write_tables(plan.title, plan.baseline, _rows(runs), root))
+    if failed:
+        sys.exit("Failed: " + ", ".join(f"{r.scene}/{r.method} seed {r.seed} ({r.out / 'log.txt'})" for r in failed))
+
+
+def _rows(runs: list[Run]) -> list[Row]:
+    """One row for each scene and method that has a result."""
+    rows: dict[tuple[str, str], Row] = {}
+    for run in runs:
+        result = run.result()
+        if result is not None:
+            row = rows.setdefault((run.scene, run.method), Row(run.scene, run.method, [], []))
+            row.results.append(result)
+            row.blocks.append(dict(np.load(run.out / "blocks.npz")))
+    return list(rows.values())
+
+
+def _runs(path: Path, plan: Plan, root: Path) -> Iterator[Run]:
+    """Seeds first, so that an early stop leaves every row with some."""
+    most = max(len(plan.seeds_of(m)) for m in plan.methods)
+    for seed in range(most):
+        for scene in plan.scenes:
+            for method in plan.methods:
+                if seed in plan.seeds_of(method):
+                    yield Run(path, plan, scene, method, seed, root)
+
+
+def _spread(runs: list[Run], options: argparse.Namespace) -> list[Run]:
+    """Every run in a process of its own: seed by seed, and teachers before their students; those that failed."""
+    waves: dict[tuple[int, bool], list[Run]] = {}
+    for run in runs:
+        waves.setdefault((run.seed, run.teacher() is not None), []).append(run)
+    started, done, failed = time.monotonic(), 0, []
+    with ExitStack() as stack:
+        submit = _workers(options, stack)
+        for _, wave in sorted(waves.items()):
+            for future in as_completed([submit(run) for run in wave]):
+                run, code = future.result()
+                done += 1
+                if code:
+                    failed.append(run)
+                spent = (time.monotonic() - started) / 60
+                state = "done" if code == 0 else f"FAILED, see {run.out / 'log.txt'}"
+                left = spent / done * (len(runs) - done)
+                name = f"{run.scene}/{run.method} seed {run.seed}"
+                print(f"{done}/{len(runs)} {name}: {state}; {spent:.0f} min, about {left:.0f} min left", flush=True)
+    return failed
+
+
+def _workers(options: argparse.Namespace, stack: ExitStack) -> Callable[[Run], Future[tuple[Run, int]]]:
+    """What hands a run to a worker: of a Dask cluster, or of this machine."""
+    if options.scheduler:
+        from dask.distributed import Client
+
+        executor = stack.enter_context(Client(options.scheduler)).get_executor(pure=False)
+        return lambda run: executor.submit(in_own_process, run, None)
+    gpus: queue.Queue[str] = queue.Queue()
+    for number in options.gpus:
+        gpus.put(number)
+    pool = stack.enter_context(ThreadPoolExecutor(len(options.gpus) or options.workers))
+
+    def work(run: Run) -> tuple[Run, int]:
+        gpu = gpus.get() if options.gpus else None
+        try:
+            return in_own_process(run, gpu)
+        finally:
+            if gpu is not None:
+                gpus.put(gpu)
+
+    return lambda run: pool.submit(work, run)
+
+
+def in_own_process(run: Run, gpu: str | None) -> tuple[Run, int]:
+    """Perform a run in a process of its own, on one thread or one GPU; its exit code."""
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    run.out.mkdir(parents=True, exist_ok=True)
+    line = [sys.executable, str(Path(__file__).resolve()), str(run.plan_path), "--out", str(run.root)]
+    line += ["--one", run.scene, run.method, str(run.seed)]
+    with (run.out / "log.txt").open("a") as log:
+        return run, subprocess.run(line, check=False, env=environment, stdout=log, stderr=log).returncode
+
+
+def as_now(settings: dict[str, Any]) -> TrainConfig | None:
+    """Stored settings, one that came later with the value it always had; None where one is no longer there."""
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError:
+        return None
+
+
+def perform(run: Run) -> None:
+    """Train and score one run."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    scene, config, changed = run.plan.scenes[run.scene], run.config(), run.with_labels()
+    teacher = run.teacher()
+    taught_by = None if teacher is None else json.loads((teacher.out / "result.json").read_text())
+    if not _trained(run, config, taught_by):
+        _train(run, changed, teacher and teacher.out)
+        made = {"settings": config.model_dump(mode="json"), "labels": run.labels(), "made": time.time()}
+        save_json(run.out / "made.json", made)
+    ready = prepare(changed, run.out)
+    labels = {"labels": (config.data.labels, config.data.ignore_values)}
+    for name, item in scene.score_on.items():
+        labels[name] = (Path(os.path.expandvars(item.path)), item.ignore)
+    scores = score(load_networks(run.out, changed, ready), ready, labels)
+    metrics = json.loads((run.out / "metrics.json").read_text())
+    seconds = json.loads((run.out / "timing.json").read_text())["train_seconds"]
+    np.savez_compressed(run.out / "blocks.npz", **scores.blocks)
+    save_json(
+        run.out / "result.json",
+        {
+            "settings": config.model_dump(mode="json"),
+            "labels": run.labels(),
+            "scoring": SCORING,
+            "made": json.loads((run.out / "made.json").read_text())["made"],
+            "teacher_made": None if taught_by is None else taught_by["made"],
+            "minutes": (seconds + (0 if taught_by is None else 60 * taught_by["minutes"])) / 60,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "parameters": metrics["parameters"],
+            "val_miou": metrics["val_miou"],
+            "val_calibration_error": metrics.get("val_calibration_error", {}),
+            "test_calibration_error": scores.calibration_error,
+            "test_miou": {key: scores.miou(key) for key in scores.blocks},
+        },
+    )
+    for bulky in ("aligned", "checkpoints", "tensorboard"):
+        shutil.rmtree(run.out / bulky, ignore_errors=True)
+
+
+def _trained(run: Run, config: TrainConfig, taught_by: dict[str, Any] | None) -> bool:
+    """Whether only the scores are missing or of an older kind."""
+    made = run.out / "made.json"
+    if not made.exists() or not any((run.out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME)):
+        return False
+    found = json.loads(made.read_text())
+    learns_from = [{key: each[key] for key in ("label_share", "corner")} for each in (found["labels"], run.labels())]
+    same = as_now(found["settings"]) == config and learns_from[0] == learns_from[1]
+    return same and (taught_by is None or found["made"] > taught_by["made"])
+
+
+def _train(run: Run, config: TrainConfig, teacher: Path | None) -> None:
+    """Go on with an interrupted training, or start one."""
+    begun = any(last_checkpoint(folder).exists() for folder in (run.out, run.out / TEACHER_NAME))
+    if begun and not any((run.out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME)):
+        try:
+            train(config, run.out, resume=True, teacher=teacher)
+        except ConfigError as error:
+            print(f"Started anew: {error}")
+        else:
+            return
+    train(config, run.out, overwrite=True, teacher=teacher)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Means, spreads and paired differences of a study, as Markdown, CSV and a figure."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scoring import mean_iou
+
+_DRAWS = 2000
+_FEWEST_SEEDS = 3
+_COLOURS = {"optical": "#2f6fb7", "elevation": "#e08a2e", "fusion": "#7a7f87"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results of one method on one scene, one entry for each seed."""
+
+    scene: str
+    method: str
+    results: list[dict[str, Any]]
+    blocks: list[dict[str, NDArray[np.int64]]]
+
+    def miou(self, key: str) -> NDArray[np.float64]:
+        """mIoU of each seed, in %."""
+        return np.array([100 * r["test_miou"][key] for r in self.results])
+
+
+def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
+    """Write ``results.md``, ``results.csv`` and ``results.png``; the text of the first."""
+    root.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"## {title}",
+        "",
+        "mIoU in % on `test`, mean ± standard deviation over seeds, and on `val`, by which each network's epoch was",
+        f"chosen. In brackets the difference from `{baseline}` over the seeds that both have, with the 95 % interval",
+        "of a bootstrap over seeds and spatial blocks of 128 px where there are three seeds or more.",
+        "",
+    ]
+    records = []
+    for scene in dict.fromkeys(r.scene for r in rows):
+        own = [r for r in rows if r.scene == scene]
+        base = next((r for r in own if r.method == baseline), None)
+        keys = list(dict.fromkeys(k for r in own for k in r.blocks[0]))
+        for labels in dict.fromkeys(k.split("|")[1] for k in keys):
+            present = [k for k in keys if k.endswith(f"|{labels}")]
+            lines += [f"### {scene}, scored on {labels}", "", *_header(present)]
+            for row in own:
+                cells = []
+                for key in present:
+                    record = _record(row, base, key)
+                    cells.append(_cell(record, row is base))
+                    if record is not None:
+                        records.append(record)
+                val = [_val(row, key.split("|")[0]) for key in present]
+                lines.append(f"| {row.method} | {len(row.results)} | {' | '.join([*cells, *val])} | {_cost(row)} |")
+            lines.append("")
+    text = "\n".join(lines)
+    (root / "results.md").write_text(text)
+    if records:
+        with (root / "results.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+        _draw(title, records, root / "results.png")
+    return text
+
+
+def _header(keys: list[str]) -> list[str]:
+    names = [k.split("|")[0] for k in keys]
+    cells = " | ".join([*names, *(f"val {n}" for n in names)])
+    return [
+        f"| method | seeds | {cells} | minutes | parameters, M | memory, MB |",
+        "|---|---|" + "---|" * (2 * len(names) + 3),
+    ]
+
+
+def _cost(row: Row) -> str:
+    minutes = np.mean([r["minutes"] for r in row.results])
+    parameters = np.mean([max(r["parameters"].values()) for r in row.results]) / 1e6
+    memory = np.mean([r["peak_memory_mb"] for r in row.results])
+    return f"{minutes:.1f} | {parameters:.1f} | {memory:.0f}"
+
+
+def _val(row: Row, network: str) -> str:
+    scores = [100 * r["val_miou"][network] for r in row.results if network in r["val_miou"]]
+    return f"{np.mean(scores):.1f}" if scores else ""
+
+
+def _record(row: Row, base: Row | None, key: str) -> dict[str, Any] | None:
+    if any(key not in b for b in row.blocks):
+        return None
+    scores = row.miou(key)
+    network, labels = key.split("|")
+    record: dict[str, Any] = {
+        "scene": row.scene,
+        "labels": labels,
+        "method": row.method,
+        "network": network,
+        "seeds": len(scores),
+        "val_miou": 100 * np.mean([r["val_miou"][network] for r in row.results]),
+        "miou": scores.mean(),
+        "sd": scores.std(ddof=1) if len(scores) > 1 else float("nan"),
+        "difference": float("nan"),
+        "low": float("nan"),
+        "high": float("nan"),
+        "minutes": np.mean([r["minutes"] for r in row.results]),
+    }
+    if base is not None and row is not base and all(key in b for b in base.blocks):
+        record["difference"], record["low"], record["high"] = paired_difference(row, base, key)
+    return record
+
+
+def paired_difference(row: Row, base: Row, key: str) -> tuple[float, float, float]:
+    """Mean difference in mIoU, %, over the seeds that both have, and its 95 % interval.
+
+    Seeds and blocks are both drawn anew with replacement: an interval over blocks alone would hold no noise of the
+    training. No interval for fewer than three seeds.
+    """
+    seeds = {r["settings"]["training"]["seed"]: b[key] for r, b in zip(base.results, base.blocks, strict=True)}
+    pairs = [
+        (b[key], seeds[r["settings"]["training"]["seed"]])
+        for r, b in zip(row.results, row.blocks, strict=True)
+        if r["settings"]["training"]["seed"] in seeds
+    ]
+    if not pairs:
+        return float("nan"), float("nan"), float("nan")
+    mean = float(np.mean([100 * (mean_iou(a.sum(axis=0)) - mean_iou(b.sum(axis=0))) for a, b in pairs]))
+    if len(pairs) < _FEWEST_SEEDS:
+        return mean, float("nan"), float("nan")
+    used = np.flatnonzero(sum(a.sum(axis=(1, 2)) for a, _ in pairs))
+    rng = np.random.default_rng(0)
+    blocks = rng.multinomial(len(used), np.full(len(used), 1 / len(used)), _DRAWS)
+    seeds_drawn = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), _DRAWS) / len(pairs)
+    differences = [
+        100 * (mean_iou(np.tensordot(blocks, a[used], axes=1)) - mean_iou(np.tensordot(blocks, b[used], axes=1)))
+        for a, b in pairs
+    ]
+    low, high = np.nanquantile((seeds_drawn * np.stack(differences, axis=1)).sum(axis=1), [0.025, 0.975])
+    return mean, float(low), float(high)
+
+
+def _cell(record: dict[str, Any] | None, is_baseline: bool) -> str:
+    if record is None:
+        return ""
+    text = f"{record['miou']:.1f}" + ("" if np.isnan(record["sd"]) else f" ± {record['sd']:.1f}")
+    if is_baseline or np.isnan(record["difference"]):
+        return text
+    interval = "" if np.isnan(record["low"]) else f": {record['low']:+.1f} to {record['high']:+.1f}"
+    return f"{text} ({record['difference']:+.1f}{interval})"
+
+
+def _draw(title: str, records: list[dict[str, Any]], path: Path) -> None:
+    """A panel for each scene and kind of labels, a line for each method."""
+    panels = list(dict.fromkeys((r["scene"], r["labels"]) for r in records))
+    most = max(len({r["method"] for r in records if (r["scene"], r["labels"]) == p}) for p in panels)
+    columns = min(3, len(panels))
+    figure = Figure(figsize=(1.5 + 4 * columns, (1.2 + 0.3 * most) * -(-len(panels) // columns)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        own = [r for r in records if (r["scene"], r["labels"]) == panel]
+        methods = list(dict.fromkeys(r["method"] for r in own))
+        for network, colour in _COLOURS.items():
+            points = [r for r in own if r["network"] == network]
+            if points:
+                axis.errorbar(
+                    [r["miou"] for r in points],
+                    [methods.index(r["method"]) for r in points],
+                    xerr=[np.nan_to_num(r["sd"]) for r in points],
+                    fmt="o",
+                    color=colour,
+                    label=network,
+                    capsize=2,
+                )
+        axis.set_yticks(range(len(methods)), methods)
+        axis.invert_yaxis()
+        axis.set_title(f"{panel[0]}, {panel[1]}", fontsize=10)
+        axis.grid(axis="x", color="#dddddd")
+        axis.set_xlabel("mIoU, %")
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
