@@ -115,6 +115,11 @@ class Run:
         """Its folder."""
         return self.root / self.scene / self.method / f"seed{self.seed}"
 
+    def command(self) -> list[str]:
+        """What performs it in a process of its own."""
+        script = [sys.executable, str(Path(__file__).resolve()), str(self.plan_path), "--out", str(self.root)]
+        return [*script, "--one", self.scene, self.method, str(self.seed)]
+
     def config(self) -> TrainConfig:
         """The resolved configuration, without the changes of labels."""
         scene = self.plan.scenes[self.scene]
@@ -235,8 +240,9 @@ def _spread(runs: list[Run], options: argparse.Namespace) -> list[Run]:
     with ExitStack() as stack:
         submit = _workers(options, stack)
         for _, wave in sorted(waves.items()):
-            for future in as_completed([submit(run) for run in wave]):
-                run, code = future.result()
+            jobs = {submit(run): run for run in wave}
+            for future in as_completed(jobs):
+                run, code = jobs[future], future.result()
                 done += 1
                 if code:
                     failed.append(run)
@@ -248,22 +254,24 @@ def _spread(runs: list[Run], options: argparse.Namespace) -> list[Run]:
     return failed
 
 
-def _workers(options: argparse.Namespace, stack: ExitStack) -> Callable[[Run], Future[tuple[Run, int]]]:
+def _workers(options: argparse.Namespace, stack: ExitStack) -> Callable[[Run], Future[int]]:
     """What hands a run to a worker: of a Dask cluster, or of this machine."""
     if options.scheduler:
-        from dask.distributed import Client
-
+        try:
+            from dask.distributed import Client
+        except ImportError:
+            sys.exit("--scheduler needs dask.distributed. Install it: pip install 'geocrodino[cluster]'")
         executor = stack.enter_context(Client(options.scheduler)).get_executor(pure=False)
-        return lambda run: executor.submit(in_own_process, run, None)
+        return lambda run: executor.submit(in_own_process, run.command(), str(run.out))
     gpus: queue.Queue[str] = queue.Queue()
     for number in options.gpus:
         gpus.put(number)
     pool = stack.enter_context(ThreadPoolExecutor(len(options.gpus) or options.workers))
 
-    def work(run: Run) -> tuple[Run, int]:
+    def work(run: Run) -> int:
         gpu = gpus.get() if options.gpus else None
         try:
-            return in_own_process(run, gpu)
+            return in_own_process(run.command(), str(run.out), gpu)
         finally:
             if gpu is not None:
                 gpus.put(gpu)
@@ -271,16 +279,17 @@ def _workers(options: argparse.Namespace, stack: ExitStack) -> Callable[[Run], F
     return lambda run: pool.submit(work, run)
 
 
-def in_own_process(run: Run, gpu: str | None) -> tuple[Run, int]:
-    """Perform a run in a process of its own, on one thread or one GPU; its exit code."""
+def in_own_process(command: list[str], folder: str, gpu: str | None = None) -> int:
+    """Run a command on one thread or one GPU, what it says in ``log.txt``; its exit code.
+
+    Plain arguments and the standard library only: a worker of a cluster knows nothing else of this script.
+    """
     environment = dict(os.environ, OMP_NUM_THREADS="1")
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
-    run.out.mkdir(parents=True, exist_ok=True)
-    line = [sys.executable, str(Path(__file__).resolve()), str(run.plan_path), "--out", str(run.root)]
-    line += ["--one", run.scene, run.method, str(run.seed)]
-    with (run.out / "log.txt").open("a") as log:
-        return run, subprocess.run(line, check=False, env=environment, stdout=log, stderr=log).returncode
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with (Path(folder) / "log.txt").open("a") as log:
+        return subprocess.run(command, check=False, env=environment, stdout=log, stderr=log).returncode
 
 
 def as_now(settings: dict[str, Any]) -> TrainConfig | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from geocrodino.bundle.manifest import Calibration
 from geocrodino.data.datamodule import CoregisteredDataModule
+from geocrodino.errors import ModelError
 from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
 from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.modality import MODALITIES, Modality
@@ -50,11 +51,20 @@ class ValidationPixels:
         self._labels: list[NDArray[np.int64]] = []
 
     def add(self, logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
-        """Add a validation batch and what both branches say of it, logits (B, K, H, W)."""
+        """Add a validation batch and what both branches say of it, logits (B, K, H, W).
+
+        Raises:
+            ModelError: If a logit is not finite.
+        """
         labels = batch["labels"].flatten()
         chosen = (labels != IGNORE_INDEX).nonzero().flatten()[:: self._every]
         self._labels.append(labels[chosen].cpu().numpy())
         for m in MODALITIES:
+            if not torch.isfinite(logits[m]).all():
+                raise ModelError(
+                    f"The training diverged: the {m} branch answers with values that are not finite.\n"
+                    "Take a smaller training.optimiser.learning_rate, or training.precision 32-true."
+                )
             self._logits[m].append(logits[m].movedim(1, -1).flatten(0, 2)[chosen].float().cpu().numpy())
             self._valid[m].append(batch[f"{m}_valid"].flatten()[chosen].cpu().numpy())
 

@@ -88,7 +88,10 @@ class MethodSettings(BaseModel):
             if field is not None and key not in _EVERY and key not in preset and value != field.default:
                 having = ", ".join(n for n, terms in _PRESETS.items() if key in terms)
                 raise ValueError(f"{key} has no meaning for the method {name}: it belongs to {having}")
-        return {**preset, **given}
+        merged = {**preset, **given}
+        if "ramp" not in given and not merged.get("agreement") and merged.get("contrast", "none") == "none":
+            merged.pop("ramp", None)  # the preset's, of a term that was switched off
+        return merged
 
     @model_validator(mode="after")
     def _everything_does_something(self) -> MethodSettings:

@@ -88,6 +88,23 @@ def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
     assert (tmp_path / "out" / "results.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_a_cluster_runs_a_plan(town, tiny, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
+    methods = {"single": {"method.name": "single"}}
+    plan = {"title": "Tiny", "set": sections, "scenes": {"town": {"config": str(town.config)}}, "methods": methods}
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({**plan, "seeds": 2, "baseline": "single"}))
+    line = [sys.executable, str(ROOT / "pipelines" / "study.py"), str(path), "--out", str(tmp_path / "out")]
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        ran = subprocess.run(
+            [*line, "--scheduler", cluster.scheduler_address], capture_output=True, text=True, check=True
+        )
+    assert "2/2 town/single seed 1: done" in ran.stdout
+    assert "| single | 2 |" in (tmp_path / "out" / "results.md").read_text()
+
+
 def test_differences_are_paired_and_drawn_by_blocks(pipeline):
     tables = pipeline("tables")
     right, half = np.array([[10, 0], [0, 10]]), np.array([[10, 0], [10, 0]])

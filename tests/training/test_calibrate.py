@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from geocrodino.errors import ModelError
 from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
 from geocrodino.training.calibrate import ValidationPixels, calibrate
 
@@ -155,3 +156,14 @@ def test_a_modality_of_which_no_pixel_is_looked_at_keeps_its_temperature():
     assert found.calibration.temperature["elevation"] == 1
     assert found.calibration.weight == {"optical": 0.5, "elevation": 0.5}
     assert list(found.reliability) == ["optical", "optical, calibrated"]
+
+
+def test_a_training_that_diverged_ends_in_a_message():
+    data = Windows({"optical": True, "elevation": True})
+    data.batch["elevation"][0, 0, 0, 0] = float("nan")
+    with pytest.raises(ModelError) as error:
+        calibrate(networks(), data)
+    assert str(error.value) == (
+        "The training diverged: the elevation branch answers with values that are not finite.\n"
+        "Take a smaller training.optimiser.learning_rate, or training.precision 32-true."
+    )
