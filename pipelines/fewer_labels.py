@@ -77,7 +77,7 @@ def write_corner(config: TrainConfig, share: float, path: Path) -> Path:
         part = train.intersection(shapely.box(west, south, middle, north))
         low, high = (middle, high) if part.area < share * train.area else (low, middle)
     others = areas.frame[areas.frame["split"] != "train"]
-    made = {"train": part, "unlabelled": train.difference(part)}
+    made = {"train": part, "unlabelled": train.intersection(shapely.box(middle, south, east, north))}
     frame = gpd.GeoDataFrame(
         {"split": [*made, *others["split"]]}, geometry=[*made.values(), *others.geometry], crs=areas.crs
     )
