@@ -74,7 +74,42 @@ class BranchOutput(NamedTuple):
     specific: Tensor
 
 
-class Branch(nn.Module):
+class FeatureNetwork(nn.Module):
+    """Encoder features whose deepest map has two halves, and a decoder that reads all of them."""
+
+    decoder: UnetHead | PyramidHead
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits.
+
+        Args:
+            images: Normalised images, shape (B, C, H, W), H and W multiples of ``stride``.
+
+        Returns:
+            Logits, shape (B, K, H, W).
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        return self.forward_features(images).logits
+
+    def forward_features(self, images: Tensor) -> BranchOutput:
+        """Logits together with both halves of the deepest features; arguments and errors as in ``forward``."""
+        features = self.encode(images)
+        invariant, specific = features[-1].chunk(2, dim=1)
+        return BranchOutput(self.decoder(features), invariant, specific)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class Branch(FeatureNetwork):
     """Encoder, projection into a modality-invariant and a modality-specific half, decoder that sees both.
 
     With ``separate_encoders`` each half comes from an encoder of its own, and the decoder's finer feature maps are
@@ -119,26 +154,6 @@ class Branch(nn.Module):
             self.projection = create_projection(channels[-1], halves)
         self.decoder = create_decoder(settings, [*channels[:-1], halves], num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Class logits.
-
-        Args:
-            images: Normalised images, shape (B, C, H, W), H and W multiples of ``stride``.
-
-        Returns:
-            Logits, shape (B, K, H, W).
-
-        Raises:
-            ValueError: If the shape does not fit.
-        """
-        return self.forward_features(images).logits
-
-    def forward_features(self, images: Tensor) -> BranchOutput:
-        """Logits together with both halves of the deepest features; arguments and errors as in ``forward``."""
-        features = self.encode(images)
-        invariant, specific = features[-1].chunk(2, dim=1)
-        return BranchOutput(self.decoder(features), invariant, specific)
-
     def encode(self, images: Tensor) -> list[Tensor]:
         """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
         check_images(images, self.in_channels, self.stride)
@@ -148,11 +163,6 @@ class Branch(nn.Module):
             features = list(self.specific_encoder(images))
             deepest = torch.cat([deepest, self.specific_projection(features[-1])], dim=1)
         return [*features[:-1], deepest]
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of trainable values."""
-        return sum(p.numel() for p in self.parameters())
 
     def _create_encoder(self, weights: Path | None) -> nn.Module:
         return create_encoder(

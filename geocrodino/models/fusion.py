@@ -13,7 +13,7 @@ from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import (
     FIRST_SCALE,
     Branch,
-    BranchOutput,
+    FeatureNetwork,
     NetworkSettings,
     build_branch,
     check_counts,
@@ -26,12 +26,13 @@ from geocrodino.models.decoders import conv_block, initialise
 from geocrodino.models.encoders import create_encoder
 
 
-class MiddleFusion(nn.Module):
+class MiddleFusion(FeatureNetwork):
     """One encoder for each modality, their feature maps merged at every scale, one decoder.
 
-    At each scale that the decoder reads, the maps of both encoders are concatenated and brought back to the width of
-    one by a 1 x 1 convolution. The deepest are projected to the two halves of a ``Branch``, so that a branch's
-    features can be compared with these channel by channel.
+    The input holds the images of both along the channels, optical first. At each scale that the decoder reads, the
+    maps of both encoders are concatenated and brought back to the width of one by a 1 x 1 convolution. The deepest are
+    projected to the two halves of a ``Branch``, so that a branch's features can be compared with these channel by
+    channel.
 
     Args:
         settings: Shape of the network; an encoder's part holds for each of the two.
@@ -100,27 +101,6 @@ class MiddleFusion(nn.Module):
         self.projection = create_projection(first[-1] + second[-1], halves)
         self.decoder = create_decoder(settings, [*first[:-1], halves], num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Class logits.
-
-        Args:
-            images: Normalised images of both modalities along the channels, optical first, shape (B, C, H, W), H and
-                W multiples of ``stride``.
-
-        Returns:
-            Logits, shape (B, K, H, W).
-
-        Raises:
-            ValueError: If the shape does not fit.
-        """
-        return self.forward_features(images).logits
-
-    def forward_features(self, images: Tensor) -> BranchOutput:
-        """Logits together with both halves of the deepest features; arguments and errors as in ``forward``."""
-        features = self.encode(images)
-        invariant, specific = features[-1].chunk(2, dim=1)
-        return BranchOutput(self.decoder(features), invariant, specific)
-
     def encode(self, images: Tensor) -> list[Tensor]:
         """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
         check_images(images, self.in_channels, self.stride)
@@ -131,11 +111,6 @@ class MiddleFusion(nn.Module):
             features[int(scale)] = merge(torch.cat([first[int(scale)], second[int(scale)]], dim=1))
         features[-1] = self.projection(torch.cat([first[-1], second[-1]], dim=1))
         return features
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of trainable values."""
-        return sum(p.numel() for p in self.parameters())
 
 
 def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Modality, int]) -> Branch:
