@@ -1,7 +1,7 @@
 """Whether the two halves of trained branches are what their names say, in numbers and in a picture.
 
     python pipelines/features.py runs/autzen --out runs/features
-    python pipelines/features.py runs/studies/methods/autzen/crodino/seed* --out runs/features
+    python pipelines/features.py runs/studies/methods/autzen/"crodino, class contrast"/seed* --out runs/features
 
 A run is a folder that ``geocrodino train`` wrote; several must differ in nothing but their seed, labels and area.
 Features are those of the deepest map, at positions that both modalities see. Probes are fitted on positions of

@@ -9,23 +9,18 @@ from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from geocrodino.errors import OutputError
+from geocrodino.evaluation.report import SERIES, save_figure
 from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.files import whole_file
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 _ROUNDING = 1e-3
 """How far a probability may lie outside 0 to 1: half precision and interpolation round."""
-
-_SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
-"""Colours of the curves."""
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -179,22 +174,14 @@ def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot((0, 100), (0, 100), color="#999999", linewidth=0.9, linestyle="--", label="as right as sure")
     for number, (name, curve) in enumerate(curves.items()):
-        _draw_curve(upper, lower, name, curve, _SERIES[number % len(_SERIES)])
+        _draw_curve(upper, lower, name, curve, SERIES[number % len(SERIES)])
     upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy %")
     lower.set(ylim=(0, None), xlabel="confidence %", ylabel="samples %")
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", frameon=False, fontsize=9)
     figure.suptitle("Reliability: larger points stand for more samples", x=0.02, ha="left", fontsize=11)
-    FigureCanvasAgg(figure)
-    try:
-        with whole_file(Path(path)) as partial:
-            figure.savefig(partial, dpi=110, format="png")
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}).\n"
-            "Expected a folder with write permission and space."
-        ) from error
+    save_figure(figure, Path(path))
 
 
 def _draw_curve(upper: Axes, lower: Axes, name: str, curve: Reliability, colour: str) -> None:

@@ -27,7 +27,7 @@ from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.reader import RasterSource
 
-_SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
+SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
 """Colours of the compared maps."""
 
 
@@ -95,7 +95,7 @@ def write_figure(evaluation: Evaluation, path: str | Path) -> None:
     _draw_iou(right, {"": evaluation})
     right.set_title(f"IoU, mean {_percent(evaluation.scores.mean_iou)} %")
     figure.suptitle(_title(evaluation) + "\n" + _caption(evaluation), fontsize=10)
-    _save(figure, Path(path))
+    save_figure(figure, Path(path))
 
 
 def write_comparison(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
@@ -112,7 +112,7 @@ def write_comparison(evaluations: Mapping[str, Evaluation], path: str | Path) ->
     _draw_iou(axes, evaluations)
     figure.legend(loc="outside upper right", ncols=len(evaluations), frameon=False)
     figure.suptitle("IoU per class", x=0.02, ha="left", fontsize=11)
-    _save(figure, Path(path))
+    save_figure(figure, Path(path))
 
 
 def map_preview(
@@ -164,7 +164,7 @@ def map_preview(
     widest = max(len(c.name) for c in scheme.classes) + 6
     columns = max(1, min(len(handles), int(10 * figure.get_figwidth() / widest)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    _save(figure, Path(out_png))
+    save_figure(figure, Path(out_png))
 
 
 def _photo(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
@@ -209,7 +209,7 @@ def _draw_iou(axes: Axes, evaluations: Mapping[str, Evaluation]) -> None:
         shares = [100 * s for s in (*evaluation.scores.iou, evaluation.scores.mean_iou)]
         place = np.arange(len(shares)) + (number - (len(evaluations) - 1) / 2) * thick
         own = [c.colour for c in scheme.classes] + ["#444444"]
-        colour = own if len(evaluations) == 1 else _SERIES[number % len(_SERIES)]
+        colour = own if len(evaluations) == 1 else SERIES[number % len(SERIES)]
         bars = axes.barh(place, np.nan_to_num(shares), thick * 0.92, color=colour, label=name or None)
         axes.bar_label(bars, ["absent" if math.isnan(s) else f"{s:.1f}" for s in shares], padding=3, fontsize=8)
     axes.set_yticks(range(len(scheme) + 1), [*scheme.names, "mean"])
@@ -265,7 +265,12 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     FigureCanvasAgg(figure)
     _whole(path, lambda p: figure.savefig(p, dpi=110, format="png"))
 
