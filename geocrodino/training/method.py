@@ -21,7 +21,6 @@ _JOINT: dict[str, Any] = {
     "temperature": 0.1,
     "shuffled": False,
     "agreement": 0.0,
-    "target_temperature": 1.0,
     "heights_from_image": 0.0,
     "image_from_heights": 0.0,
     "adversary": 0.0,
@@ -32,7 +31,7 @@ _TAUGHT: dict[str, Any] = {"fusion": "middle", "distillation": 1.0, "distillatio
 _PRESETS: dict[MethodName, dict[str, Any]] = {
     "single": {},
     "crodino": {**_JOINT, **_PAPER},
-    "mutual": {**_JOINT, "agreement": 1.0, "ramp": 0.3},
+    "mutual": {**_JOINT, "agreement": 3.0, "heights_from_image": 1.0, "ramp": 0.3},
     "discom": {**_JOINT, "auxiliary": 1.0, "orthogonality": 1.0, "adversary": 1.0},
     "fusion": {"fusion": "middle"},
     "dropout": {"blank": 0.5},
@@ -60,8 +59,9 @@ class MethodSettings(BaseModel):
     contrast_weight: float = Field(1.0, ge=0, description="weight of the contrast")
     temperature: float = Field(0.1, gt=0, description="temperature of the contrast")
     shuffled: bool = Field(False, description="control: the contrast pairs what does not belong together")
-    agreement: float = Field(0.0, ge=0, description="weight of the branches' common target, labels or not")
-    target_temperature: float = Field(1.0, gt=0, description="below 1 sharpens the common target")
+    agreement: float = Field(
+        0.0, ge=0, description="weight of the other branch's word where it is better, labels or not"
+    )
     heights_from_image: float = Field(0.0, ge=0, description="weight of reading heights off the optical features")
     image_from_heights: float = Field(0.0, ge=0, description="weight of reading the image off the elevation features")
     adversary: float = Field(0.0, ge=0, description="weight of the guess, to be misled, which modality a feature is of")
@@ -98,14 +98,13 @@ class MethodSettings(BaseModel):
         contrasted = self.contrast != "none" and self.contrast_weight > 0
         idle = {
             "shuffled": self.shuffled and not contrasted,
-            "target_temperature": self.target_temperature != 1 and not self.agreement,
             "ramp": self.ramp > 0 and not (contrasted or self.agreement),
             "masked": self.masked > 0 and not self.tokens,
         }
         needs = {"shuffled": "a contrast", "ramp": "a contrast or agreement", "masked": "tokens"}
         for key, does_nothing in idle.items():
             if does_nothing:
-                raise ValueError(f"{key} does nothing without {needs.get(key, 'agreement')}: name one, or leave it out")
+                raise ValueError(f"{key} does nothing without {needs[key]}: name one, or leave it out")
         return self
 
     @property

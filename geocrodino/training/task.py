@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.modality import MODALITIES
 from geocrodino.training.calibrate import ValidationPixels
 from geocrodino.training.learners.base import Learner, Step, network_input, network_valid
 from geocrodino.training.learners.joint import JointLearner
@@ -133,7 +135,8 @@ class TrainingTask(L.LightningModule):
         """Where the branches teach each other, measure how far each can be trusted."""
         if self.pixels is not None and isinstance(self.learner, JointLearner):
             found = self.pixels.fit().calibration
-            self.learner.set_calibration(found.temperature, found.weight)
+            iou = {m: np.array(self.confusion[m].scores().iou) for m in MODALITIES}
+            self.learner.set_calibration(found.temperature, iou)
             self.pixels = None
 
     def configure_optimizers(self) -> Any:

@@ -16,7 +16,7 @@ TERMS = set(MethodSettings.model_fields) - {"name", "dice", "label_smoothing"}
 KNOWN_BY = {
     "single": {},
     "crodino": {"auxiliary": 1.0, "orthogonality": 1.0, "contrast": "class", "contrast_weight": 1.0},
-    "mutual": {"agreement": 1.0, "ramp": 0.3},
+    "mutual": {"agreement": 3.0, "heights_from_image": 1.0, "ramp": 0.3},
     "discom": {"auxiliary": 1.0, "orthogonality": 1.0, "adversary": 1.0},
     "fusion": {"fusion": "middle"},
     "dropout": {"blank": 0.5},
@@ -53,8 +53,8 @@ def test_a_given_term_wins_over_the_preset():
     assert MethodSettings(name="crodino", contrast="pixel", auxiliary=0).model_dump() == OFF | {
         "name": "crodino", "orthogonality": 1.0, "contrast": "pixel",
     }  # fmt: skip
-    beyond = MethodSettings(name="mutual", image_from_heights=0.5, adversary=0.1, target_temperature=0.5)
-    assert (beyond.image_from_heights, beyond.adversary, beyond.agreement, beyond.ramp) == (0.5, 0.1, 1.0, 0.3)
+    beyond = MethodSettings(name="mutual", image_from_heights=0.5, adversary=0.1, agreement=0.5)
+    assert (beyond.image_from_heights, beyond.adversary, beyond.agreement, beyond.ramp) == (0.5, 0.1, 0.5, 0.3)
 
 
 OWNERS = dict.fromkeys(TERMS, "crodino, mutual, discom") | {
@@ -69,7 +69,7 @@ OWNERS = dict.fromkeys(TERMS, "crodino, mutual, discom") | {
 OTHER = {"contrast": "image", "shuffled": True, "fusion": "early", "tokens": 3}
 
 
-COMPANIONS = {"shuffled": {"contrast": "pixel"}, "target_temperature": {"agreement": 0.5}, "ramp": {"agreement": 0.5}}
+COMPANIONS = {"shuffled": {"contrast": "pixel"}, "ramp": {"agreement": 0.5}}
 """Terms without which others do nothing."""
 
 
@@ -90,7 +90,6 @@ def test_a_term_without_meaning_is_an_error(name, term):
     [
         ({"name": "mutual", "shuffled": True}, "shuffled does nothing without a contrast"),
         ({"contrast_weight": 0, "shuffled": True}, "shuffled does nothing without a contrast"),
-        ({"name": "crodino", "target_temperature": 0.5}, "target_temperature does nothing without agreement"),
         ({"name": "discom", "ramp": 0.5}, "ramp does nothing without a contrast or agreement"),
         ({"name": "maskedkd", "tokens": 0}, "masked does nothing without tokens"),
     ],
@@ -139,7 +138,8 @@ def test_a_saved_configuration_with_changed_terms_can_be_read_back(tiny_config, 
         ({"name": "crodino", "heights_from_image": 0.1}, True),
         ({"name": "crodino", "image_from_heights": 0.1}, True),
         ({"name": "mutual"}, True),
-        ({"name": "mutual", "agreement": 0}, False),
+        ({"name": "mutual", "agreement": 0}, True),
+        ({"name": "mutual", "agreement": 0, "heights_from_image": 0}, False),
         ({"name": "discom"}, True),
         ({"name": "fusion"}, False),
         ({"name": "dropout"}, False),

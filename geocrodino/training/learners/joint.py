@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geocrodino.geo.modality import MODALITIES, Modality
@@ -28,7 +30,7 @@ class JointLearner(Learner):
     """The methods ``single``, ``crodino``, ``mutual`` and ``discom``: terms that are switched on or off.
 
     ``L = sum_m CE_m + w_aux sum_m CE(aux_m) + w_orth sum_m mean cos^2(inv_m, spec_m) + w_con contrast``, and beyond the
-    paper the agreement with a common target, the reading of one modality from the other's features, the adversary.
+    paper the advice of the other branch, the reading of one modality from the other's features, the adversary.
 
     References:
         Ferrod et al. (2025). https://arxiv.org/abs/2505.24361 (weights and details rebuilt, not reported there)
@@ -42,11 +44,11 @@ class JointLearner(Learner):
             shape.network, shape.in_channels, shape.num_classes, auxiliary=method.auxiliary > 0, weights=weights
         )
         channels = shape.network.invariant_channels
-        # Measured on validation pixels; no common target before the first measurement.
+        # Measured on validation pixels; nobody teaches before the first measurement.
         self.temperature: Tensor
-        self.trust: Tensor
+        self.lead: Tensor
         self.register_buffer("temperature", torch.ones(len(MODALITIES)))
-        self.register_buffer("trust", torch.zeros(len(MODALITIES)))
+        self.register_buffer("lead", torch.zeros(len(MODALITIES), shape.num_classes))
         self.adversary = nn.Conv2d(channels, len(MODALITIES), 1) if method.adversary else None
         self.readers = nn.ModuleDict()
         # What each branch reads beside the classes: the other modality's channels.
@@ -66,10 +68,18 @@ class JointLearner(Learner):
         """The branch of a modality."""
         return self.model.branch(modality)
 
-    def set_calibration(self, temperature: Mapping[Modality, float], weight: Mapping[Modality, float]) -> None:
-        """How far each branch's probabilities are trusted in the common target, as measured on validation pixels."""
+    def set_calibration(
+        self, temperature: Mapping[Modality, float], iou: Mapping[Modality, NDArray[np.float64]]
+    ) -> None:
+        """Who teaches whom: where a branch answers with a class that it knows better, as measured on validation pixels.
+
+        Args:
+            temperature: Divides the logits of each branch.
+            iou: Of each branch and class, 0 to 1, (K,); NaN is a class that nobody teaches.
+        """
         for index, m in enumerate(MODALITIES):
-            self.temperature[index], self.trust[index] = temperature[m], weight[m]
+            lead = np.nan_to_num(iou[m] - iou[_other(m)]).clip(min=0)
+            self.temperature[index], self.lead[index] = temperature[m], torch.from_numpy(lead)
 
     def parts(self) -> list[list[nn.Parameter]]:
         """Each branch, and what both share."""
@@ -91,8 +101,8 @@ class JointLearner(Learner):
             weight = ramp * method.contrast_weight
             terms["contrast"] = weight * contrast(outputs, batch, method, len(self.class_weights), self.model.stride)
         if method.agreement:
-            target = self._common_target(average, step.source)
             for m in MODALITIES:
+                target = self._advice(average, step.source, _other(m))
                 terms[f"agreement/{m}"] = ramp * method.agreement * agreement(outputs[m].logits, target, batch, m)
         for m in MODALITIES:
             if self.across[m]:
@@ -100,10 +110,10 @@ class JointLearner(Learner):
         return terms
 
     @torch.no_grad()
-    def _common_target(self, average: Learner, source: Mapping[str, Tensor]) -> Tensor:
-        logits = {m: average.network(m)(source[m]).float() / self.temperature[i] for i, m in enumerate(MODALITIES)}
-        trust = {m: self.trust[i] * source[f"{m}_valid"] for i, m in enumerate(MODALITIES)}
-        return common_target(logits, trust, self.method.target_temperature)
+    def _advice(self, average: Learner, source: Mapping[str, Tensor], m: Modality) -> Tensor:
+        index = MODALITIES.index(m)
+        logits = average.network(m)(source[m]).float() / self.temperature[index]
+        return advice(logits, self.lead[index], source[f"{m}_valid"])
 
     def _halves(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the invariant and the specific half of each modality."""
@@ -167,32 +177,24 @@ def contrast(
     )
 
 
-def common_target(
-    logits: Mapping[Modality, Tensor], trust: Mapping[Modality, Tensor], temperature: float = 1.0
-) -> Tensor:
-    """What the branches say together, and how sure they are.
+def advice(logits: Tensor, lead: Tensor, valid: Tensor) -> Tensor:
+    """What a branch tells the other one, and how much that is worth.
 
     Args:
-        logits: Calibrated logits of each branch in one view, shape (B, K, H, W).
-        trust: With which each branch's probabilities enter the average, at least 0, shape (B, H, W); 0 where its
-            modality is invalid.
-        temperature: Below 1 sharpens the result.
+        logits: Its calibrated logits, shape (B, K, H, W).
+        lead: How far its IoU of a class lies above the other's, 0 to 1, shape (K,).
+        valid: Where it has something to read, bool, shape (B, H, W).
 
     Returns:
-        Class probabilities with, as a last channel, the confidence, 0 to 1: one minus the entropy over its highest
-        value, 0 where no branch is trusted. Shape (B, K + 1, H, W).
+        Class probabilities with, as a last channel, the lead in the most likely class, 0 where it reads nothing. Shape
+        (B, K + 1, H, W).
     """
-    total = torch.stack([trust[m] for m in MODALITIES]).sum(dim=0)[:, None]
-    pooled = torch.stack([logits[m].softmax(dim=1) * trust[m][:, None] for m in MODALITIES]).sum(dim=0)
-    pooled = pooled / total.clamp(min=1e-6)
-    if temperature != 1:
-        pooled = pooled.clamp(min=1e-6) ** (1 / temperature)
-        pooled = pooled / pooled.sum(dim=1, keepdim=True)
-    return torch.cat([pooled, _confidence(pooled) * (total > 0)], dim=1)
+    worth = lead[logits.argmax(dim=1)] * valid
+    return torch.cat([logits.softmax(dim=1), worth[:, None]], dim=1)
 
 
 def agreement(logits: Tensor, target: Tensor, batch: Mapping[str, Tensor], modality: Modality) -> Tensor:
-    """Distance of a branch from the common target, carried into the branch's own view, weighted by confidence."""
+    """Distance of a branch from the other's advice, carried into the branch's own view, weighted by its worth."""
     transform = batch[f"{modality}_transform"]
     with torch.no_grad():
         carried, seen = carry(target, torch.eye(3, device=target.device).expand_as(transform), transform)
@@ -207,12 +209,6 @@ def ramped(progress: float, ramp: float) -> float:
     if progress >= ramp:
         return 1.0
     return 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * progress / ramp)))
-
-
-def _confidence(probabilities: Tensor) -> Tensor:
-    classes = probabilities.shape[1]
-    entropy = -(probabilities * probabilities.clamp(min=1e-8).log()).sum(dim=1, keepdim=True)
-    return (1 - entropy / torch.tensor(float(max(2, classes))).log()).clamp(0, 1)
 
 
 def _other(modality: Modality) -> Modality:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +27,7 @@ VARIANTS = [
     *((name, {}) for name in METHODS),
     *(("crodino", {**EVERYTHING, "contrast": c}) for c in ("image", "class", "pixel")),
     *(("crodino", {"contrast": c, "shuffled": True}) for c in ("image", "class", "pixel")),
-    ("mutual", {"target_temperature": 0.5}),
+    ("mutual", {"agreement": 0.5}),
     ("fusion", {"fusion": "early"}),
     ("kd", {"fusion": "early"}),
     ("dropout", {"blank": 1.0}),
@@ -43,7 +44,9 @@ def build(build):
     def make(*args, **options):
         learner = build(*args, **options)
         if isinstance(learner, JointLearner):
-            learner.set_calibration(dict.fromkeys(CHANNELS, 1.0), dict.fromkeys(CHANNELS, 0.5))
+            # Each branch leads in a class of its own.
+            iou = {"optical": np.linspace(1, 0, K), "elevation": np.linspace(0, 1, K)}
+            learner.set_calibration(dict.fromkeys(CHANNELS, 1.0), iou)
         return learner
 
     return make

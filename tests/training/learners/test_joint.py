@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation,
 from geocrodino.losses.contrastive import class_contrast, image_contrast, pixel_contrast
 from geocrodino.models.crodino import CrodinoOutput
 from geocrodino.training.learners.base import Step
-from geocrodino.training.learners.joint import agreement, common_target, contrast, ramped
+from geocrodino.training.learners.joint import advice, agreement, contrast, ramped
 from geocrodino.training.method import MethodSettings
 
 from .conftest import CHANNELS, SIDE, K
@@ -25,6 +26,10 @@ CONTRASTS = ["image", "class", "pixel"]
 
 def each(name):
     return {f"{name}/{m}" for m in MODALITIES}
+
+
+# Each branch leads in one class; in the third they are equal.
+IOU = {"optical": np.array([0.9, 0.2, 0.5]), "elevation": np.array([0.5, 0.8, 0.5])}
 
 
 class Said(nn.Module):
@@ -42,7 +47,7 @@ class Said(nn.Module):
 
 def trust(learner):
     """The learner after its first validation."""
-    learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), dict.fromkeys(MODALITIES, 0.5))
+    learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), IOU)
     return learner
 
 
@@ -84,7 +89,7 @@ def test_all_terms_are_there(terms):
     [
         ("single", each("segmentation")),
         ("crodino", each("segmentation") | each("auxiliary") | each("orthogonality") | {"contrast"}),
-        ("mutual", each("segmentation") | each("agreement")),
+        ("mutual", each("segmentation") | each("agreement") | {"across/optical"}),
         ("discom", each("segmentation") | each("auxiliary") | each("orthogonality") | each("adversary")),
     ],
 )
@@ -161,7 +166,9 @@ def test_values_by_hand(build, make_step, terms):
     sure = 100 * F.one_hot(labels, K).movedim(-1, 1)
     opinion = {m: CrodinoOutput(sure, same, same, None) for m in MODALITIES}
     found = terms({m: CrodinoOutput(flat, same, same, flat) for m in MODALITIES}, step, opinion, learner=learner)
-    expected = dict.fromkeys(each("segmentation") | each("auxiliary") | each("agreement"), math.log(3))
+    expected = dict.fromkeys(each("segmentation") | each("auxiliary"), math.log(3))
+    # The class is the one that the optical branch leads in, by 0.4.
+    expected |= {"agreement/optical": 0.0, "agreement/elevation": 0.4 * math.log(3)}
     expected |= dict.fromkeys(each("orthogonality"), 1.0) | dict.fromkeys(each("adversary"), math.log(2))
     expected |= dict.fromkeys(each("across"), 0.125) | {"contrast": math.log(2)}
     assert {n: v.item() for n, v in found.items()} == pytest.approx(expected, rel=1e-5)
@@ -343,51 +350,24 @@ def test_the_ramp_holds_back_contrast_and_agreement_alone(make_step, terms):
 # --- the common target ---------------------------------------------------------------------------------------------
 
 
-def opinions(optical, elevation):
-    """Logits (1, K, 1, 1) of probabilities by modality."""
-    said = {"optical": optical, "elevation": elevation}
-    return {m: torch.tensor(p)[None, :, None, None].log() for m, p in said.items()}
+def test_advice_is_worth_the_lead_in_the_class_that_it_names():
+    """Three pixels: named with a lead, named without one, and not seen."""
+    probabilities = torch.tensor([[0.7, 0.1, 0.7], [0.2, 0.6, 0.2], [0.1, 0.3, 0.1]])
+    valid = torch.tensor([[[True, True, False]]])
+    found = advice(probabilities.log()[None, :, None], torch.tensor([0.4, 0.0, 0.3]), valid)
+    assert found.shape == (1, 4, 1, 3)
+    torch.testing.assert_close(found[0, :3, 0], probabilities)
+    assert found[0, 3, 0].tolist() == pytest.approx([0.4, 0, 0])
 
 
-def trusting(optical, elevation):
-    return {"optical": torch.full((1, 1, 1), optical), "elevation": torch.full((1, 1, 1), elevation)}
-
-
-SURE, FLAT = [0.998, 0.001, 0.001], [1 / 3, 1 / 3, 1 / 3]
-
-
-def sureness(p):
-    return 1 + sum(x * math.log(x) for x in p) / math.log(3)
-
-
-def target_of(optical, elevation, trust=(0.5, 0.5), temperature=1.0):
-    return common_target(opinions(optical, elevation), trusting(*trust), temperature)[0, :, 0, 0].tolist()
-
-
-def test_what_both_say_is_the_target():
-    said = [0.7, 0.2, 0.1]
-    assert target_of(said, said) == pytest.approx([*said, sureness(said)], abs=1e-5)
-    assert target_of(FLAT, FLAT) == pytest.approx([*FLAT, 0], abs=1e-5)
-
-
-@pytest.mark.parametrize("trust", [(0.5, 0.5), (0.9, 0.1), (0.3, 0.2)])
-def test_branches_count_as_far_as_they_are_trusted(trust):
-    p, q = [0.7, 0.2, 0.1], SURE
-    pooled = [(trust[0] * x + trust[1] * y) / sum(trust) for x, y in zip(p, q, strict=True)]
-    assert target_of(p, q, trust) == pytest.approx([*pooled, sureness(pooled)], abs=1e-5)
-
-
-def test_a_branch_without_trust_says_nothing():
-    p = [0.6, 0.3, 0.1]
-    assert target_of(p, SURE, (0.2, 0.0)) == pytest.approx([*p, sureness(p)], abs=1e-5)
-    assert target_of(p, SURE, (0.0, 0.0))[-1] == 0
-    assert target_of(p, SURE, (0.0, 0.0), 0.5)[-1] == 0
-
-
-def test_a_low_temperature_sharpens_the_target():
-    p = [0.5, 0.3, 0.2]
-    sharp = [x * x / 0.38 for x in p]
-    assert target_of(p, p, temperature=0.5) == pytest.approx([*sharp, sureness(sharp)], abs=1e-5)
+def test_a_branch_leads_where_its_iou_is_higher_and_nowhere_in_an_unknown_class(build):
+    learner = build("mutual")
+    learner.set_calibration(
+        dict.fromkeys(MODALITIES, 1.0),
+        {"optical": np.array([0.9, 0.2, np.nan]), "elevation": np.array([0.5, 0.8, 0.6])},
+    )
+    assert learner.lead[0].tolist() == pytest.approx([0.4, 0, 0])
+    assert learner.lead[1].tolist() == pytest.approx([0, 0.6, 0])
 
 
 def test_nobody_is_trusted_before_the_first_measurement(build, make_step, answers):
@@ -400,28 +380,34 @@ def test_nobody_is_trusted_before_the_first_measurement(build, make_step, answer
     assert all(found[name].item() > 0 for name in each("agreement"))
 
 
-def test_the_measured_calibration_makes_the_target(build, make_step, answers):
+def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
     learner, step = build("mutual"), make_step()
     logits = {m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}
-    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, {"optical": 0.9, "elevation": 0.1})
+    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, IOU)
     step.source["optical_valid"][:, :9] = False
-    expected = common_target(
-        {"optical": logits["optical"] / 2, "elevation": logits["elevation"] / 0.5},
-        {"optical": 0.9 * step.source["optical_valid"], "elevation": 0.1 * step.source["elevation_valid"]},
-        learner.method.target_temperature,
-    )
-    found = learner._common_target(answers(logits), step.source)
+    found = learner._advice(answers(logits), step.source, "optical")
+    expected = advice(logits["optical"] / 2, torch.tensor([0.4, 0, 0]), step.source["optical_valid"])
     torch.testing.assert_close(found, expected)
-    step.source["elevation_valid"][:] = False
-    assert (learner._common_target(answers(logits), step.source)[:, -1, :9] == 0).all()
+    assert (found[:, -1, :9] == 0).all()
+    assert (found[:, -1, 9:] > 0).any()
+
+
+def test_a_branch_that_is_worse_in_every_class_teaches_nothing(build, make_step, answers):
+    learner = build("mutual")
+    iou = {"optical": np.array([0.1, 0.2, 0.3]), "elevation": np.array([0.5, 0.8, 0.6])}
+    learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), iou)
+    found = learner.losses(make_step(), answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}))
+    assert found["agreement/elevation"].item() == 0
+    assert found["agreement/optical"].item() > 0
 
 
 def test_calibration_travels_with_the_checkpoint(build):
     learner, other = build("mutual"), build("mutual", seed=1)
-    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, {"optical": 0.9, "elevation": 0.1})
+    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, IOU)
     other.load_state_dict(learner.state_dict())
     assert other.temperature.tolist() == [2.0, 0.5]
-    assert other.trust.tolist() == pytest.approx([0.9, 0.1])
+    assert other.lead.equal(learner.lead)
+    assert other.lead.any()
 
 
 def test_the_target_is_drawn_from_patches_as_they_are_and_teaches_the_branch_alone(build, make_step, answers):
@@ -487,12 +473,12 @@ def test_agreement_beside_a_hole_is_never_negative():
     """Half of a pixel that nobody sees must not make half of a target."""
     seen = torch.ones(1, SIDE, SIDE)
     seen[..., 16:] = 0
-    said = {m: torch.tensor(SURE).log()[None, :, None, None].expand(1, K, SIDE, SIDE) for m in MODALITIES}
-    target = common_target(said, dict.fromkeys(MODALITIES, seen))
+    said = torch.tensor([0.998, 0.001, 0.001]).log()[None, :, None, None].expand(1, K, SIDE, SIDE)
+    target = torch.cat([said.exp() * seen[:, None], seen[:, None]], dim=1)
     shift = torch.eye(3)[None].clone()
     shift[:, 0, 2] = 0.5
     batch = {"optical_transform": shift, "optical_valid": torch.ones(1, SIDE, SIDE, dtype=torch.bool)}
-    assert agreement(said["optical"], target, batch, "optical").item() == pytest.approx(0, abs=1e-6)
+    assert agreement(said, target, batch, "optical").item() == pytest.approx(0, abs=1e-6)
 
 
 def test_patches_without_labels_are_learnt_from(build, make_step, total, answers):
