@@ -1,27 +1,37 @@
-"""Time and memory of whole-scene prediction beside a plain loop over rasterio windows.
+"""Whole-scene prediction beside what people would use instead: speed, memory, and what becomes of each pixel.
 
-Both use the same network with random weights, the same tiles and margins, and write a compressed GeoTIFF. Each
-measurement runs in a process of its own; memory is the peak resident set of that process.
+All contenders use one network with random weights and one image with a hole without data, and write a compressed
+GeoTIFF. The others take tiles of 512 px with an overlap of 64. Ours is measured as it comes (``exact``: tiles that
+read as far as the network sees) and blended. Each measurement runs in a process of its own; times are medians of
+rounds in which all contenders take turns; memory is the peak resident set. ``bare`` is the floor: the same tiles
+through the same backend, with nothing read or written.
 
-    python benchmarks/prediction.py            4096 and 8192 px a side
-    python benchmarks/prediction.py --quick    1024 and 2048 px a side
+    python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
+    python benchmarks/prediction.py --sides 1024 --rounds 1
+    python benchmarks/prediction.py --python geoai=/path/to/env/bin/python --python terratorch=...
+
+geoai and terratorch run where an environment of theirs is given (or their packages are installed here), and are left
+out with a word elsewhere. "As one pass" is the share of pixels whose class is that of one pass of the network over
+the whole scene, the hole aside; it is left out where one pass does not fit into memory (--one-pass-up-to).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import torch
 from affine import Affine
+from peers import BANDS, CLASSES, MEAN, PEERS, STD, normalise, report
 from rasterio.windows import Window
 from scipy import ndimage
 
@@ -30,33 +40,45 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
-from geocrodino.prediction.engine import BLEND_CORE_PX, BLEND_MARGIN_PX, EXACT_CORE_PX, predict_scene
-from geocrodino.prediction.tiling import round_up
+from geocrodino.prediction.backend import open_backend
+from geocrodino.prediction.engine import predict
+from geocrodino.prediction.network import one_thread_per_network
+from geocrodino.prediction.prepare import EXACT_CORE_PX
+from geocrodino.prediction.tiling import TileLattice, round_up
 
-BANDS = ("red", "green", "blue")
-CLASSES = 6
-MEAN, STD = 128.0, 60.0
-MODES = ("exact", "blend")
+NETWORKS = {
+    "default": NetworkSettings(),
+    "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
+}
+RING_PX = 32
+WORKERS = 2
 
 
 def write_scene(path: Path, side: int) -> None:
-    """A smooth random image, written strip by strip."""
+    """A smooth random image, written strip by strip, whose nodata value 0 fills a rectangle of a sixteenth."""
     profile = {
         "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": "EPSG:32631",
-        "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate",
+        "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
     }  # fmt: skip
     rng = np.random.default_rng(0)
     with rasterio.open(path, "w", **profile) as file:
         for row in range(0, side, 512):
             strip = ndimage.gaussian_filter(rng.random((3, min(512, side - row), side), np.float32), (0, 3, 3))
-            values = np.clip(128 + (strip - 0.5) * 2500, 0, 255).astype(np.uint8)
+            values = np.clip(128 + (strip - 0.5) * 2500, 1, 255).astype(np.uint8)
+            hole = hole_of(side)
+            values[:, max(0, hole[0] - row) : max(0, hole[1] - row), hole[2] : hole[3]] = 0
             file.write(values, window=Window(0, row, side, values.shape[1]))
 
 
-def write_bundle(path: Path) -> None:
-    """The default network with random weights."""
+def hole_of(side: int) -> tuple[int, int, int, int]:
+    """Rows and columns of the hole."""
+    return side // 4, side // 2, side // 4, side // 2
+
+
+def write_bundle(path: Path, settings: NetworkSettings) -> None:
+    """A network with random weights."""
     torch.manual_seed(0)
-    branch = build_branch(NetworkSettings(), len(BANDS), CLASSES)
+    branch = build_branch(settings, len(BANDS), CLASSES)
     recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=BANDS)
     channels = tuple(Channel(name=n, unit="digital number", low=0, high=255, mean=MEAN, std=STD) for n in BANDS)
     manifest = Manifest(
@@ -72,101 +94,167 @@ def write_bundle(path: Path) -> None:
     save_bundle(path, manifest, {"optical": branch})
 
 
-def tile_of(bundle_path: Path, mode: str) -> tuple[int, int]:
-    """Core and margin that ``predict_scene`` uses, in px."""
-    manifest = load_bundle(bundle_path).manifest
-    stride = manifest.network.stride_px
-    if mode == "exact":
-        return EXACT_CORE_PX, round_up(manifest.receptive_field_px or 0, stride)
-    return BLEND_CORE_PX, round_up(BLEND_MARGIN_PX, stride)
+def write_network(bundle: Path, path: Path) -> None:
+    """The branch for those that know nothing of bundles."""
+    branch = load_bundle(bundle).branch("optical")
+    with torch.inference_mode():
+        torch.jit.trace(branch, torch.zeros(2, len(BANDS), 256, 256)).save(str(path))
 
 
-def run_ours(scene: Path, bundle: Path, out: Path, mode: str) -> None:
+def ours(bundle: Path, scene: Path, out: Path, stitch: str, backend: str) -> None:
     """The engine, as a user calls it."""
-    predict_scene(scene, out, load_bundle(bundle), "optical", stitch=mode)  # type: ignore[arg-type]
+    predict(scene, out, bundle, "optical", stitch=stitch, backend=backend, workers=WORKERS)  # type: ignore[arg-type]
+
+
+def bare(bundle: Path, scene: Path, backend: str) -> None:
+    """The forward passes of the engine's tiles, and nothing else."""
+    loaded = load_bundle(bundle)
+    work = open_backend(loaded, "optical", name=backend, workers=WORKERS)  # type: ignore[arg-type]
+    with rasterio.open(scene) as source:
+        shape = source.shape
+    stride = loaded.manifest.network.stride_px
+    core, seen = round_up(EXACT_CORE_PX, stride), loaded.manifest.receptive_field_px or 0
+    lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=seen)
+    hole, tiles = hole_of(shape[0]), []
+    for index in itertools.product(*map(range, lattice.count)):
+        r0, r1, c0, c1 = lattice.read_window(index)
+        if not (hole[0] <= r0 and r1 <= hole[1] and hole[2] <= c0 and c1 <= hole[3]):
+            tiles.append((len(BANDS), r1 - r0, c1 - c0))
+    rng = np.random.default_rng(0)
+    with one_thread_per_network(), ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(lambda size: work(rng.random(size, np.float32)).shape, tiles))
 
 
 @torch.inference_mode()
-def run_loop(scene: Path, bundle: Path, out: Path, mode: str) -> None:
-    """What one writes in half an hour: clipped reads, padding, the network, the core of the answer."""
-    core, margin = tile_of(bundle, mode)
-    branch = load_bundle(bundle).branch("optical")
+def one_pass(bundle: Path, scene: Path, out: Path) -> None:
+    """The whole scene at once, with zeros around it and in the hole."""
+    loaded = load_bundle(bundle)
+    margin = round_up(loaded.manifest.receptive_field_px or 0, loaded.manifest.network.stride_px)
     with rasterio.open(scene) as source:
-        profile = {**source.profile, "count": 1, "nodata": 255, "blockxsize": 512, "blockysize": 512}
-        with rasterio.open(out, "w", **profile) as target:
-            for row in range(0, source.height, core):
-                for col in range(0, source.width, core):
-                    r0, c0 = max(0, row - margin), max(0, col - margin)
-                    r1, c1 = min(source.height, row + core + margin), min(source.width, col + core + margin)
-                    values = source.read(window=Window(c0, r0, c1 - c0, r1 - r0)).astype(np.float32)
-                    above, left = r0 - row + margin, c0 - col + margin
-                    below, right = row + core + margin - r1, col + core + margin - c1
-                    pad = ((0, 0), (above, below), (left, right))
-                    images = torch.from_numpy(np.pad((values - MEAN) / STD, pad))[None]
-                    classes = branch(images)[0].argmax(0).numpy().astype(np.uint8)
-                    rows, cols = min(core, source.height - row), min(core, source.width - col)
-                    inner = classes[margin : margin + rows, margin : margin + cols]
-                    target.write(inner, 1, window=Window(col, row, cols, rows))
+        values, profile = source.read(), {**source.profile, "count": 1, "nodata": 255}
+    image = np.where((values == 0).all(axis=0), np.float32(0), normalise(values))
+    padded = torch.from_numpy(np.pad(image, ((0, 0), (margin, margin), (margin, margin))))[None]
+    logits = loaded.branch("optical")(padded.to(memory_format=torch.channels_last))[0]
+    side = values.shape[1]
+    with rasterio.open(out, "w", **profile) as target:
+        classes = logits[:, margin : margin + side, margin : margin + side].argmax(0)
+        target.write(classes.numpy().astype(np.uint8), 1)
 
 
-def measure(which: str, scene: Path, bundle: Path, out: Path, mode: str) -> dict[str, float]:
-    """Run one measurement in a fresh process."""
-    command = [sys.executable, __file__, "--child", which, str(scene), str(bundle), str(out), mode]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+OURS = {"ours": ("exact", "auto"), "ours, torch": ("exact", "torch"), "ours, blended": ("blend", "auto")}
+BARE = {"bare": "auto", "bare, torch": "torch"}
 
 
-def child(which: str, scene: str, bundle: str, out: str, mode: str) -> None:
-    """Run one side here and print its seconds and peak memory as JSON."""
-    work = {"ours": run_ours, "loop": run_loop}[which]
-    started = time.perf_counter()
-    work(Path(scene), Path(bundle), Path(out), mode)
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024)
-    print(json.dumps({"seconds": seconds, "peak_mb": peak / 1e6}))
+def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -> dict[str, float] | str:
+    """One measurement in a fresh process: seconds and memory, or why there is none."""
+    if name in PEERS:
+        script = str(Path(__file__).with_name("peers.py"))
+        command = [pythons.get(name, sys.executable), script, name, *map(str, (paths["network"], paths["scene"], out))]
+    else:
+        command = [sys.executable, __file__, "--child", name, *map(str, (paths["bundle"], paths["scene"], out))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["killed"]
+    if done.returncode:
+        return lines[-1]
+    found: dict[str, float] = json.loads(lines[-1])
+    return found
 
 
-def agreement(first: Path, second: Path) -> float:
-    """Share of pixels of one class in two maps."""
-    same = total = 0
-    with rasterio.open(first) as a, rasterio.open(second) as b:
-        for row in range(0, a.height, 512):
-            window = Window(0, row, a.width, min(512, a.height - row))
-            equal = a.read(1, window=window) == b.read(1, window=window)
-            same, total = same + int(equal.sum()), total + equal.size
-    return same / total
+def child(name: str, bundle: str, scene: str, out: str) -> None:
+    """Run one of ours here."""
+    if name in OURS:
+        report(lambda: ours(Path(bundle), Path(scene), Path(out), *OURS[name]))
+    elif name in BARE:
+        report(lambda: bare(Path(bundle), Path(scene), BARE[name]))
+    else:
+        report(lambda: one_pass(Path(bundle), Path(scene), Path(out)))
+
+
+def judge(out: Path, truth: Path | None) -> dict[str, float]:
+    """Shares, in %: pixels as in one pass, pixels of the hole with a class, pixels of the outer ring without one."""
+    with rasterio.open(out) as file:
+        classes, side = file.read(1), file.height
+    r0, r1, c0, c1 = hole_of(side)
+    hole = np.zeros(classes.shape, bool)
+    hole[r0:r1, c0:c1] = True
+    inner = np.zeros(classes.shape, bool)
+    inner[RING_PX:-RING_PX, RING_PX:-RING_PX] = True
+    found = {
+        "nodata with a class": 100 * float((classes[hole] != 255).mean()),
+        "edge lost": 100 * float((classes[~inner] == 255).mean()),
+    }
+    if truth is not None:
+        with rasterio.open(truth) as file:
+            expected = file.read(1)
+        found["as one pass"] = 100 * float((classes == expected)[~hole].mean())
+    return found
+
+
+def table(network: str, side: int, paths: dict[str, Path], folder: Path, options: argparse.Namespace) -> None:
+    """Measure all contenders on one scene and print them."""
+    pythons = dict(pair.split("=", 1) for pair in options.python)
+    truth = folder / "one_pass.tif" if side <= options.one_pass_up_to else None
+    if truth is not None and isinstance(why := run("one pass", paths, truth, pythons), str):
+        print(f"One pass was not possible: {why}\n")
+        truth = None
+    names = [*OURS, *BARE, *PEERS]
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    failed: dict[str, str] = {}
+    for _ in range(options.rounds):
+        for name in names:
+            if name in failed:
+                continue
+            out = folder / f"{name}.tif"
+            out.unlink(missing_ok=True)
+            found = run(name, paths, out, pythons)
+            if isinstance(found, str):
+                failed[name] = found
+            else:
+                times[name].append(found)
+    print(f"## {network} network, {side} x {side} px, {options.rounds} rounds\n")
+    print("| | Mpx/s | seconds | of ours | peak MB | as one pass % | nodata with a class % | edge lost % |")
+    print("|---|---|---|---|---|---|---|---|")
+    base = statistics.median(t["seconds"] for t in times["ours"])
+    for name in names:
+        if name in failed:
+            print(f"| {name} | not run: {failed[name]} | | | | | | |")
+            continue
+        seconds = statistics.median(t["seconds"] for t in times[name])
+        memory = statistics.median(t["peak_mb"] for t in times[name])
+        marks = {} if name in BARE else judge(folder / f"{name}.tif", truth)
+        cells = [f"{marks[k]:.3f}" if k in marks else "" for k in ("as one pass", "nodata with a class", "edge lost")]
+        print(
+            f"| {name} | {side**2 / 1e6 / seconds:.2f} | {seconds:.1f} | {seconds / base:.2f} | {memory:.0f} | "
+            + " | ".join(cells) + " |",
+            flush=True,
+        )  # fmt: skip
+    print()
 
 
 def main() -> None:
-    """Measure and print a Markdown table."""
+    """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small scenes")
-    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--sides", nargs="+", type=int, default=[4096, 8192], help="sides of the scenes, px")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--one-pass-up-to", type=int, default=4096, metavar="PX")
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of a peer")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(*options.child)
         return
-    sides = (1024, 2048) if options.quick else (4096, 8192)
-    head = ("scene, px", "tiles", "core + margin, px", "ours, s", "loop, s", "time ratio")
-    print("|", " | ".join((*head, "ours, MB", "loop, MB", "memory ratio", "same class")), "|")
-    print("|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundle = folder / "bundle.safetensors"
-        write_bundle(bundle)
-        for side in sides:
-            scene = folder / f"{side}.tif"
-            write_scene(scene, side)
-            for mode in MODES:
-                core, margin = tile_of(bundle, mode)
-                maps = {which: folder / f"{side}-{mode}-{which}.tif" for which in ("ours", "loop")}
-                ours, loop = (measure(which, scene, bundle, out, mode) for which, out in maps.items())
-                print(
-                    f"| {side}^2 | {mode} | {core} + {margin} | {ours['seconds']:.1f} | {loop['seconds']:.1f} "
-                    f"| {ours['seconds'] / loop['seconds']:.2f} | {ours['peak_mb']:.0f} | {loop['peak_mb']:.0f} "
-                    f"| {ours['peak_mb'] / loop['peak_mb']:.2f} | {agreement(*maps.values()):.4%} |",
-                    flush=True,
-                )  # fmt: skip
+        for side in options.sides:
+            write_scene(folder / f"{side}.tif", side)
+        for network in options.networks:
+            paths = {"bundle": folder / f"{network}.safetensors", "network": folder / f"{network}.pt"}
+            write_bundle(paths["bundle"], NETWORKS[network])
+            write_network(paths["bundle"], paths["network"])
+            for side in options.sides:
+                (folder / f"{network}-{side}").mkdir()
+                table(network, side, {**paths, "scene": folder / f"{side}.tif"}, folder / f"{network}-{side}", options)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from geocrodino.geo.aoi import read_aoi as read_aoi
     from geocrodino.geo.array import read_raster as read_raster
     from geocrodino.geo.reader import RasterSource as RasterSource
-    from geocrodino.prediction.engine import predict_scene as predict_scene
+    from geocrodino.prediction.engine import predict as predict
+    from geocrodino.prediction.lazy import predict_array as predict_array
     from geocrodino.training.run import train as train
 
 _HOMES = {
@@ -34,7 +35,8 @@ _HOMES = {
     "load_bundle": "geocrodino.bundle.io",
     "load_config": "geocrodino.config",
     "map_preview": "geocrodino.evaluation.report",
-    "predict_scene": "geocrodino.prediction.engine",
+    "predict": "geocrodino.prediction.engine",
+    "predict_array": "geocrodino.prediction.lazy",
     "read_aoi": "geocrodino.geo.aoi",
     "read_raster": "geocrodino.geo.array",
     "train": "geocrodino.training.run",

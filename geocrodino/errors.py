@@ -26,7 +26,12 @@ class RasterError(GeocrodinoError):
 
     def __init__(self, path: str | Path, message: str) -> None:
         self.path = Path(path)
+        self._parts = (str(path), message)
         super().__init__(f"{path}: {message}")
+
+    def __reduce__(self) -> tuple[type[RasterError], tuple[str, str]]:
+        """How it crosses to another process, which an exception of two arguments cannot by itself."""
+        return type(self), self._parts
 
 
 class MissingCRSError(RasterError):
@@ -75,3 +80,11 @@ class HeightRangeWarning(UserWarning):
 
 class BandWarning(UserWarning):
     """A band is read in another role than its tag says."""
+
+
+class BackendWarning(UserWarning):
+    """The quicker way to run a network cannot be used, and the plain one takes its place."""
+
+
+class LeftOutWarning(UserWarning):
+    """Something that stands where a scene was named is not read as part of it."""

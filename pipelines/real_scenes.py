@@ -24,9 +24,10 @@ from geocrodino.evaluation.evaluate import Evaluation, evaluate_map
 from geocrodino.evaluation.report import map_preview
 from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.grid import Window
+from geocrodino.geo.mapfile import class_map
 from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.writer import ClassMapWriter
-from geocrodino.prediction.engine import predict_scene
+from geocrodino.geo.writer import MapWriter
+from geocrodino.prediction.engine import predict
 from geocrodino.training.run import Prepared, prepare, train
 
 _FOREST_PX = 20_000
@@ -77,7 +78,7 @@ def _network(file: Path, run: Path, seed: int, labels: dict[str, tuple[Path, tup
         target = run / f"{modality}.tif"
         started = time.monotonic()
         if not target.exists():
-            predict_scene(scene, target, bundle, modality, height_unit=config.data.height_unit)
+            predict(scene, target, bundle, modality, height_unit=config.data.height_unit)
             map_preview(target, target.with_suffix(".png"))
             print(f"{target}: {time.monotonic() - started:.0f} s", flush=True)
         scores[modality] = _scored(target, config, labels)
@@ -108,9 +109,10 @@ def _forest_map(ready: Prepared, modality: Modality, seed: int, target: Path) ->
     pixels = np.concatenate(chosen)
     forest = RandomForestClassifier(150, n_jobs=2, random_state=seed)
     forest.fit(channels.reshape(len(channels), -1)[:, pixels].T, indices.ravel()[pixels])
-    with ClassMapWriter(target, ready.layers.grid, ready.classes, overwrite=True) as writer:
+    with MapWriter((class_map(target, ready.classes),), ready.layers.grid, overwrite=True) as writer:
         for window in ready.layers.blocks():
-            writer.write(window, ready.classes.to_values(_forest_block(forest, channels, window)))
+            values = ready.classes.to_values(_forest_block(forest, channels, window))
+            writer.write(window, [values[None]])
 
 
 def _forest_block(forest: RandomForestClassifier, channels: np.ndarray, window: Window) -> np.ndarray:

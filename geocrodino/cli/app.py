@@ -21,9 +21,11 @@ class _Commands(TyperGroup):
         """Run a command; Ctrl-C is told what became of the work."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            told = "Stopped. A training goes on with --resume; a map is written only when it is whole."
-            Console(stderr=True, soft_wrap=True).print(told)
+        except KeyboardInterrupt as error:
+            notes = getattr(
+                error, "__notes__", ["A training goes on with --resume; a map is written only when it is whole."]
+            )
+            Console(stderr=True, soft_wrap=True, highlight=False).print("Stopped.", *notes, markup=False)
             raise typer.Exit(130) from None
 
 
@@ -71,7 +73,8 @@ def main() -> None:
     except GeocrodinoError as error:
         if os.environ.get("GEOCRODINO_DEBUG"):
             raise
-        console.print(f"[bold red]Error:[/] {escape(str(error))}")
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        console.print(f"[bold red]Error:[/] {escape(str(error) + notes)}")
         sys.exit(2)
 
 

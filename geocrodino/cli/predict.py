@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,12 +13,18 @@ from rich.table import Table
 
 from geocrodino.errors import BundleError, ConfigError
 
+if TYPE_CHECKING:
+    from geocrodino.bundle.io import Bundle
+    from geocrodino.prediction.engine import PredictionSummary
+
 
 class ModalityName(StrEnum):
     """What the scene is."""
 
+    auto = "auto"
     optical = "optical"
     elevation = "elevation"
+    both = "both"
 
 
 class StitchName(StrEnum):
@@ -29,66 +35,148 @@ class StitchName(StrEnum):
     blend = "blend"
 
 
+class LayerName(StrEnum):
+    """What can be written beside the classes."""
+
+    probabilities = "probabilities"
+    confidence = "confidence"
+    entropy = "entropy"
+    disagreement = "disagreement"
+
+
+class BackendChoice(StrEnum):
+    """Who computes."""
+
+    auto = "auto"
+    torch = "torch"
+    openvino = "openvino"
+
+
+_WORK, _OUTPUT = "Work", "More to write"
+
+
 def predict(
-    scene: Annotated[Path, typer.Argument(help="Image or surface model to map.")],
-    modality: Annotated[ModalityName, typer.Option(help="What the scene is.")],
+    scene: Annotated[
+        list[str],
+        typer.Argument(
+            help="Image or surface model to map: a file, a folder, a pattern, a list file, a STAC collection, or "
+            "several files, which are one scene.",
+            show_default=False,
+        ),
+    ],
+    modality: Annotated[ModalityName, typer.Option(help="What the scene is; auto looks, and says what it found.")] = (
+        ModalityName.auto
+    ),
+    elevation: Annotated[
+        str | None, typer.Option(help="Surface model of the same place as an image: both are used, pixel by pixel.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Bundle; by default the newest one under ./runs.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Map to write; SCENE.classes.tif beside the scene.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Map to write (.tif, or .vrt over many files); SCENE.classes.tif by default.")
+    ] = None,
+    aoi: Annotated[str | None, typer.Option(help="Polygons to map, or minx,miny,maxx,maxy; all by default.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model, for heights above ground.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Tiles at once; one per processor by default.")] = None,
-    block_px: Annotated[int | None, typer.Option(min=1, help="Side of a unit of work; no effect on the map.")] = None,
-    stitch: Annotated[StitchName, typer.Option(help="exact: as in one pass; blend: mix neighbouring tiles.")] = (
-        StitchName.auto
-    ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    preview: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing map.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a stopped run of the same command was.")
+    ] = False,
+    layer: Annotated[
+        list[LayerName] | None,
+        typer.Option(help="Also write MAP.layers.tif; may be repeated.", rich_help_panel=_OUTPUT),
+    ] = None,
+    polygons: Annotated[
+        Path | None, typer.Option(help="Also write the classes as polygons (.gpkg).", rich_help_panel=_OUTPUT)
+    ] = None,
+    min_area_m2: Annotated[
+        float, typer.Option(min=0, help="Smaller patches join their largest neighbour.", rich_help_panel=_OUTPUT)
+    ] = 0.0,
+    simplify_m: Annotated[
+        float, typer.Option(min=0, help="Straighten the polygons' edges by about so much.", rich_help_panel=_OUTPUT)
+    ] = 0.0,
+    stac: Annotated[
+        Path | None, typer.Option(help="Also write a STAC item of the map (.json).", rich_help_panel=_OUTPUT)
+    ] = None,
+    preview: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.", rich_help_panel=_OUTPUT)] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Tiles at once; one per processor by default.", rich_help_panel=_WORK)
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Most memory to take, for instance 2GB.", rich_help_panel=_WORK)
+    ] = None,
+    block_px: Annotated[
+        int | None, typer.Option(min=1, help="Side of a unit of work; no effect on the map.", rich_help_panel=_WORK)
+    ] = None,
+    stitch: Annotated[
+        StitchName, typer.Option(help="exact: as in one pass; blend: mix neighbouring tiles.", rich_help_panel=_WORK)
+    ] = StitchName.auto,
+    backend: Annotated[
+        BackendChoice, typer.Option(help="Who computes; auto: the fastest installed.", rich_help_panel=_WORK)
+    ] = BackendChoice.auto,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", rich_help_panel=_WORK)] = "auto",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="processes, or the address of a Dask scheduler (tcp://...).", rich_help_panel=_WORK),
+    ] = None,
 ) -> None:
     """Write a class map of a scene of any size as a GeoTIFF, on the scene's own grid.
 
     Example:  geocrodino predict scene.tif --modality optical
+
+    With both modalities:  geocrodino predict scene.tif --elevation dsm.tif
+
+    A folder of tiles, inside polygons:  geocrodino predict tiles/ --aoi town.geojson --out town.tif
     """
     from geocrodino.bundle.io import load_bundle
-    from geocrodino.cli.progress import duration, progress
-    from geocrodino.prediction.engine import predict_scene
+    from geocrodino.cli.progress import progress
+    from geocrodino.geo.aoi import read_aoi
+    from geocrodino.prediction import engine
 
-    if modality == "optical" and (ground is not None or height_unit is not None):
-        raise ConfigError("--ground and --height-unit speak of heights: leave them out with --modality optical.")
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
     if model is None:
         console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
-    target = out or scene.with_name(f"{scene.stem}.classes.tif")
-    with progress(console, f"Predicting from {modality}") as advance:
-        summary = predict_scene(
-            scene,
+    target = out or _default_name(scene)
+    _check_products(polygons, stac, preview, min_area_m2, simplify_m, overwrite=overwrite)
+    bundle = load_bundle(path)
+    with progress(console, "Predicting") as advance:
+        summary = engine.predict(
+            scene[0] if len(scene) == 1 else scene,
             target,
-            load_bundle(path),
+            bundle,
             modality.value,
+            elevation=elevation,
             ground=ground,
             height_unit=height_unit,
+            aoi=None if aoi is None else read_aoi(aoi, aoi_crs),
+            layers=[name.value for name in layer or ()],
             workers=workers,
+            memory=memory,
             block_px=block_px,
             stitch=stitch.value,
+            backend=backend.value,
+            device=_device(device),
+            scheduler=scheduler,
+            resume=resume,
             overwrite=overwrite,
             on_progress=advance,
-            device=_device(device),
         )
-    table = Table(title=escape(str(summary.path)), title_justify="left")
-    table.add_column("class")
-    table.add_column("ha", justify="right")
-    table.add_column("share", justify="right")
-    total = sum(summary.area_m2.values())
-    for name, area in summary.area_m2.items():
-        table.add_row(escape(name), f"{area / 1e4:,.2f}", f"{100 * area / total:.1f} %")
-    console.print(table)
-    console.print(f"No data: {100 * summary.nodata_share:.1f} % of the scene. Took {duration(summary.seconds)}.")
+    _tell(console, summary)
+    if polygons:
+        from geocrodino.prediction.polygons import write_polygons
+
+        number = write_polygons(target, polygons, min_area_m2=min_area_m2, simplify_m=simplify_m, overwrite=overwrite)
+        console.print(f"Polygons: {polygons}, {number:,}", markup=False)
     if preview:
         from geocrodino.evaluation.report import map_preview
 
-        map_preview(target, preview, optical=scene if modality == "optical" else None)
+        optical = Path(scene[0]) if len(scene) == 1 and "optical" in summary.modalities else None
+        map_preview(target, preview, optical=optical if optical and optical.is_file() else None)
         console.print(f"Picture: {preview}", markup=False)
+    if stac:
+        _write_items(bundle, summary, stac, {"polygons": polygons, "preview": preview}, overwrite=overwrite)
+        console.print(f"STAC item: {stac}", markup=False)
 
 
 def newest_bundle(folder: Path) -> Path:
@@ -106,6 +194,83 @@ def newest_bundle(folder: Path) -> Path:
             "Name one with --model, or train first."
         )
     return found[-1]
+
+
+def _default_name(scene: list[str]) -> Path:
+    first = Path(scene[0])
+    if len(scene) > 1 or "://" in scene[0] or (not first.exists() and any(c in scene[0] for c in "*?[")):
+        raise ConfigError("several files or a remote one: say with --out what the map is called.")
+    return first.with_name(f"{first.name if first.is_dir() else first.stem}.classes.tif")
+
+
+def _check_products(
+    polygons: Path | None,
+    stac: Path | None,
+    preview: Path | None,
+    min_area_m2: float,
+    simplify_m: float,
+    *,
+    overwrite: bool,
+) -> None:
+    """What is written after hours of work is checked before."""
+    from geocrodino.geo.modality import MODALITIES
+    from geocrodino.geo.writer import check_output
+
+    if polygons is None and (min_area_m2 or simplify_m):
+        raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
+    models = [stac.with_name(f"{stac.stem}.{m}-model.json") for m in MODALITIES] if stac else []
+    for path in (polygons, stac, *models):
+        if path is not None:
+            check_output(path, overwrite=overwrite)
+    if preview is not None:
+        check_output(preview, overwrite=True)
+
+
+def _write_items(
+    bundle: Bundle, summary: PredictionSummary, out: Path, products: dict[str, Path | None], *, overwrite: bool
+) -> None:
+    """The item of the map, and beside it those of the branches that made it."""
+    from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item
+
+    models = {m: out.with_name(f"{out.stem}.{m}-model.json") for m in summary.modalities}
+    for modality, path in models.items():
+        write_model_item(bundle.path, path, manifest=bundle.manifest, modality=modality, overwrite=overwrite)
+    kinds = {
+        "decided": FurtherFile(summary.decided_path, "Which modality decided", ("data",))
+        if summary.decided_path
+        else None,
+        "layers": FurtherFile(summary.layers_path, "Layers", ("data",)) if summary.layers_path else None,
+        "polygons": FurtherFile(products["polygons"], "Polygons", ("data",)) if products["polygons"] else None,
+        "preview": FurtherFile(products["preview"], "Preview", ("overview",)) if products["preview"] else None,
+    }
+    files = {name: file for name, file in kinds.items() if file is not None}
+    write_item(summary.path, out, manifest=bundle.manifest, models=models, files=files, overwrite=overwrite)
+
+
+def _tell(console: Console, summary: PredictionSummary) -> None:
+    from geocrodino.cli.progress import duration
+
+    if summary.reason != "as asked for":
+        console.print(f"Modality: {' and '.join(summary.modalities)} ({summary.reason})", markup=False)
+    table = Table(title=escape(str(summary.path)), title_justify="left")
+    for name in ("class", "m²", "ha", "share"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    total = sum(summary.area_m2.values())
+    for name, area in summary.area_m2.items():
+        table.add_row(escape(name), f"{area:,.0f}", f"{area / 1e4:,.2f}", f"{100 * area / total:.1f} %")
+    console.print(table)
+    if summary.decided:
+        console.print(f"Who decided: {summary.decided_path}", markup=False)
+        console.print(
+            "Decided by: " + ", ".join(f"{who} {100 * share:.1f} %" for who, share in summary.decided.items())
+        )
+    if summary.layers_path:
+        console.print(f"Layers: {summary.layers_path}", markup=False)
+    if summary.resumed:
+        console.print(f"{summary.resumed} blocks were there from the run before.")
+    console.print(
+        f"No data: {100 * summary.nodata_share:.1f} %. Took {duration(summary.seconds)} with {summary.backend}."
+    )
 
 
 def _device(name: str) -> str:

@@ -43,12 +43,15 @@ class _Lines:
     def __init__(self, console: Console, what: str) -> None:
         self.console, self.what = console, what
         self.start = self.last = time.monotonic()
+        self.before: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        if self.before is None:
+            self.before = max(0, done - 1)  # what an earlier run had finished took no time now
         if done and now - self.last >= _QUIET_S:
             self.last = now
-            left = (now - self.start) * (total - done) / done
+            left = (now - self.start) * (total - done) / (done - self.before)
             self.console.print(f"{self.what}: {done} of {total}, about {duration(left)} left")
 
 

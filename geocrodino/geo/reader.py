@@ -7,7 +7,10 @@ The result for a pixel does not depend on the window that it is read with.
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +43,7 @@ Kind = Literal["continuous", "categorical"]
 
 _AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
 _SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
+_FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class RasterSource:
     """A raster file, known by its header. Files are opened for each read, so it may cross threads and processes.
 
     Attributes:
-        path: The file.
+        path: The file; a path folds the two slashes of a URL into one, `gdal_name` gives them back.
         geobox: Its grid.
         count: Number of bands, alpha included.
         dtype: Type of its values.
@@ -78,40 +82,34 @@ class RasterSource:
             RasterError: If the file is missing, empty or no raster.
             MissingCRSError: If it has no coordinate reference system.
         """
-        path = Path(path)
-        if not path.exists():
-            raise RasterError(path, "no such file. Check the path; relative ones start at the working folder.")
-        if path.is_file() and path.stat().st_size == 0:
-            raise RasterError(path, "the file is empty (0 bytes). Copy or download it again.")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                dataset = rasterio.open(path)
-        except RasterioError as error:
-            raise RasterError(path, f"not a raster that GDAL can open ({error}).") from error
-        with dataset:
-            if dataset.count == 0:
-                inside = ", ".join(dataset.subdatasets[:4]) or "none"
-                raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
-            if dataset.crs is None:
-                raise MissingCRSError(
-                    path,
-                    "no coordinate reference system. Expected one in the file, found none.\n"
-                    f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path.name}",
-                )
-            alpha = _alpha_band(dataset)
-            return cls(
-                path=path,
-                geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
-                count=dataset.count,
-                dtype=str(dataset.dtypes[0]),
-                nodata=dataset.nodata,
-                band_names=tuple(d or f"band {i}" for i, d in enumerate(dataset.descriptions, start=1)),
-                data_bands=tuple(b for b in dataset.indexes if b != alpha),
-                alpha_band=alpha,
-                has_mask=dataset.mask_flag_enums[0] == [MaskFlags.per_dataset],
-                unit=(dataset.units[0] or None) if dataset.units else None,
+        with opened(Path(path)) as dataset:
+            return RasterSource.of_dataset(Path(path), dataset)
+
+    @staticmethod
+    def of_dataset(path: Path, dataset: rasterio.DatasetReader) -> RasterSource:
+        """The header of a raster that is open; errors as for `open`."""
+        if dataset.count == 0:
+            inside = ", ".join(dataset.subdatasets[:4]) or "none"
+            raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
+        if dataset.crs is None:
+            raise MissingCRSError(
+                path,
+                "no coordinate reference system. Expected one in the file, found none.\n"
+                f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path.name}",
             )
+        alpha = _alpha_band(dataset)
+        return RasterSource(
+            path=path,
+            geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
+            count=dataset.count,
+            dtype=str(dataset.dtypes[0]),
+            nodata=dataset.nodata,
+            band_names=tuple(d or f"band {i}" for i, d in enumerate(dataset.descriptions, start=1)),
+            data_bands=tuple(b for b in dataset.indexes if b != alpha),
+            alpha_band=alpha,
+            has_mask=dataset.mask_flag_enums[0] == [MaskFlags.per_dataset],
+            unit=(dataset.units[0] or None) if dataset.units else None,
+        )
 
     def describe(self) -> str:
         """One line for people."""
@@ -197,12 +195,12 @@ class RasterSource:
         inner = (slice(in_r0 - r0, in_r1 - r0), slice(in_c0 - c0, in_c1 - c0))
         part = RasterioWindow(in_c0, in_r0, in_c1 - in_c0, in_r1 - in_r0)
         try:
-            with rasterio.open(self.path) as dataset:
+            with rasterio.open(gdal_name(self.path)) as dataset:
                 raw = dataset.read(list(bands), window=part)
                 ok = self._validity(dataset, raw, part)
         except RasterioError as error:
             raise RasterError(
-                self.path,
+                gdal_name(self.path),
                 f"cannot be read at rows {in_r0} to {in_r1}, columns {in_c0} to {in_c1}: the file is damaged or cut "
                 f"short. Copy or download it again ({error.__cause__ or error}).",
             ) from error
@@ -230,6 +228,33 @@ class RasterSource:
         if self.has_mask:
             ok &= dataset.dataset_mask(window=part) > 0
         return ok
+
+
+def gdal_name(path: Path) -> str:
+    """The name that GDAL opens: that of the file, or a URL with both of its slashes."""
+    return _FOLDED_URL.sub(r"\1://", str(path))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+    """A raster that is open for reading, a local file or a URL that GDAL reads.
+
+    Raises:
+        RasterError: If it is missing, empty or no raster.
+    """
+    name = gdal_name(path)
+    if name == str(path) and not path.exists():
+        raise RasterError(path, "no such file. Check the path; relative ones start at the working folder.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise RasterError(path, "the file is empty (0 bytes). Copy or download it again.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(name)
+    except RasterioError as error:
+        raise RasterError(name, f"not a raster that GDAL can open ({error}).") from error
+    with dataset:
+        yield dataset
 
 
 @lru_cache(maxsize=256)
@@ -284,7 +309,7 @@ def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
             f"{dataset.name}: band {dataset.count} is tagged as transparency but holds "
             f"{np.unique(sample).size} different values: it is read as data.",
             BandWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
     return int(dataset.count)

@@ -1,21 +1,15 @@
-"""Class maps on disk: one Cloud Optimized GeoTIFF, complete under its name or not there at all.
-
-Names of classes reach people in two ways. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
-nowhere else, and QGIS reads its legend from there, so that file is written too. The same names, values and colours
-are in the tag ``CLASSES`` of the map as JSON, so that a map that lost its side file still explains itself.
-"""
+"""Maps on disk: complete under their names or not there at all, and work that a killed process does not lose."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
-from xml.etree import ElementTree
+from typing import Any, Self
 
 import numpy as np
 import rasterio
@@ -24,177 +18,202 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import OutputError
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import Window
-
-TILE_PX = 512
-"""Side of the internal tiles of a map."""
+from geocrodino.geo.grid import Window, window_grid
+from geocrodino.geo.ledger import Ledger, write_part
+from geocrodino.geo.mapfile import TILE_PX, MapFile, side_file
 
 _DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What rasterio raises where a disk is full: closing and copying let GDAL's own errors through."""
 
-WORK_TILE_PX = 256
-"""Side of the tiles of the working file: windows that are multiples of it are written without a rewrite."""
+_PART_NAME = re.compile(r"\d+-\d+-\d+-\d+\.tif(\.aux\.xml)?")
 
 
-class ClassMapWriter:
-    """Write a class map window by window.
+@dataclass(frozen=True)
+class EncodedPart:
+    """A finished part of a map: the bytes of a file for each of the map's files, and what is to be noted of it.
 
-    Use it as a context manager. The output is checked on entry, before anything is computed. Windows go to a working
-    file in a hidden folder beside the output; on success it becomes a Cloud Optimized GeoTIFF with overviews (most
-    frequent class), which then takes the final name in one step. On failure the hidden folder is removed and nothing
-    else was touched. A process that is killed may leave the hidden folder, never a file under the final name.
+    Attributes:
+        window: Its pixels.
+        files: Contents by position of the map's files; None where all pixels are nodata.
+        note: Values that JSON can hold.
+    """
+
+    window: Window
+    files: tuple[bytes | None, ...]
+    note: Any = None
+
+
+class MapWriter:
+    """Write the files of a map part by part.
+
+    Use it as a context manager. The outputs are checked on entry, before anything is computed. Parts are kept in a
+    hidden folder beside the first file, the map itself; on success each file becomes a Cloud Optimized GeoTIFF with
+    overviews, which then takes its final name in one step, the map last. On failure nothing else was touched; the
+    finished parts stay for ``resume``, see `Ledger`. A process that is killed may leave the hidden folder, never a
+    file under a final name.
+
+    A map whose name ends in ``.vrt`` stays in parts: a folder ``NAME.parts`` with a Cloud Optimized GeoTIFF for each,
+    and a virtual raster over them.
 
     Args:
-        path: The map to write.
-        grid: Its grid, any affine transform and CRS.
-        scheme: Its classes; pixel values are the classes' file values, 255 is nodata.
-        tags: Metadata of the map, for instance the hash of the bundle.
-        overwrite: Whether an existing file may be replaced.
+        files: The map, and files of further layers.
+        grid: Grid of all of them, any affine transform and CRS.
+        key: What the pixels depend on, by name, see `Ledger`.
+        overwrite: Whether existing files may be replaced.
+        resume: Go on where an earlier run stopped.
+
+    Attributes:
+        done: What was noted of each finished part, by window.
 
     Raises:
-        OutputError: On entry, if the map exists, or cannot be written there; on exit, if it cannot be completed, or
-            a file of that name has come into being meanwhile.
+        OutputError: On entry, if a file exists, or cannot be written there, or there is nothing to go on with; on
+            exit, if it cannot be completed, or a file of that name has come into being meanwhile.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        files: tuple[MapFile, ...],
         grid: GeoBox,
-        scheme: ClassScheme,
         *,
-        tags: Mapping[str, str] | None = None,
+        key: Mapping[str, str] | None = None,
         overwrite: bool = False,
+        resume: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.grid = grid
-        self.scheme = scheme
-        self.tags = {**(tags or {}), "CLASSES": _classes_json(scheme)}
-        self.overwrite = overwrite
-        self._lock = Lock()
-        self._folder: Path | None = None
-        self._dataset: rasterio.io.DatasetWriter | None = None
+        self.files, self.grid, self.overwrite = files, grid, overwrite
+        self.done: dict[Window, Any] = {}
+        self._ledger = Ledger(files[0].path, key or {}, resume=resume)
 
-    def __enter__(self) -> ClassMapWriter:
-        check_output(self.path, overwrite=self.overwrite)
-        try:
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent))
-        except OSError as error:
-            raise OutputError(
-                f"{self.path}: the folder {self.path.parent} cannot be written ({error.strerror}).\n"
-                "Expected a folder with write permission and free space. Choose another one."
-            ) from error
-        try:
-            self._dataset = self._create(self._folder / "map.tif")
-        except BaseException as error:
-            self._discard()
-            if isinstance(error, _DISK_ERRORS):
-                raise self._incomplete(error) from error
-            raise
+    def __enter__(self) -> Self:
+        for file in self.files:
+            check_output(file.path, overwrite=self.overwrite)
+            if file.virtual:
+                _check_parts(file.parts, overwrite=self.overwrite)
+        self._ledger.__enter__()
+        for number in range(len(self.files)):
+            self._folder(number).mkdir(exist_ok=True)
+        for name, entry in self._ledger.done.items():
+            kept = [self._part(number, name).exists() for number, there in enumerate(entry["files"]) if there]
+            if all(kept):
+                self.done[_window(name)] = entry["note"]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._dataset is not None:
-                self._dataset.close()
             if kind is None:
                 self._publish()
+                self._ledger.finish()
         except _DISK_ERRORS as failure:
-            if kind is None:
-                raise self._incomplete(failure) from failure
+            raise OutputError(
+                f"{self.files[0].path}: the map could not be completed ({failure}).\n"
+                "Check the free space of the folder."
+            ) from failure
         finally:
-            self._discard()
+            self._ledger.__exit__(kind, error, trace)
 
-    def write(self, window: Window, values: NDArray[np.uint8]) -> None:
-        """Write one window; may be called from several threads.
+    def write(self, window: Window, values: Sequence[NDArray[np.uint8]], note: Any = None) -> None:
+        """Encode and keep a part; may be called from several threads. See `encode_part` and `put`."""
+        self.put(encode_part(self.files, self.grid, window, values, note))
 
-        Args:
-            window: Pixels of the map, inside its grid.
-            values: File values of the classes, 255 for nodata, uint8, shape (H, W) of the window.
+    def put(self, part: EncodedPart) -> None:
+        """Keep a finished part; may be called from several threads.
 
         Raises:
-            ValueError: If type or shape are not those of the window, or the writer is not open.
             OutputError: If the disk does not take it.
         """
-        r0, r1, c0, c1 = window
-        if values.dtype != np.uint8 or values.shape != (r1 - r0, c1 - c0):
-            raise ValueError(f"expected uint8 {(r1 - r0, c1 - c0)}, found {values.dtype} {values.shape}")
-        if self._dataset is None:
-            raise ValueError("the writer is not open: use it in a with statement")
-        with self._lock:
-            try:
-                self._dataset.write(values, 1, window=RasterioWindow(c0, r0, c1 - c0, r1 - r0))
-            except _DISK_ERRORS as error:
-                raise OutputError(
-                    f"{self.path}: cannot write rows {r0} to {r1} ({error}).\nCheck the free space of the folder."
-                ) from error
+        name = _name(part.window)
+        try:
+            for number, content in enumerate(part.files):
+                if content is not None:
+                    write_part(self._part(number, name), content)
+            self._ledger.add(name, {"files": [content is not None for content in part.files], "note": part.note})
+        except OSError as error:
+            raise OutputError(
+                f"{self.files[0].path}: cannot write rows {part.window[0]} to {part.window[1]} ({error.strerror}).\n"
+                "Check the free space of the folder."
+            ) from error
+        self.done[part.window] = part.note
 
-    def _create(self, path: Path) -> rasterio.io.DatasetWriter:
-        height, width = self.grid.shape
-        dataset = rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            width=width,
-            height=height,
-            count=1,
-            dtype="uint8",
-            crs=str(self.grid.crs),
-            transform=self.grid.affine,
-            nodata=IGNORE_INDEX,
-            tiled=True,
-            blockxsize=WORK_TILE_PX,
-            blockysize=WORK_TILE_PX,
-            compress="deflate",
-            zlevel=1,
-            sparse_ok=True,  # what is never written reads as nodata
-            bigtiff="IF_SAFER",
-        )
-        dataset.write_colormap(1, {c.value: (*c.rgb, 255) for c in self.scheme.classes})
-        dataset.set_band_description(1, "land cover")
-        dataset.update_tags(**self.tags)
-        return dataset
+    def abandon(self) -> None:
+        """Nothing of this work is worth keeping: the parts are removed on exit."""
+        self._ledger.finish()
+
+    def _folder(self, number: int) -> Path:
+        return self._ledger.folder / str(number)
+
+    def _part(self, number: int, name: str) -> Path:
+        return self._folder(number) / f"{name}.tif"
+
+    def _parts(self, number: int, folder: str) -> Iterator[tuple[Window, str]]:
+        """Windows and file names of the parts of a file that hold anything, in the order of the map."""
+        for window in sorted(self.done):
+            if self._part(number, _name(window)).exists():
+                yield window, f"{folder}/{_name(window)}.tif"
 
     def _publish(self) -> None:
-        folder = self._folder
-        if folder is None:
-            raise ValueError("the writer was never opened")
-        finished, names = folder / "cog.tif", folder / "names.xml"
+        whole = [self._whole(number, file) for number, file in enumerate(self.files)]
+        for file in self.files:
+            if not self.overwrite and (file.path.exists() or (file.virtual and file.parts.exists())):
+                raise OutputError(
+                    f"{file.path}: another program wrote this file while the map was made, and it is kept.\n"
+                    "Run again with another name, or replace it with --overwrite."
+                )
+        # The map itself comes last: where it is, everything is.
+        for number, file in reversed(list(enumerate(self.files))):
+            if file.virtual:
+                shutil.rmtree(file.parts, ignore_errors=True)
+                self._folder(number).replace(file.parts)
+            elif file.scheme is not None:
+                names = self._ledger.folder / "names.xml"
+                names.write_text(side_file(file.scheme), encoding="utf-8")
+                names.replace(file.path.with_name(file.path.name + ".aux.xml"))
+            whole[number].replace(file.path)
+
+    def _whole(self, number: int, file: MapFile) -> Path:
+        """All parts of a file as one, still in the hidden folder."""
+        virtual = self._ledger.folder / f"{number}.vrt"
+        folder = file.parts.name if file.virtual else str(number)
+        virtual.write_text(file.mosaic(self.grid, self._parts(number, folder)), encoding="utf-8")
+        if file.virtual:
+            return virtual
+        finished = virtual.with_suffix(".tif")
         # No predictor: differences between class numbers say nothing and compress worse than the numbers.
         rasterio.shutil.copy(
-            str(folder / "map.tif"),
+            str(virtual),
             str(finished),
             driver="COG",
             compress="DEFLATE",
             predictor="NO",
             blocksize=TILE_PX,
             overviews="IGNORE_EXISTING",
-            overview_resampling="MODE",
+            overview_resampling=file.resampling,
+            num_threads="ALL_CPUS",
             bigtiff="IF_SAFER",
         )
         _read_through(finished)
-        names.write_text(_category_names(self.scheme), encoding="utf-8")
-        if self.path.exists() and not self.overwrite:
-            raise OutputError(
-                f"{self.path}: another program wrote this file while the map was made, and it is kept.\n"
-                "Run again with another name, or replace it with --overwrite."
-            )
-        names.replace(self.path.with_name(self.path.name + ".aux.xml"))
-        finished.replace(self.path)
+        return finished
 
-    def _incomplete(self, failure: BaseException) -> OutputError:
-        return OutputError(
-            f"{self.path}: the map could not be completed ({failure}).\nCheck the free space of the folder."
-        )
 
-    def _discard(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+def encode_part(
+    files: Sequence[MapFile], grid: GeoBox, window: Window, values: Sequence[NDArray[np.uint8]], note: Any = None
+) -> EncodedPart:
+    """Make the files of a part; touches no disk, so that it may be called where the disk is not.
+
+    Args:
+        files: The files of the map.
+        grid: Grid of the map.
+        window: Pixels of it.
+        values: For each file, uint8, shape (bands, H, W) of the window, 255 for nodata.
+        note: What to remember of the part, values that JSON can hold.
+
+    Raises:
+        ValueError: If a type or shape is not that of the window.
+    """
+    own = window_grid(grid, window)
+    return EncodedPart(window, tuple(f.encode(own, each) for f, each in zip(files, values, strict=True)), note)
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -217,6 +236,20 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: the folder {folder} cannot be written.\nChoose a folder with write permission.")
 
 
+def _check_parts(folder: Path, *, overwrite: bool) -> None:
+    """Check that the folder of a map in parts may be replaced."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{folder}: the folder exists.\nChoose another name, or replace it with --overwrite.")
+    others = [p.name for p in folder.iterdir() if not _PART_NAME.fullmatch(p.name)] if folder.is_dir() else ["a file"]
+    if others:
+        raise OutputError(
+            f"{folder}: expected the parts of a map, found something else ({others[0]}), which is kept.\n"
+            "Choose another name."
+        )
+
+
 def _read_through(path: Path) -> None:
     """Read every tile once: GDAL may call a copy done that a full disk has cut short."""
     with rasterio.open(path) as dataset:
@@ -227,17 +260,10 @@ def _read_through(path: Path) -> None:
                 dataset.read(1, window=window)
 
 
-def _classes_json(scheme: ClassScheme) -> str:
-    return json.dumps([c.model_dump(mode="json") for c in scheme.classes], ensure_ascii=False, separators=(",", ":"))
+def _name(window: Window) -> str:
+    return "-".join(map(str, window))
 
 
-def _category_names(scheme: ClassScheme) -> str:
-    """GDAL's side file: position in the list is the pixel value, values without a class have no name."""
-    names = {c.value: c.name for c in scheme.classes}
-    root = ElementTree.Element("PAMDataset")
-    band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
-    listed = ElementTree.SubElement(band, "CategoryNames")
-    for value in range(max(names) + 1):
-        ElementTree.SubElement(listed, "Category").text = names.get(value, "")
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+def _window(name: str) -> Window:
+    r0, r1, c0, c1 = map(int, name.split("-"))
+    return r0, r1, c0, c1

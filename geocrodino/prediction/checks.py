@@ -10,6 +10,7 @@ import numpy as np
 
 from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, ResolutionWarning
 from geocrodino.geo.grid import pixel_size_m
+from geocrodino.geo.mosaic import source_files
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.network import SceneInput
 
@@ -18,15 +19,19 @@ _UNUSUAL_SHARE = 0.05
 _SAMPLES, _SAMPLE_PX = 3, 256
 
 
-def keep_inputs(out: Path, **inputs: str | Path | None) -> None:
+def keep_inputs(out: Path, **inputs: str | Path | RasterSource | None) -> None:
     """Check that a map would not take the place of a file that it is made from.
 
     Raises:
         OutputError: If it would.
     """
-    for role, path in inputs.items():
-        if path is not None and out.exists() and Path(path).exists() and out.samefile(path):
-            raise OutputError(f"{out}: the map would replace the {role} itself.\nChoose another name.")
+    if not out.exists():
+        return
+    for role, given in inputs.items():
+        for path in _paths(given):
+            if path.exists() and out.samefile(path):
+                what = role.replace("_", " ")
+                raise OutputError(f"{out}: the map would replace the {what} itself.\nChoose another name.")
 
 
 def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
@@ -95,3 +100,9 @@ def unusual_heights(source: SceneInput) -> tuple[str, ...]:
     for note in notes:
         warnings.warn(note, HeightRangeWarning, stacklevel=3)
     return tuple(notes)
+
+
+def _paths(given: str | Path | RasterSource | None) -> list[Path]:
+    if isinstance(given, RasterSource):
+        return [Path(name) for name in source_files(given)]
+    return [] if given is None else [Path(given)]

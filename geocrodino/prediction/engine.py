@@ -5,40 +5,34 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal
 
+import numpy as np
 import rasterio
-import torch
 from odc.geo.geobox import GeoBox
 
-from geocrodino.bundle.io import Bundle
-from geocrodino.errors import BundleError, ConfigError, RasterError
+from geocrodino.bundle.io import Bundle, load_bundle
+from geocrodino.errors import ConfigError, OverlapError, RasterError
+from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import pixel_area_m2, pixel_size_m, window_grid, working_grid
+from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
 from geocrodino.geo.modality import Modality
-from geocrodino.geo.reader import RasterSource, require_overlap
-from geocrodino.geo.writer import ClassMapWriter
-from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_heights
-from geocrodino.prediction.network import SceneInput, TilePredictor
-from geocrodino.prediction.tiling import TileLattice, round_up
-from geocrodino.prediction.work import STRIP_PX, Counts, Job, Plan, run
-
-Stitch = Literal["auto", "exact", "blend"]
-"""``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where it is possible."""
-
-EXACT_CORE_PX = 768
-"""With a margin of 160 px a tile costs 0.5 GB; larger ones save little time, smaller ones waste heights' halo."""
-BLEND_CORE_PX = 512
-BLEND_MARGIN_PX = 64
-WIDEST_EXACT_FIELD_PX = 256
-"""Receptive fields beyond this make exact tiles cost more than they are worth: ``auto`` blends."""
+from geocrodino.geo.writer import EncodedPart, MapWriter
+from geocrodino.prediction.backend import Backend, BackendName
+from geocrodino.prediction.choose import Wanted
+from geocrodino.prediction.combine import DECIDED_BY, Layer
+from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_within
+from geocrodino.prediction.prepare import Prepared, Stitch, prepare
+from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
+from geocrodino.prediction.work import STRIP_PX, BlockPredictor, Work
 
 _MAX_WORKERS = 8  # by default: each holds the activations of a tile
-_GDAL_CACHE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -47,77 +41,110 @@ class PredictionSummary:
 
     Attributes:
         path: The class map.
-        modality: The branch that made it.
+        decided_path: The map of which modality decided, None with one modality.
+        layers_path: The file of the layers, None if none was asked for.
+        modalities: The branches that made it.
+        reason: Why these.
         bundle_sha256: Hash of the bundle.
         pixels: Number of pixels of each class, by name.
         area_m2: Area of each class, square metres.
-        nodata_share: Share of pixels without a class, 0 to 1.
+        decided: Share of the pixels with a class that was decided by ``optical``, ``elevation``, ``both``, 0 to 1.
+        nodata_share: Share of pixels without a class, of those in the area to predict, 0 to 1.
         stitch: How tiles were joined.
+        backend: Who computed.
         working_resolution_m: Pixel size that the network worked at, metres.
+        resumed: Blocks that an earlier run had finished.
         seconds: Time taken.
         warnings: What the user should know, also given as Python warnings.
     """
 
     path: Path
-    modality: Modality
+    decided_path: Path | None
+    layers_path: Path | None
+    modalities: tuple[Modality, ...]
+    reason: str
     bundle_sha256: str
     pixels: dict[str, int]
     area_m2: dict[str, float]
+    decided: dict[str, float]
     nodata_share: float
     stitch: Literal["exact", "blend"]
+    backend: str
     working_resolution_m: float
+    resumed: int
     seconds: float
     warnings: tuple[str, ...]
 
 
-def predict_scene(
-    scene: str | Path,
+def predict(
+    scene: str | Path | Sequence[str | Path],
     out: str | Path,
-    bundle: Bundle,
-    modality: Modality,
+    bundle: Bundle | str | Path,
+    modality: Wanted = "auto",
     *,
+    elevation: str | Path | Sequence[str | Path] | None = None,
     ground: str | Path | None = None,
     height_unit: str | None = None,
+    aoi: str | Path | AOI | None = None,
+    layers: Sequence[Layer] = (),
     workers: int | None = None,
+    memory: int | str | None = None,
     block_px: int | None = None,
     core_px: int | None = None,
     stitch: Stitch = "auto",
+    backend: BackendName = "auto",
+    device: str = "cpu",
+    scheduler: str | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
-    device: str = "cpu",
 ) -> PredictionSummary:
     """Predict a class map on the grid of the scene.
 
     The network works at the pixel size of its training. Where the scene has another one, or is rotated, or counts in
     degrees, probabilities are computed on a grid of that pixel size and interpolated at the centres of the scene's
-    pixels. On one kind of processor the map is the same, byte for byte, whatever ``workers`` and ``block_px``.
+    pixels. On one kind of processor and with one backend the map is the same, byte for byte, whatever ``workers``,
+    ``block_px``, ``memory`` and ``scheduler``, and whether or not it was stopped and resumed.
 
     Args:
-        scene: The optical image or surface model.
-        out: The map to write: a Cloud Optimized GeoTIFF of the classes' file values, 255 where the scene has no data.
-        bundle: The trained networks.
-        modality: Which of them to use.
+        scene: The optical image or surface model: a file, a folder, a pattern, a list file, a STAC item collection, or
+            several files. Many files are one scene, see `geocrodino.geo.mosaic.open_scene`.
+        out: The map to write: a Cloud Optimized GeoTIFF of the classes' file values, 255 where there is no data. A name
+            in ``.vrt`` leaves it in parts, a GeoTIFF for each block, under a virtual raster. With both modalities
+            ``NAME.decided.tif`` says which of them decided.
+        bundle: The trained networks, or their file.
+        modality: Which of them to use. With ``both``, probabilities are averaged with the weights of the bundle where
+            both modalities have data; elsewhere the one that has it decides.
+        elevation: A surface model of the same place, where ``scene`` is an image and both are to be used; any CRS,
+            pixel size and extent.
         ground: Heights of the bare ground, where there is such a raster (elevation only).
         height_unit: Unit of heights, where the files do not say it.
+        aoi: Polygons to predict; the rest is nodata, and is not computed.
+        layers: What else to write, to ``NAME.layers.tif``: bytes that stand for 0 to 1, see `Layer`.
         workers: Tiles computed at the same time, one per processor by default, 8 at most.
-        block_px: Side of a unit of work, in pixels of the scene; about one tile by default and at most.
+        memory: Most memory to take, for instance ``2GB``; fewer tiles are then computed at the same time.
+        block_px: Side of a unit of work, in pixels of the scene; about one tile by default.
         core_px: Side of a tile without its margin, in pixels of the training size; a multiple of the stride.
         stitch: How tiles are joined.
+        backend: Who computes; ``auto`` takes the fastest that is installed.
+        device: Torch device.
+        scheduler: ``processes`` for a cluster of processes on this machine, or the address of a Dask scheduler whose
+            workers see the same files; threads of this process by default.
+        resume: Go on where an earlier run with the same inputs and settings was stopped.
         overwrite: Whether an existing map may be replaced.
         on_progress: Called with finished and all blocks, from any thread, one call at a time.
-        device: Torch device.
 
     Returns:
         Counts, areas and warnings.
 
     Raises:
-        BundleError: If the bundle has no such branch, the scene lacks its bands, or has pixels more than 16 times as
+        BundleError: If the bundle lacks the branch, the scene lacks its bands, or has pixels more than 16 times as
             large as those of the training.
-        ConfigError: If ground is given for an optical scene.
+        ConfigError: If options contradict each other, the modality cannot be told, or memory does not suffice.
         RasterError: If the scene is missing, damaged, without CRS or without any valid pixel.
-        OverlapError: If the ground raster does not meet the scene.
+        OverlapError: If the ground, the surface model or the area does not meet the scene.
         HeightError: If heights cannot be turned into the network's channels.
-        OutputError: If the map exists, would replace an input, or cannot be written.
+        OutputError: If the map exists, would replace an input, or cannot be written, or there is no stopped work.
         ValueError: If a number is out of its range.
 
     Warns:
@@ -126,75 +153,146 @@ def predict_scene(
     """
     started = time.monotonic()
     _positive(workers=workers, block_px=block_px, core_px=core_px)
-    bundle.require(modality)
-    out, spec = Path(out), bundle.manifest.modalities[modality]
-    if ground is not None and modality != "elevation":
-        raise ConfigError(f"{ground}: a ground raster is of use for elevation alone, found {modality}.\nLeave it out.")
-    raster = RasterSource.open(scene)
-    spec.recipe.check(raster, ground_given=ground is not None)
-    keep_inputs(out, scene=raster.path, bundle=bundle.path, ground=ground)
-    notes = coarse_pixels(raster, bundle.manifest.resolution_m)
-    grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
-    source = SceneInput(raster, spec, grid, _ground(ground, grid), height_unit)
-    network = bundle.branch(modality).to(device).to(memory_format=torch.channels_last)
-    lattice, how = _lattice(grid, bundle, network.stride, stitch, core_px)
+    if scheduler is not None and memory is not None:
+        raise ConfigError("memory bounds the threads of this process: leave it out with a scheduler.")
+    many = workers or _default_workers()
+    ready = prepare(
+        scene,
+        Path(out),
+        bundle if isinstance(bundle, Bundle) else load_bundle(bundle),
+        modality,
+        elevation=elevation,
+        ground=ground,
+        height_unit=height_unit,
+        aoi=aoi,
+        layers=tuple(layers),
+        block_px=block_px,
+        core_px=core_px,
+        stitch=stitch,
+        backend=backend,
+        device=device,
+        workers=many,
+    )
     with (
-        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES),
-        ClassMapWriter(
-            out, raster.geobox, bundle.manifest.classes, tags=_tags(bundle, modality, raster, how), overwrite=overwrite
-        ) as writer,
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
+        MapWriter(ready.work.files, ready.work.own, key=ready.key, overwrite=overwrite, resume=resume) as writer,
     ):
-        notes += unusual_heights(source)
-        workers = workers or _default_workers()
-        plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
-        tiles = TilePredictor(
-            network, source, lattice, num_classes=len(bundle.manifest.classes), keep_tiles=plan.keep_tiles
-        )
-        job = Job(source, bundle.manifest.classes, lattice, tiles, writer, len(plan.blocks), on_progress)
-        counts = run(job, plan.blocks, min(workers, len(plan.blocks)))
-        if not any(counts[strip, i] for strip, i in counts if i != IGNORE_INDEX):
-            raise RasterError(
-                raster.path,
-                f"no pixel is valid for {modality}: all are nodata, masked or NaN.\n"
-                "Expected at least one valid pixel. Check the nodata tag: it may name the value of the data.",
+        resumed = len(writer.done)
+        take = _Taker(writer, len(ready.blocks), on_progress)
+        todo = [block for block in ready.blocks if block not in writer.done]
+        try:
+            _run(ready, todo, many, memory, scheduler, take)
+        except BaseException as error:
+            if writer.done:
+                error.add_note(
+                    f"{len(writer.done)} of {len(ready.blocks)} blocks are finished and kept: go on with --resume."
+                )
+            raise
+        counts = _total(writer.done.values())
+        if not counts:
+            writer.abandon()
+            raise OverlapError(
+                f"{ready.scene.path}: the area holds the centre of none of its pixels ({ready.scene.describe()}).\n"
+                "Give a larger area, or leave it out."
             )
-    pixels, area, nodata = _tally(counts, raster.geobox, bundle.manifest.classes)
+        if all(index == IGNORE_INDEX for _, index, _ in counts):
+            writer.abandon()
+            raise RasterError(ready.scene.path, _no_valid_pixel(ready))
+    return _summary(ready, counts, resumed, time.monotonic() - started)
+
+
+class _Taker:
+    """Keeps finished parts and tells how many there are."""
+
+    def __init__(self, writer: MapWriter, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+        self.writer, self.total, self.on_progress = writer, total, on_progress
+        self._finished = len(writer.done)
+        self._lock = Lock()
+
+    def __call__(self, part: EncodedPart) -> None:
+        self.writer.put(part)
+        with self._lock:
+            self._finished += 1
+            if self.on_progress is not None:
+                self.on_progress(self._finished, self.total)
+
+
+def _run(
+    ready: Prepared,
+    todo: Sequence[Window],
+    workers: int,
+    memory: int | str | None,
+    scheduler: str | None,
+    take: _Taker,
+) -> None:
+    if not todo:
+        return
+    workers = min(workers, len(todo))
+    if scheduler is not None:
+        with open_client(scheduler, workers) as client:
+            run_cluster(client, ready.work, todo, take)
+        return
+    if memory is not None:
+        workers = _workers_within(as_bytes(memory), ready.work, ready.backends, workers)
+    run_threads(BlockPredictor(ready.work, ready.backends), todo, workers, take)
+
+
+def _workers_within(limit: int, work: Work, backends: Mapping[Modality, Backend], wanted: int) -> int:
+    """Measure what one tile takes, with the network at work on one of full size, and divide."""
+    before = in_use()  # memory that the trial gives back stays with the process, for the tiles to come
+    side = work.lattice.core_px + 2 * work.lattice.margin_px
+    tiles = {m: np.zeros((len(source.spec.channels), side, side), np.float32) for m, source in work.inputs.items()}
+    each = max(peak_growth(partial(backends[m], tile)) for m, tile in tiles.items())
+    tile_bytes = 4 * (len(work.classes) + 1) * (work.lattice.core_px + 2 * work.lattice.ramp_px) ** 2
+    shared = GDAL_CACHE_BYTES + len(backends) * work.keep_tiles * tile_bytes
+    return workers_within(limit, wanted, each + len(backends) * tile_bytes, before + shared)
+
+
+def _total(notes: Iterable[Any]) -> Counter[tuple[int, int, int]]:
+    counts: Counter[tuple[int, int, int]] = Counter()
+    for note in notes:
+        for strip, index, decided, number in note:
+            counts[strip, index, decided] += number
+    return counts
+
+
+def _summary(ready: Prepared, counts: Counter[tuple[int, int, int]], resumed: int, seconds: float) -> PredictionSummary:
+    work = ready.work
+    pixels, area, nodata = _tally(counts, work.own, work.classes)
+    mapped = sum(pixels.values())
+    decided: dict[str, float] = {}
+    if len(work.inputs) > 1:
+        by_whom = Counter(dict.fromkeys(DECIDED_BY.values(), 0))
+        for (_, _, by), number in counts.items():
+            by_whom[by] += number
+        decided = {name: by_whom[by] / mapped for name, by in DECIDED_BY.items()}
     return PredictionSummary(
-        path=out,
-        modality=modality,
-        bundle_sha256=bundle.sha256,
+        path=work.files[0].path,
+        decided_path=work.files[1].path if len(work.inputs) > 1 else None,
+        layers_path=work.files[-1].path if work.layers else None,
+        modalities=tuple(work.inputs),
+        reason=ready.reason,
+        bundle_sha256=work.bundle[1],
         pixels=pixels,
         area_m2=area,
-        nodata_share=nodata / math.prod(raster.geobox.shape),
-        stitch=how,
-        working_resolution_m=math.sqrt(math.prod(pixel_size_m(grid))),
-        seconds=time.monotonic() - started,
-        warnings=notes,
+        decided=decided,
+        nodata_share=nodata / (nodata + mapped),
+        stitch=ready.stitch,
+        backend=work.backend,
+        working_resolution_m=math.sqrt(math.prod(pixel_size_m(ready.grid))),
+        resumed=resumed,
+        seconds=seconds,
+        warnings=ready.notes,
     )
 
 
-def _lattice(
-    grid: GeoBox, bundle: Bundle, stride: int, stitch: Stitch, core_px: int | None
-) -> tuple[TileLattice, Literal["exact", "blend"]]:
-    shape, field = (int(grid.shape[0]), int(grid.shape[1])), bundle.manifest.receptive_field_px
-    if stitch == "exact" and field is None:
-        raise BundleError(
-            f"{bundle.path}: tiles cannot be joined exactly. Expected a network with a bounded receptive field, found "
-            "one whose every output depends on the whole tile.\nUse --stitch blend."
-        )
-    if stitch == "blend" or field is None or (stitch == "auto" and field > WIDEST_EXACT_FIELD_PX):
-        core = core_px or round_up(BLEND_CORE_PX, stride)
-        margin = round_up(BLEND_MARGIN_PX, stride)
-        return TileLattice.blended(shape, core_px=core, stride_px=stride, margin_px=margin), "blend"
-    core = core_px or round_up(EXACT_CORE_PX, stride)
-    return TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field), "exact"
-
-
-def _tally(counts: Counts, grid: GeoBox, classes: ClassScheme) -> tuple[dict[str, int], dict[str, float], int]:
+def _tally(
+    counts: Mapping[tuple[int, int, int], int], grid: GeoBox, classes: ClassScheme
+) -> tuple[dict[str, int], dict[str, float], int]:
     """Pixels and square metres of each class; the size of a pixel is taken at the middle of each strip."""
     pixels, area = dict.fromkeys(classes.names, 0), dict.fromkeys(classes.names, 0.0)
     nodata = 0
-    for (strip, index), number in sorted(counts.items()):
+    for (strip, index, _), number in sorted(counts.items()):
         if index == IGNORE_INDEX:
             nodata += number
             continue
@@ -205,23 +303,12 @@ def _tally(counts: Counts, grid: GeoBox, classes: ClassScheme) -> tuple[dict[str
     return pixels, area, nodata
 
 
-def _tags(bundle: Bundle, modality: Modality, raster: RasterSource, how: str) -> dict[str, str]:
-    return {
-        "TIFFTAG_SOFTWARE": f"geocrodino {version('geocrodino')}",
-        "BUNDLE_NAME": bundle.manifest.name,
-        "BUNDLE_SHA256": bundle.sha256,
-        "MODALITY": modality,
-        "SCENE": raster.path.name,
-        "STITCH": how,
-    }
-
-
-def _ground(path: str | Path | None, grid: GeoBox) -> RasterSource | None:
-    if path is None:
-        return None
-    ground = RasterSource.open(path)
-    require_overlap({"ground": ground}, grid)
-    return ground
+def _no_valid_pixel(ready: Prepared) -> str:
+    where = "" if ready.work.area is None else " in the area"
+    return (
+        f"no pixel is valid for {' or '.join(ready.work.inputs)}{where}: all are nodata, masked or NaN.\n"
+        "Expected at least one valid pixel. Check the nodata tag: it may name the value of the data."
+    )
 
 
 def _default_workers() -> int:

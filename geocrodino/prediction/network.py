@@ -16,19 +16,27 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.geo.reader import RasterSource
-from geocrodino.models.branch import Branch
+from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.tiling import TileIndex, TileLattice
+
+_counting = Lock()
+_before: list[int] = []
+"""Torch's threads before each work that is under way, which are those before the first of them."""
 
 
 @contextmanager
 def one_thread_per_network() -> Iterator[None]:
     """Let each worker compute with one thread, so that results do not depend on the number of workers."""
-    before = torch.get_num_threads()
+    with _counting:
+        before = _before[0] if _before else torch.get_num_threads()
+        _before.append(before)
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        with _counting:
+            _before.pop()
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class TilePredictor:
     """Probabilities of tiles, kept for neighbours up to a limit of memory; may be called from several threads.
 
     Args:
-        network: The network, in evaluation mode, on the device to compute on.
+        backend: The network at work.
         scene: What it reads.
         lattice: The tiles, on the scene's working grid.
         num_classes: Number of classes K.
@@ -54,10 +62,9 @@ class TilePredictor:
     """
 
     def __init__(
-        self, network: Branch, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
+        self, backend: Backend, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
     ) -> None:
-        self.network = network
-        self.device = next(network.parameters()).device
+        self.backend = backend
         self.scene = scene
         self.lattice = lattice
         self.num_classes = num_classes
@@ -84,6 +91,8 @@ class TilePredictor:
             try:
                 future.set_result(self._compute(index))
             except BaseException as error:
+                with self._lock:
+                    self._tiles.pop(index, None)  # asked for again, it is tried again
                 future.set_exception(error)
         result = future.result()
         with self._lock:
@@ -104,12 +113,5 @@ class TilePredictor:
         out = np.full((self.num_classes + 1, r1 - r0, c1 - c0), 1 / self.num_classes, np.float32)
         out[-1] = valid[rows, cols]
         if valid.any():
-            out[:-1] = self._probabilities(values, rows, cols)
+            out[:-1] = self.backend(values)[:, rows, cols]
         return out
-
-    @torch.inference_mode()
-    def _probabilities(self, values: NDArray[np.float32], rows: slice, cols: slice) -> NDArray[np.float32]:
-        images = torch.from_numpy(values)[None].to(self.device, memory_format=torch.channels_last)
-        logits = self.network(images)[0, :, rows, cols]
-        probabilities: NDArray[np.float32] = logits.float().softmax(dim=0).cpu().numpy()
-        return probabilities

@@ -1,43 +1,50 @@
-"""The work on one scene: its blocks, what a block does, and how Dask runs them."""
+"""The work on one scene: its blocks, and what becomes of one."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from threading import Lock
+from pathlib import Path
 
 import numpy as np
-from dask.base import compute
-from dask.delayed import delayed
+import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely import Polygon, box, contains, intersects
+from shapely.geometry.base import BaseGeometry
 
+from geocrodino.bundle.io import Bundle
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, pixel_size_m
+from geocrodino.geo.mapfile import TILE_PX, MapFile
+from geocrodino.geo.modality import Modality
 from geocrodino.geo.resample import Positions, bilinear, bounding_window, source_positions
-from geocrodino.geo.writer import TILE_PX, WORK_TILE_PX, ClassMapWriter
+from geocrodino.geo.writer import EncodedPart, encode_part
+from geocrodino.prediction.backend import Backend, BackendName, open_backend
 from geocrodino.prediction.blending import stitch
-from geocrodino.prediction.network import SceneInput, TilePredictor, one_thread_per_network
+from geocrodino.prediction.combine import Answer, Layer, Verdict, class_indices, combine, layer_values
+from geocrodino.prediction.network import SceneInput, TilePredictor
 from geocrodino.prediction.tiling import TileLattice, blocks, round_up
 
 STRIP_PX = TILE_PX
 """Pixels are counted by strips of this many rows, whose pixels have about one area."""
 
-Counts = Counter[tuple[int, int]]
-"""Number of pixels by strip and class index, ``IGNORE_INDEX`` for those without a class."""
+Counts = Counter[tuple[int, int, int]]
+"""Number of pixels by strip, class index and which modality decided, ``IGNORE_INDEX`` where there is none."""
 
 _KEPT_BYTES = 512 * 2**20
-_PART_PX = 1024  # probabilities are held for this many pixels a side at a time
+_STEP_PX = 256  # blocks are multiples of it, as are the tiles of most files
+_PART_PX = 1536  # probabilities are held for this many pixels a side at a time
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The blocks of a scene in the order of work, and how many tiles neighbours share."""
+    """The blocks of a scene in the order of work, the size of the pieces of a block, and how many tiles they share."""
 
     blocks: list[Window]
+    part_px: int
     keep_tiles: int
 
     @classmethod
@@ -51,15 +58,16 @@ class Plan:
             grid: Grid that the network works on.
             lattice: Tiles over ``grid``.
             num_classes: Number of classes.
-            block_px: Side of a block in pixels of the scene; about one tile by default and at most.
+            block_px: Side of a block in pixels of the scene; about one tile by default, or whole numbers of them.
             workers: Blocks worked on at the same time; each one beyond the first needs some more tiles at hand.
         """
         scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
         shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
-        one_tile = max(2 * WORK_TILE_PX, round_up(round(core * scale), WORK_TILE_PX))
-        block = one_tile if block_px is None else min(block_px, one_tile)
-        if grid == own and lattice.ramp_px == 0 and block % core == 0 and block <= _PART_PX:
-            return cls(blocks(shape, block), 0)  # no tile is wanted twice
+        one_tile = max(2 * _STEP_PX, round_up(round(core * scale), _STEP_PX))
+        block = one_tile if block_px is None else round_up(block_px, one_tile) if block_px > one_tile else block_px
+        part = min(block, one_tile if one_tile <= _PART_PX else _PART_PX)
+        if grid == own and lattice.ramp_px == 0 and block % core == 0 and part % core == 0:
+            return cls(blocks(shape, block), part, 0)  # no tile is wanted twice
 
         # Side of the upright box around a block of a rotated scene, in sides of the block.
         turned = (abs(own.affine.a) + abs(own.affine.b)) / math.hypot(own.affine.a, own.affine.b)
@@ -74,85 +82,197 @@ class Plan:
         while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
             across += 1
         ahead = min(rows * (workers - 1), _KEPT_BYTES // tile_bytes)
-        return cls(blocks(shape, block, across * block), rows * touched(across) + ahead)
+        return cls(blocks(shape, block, across * block), part, rows * touched(across) + ahead)
 
 
-@dataclass
-class Job:
-    """One scene: reads, predicts, stitches and writes a block at a time. Shared by all workers."""
+@dataclass(frozen=True)
+class Work:
+    """All that decides the pixels of a map, and nothing that cannot cross to another process.
 
-    source: SceneInput
-    classes: ClassScheme
+    Attributes:
+        own: Grid of the map.
+        inputs: What is read for each modality, on one working grid.
+        lattice: Tiles over the working grid.
+        part_px: Side of the pieces that a block is computed in, pixels of the map.
+        keep_tiles: How many tiles are kept for neighbours.
+        classes: Classes of the map.
+        weight: Of each branch where both decide.
+        temperature: Divides the logits of each branch.
+        layers: What the last file holds.
+        files: The files of the map: classes, which modality decided where there are two, layers if any.
+        area: Where to work, in pixels of the map, or None for all of it.
+        bundle: File of the bundle, and its hash, which another process must find there.
+        backend: Who computes.
+        device: Torch device.
+        workers: Blocks worked on at the same time in one process.
+    """
+
+    own: GeoBox
+    inputs: Mapping[Modality, SceneInput]
     lattice: TileLattice
-    tiles: TilePredictor
-    writer: ClassMapWriter
-    total: int
-    on_progress: Callable[[int, int], None] | None
+    part_px: int
+    keep_tiles: int
+    classes: ClassScheme
+    weight: Mapping[Modality, float]
+    temperature: Mapping[Modality, float]
+    layers: tuple[Layer, ...]
+    files: tuple[MapFile, ...]
+    area: BaseGeometry | None
+    bundle: tuple[Path, str]
+    backend: BackendName
+    device: str
+    workers: int
 
-    def __post_init__(self) -> None:
-        self._done = 0
-        self._lock = Lock()
+    def backends(self, bundle: Bundle) -> dict[Modality, Backend]:
+        """The branches, ready to compute."""
+        return {
+            m: open_backend(
+                bundle,
+                m,
+                name=self.backend,
+                device=self.device,
+                workers=self.workers,
+                temperature=self.temperature[m],
+            )
+            for m in self.inputs
+        }
 
-    def run(self, block: Window) -> Counts:
-        """Predict and write one block; pixels counted by strip of the scene and class index."""
-        counts: Counts = Counter()
+    def meets(self, window: Window) -> bool:
+        """Whether any of a window is to be worked on."""
+        return self.area is None or bool(intersects(self.area, window_box(window)))
+
+
+class BlockPredictor:
+    """Makes the blocks of one map; may be called from several threads.
+
+    Args:
+        work: What to do.
+        backends: The branches, see `Work.backends`.
+    """
+
+    def __init__(self, work: Work, backends: Mapping[Modality, Backend]) -> None:
+        self.work = work
+        self.tiles = {
+            m: TilePredictor(
+                backends[m], source, work.lattice, num_classes=len(work.classes), keep_tiles=work.keep_tiles
+            )
+            for m, source in work.inputs.items()
+        }
+
+    def __call__(self, block: Window) -> EncodedPart:
+        """Predict one block; its note lists strip, class index, which modality decided and number of pixels."""
         r0, r1, c0, c1 = block
-        for part in blocks((r1 - r0, c1 - c0), _PART_PX):
-            self._part((part[0] + r0, part[1] + r0, part[2] + c0, part[3] + c0), counts)
-        with self._lock:
-            self._done += 1
-            if self.on_progress is not None:
-                self.on_progress(self._done, self.total)
-        return counts
+        out = [np.full((len(f.bands), r1 - r0, c1 - c0), IGNORE_INDEX, np.uint8) for f in self.work.files]
+        counts: Counts = Counter()
+        for window in self._parts(block):
+            verdict = self._verdict(window)
+            indices = class_indices(verdict)
+            place = (slice(None), slice(window[0] - r0, window[1] - r0), slice(window[2] - c0, window[3] - c0))
+            bands = [self.work.classes.to_values(indices)[None]]
+            if len(self.tiles) > 1:
+                bands.append(verdict.decided[None])
+            if self.work.layers:
+                bands.append(layer_values(self.work.layers, verdict))
+            for whole, part in zip(out, bands, strict=True):
+                whole[place] = part
+            _count(counts, window, indices, verdict.decided, self._counted(window))
+        note = [[*what, number] for what, number in sorted(counts.items())]
+        return encode_part(self.work.files, self.work.own, block, out, note)
 
-    def _part(self, window: Window, counts: Counts) -> None:
-        own = self.source.raster.geobox
-        if self.source.grid == own:
-            field = stitch(self.lattice, window, self.tiles)
-            indices = _indices(field[:-1], field[-1] >= 0.5)
-        else:
-            positions = source_positions(own, window, self.source.grid)
-            needed = bounding_window(positions, self.lattice.shape)
+    def _parts(self, block: Window) -> Iterator[Window]:
+        r0, r1, c0, c1 = block
+        for a, b, c, d in blocks((r1 - r0, c1 - c0), self.work.part_px):
+            yield from self._small_enough((r0 + a, r0 + b, c0 + c, c0 + d))
+
+    def _small_enough(self, window: Window) -> Iterator[Window]:
+        """A window, or quarters of it that need no more than so many pixels of the working grid."""
+        if not self.work.meets(window):
+            return
+        grid = self._grid
+        if grid != self.work.own:
+            needed = bounding_window(source_positions(self.work.own, window, grid), self.work.lattice.shape)
             if needed is not None and _too_large(needed, window):
                 for smaller in _quarters(window):
-                    self._part(smaller, counts)
+                    yield from self._small_enough(smaller)
                 return
-            indices = self._interpolated(window, positions, needed)
-        self.writer.write(window, self.classes.to_values(indices))
-        for strip in range(window[0] // STRIP_PX, (window[1] - 1) // STRIP_PX + 1):
-            rows = slice(max(0, strip * STRIP_PX - window[0]), (strip + 1) * STRIP_PX - window[0])
-            found, number = np.unique(indices[rows], return_counts=True)
-            counts.update({(strip, int(i)): int(n) for i, n in zip(found, number, strict=True)})
+        yield window
 
-    def _interpolated(self, window: Window, positions: Positions, needed: Window | None) -> NDArray[np.uint8]:
-        raster = self.source.raster
-        bands = self.source.spec.recipe.bands or raster.data_bands[:1]
-        valid = raster.read_own(window, bands)[1]
+    @property
+    def _grid(self) -> GeoBox:
+        return next(iter(self.work.inputs.values())).grid
+
+    def _verdict(self, window: Window) -> Verdict:
+        if self._grid == self.work.own:
+            answers = {m: self._direct(m, window) for m in self.tiles}
+        else:
+            positions = source_positions(self.work.own, window, self._grid)
+            needed = bounding_window(positions, self.work.lattice.shape)
+            answers = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
+        inside = self._counted(window)
+        if inside is not None:
+            answers = {m: Answer(a.probabilities, a.valid & inside) for m, a in answers.items()}
+        return combine(answers, self.work.weight)
+
+    def _counted(self, window: Window) -> NDArray[np.bool_] | None:
+        """Pixels inside the area to work on, None where there is no such area."""
+        return None if self.work.area is None else _inside(self.work.area, window)
+
+    def _direct(self, modality: Modality, window: Window) -> Answer:
+        field = stitch(self.work.lattice, window, self.tiles[modality])
+        return Answer(field[:-1], field[-1] >= 0.5)
+
+    def _interpolated(self, modality: Modality, window: Window, positions: Positions, needed: Window | None) -> Answer:
+        valid = self._valid(modality, window)
         if needed is None or not valid.any():
-            return np.full(valid.shape, IGNORE_INDEX, np.uint8)
-        field = stitch(self.lattice, needed, self.tiles)
+            return Answer(
+                np.full((len(self.work.classes), *valid.shape), 1 / len(self.work.classes), np.float32), valid & False
+            )
+        field = stitch(self.work.lattice, needed, self.tiles[modality])
         probabilities, weight = bilinear(field[:-1], field[-1] >= 0.5, needed, positions)
-        return _indices(probabilities, valid & (weight > 0))
+        return Answer(np.nan_to_num(probabilities), valid & (weight > 0))
+
+    def _valid(self, modality: Modality, window: Window) -> NDArray[np.bool_]:
+        """Where the raster itself has data, on the grid of the map."""
+        raster, recipe = self.work.inputs[modality].raster, self.work.inputs[modality].spec.recipe
+        return raster.read(self.work.own, window, bands=recipe.bands or raster.data_bands[:1])[1]
 
 
-def run(job: Job, windows: list[Window], workers: int) -> Counts:
-    """All blocks through Dask's thread scheduler; each writes its own result and returns only counts."""
-    total: Counts = Counter()
-    task = delayed(job.run, pure=False, traverse=False)
-    with one_thread_per_network(), ThreadPoolExecutor(workers) as pool:
-        # Dask starts tasks in the order of their names where nothing else tells them apart.
-        tasks = [task(window, dask_key_name=f"block-{i:09d}") for i, window in enumerate(windows)]
-        run_all: Callable[..., tuple[Counts, ...]] = compute
-        done = run_all(*tasks, scheduler="threads", pool=pool, num_workers=workers, optimize_graph=False)
-    for counts in done:
-        total.update(counts)
-    return total
+def _count(
+    counts: Counts,
+    window: Window,
+    indices: NDArray[np.uint8],
+    decided: NDArray[np.uint8],
+    counted: NDArray[np.bool_] | None,
+) -> None:
+    for strip in range(window[0] // STRIP_PX, (window[1] - 1) // STRIP_PX + 1):
+        rows = slice(max(0, strip * STRIP_PX - window[0]), (strip + 1) * STRIP_PX - window[0])
+        both = indices[rows].astype(np.uint16) * 256 + decided[rows]
+        found, number = np.unique(both if counted is None else both[counted[rows]], return_counts=True)
+        counts.update({(strip, *divmod(int(i), 256)): int(n) for i, n in zip(found, number, strict=True)})
 
 
-def _indices(probabilities: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    indices: NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
-    indices[~valid] = IGNORE_INDEX
-    return indices
+def window_box(window: Window) -> Polygon:
+    """A window as a polygon, x by columns, y by rows."""
+    return box(window[2], window[0], window[3], window[1])
+
+
+def _inside(area: BaseGeometry, window: Window) -> NDArray[np.bool_]:
+    """Pixels whose centres lie in an area, the same ones in every window."""
+    r0, r1, c0, c1 = window
+    if contains(area, window_box(window)):
+        return np.ones((r1 - r0, c1 - c0), bool)
+    corners, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(area)), return_index=True)
+    along = ring[1:] == ring[:-1]
+    (xa, ya), (xb, yb) = corners[:-1][along].T, corners[1:][along].T
+    # From the whole edge, not from a part that was cut out: else a centre on an edge would be in or out by the window.
+    first, stop = (np.clip(np.ceil(of(ya, yb) - 0.5), r0, r1).astype(int) for of in (np.minimum, np.maximum))
+    edge = np.repeat(np.arange(len(first)), stop - first)
+    row = np.arange(len(edge)) + np.repeat(first - np.cumsum(stop - first) + stop - first, stop - first)
+    x = xa[edge] + (row + 0.5 - ya[edge]) * ((xb - xa)[edge] / (yb - ya)[edge])
+    crossed = np.zeros((r1 - r0, c1 - c0 + 1), np.int32)
+    np.add.at(crossed, (row - r0, np.clip(np.ceil(x - 0.5), c0, c1).astype(int) - c0), 1)
+    inside: NDArray[np.bool_] = crossed[:, :-1].cumsum(axis=1) % 2 == 1
+    return inside
 
 
 def _too_large(needed: Window, window: Window) -> bool:

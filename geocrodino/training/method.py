@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from geocrodino.geo.modality import MODALITIES
 
 MethodName = Literal["single", "crodino", "mutual", "discom", "fusion", "dropout", "kd", "protokd", "maskedkd"]
-"""single: side by side; crodino: the paper's; mutual: branches teach each other; the rest: rivals."""
+"""single: side by side; crodino: the paper's; mutual, the default: branches teach each other; the rest: rivals."""
 
 Contrast = Literal["none", "image", "class", "pixel"]
 
@@ -50,7 +50,7 @@ class MethodSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: MethodName = Field("crodino", description=", ".join(get_args(MethodName)))
+    name: MethodName = Field("mutual", description=", ".join(get_args(MethodName)))
     dice: float = Field(0.0, ge=0, description="weight of a Dice loss beside the cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label given to all classes")
     auxiliary: float = Field(0.0, ge=0, description="weight of the auxiliary decoder's cross entropy")

@@ -24,10 +24,10 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def class_map(trained, town, tmp_path_factory):
     from geocrodino.bundle.io import load_bundle
-    from geocrodino.prediction.engine import predict_scene
+    from geocrodino.prediction.engine import predict
 
     out = tmp_path_factory.mktemp("maps") / "map.tif"
-    predict_scene(town.optical, out, load_bundle(trained / "bundle.safetensors"), "optical", workers=1)
+    predict(town.optical, out, load_bundle(trained / "bundle.safetensors"), "optical", workers=1)
     return out
 
 

@@ -75,7 +75,14 @@ def test_help_needs_no_heavy_library():
 
 
 @pytest.mark.parametrize(
-    "words", [["trian"], ["train", "--epoch"], ["predict"], ["predict", "x.tif"], ["sample", "--size-m", "5"]]
+    "words",
+    [
+        ["trian"],
+        ["train", "--epoch"],
+        ["predict"],
+        ["predict", "x.tif", "--modality", "radar"],
+        ["sample", "--size-m", "5"],
+    ],
 )
 def test_a_wrong_command_line_ends_with_2(run_cli, words):
     code, out, err = run_cli(*words)

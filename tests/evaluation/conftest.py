@@ -12,7 +12,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.writer import ClassMapWriter
+from geocrodino.geo.mapfile import class_map
+from geocrodino.geo.writer import MapWriter
 
 ORIGIN = (400_000.0, 5_000_000.0)
 
@@ -40,8 +41,8 @@ def write_map(tmp_path: Path, scheme: ClassScheme) -> Callable[..., Path]:
     def write(values, pixel=1.0, origin=ORIGIN, crs="EPSG:32631", name="map.tif", scheme=scheme) -> Path:
         values = np.asarray(values, np.uint8)
         grid = GeoBox(values.shape, Affine(pixel, 0, origin[0], 0, -pixel, origin[1]), crs)
-        with ClassMapWriter(tmp_path / name, grid, scheme, overwrite=True) as writer:
-            writer.write((0, values.shape[0], 0, values.shape[1]), values)
+        with MapWriter((class_map(tmp_path / name, scheme),), grid, overwrite=True) as writer:
+            writer.write((0, values.shape[0], 0, values.shape[1]), [values[None]])
         return tmp_path / name
 
     return write

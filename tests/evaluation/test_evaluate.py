@@ -12,7 +12,9 @@ from shapely.geometry import box
 from geocrodino.errors import AOIError, LabelError, OverlapError, RasterError
 from geocrodino.evaluation.evaluate import evaluate_map, read_classes
 from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.mapfile import class_map
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.writer import MapWriter
 
 X, Y = 400_000.0, 5_000_000.0
 
@@ -100,10 +102,8 @@ def test_a_map_in_another_crs_agrees_with_where_things_are(write_map, write_labe
         grid.affine.f + (np.arange(grid.shape[0]) + 0.5) * grid.affine.e,
     )
     east = gpd.points_from_xy(lon.ravel(), lat.ravel(), crs=4326).to_crs(32631).x.reshape(grid.shape)
-    from geocrodino.geo.writer import ClassMapWriter
-
-    with ClassMapWriter(tmp_path / "degrees.tif", grid, scheme) as writer:
-        writer.write((0, grid.shape[0], 0, grid.shape[1]), np.where(east < X + 100, 1, 7).astype(np.uint8))
+    with MapWriter((class_map(tmp_path / "degrees.tif", scheme),), grid) as writer:
+        writer.write((0, grid.shape[0], 0, grid.shape[1]), [np.where(east < X + 100, 1, 7).astype(np.uint8)[None]])
     result = evaluate_map(tmp_path / "degrees.tif", labels)
     assert result.scores.missed == 0
     assert result.scores.accuracy > 0.995

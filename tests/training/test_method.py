@@ -33,9 +33,9 @@ def refused(**given):
     return [e["msg"] for e in error.value.errors()]
 
 
-def test_the_default_is_the_paper():
-    assert MethodSettings() == MethodSettings(name="crodino")
-    assert (MethodSettings().auxiliary, MethodSettings().contrast) == (1.0, "class")
+def test_the_default_is_the_recipe_that_won_on_val():
+    assert MethodSettings() == MethodSettings(name="mutual")
+    assert (MethodSettings().agreement, MethodSettings().contrast) == (3.0, "none")
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from geocrodino.bundle.io import load_bundle
 from geocrodino.config import load_config
 from geocrodino.errors import ConfigError, OutputError
-from geocrodino.prediction.engine import predict_scene
+from geocrodino.prediction.engine import predict
 from geocrodino.training.method import MethodName
 from geocrodino.training.run import train
 
@@ -156,7 +156,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(settings, uninterrupted, tmp
 
 
 def test_a_run_broken_off_twice_and_without_average(tiny_config, tmp_path):
-    settings = tiny_config({"training.epochs": 3, "training.ema_decay": 0})
+    settings = tiny_config({"method.name": "crodino", "training.epochs": 3, "training.ema_decay": 0})
     whole = train(settings, tmp_path / "whole")
     interrupted(settings, tmp_path / "run", epoch=0)
     with pytest.raises(RuntimeError, match="power cut"):
@@ -249,7 +249,9 @@ class Flat:
 
 def test_an_early_end(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr("geocrodino.training.task.ConfusionMatrix", Flat)
-    result = train(tiny_config({"training.epochs": 9, "training.patience": 2}), tmp_path / "run")
+    result = train(
+        tiny_config({"method.name": "single", "training.epochs": 9, "training.patience": 2}), tmp_path / "run"
+    )
     assert result.epochs == 3
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["best_epoch"]) == (3, {"optical": 0, "elevation": 0})
@@ -258,7 +260,7 @@ def test_an_early_end(tiny_config, tmp_path, monkeypatch):
 @pytest.mark.parametrize("patience", [2, 9])  # ended early, or after the last epoch
 def test_a_run_broken_off_between_its_end_and_the_bundle(tiny_config, tmp_path, monkeypatch, patience):
     monkeypatch.setattr("geocrodino.training.task.ConfusionMatrix", Flat)
-    settings = tiny_config({"training.epochs": 5, "training.patience": patience})
+    settings = tiny_config({"method.name": "single", "training.epochs": 5, "training.patience": patience})
     expected = train(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("geocrodino.training.run._save", Stop._fail)
@@ -304,7 +306,7 @@ def each(name):
 LOGGED = {
     "single": each("segmentation"),
     "crodino": each("segmentation") | each("auxiliary") | each("orthogonality") | {"loss/contrast"},
-    "mutual": each("segmentation") | each("agreement"),
+    "mutual": each("segmentation") | each("agreement") | {"loss/across/optical"},
     "discom": each("segmentation") | each("auxiliary") | each("orthogonality") | each("adversary"),
     "fusion": {"loss/segmentation/fusion"},
     "dropout": {"loss/segmentation/fusion"},
@@ -340,7 +342,7 @@ def test_every_method_makes_a_bundle_that_predicts(run_of, town, tmp_path, name)
     bundle = load_bundle(result.bundle)
     assert bundle.manifest.network.separate_encoders is (name == "discom")
     for modality, scene in (("optical", town.optical), ("elevation", town.elevation)):
-        predict_scene(scene, tmp_path / f"{modality}.tif", bundle, modality, workers=1)
+        predict(scene, tmp_path / f"{modality}.tif", bundle, modality, workers=1)
         with rasterio.open(tmp_path / f"{modality}.tif") as made:
             assert set(np.unique(made.read(1))) <= {*bundle.manifest.classes.values, 255}
     parameters = {m: bundle.branch(m).num_parameters for m in MODALITIES}
@@ -393,16 +395,18 @@ def test_modules_that_rest_are_no_warning(tiny_config, tmp_path, name):
     train(tiny_config({"method.name": name, "training.epochs": 1}), tmp_path / "run")
 
 
-def test_branches_are_trusted_as_measured_on_val(run_of):
-    """Not before the first validation; then with weights that add up to 1."""
+def test_branches_teach_each_other_as_measured_on_val(run_of):
+    """Not before the first validation; then where one has the higher IoU."""
     out, _, _ = run_of("mutual")
     state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert state["learner.trust"].sum().item() == pytest.approx(1)
+    assert ((state["learner.lead"] >= 0) & (state["learner.lead"] <= 1)).all()
+    assert state["learner.lead"].any()
+    assert not state["learner.lead"].prod(dim=0).any()  # in a class one of them leads, or none
     assert (state["learner.temperature"] >= 0.05).all()
     logged = log_of(out)
-    for m in MODALITIES:
-        assert float(logged["0", True][f"loss/agreement/{m}"]) == 0
-        assert float(logged["1", True][f"loss/agreement/{m}"]) > 0
+    told = {epoch: [float(logged[epoch, True][f"loss/agreement/{m}"]) for m in MODALITIES] for epoch in ("0", "1")}
+    assert told["0"] == [0, 0]
+    assert max(told["1"]) > 0
 
 
 @pytest.mark.parametrize("name", ["crodino", "dropout", "fusion"])
@@ -560,7 +564,7 @@ def test_a_teacher_that_is_not_needed(run_of, tiny_config, tmp_path):
     with pytest.raises(ConfigError) as error:
         train(tiny_config(), tmp_path / "run", teacher=run_of("fusion")[0])
     assert str(error.value) == (
-        "--teacher: the method crodino learns without a teacher. Leave --teacher out, or take --method kd, protokd or "
+        "--teacher: the method mutual learns without a teacher. Leave --teacher out, or take --method kd, protokd or "
         "maskedkd."
     )
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,130 @@
+"""How fast the backends compute tiles: PyTorch and OpenVINO as ``open_backend`` gives them, beside the bare network.
+
+    python benchmarks/backends.py            tiles of 832, 1088 and 1344 px, two at once
+    python benchmarks/backends.py --quick    tiles of 256 px
+    python benchmarks/backends.py --threads 1 --rounds 21
+
+All run in turn, in another order each round, with one thread for each tile. The default network has random weights and
+statistics. Ratios are medians over the rounds of the bare network's time over each one's, by the clock and by the
+processors' time, which other programs disturb less. ``other class`` is the share of pixels of another class than the
+bare network's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geocrodino.bundle.io import Bundle, load_bundle, save_bundle
+from geocrodino.bundle.manifest import Manifest
+from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.models.branch import NetworkSettings, build_branch
+from geocrodino.prediction.backend import open_backend
+from geocrodino.prediction.network import one_thread_per_network
+
+BANDS = ("red", "green", "blue")
+CLASSES = 6
+SIDES, QUICK_SIDES = (832, 1088, 1344), (256,)  # the margin of 160 px around cores of 512, 768 and 1024 px
+
+Tile = NDArray[np.float32]
+Compute = Callable[[Tile], Tile]
+
+
+def make_bundle(path: Path) -> Bundle:
+    """The default network with random weights, statistics as after a training, logits of a few units."""
+    torch.manual_seed(0)
+    branch = build_branch(NetworkSettings(), len(BANDS), CLASSES).eval().requires_grad_(False)
+    for module in branch.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    spread = branch(torch.randn(1, len(BANDS), 128, 128)).std()
+    branch.decoder.classifier[-1].weight.mul_(2 / spread)
+    recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=BANDS)
+    channels = tuple(Channel(name=n, unit="digital number", low=0, high=255, mean=128, std=60) for n in BANDS)
+    manifest = Manifest(
+        name="benchmark",
+        classes=ClassScheme.from_values(range(CLASSES)),
+        network=branch.settings,
+        modalities={"optical": ModalitySpec(recipe=recipe, channels=channels)},
+        resolution_m=0.5,
+        crs="EPSG:32631",
+        footprint={"type": "Point", "coordinates": [3, 45]},
+        receptive_field_px=None,
+    )
+    save_bundle(path, manifest, {"optical": branch})
+    return load_bundle(path)
+
+
+def bare(bundle: Bundle) -> Compute:
+    """The network as it is loaded."""
+    branch = bundle.branch("optical")
+
+    @torch.inference_mode()
+    def compute(values: Tile) -> Tile:
+        return branch(torch.from_numpy(values)[None])[0].softmax(0).numpy()
+
+    return compute
+
+
+def measure(rivals: dict[str, Compute], tiles: list[Tile], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
+    """Seconds of each round by the clock and of the processors."""
+    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in rivals}
+    with ThreadPoolExecutor(len(tiles)) as pool:
+        for number in range(rounds + 1):
+            for name in random.Random(number).sample(sorted(rivals), len(rivals)):
+                wall, cpu = time.perf_counter(), time.process_time()
+                list(pool.map(rivals[name], tiles))
+                if number:  # the first one warms up
+                    times[name][0].append(time.perf_counter() - wall)
+                    times[name][1].append(time.process_time() - cpu)
+    return times
+
+
+def ratio(seconds: list[float], reference: list[float]) -> float:
+    """Median over the rounds of how many times as fast as the reference."""
+    return statistics.median(r / s for s, r in zip(seconds, reference, strict=True))
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small tiles")
+    parser.add_argument("--threads", type=int, default=2, help="tiles computed at once")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each")
+    options = parser.parse_args()
+    print("| tile, px | backend | s per tile | ratio, clock | ratio, processors | other class |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder, one_thread_per_network():
+        bundle = make_bundle(Path(folder) / "bundle.safetensors")
+        rivals: dict[str, Compute] = {"bare": bare(bundle)}
+        for name in ("torch", "openvino") if find_spec("openvino") else ("torch",):
+            rivals[name] = open_backend(bundle, "optical", name=name, workers=options.threads, cache=Path(folder))
+        for side in QUICK_SIDES if options.quick else SIDES:
+            rng = np.random.default_rng(0)
+            tiles = [rng.standard_normal((len(BANDS), side, side), np.float32) for _ in range(options.threads)]
+            classes = {name: compute(tiles[0]).argmax(0) for name, compute in rivals.items()}
+            times = measure(rivals, tiles, options.rounds)
+            for name, (wall, cpu) in times.items():
+                other = (classes[name] != classes["bare"]).mean()
+                print(
+                    f"| {side}^2 | {name} | {statistics.median(wall) / len(tiles):.3f} | "
+                    f"{ratio(wall, times['bare'][0]):.2f} | {ratio(cpu, times['bare'][1]):.2f} | {other:.1e} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Which parts of a long work are finished, in a folder beside its result, so that a killed process loses little."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from geocrodino.errors import OutputError
+
+_RECORD, _GUARD = "ledger.jsonl", "lock"
+
+
+class Ledger:
+    """Finished parts of the work on one result, and the folder that holds them until it is whole.
+
+    Use it as a context manager. The folder ``.NAME.part`` beside the result holds whatever the parts are made of and
+    a file with a line for each finished one. Where the work ends in an error, is stopped or killed after the first
+    finished part, the folder stays; the same work then goes on with ``resume``. One process at a time.
+
+    Args:
+        path: The result.
+        key: What the result depends on, by name, as text: inputs, settings, versions. Work goes on only where all
+            of it is the same.
+        resume: Go on where an earlier run stopped; otherwise its parts are thrown away.
+
+    Attributes:
+        folder: Where parts are kept.
+        done: Finished parts by name, and what was noted of each, JSON values.
+
+    Raises:
+        OutputError: On entry, if the folder cannot be written or another process works on the result; with
+            ``resume``, if there is nothing to go on with or the key differs.
+    """
+
+    def __init__(self, path: Path, key: Mapping[str, str], *, resume: bool = False) -> None:
+        self.path, self.key, self.resume = path, dict(key), resume
+        self.folder = path.with_name(f".{path.name}.part")
+        self.done: dict[str, Any] = {}
+        self._finished = False
+        self._lock = Lock()
+        self._guard = FileLock(path.with_name(f".{path.name}.{_GUARD}"), timeout=0)
+
+    def __enter__(self) -> Self:
+        try:
+            self._guard.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{self.path}: another process is working on this file.\nWait for it, or choose another name."
+            ) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            if self.resume:
+                self.done = self._read()
+            else:
+                self._start()
+        except BaseException as error:
+            self._release()
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._finished or not self.done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._release()
+
+    def add(self, name: str, note: Any) -> None:
+        """Note a part as finished; its files must be on the disk. May be called from several threads.
+
+        Raises:
+            OSError: If the disk does not take the line.
+        """
+        line = json.dumps({"part": name, "note": note}, separators=(",", ":")) + "\n"
+        with self._lock:
+            with (self.folder / _RECORD).open("a", encoding="utf-8") as record:
+                record.write(line)
+            self.done[name] = note
+
+    def finish(self) -> None:
+        """The result is whole: nothing is kept."""
+        self._finished = True
+
+    def _start(self) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        (self.folder / _RECORD).write_text(json.dumps({"key": self.key}) + "\n", encoding="utf-8")
+
+    def _read(self) -> dict[str, Any]:
+        record = self.folder / _RECORD
+        if not record.exists():
+            raise OutputError(
+                f"{self.path}: there is no work to go on with. Expected the folder {self.folder.name} of a run that "
+                "was stopped, found none.\nRun without --resume."
+            )
+        lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+        key = _parsed(lines[0]).get("key") if lines else None
+        if key != self.key:
+            raise OutputError(
+                f"{self.path}: the work that was stopped was another one. {_difference(key or {}, self.key)}\n"
+                "Give it as it was then, or start anew without --resume."
+            )
+        if not lines[-1].endswith("\n"):
+            # Cut short when the process was killed; what follows must start on a line of its own.
+            record.write_text("".join(lines[:-1]), encoding="utf-8")
+        return {entry["part"]: entry["note"] for entry in map(_parsed, lines[1:]) if "part" in entry}
+
+    def _release(self) -> None:
+        self._guard.release()
+        if not self.folder.exists():
+            Path(self._guard.lock_file).unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"{self.path}: the folder {self.path.parent} cannot be written ({error.strerror}).\n"
+            "Expected a folder with write permission and free space. Choose another one."
+        )
+
+
+def write_part(path: Path, content: bytes) -> None:
+    """Write a part so that it is whole under its name, or not there, even where the disk is full.
+
+    Raises:
+        OSError: If the disk does not take it.
+    """
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    told = [
+        f"{name}: expected {before.get(name, 'none')}, found {now.get(name, 'none')}."
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    return " ".join(told)

@@ -1,0 +1,188 @@
+"""Class maps of labelled arrays, computed when they are asked for, as a part of other work with Dask."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.delayed import delayed
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from geocrodino.bundle.io import Bundle, load_bundle
+from geocrodino.errors import BundleError, GridError, MissingCRSError
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.grid import Window, describe, working_grid
+from geocrodino.geo.modality import Modality
+from geocrodino.geo.reader import RasterSource
+from geocrodino.prediction.backend import Backend, BackendName, open_backend
+from geocrodino.prediction.network import SceneInput, TilePredictor
+from geocrodino.prediction.prepare import EXACT_CORE_PX
+from geocrodino.prediction.schedule import same_bundle
+from geocrodino.prediction.tiling import TileIndex, TileLattice, round_up
+
+
+@dataclass(frozen=True)
+class ArraySource(RasterSource):
+    """A part of an array, read as a raster of which nothing lies outside that part.
+
+    Attributes:
+        values: Bands of the part, shape (B, H, W).
+        corner: Row and column of its first pixel in the whole array.
+    """
+
+    values: NDArray[np.generic] = field(repr=False, compare=False)
+    corner: tuple[int, int] = (0, 0)
+
+    def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of the whole array's grid; see `RasterSource.read`."""
+        r0, r1, c0, c1 = window
+        row, col = self.corner
+        height, width = self.values.shape[1:]
+        found = np.full((len(bands), r1 - r0, c1 - c0), np.nan, np.float32)
+        valid = np.zeros(found.shape[1:], bool)
+        a0, a1, b0, b1 = max(r0, row), min(r1, row + height), max(c0, col), min(c1, col + width)
+        if a0 < a1 and b0 < b1:
+            raw = self.values[[b - 1 for b in bands], a0 - row : a1 - row, b0 - col : b1 - col]
+            # No file is asked: an array has neither transparency nor a mask.
+            valid[a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = self._validity(None, raw, None)
+            with np.errstate(over="ignore"):
+                found[:, a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = raw.astype(np.float32)
+        found[:, ~valid] = np.nan
+        return found, valid
+
+
+def predict_array(
+    array: xr.DataArray,
+    bundle: Bundle | str | Path,
+    modality: Modality,
+    *,
+    height_unit: str | None = None,
+    core_px: int = EXACT_CORE_PX,
+    backend: BackendName = "auto",
+) -> xr.DataArray:
+    """A class map of a labelled array, lazily: what is not asked for is never read or computed.
+
+    The map is that of `geocrodino.predict` on a file with the same pixels.
+
+    Args:
+        array: Dimensions ``(band, y, x)`` or ``(y, x)``, north up, with a CRS that rioxarray or odc-geo wrote; any
+            type, a Dask array or not. NaN and its nodata value are invalid. Pixels as large as those of the training,
+            to 1 %; bring others there first, for instance with ``odc.geo.xr.xr_reproject``.
+        bundle: The trained networks, or their file.
+        modality: Which of them to use.
+        height_unit: Unit of heights; metres where the attribute ``units`` does not say it.
+        core_px: Side of the chunks of the result, pixels; rounded up to the network's stride.
+        backend: Who computes.
+
+    Returns:
+        File values of the classes, uint8, dimensions ``(y, x)``, 255 where there is no data, a Dask array.
+
+    Raises:
+        BundleError: If the bundle lacks the branch, the array lacks its bands, or tiles cannot be joined exactly.
+        GridError: If the array is not north up or has pixels of another size than the training.
+        MissingCRSError: If it has no CRS.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    bundle.require(modality)
+    field_px = bundle.manifest.receptive_field_px
+    if field_px is None:
+        raise BundleError(f"{bundle.path}: tiles of this network cannot be joined exactly. Use geocrodino.predict.")
+    grid = _grid(array, bundle.manifest.resolution_m)
+    bands = da.asarray(array.data if array.ndim == 3 else array.data[None])
+    header = _header(array, grid, len(bands))
+    spec = bundle.manifest.modalities[modality]
+    spec.recipe.check(header)
+    stride = bundle.branch(modality).stride
+    shape = (int(grid.shape[0]), int(grid.shape[1]))
+    core = round_up(core_px, stride)
+    lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field_px)
+    source = SceneInput(header, spec, grid, None, height_unit)
+    halo = spec.recipe.halo_px(grid)
+    work = _TileWork(source, lattice, (bundle.path.resolve(), bundle.sha256), backend)
+    rows, cols = lattice.count
+    chunks = [[work.chunk(bands, (row, col), halo) for col in range(cols)] for row in range(rows)]
+    return xr.DataArray(
+        da.block(chunks), xr_coords(grid, dims=("y", "x")), ("y", "x"), "classes", {"nodata": IGNORE_INDEX}
+    )
+
+
+@dataclass(frozen=True)
+class _TileWork:
+    """What makes a chunk of the map from a part of the array."""
+
+    source: SceneInput
+    lattice: TileLattice
+    bundle: tuple[Path, str]
+    backend: BackendName
+
+    def chunk(self, bands: da.Array, index: TileIndex, halo: int) -> da.Array:
+        """The chunk of one tile, lazily."""
+        r0, r1, c0, c1 = self.lattice.read_window(index)
+        height, width = self.lattice.shape
+        rows, cols = slice(max(0, r0 - halo), min(height, r1 + halo)), slice(max(0, c0 - halo), min(width, c1 + halo))
+        classes = delayed(self.classes, pure=False)(bands[:, rows, cols], (rows.start, cols.start), index)
+        s0, s1, u0, u1 = self.lattice.support(index)
+        lazy: da.Array = da.from_delayed(classes, (s1 - s0, u1 - u0), np.uint8)
+        return lazy
+
+    def classes(self, part: NDArray[np.generic], corner: tuple[int, int], index: TileIndex) -> NDArray[np.uint8]:
+        """File values of the classes of one tile."""
+        raster = self.source.raster
+        if not isinstance(raster, ArraySource):
+            raise ValueError("expected an array")
+        source = replace(self.source, raster=replace(raster, values=part, corner=corner))
+        backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend)
+        tile = TilePredictor(backend, source, self.lattice, num_classes=len(scheme), keep_tiles=0)(index)
+        indices = tile[:-1].argmax(axis=0).astype(np.uint8)
+        indices[tile[-1] < 0.5] = IGNORE_INDEX
+        return scheme.to_values(indices)
+
+
+@lru_cache(maxsize=2)
+def _networks(path: Path, sha256: str, modality: Modality, backend: BackendName) -> tuple[Backend, ClassScheme]:
+    """Once in each process."""
+    bundle = same_bundle(path, sha256)
+    measured = bundle.manifest.calibration
+    temperature = measured.temperature[modality] if measured else 1.0
+    return open_backend(bundle, modality, name=backend, temperature=temperature), bundle.manifest.classes
+
+
+def _grid(array: xr.DataArray, resolution_m: float) -> GeoBox:
+    if array.ndim not in {2, 3} or array.dims[-2:] != tuple(array.odc.spatial_dims or ()):
+        raise GridError(f"expected an array (band, y, x) or (y, x), found {array.dims}.\nTranspose it.")
+    grid = array.odc.geobox
+    if grid is None or grid.crs is None:
+        raise MissingCRSError(
+            "array", "no coordinate reference system. Write one with array.odc.assign_crs or rioxarray."
+        )
+    if working_grid(grid, resolution_m) != grid:
+        raise GridError(
+            f"expected an array north up with pixels of {resolution_m:.4g} m, as in training, found {describe(grid)}.\n"
+            "Bring it there with odc.geo.xr.xr_reproject, or use geocrodino.predict on a file."
+        )
+    found: GeoBox = grid
+    return found
+
+
+def _header(array: xr.DataArray, grid: GeoBox, bands: int) -> ArraySource:
+    nodata = array.odc.nodata
+    return ArraySource(
+        path=Path(str(array.name or "array")),
+        geobox=grid,
+        count=bands,
+        dtype=str(array.dtype),
+        nodata=None if nodata is None or math.isnan(nodata) else float(nodata),
+        band_names=tuple(f"band {i}" for i in range(1, bands + 1)),
+        data_bands=tuple(range(1, bands + 1)),
+        alpha_band=None,
+        has_mask=False,
+        unit=array.attrs.get("units"),
+        values=np.empty((bands, 0, 0), array.dtype),
+    )

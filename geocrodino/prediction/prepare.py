@@ -1,0 +1,286 @@
+"""From what a user gives to what is worked on: everything is checked here, before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, get_args
+
+import geopandas as gpd
+import pyproj
+import shapely
+from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
+from shapely.affinity import affine_transform
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.bundle.io import Bundle
+from geocrodino.errors import BundleError, ConfigError, OverlapError
+from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.grid import Window, crs_of, whole, working_grid
+from geocrodino.geo.mapfile import MapFile, class_map, layer_file
+from geocrodino.geo.modality import Modality
+from geocrodino.geo.mosaic import fingerprint, open_scene
+from geocrodino.geo.reader import RasterSource, require_overlap
+from geocrodino.prediction.backend import Backend, BackendName
+from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_heights
+from geocrodino.prediction.choose import Wanted, choose_modalities
+from geocrodino.prediction.combine import DECISIONS, LAYERS, Layer, layer_bands
+from geocrodino.prediction.network import SceneInput
+from geocrodino.prediction.tiling import TileLattice, round_up
+from geocrodino.prediction.work import Plan, Work, window_box
+
+Stitch = Literal["auto", "exact", "blend"]
+"""``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where it is possible."""
+
+EXACT_CORE_PX = 1152
+"""With a margin of 160 px a tile costs 0.4 GB; twice as large ones save 5 % of the time, 768 px ones cost 20 % more."""
+BLEND_CORE_PX = 512
+BLEND_MARGIN_PX = 64
+WIDEST_EXACT_FIELD_PX = 256
+"""Receptive fields beyond this make exact tiles cost more than they are worth: ``auto`` blends."""
+
+_EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prediction that can start.
+
+    Attributes:
+        scene: The raster whose grid is the map's.
+        grid: The grid that the networks work on.
+        work: What decides the pixels.
+        backends: The branches, ready to compute.
+        blocks: The blocks to work on, in order.
+        key: What the map depends on, by name.
+        reason: Why these modalities.
+        stitch: How tiles are joined.
+        notes: What the user should know.
+    """
+
+    scene: RasterSource
+    grid: GeoBox
+    work: Work
+    backends: dict[Modality, Backend]
+    blocks: list[Window]
+    key: dict[str, str]
+    reason: str
+    stitch: Literal["exact", "blend"]
+    notes: tuple[str, ...]
+
+
+def prepare(
+    scene: str | Path | Sequence[str | Path],
+    out: Path,
+    bundle: Bundle,
+    modality: Wanted,
+    *,
+    elevation: str | Path | Sequence[str | Path] | None,
+    ground: str | Path | None,
+    height_unit: str | None,
+    aoi: str | Path | AOI | None,
+    layers: tuple[Layer, ...],
+    block_px: int | None,
+    core_px: int | None,
+    stitch: Stitch,
+    backend: BackendName,
+    device: str,
+    workers: int,
+) -> Prepared:
+    """Check and plan; arguments and errors as for `geocrodino.prediction.engine.predict`."""
+    raster = open_scene(scene)
+    second = None if elevation is None else open_scene(elevation)
+    modalities, reason = choose_modalities(modality, raster, second, bundle)
+    _check_options(modalities, layers, ground, height_unit)
+    area = aoi.source if isinstance(aoi, AOI) else aoi
+    further = [what for what, wanted in (("decided", len(modalities) > 1), ("layers", layers)) if wanted]
+    for written in (out, *(beside(out, what) for what in further)):
+        keep_inputs(written, scene=raster, surface_model=second, bundle=bundle.path, ground=ground, area=area)
+    notes = coarse_pixels(raster, bundle.manifest.resolution_m)
+    grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
+    below = _ground(ground, grid)
+    inputs = {
+        m: _input(bundle, m, second if second and m == "elevation" else raster, grid, below, height_unit)
+        for m in modalities
+    }
+    for source in inputs.values():
+        notes += unusual_heights(source)
+    strides = {bundle.branch(m).stride for m in modalities}
+    lattice, how = _lattice(grid, bundle, max(strides), stitch, core_px)
+    plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
+    measured = bundle.manifest.calibration
+    work = Work(
+        own=raster.geobox,
+        inputs=inputs,
+        lattice=lattice,
+        part_px=plan.part_px,
+        keep_tiles=plan.keep_tiles,
+        classes=bundle.manifest.classes,
+        weight={m: measured.weight[m] if measured else 0.5 for m in modalities},
+        temperature={m: measured.temperature[m] if measured else 1.0 for m in modalities},
+        layers=layers,
+        files=(),
+        area=None if aoi is None else _area_px(aoi, raster),
+        bundle=(bundle.path.resolve(), bundle.sha256),
+        backend=backend,
+        device=device,
+        workers=workers,
+    )
+    backends = work.backends(bundle)
+    # Named, so that other processes and a resumed run take the same one.
+    name = next(iter(backends.values())).name
+    work = replace(work, backend=name, files=_files(out, bundle, modalities, raster, how, layers, name))
+    blocks = [block for block in plan.blocks if work.meets(block)]
+    return Prepared(raster, grid, work, backends, blocks, _key(work, block_px, below), reason, how, notes)
+
+
+def _check_options(
+    modalities: tuple[Modality, ...], layers: tuple[Layer, ...], ground: str | Path | None, height_unit: str | None
+) -> None:
+    if "elevation" not in modalities and ground is not None:
+        raise ConfigError(f"{ground}: a ground raster is of use for elevation alone, found optical.\nLeave it out.")
+    if "elevation" not in modalities and height_unit is not None:
+        raise ConfigError(f"height unit {height_unit}: of use for elevation alone, found optical.\nLeave it out.")
+    unknown = [layer for layer in layers if layer not in LAYERS]
+    if unknown:
+        raise ConfigError(f"layer {unknown[0]!r} is unknown. Expected some of {', '.join(LAYERS)}.")
+    if "disagreement" in layers and len(modalities) == 1:
+        raise ConfigError(
+            f"the layer disagreement compares two modalities, found {modalities[0]} alone.\n"
+            "Give an image and a surface model, or leave the layer out."
+        )
+
+
+def _input(
+    bundle: Bundle,
+    modality: Modality,
+    raster: RasterSource,
+    grid: GeoBox,
+    ground: RasterSource | None,
+    height_unit: str | None,
+) -> SceneInput:
+    spec = bundle.manifest.modalities[modality]
+    heights = modality == "elevation"
+    spec.recipe.check(raster, ground_given=heights and ground is not None)
+    require_overlap({modality: raster}, grid)
+    return SceneInput(raster, spec, grid, ground if heights else None, height_unit if heights else None)
+
+
+def _lattice(
+    grid: GeoBox, bundle: Bundle, stride: int, stitch: Stitch, core_px: int | None
+) -> tuple[TileLattice, Literal["exact", "blend"]]:
+    if stitch not in get_args(Stitch):
+        raise ValueError(f"stitch must be one of {', '.join(get_args(Stitch))}, found {stitch!r}")
+    shape, field = (int(grid.shape[0]), int(grid.shape[1])), bundle.manifest.receptive_field_px
+    if stitch == "exact" and field is None:
+        raise BundleError(
+            f"{bundle.path}: tiles cannot be joined exactly. Expected a network with a bounded receptive field, found "
+            "one whose every output depends on the whole tile.\nUse --stitch blend."
+        )
+    if stitch == "blend" or field is None or (stitch == "auto" and field > WIDEST_EXACT_FIELD_PX):
+        core = core_px or round_up(BLEND_CORE_PX, stride)
+        margin = round_up(BLEND_MARGIN_PX, stride)
+        return TileLattice.blended(shape, core_px=core, stride_px=stride, margin_px=margin), "blend"
+    core = core_px or round_up(EXACT_CORE_PX, stride)
+    return TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field), "exact"
+
+
+def _files(
+    out: Path,
+    bundle: Bundle,
+    modalities: tuple[Modality, ...],
+    scene: RasterSource,
+    how: str,
+    layers: tuple[Layer, ...],
+    backend: str,
+) -> tuple[MapFile, ...]:
+    tags = {
+        "TIFFTAG_SOFTWARE": f"geocrodino {version('geocrodino')}",
+        "BUNDLE_NAME": bundle.manifest.name,
+        "BUNDLE_SHA256": bundle.sha256,
+        "MODALITY": "both" if len(modalities) > 1 else modalities[0],
+        "SCENE": scene.path.name or scene.path.resolve().name,
+        "STITCH": how,
+        "BACKEND": backend,
+    }
+    classes = bundle.manifest.classes
+    found = [class_map(out, classes, tags=tags)]
+    if len(modalities) > 1:
+        found.append(class_map(beside(out, "decided"), DECISIONS, tags=tags, band="decided by"))
+    if layers:
+        found.append(layer_file(beside(out, "layers"), layer_bands(layers, classes), tags=tags))
+    return tuple(found)
+
+
+def beside(out: Path, what: str) -> Path:
+    """Name of a further file of a map."""
+    return out.with_name(f"{out.stem}.{what}{out.suffix}")
+
+
+def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
+    """Polygons in pixels of the scene.
+
+    Raises:
+        OverlapError: If they do not meet it.
+    """
+    aoi = source if isinstance(source, AOI) else read_aoi(source)
+    polygons = _around(aoi, raster.geobox)
+    if not polygons.is_empty:
+        side = max(polygons.bounds[2] - polygons.bounds[0], polygons.bounds[3] - polygons.bounds[1])
+        dense = gpd.GeoDataFrame(geometry=[shapely.segmentize(polygons, side / _EDGE_PARTS)], crs=aoi.crs)
+        moved = AOI(dense, aoi.source).to_crs(crs_of(raster.geobox).wkt).polygons()
+        t = ~raster.geobox.affine
+        area: BaseGeometry = affine_transform(moved, (t.a, t.b, t.d, t.e, t.c, t.f))
+        if area.intersects(window_box(whole(raster.geobox))):
+            return area
+    raise OverlapError(
+        f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n"
+        "Check the CRS of the area, or leave it out."
+    )
+
+
+def _around(aoi: AOI, grid: GeoBox) -> BaseGeometry:
+    """The part of an area around a scene: what is far away may have no image in the CRS of the scene."""
+    polygons = aoi.polygons()
+    try:
+        to_area = pyproj.Transformer.from_crs(crs_of(grid).wkt, aoi.crs, always_xy=True)
+        left, bottom, right, top = to_area.transform_bounds(*grid.boundingbox.bbox, densify_pts=21)
+    except ProjError:
+        return polygons
+    margin = max(right - left, top - bottom)
+    if not (left < right and math.isfinite(margin)):  # across the date line, or without an image there
+        return polygons
+    near = polygons.intersection(shapely.box(left - margin, bottom - margin, right + margin, top + margin))
+    return shapely.union_all([part for part in shapely.get_parts(near) if part.geom_type == "Polygon"])
+
+
+def _ground(path: str | Path | None, grid: GeoBox) -> RasterSource | None:
+    if path is None:
+        return None
+    ground = open_scene(path)
+    require_overlap({"ground": ground}, grid)
+    return ground
+
+
+def _key(work: Work, block_px: int | None, ground: RasterSource | None) -> dict[str, str]:
+    """What the bytes of a map depend on; workers and memory are not among it."""
+    lattice = work.lattice
+    rasters: dict[str, str] = {m: fingerprint(source.raster) for m, source in work.inputs.items()}
+    units = {source.unit for source in work.inputs.values() if source.unit}
+    return {
+        **rasters,
+        "ground": fingerprint(ground) if ground else "none",
+        "height unit": ", ".join(units) or "of the files",
+        "bundle": work.bundle[1],
+        "software": f"geocrodino {version('geocrodino')}, torch {version('torch')}",
+        "backend": f"{work.backend} on {work.device}",
+        "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
+        "block": "about one tile" if block_px is None else f"{block_px} px",
+        "layers": ", ".join(work.layers) or "none",
+        "area": "all" if work.area is None else hashlib.sha256(work.area.wkb).hexdigest(),
+    }

@@ -1,0 +1,175 @@
+"""Who works on the blocks: threads of this process, or a cluster; both through Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import rasterio
+import torch
+from dask.base import compute
+from dask.delayed import delayed
+
+from geocrodino.bundle.io import Bundle, load_bundle
+from geocrodino.errors import BundleError, ConfigError
+from geocrodino.geo.grid import Window
+from geocrodino.geo.mosaic import MosaicSource
+from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.writer import EncodedPart
+from geocrodino.prediction.network import SceneInput, one_thread_per_network
+from geocrodino.prediction.work import BlockPredictor, Work
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Take = Callable[[EncodedPart], None]
+"""What is done with a finished part; called in the process that writes."""
+
+PROCESSES = "processes"
+"""Name of the scheduler that is a cluster of processes on this machine."""
+
+GDAL_CACHE_BYTES = 64 * 2**20
+
+_WAIT_S = 60
+_AHEAD = 2  # blocks for each thread of a cluster that are handed out, so that none waits for the next one
+
+
+def run_threads(predict: BlockPredictor, windows: Sequence[Window], workers: int, take: Take) -> None:
+    """All blocks through Dask's thread scheduler; each thread makes its own parts and hands them over."""
+
+    def one(window: Window) -> None:
+        take(predict(window))
+
+    task = delayed(one, pure=False, traverse=False)
+    # Each thread is told by itself: a prediction beside this one may end before and give torch its threads back.
+    threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    with one_thread_per_network(), threads as pool:
+        # Dask starts tasks in the order of their names where nothing else tells them apart.
+        tasks = [task(window, dask_key_name=f"block-{i:09d}") for i, window in enumerate(windows)]
+        run_all: Callable[..., Any] = compute
+        run_all(*tasks, scheduler="threads", pool=pool, num_workers=workers, optimize_graph=False)
+
+
+def run_cluster(client: Client, work: Work, windows: Sequence[Window], take: Take) -> None:
+    """All blocks on a cluster; parts come back as bytes and are taken here, one at a time.
+
+    A worker that dies costs the blocks that it was at: they are computed again elsewhere.
+    """
+    from distributed import as_completed
+
+    # As the result of a task rather than data: what a dead worker held is then made again.
+    described = client.submit(_as_it_is, _absolute(work), pure=False)
+    threads = max(1, sum(client.nthreads().values()))
+    waiting = iter(windows)
+
+    def submit(window: Window) -> Any:
+        return client.submit(_predict, described, window, pure=False, retries=3)
+
+    running = as_completed([submit(w) for w, _ in zip(waiting, range(_AHEAD * threads), strict=False)])
+    for future in running:
+        take(future.result())
+        future.release()
+        following = next(waiting, None)
+        if following is not None:
+            running.add(submit(following))
+
+
+@contextmanager
+def open_client(scheduler: str, workers: int) -> Iterator[Client]:
+    """A client of a running scheduler, or of processes started for this work.
+
+    Args:
+        scheduler: ``processes``, or the address of a scheduler, for instance ``tcp://host:8786``.
+        workers: Number of processes to start.
+
+    Raises:
+        ConfigError: If Dask's distributed scheduler is not installed, no scheduler answers, or it has no worker.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ConfigError(
+            'scheduler: Dask\'s distributed scheduler is not installed.\nInstall it: pip install "geocrodino[cluster]"'
+        ) from error
+    if scheduler == PROCESSES:
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"scheduler {scheduler}: no Dask scheduler answers ({error}).\n"
+            "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take --scheduler processes."
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WAIT_S)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"scheduler {scheduler}: no worker has come within {_WAIT_S} s.\n"
+                f"Start some where this program's files are seen: dask worker {scheduler}"
+            ) from error
+        yield client
+
+
+_opening = Lock()
+_kept: list[BlockPredictor] = []
+"""Of a worker of a cluster: the networks at work, from one block to the next. One at a time, they are large."""
+
+
+def _absolute(work: Work) -> Work:
+    """The same work for processes that were started in another folder."""
+
+    def moved(source: SceneInput) -> SceneInput:
+        ground = None if source.ground is None else _absolute_files(source.ground)
+        return replace(source, raster=_absolute_files(source.raster), ground=ground)
+
+    return replace(work, inputs={m: moved(source) for m, source in work.inputs.items()})
+
+
+def _absolute_files(raster: RasterSource) -> RasterSource:
+    def absolute(path: Path) -> Path:
+        return path.absolute() if path.exists() else path  # a URL stays as it is
+
+    if isinstance(raster, MosaicSource):
+        return replace(raster, files=tuple(str(absolute(Path(name))) for name in raster.files))
+    return replace(raster, path=absolute(raster.path))
+
+
+def _as_it_is(work: Work) -> Work:
+    return work
+
+
+def _predict(work: Work, window: Window) -> EncodedPart:
+    """Runs on a worker of a cluster."""
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+        with _opening:
+            if not _kept or _kept[0].work != work:
+                torch.set_num_threads(1)
+                _kept[:] = [BlockPredictor(work, work.backends(same_bundle(*work.bundle)))]
+            predict = _kept[0]
+        return predict(window)
+
+
+def same_bundle(path: Path, sha256: str) -> Bundle:
+    """A bundle as it was when the work was planned.
+
+    Raises:
+        BundleError: If the file is gone, or another one.
+    """
+    bundle = load_bundle(path)
+    if bundle.sha256 != sha256:
+        raise BundleError(
+            f"{path}: the bundle is another one here. Expected sha256 {sha256}, found {bundle.sha256}.\n"
+            "Put it where this program and all workers see the same file, and leave it until the work is done."
+        )
+    return bundle

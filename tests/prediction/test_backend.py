@@ -1,0 +1,405 @@
+import copy
+import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from geocrodino.bundle.io import load_bundle, save_bundle
+from geocrodino.bundle.manifest import Manifest
+from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
+from geocrodino.errors import BackendWarning, BundleError, ConfigError
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.models.branch import NetworkSettings, build_branch
+from geocrodino.prediction import backend as backends
+from geocrodino.prediction.backend import OpenVinoBackend, TorchBackend, fold_batch_norm, open_backend
+
+NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8, decoder_channels=(16,))
+CLASSES = 3
+CPU = torch.device("cpu")
+
+# Not imported here: how it is imported is tested.
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+
+
+def random_branch(settings=NETWORK, channels=3, seed=0):
+    """A branch as after a training: normalisation with statistics of its own, logits of a few units."""
+    torch.manual_seed(seed)
+    branch = build_branch(settings, channels, CLASSES).eval().requires_grad_(False)
+    for module in branch.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.bias):
+                values.uniform_(-0.2, 0.2)
+            for values in (module.running_var, module.weight):
+                values.uniform_(0.5, 1.5)
+    classifier = branch.decoder.classifier[-1] if settings.decoder == "fpn" else branch.decoder.classifier
+    spread = branch(torch.from_numpy(tile(64, 64, channels))[None]).std()
+    classifier.weight.mul_(2 / spread)
+    classifier.bias.mul_(2 / spread)
+    return branch
+
+
+def make_bundle(path, branch):
+    recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=("red", "green", "blue"))
+    channels = tuple(Channel(name=n, unit="1", low=0, high=255, mean=128, std=60) for n in recipe.band_names)
+    manifest = Manifest(
+        name="test-model",
+        classes=ClassScheme.from_values(range(CLASSES)),
+        network=branch.settings,
+        modalities={"optical": ModalitySpec(recipe=recipe, channels=channels)},
+        resolution_m=1.0,
+        crs="EPSG:32610",
+        footprint={"type": "Point", "coordinates": [0, 0]},
+        receptive_field_px=None,
+    )
+    save_bundle(path, manifest, {"optical": branch})
+    return load_bundle(path)
+
+
+def tile(height=64, width=96, channels=3, seed=0):
+    return np.random.default_rng(seed).standard_normal((channels, height, width), np.float32)
+
+
+@torch.inference_mode()
+def plain_softmax(network, values):
+    return network(torch.from_numpy(values)[None])[0].softmax(0).numpy()
+
+
+def files_in(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "b.safetensors", random_branch())
+
+
+@pytest.fixture
+def no_openvino(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
+@pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
+def backend(request, bundle, tmp_path):
+    return open_backend(bundle, "optical", name=request.param, workers=4, cache=tmp_path)
+
+
+def test_the_name_tells_what_computes(bundle, tmp_path):
+    assert open_backend(bundle, "optical", name="torch").name == "torch"
+    best = "torch" if find_spec("openvino") is None else "openvino"
+    assert open_backend(bundle, "optical", cache=tmp_path).name == best
+
+
+def test_torch_gives_the_softmax_of_the_network(bundle):
+    found = open_backend(bundle, "optical", name="torch")(tile())
+    with torch.inference_mode():
+        exact = bundle.branch("optical").double()(torch.from_numpy(tile())[None].double())[0].softmax(0).numpy()
+    assert (found.dtype, found.shape) == (np.float32, (CLASSES, 64, 96))
+    assert len(np.unique(exact.argmax(0))) == CLASSES
+    np.testing.assert_allclose(found, exact, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (64, 96), (96, 64), (200, 16)])
+def test_tiles_of_any_shape(backend, bundle, shape):
+    expected = plain_softmax(bundle.branch("optical"), tile(*shape))
+    np.testing.assert_allclose(backend(tile(*shape)), expected, rtol=0, atol=1e-5)
+
+
+def test_one_backend_takes_tiles_of_many_shapes(backend, bundle):
+    network = bundle.branch("optical")
+    for height, width in ((64, 96), (16, 160), (64, 96), (128, 128), (8, 8)):
+        expected = plain_softmax(network, tile(height, width))
+        np.testing.assert_allclose(backend(tile(height, width)), expected, rtol=0, atol=1e-5)
+
+
+def test_the_same_bytes_from_one_thread_and_from_four(backend):
+    tiles = [tile(64 + 32 * (i % 3), 96, seed=i) for i in range(12)]
+    alone = [backend(values).tobytes() for values in tiles]
+    with ThreadPoolExecutor(4) as pool:
+        assert [found.tobytes() for found in pool.map(backend, tiles)] == alone
+    assert len(set(alone)) == 12
+
+
+def test_a_result_is_the_callers_own(backend):
+    first = backend(tile(seed=0))
+    before = first.copy()
+    backend(tile(seed=1))
+    np.testing.assert_array_equal(first, before)
+    first[:] = 0
+    np.testing.assert_array_equal(backend(tile(seed=0)), before)
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_temperature_divides_the_logits(tmp_path, name):
+    branch = random_branch()
+    branch.decoder.classifier[-1].weight.zero_()
+    branch.decoder.classifier[-1].bias.copy_(torch.tensor([0.0, math.log(4), math.log(16)]))
+    bundle = make_bundle(tmp_path / "b", branch)
+    for temperature, shares in ((1, (1, 4, 16)), (2, (1, 2, 4)), (0.5, (1, 16, 256))):
+        found = open_backend(bundle, "optical", name=name, temperature=temperature, cache=tmp_path)(tile(8, 8))
+        expected = np.broadcast_to(np.divide(shares, sum(shares))[:, None, None], (3, 8, 8))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_half_precision_is_near(bundle):
+    network = bundle.branch("optical")
+    found = TorchBackend(network, device=CPU, half=torch.float16)(tile())
+    difference = np.abs(found - plain_softmax(network, tile())).max()
+    assert found.dtype == np.float32
+    assert 1e-5 < difference < backends._HALF_TOLERANCE
+
+
+@pytest.mark.parametrize(("half", "kept"), [(torch.float16, True), (None, False)])
+def test_half_precision_only_where_the_device_has_it(bundle, monkeypatch, half, kept):
+    monkeypatch.setattr(backends, "_half_precision", lambda _: half)
+    found = open_backend(bundle, "optical", name="torch")(tile())
+    expected = plain_softmax(bundle.branch("optical"), tile())
+    assert (np.abs(found - expected).max() > 1e-5) == kept
+
+
+def test_half_precision_is_left_where_it_overflows(tmp_path, monkeypatch):
+    branch = random_branch()
+    branch.encoder.model.conv1[0].weight.mul_(1e6)  # beyond the 65504 of float16, undone by the normalisation after it
+    branch.encoder.model.conv1[1].running_var.mul_(1e12)
+    bundle = make_bundle(tmp_path / "b", branch)
+    monkeypatch.setattr(backends, "_half_precision", lambda _: torch.float16)
+    monkeypatch.setattr(backends, "fold_batch_norm", lambda network, _: network)
+    found = open_backend(bundle, "optical", name="torch")(tile())
+    np.testing.assert_allclose(found, plain_softmax(bundle.branch("optical"), tile()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        (NETWORK, 0),
+        (NetworkSettings(), 0),
+        (NetworkSettings(encoder="tu-mobilenetv3_small_100", decoder="unet", depth=4), 0),  # normalise and activate
+        (NetworkSettings(encoder="tu-densenet121", depth=3), 19),  # joined before: 6 + 12 layers, 1 transition
+    ],
+)
+def test_convolutions_take_over_the_normalisation(settings, left):
+    network = random_branch(settings)
+    probe = torch.from_numpy(tile(64, 64))[None]
+    before = copy.deepcopy(network.state_dict())
+    folded = fold_batch_norm(network, probe)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == left
+    np.testing.assert_allclose(plain_softmax(folded, tile()), plain_softmax(network, tile()), rtol=0, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Twice(nn.Module):
+    """Reads a convolution before and after its normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.norm.running_var.fill_(4)
+
+    def forward(self, images):
+        found = self.conv(images)
+        return found + self.norm(found)
+
+
+class Between(nn.Module):
+    """Changes what a convolution gave, in place, before it is normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.norm.running_var.fill_(4)
+        self.last = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+    def forward(self, images):
+        return self.last(self.norm(self.conv(images).relu_()))
+
+
+def test_what_folding_would_change_is_left_as_it_is():
+    network, probe = Twice().eval(), torch.ones(1, 3, 4, 4)
+    assert fold_batch_norm(network, probe) is network
+
+
+def test_only_untouched_convolutions_take_over():
+    network, probe = Between().eval(), torch.randn(1, 3, 4, 4)
+    folded = fold_batch_norm(network, probe)
+    assert [type(m) for m in (folded.norm, folded.last[1])] == [nn.BatchNorm2d, nn.Identity]
+    torch.testing.assert_close(folded(probe), network(probe))
+
+
+def test_without_the_package(bundle, no_openvino):
+    assert open_backend(bundle, "optical").name == "torch"
+    with pytest.raises(ConfigError) as error:
+        open_backend(bundle, "optical", name="openvino")
+    assert str(error.value) == (
+        "The backend openvino is not installed. Expected the package openvino, found none.\n"
+        'Install it by pip install "geocrodino[openvino]", or use --backend torch.'
+    )
+
+
+def test_openvino_is_for_the_cpu(bundle, monkeypatch):
+    monkeypatch.setattr(backends, "_open_torch", lambda *_: "on the device")
+    with pytest.raises(ConfigError) as error:
+        open_backend(bundle, "optical", name="openvino", device="cuda:1")
+    assert str(error.value) == (
+        "The backend openvino computes on the CPU. Expected device cpu, found cuda:1.\nUse --backend torch."
+    )
+    assert open_backend(bundle, "optical", device="cuda:1") == "on the device"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"name": "onnx"}, "backend must be one of auto, torch, openvino, found 'onnx'"),
+        ({"workers": 0}, "workers must be at least 1, found 0"),
+        ({"temperature": 0.0}, "temperature must be above 0, found 0.0"),
+        ({"temperature": math.nan}, "temperature must be above 0, found nan"),
+    ],
+)
+def test_values_out_of_range(bundle, options, told):
+    with pytest.raises(ValueError, match=told):
+        open_backend(bundle, "optical", **options)
+
+
+def test_absent_branch(bundle):
+    with pytest.raises(BundleError, match="no branch for elevation in this bundle"):
+        open_backend(bundle, "elevation", name="torch")
+
+
+@needs_openvino
+class TestOpenVino:
+    def test_agrees_with_torch_on_the_default_network(self, tmp_path):
+        bundle = make_bundle(tmp_path / "b", random_branch(NetworkSettings()))
+        ours, theirs = (
+            open_backend(bundle, "optical", name=name, cache=tmp_path)(tile(96, 160)) for name in ("openvino", "torch")
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+        assert (ours.argmax(0) != theirs.argmax(0)).mean() < 1e-3
+
+    def test_one_thread_for_each_tile_in_full_precision(self, bundle, tmp_path):
+        compiled = open_backend(bundle, "optical", workers=2, cache=tmp_path)._compiled
+        names = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "ENABLE_CPU_PINNING")
+        assert [compiled.get_property(name) for name in names] == [2, 2, False]
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+    def test_nothing_is_told_to_its_makers(self, bundle, tmp_path):
+        open_backend(bundle, "optical", cache=tmp_path)
+        assert "openvino_telemetry" not in sys.modules
+        assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+    def test_is_converted_once(self, bundle, tmp_path, monkeypatch):
+        first = open_backend(bundle, "optical", cache=tmp_path / "new" / "folder")(tile())
+        monkeypatch.setattr(backends, "_convert", lambda _: pytest.fail("converted again"))
+        again = open_backend(bundle, "optical", cache=tmp_path / "new" / "folder")
+        assert files_in(tmp_path / "new" / "folder") == [
+            f"{bundle.sha256}-optical-openvino-{version('openvino')}.safetensors"
+        ]
+        assert again.name == "openvino"
+        np.testing.assert_array_equal(again(tile()), first)
+
+    def test_the_cache_is_in_the_users_folder(self, bundle, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        for named, folder in (
+            (str(tmp_path / "xdg"), tmp_path / "xdg"),
+            ("", tmp_path / "home" / ".cache"),
+            ("relative", tmp_path / "home" / ".cache"),  # to be ignored, by the XDG base directory specification
+        ):
+            monkeypatch.setenv("XDG_CACHE_HOME", named)
+            assert backends._graph_path(bundle, "optical", None).parent == folder / "geocrodino"
+
+    @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other kind", "other network", "other name"])
+    def test_a_bad_file_is_made_again(self, bundle, tmp_path, damage):
+        expected = open_backend(bundle, "optical", cache=tmp_path)(tile())
+        (path,) = tmp_path.iterdir()
+        key = backends._graph_key(bundle, "optical")
+        whole, graph = path.read_bytes(), backends._read_graph(path, key)
+        if damage == "other network":
+            backends._write_graph(path, key, backends._convert(random_branch(seed=1)))
+        elif damage == "other name":
+            backends._write_graph(path, "another key", backends._convert(random_branch(seed=1)))
+        else:
+            middle = len(whole) // 2
+            changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+            path.write_bytes(
+                {"cut": whole[:middle], "changed": changed, "empty": b"", "other kind": b"graph" * 9}[damage]
+            )
+        assert backends._read_graph(path, key) != graph
+        again = open_backend(bundle, "optical", name="openvino", cache=tmp_path)
+        np.testing.assert_array_equal(again(tile()), expected)
+        assert backends._read_graph(path, key).weights == graph.weights
+
+    def test_a_place_that_cannot_be_written_is_done_without(self, bundle, tmp_path):
+        (tmp_path / "file").write_text("no folder")
+        found = open_backend(bundle, "optical", name="openvino", cache=tmp_path / "file")
+        assert found.name == "openvino"
+        assert files_in(tmp_path) == ["file"]
+
+    def test_old_files_are_forgotten(self, bundle, tmp_path, monkeypatch):
+        monkeypatch.setattr(backends, "_KEPT_GRAPHS", 2)
+        for name in ("1-optical-openvino-1.safetensors", "2-optical-openvino-1.safetensors", "mine.safetensors"):
+            (tmp_path / name).write_bytes(b"")
+        for name, seconds in (("1-optical-openvino-1.safetensors", 100), ("2-optical-openvino-1.safetensors", 50)):
+            backends.os.utime(tmp_path / name, (seconds, seconds))
+        open_backend(bundle, "optical", cache=tmp_path)
+        ours = backends._graph_path(bundle, "optical", tmp_path).name
+        assert files_in(tmp_path) == sorted([ours, "1-optical-openvino-1.safetensors", "mine.safetensors"])
+
+    def test_other_probabilities_than_torchs(self, bundle, tmp_path, monkeypatch):
+        other = backends._convert(random_branch(seed=1))
+        monkeypatch.setattr(backends, "_convert", lambda _: other)
+        values = backends._check_tile(bundle, "optical")
+        theirs, ours = OpenVinoBackend(other)(values), plain_softmax(bundle.branch("optical"), values)
+        difference, share = np.abs(theirs - ours).max(), (theirs.argmax(0) != ours.argmax(0)).mean()
+        told = (
+            f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the optical branch: their probabilities differ. "
+            f"Expected at most 0.001 and 0.1% of pixels of another class, found {difference:.2g} and {share:.1%}.\n"
+        )
+        with pytest.raises(BundleError) as error:
+            open_backend(bundle, "optical", name="openvino", cache=tmp_path)
+        assert str(error.value) == told + "Use --backend torch."
+        with pytest.warns(BackendWarning) as warned:
+            found = open_backend(bundle, "optical", cache=tmp_path)
+        assert [str(w.message) for w in warned] == [told + "PyTorch is used instead and takes longer."]
+        assert warned[0].filename == __file__
+        assert found.name == "torch"
+        assert files_in(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("difference", "share", "fits"),
+        [(0.0009, 0.0009, True), (0.0011, 0.0, False), (0.0, 0.0011, False), (math.nan, 0.0, False)],
+    )
+    def test_what_counts_as_the_same(self, bundle, tmp_path, monkeypatch, difference, share, fits):
+        monkeypatch.setattr(backends, "_difference", lambda *_: (difference, share))
+        if fits:
+            assert open_backend(bundle, "optical", cache=tmp_path).name == "openvino"
+        else:
+            with pytest.warns(BackendWarning, match="their probabilities differ"):
+                assert open_backend(bundle, "optical", cache=tmp_path).name == "torch"
+
+    def test_a_network_that_cannot_be_converted(self, bundle, tmp_path, monkeypatch):
+        def fail(_):
+            raise RuntimeError("No conversion rule found for aten::rare\nand much more")
+
+        monkeypatch.setattr(backends, "_convert", fail)
+        with pytest.raises(BundleError) as error:
+            open_backend(bundle, "optical", name="openvino", cache=tmp_path)
+        assert str(error.value) == (
+            f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the optical branch: it fails with RuntimeError: "
+            "No conversion rule found for aten::rare\nUse --backend torch."
+        )
+        with pytest.warns(BackendWarning, match=r"aten::rare\nPyTorch is used instead"):
+            assert open_backend(bundle, "optical", cache=tmp_path).name == "torch"
+
+
+def test_difference_by_hand():
+    expected = np.array([[[0.6, 0.6], [0.6, 0.6]], [[0.4, 0.4], [0.4, 0.4]]], np.float32)
+    found = expected.copy()
+    found[:, 0, 1] = 0.25, 0.75
+    difference, share = backends._difference(found, expected)
+    assert difference == pytest.approx(0.35)
+    assert share == 0.25
+    found[0, 0, 0] = np.nan
+    assert math.isnan(backends._difference(found, expected)[0])
