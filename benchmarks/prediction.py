@@ -197,6 +197,9 @@ def table(network: str, side: int, paths: dict[str, Path], folder: Path, options
     if truth is not None and isinstance(why := run("one pass", paths, truth, pythons), str):
         print(f"One pass was not possible: {why}\n")
         truth = None
+    run(
+        "bare", paths, folder / "bare.tif", pythons
+    )  # converts the network once, as the first prediction of a bundle does
     names = [*OURS, *BARE, *PEERS]
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     failed: dict[str, str] = {}

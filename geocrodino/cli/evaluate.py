@@ -30,7 +30,14 @@ def evaluate(
     """
     from geocrodino.errors import ConfigError, LabelError, OutputError
     from geocrodino.evaluation.evaluate import evaluate_map
-    from geocrodino.evaluation.report import evaluation_table, side_by_side, write_comparison, write_figure, write_json
+    from geocrodino.evaluation.report import (
+        evaluation_table,
+        plot_reliability,
+        side_by_side,
+        write_comparison,
+        write_figure,
+        write_json,
+    )
     from geocrodino.geo.aoi import read_aoi
 
     console = Console(highlight=False, soft_wrap=True)
@@ -58,6 +65,10 @@ def evaluate(
         write_json(result, Path(f"{stem}.scores.json"))
         write_figure(result, Path(f"{stem}.scores.png"))
         console.print(f"{stem}.scores.json, {stem}.scores.png", markup=False)
+        if result.reliability is not None:
+            plot_reliability({path.name: result.reliability}, Path(f"{stem}.reliability.png"))
+            off = 100 * result.reliability.expected_calibration_error
+            console.print(f"Expected calibration error {off:.1f} %: {stem}.reliability.png", markup=False)
     if len(results) > 1:
         console.print(side_by_side(results))
         write_comparison(results, folder / "comparison.png")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from geocrodino.evaluation.report import SERIES, save_figure
 from geocrodino.geo.classes import IGNORE_INDEX
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
@@ -119,14 +115,24 @@ class Reliability:
             raise ValueError(f"expected at least one bin, found {bins}")
         (probabilities,), labels = _labelled(labels, probabilities=probabilities)
         _refuse_no_probability("probabilities", probabilities)
-        edges = np.linspace(0, 1, bins + 1)
         confidence = np.clip(probabilities.max(axis=1, initial=0), 0, 1)
+        return cls.of_confidence(confidence, probabilities.argmax(axis=1) == labels, bins)
+
+    @classmethod
+    def of_confidence(cls, confidence: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 15) -> Self:
+        """Sort samples of which only the confidence is known.
+
+        Args:
+            confidence: Probability of the most likely class, (N,), 0 to 1.
+            right: Whether that class is the label, (N,).
+            bins: Number of bins, at least 1.
+        """
+        edges = np.linspace(0, 1, bins + 1)
         place = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1)
-        right = place[probabilities.argmax(axis=1) == labels]
         return cls(
             edges=edges,
             count=np.bincount(place, minlength=bins).astype(np.int64),
-            hits=np.bincount(right, minlength=bins).astype(np.int64),
+            hits=np.bincount(place[right], minlength=bins).astype(np.int64),
             total=np.bincount(place, weights=confidence, minlength=bins).astype(np.float64),
         )
 
@@ -155,44 +161,6 @@ class Reliability:
         """Mean distance of a bin's accuracy from its confidence, by samples, 0 to 1; NaN without samples."""
         samples = int(self.count.sum())
         return float(np.abs(self.hits - self.total).sum() / samples) if samples else float("nan")
-
-
-def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
-    """Write accuracy against confidence of several predictions as a PNG, and how many samples are how sure.
-
-    Args:
-        curves: Name of each prediction, for instance its modality, and its reliability.
-        path: The picture; it appears whole or not at all.
-
-    Raises:
-        ValueError: If there are no curves.
-        OutputError: If the picture cannot be written.
-    """
-    if not curves:
-        raise ValueError("expected one or more curves, found none")
-    figure = Figure(figsize=(5.6, 7.2 + 0.22 * len(curves)), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot((0, 100), (0, 100), color="#999999", linewidth=0.9, linestyle="--", label="as right as sure")
-    for number, (name, curve) in enumerate(curves.items()):
-        _draw_curve(upper, lower, name, curve, SERIES[number % len(SERIES)])
-    upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy %")
-    lower.set(ylim=(0, None), xlabel="confidence %", ylabel="samples %")
-    for axes in (upper, lower):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower left", frameon=False, fontsize=9)
-    figure.suptitle("Reliability: larger points stand for more samples", x=0.02, ha="left", fontsize=11)
-    save_figure(figure, Path(path))
-
-
-def _draw_curve(upper: Axes, lower: Axes, name: str, curve: Reliability, colour: str) -> None:
-    error = curve.expected_calibration_error
-    label = f"{name}: " + ("no samples" if np.isnan(error) else f"calibration error {100 * error:.1f} %")
-    share = 100 * curve.count / max(1, int(curve.count.sum()))
-    # Points by their weight: one sample in a bin is right or wrong, and says nothing about the other bins.
-    places = (100 * curve.confidence, 100 * curve.accuracy)
-    upper.plot(*places, color=colour, linewidth=0.8, label=label, marker="o", markersize=2, clip_on=False)
-    upper.scatter(*places, s=4 * share, color=colour, alpha=0.7, linewidths=0, clip_on=False)
-    lower.stairs(share, 100 * curve.edges, color=colour, linewidth=1.4)
 
 
 def _labelled(

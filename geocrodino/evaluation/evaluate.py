@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -10,22 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import TypeAdapter, ValidationError
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import LabelError, OverlapError, RasterError
+from geocrodino.errors import LabelError, OverlapError
+from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.geo.aoi import AOI, read_aoi
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass, whole_values
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
 from geocrodino.geo.grid import Window, window_grid
+from geocrodino.geo.mapfile import LAYER_SCALE, beside, read_classes, tagged_classes
 from geocrodino.geo.reader import RasterSource, require_overlap
-
-CLASSES_TAG = "CLASSES"
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Evaluation:
         missed: Labelled pixels of each class where the map has no class, int64 (K,).
         scores: Scores of all pixels together.
         count_missed: Whether labelled pixels without a class in the map count as wrong in the scores.
+        reliability: Confidence and accuracy, where the map has a layer of confidence (``NAME.layers.tif`` beside it).
     """
 
     map_path: Path
@@ -53,6 +51,7 @@ class Evaluation:
     missed: NDArray[np.int64]
     scores: Scores
     count_missed: bool = False
+    reliability: Reliability | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; scores that do not exist are None."""
@@ -70,6 +69,7 @@ class Evaluation:
             "confusion": self.confusion.tolist(),
             "missed": self.missed.tolist(),
             "missed_count_as_wrong": self.count_missed,
+            "calibration_error": None if self.reliability is None else self.reliability.expected_calibration_error,
         }
 
 
@@ -118,7 +118,7 @@ def evaluate_map(
     require_overlap({"map": predicted}, labels.geobox)
     areas = read_aoi(aoi) if isinstance(aoi, str | Path) else aoi
     polygon = _polygon(areas, split, labels)
-    matrix = _count(predicted, labels, scheme, polygon, ignore_values, block_px)
+    matrix, reliability = _count(predicted, labels, scheme, polygon, ignore_values, block_px)
     if not (matrix.counts.any() or matrix.missed.any()):
         where = "" if areas is None else f" in {areas.source}" + (f" ({split})" if split else "")
         raise LabelError(
@@ -134,6 +134,7 @@ def evaluate_map(
         missed=matrix.missed,
         scores=matrix.scores(count_missed=count_missed),
         count_missed=count_missed,
+        reliability=reliability,
     )
 
 
@@ -144,8 +145,9 @@ def _count(
     polygon: BaseGeometry | None,
     ignore_values: Collection[int],
     block_px: int,
-) -> ConfusionMatrix:
-    matrix = ConfusionMatrix(len(scheme))
+) -> tuple[ConfusionMatrix, Reliability | None]:
+    matrix, reliability = ConfusionMatrix(len(scheme)), None
+    confidence = _confidence(predicted)
     for window in _windows(labels.geobox, polygon, block_px):
         truth = _label_block(labels, window, scheme, ignore_values)
         if polygon is not None:
@@ -154,40 +156,33 @@ def _count(
         if (truth == IGNORE_INDEX).all():
             continue
         values, valid = predicted.read(labels.geobox, window, bands=(1,), kind="categorical")
-        matrix.update(truth, scheme.to_indices(whole_values(values[0], valid), valid, str(predicted.path)))
-    return matrix
+        found = scheme.to_indices(whole_values(values[0], valid), valid, str(predicted.path))
+        matrix.update(truth, found)
+        if confidence is not None:
+            layers, band = confidence
+            sure, known = layers.read(labels.geobox, window, bands=(band,), kind="categorical")
+            counted = known & valid & (truth != IGNORE_INDEX)
+            block = Reliability.of_confidence(sure[0, counted] * LAYER_SCALE, (found == truth)[counted])
+            reliability = block if reliability is None else reliability.add(block)
+    return matrix, reliability
 
 
-def read_classes(path: str | Path) -> ClassScheme:
-    """The classes that a map names in its tags.
-
-    Raises:
-        RasterError: If it names none, or not as class maps do.
-    """
-    scheme = _tagged_classes(path)
-    if scheme is None:
-        raise RasterError(
-            path, f"names no classes: expected a tag {CLASSES_TAG}, found none.\nGive the classes of the map."
-        )
-    return scheme
-
-
-def _tagged_classes(path: str | Path) -> ClassScheme | None:
-    with rasterio.open(path) as dataset:
-        text = dataset.tags().get(CLASSES_TAG)
-    if text is None:
+def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
+    """The layers of a map and the number of the band that says how sure it is, if there is one."""
+    path = beside(predicted.path, "layers")
+    if not path.exists():
         return None
-    try:
-        return ClassScheme(classes=TypeAdapter(tuple[LandClass, ...]).validate_python(json.loads(text)))
-    except (ValidationError, ValueError) as error:
-        raise RasterError(path, f"the tag {CLASSES_TAG} does not list classes ({error}).") from error
+    layers = RasterSource.open(path)
+    if "confidence" not in layers.band_names or layers.geobox != predicted.geobox:
+        return None
+    return layers, layers.band_names.index("confidence") + 1
 
 
 def _scheme(predicted: RasterSource, classes: ClassScheme | None) -> ClassScheme:
     """The classes given, which must be those of the map's tags if it has any."""
     if classes is None:
         return read_classes(predicted.path)
-    tagged = _tagged_classes(predicted.path)
+    tagged = tagged_classes(predicted.path)
     found = {} if tagged is None else {c.value: c.name for c in tagged.classes}
     given = {c.value: c.name for c in classes.classes}
     if tagged is not None and found != given:

@@ -22,9 +22,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.errors import OutputError, RasterError
-from geocrodino.evaluation.evaluate import Evaluation, read_classes
+from geocrodino.evaluation.calibration import Reliability
+from geocrodino.evaluation.evaluate import Evaluation
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.files import whole_file
+from geocrodino.geo.mapfile import read_classes
 from geocrodino.geo.reader import RasterSource
 
 SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
@@ -112,6 +114,33 @@ def write_comparison(evaluations: Mapping[str, Evaluation], path: str | Path) ->
     _draw_iou(axes, evaluations)
     figure.legend(loc="outside upper right", ncols=len(evaluations), frameon=False)
     figure.suptitle("IoU per class", x=0.02, ha="left", fontsize=11)
+    save_figure(figure, Path(path))
+
+
+def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
+    """Write accuracy against confidence of several predictions as a PNG, and how many samples are how sure.
+
+    Args:
+        curves: Name of each prediction, for instance its modality, and its reliability.
+        path: The picture; it appears whole or not at all.
+
+    Raises:
+        ValueError: If there are no curves.
+        OutputError: If the picture cannot be written.
+    """
+    if not curves:
+        raise ValueError("expected one or more curves, found none")
+    figure = Figure(figsize=(5.6, 7.2 + 0.22 * len(curves)), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot((0, 100), (0, 100), color="#999999", linewidth=0.9, linestyle="--", label="as right as sure")
+    for number, (name, curve) in enumerate(curves.items()):
+        _draw_curve(upper, lower, name, curve, SERIES[number % len(SERIES)])
+    upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy %")
+    lower.set(ylim=(0, None), xlabel="confidence %", ylabel="samples %")
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=9)
+    figure.suptitle("Reliability: larger points stand for more samples", x=0.02, ha="left", fontsize=11)
     save_figure(figure, Path(path))
 
 
@@ -285,3 +314,14 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
             f"{path}: cannot be written ({error.strerror or error}).\n"
             "Expected a folder with write permission and space."
         ) from error
+
+
+def _draw_curve(upper: Axes, lower: Axes, name: str, curve: Reliability, colour: str) -> None:
+    error = curve.expected_calibration_error
+    label = f"{name}: " + ("no samples" if np.isnan(error) else f"calibration error {100 * error:.1f} %")
+    share = 100 * curve.count / max(1, int(curve.count.sum()))
+    # Points by their weight: one sample in a bin is right or wrong, and says nothing about the other bins.
+    places = (100 * curve.confidence, 100 * curve.accuracy)
+    upper.plot(*places, color=colour, linewidth=0.8, label=label, marker="o", markersize=2, clip_on=False)
+    upper.scatter(*places, s=4 * share, color=colour, alpha=0.7, linewidths=0, clip_on=False)
+    lower.stairs(share, 100 * curve.edges, color=colour, linewidth=1.4)

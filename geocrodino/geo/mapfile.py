@@ -18,13 +18,18 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pydantic import TypeAdapter, ValidationError
 from rasterio.io import MemoryFile
 
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.errors import RasterError
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.geo.grid import Window
 
 TILE_PX = 512
 """Side of the internal tiles of a map."""
+
+CLASSES_TAG = "CLASSES"
+"""Tag of a map that lists its classes."""
 
 LAYER_SCALE = 1 / 254
 """Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for nothing."""
@@ -142,6 +147,11 @@ class MapFile:
             _add_categories(band, self.scheme)
 
 
+def beside(path: Path, what: str) -> Path:
+    """Name of a further file of a map, for instance ``map.layers.tif``."""
+    return path.with_name(f"{path.stem}.{what}{path.suffix}")
+
+
 def class_map(
     path: Path, scheme: ClassScheme, *, tags: Mapping[str, str] | None = None, band: str = "land cover"
 ) -> MapFile:
@@ -153,7 +163,7 @@ def class_map(
         tags: Metadata, for instance the hash of the bundle.
         band: Description of its band.
     """
-    return MapFile(path, (band,), "MODE", {**(tags or {}), "CLASSES": _classes_json(scheme)}, scheme)
+    return MapFile(path, (band,), "MODE", {**(tags or {}), CLASSES_TAG: _classes_json(scheme)}, scheme)
 
 
 def layer_file(path: Path, bands: tuple[str, ...], *, tags: Mapping[str, str] | None = None) -> MapFile:
@@ -198,3 +208,35 @@ def _add_source(band: ElementTree.Element, window: Window, name: str, number: in
 
 def _classes_json(scheme: ClassScheme) -> str:
     return json.dumps([c.model_dump(mode="json") for c in scheme.classes], ensure_ascii=False, separators=(",", ":"))
+
+
+def read_classes(path: str | Path) -> ClassScheme:
+    """The classes that a map names in its tags.
+
+    Raises:
+        RasterError: If it names none, or not as class maps do.
+    """
+    scheme = tagged_classes(path)
+    if scheme is None:
+        raise RasterError(
+            path,
+            f"names no classes: expected a tag {CLASSES_TAG}, found none.\n"
+            "Give a map as `geocrodino predict` wrote it: some programs drop the tags when they save a raster.",
+        )
+    return scheme
+
+
+def tagged_classes(path: str | Path) -> ClassScheme | None:
+    """The classes that a map names in its tags, None if it names none.
+
+    Raises:
+        RasterError: If the tag does not list classes.
+    """
+    with rasterio.open(path) as dataset:
+        text = dataset.tags().get(CLASSES_TAG)
+    if text is None:
+        return None
+    try:
+        return ClassScheme(classes=TypeAdapter(tuple[LandClass, ...]).validate_python(json.loads(text)))
+    except (ValidationError, ValueError) as error:
+        raise RasterError(path, f"the tag {CLASSES_TAG} does not list classes ({error}).") from error

@@ -182,6 +182,8 @@ def predict(
         todo = [block for block in ready.blocks if block not in writer.done]
         try:
             _run(ready, todo, many, memory, scheduler, take)
+            if not writer.done.keys() >= set(ready.blocks):
+                raise ValueError(f"expected {len(ready.blocks)} finished blocks, found {len(writer.done)}")
         except BaseException as error:
             if writer.done:
                 error.add_note(

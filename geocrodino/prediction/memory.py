@@ -69,7 +69,7 @@ def workers_within(limit: int, wanted: int, each: int, held: int) -> int:
     """
     fitting = int((limit - held) // (_SPARE * each))
     if fitting < 1:
-        least = held + int(_SPARE * each)
+        least = int(1.01 * (held + _SPARE * each))  # as it is told it is rounded, and must still be enough
         raise ConfigError(
             f"memory {format_bytes(limit)} is too little. Expected at least {format_bytes(least)}, of which "
             f"{format_bytes(held)} are the program itself, its networks and what neighbours share."

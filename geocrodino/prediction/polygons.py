@@ -6,7 +6,6 @@ simplified, so that nothing gapes or overlaps.
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 import zlib
@@ -23,15 +22,15 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import TypeAdapter, ValidationError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.features import shapes, sieve
 
 from geocrodino.errors import OutputError, RasterError
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.grid import crs_of, metres_per_unit, pixel_area_m2
+from geocrodino.geo.mapfile import read_classes
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import check_output
 from geocrodino.prediction.checks import keep_inputs
@@ -98,7 +97,7 @@ def write_polygons(
         raise OutputError(f"{out}: expected the name of a GeoPackage, found {out.name!r}.\nLet it end in .gpkg.")
     check_output(out, overwrite=overwrite)
     keep_inputs(out, map=class_map)
-    grid, scheme = map_grid(class_map), map_classes(class_map)
+    grid, scheme = map_grid(class_map), read_classes(class_map)
     outlines = _outlines(class_map, math.ceil(min_area_m2 / pixel_area_m2(grid) - 1e-9))
     _require_known(outlines.values, scheme, class_map)
     polygons = _share_corners(outlines).polygons()
@@ -123,33 +122,13 @@ def map_grid(class_map: Path) -> GeoBox:
         RasterError: If the file is missing, or no class map.
     """
     source = RasterSource.open(class_map)
-    if source.dtype != "uint8" or source.nodata != IGNORE_INDEX:
+    if (source.count, source.dtype, source.nodata) != (1, "uint8", IGNORE_INDEX):
         raise RasterError(
             class_map,
-            f"not a class map. Expected bytes (uint8) with nodata {IGNORE_INDEX}, found {source.dtype} with nodata "
-            f"{source.nodata}.\nGive a map that geocrodino predict wrote.",
+            f"not a class map. Expected one band of uint8 with nodata {IGNORE_INDEX}, found {source.count} of "
+            f"{source.dtype} with nodata {source.nodata}.\nGive a map that geocrodino predict wrote.",
         )
     return source.geobox
-
-
-def map_classes(class_map: Path) -> ClassScheme:
-    """The classes that a class map names in its tag ``CLASSES``.
-
-    Raises:
-        RasterError: If it names none, or not as class maps do.
-    """
-    with rasterio.open(class_map) as dataset:
-        text = dataset.tags().get("CLASSES")
-    if text is None:
-        raise RasterError(
-            class_map,
-            "the map does not say its classes. Expected a tag CLASSES with values, names and colours, found none.\n"
-            "Give a map as geocrodino predict wrote it: some programs drop the tags when they save a raster.",
-        )
-    try:
-        return ClassScheme(classes=TypeAdapter(tuple[LandClass, ...]).validate_python(json.loads(text)))
-    except (ValidationError, ValueError) as error:
-        raise RasterError(class_map, f"the tag CLASSES does not list classes ({error}).") from error
 
 
 def _require_sizes(**sizes: float) -> None:

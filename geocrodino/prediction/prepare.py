@@ -22,7 +22,7 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.grid import Window, crs_of, whole, working_grid
-from geocrodino.geo.mapfile import MapFile, class_map, layer_file
+from geocrodino.geo.mapfile import MapFile, beside, class_map, layer_file
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.mosaic import fingerprint, open_scene
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -215,11 +215,6 @@ def _files(
     if layers:
         found.append(layer_file(beside(out, "layers"), layer_bands(layers, classes), tags=tags))
     return tuple(found)
-
-
-def beside(out: Path, what: str) -> Path:
-    """Name of a further file of a map."""
-    return out.with_name(f"{out.stem}.{what}{out.suffix}")
 
 
 def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.errors import BundleError, ConfigError
+from geocrodino.errors import BundleError, ConfigError, GeocrodinoError
 from geocrodino.geo.grid import Window
 from geocrodino.geo.mosaic import MosaicSource
 from geocrodino.geo.reader import RasterSource
@@ -35,22 +38,24 @@ PROCESSES = "processes"
 
 GDAL_CACHE_BYTES = 64 * 2**20
 
+_ALONE = {"dashboard": False, "dashboard_address": ":0"}  # no page, at a port that no other scheduler has
 _WAIT_S = 60
 _AHEAD = 2  # blocks for each thread of a cluster that are handed out, so that none waits for the next one
 
 
 def run_threads(predict: BlockPredictor, windows: Sequence[Window], workers: int, take: Take) -> None:
     """All blocks through Dask's thread scheduler; each thread makes its own parts and hands them over."""
+    waiting = deque(windows)
 
-    def one(window: Window) -> None:
-        take(predict(window))
+    def one() -> None:
+        # Not as Dask orders its tasks, which is from the last one to the first: neighbours share tiles and reads.
+        take(predict(waiting.popleft()))
 
     task = delayed(one, pure=False, traverse=False)
     # Each thread is told by itself: a prediction beside this one may end before and give torch its threads back.
     threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     with one_thread_per_network(), threads as pool:
-        # Dask starts tasks in the order of their names where nothing else tells them apart.
-        tasks = [task(window, dask_key_name=f"block-{i:09d}") for i, window in enumerate(windows)]
+        tasks = [task() for _ in windows]
         run_all: Callable[..., Any] = compute
         run_all(*tasks, scheduler="threads", pool=pool, num_workers=workers, optimize_graph=False)
 
@@ -70,7 +75,7 @@ def run_cluster(client: Client, work: Work, windows: Sequence[Window], take: Tak
     def submit(window: Window) -> Any:
         return client.submit(_predict, described, window, pure=False, retries=3)
 
-    running = as_completed([submit(w) for w, _ in zip(waiting, range(_AHEAD * threads), strict=False)])
+    running = as_completed([submit(window) for window in islice(waiting, _AHEAD * threads)])
     for future in running:
         take(future.result())
         future.release()
@@ -98,7 +103,9 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
         ) from error
     if scheduler == PROCESSES:
         with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(
+                n_workers=workers, threads_per_worker=1, scheduler_kwargs=_ALONE, silence_logs=logging.CRITICAL
+            ) as cluster,
             Client(cluster) as client,
         ):
             yield client
@@ -157,7 +164,11 @@ def _predict(work: Work, window: Window) -> EncodedPart:
                 torch.set_num_threads(1)
                 _kept[:] = [BlockPredictor(work, work.backends(same_bundle(*work.bundle)))]
             predict = _kept[0]
-        return predict(window)
+        try:
+            return predict(window)
+        except GeocrodinoError as error:
+            error.__cause__ = error.__context__ = None  # GDAL's own, which cannot cross to another process
+            raise
 
 
 def same_bundle(path: Path, sha256: str) -> Bundle:

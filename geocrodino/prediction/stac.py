@@ -38,11 +38,12 @@ from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.grid import crs_of
+from geocrodino.geo.mapfile import read_classes
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import check_output
 from geocrodino.prediction.checks import keep_inputs
-from geocrodino.prediction.polygons import map_classes, map_grid
+from geocrodino.prediction.polygons import map_grid
 
 if TYPE_CHECKING:
     import pystac
@@ -111,7 +112,7 @@ def write_item(
     inputs = {f"item of {modality}": path for modality, path in models.items()}
     keep_inputs(out, map=class_map, **inputs, **{name: file.path for name, file in files.items()})
     _require_files(files)
-    raster, grid, scheme = RasterSource.open(class_map), map_grid(class_map), map_classes(class_map)
+    raster, grid, scheme = RasterSource.open(class_map), map_grid(class_map), read_classes(class_map)
     with rasterio.open(class_map) as dataset:
         tags = dataset.tags()
     _require_bundle(class_map, tags, manifest, tuple(models))
@@ -271,16 +272,17 @@ def _add_map(item: pystac.Item, raster: RasterSource, scheme: ClassScheme, href:
     from pystac.extensions.classification import ClassificationExtension
     from pystac.extensions.projection import ProjectionExtension
 
-    fields: dict[str, Any] = {"data_type": raster.dtype, "nodata": IGNORE_INDEX}
-    bands: list[dict[str, Any]] = [{"name": name} for name in raster.band_names]
-    # Fields of an asset hold for all of its bands: beside another band the classes belong to the first alone.
-    (fields if len(bands) == 1 else bands[0])["classification:classes"] = _classes(scheme)
     asset = pystac.Asset(
         href,
         title="Class map",
         media_type=_media_type(raster.path),
         roles=["data"],
-        extra_fields=fields | {"bands": bands},
+        extra_fields={
+            "data_type": raster.dtype,
+            "nodata": IGNORE_INDEX,
+            "bands": [{"name": name} for name in raster.band_names],
+            "classification:classes": _classes(scheme),
+        },
     )
     item.add_asset("map", asset)
     ClassificationExtension.add_to(item)

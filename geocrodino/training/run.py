@@ -30,7 +30,7 @@ from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
 from geocrodino.data.statistics import class_counts, class_weights
 from geocrodino.errors import ConfigError
-from geocrodino.evaluation.calibration import plot_reliability
+from geocrodino.evaluation.report import plot_reliability
 from geocrodino.geo.aoi import read_aoi
 from geocrodino.geo.grid import crs_of, pixel_size_m
 from geocrodino.geo.modality import MODALITIES, Modality

@@ -14,7 +14,8 @@ from matplotlib.image import imread
 from torchmetrics.classification import MulticlassCalibrationError
 
 from geocrodino.errors import OutputError
-from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature, plot_reliability
+from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
+from geocrodino.evaluation.report import plot_reliability
 
 
 def _softmax(logits):

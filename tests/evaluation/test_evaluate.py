@@ -5,14 +5,15 @@ from __future__ import annotations
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely.geometry import box
 
 from geocrodino.errors import AOIError, LabelError, OverlapError, RasterError
-from geocrodino.evaluation.evaluate import evaluate_map, read_classes
+from geocrodino.evaluation.evaluate import evaluate_map
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.mapfile import class_map
+from geocrodino.geo.mapfile import class_map, layer_file, read_classes
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import MapWriter
 
@@ -186,3 +187,18 @@ def test_blocks_outside_the_areas_are_not_read(write_map, write_labels, tmp_path
     result = evaluate_map(write_map(np.ones((40, 40))), labels, aoi=areas, block_px=10)
     assert result.scores.pixels == 64
     assert windows == [("labels.tif", (0, 10, 0, 10)), ("map.tif", (0, 10, 0, 10))]
+
+
+def test_a_layer_of_confidence_says_how_far_it_can_be_believed(tmp_path, write_map, write_labels):
+    """Sure and right twice; half sure and wrong twice: 2 / 4 of the samples are off by one half."""
+    labels, found = write_labels([[1, 1, 7, 7, 1]]), write_map([[1, 7, 1, 7, 255]])
+    assert evaluate_map(found, labels).reliability is None
+    with rasterio.open(found) as file:
+        grid = GeoBox(file.shape, file.transform, file.crs.to_wkt())
+    layers = layer_file(found.with_name("map.layers.tif"), ("entropy", "confidence"))
+    with MapWriter((layers,), grid) as writer:
+        writer.write((0, 1, 0, 5), [np.array([[[9, 9, 9, 9, 255]], [[254, 127, 127, 254, 255]]], np.uint8)])
+    result = evaluate_map(found, labels)
+    assert result.reliability.count.sum() == 4
+    assert result.reliability.expected_calibration_error == pytest.approx(0.25)
+    assert result.as_dict()["calibration_error"] == pytest.approx(0.25)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import OutputError, RasterError
-from geocrodino.prediction.polygons import areas_m2, map_classes, write_polygons
+from geocrodino.geo.mapfile import read_classes
+from geocrodino.prediction.polygons import areas_m2, write_polygons
 
 CLASSES = [
     {"value": 1, "name": "grass & moss", "colour": "#00ff00"},
@@ -141,6 +142,13 @@ def test_small_patches_join_their_largest_neighbour(write_map, polygons):
     assert area_px(frame) == [9, 15]
 
 
+def test_a_patch_of_the_least_area_itself_stays(write_map, polygons):
+    # 0.27 square metres over the 0.3 m x 0.3 m of a pixel is a hair more than 3 in binary fractions.
+    class_map = write_map([[1, 1, 1, 1, 1, 2, 2, 2]], transform=Affine(0.3, 0, 0, 0, -0.3, 0), crs="EPSG:32631")
+    np.testing.assert_allclose(polygons(class_map, min_area_m2=0.27)["area_m2"], [0.45, 0.27])
+    np.testing.assert_allclose(polygons(class_map, min_area_m2=0.28)["area_m2"], [0.72])
+
+
 def test_small_patches_beside_each_other_join_one_after_the_other(write_map, polygons):
     frame = polygons(write_map([[1, 1, 1, 1, 1, 2, 3, 2, 3]]), min_area_m2=5 * PIXEL_M2)
     assert frame["value"].tolist() == [1]
@@ -260,6 +268,13 @@ def test_areas_in_web_mercator_are_true(write_map, polygons):
     frame = polygons(write_map(transform=Affine(10, 0, x, 0, -10, y), crs="EPSG:3857"))
     np.testing.assert_allclose(frame["area_m2"], np.array([11, 8, 4]) * 25, rtol=0.006)  # of an ellipsoid
     assert frame["area_m2"][0] / frame["area_m2"][2] == pytest.approx(11 / 4, rel=1e-4)
+    # 1600 x 400 km of the projection, whose long edges follow parallels and are bent in any other one.
+    frame = polygons(write_map(np.ones((40, 160)), transform=Affine(10_000, 0, x, 0, -10_000, y), crs="EPSG:3857"))
+    to_degrees = pyproj.Transformer.from_crs(3857, 4326, always_xy=True)
+    edge = np.linspace(x, x + 1.6e6, 4001)
+    lon, lat = to_degrees.transform(np.concatenate([edge, edge[::-1]]), np.repeat([y, y - 4e5], 4001))
+    expected = abs(pyproj.Geod(ellps="WGS84").polygon_area_perimeter(lon, lat)[0])
+    assert frame["area_m2"][0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_areas_of_grads_and_of_a_crs_without_an_earth():
@@ -294,21 +309,21 @@ def refusal(error, class_map, tmp_path, **options):
 def test_a_map_without_classes_is_refused(write_map, tmp_path):
     class_map = write_map(tags={})
     assert refusal(RasterError, class_map, tmp_path) == (
-        f"{class_map}: the map does not say its classes. Expected a tag CLASSES with values, names and colours, found "
-        "none.\nGive a map as geocrodino predict wrote it: some programs drop the tags when they save a raster."
+        f"{class_map}: names no classes: expected a tag CLASSES, found none.\n"
+        "Give a map as `geocrodino predict` wrote it: some programs drop the tags when they save a raster."
     )
     with pytest.raises(RasterError, match="the tag CLASSES does not list classes"):
-        map_classes(write_map(tags={"CLASSES": "[1, 2]"}))
+        read_classes(write_map(tags={"CLASSES": "[1, 2]"}))
     with pytest.raises(RasterError, match="the tag CLASSES does not list classes"):
-        map_classes(write_map(tags={"CLASSES": "grass, water"}))
+        read_classes(write_map(tags={"CLASSES": "grass, water"}))
     assert not (tmp_path / "out.gpkg").exists()
 
 
 def test_what_is_no_class_map_is_refused(write_map, tmp_path):
     class_map = write_map(dtype=np.float32, nodata=-9999)
     assert refusal(RasterError, class_map, tmp_path) == (
-        f"{class_map}: not a class map. Expected bytes (uint8) with nodata 255, found float32 with nodata -9999.0.\n"
-        "Give a map that geocrodino predict wrote."
+        f"{class_map}: not a class map. Expected one band of uint8 with nodata 255, found 1 of float32 with nodata "
+        "-9999.0.\nGive a map that geocrodino predict wrote."
     )
     class_map = write_map([[1, 7]])
     assert refusal(RasterError, class_map, tmp_path) == (

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 
 import numpy as np
 import pystac
@@ -18,12 +19,14 @@ from pystac.extensions.file import FileExtension
 from pystac.extensions.mlm import MLMExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
+from small_scenes import image, write_raster
 
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.models.branch import NetworkSettings
+from geocrodino.prediction.engine import predict
 from geocrodino.prediction.polygons import write_polygons
 from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item
 
@@ -76,13 +79,13 @@ def manifest(**changes):
 
 @pytest.fixture
 def write_map(tmp_path):
-    def write(name="map.tif", *, shape=(40, 60), transform=UTM, crs="EPSG:32631", tags=TAGS, driver="COG", bands=()):
-        size = {"count": len(bands) or 1, "height": shape[0], "width": shape[1], "dtype": "uint8"}
+    def write(name="map.tif", *, shape=(40, 60), transform=UTM, crs="EPSG:32631", tags=TAGS, driver="COG"):
+        size = {"count": 1, "height": shape[0], "width": shape[1], "dtype": "uint8"}
         with rasterio.open(
             tmp_path / name, "w", driver=driver, crs=crs, transform=transform, nodata=255, **size
         ) as target:
-            target.write(np.ones((size["count"], *shape), np.uint8))
-            target.descriptions = bands or ("land cover",)
+            target.write(np.ones(shape, np.uint8), 1)
+            target.set_band_description(1, "land cover")
             target.update_tags(**tags)
         os.utime(tmp_path / name, (WRITTEN.timestamp(),) * 2)
         return tmp_path / name
@@ -159,14 +162,6 @@ def test_map_asset_has_grid_nodata_and_classes(write_map, item_of):
     ]
 
 
-def test_classes_are_those_of_the_first_band_where_there_are_two(write_map, item_of):
-    asset = item_of(write_map(bands=("land cover", "decided by"))).assets["map"]
-    cover, decided = asset.extra_fields["bands"]
-    assert [c["value"] for c in cover["classification:classes"]] == [1, 2, 3, 4, 255]
-    assert decided == {"name": "decided by"}
-    assert "classification:classes" not in asset.extra_fields
-
-
 def test_prediction_points_back_to_its_model(write_map, item_of):
     item = item_of(write_map())
     (link,) = item.get_links("derived_from")
@@ -195,6 +190,23 @@ def test_a_map_of_both_branches_points_to_both(write_map, item_of, models):
         "model/elevation.json",
     ]
     assert item.properties["geocrodino:modalities"] == ["optical", "elevation"]
+
+
+def test_predicted_maps_have_an_item(bundle, tmp_path):
+    write_raster(tmp_path / "image.tif", image(48, 64))
+    predict(tmp_path / "image.tif", tmp_path / "map.tif", bundle, "optical", workers=1)
+    model = tmp_path / "model.json"
+    write_model_item(bundle.path, model, manifest=bundle.manifest, modality="optical")
+    write_item(tmp_path / "map.tif", tmp_path / "map.json", manifest=bundle.manifest, models={"optical": model})
+    item = read(tmp_path / "map.json")
+    assert item.properties["geocrodino:scene"] == "image.tif"
+    assert item.properties["geocrodino:bundle_sha256"] == bundle.sha256
+    assert item.properties["processing:software"] == {"geocrodino": version("geocrodino")}
+    assert item.assets["map"].media_type == pystac.MediaType.COG
+    with pytest.raises(BundleError, match="Expected elevation, found optical"):
+        write_item(
+            tmp_path / "map.tif", tmp_path / "e.json", manifest=bundle.manifest, models={"elevation": tmp_path / "e"}
+        )
 
 
 def test_model_item_describes_one_branch(models):
@@ -396,7 +408,7 @@ def test_what_is_missing_or_in_the_way_is_told(write_map, item_of, models, tmp_p
     assert str(error.value) == (
         f"{absent.path}: no such file, so the item cannot list it as 'polygons'.\nWrite it first."
     )
-    with pytest.raises(RasterError, match="does not say its classes"):
+    with pytest.raises(RasterError, match="names no classes"):
         item_of(write_map(tags={}))
     with pytest.raises(ValueError, match="no file called map"):
         item_of(class_map, files={"map": FurtherFile(class_map, "Map")})

@@ -1,0 +1,91 @@
+"""Whether memory grows with the scene: peak resident set of a prediction, by the side of the scene.
+
+The scenes are sparse files: a diagonal of filled blocks on nodata, so that the largest one takes minutes. A second run
+of each writes the probabilities of all classes too.
+
+    python benchmarks/memory.py                      4096 and 32768 px a side
+    python benchmarks/memory.py --sides 2048 8192
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from peers import report
+from prediction import NETWORKS, WORKERS, write_bundle
+from rasterio.windows import Window
+
+from geocrodino.prediction.engine import predict
+
+FILLED_PX = 2048
+
+
+def write_sparse(path: Path, side: int) -> None:
+    """An image with data in squares along its diagonal and nothing elsewhere."""
+    profile = {
+        "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": "EPSG:32631",
+        "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
+        "sparse_ok": True,
+    }  # fmt: skip
+    square = np.random.default_rng(0).integers(1, 256, (3, FILLED_PX, FILLED_PX), np.uint8)
+    with rasterio.open(path, "w", **profile) as file:
+        for start in range(0, side, 2 * FILLED_PX):
+            size = min(FILLED_PX, side - start)
+            file.write(square[:, :size, :size], window=Window(start, start, size, size))
+
+
+def child(bundle: str, scene: str, out: str, layers: str) -> None:
+    """Predict here and print seconds and memory."""
+    wanted = ["probabilities"] if layers == "probabilities" else []
+    report(lambda: predict(scene, out, bundle, "optical", workers=WORKERS, layers=wanted))  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", nargs="+", type=int, default=[4096, 32768], help="sides of the scenes, px")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(*options.child)
+        return
+    print("| scene, px | written | peak MB | of the first | seconds |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = folder / "bundle.safetensors"
+        write_bundle(bundle, NETWORKS["default"])
+        for side in options.sides:
+            write_sparse(folder / f"{side}.tif", side)
+        subprocess.run(
+            _command(bundle, folder / f"{min(options.sides)}.tif", folder / "warm.tif", "-"),
+            check=True,
+            capture_output=True,
+        )
+        for layers in ("classes", "probabilities"):
+            first = 0.0
+            for side in options.sides:
+                command = _command(bundle, folder / f"{side}.tif", folder / f"{side}-{layers}.tif", layers)
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                found = json.loads(done.stdout.splitlines()[-1])
+                first = first or found["peak_mb"]
+                ratio = found["peak_mb"] / first
+                print(
+                    f"| {side}^2 | {layers} | {found['peak_mb']:.0f} | {ratio:.2f} | {found['seconds']:.0f} |",
+                    flush=True,
+                )
+
+
+def _command(bundle: Path, scene: Path, out: Path, layers: str) -> list[str]:
+    return [sys.executable, __file__, "--child", str(bundle), str(scene), str(out), layers]
+
+
+if __name__ == "__main__":
+    main()
