@@ -1,0 +1,122 @@
+"""What large predictions cost beside the computing: parts, ledger, virtual raster, the copy to one file, many inputs.
+
+python benchmarks/scale.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.grid import Window
+from geocrodino.geo.ledger import Ledger
+from geocrodino.geo.mapfile import class_map
+from geocrodino.geo.mosaic import open_scene
+from geocrodino.geo.writer import MapWriter
+from geocrodino.prediction.tiling import blocks
+
+CLASSES = ClassScheme.from_values(range(6))
+TILE_PX, LARGE_PX = 1152, 9216
+SIDE_PX, COUNTRY_PX = 16384, 1_000_000
+INPUTS = 2_000
+
+
+def grid(side: int) -> GeoBox:
+    """A square at 20 cm."""
+    return GeoBox((side, side), Affine(0.2, 0, 5e5, 0, -0.2, 5e6), "EPSG:32631")
+
+
+@contextmanager
+def timed() -> Iterator[list[float]]:
+    """Seconds that something takes, in the list when it is over."""
+    found: list[float] = []
+    started = time.perf_counter()
+    yield found
+    found.append(time.perf_counter() - started)
+
+
+def parts_and_copy(folder: Path) -> None:
+    """Write a map block by block, then as one file."""
+    values = np.kron(np.random.default_rng(0).integers(0, 6, (96, 96)), np.ones((12, 12))).astype(np.uint8)[None]
+    windows = blocks((SIDE_PX, SIDE_PX), TILE_PX)
+    path = folder / "map.tif"
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20):
+        writer = MapWriter((class_map(path, CLASSES),), grid(SIDE_PX))
+        writer.__enter__()
+        with timed() as writing:
+            for r0, r1, c0, c1 in windows:
+                writer.write((r0, r1, c0, c1), [values[:, : r1 - r0, : c1 - c0]], note=[[r0, 1, 1, 5]] * 6)
+        with timed() as copying:
+            writer.__exit__(None, None, None)
+    print(f"| a block of {TILE_PX} px, encoded and on the disk | {1000 * writing[0] / len(windows):.0f} ms |")
+    print(f"| copy of the blocks to one COG | {SIDE_PX**2 / 1e6 / copying[0]:.0f} Mpx/s |")
+    print(f"| bytes a pixel of it | {path.stat().st_size / SIDE_PX**2:.3f} |")
+
+
+def virtual_raster(folder: Path, block_px: int) -> None:
+    """A virtual raster over the blocks of a country."""
+    windows: list[Window] = blocks((COUNTRY_PX, COUNTRY_PX), block_px)
+    path = folder / "country.vrt"
+    named = ((window, f"country.parts/{'-'.join(map(str, window))}.tif") for window in windows)
+    path.write_text(class_map(path, CLASSES).mosaic(grid(COUNTRY_PX), named), encoding="utf-8")
+    with timed() as opening:
+        rasterio.open(path).close()
+    size = path.stat().st_size / 1e6
+    print(f"| virtual raster over {len(windows):,} blocks | {size:.1f} MB, opens in {opening[0]:.1f} s |")
+
+
+def ledger(folder: Path) -> None:
+    """Read the ledger of a country."""
+    windows = blocks((COUNTRY_PX, COUNTRY_PX), LARGE_PX)
+    path, note = folder / "ledger.tif", [[strip, index, 1, 12345] for strip in range(18) for index in range(6)]
+    try:
+        with Ledger(path, {}) as begun:
+            for window in windows:
+                begun.add("-".join(map(str, window)), {"files": [True], "note": note})
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    with timed() as reading, Ledger(path, {}, resume=True) as again:
+        pass
+    print(f"| ledger of {len(again.done):,} blocks, read again | {reading[0]:.1f} s |")
+
+
+def inputs(folder: Path) -> None:
+    """Open many files as one scene."""
+    tiles = folder / "tiles"
+    tiles.mkdir()
+    side = int(np.ceil(np.sqrt(INPUTS)))
+    profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 3, "dtype": "uint8", "crs": "EPSG:32631"}
+    for number in range(INPUTS):
+        row, col = divmod(number, side)
+        transform = grid(1).affine @ Affine.translation(64 * col, 64 * row)
+        with rasterio.open(tiles / f"{number:05d}.tif", "w", **profile, transform=transform) as file:
+            file.write(np.ones((3, 64, 64), np.uint8))
+    with timed() as opening:
+        open_scene(tiles)
+    print(f"| header of one of {INPUTS:,} input files | {1000 * opening[0] / INPUTS:.1f} ms |")
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    print("| what | cost |\n|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts_and_copy(folder)
+        virtual_raster(folder, LARGE_PX)
+        virtual_raster(folder, TILE_PX)
+        ledger(folder)
+        inputs(folder)
+
+
+if __name__ == "__main__":
+    main()
