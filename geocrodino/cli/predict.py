@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from geocrodino.errors import BundleError, ConfigError
+from geocrodino.errors import BundleError, ConfigError, OutputError
 
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle
@@ -138,7 +138,8 @@ def predict(
     if model is None:
         console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
     target = out or _default_name(scene)
-    _check_products(polygons, stac, preview, min_area_m2, simplify_m, overwrite=overwrite)
+    inputs = [str(name) for name in (*scene, elevation, ground, aoi, path) if name is not None]
+    _check_products(inputs, target, polygons, stac, preview, min_area_m2, simplify_m, overwrite=overwrite)
     bundle = load_bundle(path)
     with progress(console, "Predicting") as advance:
         summary = engine.predict(
@@ -200,10 +201,15 @@ def _default_name(scene: list[str]) -> Path:
     first = Path(scene[0])
     if len(scene) > 1 or "://" in scene[0] or (not first.exists() and any(c in scene[0] for c in "*?[")):
         raise ConfigError("several files or a remote one: say with --out what the map is called.")
-    return first.with_name(f"{first.name if first.is_dir() else first.stem}.classes.tif")
+    if first.is_dir():
+        first = first.resolve()
+        return first.with_name(f"{first.name}.classes.tif")
+    return first.with_name(f"{first.stem}.classes.tif")
 
 
 def _check_products(
+    inputs: list[str],
+    target: Path,
     polygons: Path | None,
     stac: Path | None,
     preview: Path | None,
@@ -218,12 +224,21 @@ def _check_products(
 
     if polygons is None and (min_area_m2 or simplify_m):
         raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
+    if polygons is not None and polygons.suffix != ".gpkg":
+        raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
     models = [stac.with_name(f"{stac.stem}.{m}-model.json") for m in MODALITIES] if stac else []
     for path in (polygons, stac, *models):
         if path is not None:
             check_output(path, overwrite=overwrite)
     if preview is not None:
         check_output(preview, overwrite=True)
+    products = [path for path in (polygons, stac, preview, *models) if path is not None]
+    for path in products:
+        for given in inputs:
+            if path.exists() and Path(given).exists() and path.samefile(given):
+                raise OutputError(f"{path}: would replace {given}, which is read.\nChoose another name.")
+    if len({*products, target}) <= len(products):
+        raise ConfigError("two of the files to write have one name. Give each a name of its own.")
 
 
 def _write_items(

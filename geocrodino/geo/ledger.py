@@ -146,6 +146,16 @@ def write_part(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def synchronise(path: Path) -> None:
+    """Wait until a file is on the disk itself.
+
+    Raises:
+        OSError: If the disk does not take it.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def _parsed(line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)

@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 
 from geocrodino.errors import OutputError
 from geocrodino.geo.grid import Window, window_grid
-from geocrodino.geo.ledger import Ledger, write_part
+from geocrodino.geo.ledger import Ledger, synchronise, write_part
 from geocrodino.geo.mapfile import TILE_PX, MapFile, side_file
 
 _DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)
@@ -81,15 +81,15 @@ class MapWriter:
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
-        self.files, self.grid, self.overwrite = files, grid, overwrite
+        self.files, self.grid, self.overwrite, self.resume = files, grid, overwrite, resume
         self.done: dict[Window, Any] = {}
         self._ledger = Ledger(files[0].path, key or {}, resume=resume)
 
     def __enter__(self) -> Self:
         for file in self.files:
-            check_output(file.path, overwrite=self.overwrite)
+            check_output(file.path, overwrite=self._replaces(file))
             if file.virtual:
-                _check_parts(file.parts, overwrite=self.overwrite)
+                _check_parts(file.parts, overwrite=self._replaces(file))
         self._ledger.__enter__()
         for number in range(len(self.files)):
             self._folder(number).mkdir(exist_ok=True)
@@ -109,7 +109,7 @@ class MapWriter:
         except _DISK_ERRORS as failure:
             raise OutputError(
                 f"{self.files[0].path}: the map could not be completed ({failure}).\n"
-                "Check the free space of the folder."
+                "Check the free space of the folder, then go on with --resume."
             ) from failure
         finally:
             self._ledger.__exit__(kind, error, trace)
@@ -141,6 +141,10 @@ class MapWriter:
         """Nothing of this work is worth keeping: the parts are removed on exit."""
         self._ledger.finish()
 
+    def _replaces(self, file: MapFile) -> bool:
+        """Whether a file may be there: a run that was stopped may have left further ones of its own before the map."""
+        return self.overwrite or (self.resume and file is not self.files[0])
+
     def _folder(self, number: int) -> Path:
         return self._ledger.folder / str(number)
 
@@ -156,10 +160,10 @@ class MapWriter:
     def _publish(self) -> None:
         whole = [self._whole(number, file) for number, file in enumerate(self.files)]
         for file in self.files:
-            if not self.overwrite and (file.path.exists() or (file.virtual and file.parts.exists())):
+            if not self._replaces(file) and (file.path.exists() or (file.virtual and file.parts.exists())):
                 raise OutputError(
                     f"{file.path}: another program wrote this file while the map was made, and it is kept.\n"
-                    "Run again with another name, or replace it with --overwrite."
+                    "Replace it with --resume --overwrite, which computes nothing again."
                 )
         # The map itself comes last: where it is, everything is.
         for number, file in reversed(list(enumerate(self.files))):
@@ -194,6 +198,7 @@ class MapWriter:
             bigtiff="IF_SAFER",
         )
         _read_through(finished)
+        synchronise(finished)
         return finished
 
 

@@ -48,7 +48,8 @@ def stitch(lattice: TileLattice, window: Window, source: TileSource) -> NDArray[
         source: Gives a tile's probabilities; called once for each tile that answers for the window, row by row.
 
     Returns:
-        Probabilities, float32, shape (K, H, W) of the window. A pixel's value does not depend on the window.
+        Probabilities, float32, shape (K, H, W) of the window, perhaps a view of a tile. A pixel's value does not depend
+        on the window.
 
     Raises:
         ValueError: If the window is empty or outside the scene, or a tile has the wrong shape.
@@ -59,13 +60,20 @@ def stitch(lattice: TileLattice, window: Window, source: TileSource) -> NDArray[
         tile, (t0, t1, u0, u1) = source(index), lattice.support(index)
         if tile.shape[1:] != (t1 - t0, u1 - u0):
             raise ValueError(f"tile {index}: expected (K, {t1 - t0}, {u1 - u0}), found {tile.shape}")
+        a0, a1, b0, b1 = max(r0, t0), min(r1, t1), max(c0, u0), min(c1, u1)
+        part = tile[:, a0 - t0 : a1 - t0, b0 - u0 : b1 - u0]
+        if lattice.ramp_px == 0 and (a0, a1, b0, b1) == window:
+            return part  # of one tile alone, and nothing is mixed
         if total is None:
             total = np.zeros((len(tile), r1 - r0, c1 - c0), np.float32)
-        a0, a1, b0, b1 = max(r0, t0), min(r1, t1), max(c0, u0), min(c1, u1)
+        place = (slice(None), slice(a0 - r0, a1 - r0), slice(b0 - c0, b1 - c0))
+        if lattice.ramp_px == 0:
+            total[place] = part
+            continue
         weights = np.outer(
             axis_weights(lattice, 0, index[0], a0, a1), axis_weights(lattice, 1, index[1], b0, b1)
         ).astype(np.float32, copy=False)
-        total[:, a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] += weights * tile[:, a0 - t0 : a1 - t0, b0 - u0 : b1 - u0]
+        total[place] += weights * part
     if total is None:
         raise ValueError(f"no tile answers for window {window}")
     return total

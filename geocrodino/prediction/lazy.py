@@ -173,6 +173,9 @@ def _grid(array: xr.DataArray, resolution_m: float) -> GeoBox:
 
 def _header(array: xr.DataArray, grid: GeoBox, bands: int) -> ArraySource:
     nodata = array.odc.nodata
+    if nodata is not None and array.dtype.kind in "iu":
+        held = np.iinfo(array.dtype)
+        nodata = nodata if held.min <= nodata <= held.max else None  # beyond that no pixel can hold it
     return ArraySource(
         path=Path(str(array.name or "array")),
         geobox=grid,

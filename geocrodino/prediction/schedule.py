@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import rasterio
 import torch
@@ -68,7 +69,7 @@ def run_cluster(client: Client, work: Work, windows: Sequence[Window], take: Tak
     from distributed import as_completed
 
     # As the result of a task rather than data: what a dead worker held is then made again.
-    described = client.submit(_as_it_is, _absolute(work), pure=False)
+    described = client.submit(_as_it_is, (uuid4().hex, _absolute(work)), pure=False)
     threads = max(1, sum(client.nthreads().values()))
     waiting = iter(windows)
 
@@ -128,8 +129,11 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
         yield client
 
 
+_Named = tuple[str, Work]
+"""A work, and a name of its own: two copies of one are not always equal, as NaN is not, and slow to compare."""
+
 _opening = Lock()
-_kept: list[BlockPredictor] = []
+_kept: dict[str, BlockPredictor] = {}
 """Of a worker of a cluster: the networks at work, from one block to the next. One at a time, they are large."""
 
 
@@ -152,23 +156,35 @@ def _absolute_files(raster: RasterSource) -> RasterSource:
     return replace(raster, path=absolute(raster.path))
 
 
-def _as_it_is(work: Work) -> Work:
-    return work
+def _as_it_is(described: _Named) -> _Named:
+    return described
 
 
-def _predict(work: Work, window: Window) -> EncodedPart:
+def _predict(described: _Named, window: Window) -> EncodedPart:
     """Runs on a worker of a cluster."""
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-        with _opening:
-            if not _kept or _kept[0].work != work:
-                torch.set_num_threads(1)
-                _kept[:] = [BlockPredictor(work, work.backends(same_bundle(*work.bundle)))]
-            predict = _kept[0]
-        try:
-            return predict(window)
-        except GeocrodinoError as error:
-            error.__cause__ = error.__context__ = None  # GDAL's own, which cannot cross to another process
-            raise
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+            return _predictor(*described)(window)
+    except GeocrodinoError as error:
+        error.__cause__ = error.__context__ = None  # GDAL's own, which cannot cross to another process
+        raise
+
+
+def _threads() -> int:
+    """Threads of this worker."""
+    from distributed import get_worker
+
+    threads: int = get_worker().state.nthreads
+    return threads
+
+
+def _predictor(name: str, work: Work) -> BlockPredictor:
+    with _opening:
+        if name not in _kept:
+            torch.set_num_threads(1)
+            _kept.clear()
+            _kept[name] = BlockPredictor(work, work.backends(same_bundle(*work.bundle), _threads()))
+        return _kept[name]
 
 
 def same_bundle(path: Path, sha256: str) -> Bundle:

@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from shapely import Polygon, box, contains, intersects
+from shapely import Polygon, STRtree, box, get_parts, intersects
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
@@ -63,10 +63,11 @@ class Plan:
         """
         scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
         shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
-        one_tile = max(2 * _STEP_PX, round_up(round(core * scale), _STEP_PX))
+        direct = grid == own and lattice.ramp_px == 0  # each block then has tiles of its own
+        one_tile = core if direct else max(2 * _STEP_PX, round_up(round(core * scale), _STEP_PX))
         block = one_tile if block_px is None else round_up(block_px, one_tile) if block_px > one_tile else block_px
         part = min(block, one_tile if one_tile <= _PART_PX else _PART_PX)
-        if grid == own and lattice.ramp_px == 0 and block % core == 0 and part % core == 0:
+        if direct and block % core == 0 and part % core == 0:
             return cls(blocks(shape, block), part, 0)  # no tile is wanted twice
 
         # Side of the upright box around a block of a rotated scene, in sides of the block.
@@ -123,15 +124,15 @@ class Work:
     device: str
     workers: int
 
-    def backends(self, bundle: Bundle) -> dict[Modality, Backend]:
-        """The branches, ready to compute."""
+    def backends(self, bundle: Bundle, workers: int | None = None) -> dict[Modality, Backend]:
+        """The branches, ready to compute so many tiles at the same time."""
         return {
             m: open_backend(
                 bundle,
                 m,
                 name=self.backend,
                 device=self.device,
-                workers=self.workers,
+                workers=workers or self.workers,
                 temperature=self.temperature[m],
             )
             for m in self.inputs
@@ -152,6 +153,8 @@ class BlockPredictor:
 
     def __init__(self, work: Work, backends: Mapping[Modality, Backend]) -> None:
         self.work = work
+        # Of many polygons, those near a window are found at once.
+        self._areas = None if work.area is None else STRtree(get_parts(work.area))
         self.tiles = {
             m: TilePredictor(
                 backends[m], source, work.lattice, num_classes=len(work.classes), keep_tiles=work.keep_tiles
@@ -165,7 +168,8 @@ class BlockPredictor:
         out = [np.full((len(f.bands), r1 - r0, c1 - c0), IGNORE_INDEX, np.uint8) for f in self.work.files]
         counts: Counts = Counter()
         for window in self._parts(block):
-            verdict = self._verdict(window)
+            inside = None if self._areas is None else _inside(self._areas, window)
+            verdict = self._verdict(window, inside)
             indices = class_indices(verdict)
             place = (slice(None), slice(window[0] - r0, window[1] - r0), slice(window[2] - c0, window[3] - c0))
             bands = [self.work.classes.to_values(indices)[None]]
@@ -175,7 +179,7 @@ class BlockPredictor:
                 bands.append(layer_values(self.work.layers, verdict))
             for whole, part in zip(out, bands, strict=True):
                 whole[place] = part
-            _count(counts, window, indices, verdict.decided, self._counted(window))
+            _count(counts, window, indices, verdict.decided, inside)
         note = [[*what, number] for what, number in sorted(counts.items())]
         return encode_part(self.work.files, self.work.own, block, out, note)
 
@@ -201,21 +205,16 @@ class BlockPredictor:
     def _grid(self) -> GeoBox:
         return next(iter(self.work.inputs.values())).grid
 
-    def _verdict(self, window: Window) -> Verdict:
+    def _verdict(self, window: Window, inside: NDArray[np.bool_] | None) -> Verdict:
         if self._grid == self.work.own:
             answers = {m: self._direct(m, window) for m in self.tiles}
         else:
             positions = source_positions(self.work.own, window, self._grid)
             needed = bounding_window(positions, self.work.lattice.shape)
             answers = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
-        inside = self._counted(window)
         if inside is not None:
             answers = {m: Answer(a.probabilities, a.valid & inside) for m, a in answers.items()}
         return combine(answers, self.work.weight)
-
-    def _counted(self, window: Window) -> NDArray[np.bool_] | None:
-        """Pixels inside the area to work on, None where there is no such area."""
-        return None if self.work.area is None else _inside(self.work.area, window)
 
     def _direct(self, modality: Modality, window: Window) -> Answer:
         field = stitch(self.work.lattice, window, self.tiles[modality])
@@ -256,12 +255,11 @@ def window_box(window: Window) -> Polygon:
     return box(window[2], window[0], window[3], window[1])
 
 
-def _inside(area: BaseGeometry, window: Window) -> NDArray[np.bool_]:
-    """Pixels whose centres lie in an area, the same ones in every window."""
+def _inside(areas: STRtree, window: Window) -> NDArray[np.bool_]:
+    """Pixels whose centres lie in one of the polygons, the same ones in every window."""
     r0, r1, c0, c1 = window
-    if contains(area, window_box(window)):
-        return np.ones((r1 - r0, c1 - c0), bool)
-    corners, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(area)), return_index=True)
+    near = areas.geometries[areas.query(window_box(window), predicate="intersects")]
+    corners, ring = shapely.get_coordinates(shapely.get_rings(near), return_index=True)
     along = ring[1:] == ring[:-1]
     (xa, ya), (xb, yb) = corners[:-1][along].T, corners[1:][along].T
     # From the whole edge, not from a part that was cut out: else a centre on an edge would be in or out by the window.

@@ -149,7 +149,12 @@ def test_a_full_disk_leaves_no_map_or_a_whole_one(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     unwritable = "Expected a folder with write permission and free space. Choose another one."
-    assert set(outcomes) == {unwritable, "Check the free space of the folder.", "whole"}
+    assert set(outcomes) == {
+        unwritable,
+        "Check the free space of the folder.",
+        "Check the free space of the folder, then go on with --resume.",
+        "whole",
+    }
 
 
 def test_a_map_that_another_program_wrote_meanwhile_is_kept(tmp_path):

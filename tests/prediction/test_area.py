@@ -50,16 +50,20 @@ def mapped(scene, aoi, bundle, **options):
 corners = st.tuples(st.integers(-8, 60), st.integers(-8, 60))
 
 
+def inside_of(polygons, window):
+    return _inside(shapely.STRtree(shapely.get_parts(polygons)), window)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(corners, min_size=3, max_size=6), st.sampled_from([2, 3, 10]), st.sampled_from([1, 5, 7, 16]))
 def test_a_pixel_is_inside_whatever_the_window(points, fraction, block_px):
     """Also where an edge runs through its centre: corners in halves of pixels make that common."""
     polygon = shapely.Polygon([(x / fraction, y / fraction) for x, y in points])
     assume(polygon.is_valid and polygon.area > 0)
-    whole = _inside(polygon, (0, 24, 0, 27))
+    whole = inside_of(polygon, (0, 24, 0, 27))
     pieces = np.zeros_like(whole)
     for r0, r1, c0, c1 in blocks(whole.shape, block_px):
-        pieces[r0:r1, c0:c1] = _inside(polygon, (r0, r1, c0, c1))
+        pieces[r0:r1, c0:c1] = inside_of(polygon, (r0, r1, c0, c1))
     np.testing.assert_array_equal(pieces, whole)
     cols, rows = centres(whole.shape)
     surely = shapely.distance(polygon.boundary, shapely.points(cols, rows)) > 1e-9
@@ -68,7 +72,7 @@ def test_a_pixel_is_inside_whatever_the_window(points, fraction, block_px):
 
 def test_holes_and_parts():
     ring = shapely.box(1, 1, 7, 7) - shapely.box(3, 3, 5, 5)
-    inside = _inside(shapely.union_all([ring, shapely.box(8, 0, 9, 9)]), (0, 8, 0, 10))
+    inside = inside_of(shapely.union_all([ring, shapely.box(8, 0, 9, 9)]), (0, 8, 0, 10))
     expected = np.zeros((8, 10), bool)
     expected[1:7, 1:7], expected[3:5, 3:5], expected[:, 8] = True, False, True
     np.testing.assert_array_equal(inside, expected)
@@ -77,8 +81,8 @@ def test_holes_and_parts():
 def test_areas_that_share_an_edge_share_no_pixel_and_lose_none():
     """Even where the edge runs through the centres of pixels."""
     parts = [shapely.box(0.5, 0.5, 3.5, 8.5), shapely.box(3.5, 0.5, 7.5, 8.5)]
-    found = sum(_inside(part, (0, 9, 0, 9)).astype(int) for part in parts)
-    np.testing.assert_array_equal(found, _inside(shapely.union_all(parts), (0, 9, 0, 9)))
+    found = sum(inside_of(part, (0, 9, 0, 9)).astype(int) for part in parts)
+    np.testing.assert_array_equal(found, inside_of(shapely.union_all(parts), (0, 9, 0, 9)))
     assert found.sum() == 8 * 7
 
 
@@ -111,13 +115,12 @@ def test_blocks_outside_are_not_computed(bundle, by_pixel, tmp_path):
     assert steps == [(1, 2), (2, 2)]
 
 
-def test_parts_of_a_large_block_outside_are_not_computed(bundle, by_pixel, tmp_path, monkeypatch):
-    monkeypatch.setattr("geocrodino.prediction.work._PART_PX", 128)
+def test_parts_of_a_large_block_outside_are_not_computed(bundle, by_pixel, tmp_path):
     write_raster(tmp_path / "s.tif", image(300, 300))
     corner = area(on_scene(shapely.box(200, 200, 210, 210)))
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", aoi=corner, block_px=4096, core_px=64)
-    # Pieces of 128 px of a block that is the whole scene: of 5 x 5 tiles the 2 x 2 of one piece are computed.
-    assert len(by_pixel) == 4
+    # The pieces of a block that is the whole scene are its 5 x 5 tiles: one of them meets the area.
+    assert len(by_pixel) == 1
 
 
 @pytest.mark.parametrize("resolution_m", [1.0, 0.7])

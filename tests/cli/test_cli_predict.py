@@ -1,0 +1,79 @@
+"""``geocrodino predict`` with more than one scene, and what it writes beside the map."""
+
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+import rasterio
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def predict(run_cli, trained, here):
+    def run(*words):
+        return run_cli("predict", *words, "--model", trained / "bundle.safetensors", "--workers", "1")
+
+    return run
+
+
+def test_the_modality_is_seen_and_told(predict, town):
+    code, out, err = predict(town.elevation, "--out", "map.tif")
+    assert (code, err) == (0, "")
+    assert "Modality: elevation (1 band of float32: heights, for the elevation branch)\n" in out
+    assert sorted(p.name for p in Path.cwd().iterdir()) == ["map.tif", "map.tif.aux.xml"]
+
+
+def test_both_modalities_and_everything_that_can_be_written(predict, run_cli, town):
+    code, out, err = predict(
+        town.optical, "--elevation", town.elevation, "--out", "map.tif", "--layer", "confidence", "--layer",
+        "disagreement", "--polygons", "map.gpkg", "--min-area-m2", "2", "--simplify-m", "0.5", "--stac", "map.json",
+        "--preview", "map.png",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "Modality: optical and elevation (an image and a surface model were given)\n" in out
+    assert "Decided by: optical " in out
+    with rasterio.open("map.layers.tif") as layers:
+        assert layers.descriptions == ("confidence", "disagreement")
+    frame = gpd.read_file("map.gpkg", layer="classes")
+    assert f"Polygons: map.gpkg, {len(frame):,}\n" in out
+    item = json.loads(Path("map.json").read_text())
+    assert set(item["assets"]) == {"map", "decided", "layers", "polygons", "preview"}
+    assert all((Path.cwd() / asset["href"]).exists() for asset in item["assets"].values())
+    assert {link["href"] for link in item["links"] if link["rel"] == "derived_from"} == {
+        "map.optical-model.json", "map.elevation-model.json"
+    }  # fmt: skip
+    code, out, err = run_cli("evaluate", "map.tif", "--labels", town.labels, "--out", "scores")
+    assert (code, err) == (0, "")
+    assert "Expected calibration error " in out
+    assert Path("scores/map.reliability.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--resume"], "map.tif: there is no work to go on with."),
+        (["--simplify-m", "1"], "--min-area-m2 and --simplify-m shape polygons: name a file with --polygons."),
+        (["--modality", "both"], "--modality both needs an image and a surface model, found one raster."),
+        (["--layer", "disagreement"], "the layer disagreement compares two modalities, found optical alone."),
+        (["--memory", "1MB"], "is too little. Expected at least "),
+        (["--memory", "much"], "memory 'much' is no size."),
+        (["--aoi", "0,0,1,1", "--aoi-crs", "EPSG:4326"], "the area does not meet"),
+        (["--polygons", "none/map.gpkg"], "none/map.gpkg: the folder none does not exist."),
+    ],
+)
+def test_what_cannot_be_done_is_told_and_nothing_is_written(predict, town, words, told):
+    code, _, err = predict(town.optical, "--out", "map.tif", *words)
+    assert code == 2
+    assert told in err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_several_files_need_a_name(predict, town):
+    code, _, err = predict(town.optical, town.optical)
+    assert (code, err) == (2, "Error: several files or a remote one: say with --out what the map is called.\n")
