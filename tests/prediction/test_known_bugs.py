@@ -132,12 +132,12 @@ def test_a_file_that_cannot_be_read_is_never_left_out(bundle, by_pixel, tmp_path
 
 @pytest.mark.parametrize("stitch", ["exact", "blend"])
 def test_many_votes_do_not_overflow_a_byte(bundle, by_pixel, tmp_path, stitch):
-    """More than 255 tiles, blocks and pixels of one class."""
+    """More than 255 tiles and pixels of one class."""
     values = np.full((3, 136, 136), 100, np.uint8)
     values[1] = 200
     write_raster(tmp_path / "s.tif", values)
     summary = predict(
-        tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=8, block_px=8, stitch=stitch,
+        tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=8, stitch=stitch,
         layers=["confidence"],
     )  # fmt: skip
     assert len(by_pixel) == 17 * 17

@@ -68,15 +68,21 @@ def of_file(folder, values, bundle, modality, nodata=None):
     return classes_of(folder / "m.tif")
 
 
+@pytest.fixture(scope="module")
+def dark(bundle, tmp_path_factory):
+    """An image with a hole and with pixels that are dark in one band, and the map of its file."""
+    values = image(*SHAPE)
+    values[:, 10:30, 40:60] = 0  # nodata
+    values[0, 40:50, 10:30] = 0
+    return values, of_file(tmp_path_factory.mktemp("dark"), values, bundle, "optical", nodata=0)
+
+
 CHUNKS = [None, (3, 70, 90), (1, 13, 29), (2, 64, 7)]
 
 
 @pytest.mark.parametrize("chunks", CHUNKS)
-def test_an_image_gives_the_map_of_its_file(bundle, tmp_path, chunks):
-    values = image(*SHAPE)
-    values[:, 10:30, 40:60] = 0  # nodata
-    values[0, 40:50, 10:30] = 0  # dark, in one band alone
-    expected = of_file(tmp_path, values, bundle, "optical", nodata=0)
+def test_an_image_gives_the_map_of_its_file(bundle, dark, chunks):
+    values, expected = dark
     found = predict_array(labelled(values, chunks=chunks, nodata=0), bundle, "optical", **TILES)
     assert (found.dims, found.shape, found.dtype, found.attrs["nodata"]) == (("y", "x"), SHAPE, np.uint8, 255)
     assert found.odc.geobox == GeoBox(SHAPE, UTM, "EPSG:32610")
@@ -120,12 +126,11 @@ def test_ground_is_the_same_as_far_as_a_network_sees(tmp_path, monkeypatch):
     assert len(np.unique(expected)) == 3
 
 
-def test_more_threads_of_torch_make_no_difference(bundle, tmp_path):
-    values = image(*SHAPE)
-    expected = of_file(tmp_path, values, bundle, "optical")
+def test_more_threads_of_torch_make_no_difference(bundle, dark):
+    values, expected = dark
     torch.set_num_threads(2)
     try:
-        found = predict_array(labelled(values), bundle, "optical", **TILES).compute(num_workers=3)
+        found = predict_array(labelled(values, nodata=0), bundle, "optical", **TILES).compute(num_workers=3)
     finally:
         torch.set_num_threads(1)
     np.testing.assert_array_equal(found.values, expected)
