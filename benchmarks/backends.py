@@ -25,17 +25,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peers import BANDS, CLASSES
+from prediction import save_branch
 
-from geocrodino.bundle.io import Bundle, load_bundle, save_bundle
-from geocrodino.bundle.manifest import Manifest
-from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
-from geocrodino.geo.classes import ClassScheme
+from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.models.branch import NetworkSettings, build_branch
 from geocrodino.prediction.backend import open_backend
 from geocrodino.prediction.network import one_thread_per_network
 
-BANDS = ("red", "green", "blue")
-CLASSES = 6
 SIDES, QUICK_SIDES = (832, 1088, 1344), (256,)  # the margin of 160 px around cores of 512, 768 and 1024 px
 
 Tile = NDArray[np.float32]
@@ -52,19 +49,7 @@ def make_bundle(path: Path) -> Bundle:
             module.running_var.uniform_(0.5, 1.5)
     spread = branch(torch.randn(1, len(BANDS), 128, 128)).std()
     branch.decoder.classifier[-1].weight.mul_(2 / spread)
-    recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=BANDS)
-    channels = tuple(Channel(name=n, unit="digital number", low=0, high=255, mean=128, std=60) for n in BANDS)
-    manifest = Manifest(
-        name="benchmark",
-        classes=ClassScheme.from_values(range(CLASSES)),
-        network=branch.settings,
-        modalities={"optical": ModalitySpec(recipe=recipe, channels=channels)},
-        resolution_m=0.5,
-        crs="EPSG:32631",
-        footprint={"type": "Point", "coordinates": [3, 45]},
-        receptive_field_px=None,
-    )
-    save_bundle(path, manifest, {"optical": branch})
+    save_branch(path, branch)
     return load_bundle(path)
 
 

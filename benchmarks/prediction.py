@@ -39,7 +39,7 @@ from geocrodino.bundle.io import load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.models.branch import Branch, NetworkSettings, build_branch, receptive_field_radius_px
 from geocrodino.prediction.backend import open_backend
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.network import one_thread_per_network
@@ -78,7 +78,11 @@ def hole_of(side: int) -> tuple[int, int, int, int]:
 def write_bundle(path: Path, settings: NetworkSettings) -> None:
     """A network with random weights."""
     torch.manual_seed(0)
-    branch = build_branch(settings, len(BANDS), CLASSES)
+    save_branch(path, build_branch(settings, len(BANDS), CLASSES))
+
+
+def save_branch(path: Path, branch: Branch) -> None:
+    """A bundle of one optical branch."""
     recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=BANDS)
     channels = tuple(Channel(name=n, unit="digital number", low=0, high=255, mean=MEAN, std=STD) for n in BANDS)
     manifest = Manifest(

@@ -20,7 +20,7 @@ from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import Window
 from geocrodino.geo.ledger import Ledger
 from geocrodino.geo.mapfile import class_map
-from geocrodino.geo.mosaic import open_scene
+from geocrodino.geo.scene import open_scene
 from geocrodino.geo.writer import MapWriter
 from geocrodino.prediction.tiling import blocks
 

@@ -31,6 +31,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from scoring import with_margin
 from sklearn.decomposition import PCA
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
@@ -62,7 +63,7 @@ _FEWEST = 10
 _CANDIDATES = 200
 _LANDMARKS = 300
 _COMPONENTS = 3
-_WINDOW_PX, _MARGIN_PX = 512, 160  # multiples of every stride
+_WINDOW_PX = 512  # a multiple of every stride
 _WINDOWS = 24
 """Windows of a large scene that samples are drawn from, if they hold enough."""
 _SHOWN = 40
@@ -209,26 +210,15 @@ def read_features(bundle: Bundle, ready: Prepared, chosen: NDArray[np.bool_]) ->
     for window in covering_windows(chosen, _WINDOW_PX // network.stride_px):
         here = (slice(*window[:2]), slice(*window[2:]))
         rows, columns = np.nonzero(chosen[here])
-        inputs, top, left = _with_margin(dataset, window, network.stride_px)
+        r0, r1, c0, c1 = (v * network.stride_px for v in window)
+        batch, offset = with_margin(dataset, (r0, r1, c0, c1), network.stride_px)
+        top, left = (v // network.stride_px for v in offset)
         for m in MODALITIES:
             # The deepest map as in forward_features, without the decoder.
-            halves = branches[m].encode(inputs[m])[-1][0, :, top + rows, left + columns].T.chunk(2, dim=1)
+            halves = branches[m].encode(batch[m])[-1][0, :, top + rows, left + columns].T.chunk(2, dim=1)
             for half, values in zip(_HALVES, halves, strict=True):
                 features[m, half][order[here][rows, columns]] = values.numpy()
     return features
-
-
-def _with_margin(
-    dataset: CoregisteredDataset, window: Window, stride: int
-) -> tuple[dict[Modality, torch.Tensor], int, int]:
-    """Inputs (1, C, H, W) with all that the features of a window depend on, and where these begin in the output."""
-    height, width = dataset.grid.shape
-    r0, r1, c0, c1 = (v * stride for v in window)
-    top, left = max(0, r0 - _MARGIN_PX), max(0, c0 - _MARGIN_PX)
-    sample = dataset.read((top, min(height, r1 + _MARGIN_PX), left, min(width, c1 + _MARGIN_PX)))
-    rows, columns = sample["labels"].shape
-    padded = {m: F.pad(sample[m], (0, -columns % stride, 0, -rows % stride))[None] for m in MODALITIES}
-    return padded, (r0 - top) // stride, (c0 - left) // stride
 
 
 def measure(train: Sample, test: Sample) -> dict[Half, Numbers]:

@@ -19,6 +19,7 @@ from geocrodino.data.sampling import covering_windows, inside_mask
 from geocrodino.errors import AOIError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.grid import Window
 from geocrodino.geo.reader import RasterSource
 from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME
 from geocrodino.training.learners.base import Shape, network_input, network_valid
@@ -29,7 +30,7 @@ SCORING = 2
 """Of what the scores hold: a higher one makes finished runs be scored anew."""
 
 _BLOCK_PX = 128
-_WINDOW_PX, _MARGIN_PX = 512, 160
+_WINDOW_PX, _MARGIN_PX = 512, 160  # multiples of every stride
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,7 @@ def load_networks(out: Path, config: TrainConfig, ready: Prepared) -> dict[str, 
     """The networks of a finished run."""
     if config.method.name != "fusion":
         bundle = load_bundle(out / BUNDLE_NAME)
-        calibration = bundle.manifest.calibration
-        return {
-            m: Network(bundle.branch(m), calibration.temperature[m] if calibration else 1.0)
-            for m in bundle.manifest.modalities
-        }
+        return {m: Network(bundle.branch(m), bundle.manifest.temperature(m)) for m in bundle.manifest.modalities}
     shape = Shape(config.network, {m: len(s.channels) for m, s in ready.specs.items()}, len(ready.classes))
     network = build_fusion(config.method, shape)
     network.load_state_dict(load_file(out / FUSION_NAME))
@@ -96,7 +93,8 @@ def score(
     curves: dict[tuple[str, str], Reliability] = {}
     for r0, r1, c0, c1 in covering_windows(inside, _WINDOW_PX):
         window = (r0, min(r1, height), c0, min(c1, width))
-        batch, part = _with_margin(dataset, window, inside.shape)
+        batch, (top, left) = with_margin(dataset, window, 32)
+        part = (slice(top, top + window[1] - window[0]), slice(left, left + window[3] - window[2]))
         at = _block_of(window, across)
         here = (slice(*window[:2]), slice(*window[2:]))
         for name, network in networks.items():
@@ -132,16 +130,21 @@ def _read_labels(path: Path, ignore: Collection[int], ready: Prepared, inside: N
     return truth
 
 
-def _with_margin(
-    dataset: CoregisteredDataset, window: tuple[int, int, int, int], shape: tuple[int, ...]
-) -> tuple[dict[str, torch.Tensor], tuple[slice, slice]]:
-    """A batch of one with all that the networks see around a window, and where the window lies in it."""
+def with_margin(
+    dataset: CoregisteredDataset, window: Window, multiple: int
+) -> tuple[dict[str, torch.Tensor], tuple[int, int]]:
+    """A batch of one, whose sides are multiples of a number, with all that a network sees around a window.
+
+    Returns:
+        The batch, and the row and column of it that the window begins at.
+    """
+    height, width = dataset.grid.shape
     r0, r1, c0, c1 = window
     top, left = max(0, r0 - _MARGIN_PX), max(0, c0 - _MARGIN_PX)
-    sample = dataset.read((top, min(shape[0], r1 + _MARGIN_PX), left, min(shape[1], c1 + _MARGIN_PX)))
+    sample = dataset.read((top, min(height, r1 + _MARGIN_PX), left, min(width, c1 + _MARGIN_PX)))
     rows, columns = sample["labels"].shape
-    batch = {k: nn.functional.pad(v, (0, -columns % 32, 0, -rows % 32))[None] for k, v in sample.items()}
-    return batch, (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left))
+    fill = (0, -columns % multiple, 0, -rows % multiple)
+    return {k: nn.functional.pad(v, fill)[None] for k, v in sample.items()}, (r0 - top, c0 - left)
 
 
 def _block_of(window: tuple[int, int, int, int], across: int) -> NDArray[np.int64]:

@@ -92,6 +92,14 @@ class Manifest(BaseModel):
             raise ValueError("the footprint is not a GeoJSON geometry: it needs `type` and `coordinates`")
         return self
 
+    def temperature(self, modality: Modality) -> float:
+        """What divides the logits of a branch; 1 where it was not measured."""
+        return self.calibration.temperature[modality] if self.calibration else 1.0
+
+    def weight(self, modality: Modality) -> float:
+        """With which a branch enters the average of both; 0.5 where it was not measured."""
+        return self.calibration.weight[modality] if self.calibration else 0.5
+
     def to_mlm(self, modality: Modality) -> dict[str, Any]:
         """Properties of a STAC item for one branch, after the MLM extension, version 1.4.
 

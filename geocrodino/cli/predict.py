@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -12,44 +12,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.errors import BundleError, ConfigError, OutputError
+from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.prediction.options import BackendName, Stitch, Wanted
 
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle
     from geocrodino.prediction.engine import PredictionSummary
 
 
-class ModalityName(StrEnum):
-    """What the scene is."""
-
-    auto = "auto"
-    optical = "optical"
-    elevation = "elevation"
-    both = "both"
-
-
-class StitchName(StrEnum):
-    """How tiles are joined."""
-
-    auto = "auto"
-    exact = "exact"
-    blend = "blend"
-
-
-class LayerName(StrEnum):
+class LayerName(StrEnum):  # of Literals, Typer takes no list
     """What can be written beside the classes."""
 
     probabilities = "probabilities"
     confidence = "confidence"
     entropy = "entropy"
     disagreement = "disagreement"
-
-
-class BackendChoice(StrEnum):
-    """Who computes."""
-
-    auto = "auto"
-    torch = "torch"
-    openvino = "openvino"
 
 
 _WORK, _OUTPUT = "Work", "More to write"
@@ -64,9 +41,9 @@ def predict(
             show_default=False,
         ),
     ],
-    modality: Annotated[ModalityName, typer.Option(help="What the scene is; auto looks, and says what it found.")] = (
-        ModalityName.auto
-    ),
+    modality: Annotated[  # the help lists auto first
+        Literal["auto", Wanted], typer.Option(help="What the scene is; auto looks, and says what it found.")
+    ] = "auto",
     elevation: Annotated[
         str | None, typer.Option(help="Surface model of the same place as an image: both are used, pixel by pixel.")
     ] = None,
@@ -109,11 +86,11 @@ def predict(
         int | None, typer.Option(min=1, help="Side of a unit of work; no effect on the map.", rich_help_panel=_WORK)
     ] = None,
     stitch: Annotated[
-        StitchName, typer.Option(help="exact: as in one pass; blend: mix neighbouring tiles.", rich_help_panel=_WORK)
-    ] = StitchName.auto,
+        Stitch, typer.Option(help="exact: as in one pass; blend: mix neighbouring tiles.", rich_help_panel=_WORK)
+    ] = "auto",
     backend: Annotated[
-        BackendChoice, typer.Option(help="Who computes; auto: the fastest installed.", rich_help_panel=_WORK)
-    ] = BackendChoice.auto,
+        BackendName, typer.Option(help="Who computes; auto: the fastest installed.", rich_help_panel=_WORK)
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", rich_help_panel=_WORK)] = "auto",
     scheduler: Annotated[
         str | None,
@@ -146,7 +123,7 @@ def predict(
             scene[0] if len(scene) == 1 else scene,
             target,
             bundle,
-            modality.value,
+            modality,
             elevation=elevation,
             ground=ground,
             height_unit=height_unit,
@@ -155,8 +132,8 @@ def predict(
             workers=workers,
             memory=memory,
             block_px=block_px,
-            stitch=stitch.value,
-            backend=backend.value,
+            stitch=stitch,
+            backend=backend,
             device=_device(device),
             scheduler=scheduler,
             resume=resume,
@@ -176,7 +153,7 @@ def predict(
         map_preview(target, preview, optical=optical if optical and optical.is_file() else None)
         console.print(f"Picture: {preview}", markup=False)
     if stac:
-        _write_items(bundle, summary, stac, {"polygons": polygons, "preview": preview}, overwrite=overwrite)
+        _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)
         console.print(f"STAC item: {stac}", markup=False)
 
 
@@ -219,14 +196,14 @@ def _check_products(
     overwrite: bool,
 ) -> None:
     """What is written after hours of work is checked before."""
-    from geocrodino.geo.modality import MODALITIES
+    from geocrodino.geo.files import same_file
     from geocrodino.geo.writer import check_output
 
     if polygons is None and (min_area_m2 or simplify_m):
         raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
-    models = [stac.with_name(f"{stac.stem}.{m}-model.json") for m in MODALITIES] if stac else []
+    models = [_model_item(stac, m) for m in MODALITIES] if stac else []
     for path in (polygons, stac, *models):
         if path is not None:
             check_output(path, overwrite=overwrite)
@@ -235,30 +212,39 @@ def _check_products(
     products = [path for path in (polygons, stac, preview, *models) if path is not None]
     for path in products:
         for given in inputs:
-            if path.exists() and Path(given).exists() and path.samefile(given):
+            if same_file(path, Path(given)):
                 raise OutputError(f"{path}: would replace {given}, which is read.\nChoose another name.")
     if len({*products, target}) <= len(products):
         raise ConfigError("two of the files to write have one name. Give each a name of its own.")
 
 
+def _model_item(out: Path, modality: Modality) -> Path:
+    """The item of a branch, beside that of the map."""
+    return out.with_name(f"{out.stem}.{modality}-model.json")
+
+
 def _write_items(
-    bundle: Bundle, summary: PredictionSummary, out: Path, products: dict[str, Path | None], *, overwrite: bool
+    bundle: Bundle,
+    summary: PredictionSummary,
+    out: Path,
+    polygons: Path | None,
+    preview: Path | None,
+    *,
+    overwrite: bool,
 ) -> None:
     """The item of the map, and beside it those of the branches that made it."""
     from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item
 
-    models = {m: out.with_name(f"{out.stem}.{m}-model.json") for m in summary.modalities}
+    models = {m: _model_item(out, m) for m in summary.modalities}
     for modality, path in models.items():
         write_model_item(bundle.path, path, manifest=bundle.manifest, modality=modality, overwrite=overwrite)
-    kinds = {
-        "decided": FurtherFile(summary.decided_path, "Which modality decided", ("data",))
-        if summary.decided_path
-        else None,
-        "layers": FurtherFile(summary.layers_path, "Layers", ("data",)) if summary.layers_path else None,
-        "polygons": FurtherFile(products["polygons"], "Polygons", ("data",)) if products["polygons"] else None,
-        "preview": FurtherFile(products["preview"], "Preview", ("overview",)) if products["preview"] else None,
-    }
-    files = {name: file for name, file in kinds.items() if file is not None}
+    further = (
+        ("decided", summary.decided_path, "Which modality decided", "data"),
+        ("layers", summary.layers_path, "Layers", "data"),
+        ("polygons", polygons, "Polygons", "data"),
+        ("preview", preview, "Preview", "overview"),
+    )
+    files = {name: FurtherFile(path, title, (role,)) for name, path, title, role in further if path is not None}
     write_item(summary.path, out, manifest=bundle.manifest, models=models, files=files, overwrite=overwrite)
 
 

@@ -1,7 +1,8 @@
-"""Files that appear whole under their name, or not at all."""
+"""Files that appear whole under their name, or not at all, and two names for one file."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,3 +22,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def synchronise(path: Path) -> None:
+    """Wait until a file is on the disk itself.
+
+    Raises:
+        OSError: If the disk does not take it.
+    """
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two names lead to one file that is there."""
+    return first.exists() and second.exists() and first.samefile(second)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,33 +126,6 @@ class Ledger:
             f"{self.path}: the folder {self.path.parent} cannot be written ({error.strerror}).\n"
             "Expected a folder with write permission and free space. Choose another one."
         )
-
-
-def write_part(path: Path, content: bytes) -> None:
-    """Write a part so that it is whole under its name, or not there, even where the disk is full.
-
-    Raises:
-        OSError: If the disk does not take it.
-    """
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def synchronise(path: Path) -> None:
-    """Wait until a file is on the disk itself.
-
-    Raises:
-        OSError: If the disk does not take it.
-    """
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _parsed(line: str) -> dict[str, Any]:

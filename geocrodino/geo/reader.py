@@ -43,6 +43,7 @@ Kind = Literal["continuous", "categorical"]
 
 _AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
 _SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
 
 
@@ -228,6 +229,11 @@ class RasterSource:
         if self.has_mask:
             ok &= dataset.dataset_mask(window=part) > 0
         return ok
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is a URL, of any kind, and not a path."""
+    return _URL.match(name) is not None
 
 
 def gdal_name(path: Path) -> str:

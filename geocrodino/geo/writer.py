@@ -20,8 +20,9 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geocrodino.errors import OutputError
+from geocrodino.geo.files import synchronise, whole_file
 from geocrodino.geo.grid import Window, window_grid
-from geocrodino.geo.ledger import Ledger, synchronise, write_part
+from geocrodino.geo.ledger import Ledger
 from geocrodino.geo.mapfile import TILE_PX, MapFile, side_file
 
 _DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)
@@ -128,7 +129,9 @@ class MapWriter:
         try:
             for number, content in enumerate(part.files):
                 if content is not None:
-                    write_part(self._part(number, name), content)
+                    with whole_file(self._part(number, name)) as partial:
+                        partial.write_bytes(content)
+                        synchronise(partial)
             self._ledger.add(name, {"files": [content is not None for content in part.files], "note": part.note})
         except OSError as error:
             raise OutputError(

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -35,9 +35,7 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BackendWarning, BundleError, ConfigError
 from geocrodino.geo.modality import Modality
 from geocrodino.models.branch import Branch
-
-BackendName = Literal["auto", "torch", "openvino"]
-"""``auto``: OpenVINO on the CPU where it is installed, PyTorch otherwise."""
+from geocrodino.prediction.options import BackendName
 
 TOLERANCE = 1e-3
 """Largest difference of a probability from PyTorch's. float32 stays below 5e-6 with trained networks and 3e-4 with

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, ResolutionWarning
+from geocrodino.geo.files import same_file
 from geocrodino.geo.grid import pixel_size_m
 from geocrodino.geo.mosaic import source_files
 from geocrodino.geo.reader import RasterSource
@@ -29,7 +30,7 @@ def keep_inputs(out: Path, **inputs: str | Path | RasterSource | None) -> None:
         return
     for role, given in inputs.items():
         for path in _paths(given):
-            if path.exists() and out.samefile(path):
+            if same_file(out, path):
                 what = role.replace("_", " ")
                 raise OutputError(f"{out}: the map would replace the {what} itself.\nChoose another name.")
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.errors import BundleError, ConfigError, HeightError
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
-
-Wanted = Literal["optical", "elevation", "both", "auto"]
-"""``both``: an image and a surface model. ``auto``: what the rasters are."""
+from geocrodino.prediction.options import Wanted
 
 
 def choose_modalities(

@@ -24,11 +24,11 @@ from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.writer import EncodedPart, MapWriter
-from geocrodino.prediction.backend import Backend, BackendName
-from geocrodino.prediction.choose import Wanted
+from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.combine import DECIDED_BY, Layer
 from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_within
-from geocrodino.prediction.prepare import Prepared, Stitch, prepare
+from geocrodino.prediction.options import BackendName, Stitch, Wanted
+from geocrodino.prediction.prepare import Prepared, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.work import STRIP_PX, BlockPredictor, Work
 
@@ -108,7 +108,7 @@ def predict(
 
     Args:
         scene: The optical image or surface model: a file, a folder, a pattern, a list file, a STAC item collection, or
-            several files. Many files are one scene, see `geocrodino.geo.mosaic.open_scene`.
+            several files. Many files are one scene, see `geocrodino.geo.scene.open_scene`.
         out: The map to write: a Cloud Optimized GeoTIFF of the classes' file values, 255 where there is no data. A name
             in ``.vrt`` leaves it in parts, a GeoTIFF for each block, under a virtual raster. With both modalities
             ``NAME.decided.tif`` says which of them decided.
@@ -245,7 +245,7 @@ def _workers_within(limit: int, work: Work, backends: Mapping[Modality, Backend]
     side = work.lattice.core_px + 2 * work.lattice.margin_px
     tiles = {m: np.zeros((len(source.spec.channels), side, side), np.float32) for m, source in work.inputs.items()}
     each = max(peak_growth(partial(backends[m], tile)) for m, tile in tiles.items())
-    tile_bytes = 4 * (len(work.classes) + 1) * (work.lattice.core_px + 2 * work.lattice.ramp_px) ** 2
+    tile_bytes = work.lattice.tile_bytes(len(work.classes))
     shared = GDAL_CACHE_BYTES + len(backends) * work.keep_tiles * tile_bytes
     return workers_within(limit, wanted, each + len(backends) * tile_bytes, before + shared)
 

@@ -21,8 +21,9 @@ from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, describe, working_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource
-from geocrodino.prediction.backend import Backend, BackendName, open_backend
+from geocrodino.prediction.backend import Backend, open_backend
 from geocrodino.prediction.network import SceneInput, TilePredictor
+from geocrodino.prediction.options import BackendName
 from geocrodino.prediction.prepare import EXACT_CORE_PX
 from geocrodino.prediction.schedule import same_bundle
 from geocrodino.prediction.tiling import TileIndex, TileLattice, round_up
@@ -99,7 +100,7 @@ def predict_array(
     header = _header(array, grid, len(bands))
     spec = bundle.manifest.modalities[modality]
     spec.recipe.check(header)
-    stride = bundle.branch(modality).stride
+    stride = bundle.manifest.network.stride_px
     shape = (int(grid.shape[0]), int(grid.shape[1]))
     core = round_up(core_px, stride)
     lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field_px)
@@ -149,8 +150,7 @@ class _TileWork:
 def _networks(path: Path, sha256: str, modality: Modality, backend: BackendName) -> tuple[Backend, ClassScheme]:
     """Once in each process."""
     bundle = same_bundle(path, sha256)
-    measured = bundle.manifest.calibration
-    temperature = measured.temperature[modality] if measured else 1.0
+    temperature = bundle.manifest.temperature(modality)
     return open_backend(bundle, modality, name=backend, temperature=temperature), bundle.manifest.classes
 
 

@@ -25,18 +25,17 @@ from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.grid import Window, crs_of, whole, working_grid
 from geocrodino.geo.mapfile import MapFile, beside, class_map, layer_file
 from geocrodino.geo.modality import Modality
-from geocrodino.geo.mosaic import fingerprint, open_scene
+from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
-from geocrodino.prediction.backend import Backend, BackendName
+from geocrodino.geo.scene import open_scene
+from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_heights
-from geocrodino.prediction.choose import Wanted, choose_modalities
+from geocrodino.prediction.choose import choose_modalities
 from geocrodino.prediction.combine import DECISIONS, LAYERS, Layer, layer_bands
 from geocrodino.prediction.network import SceneInput
+from geocrodino.prediction.options import BackendName, Stitch, Wanted
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import Plan, Work, window_box
-
-Stitch = Literal["auto", "exact", "blend"]
-"""``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where it is possible."""
 
 EXACT_CORE_PX = 1024
 """With a margin of 160 px a tile costs some 0.4 GB; twice as large ones save 10 % of the time."""
@@ -113,10 +112,8 @@ def prepare(
     }
     for source in inputs.values():
         notes += unusual_heights(source)
-    strides = {bundle.branch(m).stride for m in modalities}
-    lattice, how = _lattice(grid, bundle, max(strides), stitch, core_px)
+    lattice, how = _lattice(grid, bundle, stitch, core_px)
     plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
-    measured = bundle.manifest.calibration
     work = Work(
         own=raster.geobox,
         inputs=inputs,
@@ -124,8 +121,8 @@ def prepare(
         part_px=plan.part_px,
         keep_tiles=plan.keep_tiles,
         classes=bundle.manifest.classes,
-        weight={m: measured.weight[m] if measured else 0.5 for m in modalities},
-        temperature={m: measured.temperature[m] if measured else 1.0 for m in modalities},
+        weight={m: bundle.manifest.weight(m) for m in modalities},
+        temperature={m: bundle.manifest.temperature(m) for m in modalities},
         layers=layers,
         files=(),
         area=None if aoi is None else _area_px(aoi, raster),
@@ -175,11 +172,12 @@ def _input(
 
 
 def _lattice(
-    grid: GeoBox, bundle: Bundle, stride: int, stitch: Stitch, core_px: int | None
+    grid: GeoBox, bundle: Bundle, stitch: Stitch, core_px: int | None
 ) -> tuple[TileLattice, Literal["exact", "blend"]]:
     if stitch not in get_args(Stitch):
         raise ValueError(f"stitch must be one of {', '.join(get_args(Stitch))}, found {stitch!r}")
-    shape, field = (int(grid.shape[0]), int(grid.shape[1])), bundle.manifest.receptive_field_px
+    shape = (int(grid.shape[0]), int(grid.shape[1]))
+    field, stride = bundle.manifest.receptive_field_px, bundle.manifest.network.stride_px
     if stitch == "exact" and field is None:
         raise BundleError(
             f"{bundle.path}: tiles cannot be joined exactly. Expected a network with a bounded receptive field, found "

@@ -66,6 +66,10 @@ class TileLattice:
         """Rows and columns of tiles."""
         return -(-self.shape[0] // self.core_px), -(-self.shape[1] // self.core_px)
 
+    def tile_bytes(self, num_classes: int) -> int:
+        """Memory of what a tile answers: float32 probabilities of each class, and their weight."""
+        return 4 * (num_classes + 1) * (self.core_px + 2 * self.ramp_px) ** 2
+
     def read_window(self, index: TileIndex) -> Window:
         """Pixels that a tile reads; they may lie outside the scene. Height and width are multiples of the stride."""
         (r0, r1), (c0, c1) = (

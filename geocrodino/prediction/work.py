@@ -22,10 +22,11 @@ from geocrodino.geo.mapfile import TILE_PX, MapFile
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.resample import Positions, bilinear, bounding_window, source_positions
 from geocrodino.geo.writer import EncodedPart, encode_part
-from geocrodino.prediction.backend import Backend, BackendName, open_backend
+from geocrodino.prediction.backend import Backend, open_backend
 from geocrodino.prediction.blending import stitch
 from geocrodino.prediction.combine import Answer, Layer, Verdict, class_indices, combine, layer_values
 from geocrodino.prediction.network import SceneInput, TilePredictor
+from geocrodino.prediction.options import BackendName
 from geocrodino.prediction.tiling import TileLattice, blocks, round_up
 
 STRIP_PX = TILE_PX
@@ -78,7 +79,7 @@ class Plan:
             return math.ceil(((count - 1 + turned) * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
 
         # What one row of blocks of a band asks for stays at hand, so that going down the band computes none again.
-        tile_bytes = 4 * (num_classes + 1) * (core + 2 * lattice.ramp_px) ** 2
+        tile_bytes = lattice.tile_bytes(num_classes)
         rows, across = touched(1), 1
         while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
             across += 1

@@ -94,6 +94,7 @@ def test_round_trip_gives_the_same_network(saved):
         images = torch.randn(1, bands, 32, 32)
         branch = bundle.branch(modality)
         assert not branch.training
+        assert branch.stride == bundle.manifest.network.stride_px
         torch.testing.assert_close(branch(images), nets[modality].eval()(images), rtol=0, atol=0)
     assert names_in(path.parent) == [path.name]
 

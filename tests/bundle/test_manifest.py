@@ -44,6 +44,11 @@ def test_calibration_round_trip():
     assert read == written
     assert read.calibration.temperature["elevation"] == 0.7
     assert read.calibration.weight["optical"] == 0.75
+    assert (read.temperature("elevation"), read.weight("optical")) == (0.7, 0.75)
+
+
+def test_defaults_where_nothing_was_measured():
+    assert (manifest().temperature("optical"), manifest().weight("optical")) == (1, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,6 @@ from geocrodino.cli.progress import _Lines, duration, progress
 from geocrodino.errors import BundleError
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def class_map(trained, town, tmp_path_factory):
     from geocrodino.bundle.io import load_bundle

@@ -17,12 +17,6 @@ from rasterio.transform import Affine
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def study(town, tiny, here):
     """The settings of a tiny training in the working folder, with changes by section."""
 

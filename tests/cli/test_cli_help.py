@@ -13,6 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from geocrodino.cli.app import app
+from geocrodino.cli.predict import LayerName
+from geocrodino.prediction.combine import LAYERS
 
 COMMANDS = ["sample", "inspect", "train", "predict", "evaluate"]
 PLAIN = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}
@@ -55,6 +57,10 @@ def test_help_holds_an_example_that_would_run(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_short_form_of_help(name):
     assert told(name, "-h") == told(name, "--help")
+
+
+def test_every_layer_can_be_asked_for():
+    assert tuple(LayerName) == LAYERS
 
 
 def test_version():

@@ -9,12 +9,6 @@ import rasterio
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def predict(run_cli, trained, here):
     def run(*words):
         return run_cli("predict", *words, "--model", trained / "bundle.safetensors", "--workers", "1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from geocrodino.geo.files import whole_file
+from geocrodino.geo.files import same_file, whole_file
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -39,3 +39,13 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path):
         assert not partial.exists()
         partial.write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_two_names_of_one_file(tmp_path):
+    path, link = tmp_path / "a.json", tmp_path / "b.json"
+    assert not same_file(path, path)
+    path.touch()
+    assert not same_file(path, link)
+    link.symlink_to(path)
+    assert same_file(path, link)
+    assert not same_file(path, tmp_path)

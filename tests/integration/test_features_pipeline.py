@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -23,11 +23,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def pipeline(monkeypatch):
-    spec = importlib.util.spec_from_file_location("features", ROOT / "pipelines" / "features.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "features", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(ROOT / "pipelines"))
+    yield importlib.import_module("features")
+    for name in ("features", "scoring"):
+        sys.modules.pop(name, None)
 
 
 def scattered(seed: int, count: int = 400):

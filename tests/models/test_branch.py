@@ -24,7 +24,7 @@ def test_shapes(decoder, depth):
     branch = build_branch(NetworkSettings(decoder=decoder, depth=depth, invariant_channels=8), 2, 6)
     stride = 2**depth
     found = branch.eval().forward_features(torch.randn(2, 2, 2 * stride, 3 * stride))
-    assert branch.stride == stride
+    assert branch.stride == branch.settings.stride_px == stride
     assert found.logits.shape == (2, 6, 2 * stride, 3 * stride)
     assert found.invariant.shape == found.specific.shape == (2, 8, 2, 3)
 

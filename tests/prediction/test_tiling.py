@@ -52,6 +52,11 @@ def test_tiles_are_those_whose_support_meets_the_window(lattice, data):
     assert lattice.tiles(window) == expected
 
 
+def test_bytes_of_a_tile():
+    lattice = TileLattice((100, 300), core_px=64, margin_px=32, ramp_px=16, stride_px=16)
+    assert lattice.tile_bytes(5) == np.zeros((6, 96, 96), np.float32).nbytes
+
+
 def test_exact_margin_is_the_radius_rounded_up_to_the_stride():
     lattice = TileLattice.exact((100, 300), core_px=64, stride_px=16, receptive_field_px=151)
     assert (lattice.margin_px, lattice.ramp_px, lattice.count) == (160, 0, (2, 5))

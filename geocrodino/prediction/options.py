@@ -1,0 +1,14 @@
+"""The words that a prediction is asked for with, apart from it: the help of the program needs no heavy library."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Wanted = Literal["optical", "elevation", "both", "auto"]
+"""Which modalities. ``both``: an image and a surface model. ``auto``: what the rasters are."""
+
+Stitch = Literal["auto", "exact", "blend"]
+"""``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where it is possible."""
+
+BackendName = Literal["auto", "torch", "openvino"]
+"""``auto``: OpenVINO on the CPU where it is installed, PyTorch otherwise."""
