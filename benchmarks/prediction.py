@@ -2,7 +2,7 @@
 
 All contenders use one network with random weights and one image with a hole without data, and write a compressed
 GeoTIFF. The others take tiles of 512 px with an overlap of 64. Ours is measured as it comes (``exact``: tiles that
-read as far as the network sees) and blended. Each measurement runs in a process of its own; times are medians of
+read as far as the network sees), blended and in half precision (bfloat16). Each measurement runs in a process of its own; times are medians of
 rounds in which all contenders take turns; memory is the peak resident set. ``bare`` is the floor: the same tiles
 through the same backend, with nothing read or written.
 
@@ -26,6 +26,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -105,9 +106,9 @@ def write_network(bundle: Path, path: Path) -> None:
         torch.jit.trace(branch, torch.zeros(2, len(BANDS), 256, 256)).save(str(path))
 
 
-def ours(bundle: Path, scene: Path, out: Path, stitch: str, backend: str) -> None:
+def ours(bundle: Path, scene: Path, out: Path, options: dict[str, Any]) -> None:
     """The engine, as a user calls it."""
-    predict(scene, out, bundle, "optical", stitch=stitch, backend=backend, workers=WORKERS)  # type: ignore[arg-type]
+    predict(scene, out, bundle, "optical", workers=WORKERS, **options)
 
 
 def bare(bundle: Path, scene: Path, backend: str) -> None:
@@ -145,7 +146,12 @@ def one_pass(bundle: Path, scene: Path, out: Path) -> None:
         target.write(classes.numpy().astype(np.uint8), 1)
 
 
-OURS = {"ours": ("exact", "auto"), "ours, torch": ("exact", "torch"), "ours, blended": ("blend", "auto")}
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, half precision": {"precision": "half"},
+    "ours, torch": {"backend": "torch"},
+    "ours, blended": {"stitch": "blend"},
+}
 BARE = {"bare": "auto", "bare, torch": "torch"}
 
 
@@ -167,7 +173,7 @@ def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -
 def child(name: str, bundle: str, scene: str, out: str) -> None:
     """Run one of ours here."""
     if name in OURS:
-        report(lambda: ours(Path(bundle), Path(scene), Path(out), *OURS[name]))
+        report(lambda: ours(Path(bundle), Path(scene), Path(out), OURS[name]))
     elif name in BARE:
         report(lambda: bare(Path(bundle), Path(scene), BARE[name]))
     else:

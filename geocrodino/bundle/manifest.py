@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.modality import Modality
+from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import NetworkSettings
 
 FORMAT_VERSION = 1
@@ -39,6 +39,15 @@ class Calibration(BaseModel):
 
     temperature: dict[Modality, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     weight: dict[Modality, Annotated[float, Field(ge=0, le=1)]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Calibration:
+        for what, found in (("temperature", self.temperature), ("weight", self.weight)):
+            if found.keys() != set(MODALITIES):
+                raise ValueError(f"calibration: expected a {what} of optical and elevation, found {', '.join(found)}")
+        if abs(sum(self.weight.values()) - 1) > 1e-6:
+            raise ValueError(f"calibration: expected weights that add up to 1, found {sum(self.weight.values()):g}")
+        return self
 
 
 class Manifest(BaseModel):

@@ -147,7 +147,11 @@ class MapFile:
             _add_categories(band, self.scheme)
 
 
-def beside(path: Path, what: str) -> Path:
+Further = Literal["decided", "layers"]
+"""Files that a map may have beside itself."""
+
+
+def beside(path: Path, what: Further) -> Path:
     """Name of a further file of a map, for instance ``map.layers.tif``."""
     return path.with_name(f"{path.stem}.{what}{path.suffix}")
 

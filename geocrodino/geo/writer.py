@@ -62,6 +62,8 @@ class MapWriter:
         files: The map, and files of further layers.
         grid: Grid of all of them, any affine transform and CRS.
         key: What the pixels depend on, by name, see `Ledger`.
+        stale: Files that an earlier map of this name may have and this one has not; they would be taken for its own, so
+            they are removed with ``overwrite`` and refused without.
         overwrite: Whether existing files may be replaced.
         resume: Go on where an earlier run stopped.
 
@@ -79,10 +81,12 @@ class MapWriter:
         grid: GeoBox,
         *,
         key: Mapping[str, str] | None = None,
+        stale: Sequence[Path] = (),
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
         self.files, self.grid, self.overwrite, self.resume = files, grid, overwrite, resume
+        self.stale = tuple(stale)
         self.done: dict[Window, Any] = {}
         self._ledger = Ledger(files[0].path, key or {}, resume=resume)
 
@@ -91,6 +95,11 @@ class MapWriter:
             check_output(file.path, overwrite=self._replaces(file))
             if file.virtual:
                 _check_parts(file.parts, overwrite=self._replaces(file))
+        for path in self.stale:
+            if path.exists() and not self.overwrite:
+                raise OutputError(
+                    f"{path}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
+                )
         self._ledger.__enter__()
         for number in range(len(self.files)):
             self._folder(number).mkdir(exist_ok=True)
@@ -168,6 +177,8 @@ class MapWriter:
                     f"{file.path}: another program wrote this file while the map was made, and it is kept.\n"
                     "Replace it with --resume --overwrite, which computes nothing again."
                 )
+        for path in self.stale:
+            _remove_map(path)
         # The map itself comes last: where it is, everything is.
         for number, file in reversed(list(enumerate(self.files))):
             if file.virtual:
@@ -256,6 +267,14 @@ def _check_parts(folder: Path, *, overwrite: bool) -> None:
             f"{folder}: expected the parts of a map, found something else ({others[0]}), which is kept.\n"
             "Choose another name."
         )
+
+
+def _remove_map(path: Path) -> None:
+    """Remove a file of a map, with its side file or parts."""
+    if path.suffix == ".vrt" and path.exists():
+        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+    for name in (path.name, f"{path.name}.aux.xml"):
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def _read_through(path: Path) -> None:

@@ -35,7 +35,7 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BackendWarning, BundleError, ConfigError
 from geocrodino.geo.modality import Modality
 from geocrodino.models.branch import Branch
-from geocrodino.prediction.options import BackendName
+from geocrodino.prediction.options import BackendName, Precision
 
 TOLERANCE = 1e-3
 """Largest difference of a probability from PyTorch's. float32 stays below 5e-6 with trained networks and 3e-4 with
@@ -44,6 +44,7 @@ TOLERANCE_SHARE = 1e-3
 """Largest share of pixels of another class than PyTorch's."""
 
 _HALF_TOLERANCE = 2e-2  # a float16 pass differs by 4e-3 with trained networks
+_ASKED_TOLERANCE = 0.25  # bfloat16 differs by up to 0.1 with random ones; beyond this something overflows
 _CHECK_SHAPE = (128, 160)  # multiples of every stride; two sides that cannot be taken for each other
 _KEPT_GRAPHS = 20  # 13 MB each with the default network
 _TELEMETRY = "openvino_telemetry"
@@ -54,9 +55,11 @@ class Backend(Protocol):
 
     Attributes:
         name: ``torch`` or ``openvino``.
+        number: What it computes in: ``float32``, ``float16`` or ``bfloat16``.
     """
 
     name: BackendName
+    number: str
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities of a tile.
@@ -78,6 +81,7 @@ def open_backend(
     device: str = "cpu",
     workers: int = 1,
     temperature: float = 1.0,
+    precision: Precision = "auto",
     cache: Path | None = None,
 ) -> Backend:
     """Make a branch of a bundle ready to predict.
@@ -89,13 +93,15 @@ def open_backend(
         device: Torch device.
         workers: Tiles computed at the same time.
         temperature: Divides the logits, above 0.
+        precision: What to compute in.
         cache: Folder for networks converted to OpenVINO, ``$XDG_CACHE_HOME/geocrodino`` or ``~/.cache/geocrodino`` by
             default. Where nothing can be written, each call converts again.
 
     Raises:
         BundleError: If the bundle has no such branch, or OpenVINO, asked for by name, cannot run it or computes
-            other probabilities than PyTorch.
-        ConfigError: If OpenVINO is asked for by name and not installed, or for another device than the CPU.
+            other probabilities than PyTorch, or half precision, asked for, changes them beyond use.
+        ConfigError: If OpenVINO is asked for by name and not installed, or for another device than the CPU, or the
+            processor has no half precision.
         ValueError: If a name is unknown or a number is out of its range.
 
     Warns:
@@ -104,22 +110,27 @@ def open_backend(
     """
     if name not in get_args(BackendName):
         raise ValueError(f"backend must be one of {', '.join(get_args(BackendName))}, found {name!r}")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}")
     if workers < 1:
         raise ValueError(f"workers must be at least 1, found {workers}")
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be above 0, found {temperature}")
     bundle.require(modality)
-    plain = _open_torch(bundle, modality, torch.device(device), temperature)
     if name == "torch" or (name == "auto" and not (_on_cpu(device) and _installed())):
-        return plain
+        return _open_torch(bundle, modality, torch.device(device), temperature, precision)
     _require_openvino(device)
+    plain = _open_torch(bundle, modality, torch.device(device), temperature, "full")
+    path = _graph_path(bundle, modality, cache)
     try:
-        return _open_openvino(bundle, modality, plain, workers, temperature, _graph_path(bundle, modality, cache))
+        return _open_openvino(bundle, modality, plain, workers, temperature, path, half=precision == "half")
     except _UnusableError as error:
         told = f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the {modality} branch: {error}"
         if name == "openvino":
             raise BundleError(f"{told}\nUse --backend torch.") from error
         warnings.warn(f"{told}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
+        if precision == "half":
+            return _open_torch(bundle, modality, torch.device(device), temperature, precision)
         return plain
 
 
@@ -142,6 +153,7 @@ class TorchBackend:
         self._device = device
         self._temperature = temperature
         self._half = half
+        self.number = str(half or torch.float32).removeprefix("torch.")
 
     @torch.inference_mode()
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -164,20 +176,27 @@ class Graph(NamedTuple):
 
 
 class OpenVinoBackend:
-    """OpenVINO on the CPU, in float32, with one thread for each tile.
+    """OpenVINO on the CPU, with one thread for each tile.
 
     Args:
         graph: A network that gives logits.
         workers: Tiles computed at the same time; further callers wait.
         temperature: Divides the logits.
+        half: Compute in bfloat16 instead of float32.
+
+    Raises:
+        ConfigError: If the processor has no bfloat16.
     """
 
     name: BackendName = "openvino"
 
-    def __init__(self, graph: Graph, *, workers: int = 1, temperature: float = 1.0) -> None:
+    def __init__(self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False) -> None:
         core = _openvino().Core()
+        if half and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise _no_half_precision("cpu")
+        self.number = "bfloat16" if half else "float32"
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # else some processors take bfloat16, and with it other classes
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # said, or else the processor decides
             "INFERENCE_NUM_THREADS": workers,
             "NUM_STREAMS": str(workers),
             "ENABLE_CPU_PINNING": False,  # two processes would settle on the same processors
@@ -250,21 +269,50 @@ def _after_norm(norm: nn.BatchNorm2d) -> nn.Module:
     return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
 
 
-def _open_torch(bundle: Bundle, modality: Modality, device: torch.device, temperature: float) -> TorchBackend:
+def _open_torch(
+    bundle: Bundle, modality: Modality, device: torch.device, temperature: float, precision: Precision
+) -> TorchBackend:
     tile = _check_tile(bundle, modality)
     network = fold_batch_norm(bundle.branch(modality), torch.from_numpy(tile)[None])
     plain = TorchBackend(network, device=device, temperature=temperature)
-    half = _half_precision(device)
+    half = None if precision == "full" else _half_precision(device, asked=precision == "half")
     if half is None:
         return plain
     quick = TorchBackend(network, device=device, temperature=temperature, half=half)
-    return quick if _difference(quick(tile), plain(tile))[0] <= _HALF_TOLERANCE else plain
+    difference = _difference(quick(tile), plain(tile))[0]
+    if precision == "auto":
+        return quick if difference <= _HALF_TOLERANCE else plain
+    _require_use(bundle, modality, difference)
+    return quick
 
 
-def _half_precision(device: torch.device) -> torch.dtype | None:
-    """float16 where it is quick: its rounding changes ten times fewer pixels than bfloat16's."""
-    quick = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
-    return torch.float16 if quick else None
+def _half_precision(device: torch.device, *, asked: bool) -> torch.dtype | None:
+    """The type that is quick on a device, where there is one.
+
+    The rounding of float16 changes ten times fewer pixels than bfloat16's, which is therefore for those who ask for it.
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
+        return torch.float16
+    if asked and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    if asked:
+        raise _no_half_precision(str(device))
+    return None
+
+
+def _no_half_precision(device: str) -> ConfigError:
+    return ConfigError(
+        f"--precision half: {device} has no half precision that is quicker. Expected a CPU with bfloat16 (AVX-512) or "
+        "a GPU of compute capability 7.0 or newer.\nUse --precision full."
+    )
+
+
+def _require_use(bundle: Bundle, modality: Modality, difference: float) -> None:
+    if not difference <= _ASKED_TOLERANCE:
+        raise BundleError(
+            f"{bundle.path}: half precision is too coarse for the {modality} branch. Expected probabilities that "
+            f"differ by at most {_ASKED_TOLERANCE:g}, found {difference:.2g}.\nUse --precision full."
+        )
 
 
 def _to_host(found: Tensor) -> Tensor:
@@ -284,7 +332,14 @@ class _UnusableError(Exception):
 
 
 def _open_openvino(
-    bundle: Bundle, modality: Modality, plain: TorchBackend, workers: int, temperature: float, path: Path | None
+    bundle: Bundle,
+    modality: Modality,
+    plain: TorchBackend,
+    workers: int,
+    temperature: float,
+    path: Path | None,
+    *,
+    half: bool,
 ) -> OpenVinoBackend:
     """The graph on disk where it computes what PyTorch does, else one converted now and kept."""
     tile = _check_tile(bundle, modality)
@@ -300,7 +355,11 @@ def _open_openvino(
                 f"their probabilities differ. Expected at most {TOLERANCE:g} and {TOLERANCE_SHARE:.1%} of pixels of "
                 f"another class, found {difference:.2g} and {share:.1%}."
             )
-        return backend
+        if not half:
+            return backend
+        quick = OpenVinoBackend(graph, workers=workers, temperature=temperature, half=True)
+        _require_use(bundle, modality, _difference(quick(tile), expected)[0])
+        return quick
 
     key = _graph_key(bundle, modality)
     kept = None if path is None else _read_graph(path, key)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import rasterio
@@ -22,12 +22,13 @@ from geocrodino.errors import ConfigError, OverlapError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
+from geocrodino.geo.mapfile import Further, beside
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.writer import EncodedPart, MapWriter
 from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.combine import DECIDED_BY, Layer
 from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_within
-from geocrodino.prediction.options import BackendName, Stitch, Wanted
+from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.prepare import Prepared, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.work import STRIP_PX, BlockPredictor, Work
@@ -93,6 +94,7 @@ def predict(
     core_px: int | None = None,
     stitch: Stitch = "auto",
     backend: BackendName = "auto",
+    precision: Precision = "auto",
     device: str = "cpu",
     scheduler: str | None = None,
     resume: bool = False,
@@ -103,8 +105,8 @@ def predict(
 
     The network works at the pixel size of its training. Where the scene has another one, or is rotated, or counts in
     degrees, probabilities are computed on a grid of that pixel size and interpolated at the centres of the scene's
-    pixels. On one kind of processor and with one backend the map is the same, byte for byte, whatever ``workers``,
-    ``block_px``, ``memory`` and ``scheduler``, and whether or not it was stopped and resumed.
+    pixels. On one kind of processor and with one backend and precision the map is the same, byte for byte, whatever
+    ``workers``, ``block_px``, ``memory`` and ``scheduler``, and whether or not it was stopped and resumed.
 
     Args:
         scene: The optical image or surface model: a file, a folder, a pattern, a list file, a STAC item collection, or
@@ -127,6 +129,7 @@ def predict(
         core_px: Side of a tile without its margin, in pixels of the training size; a multiple of the stride.
         stitch: How tiles are joined.
         backend: Who computes; ``auto`` takes the fastest that is installed.
+        precision: In which numbers; ``auto`` is half precision on a GPU where it makes no difference, else full.
         device: Torch device.
         scheduler: ``processes`` for a cluster of processes on this machine, or the address of a Dask scheduler whose
             workers see the same files; threads of this process by default.
@@ -170,12 +173,21 @@ def predict(
         core_px=core_px,
         stitch=stitch,
         backend=backend,
+        precision=precision,
         device=device,
         workers=many,
     )
+    further = [beside(Path(out), what) for what in get_args(Further)]
     with (
         rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
-        MapWriter(ready.work.files, ready.work.own, key=ready.key, overwrite=overwrite, resume=resume) as writer,
+        MapWriter(
+            ready.work.files,
+            ready.work.own,
+            key=ready.key,
+            stale=[path for path in further if path not in {file.path for file in ready.work.files}],
+            overwrite=overwrite,
+            resume=resume,
+        ) as writer,
     ):
         resumed = len(writer.done)
         take = _Taker(writer, len(ready.blocks), on_progress)

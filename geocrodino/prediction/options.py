@@ -12,3 +12,7 @@ Stitch = Literal["auto", "exact", "blend"]
 
 BackendName = Literal["auto", "torch", "openvino"]
 """``auto``: OpenVINO on the CPU where it is installed, PyTorch otherwise."""
+
+Precision = Literal["auto", "full", "half"]
+"""``full``: 32-bit floats. ``half``: 16-bit ones where the processor has them, which change some pixels and save time.
+``auto``: half on a GPU, full elsewhere."""

@@ -23,7 +23,7 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.grid import Window, crs_of, whole, working_grid
-from geocrodino.geo.mapfile import MapFile, beside, class_map, layer_file
+from geocrodino.geo.mapfile import Further, MapFile, beside, class_map, layer_file
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -33,7 +33,7 @@ from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_hei
 from geocrodino.prediction.choose import choose_modalities
 from geocrodino.prediction.combine import DECISIONS, LAYERS, Layer, layer_bands
 from geocrodino.prediction.network import SceneInput
-from geocrodino.prediction.options import BackendName, Stitch, Wanted
+from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import Plan, Work, window_box
 
@@ -89,6 +89,7 @@ def prepare(
     core_px: int | None,
     stitch: Stitch,
     backend: BackendName,
+    precision: Precision,
     device: str,
     workers: int,
 ) -> Prepared:
@@ -99,8 +100,7 @@ def prepare(
     _check_options(modalities, layers, ground, height_unit)
     area = aoi.source if isinstance(aoi, AOI) else aoi
     lower = None if ground is None else open_scene(ground)
-    further = [what for what, wanted in (("decided", len(modalities) > 1), ("layers", layers)) if wanted]
-    for written in (out, *(beside(out, what) for what in further)):
+    for written in (out, *(beside(out, what) for what in get_args(Further))):
         keep_inputs(written, scene=raster, surface_model=second, bundle=bundle.path, ground=lower, area=area)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
@@ -128,15 +128,18 @@ def prepare(
         area=None if aoi is None else _area_px(aoi, raster),
         bundle=(bundle.path.resolve(), bundle.sha256),
         backend=backend,
+        precision=precision,
         device=device,
         workers=workers,
     )
     backends = work.backends(bundle)
     # Named, so that other processes and a resumed run take the same one.
     name = next(iter(backends.values())).name
-    work = replace(work, backend=name, files=_files(out, bundle, modalities, raster, how, layers, name))
+    numbers = ", ".join(dict.fromkeys(backend.number for backend in backends.values()))
+    files = _files(out, bundle, modalities, raster, how, layers, (name, numbers))
+    work = replace(work, backend=name, files=files)
     blocks = [block for block in plan.blocks if work.meets(block)]
-    return Prepared(raster, grid, work, backends, blocks, _key(work, block_px, lower), reason, how, notes)
+    return Prepared(raster, grid, work, backends, blocks, _key(work, numbers, block_px, lower), reason, how, notes)
 
 
 def _check_options(
@@ -198,7 +201,7 @@ def _files(
     scene: RasterSource,
     how: str,
     layers: tuple[Layer, ...],
-    backend: str,
+    computed: tuple[str, str],
 ) -> tuple[MapFile, ...]:
     tags = {
         "TIFFTAG_SOFTWARE": f"geocrodino {version('geocrodino')}",
@@ -207,7 +210,8 @@ def _files(
         "MODALITY": "both" if len(modalities) > 1 else modalities[0],
         "SCENE": scene.path.name or scene.path.resolve().name,
         "STITCH": how,
-        "BACKEND": backend,
+        "BACKEND": computed[0],
+        "PRECISION": computed[1],
     }
     classes = bundle.manifest.classes
     found = [class_map(out, classes, tags=tags)]
@@ -255,13 +259,13 @@ def _around(aoi: AOI, grid: GeoBox) -> BaseGeometry:
     return shapely.union_all([part for part in shapely.get_parts(near) if part.geom_type == "Polygon"])
 
 
-def _computed_by(work: Work) -> str:
+def _computed_by(work: Work, numbers: str) -> str:
     """Who computes, as far as it changes the last digits."""
     device = torch.cuda.get_device_name(work.device) if work.device.startswith("cuda") else work.device
-    return f"{work.backend} {version(work.backend)} on {device}"
+    return f"{work.backend} {version(work.backend)} on {device} in {numbers}"
 
 
-def _key(work: Work, block_px: int | None, ground: RasterSource | None) -> dict[str, str]:
+def _key(work: Work, numbers: str, block_px: int | None, ground: RasterSource | None) -> dict[str, str]:
     """What the bytes of a map depend on; workers and memory are not among it."""
     lattice = work.lattice
     rasters: dict[str, str] = {m: fingerprint(source.raster) for m, source in work.inputs.items()}
@@ -272,7 +276,7 @@ def _key(work: Work, block_px: int | None, ground: RasterSource | None) -> dict[
         "height unit": ", ".join(units) or "of the files",
         "bundle": work.bundle[1],
         "software": f"geocrodino {version('geocrodino')}, torch {version('torch')}",
-        "backend": _computed_by(work),
+        "backend": _computed_by(work, numbers),
         "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
         "block": "about one tile" if block_px is None else f"{block_px} px",
         "layers": ", ".join(work.layers) or "none",

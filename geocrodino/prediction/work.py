@@ -26,7 +26,7 @@ from geocrodino.prediction.backend import Backend, open_backend
 from geocrodino.prediction.blending import stitch
 from geocrodino.prediction.combine import Answer, Layer, Verdict, class_indices, combine, layer_values
 from geocrodino.prediction.network import SceneInput, TilePredictor
-from geocrodino.prediction.options import BackendName
+from geocrodino.prediction.options import BackendName, Precision
 from geocrodino.prediction.tiling import TileLattice, blocks, round_up
 
 STRIP_PX = TILE_PX
@@ -105,6 +105,7 @@ class Work:
         area: Where to work, in pixels of the map, or None for all of it.
         bundle: File of the bundle, and its hash, which another process must find there.
         backend: Who computes.
+        precision: In what.
         device: Torch device.
         workers: Blocks worked on at the same time in one process.
     """
@@ -122,6 +123,7 @@ class Work:
     area: BaseGeometry | None
     bundle: tuple[Path, str]
     backend: BackendName
+    precision: Precision
     device: str
     workers: int
 
@@ -135,6 +137,7 @@ class Work:
                 device=self.device,
                 workers=workers or self.workers,
                 temperature=self.temperature[m],
+                precision=self.precision,
             )
             for m in self.inputs
         }

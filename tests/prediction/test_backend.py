@@ -156,18 +156,68 @@ def test_half_precision_is_near(bundle):
 
 @pytest.mark.parametrize(("half", "kept"), [(torch.float16, True), (None, False)])
 def test_half_precision_only_where_the_device_has_it(bundle, monkeypatch, half, kept):
-    monkeypatch.setattr(backends, "_half_precision", lambda _: half)
+    monkeypatch.setattr(backends, "_half_precision", lambda *_, **__: half)
     found = open_backend(bundle, "optical", name="torch")(tile())
     expected = plain_softmax(bundle.branch("optical"), tile())
     assert (np.abs(found - expected).max() > 1e-5) == kept
 
 
-def test_half_precision_is_left_where_it_overflows(tmp_path, monkeypatch):
+def test_full_precision_where_the_device_has_half(bundle, monkeypatch):
+    monkeypatch.setattr(backends, "_half_precision", lambda *_, **__: torch.float16)
+    backend = open_backend(bundle, "optical", name="torch", precision="full")
+    assert backend.number == "float32"
+    np.testing.assert_allclose(backend(tile()), plain_softmax(bundle.branch("optical"), tile()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_half_precision_on_request(bundle, tmp_path, name):
+    try:
+        backend = open_backend(bundle, "optical", name=name, precision="half", cache=tmp_path)
+    except ConfigError:
+        pytest.skip("this processor has no bfloat16")
+    assert backend.number == "bfloat16"
+    difference = np.abs(backend(tile()) - plain_softmax(bundle.branch("optical"), tile())).max()
+    assert 1e-3 < difference < backends._ASKED_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_no_half_precision_on_the_cpu_unless_asked_for(bundle, tmp_path, name):
+    assert open_backend(bundle, "optical", name=name, cache=tmp_path).number == "float32"
+
+
+def test_a_processor_without_half_precision(bundle, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        open_backend(bundle, "optical", name="torch", precision="half")
+    assert str(caught.value) == (
+        "--precision half: cpu has no half precision that is quicker. Expected a CPU with bfloat16 (AVX-512) or a GPU "
+        "of compute capability 7.0 or newer.\nUse --precision full."
+    )
+
+
+def overflowing(path):
+    """A bundle whose values go beyond the 65504 of float16; the normalisation after it undoes that."""
     branch = random_branch()
-    branch.encoder.model.conv1[0].weight.mul_(1e6)  # beyond the 65504 of float16, undone by the normalisation after it
+    branch.encoder.model.conv1[0].weight.mul_(1e6)
     branch.encoder.model.conv1[1].running_var.mul_(1e12)
-    bundle = make_bundle(tmp_path / "b", branch)
-    monkeypatch.setattr(backends, "_half_precision", lambda _: torch.float16)
+    return make_bundle(path, branch)
+
+
+def test_half_precision_of_no_use_is_refused(tmp_path, monkeypatch):
+    bundle = overflowing(tmp_path / "b")
+    monkeypatch.setattr(backends, "_half_precision", lambda *_, **__: torch.float16)
+    monkeypatch.setattr(backends, "fold_batch_norm", lambda network, _: network)
+    with pytest.raises(BundleError) as caught:
+        open_backend(bundle, "optical", name="torch", precision="half")
+    assert str(caught.value) == (
+        f"{tmp_path / 'b'}: half precision is too coarse for the optical branch. Expected probabilities that differ by "
+        "at most 0.25, found nan.\nUse --precision full."
+    )
+
+
+def test_half_precision_is_left_where_it_overflows(tmp_path, monkeypatch):
+    bundle = overflowing(tmp_path / "b")
+    monkeypatch.setattr(backends, "_half_precision", lambda *_, **__: torch.float16)
     monkeypatch.setattr(backends, "fold_batch_norm", lambda network, _: network)
     found = open_backend(bundle, "optical", name="torch")(tile())
     np.testing.assert_allclose(found, plain_softmax(bundle.branch("optical"), tile()), rtol=0, atol=1e-5)
@@ -254,6 +304,7 @@ def test_openvino_is_for_the_cpu(bundle, monkeypatch):
     ("options", "told"),
     [
         ({"name": "onnx"}, "backend must be one of auto, torch, openvino, found 'onnx'"),
+        ({"precision": "bf16"}, "precision must be one of auto, full, half, found 'bf16'"),
         ({"workers": 0}, "workers must be at least 1, found 0"),
         ({"temperature": 0.0}, "temperature must be above 0, found 0.0"),
         ({"temperature": math.nan}, "temperature must be above 0, found nan"),

@@ -242,7 +242,8 @@ def test_a_map_of_its_own_says_which_modality_decided(opposed, holes, tmp_path):
         assert found.descriptions == ("land cover",)
         assert [c["value"] for c in json.loads(found.tags()["CLASSES"])] == list(SCHEME.values)
         tags = found.tags()
-        assert (tags["MODALITY"], tags["SCENE"], tags["BACKEND"]) == ("both", "image.tif", "torch")
+        assert (tags["MODALITY"], tags["SCENE"]) == ("both", "image.tif")
+        assert (tags["BACKEND"], tags["PRECISION"]) == ("torch", "float32")
     with rasterio.open(tmp_path / "m.decided.tif") as found:
         assert (found.descriptions, found.dtypes, found.nodata) == (("decided by",), ("uint8",), 255)
         named = {c["value"]: c["name"] for c in json.loads(found.tags()["CLASSES"])}
@@ -331,6 +332,23 @@ def test_options_of_another_modality(opposed, tmp_path, options, message):
     with pytest.raises(ConfigError) as error:
         predict(tmp_path / "image.tif", tmp_path / "m.tif", opposed, "optical", **options)
     assert str(error.value) == message
+
+
+def test_files_of_an_earlier_map_do_not_outlive_it(opposed, tmp_path):
+    scene, out = write_raster(tmp_path / "s.tif", image(9, 9)), tmp_path / "map.tif"
+    dsm = write_raster(tmp_path / "d.tif", np.zeros((9, 9), np.float32))
+    predict(scene, out, opposed, elevation=dsm, layers=["confidence"])
+    beside = ["map.decided.tif", "map.decided.tif.aux.xml", "map.layers.tif"]
+    assert {path.name for path in tmp_path.iterdir()} >= set(beside)
+    out.unlink()
+    with pytest.raises(OutputError) as error:
+        predict(scene, out, opposed, "optical")
+    assert str(error.value) == (
+        f"{tmp_path / beside[0]}: belongs to another map of this name.\n"
+        "Choose another name, or let --overwrite remove it."
+    )
+    predict(scene, out, opposed, "optical", overwrite=True)
+    assert sorted(path.name for path in tmp_path.glob("map*")) == ["map.tif", "map.tif.aux.xml"]
 
 
 @pytest.mark.parametrize("role", ["scene", "surface model", "bundle", "area"])
