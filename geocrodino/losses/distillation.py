@@ -110,8 +110,8 @@ def agreement_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         weight: At least 0, shape (B, H, W); 0 leaves a pixel out. Gets no gradient.
 
     Returns:
-        Weighted sum of KL(target || softmax(logits)) over the number of pixels of weight above 0, so that low weights
-        lower the loss; scalar >= 0, at least float32. 0 where no weight is above 0.
+        Mean of weight * KL(target || softmax(logits)) over all pixels, those of weight 0 included: what few pixels say
+        counts little. Scalar >= 0, at least float32.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -126,7 +126,7 @@ def agreement_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     wide, wanted = (x.where(used[:, None], 0) for x in (at_least_float32(logits), at_least_float32(target).detach()))
     divergence = F.kl_div(wide.log_softmax(dim=1), wanted, reduction="none").sum(dim=1)
     amount = at_least_float32(weight).detach().where(used, 0)
-    return (divergence * amount).sum() / used.sum().clamp(min=1)
+    return (divergence * amount).mean()
 
 
 class MaskTokens(nn.Module):

@@ -31,7 +31,7 @@ _TAUGHT: dict[str, Any] = {"fusion": "middle", "distillation": 1.0, "distillatio
 _PRESETS: dict[MethodName, dict[str, Any]] = {
     "single": {},
     "crodino": {**_JOINT, **_PAPER},
-    "mutual": {**_JOINT, "agreement": 3.0, "heights_from_image": 1.0, "ramp": 0.3},
+    "mutual": {**_JOINT, "agreement": 3.0, "ramp": 0.3},
     "discom": {**_JOINT, "auxiliary": 1.0, "orthogonality": 1.0, "adversary": 1.0},
     "fusion": {"fusion": "middle"},
     "dropout": {"blank": 0.5},

@@ -192,7 +192,7 @@ def test_zero_features_have_no_large_gradient():
 def test_agreement_by_hand():
     logits, target = _pixels([4, 4], [2, 2], [8, 0]), _pixels([0.75, 0.25], [1, 0], [0, 1])
     weight = torch.tensor([[[0.5, 0.125, 0.0]]])
-    expected = (0.5 * DIVERGENCE + 0.125 * math.log(2)) / 2
+    expected = (0.5 * DIVERGENCE + 0.125 * math.log(2)) / 3  # the third pixel counts, with nothing to say
     assert agreement_loss(logits, target, weight).item() == pytest.approx(expected)
     assert agreement_loss(logits, target, weight / 2).item() == pytest.approx(expected / 2)
 

@@ -306,7 +306,7 @@ def each(name):
 LOGGED = {
     "single": each("segmentation"),
     "crodino": each("segmentation") | each("auxiliary") | each("orthogonality") | {"loss/contrast"},
-    "mutual": each("segmentation") | each("agreement") | {"loss/across/optical"},
+    "mutual": each("segmentation") | each("agreement"),
     "discom": each("segmentation") | each("auxiliary") | each("orthogonality") | each("adversary"),
     "fusion": {"loss/segmentation/fusion"},
     "dropout": {"loss/segmentation/fusion"},

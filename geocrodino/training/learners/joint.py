@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.losses.adversarial import modality_loss, reverse_gradient
 from geocrodino.losses.alignment import carry
@@ -194,11 +195,13 @@ def advice(logits: Tensor, lead: Tensor, valid: Tensor) -> Tensor:
 
 
 def agreement(logits: Tensor, target: Tensor, batch: Mapping[str, Tensor], modality: Modality) -> Tensor:
-    """Distance of a branch from the other's advice, carried into the branch's own view, weighted by its worth."""
+    """Distance of a branch from the other's advice, carried into its own view, weighted by its worth; 0 at labels."""
     transform = batch[f"{modality}_transform"]
     with torch.no_grad():
         carried, seen = carry(target, torch.eye(3, device=target.device).expand_as(transform), transform)
-        weight = carried[:, -1] * (seen & batch[f"{modality}_valid"])
+        # Where there is a label, it knows better than anybody.
+        asking = batch[f"{modality}_valid"] & (batch[f"{modality}_labels"] == IGNORE_INDEX)
+        weight = carried[:, -1] * (seen & asking)
         # Between pixels of which one is invalid, probabilities add up to less than 1.
         wanted = carried[:, :-1] / carried[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
     return agreement_loss(logits, wanted, weight)

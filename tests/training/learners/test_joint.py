@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation, RadiometrySettings
+from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.losses.contrastive import class_contrast, image_contrast, pixel_contrast
 from geocrodino.models.crodino import CrodinoOutput
 from geocrodino.training.learners.base import Step
@@ -89,7 +90,7 @@ def test_all_terms_are_there(terms):
     [
         ("single", each("segmentation")),
         ("crodino", each("segmentation") | each("auxiliary") | each("orthogonality") | {"contrast"}),
-        ("mutual", each("segmentation") | each("agreement") | {"across/optical"}),
+        ("mutual", each("segmentation") | each("agreement")),
         ("discom", each("segmentation") | each("auxiliary") | each("orthogonality") | each("adversary")),
     ],
 )
@@ -158,17 +159,18 @@ def test_values_by_hand(build, make_step, terms):
     labels = torch.zeros(3, SIDE, SIDE, dtype=torch.int64)
     labels[:, 8:] = 2
     halves = {m: torch.full_like(step.batch[m], 0.5) for m in MODALITIES}
+    sure = 100 * F.one_hot(labels, K).movedim(-1, 1)
+    labels[:, :, 24:] = IGNORE_INDEX
     step = Step({**step.batch, **{f"{m}_labels": labels for m in MODALITIES}, **halves}, step.source, 1.0)
     same, flat = torch.ones(3, C, 4, 4), torch.zeros(3, K, SIDE, SIDE)
     learner = build("crodino", agreement=1, adversary=1, heights_from_image=1, image_from_heights=1)
     for parameter in (*learner.adversary.parameters(), *learner.readers.parameters()):
         nn.init.zeros_(parameter)
-    sure = 100 * F.one_hot(labels, K).movedim(-1, 1)
     opinion = {m: CrodinoOutput(sure, same, same, None) for m in MODALITIES}
     found = terms({m: CrodinoOutput(flat, same, same, flat) for m in MODALITIES}, step, opinion, learner=learner)
     expected = dict.fromkeys(each("segmentation") | each("auxiliary"), math.log(3))
-    # The class is the one that the optical branch leads in, by 0.4.
-    expected |= {"agreement/optical": 0.0, "agreement/elevation": 0.4 * math.log(3)}
+    # The optical branch leads by 0.4 in one class: a quarter of the rows, of which a quarter has no label.
+    expected |= {"agreement/optical": 0.0, "agreement/elevation": 0.4 * math.log(3) / 16}
     expected |= dict.fromkeys(each("orthogonality"), 1.0) | dict.fromkeys(each("adversary"), math.log(2))
     expected |= dict.fromkeys(each("across"), 0.125) | {"contrast": math.log(2)}
     assert {n: v.item() for n, v in found.items()} == pytest.approx(expected, rel=1e-5)
@@ -373,11 +375,19 @@ def test_a_branch_leads_where_its_iou_is_higher_and_nowhere_in_an_unknown_class(
 def test_nobody_is_trusted_before_the_first_measurement(build, make_step, answers):
     learner = build("mutual")
     said = answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES})
-    found = learner.losses(make_step(), said)
+    step = make_step(labelled=False)
+    found = learner.losses(step, said)
     assert all(found[name].item() == 0 for name in each("agreement"))
     trust(learner)
-    found = learner.losses(make_step(), said)
+    found = learner.losses(step, said)
     assert all(found[name].item() > 0 for name in each("agreement"))
+
+
+def test_nobody_is_asked_where_there_is_a_label(build, make_step, answers):
+    learner = trust(build("mutual"))
+    said = answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES})
+    found = learner.losses(make_step(), said)
+    assert all(found[name].item() == 0 for name in each("agreement"))
 
 
 def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
@@ -396,7 +406,8 @@ def test_a_branch_that_is_worse_in_every_class_teaches_nothing(build, make_step,
     learner = build("mutual")
     iou = {"optical": np.array([0.1, 0.2, 0.3]), "elevation": np.array([0.5, 0.8, 0.6])}
     learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), iou)
-    found = learner.losses(make_step(), answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}))
+    step = make_step(labelled=False)
+    found = learner.losses(step, answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}))
     assert found["agreement/elevation"].item() == 0
     assert found["agreement/optical"].item() > 0
 
@@ -411,7 +422,7 @@ def test_calibration_travels_with_the_checkpoint(build):
 
 
 def test_the_target_is_drawn_from_patches_as_they_are_and_teaches_the_branch_alone(build, make_step, answers):
-    learner, step = trust(build("mutual")), make_step(EXACT)
+    learner, step = trust(build("mutual")), make_step(EXACT, labelled=False)
     said = answers({m: torch.randn(3, K, SIDE, SIDE, requires_grad=True) for m in MODALITIES})
     found = learner.losses(step, said)
     for m in MODALITIES:
@@ -431,7 +442,8 @@ def test_a_branch_that_says_the_target_in_its_own_view_agrees(modality, settings
     said = (2 * torch.randn(8, K, SIDE, SIDE)).softmax(dim=1)
     target = torch.cat([said, torch.rand(8, 1, SIDE, SIDE)], dim=1)
     valid = torch.ones(8, SIDE, SIDE, dtype=torch.bool)
-    source = {"labels": valid.long(), **dict.fromkeys(MODALITIES, said), **{f"{m}_valid": valid for m in MODALITIES}}
+    unlabelled = torch.full((8, SIDE, SIDE), IGNORE_INDEX)
+    source = {"labels": unlabelled, **dict.fromkeys(MODALITIES, said), **{f"{m}_valid": valid for m in MODALITIES}}
     batch = PairAugmentation(settings)(source)
     assert len({tuple(t.flatten().tolist()) for t in batch[f"{modality}_transform"]}) > 3
     logits = batch[modality].clamp(min=1e-9).log()
@@ -444,7 +456,8 @@ def test_agreement_is_the_same_in_every_turned_and_mirrored_view(make_step, moda
     torch.manual_seed(4)
     source, target = make_step().source, torch.rand(3, K, SIDE, SIDE).softmax(dim=1)
     target, logits = torch.cat([target, torch.rand(3, 1, SIDE, SIDE)], dim=1), torch.randn(3, K, SIDE, SIDE)
-    view = PairAugmentation(EXACT)({**as_it_is(modality), "labels": source["labels"], modality: logits})
+    unlabelled = torch.full_like(source["labels"], IGNORE_INDEX)
+    view = PairAugmentation(EXACT)({**as_it_is(modality), "labels": unlabelled, modality: logits})
     assert not view[modality].equal(logits)
     here = agreement(logits, target, as_it_is(modality), modality)
     torch.testing.assert_close(agreement(view[modality], target, view, modality), here)
@@ -454,6 +467,7 @@ def as_it_is(modality):
     return {
         f"{modality}_transform": torch.eye(3).repeat(3, 1, 1),
         f"{modality}_valid": torch.ones(3, SIDE, SIDE, dtype=torch.bool),
+        f"{modality}_labels": torch.full((3, SIDE, SIDE), IGNORE_INDEX),
     }
 
 
@@ -465,8 +479,8 @@ def test_agreement_counts_neither_what_a_branch_does_not_see_nor_what_nobody_kno
     batch["optical_valid"][:, 5:] = False
     sure[..., 7:] = 0
     found = agreement(logits, torch.cat([target, sure], dim=1), batch, "optical")
-    expected = F.kl_div(logits.log_softmax(dim=1), target, reduction="none").sum(dim=1)[:, :5, :7].mean()
-    torch.testing.assert_close(found, expected)
+    expected = F.kl_div(logits.log_softmax(dim=1), target, reduction="none").sum(dim=1)[:, :5, :7].sum()
+    torch.testing.assert_close(found, expected / (3 * SIDE * SIDE))
 
 
 def test_agreement_beside_a_hole_is_never_negative():
@@ -477,7 +491,7 @@ def test_agreement_beside_a_hole_is_never_negative():
     target = torch.cat([said.exp() * seen[:, None], seen[:, None]], dim=1)
     shift = torch.eye(3)[None].clone()
     shift[:, 0, 2] = 0.5
-    batch = {"optical_transform": shift, "optical_valid": torch.ones(1, SIDE, SIDE, dtype=torch.bool)}
+    batch = {name: value[:1] for name, value in as_it_is("optical").items()} | {"optical_transform": shift}
     assert agreement(said, target, batch, "optical").item() == pytest.approx(0, abs=1e-6)
 
 
