@@ -208,13 +208,15 @@ def _check_products(
         raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
-    models = [_model_item(stac, m) for m in MODALITIES] if stac else []
-    for path in (polygons, stac, *models):
+    items = [_model_item(stac, m) for m in MODALITIES] if stac else []
+    if stac and target.suffix == ".vrt":
+        items.append(_part_items(stac))
+    for path in (polygons, stac, *items):
         if path is not None:
             check_output(path, overwrite=overwrite)
     if preview is not None:
         check_output(preview, overwrite=True)
-    products = [path for path in (polygons, stac, preview, *models) if path is not None]
+    products = [path for path in (polygons, stac, preview, *items) if path is not None]
     for path in products:
         for given in inputs:
             if same_file(path, Path(given)):
@@ -228,6 +230,11 @@ def _model_item(out: Path, modality: Modality) -> Path:
     return out.with_name(f"{out.stem}.{modality}-model.json")
 
 
+def _part_items(out: Path) -> Path:
+    """The items of the parts of a virtual map, beside that of the map."""
+    return out.with_name(f"{out.stem}.parts.json")
+
+
 def _write_items(
     bundle: Bundle,
     summary: PredictionSummary,
@@ -238,7 +245,7 @@ def _write_items(
     overwrite: bool,
 ) -> None:
     """The item of the map, and beside it those of the branches that made it."""
-    from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item
+    from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item, write_part_items
 
     models = {m: _model_item(out, m) for m in summary.modalities}
     for modality, path in models.items():
@@ -251,6 +258,8 @@ def _write_items(
     )
     files = {name: FurtherFile(path, title, (role,)) for name, path, title, role in further if path is not None}
     write_item(summary.path, out, manifest=bundle.manifest, models=models, files=files, overwrite=overwrite)
+    if summary.path.suffix == ".vrt":
+        write_part_items(summary.path, _part_items(out), manifest=bundle.manifest, models=models, overwrite=overwrite)
 
 
 def _tell(console: Console, summary: PredictionSummary) -> None:

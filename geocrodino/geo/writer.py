@@ -255,6 +255,13 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: the folder {folder} cannot be written.\nChoose a folder with write permission.")
 
 
+def map_parts(path: Path) -> list[tuple[Window, Path]]:
+    """Windows and files of the parts of a virtual map, in the order of the map; none of any other."""
+    folder = path.with_suffix(".parts")
+    found = folder.glob("*.tif") if path.suffix == ".vrt" else ()
+    return sorted((_window(part.stem), part) for part in found if _PART_NAME.fullmatch(part.name))
+
+
 def _check_parts(folder: Path, *, overwrite: bool) -> None:
     """Check that the folder of a map in parts may be replaced."""
     if not folder.exists():

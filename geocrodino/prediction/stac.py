@@ -18,7 +18,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +37,11 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import whole_file
-from geocrodino.geo.grid import crs_of
+from geocrodino.geo.grid import crs_of, window_grid
 from geocrodino.geo.mapfile import read_classes
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.writer import check_output
+from geocrodino.geo.writer import check_output, map_parts
 from geocrodino.prediction.checks import keep_inputs
 from geocrodino.prediction.polygons import map_grid
 
@@ -112,20 +112,60 @@ def write_item(
     inputs = {f"item of {modality}": path for modality, path in models.items()}
     keep_inputs(out, map=class_map, **inputs, **{name: file.path for name, file in files.items()})
     _require_files(files)
-    raster, grid, scheme = RasterSource.open(class_map), map_grid(class_map), read_classes(class_map)
-    with rasterio.open(class_map) as dataset:
-        tags = dataset.tags()
-    _require_bundle(class_map, tags, manifest, tuple(models))
-    origin = {_href(path, out): _model_name(path, manifest, modality) for modality, path in models.items()}
-    created = datetime.fromtimestamp(class_map.stat().st_mtime, UTC).replace(microsecond=0)
-    item = _item(class_map.stem, _footprint(class_map, grid), acquired or created)
-    item.properties.update(_facts(tags, manifest, tuple(models)), **(properties or {}))
-    item.stac_extensions.append(PROCESSING_SCHEMA)
-    _add_map(item, raster, scheme, _href(class_map, out))
-    _add_origin(item, origin, created)
+    told = _Map.read(class_map, out, manifest, models, acquired)
+    item = told.item(class_map.stem, told.raster)
+    item.properties |= properties or {}
     for name, file in files.items():
         _add_asset(item, name, file, _href(file.path, out))
-    _write(item, out)
+    _write(_as_dict(item), out)
+
+
+def write_part_items(
+    class_map: str | Path,
+    out: str | Path,
+    *,
+    manifest: Manifest,
+    models: Mapping[Modality, Path],
+    acquired: datetime | tuple[datetime, datetime] | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Write the STAC items of the parts of a virtual map, as one item collection.
+
+    Each part is a Cloud Optimized GeoTIFF of its own; its item says what that of a whole map says, see
+    :func:`write_item`, which also tells arguments and errors.
+
+    Args:
+        class_map: A class map ``*.vrt`` with its folder ``*.parts``.
+        out: The file to write, ``*.json``, a GeoJSON feature collection.
+        manifest: Of the bundle that made the map.
+        models: Item of each branch that made it.
+        acquired: When the scene was taken.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        Number of items; blocks without any class have no part.
+
+    Raises:
+        RasterError: If the map has no parts.
+    """
+    class_map, out = Path(class_map), Path(out)
+    check_output(out, overwrite=overwrite)
+    keep_inputs(out, map=class_map, **{f"item of {modality}": path for modality, path in models.items()})
+    told = _Map.read(class_map, out, manifest, models, acquired)
+    parts = map_parts(class_map)
+    if not parts:
+        raise RasterError(class_map, "no parts beside it. Expected a map that was written with a name in .vrt.")
+    items = [
+        _as_dict(
+            told.item(
+                f"{class_map.stem}-{path.stem}",
+                replace(told.raster, path=path, geobox=window_grid(told.raster.geobox, window)),
+            )
+        )
+        for window, path in parts
+    ]
+    _write({"type": "FeatureCollection", "features": items}, out)
+    return len(items)
 
 
 def write_model_item(
@@ -180,7 +220,46 @@ def write_model_item(
     with bundle.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     FileExtension.ext(asset, add_if_missing=True).apply(size=bundle.stat().st_size, checksum=_SHA256_MULTIHASH + digest)
-    _write(item, out)
+    _write(_as_dict(item), out)
+
+
+@dataclass(frozen=True)
+class _Map:
+    """What the items of a map and of its parts have in common."""
+
+    raster: RasterSource
+    scheme: ClassScheme
+    tags: Mapping[str, str]
+    manifest: Manifest
+    origin: Mapping[Modality, tuple[str, str]]
+    created: datetime
+    acquired: datetime | tuple[datetime, datetime]
+    out: Path
+
+    @classmethod
+    def read(
+        cls,
+        class_map: Path,
+        out: Path,
+        manifest: Manifest,
+        models: Mapping[Modality, Path],
+        acquired: datetime | tuple[datetime, datetime] | None,
+    ) -> _Map:
+        raster = replace(RasterSource.open(class_map), geobox=map_grid(class_map))
+        with rasterio.open(class_map) as dataset:
+            tags = dataset.tags()
+        _require_bundle(class_map, tags, manifest, tuple(models))
+        origin = {m: (_href(path, out), _model_name(path, manifest, m)) for m, path in models.items()}
+        created = datetime.fromtimestamp(class_map.stat().st_mtime, UTC).replace(microsecond=0)
+        return cls(raster, read_classes(class_map), tags, manifest, origin, created, acquired or created, out)
+
+    def item(self, name: str, raster: RasterSource) -> pystac.Item:
+        item = _item(name, _footprint(raster.path, raster.geobox), self.acquired)
+        item.properties.update(_facts(self.tags, self.manifest, tuple(self.origin)))
+        item.stac_extensions.append(PROCESSING_SCHEMA)
+        _add_map(item, raster, self.scheme, _href(raster.path, self.out))
+        _add_origin(item, dict(self.origin.values()), self.created)
+        return item
 
 
 def _require_files(files: Mapping[str, FurtherFile]) -> None:
@@ -409,8 +488,12 @@ def _href(path: Path, item: Path) -> str:
     return Path(os.path.relpath(path, item.parent)).as_posix()
 
 
-def _write(item: pystac.Item, out: Path) -> None:
-    content = item.to_dict(include_self_link=False, transform_hrefs=False)
+def _as_dict(item: pystac.Item) -> dict[str, Any]:
+    found: dict[str, Any] = item.to_dict(include_self_link=False, transform_hrefs=False)
+    return found
+
+
+def _write(content: dict[str, Any], out: Path) -> None:
     try:
         with whole_file(out) as partial:
             # Scores that do not exist are NaN, which JSON does not have.

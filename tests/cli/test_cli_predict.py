@@ -48,6 +48,14 @@ def test_both_modalities_and_everything_that_can_be_written(predict, run_cli, to
     assert Path("scores/map.reliability.png").exists()
 
 
+def test_a_map_in_parts_with_an_item_for_each(predict, town):
+    code, _, err = predict(town.optical, "--out", "map.vrt", "--block-px", "512", "--stac", "map.json")
+    assert (code, err) == (0, "")
+    found = json.loads(Path("map.parts.json").read_text())["features"]
+    assert {item["assets"]["map"]["href"] for item in found} == {str(path) for path in Path("map.parts").glob("*.tif")}
+    assert json.loads(Path("map.json").read_text())["assets"]["map"]["href"] == "map.vrt"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

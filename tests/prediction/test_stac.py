@@ -14,6 +14,7 @@ import shapely
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 from pystac.extensions.classification import ClassificationExtension
 from pystac.extensions.file import FileExtension
 from pystac.extensions.mlm import MLMExtension
@@ -25,10 +26,13 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.geo.classes import ClassScheme, LandClass
+from geocrodino.geo.mapfile import class_map
+from geocrodino.geo.writer import MapWriter
 from geocrodino.models.branch import NetworkSettings
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.polygons import write_polygons
-from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item
+from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item, write_part_items
+from geocrodino.prediction.tiling import blocks
 
 SHA = "ab" * 32
 WRITTEN = datetime(2025, 6, 1, 12, 30, tzinfo=UTC)
@@ -160,6 +164,48 @@ def test_map_asset_has_grid_nodata_and_classes(write_map, item_of):
         (4, "grass-moss-4", "grass / moss", "ABCDEF", None),
         (255, "nodata", "no data", None, True),
     ]
+
+
+def test_parts_of_a_virtual_map_have_items_of_their_own(tmp_path, models):
+    """Of four blocks one holds no class, and has no part."""
+    grid, path = GeoBox((40, 60), UTM, "EPSG:32631"), tmp_path / "map.vrt"
+    with MapWriter((class_map(path, CLASSES, tags=TAGS),), grid) as writer:
+        for window in blocks((40, 60), 32):
+            shape = (1, window[1] - window[0], window[3] - window[2])
+            writer.write(window, [np.full(shape, 255 if window[0] and window[2] else 2, np.uint8)])
+    given = {"manifest": manifest(), "models": {"optical": models["optical"]}}
+    assert write_part_items(path, tmp_path / "parts.json", **given) == 3
+    collection = pystac.ItemCollection.from_file(str(tmp_path / "parts.json"))
+    assert [item.id for item in collection] == ["map-0-32-0-32", "map-0-32-32-60", "map-32-40-0-32"]
+    for item, (row, col, height, width) in zip(
+        collection, [(0, 0, 32, 32), (0, 32, 32, 28), (32, 0, 8, 32)], strict=True
+    ):
+        asset = item.assets["map"]
+        with rasterio.open(tmp_path / asset.href) as part:
+            placed = ProjectionExtension.ext(asset)
+            assert (tuple(placed.shape), Affine(*placed.transform)) == (part.shape, part.transform)
+        assert placed.shape == [height, width]
+        assert placed.transform == [0.5, 0, 500_000 + col / 2, 0, -0.5, 5_000_000 - row / 2]
+        assert asset.media_type == pystac.MediaType.COG
+        (link,) = item.get_links("derived_from")
+        assert link.href == "model/optical.json"
+        assert item.properties["title"] == "Land cover of ortho.tif"
+    write_item(path, tmp_path / "map.json", **given)
+    whole = shapely.box(*read(tmp_path / "map.json").bbox)
+    np.testing.assert_allclose(
+        shapely.union_all([shapely.box(*i.bbox) for i in collection]).bounds, whole.bounds, atol=1e-7
+    )
+
+
+def test_a_map_without_parts_has_no_items_of_parts(write_map, models, tmp_path):
+    with pytest.raises(RasterError) as error:
+        write_part_items(
+            write_map(), tmp_path / "parts.json", manifest=manifest(), models={"optical": models["optical"]}
+        )
+    assert str(error.value) == (
+        f"{tmp_path / 'map.tif'}: no parts beside it. Expected a map that was written with a name in .vrt."
+    )
+    assert not (tmp_path / "parts.json").exists()
 
 
 def test_prediction_points_back_to_its_model(write_map, item_of):
