@@ -208,9 +208,7 @@ def _check_products(
         raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
-    items = [_model_item(stac, m) for m in MODALITIES] if stac else []
-    if stac and target.suffix == ".vrt":
-        items.append(_part_items(stac))
+    items = [*(_model_item(stac, m) for m in MODALITIES), _part_items(stac)] if stac else []
     for path in (polygons, stac, *items):
         if path is not None:
             check_output(path, overwrite=overwrite)
@@ -248,6 +246,11 @@ def _write_items(
     from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item, write_part_items
 
     models = {m: _model_item(out, m) for m in summary.modalities}
+    virtual = summary.path.suffix == ".vrt"
+    # Of an earlier map under this name; that they may be replaced was checked.
+    stale = [_model_item(out, m) for m in MODALITIES if m not in models]
+    for path in stale if virtual else [*stale, _part_items(out)]:
+        path.unlink(missing_ok=True)
     for modality, path in models.items():
         write_model_item(bundle.path, path, manifest=bundle.manifest, modality=modality, overwrite=overwrite)
     further = (
@@ -258,7 +261,7 @@ def _write_items(
     )
     files = {name: FurtherFile(path, title, (role,)) for name, path, title, role in further if path is not None}
     write_item(summary.path, out, manifest=bundle.manifest, models=models, files=files, overwrite=overwrite)
-    if summary.path.suffix == ".vrt":
+    if virtual:
         write_part_items(summary.path, _part_items(out), manifest=bundle.manifest, models=models, overwrite=overwrite)
 
 

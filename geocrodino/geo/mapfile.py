@@ -63,7 +63,7 @@ class MapFile:
     @property
     def parts(self) -> Path:
         """Folder of the parts of a virtual map."""
-        return self.path.with_suffix(".parts")
+        return parts_folder(self.path)
 
     def encode(self, grid: GeoBox, values: NDArray[np.uint8]) -> bytes | None:
         """A raster of one part of the map, as the bytes of a file; None where all of it is nodata.
@@ -145,6 +145,16 @@ class MapFile:
                 opaque = "0" if value == IGNORE_INDEX else "255"
                 ElementTree.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=opaque)
             _add_categories(band, self.scheme)
+
+
+def parts_folder(path: Path) -> Path:
+    """Where a virtual map has its parts."""
+    return path.with_suffix(".parts")
+
+
+def names_file(path: Path) -> Path:
+    """Where GDAL looks for the names of the classes of a GeoTIFF."""
+    return path.with_name(f"{path.name}.aux.xml")
 
 
 Further = Literal["decided", "layers"]

@@ -23,7 +23,7 @@ from geocrodino.errors import OutputError
 from geocrodino.geo.files import synchronise, whole_file
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.ledger import Ledger
-from geocrodino.geo.mapfile import TILE_PX, MapFile, side_file
+from geocrodino.geo.mapfile import TILE_PX, MapFile, names_file, parts_folder, side_file
 
 _DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What rasterio raises where a disk is full: closing and copying let GDAL's own errors through."""
@@ -52,8 +52,8 @@ class MapWriter:
     Use it as a context manager. The outputs are checked on entry, before anything is computed. Parts are kept in a
     hidden folder beside the first file, the map itself; on success each file becomes a Cloud Optimized GeoTIFF with
     overviews, which then takes its final name in one step, the map last. On failure nothing else was touched; the
-    finished parts stay for ``resume``, see `Ledger`. A process that is killed may leave the hidden folder, never a
-    file under a final name.
+    finished parts stay for ``resume``, see `Ledger`. A process that is killed may leave the hidden folder, or, while it
+    gives files their names, further files or the folder of parts; never a map under its final name.
 
     A map whose name ends in ``.vrt`` stays in parts: a folder ``NAME.parts`` with a Cloud Optimized GeoTIFF for each,
     and a virtual raster over them.
@@ -91,17 +91,15 @@ class MapWriter:
         self._ledger = Ledger(files[0].path, key or {}, resume=resume)
 
     def __enter__(self) -> Self:
-        for file in self.files:
+        for number, file in enumerate(self.files):
             check_output(file.path, overwrite=self._replaces(file))
-            if file.virtual:
+            if file.virtual and not self._own_parts(number, file):
                 _check_parts(file.parts, overwrite=self._replaces(file))
-        for path in self.stale:
-            if path.exists() and not self.overwrite:
-                raise OutputError(
-                    f"{path}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
-                )
+        self._check_stale()
         self._ledger.__enter__()
-        for number in range(len(self.files)):
+        for number, file in enumerate(self.files):
+            if self._own_parts(number, file) and file.parts.exists():
+                file.parts.replace(self._folder(number))
             self._folder(number).mkdir(exist_ok=True)
         for name, entry in self._ledger.done.items():
             kept = [self._part(number, name).exists() for number, there in enumerate(entry["files"]) if there]
@@ -153,6 +151,28 @@ class MapWriter:
         """Nothing of this work is worth keeping: the parts are removed on exit."""
         self._ledger.finish()
 
+    def _own_parts(self, number: int, file: MapFile) -> bool:
+        """Whether a folder of parts is of the run to resume, which was killed while it gave its files their names."""
+        return self.resume and file.virtual and self._named(number).exists() and not self._folder(number).exists()
+
+    def _named(self, number: int) -> Path:
+        """There as soon as the parts of a file may have taken their final name."""
+        return self._ledger.folder / f"{number}.named"
+
+    def _check_stale(self) -> None:
+        for path in self.stale:
+            virtual = path.suffix == ".vrt"
+            found = [path, names_file(path), *([parts_folder(path)] if virtual else [])]
+            if not self.overwrite and any(name.exists() for name in found):
+                there = next(name for name in found if name.exists())
+                raise OutputError(
+                    f"{there}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
+                )
+            if path.is_dir():
+                raise OutputError(f"{path}: expected a file of an earlier map, found a folder.\nChoose another name.")
+            if virtual:
+                _check_parts(parts_folder(path), overwrite=True)
+
     def _replaces(self, file: MapFile) -> bool:
         """Whether a file may be there: a run that was stopped may have left further ones of its own before the map."""
         return self.overwrite or (self.resume and file is not self.files[0])
@@ -177,17 +197,19 @@ class MapWriter:
                     f"{file.path}: another program wrote this file while the map was made, and it is kept.\n"
                     "Replace it with --resume --overwrite, which computes nothing again."
                 )
+        self._check_stale()  # once more: hours may have passed
         for path in self.stale:
             _remove_map(path)
         # The map itself comes last: where it is, everything is.
         for number, file in reversed(list(enumerate(self.files))):
             if file.virtual:
                 shutil.rmtree(file.parts, ignore_errors=True)
+                self._named(number).touch()
                 self._folder(number).replace(file.parts)
             elif file.scheme is not None:
                 names = self._ledger.folder / "names.xml"
                 names.write_text(side_file(file.scheme), encoding="utf-8")
-                names.replace(file.path.with_name(file.path.name + ".aux.xml"))
+                names.replace(names_file(file.path))
             whole[number].replace(file.path)
 
     def _whole(self, number: int, file: MapFile) -> Path:
@@ -257,8 +279,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 def map_parts(path: Path) -> list[tuple[Window, Path]]:
     """Windows and files of the parts of a virtual map, in the order of the map; none of any other."""
-    folder = path.with_suffix(".parts")
-    found = folder.glob("*.tif") if path.suffix == ".vrt" else ()
+    found = parts_folder(path).glob("*.tif") if path.suffix == ".vrt" else ()
     return sorted((_window(part.stem), part) for part in found if _PART_NAME.fullmatch(part.name))
 
 
@@ -277,11 +298,11 @@ def _check_parts(folder: Path, *, overwrite: bool) -> None:
 
 
 def _remove_map(path: Path) -> None:
-    """Remove a file of a map, with its side file or parts."""
-    if path.suffix == ".vrt" and path.exists():
-        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
-    for name in (path.name, f"{path.name}.aux.xml"):
-        path.with_name(name).unlink(missing_ok=True)
+    """Remove a file of a map, with its side file or parts, which were checked to be such."""
+    if path.suffix == ".vrt":
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
+    for name in (path, names_file(path)):
+        name.unlink(missing_ok=True)
 
 
 def _read_through(path: Path) -> None:

@@ -107,11 +107,11 @@ def agreement_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     Args:
         logits: Shape (B, K, H, W).
         target: Probabilities that sum to 1 over the classes, same shape; get no gradient.
-        weight: At least 0, shape (B, H, W); 0 leaves a pixel out. Gets no gradient.
+        weight: At least 0, shape (B, H, W); a pixel of 0 says nothing, but counts. Gets no gradient.
 
     Returns:
-        Mean of weight * KL(target || softmax(logits)) over all pixels, those of weight 0 included: what few pixels say
-        counts little. Scalar >= 0, at least float32.
+        Mean of weight * KL(target || softmax(logits)) over all pixels, so that what few pixels say counts little;
+        scalar >= 0, at least float32.
 
     Raises:
         ValueError: If the shapes do not fit.

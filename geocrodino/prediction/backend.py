@@ -120,16 +120,21 @@ def open_backend(
     if name == "torch" or (name == "auto" and not (_on_cpu(device) and _installed())):
         return _open_torch(bundle, modality, torch.device(device), temperature, precision)
     _require_openvino(device)
+    half = precision == "half"
+    if half and not _openvino_has_half():
+        if name == "openvino":
+            raise _no_half_precision(device)
+        return _open_torch(bundle, modality, torch.device(device), temperature, precision)
     plain = _open_torch(bundle, modality, torch.device(device), temperature, "full")
     path = _graph_path(bundle, modality, cache)
     try:
-        return _open_openvino(bundle, modality, plain, workers, temperature, path, half=precision == "half")
+        return _open_openvino(bundle, modality, plain, workers, temperature, path, half=half)
     except _UnusableError as error:
         told = f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the {modality} branch: {error}"
         if name == "openvino":
             raise BundleError(f"{told}\nUse --backend torch.") from error
         warnings.warn(f"{told}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
-        if precision == "half":
+        if half:
             return _open_torch(bundle, modality, torch.device(device), temperature, precision)
         return plain
 
@@ -183,17 +188,12 @@ class OpenVinoBackend:
         workers: Tiles computed at the same time; further callers wait.
         temperature: Divides the logits.
         half: Compute in bfloat16 instead of float32.
-
-    Raises:
-        ConfigError: If the processor has no bfloat16.
     """
 
     name: BackendName = "openvino"
 
     def __init__(self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False) -> None:
         core = _openvino().Core()
-        if half and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise _no_half_precision("cpu")
         self.number = "bfloat16" if half else "float32"
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # said, or else the processor decides
@@ -282,7 +282,8 @@ def _open_torch(
     difference = _difference(quick(tile), plain(tile))[0]
     if precision == "auto":
         return quick if difference <= _HALF_TOLERANCE else plain
-    _require_use(bundle, modality, difference)
+    if not difference <= _ASKED_TOLERANCE:
+        raise BundleError(f"{bundle.path}: {_too_coarse(modality, difference)}\nUse --precision full.")
     return quick
 
 
@@ -293,11 +294,22 @@ def _half_precision(device: torch.device, *, asked: bool) -> torch.dtype | None:
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
         return torch.float16
-    if asked and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if asked and device.type == "cpu" and _cpu_has_bfloat16():
         return torch.bfloat16
     if asked:
         raise _no_half_precision(str(device))
     return None
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; elsewhere PyTorch computes it the long way round."""
+    known = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
+    with_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return with_onednn and any(test is not None and test() for test in known)
+
+
+def _openvino_has_half() -> bool:
+    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _no_half_precision(device: str) -> ConfigError:
@@ -307,12 +319,11 @@ def _no_half_precision(device: str) -> ConfigError:
     )
 
 
-def _require_use(bundle: Bundle, modality: Modality, difference: float) -> None:
-    if not difference <= _ASKED_TOLERANCE:
-        raise BundleError(
-            f"{bundle.path}: half precision is too coarse for the {modality} branch. Expected probabilities that "
-            f"differ by at most {_ASKED_TOLERANCE:g}, found {difference:.2g}.\nUse --precision full."
-        )
+def _too_coarse(modality: Modality, difference: float) -> str:
+    return (
+        f"half precision is too coarse for the {modality} branch. Expected probabilities that differ by at most "
+        f"{_ASKED_TOLERANCE:g}, found {difference:.2g}."
+    )
 
 
 def _to_host(found: Tensor) -> Tensor:
@@ -357,8 +368,11 @@ def _open_openvino(
             )
         if not half:
             return backend
-        quick = OpenVinoBackend(graph, workers=workers, temperature=temperature, half=True)
-        _require_use(bundle, modality, _difference(quick(tile), expected)[0])
+        with _told_as_unusable():
+            quick = OpenVinoBackend(graph, workers=workers, temperature=temperature, half=True)
+            difference, _ = _difference(quick(tile), expected)
+        if not difference <= _ASKED_TOLERANCE:
+            raise _UnusableError(_too_coarse(modality, difference))
         return quick
 
     key = _graph_key(bundle, modality)

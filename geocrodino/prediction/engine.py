@@ -129,7 +129,7 @@ def predict(
         core_px: Side of a tile without its margin, in pixels of the training size; a multiple of the stride.
         stitch: How tiles are joined.
         backend: Who computes; ``auto`` takes the fastest that is installed.
-        precision: In which numbers; ``auto`` is half precision on a GPU where it makes no difference, else full.
+        precision: In which numbers, see `Precision`.
         device: Torch device.
         scheduler: ``processes`` for a cluster of processes on this machine, or the address of a Dask scheduler whose
             workers see the same files; threads of this process by default.

@@ -133,10 +133,12 @@ def prepare(
         workers=workers,
     )
     backends = work.backends(bundle)
-    # Named, so that other processes and a resumed run take the same one.
+    # Named, so that other processes and a resumed run take the same.
     name = next(iter(backends.values())).name
     numbers = ", ".join(dict.fromkeys(backend.number for backend in backends.values()))
     files = _files(out, bundle, modalities, raster, how, layers, (name, numbers))
+    if ", " not in numbers:
+        work = replace(work, precision="full" if numbers == "float32" else "half")
     work = replace(work, backend=name, files=files)
     blocks = [block for block in plan.blocks if work.meets(block)]
     return Prepared(raster, grid, work, backends, blocks, _key(work, numbers, block_px, lower), reason, how, notes)

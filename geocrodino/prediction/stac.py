@@ -106,8 +106,8 @@ def write_item(
         ValueError: If there is no model, a time has no time zone, or an asset is to be called ``map``.
     """
     class_map, out, files = Path(class_map), Path(out), files or {}
-    if not models or "map" in files:
-        raise ValueError(f"expected a model and no file called map, found {list(models)} and {list(files)}")
+    if "map" in files:
+        raise ValueError(f"expected no further file called map, found {list(files)}")
     check_output(out, overwrite=overwrite)
     inputs = {f"item of {modality}": path for modality, path in models.items()}
     keep_inputs(out, map=class_map, **inputs, **{name: file.path for name, file in files.items()})
@@ -131,8 +131,8 @@ def write_part_items(
 ) -> int:
     """Write the STAC items of the parts of a virtual map, as one item collection.
 
-    Each part is a Cloud Optimized GeoTIFF of its own; its item says what that of a whole map says, see
-    :func:`write_item`, which also tells arguments and errors.
+    Each part is a Cloud Optimized GeoTIFF of its own; its item says what that of a whole map says, and what can go
+    wrong is the same, see :func:`write_item`.
 
     Args:
         class_map: A class map ``*.vrt`` with its folder ``*.parts``.
@@ -245,6 +245,8 @@ class _Map:
         models: Mapping[Modality, Path],
         acquired: datetime | tuple[datetime, datetime] | None,
     ) -> _Map:
+        if not models:
+            raise ValueError("expected the item of a model at least, found none")
         raster = replace(RasterSource.open(class_map), geobox=map_grid(class_map))
         with rasterio.open(class_map) as dataset:
             tags = dataset.tags()

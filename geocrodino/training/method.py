@@ -60,7 +60,7 @@ class MethodSettings(BaseModel):
     temperature: float = Field(0.1, gt=0, description="temperature of the contrast")
     shuffled: bool = Field(False, description="control: the contrast pairs what does not belong together")
     agreement: float = Field(
-        0.0, ge=0, description="weight of the other branch's word where it is better, labels or not"
+        0.0, ge=0, description="weight of the other branch's word where it is better and no label is"
     )
     heights_from_image: float = Field(0.0, ge=0, description="weight of reading heights off the optical features")
     image_from_heights: float = Field(0.0, ge=0, description="weight of reading the image off the elevation features")

@@ -64,6 +64,7 @@ def test_defaults_where_nothing_was_measured():
         ({"calibration": CALIBRATION | {"weight": {"optical": 1.1}}}, "less than or equal to 1"),
         ({"calibration": CALIBRATION | {"weight": {"radar": 1}}}, "'optical' or 'elevation'"),
         ({"calibration": CALIBRATION | {"weight": {"optical": 1}}}, "a weight of optical and elevation, found optical"),
+        ({"calibration": CALIBRATION | {"temperature": {}}}, "a temperature of optical and elevation, found none"),
         (
             {"calibration": CALIBRATION | {"weight": {"optical": 0.5, "elevation": 0.4}}},
             "expected weights that add up to 1, found 0.9",

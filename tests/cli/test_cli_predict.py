@@ -48,12 +48,27 @@ def test_both_modalities_and_everything_that_can_be_written(predict, run_cli, to
     assert Path("scores/map.reliability.png").exists()
 
 
+def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
+    from geocrodino.prediction import backend
+
+    monkeypatch.setattr(backend, "_cpu_has_bfloat16", lambda: True)
+    for precision, number in (("full", "float32"), ("half", "bfloat16")):
+        words = ("--backend", "torch", "--precision", precision)
+        code, _, err = predict(town.optical, "--out", f"{precision}.tif", *words)
+        assert (code, err) == (0, "")
+        with rasterio.open(f"{precision}.tif") as found:
+            assert found.tags()["PRECISION"] == number
+
+
 def test_a_map_in_parts_with_an_item_for_each(predict, town):
     code, _, err = predict(town.optical, "--out", "map.vrt", "--block-px", "512", "--stac", "map.json")
     assert (code, err) == (0, "")
     found = json.loads(Path("map.parts.json").read_text())["features"]
     assert {item["assets"]["map"]["href"] for item in found} == {str(path) for path in Path("map.parts").glob("*.tif")}
     assert json.loads(Path("map.json").read_text())["assets"]["map"]["href"] == "map.vrt"
+    code, _, err = predict(town.optical, "--out", "whole.tif", "--stac", "map.json", "--overwrite")
+    assert (code, err) == (0, "")
+    assert not Path("map.parts.json").exists()
 
 
 @pytest.mark.parametrize(

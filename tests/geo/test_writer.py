@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,6 +289,83 @@ def test_a_map_in_parts(tmp_path):
     (tmp_path / "map.parts" / "notes.txt").unlink()
     write_map(path, overwrite=True)
     assert names_in(tmp_path / "map.parts") == ["0-600-0-350.tif", "0-600-350-700.tif"]
+
+
+def test_a_map_in_parts_that_is_stopped_while_files_are_named_goes_on(tmp_path, monkeypatch):
+    path, layers = tmp_path / "map.vrt", layer_file(tmp_path / "map.layers.vrt", ("confidence",))
+    parts = [np.full((1, 1, 700), 5, np.uint8), np.full((1, 1, 700), 127, np.uint8)]
+    replace = Path.replace
+
+    def stop_at_the_map(source, target):
+        if target == path:
+            raise KeyboardInterrupt
+        return replace(source, target)
+
+    def stopped(**options):
+        with writing(path, files=(layers,), **options) as writer:
+            assert writer.done.keys() == ({(0, 1, 0, 700)} if options else set())
+            if not options:
+                writer.write((0, 1, 0, 700), parts)
+
+    monkeypatch.setattr(Path, "replace", stop_at_the_map)
+    for options in ({}, {"resume": True}):
+        with pytest.raises(KeyboardInterrupt):
+            stopped(**options)
+        assert not path.exists()
+        assert (tmp_path / "map.parts").exists()
+    monkeypatch.undo()
+    stopped(resume=True)
+    assert names_in(tmp_path) == ["map.layers.parts", "map.layers.vrt", "map.parts", "map.vrt"]
+    with rasterio.open(path) as found:
+        assert found.read(1)[:2, 0].tolist() == [5, 255]
+
+
+STALE = [
+    ("map.layers.tif", "map.layers.tif"),
+    ("map.layers.tif", "map.layers.tif.aux.xml"),
+    ("map.layers.vrt", "map.layers.vrt"),
+    ("map.layers.vrt", "map.layers.parts/0-1-0-1.tif"),
+]
+
+
+@pytest.mark.parametrize(("stale", "there"), STALE)
+def test_what_an_earlier_map_left_is_refused_or_removed(tmp_path, stale, there):
+    path, left = tmp_path / f"map{(tmp_path / stale).suffix}", tmp_path / there
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"old")
+    first = left if left.parent == tmp_path else left.parent
+    with pytest.raises(OutputError) as error, writing(path, stale=[tmp_path / stale]):
+        pytest.fail("entered")
+    assert str(error.value) == (
+        f"{first}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
+    )
+    write_map(path, stale=[tmp_path / stale], overwrite=True)
+    assert not any(name.startswith("map.layers") for name in names_in(tmp_path))
+
+
+def test_what_another_program_writes_beside_the_map_is_kept(tmp_path):
+    def write():
+        with writing(tmp_path / "map.tif", stale=[tmp_path / "map.layers.tif"]) as writer:
+            writer.write((0, 1, 0, 1), [np.zeros((1, 1, 1), np.uint8)])
+            (tmp_path / "map.layers.tif").write_bytes(b"theirs")
+
+    with pytest.raises(OutputError, match=r"map\.layers\.tif: belongs to another map of this name"):
+        write()
+    assert (tmp_path / "map.layers.tif").read_bytes() == b"theirs"
+
+
+def test_what_is_no_file_of_a_map_is_kept(tmp_path):
+    (tmp_path / "map.layers.tif").mkdir()
+    with pytest.raises(OutputError) as error:
+        write_map(tmp_path / "map.tif", stale=[tmp_path / "map.layers.tif"], overwrite=True)
+    assert str(error.value) == (
+        f"{tmp_path / 'map.layers.tif'}: expected a file of an earlier map, found a folder.\nChoose another name."
+    )
+    (tmp_path / "map.layers.parts").mkdir()
+    (tmp_path / "map.layers.parts" / "notes.txt").touch()
+    with pytest.raises(OutputError, match=r"found something else \(notes.txt\), which is kept"):
+        write_map(tmp_path / "map.vrt", stale=[tmp_path / "map.layers.vrt"], overwrite=True)
+    assert names_in(tmp_path) == ["map.layers.parts", "map.layers.tif"]
 
 
 def test_layers_have_a_scale_and_averaged_overviews(tmp_path):

@@ -42,6 +42,6 @@ def by_pixel(kept_networks, monkeypatch):
     calls = []
     monkeypatch.setattr(
         "geocrodino.prediction.work.open_backend",
-        lambda *_, temperature, **__: PixelByPixel(calls, temperature),
+        lambda *_, temperature, precision, **__: PixelByPixel(calls, temperature, precision),
     )
     return calls

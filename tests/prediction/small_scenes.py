@@ -133,6 +133,7 @@ def counting(calls):
 
         class Counted:
             name = backend.name
+            number = backend.number
 
             def __call__(self, values):
                 calls.append(values.shape)
@@ -149,8 +150,9 @@ class PixelByPixel:
 
     name = "torch"
 
-    def __init__(self, calls=None, temperature=1.0):
+    def __init__(self, calls=None, temperature=1.0, precision="auto"):
         self.calls, self.temperature = [] if calls is None else calls, temperature
+        self.number = "bfloat16" if precision == "half" else "float32"
 
     def __call__(self, values):
         self.calls.append(values.shape)

@@ -171,10 +171,9 @@ def test_full_precision_where_the_device_has_half(bundle, monkeypatch):
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
 def test_half_precision_on_request(bundle, tmp_path, name):
-    try:
-        backend = open_backend(bundle, "optical", name=name, precision="half", cache=tmp_path)
-    except ConfigError:
+    if not (backends._openvino_has_half() if name == "openvino" else backends._cpu_has_bfloat16()):
         pytest.skip("this processor has no bfloat16")
+    backend = open_backend(bundle, "optical", name=name, precision="half", cache=tmp_path)
     assert backend.number == "bfloat16"
     difference = np.abs(backend(tile()) - plain_softmax(bundle.branch("optical"), tile())).max()
     assert 1e-3 < difference < backends._ASKED_TOLERANCE
@@ -186,13 +185,42 @@ def test_no_half_precision_on_the_cpu_unless_asked_for(bundle, tmp_path, name):
 
 
 def test_a_processor_without_half_precision(bundle, monkeypatch):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(backends, "_cpu_has_bfloat16", lambda: False)
     with pytest.raises(ConfigError) as caught:
         open_backend(bundle, "optical", name="torch", precision="half")
     assert str(caught.value) == (
         "--precision half: cpu has no half precision that is quicker. Expected a CPU with bfloat16 (AVX-512) or a GPU "
         "of compute capability 7.0 or newer.\nUse --precision full."
     )
+
+
+@needs_openvino
+def test_half_precision_of_openvino_where_the_processor_has_none(bundle, monkeypatch):
+    monkeypatch.setattr(backends, "_openvino_has_half", lambda: False)
+    with pytest.raises(ConfigError, match="--precision half: cpu has no half precision"):
+        open_backend(bundle, "optical", name="openvino", precision="half")
+    monkeypatch.setattr(backends, "_cpu_has_bfloat16", lambda: True)
+    found = open_backend(bundle, "optical", precision="half")
+    assert (found.name, found.number) == ("torch", "bfloat16")
+
+
+@needs_openvino
+def test_half_precision_of_openvino_that_fails(bundle, tmp_path, monkeypatch):
+    plain = OpenVinoBackend.__init__
+
+    def fail(self, graph, *, half=False, **options):
+        if half:
+            raise RuntimeError("no such kernel")
+        plain(self, graph, **options)
+
+    monkeypatch.setattr(OpenVinoBackend, "__init__", fail)
+    monkeypatch.setattr(backends, "_openvino_has_half", lambda: True)
+    monkeypatch.setattr(backends, "_cpu_has_bfloat16", lambda: True)
+    with pytest.raises(BundleError, match="it fails with RuntimeError: no such kernel"):
+        open_backend(bundle, "optical", name="openvino", precision="half", cache=tmp_path)
+    with pytest.warns(BackendWarning, match="PyTorch is used instead"):
+        found = open_backend(bundle, "optical", precision="half", cache=tmp_path)
+    assert (found.name, found.number) == ("torch", "bfloat16")
 
 
 def overflowing(path):

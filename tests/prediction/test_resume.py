@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_a_network_that_fails_in_the_middle(bundle, by_pixel, scene, tmp_path, m
                 raise MemoryError("no more")
             return plain(values)
 
-        compute.name = "torch"
+        compute.name, compute.number = "torch", "float32"
         return compute
 
     with monkeypatch.context() as patched:
@@ -196,6 +197,10 @@ def test_another_setting_is_refused_and_the_old_one_goes_on(bundle, by_pixel, sc
     )
     assert refusal(scene, bundle, layers=["entropy", "confidence"]) == (
         "layers: expected none, found entropy, confidence."
+    )
+    computed = f"torch {version('torch')} on cpu in "
+    assert refusal(scene, bundle, precision="half") == (
+        f"backend: expected {computed}float32, found {computed}bfloat16."
     )
     area = read_aoi("500010,3999950,500040,3999990", "EPSG:32610")
     assert re.fullmatch("area: expected all, found [0-9a-f]{64}.", refusal(scene, bundle, aoi=area))

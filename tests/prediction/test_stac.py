@@ -208,6 +208,13 @@ def test_a_map_without_parts_has_no_items_of_parts(write_map, models, tmp_path):
     assert not (tmp_path / "parts.json").exists()
 
 
+def test_no_item_without_a_model(write_map, tmp_path):
+    for write in (write_item, write_part_items):
+        with pytest.raises(ValueError, match="expected the item of a model at least, found none"):
+            write(write_map(), tmp_path / "map.json", manifest=manifest(), models={})
+    assert not (tmp_path / "map.json").exists()
+
+
 def test_prediction_points_back_to_its_model(write_map, item_of):
     item = item_of(write_map())
     (link,) = item.get_links("derived_from")
@@ -456,7 +463,7 @@ def test_what_is_missing_or_in_the_way_is_told(write_map, item_of, models, tmp_p
     )
     with pytest.raises(RasterError, match="names no classes"):
         item_of(write_map(tags={}))
-    with pytest.raises(ValueError, match="no file called map"):
+    with pytest.raises(ValueError, match="expected no further file called map"):
         item_of(class_map, files={"map": FurtherFile(class_map, "Map")})
     with pytest.raises(ValueError, match="expected a model"):
         item_of(class_map, models={})

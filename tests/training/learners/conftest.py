@@ -37,19 +37,21 @@ def build() -> Callable[..., Learner]:
 
 @pytest.fixture
 def make_step() -> Callable[..., Step]:
-    """A step with three patches: labels in squares of 8 px, every pixel valid and no augmentation unless asked."""
+    """A step with three patches: labels in squares of 8 px, in a share of the columns, every pixel valid and no
+    augmentation unless asked."""
 
     def make(
         augmentation: AugmentationSettings | None = None,
         *,
         seed: int = 0,
         progress: float = 0.5,
-        labelled: bool = True,
+        labelled: float = 1.0,
         invalid: tuple[str, ...] = (),
     ) -> Step:
         generator = torch.Generator().manual_seed(seed)
         labels = torch.randint(0, K, (3, 4, 4), generator=generator).repeat_interleave(8, 1).repeat_interleave(8, 2)
-        source = {"labels": labels if labelled else torch.full_like(labels, IGNORE_INDEX)}
+        labels[:, :, round(labelled * SIDE) :] = IGNORE_INDEX
+        source = {"labels": labels}
         for m in MODALITIES:
             valid = torch.full((3, SIDE, SIDE), m not in invalid)
             source[m] = torch.randn(3, CHANNELS[m], SIDE, SIDE, generator=generator) * valid[:, None]

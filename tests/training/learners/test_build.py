@@ -125,7 +125,7 @@ def test_bfloat16_autocast_gives_the_same_loss_but_for_rounding(build, make_step
     learner = build(name, **terms)
     average = averaged(learner, 0.9).module
     for progress in stages(name):
-        step = make_step(AugmentationSettings(decoupled=not learner.coupled), progress=progress)
+        step = make_step(AugmentationSettings(decoupled=not learner.coupled), progress=progress, labelled=0.75)
         torch.manual_seed(0)
         expected = total(learner, step, average)
         torch.manual_seed(0)

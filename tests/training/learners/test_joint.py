@@ -69,7 +69,7 @@ def terms(build, make_step, answers):
         learner = trust(learner or build(name, **settings))
         learner.model = Said(outputs or draw())
         said = answers({m: out.logits.detach() for m, out in (opinion or draw(7)).items()})
-        return learner.losses(step or make_step(), said)
+        return learner.losses(step or make_step(labelled=0.75), said)
 
     return run
 
@@ -142,6 +142,7 @@ def test_what_only_a_term_needs_is_there_with_the_term_alone(build):
 )
 def test_a_weight_scales_its_own_term(terms, field, scaled):
     before, after = terms(**EVERYTHING), terms(**EVERYTHING | {field: 2.5})
+    assert all(before[name] != 0 for name in ALL_NAMES)
     for name in ALL_NAMES:
         torch.testing.assert_close(after[name], (2.5 if name in scaled else 1.0) * before[name])
 
@@ -252,7 +253,7 @@ def test_two_singles_as_networks(build, make_step):
 @pytest.mark.parametrize("trap", [{}, {"invalid": MODALITIES}], ids=["valid", "invalid"])
 def test_a_batch_without_labels_gives_no_nan(make_step, terms, kind, trap):
     outputs = draw()
-    found = terms(outputs, make_step(labelled=False, **trap), contrast=kind, **EVERYTHING)
+    found = terms(outputs, make_step(labelled=0, **trap), contrast=kind, **EVERYTHING)
     zero = each("segmentation") | each("dice") | each("auxiliary")
     if trap:
         zero = set(found)
@@ -343,7 +344,7 @@ def test_the_ramp_is_half_a_bell():
 def test_the_ramp_holds_back_contrast_and_agreement_alone(make_step, terms):
     whole = terms(**EVERYTHING)
     for progress, share in ((0.0, 0.0), (0.15, 0.5), (0.3, 1.0), (1.0, 1.0)):
-        found = terms(step=make_step(progress=progress), **EVERYTHING, ramp=0.3)
+        found = terms(step=make_step(progress=progress, labelled=0.75), **EVERYTHING, ramp=0.3)
         for name in ALL_NAMES:
             held = name == "contrast" or name.startswith("agreement")
             torch.testing.assert_close(found[name], (share if held else 1.0) * whole[name], msg=name)
@@ -375,7 +376,7 @@ def test_a_branch_leads_where_its_iou_is_higher_and_nowhere_in_an_unknown_class(
 def test_nobody_is_trusted_before_the_first_measurement(build, make_step, answers):
     learner = build("mutual")
     said = answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES})
-    step = make_step(labelled=False)
+    step = make_step(labelled=0)
     found = learner.losses(step, said)
     assert all(found[name].item() == 0 for name in each("agreement"))
     trust(learner)
@@ -406,7 +407,7 @@ def test_a_branch_that_is_worse_in_every_class_teaches_nothing(build, make_step,
     learner = build("mutual")
     iou = {"optical": np.array([0.1, 0.2, 0.3]), "elevation": np.array([0.5, 0.8, 0.6])}
     learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), iou)
-    step = make_step(labelled=False)
+    step = make_step(labelled=0)
     found = learner.losses(step, answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}))
     assert found["agreement/elevation"].item() == 0
     assert found["agreement/optical"].item() > 0
@@ -422,7 +423,7 @@ def test_calibration_travels_with_the_checkpoint(build):
 
 
 def test_the_target_is_drawn_from_patches_as_they_are_and_teaches_the_branch_alone(build, make_step, answers):
-    learner, step = trust(build("mutual")), make_step(EXACT, labelled=False)
+    learner, step = trust(build("mutual")), make_step(EXACT, labelled=0)
     said = answers({m: torch.randn(3, K, SIDE, SIDE, requires_grad=True) for m in MODALITIES})
     found = learner.losses(step, said)
     for m in MODALITIES:
@@ -498,7 +499,7 @@ def test_agreement_beside_a_hole_is_never_negative():
 def test_patches_without_labels_are_learnt_from(build, make_step, total, answers):
     learner = trust(build("mutual"))
     said = answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES})
-    total(learner, make_step(labelled=False), said)
+    total(learner, make_step(labelled=0), said)
     for m in MODALITIES:
         assert all(p.grad is not None for p in learner.network(m).parameters())
         assert any(p.grad.any() for p in learner.network(m).parameters())

@@ -182,6 +182,6 @@ def test_each_student_learns_from_its_own_modality(build, make_step):
 
 def test_patches_without_labels_are_learnt_from(build, make_step):
     for name in RIVALS:
-        found = build(name).losses(make_step(labelled=False), None)
+        found = build(name).losses(make_step(labelled=0), None)
         taught = {n for n, v in found.items() if v.item() > 0}
         assert taught == (each("masked") if name == "maskedkd" else each("distillation"))
