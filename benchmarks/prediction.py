@@ -114,12 +114,18 @@ def ours(bundle: Path, scene: Path, out: Path, options: dict[str, Any]) -> None:
 def bare(bundle: Path, scene: Path, backend: str) -> None:
     """The forward passes of the engine's tiles, and nothing else."""
     loaded = load_bundle(bundle)
-    work = open_backend(loaded, "optical", name=backend, workers=WORKERS)  # type: ignore[arg-type]
     with rasterio.open(scene) as source:
         shape = source.shape
     stride = loaded.manifest.network.stride_px
     core, seen = round_up(EXACT_CORE_PX, stride), loaded.manifest.receptive_field_px or 0
     lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=seen)
+    work = open_backend(
+        loaded,
+        "optical",
+        name=backend,
+        workers=WORKERS,
+        unused_px=lattice.unused_px,  # type: ignore[arg-type]
+    )
     hole, tiles = hole_of(shape[0]), []
     for index in itertools.product(*map(range, lattice.count)):
         r0, r1, c0, c1 = lattice.read_window(index)

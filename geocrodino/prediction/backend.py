@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,8 +35,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BackendWarning, BundleError, ConfigError
 from geocrodino.geo.modality import Modality
-from geocrodino.models.branch import Branch
 from geocrodino.prediction.options import BackendName, Precision
+from geocrodino.prediction.trimming import Trimmed
 
 TOLERANCE = 1e-3
 """Largest difference of a probability from PyTorch's. float32 stays below 5e-6 with trained networks and 3e-4 with
@@ -56,10 +57,12 @@ class Backend(Protocol):
     Attributes:
         name: ``torch`` or ``openvino``.
         number: What it computes in: ``float32``, ``float16`` or ``bfloat16``.
+        trim_px: Pixels on each side of a tile that it gives no answer for.
     """
 
     name: BackendName
     number: str
+    trim_px: int
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities of a tile.
@@ -68,7 +71,8 @@ class Backend(Protocol):
             values: Normalised channels, float32, shape (C, H, W), H and W multiples of the network's stride.
 
         Returns:
-            softmax(logits / temperature), float32, shape (K, H, W), an array of the caller's own.
+            softmax(logits / temperature), float32, shape (K, H - 2 * trim_px, W - 2 * trim_px), an array of the
+            caller's own.
         """
         ...
 
@@ -82,6 +86,7 @@ def open_backend(
     workers: int = 1,
     temperature: float = 1.0,
     precision: Precision = "auto",
+    unused_px: int = 0,
     cache: Path | None = None,
 ) -> Backend:
     """Make a branch of a bundle ready to predict.
@@ -94,6 +99,7 @@ def open_backend(
         workers: Tiles computed at the same time.
         temperature: Divides the logits, above 0.
         precision: What to compute in.
+        unused_px: Margin of the tiles whose answer is not wanted; what can be saved there is not computed.
         cache: Folder for networks converted to OpenVINO, ``$XDG_CACHE_HOME/geocrodino`` or ``~/.cache/geocrodino`` by
             default. Where nothing can be written, each call converts again.
 
@@ -117,25 +123,26 @@ def open_backend(
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be above 0, found {temperature}")
     bundle.require(modality)
+    network = Trimmed(bundle.branch(modality), unused_px).eval()
     if name == "torch" or (name == "auto" and not (_on_cpu(device) and _installed())):
-        return _open_torch(bundle, modality, torch.device(device), temperature, precision)
+        return _open_torch(bundle, modality, network, torch.device(device), temperature, precision)
     _require_openvino(device)
     half = precision == "half"
     if half and not _openvino_has_half():
         if name == "openvino":
             raise _no_half_precision(device)
-        return _open_torch(bundle, modality, torch.device(device), temperature, precision)
-    plain = _open_torch(bundle, modality, torch.device(device), temperature, "full")
-    path = _graph_path(bundle, modality, cache)
+        return _open_torch(bundle, modality, network, torch.device(device), temperature, precision)
+    plain = _open_torch(bundle, modality, network, torch.device(device), temperature, "full")
+    path = _graph_path(bundle, modality, network.trim_px, cache)
     try:
-        return _open_openvino(bundle, modality, plain, workers, temperature, path, half=half)
+        return _open_openvino(bundle, modality, network, plain, workers, temperature, path, half=half)
     except _UnusableError as error:
         told = f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the {modality} branch: {error}"
         if name == "openvino":
             raise BundleError(f"{told}\nUse --backend torch.") from error
         warnings.warn(f"{told}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
         if half:
-            return _open_torch(bundle, modality, torch.device(device), temperature, precision)
+            return _open_torch(bundle, modality, network, torch.device(device), temperature, precision)
         return plain
 
 
@@ -143,17 +150,26 @@ class TorchBackend:
     """PyTorch, float32 unless told otherwise.
 
     Args:
-        network: Maps (1, C, H, W) to logits (1, K, H, W); moved to the device, its weights laid out channels last.
+        network: Maps (1, C, H, W) to logits (1, K, H, W), less ``trim_px`` on each side; moved to the device, its
+            weights laid out channels last.
         device: Where to compute.
         temperature: Divides the logits.
         half: A type of half precision to compute in where that is safe (autocast), None for float32.
+        trim_px: What the network leaves out on each side.
     """
 
     name: BackendName = "torch"
 
     def __init__(
-        self, network: nn.Module, *, device: torch.device, temperature: float = 1.0, half: torch.dtype | None = None
+        self,
+        network: nn.Module,
+        *,
+        device: torch.device,
+        temperature: float = 1.0,
+        half: torch.dtype | None = None,
+        trim_px: int = 0,
     ) -> None:
+        self.trim_px = trim_px
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._device = device
         self._temperature = temperature
@@ -188,12 +204,16 @@ class OpenVinoBackend:
         workers: Tiles computed at the same time; further callers wait.
         temperature: Divides the logits.
         half: Compute in bfloat16 instead of float32.
+        trim_px: What the network leaves out on each side.
     """
 
     name: BackendName = "openvino"
 
-    def __init__(self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False, trim_px: int = 0
+    ) -> None:
         core = _openvino().Core()
+        self.trim_px = trim_px
         self.number = "bfloat16" if half else "float32"
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # said, or else the processor decides
@@ -270,15 +290,21 @@ def _after_norm(norm: nn.BatchNorm2d) -> nn.Module:
 
 
 def _open_torch(
-    bundle: Bundle, modality: Modality, device: torch.device, temperature: float, precision: Precision
+    bundle: Bundle, modality: Modality, network: Trimmed, device: torch.device, temperature: float, precision: Precision
 ) -> TorchBackend:
-    tile = _check_tile(bundle, modality)
-    network = fold_batch_norm(bundle.branch(modality), torch.from_numpy(tile)[None])
-    plain = TorchBackend(network, device=device, temperature=temperature)
+    tile = _check_tile(network)
+    opened = partial(
+        TorchBackend,
+        fold_batch_norm(network, torch.from_numpy(tile)[None]),
+        device=device,
+        temperature=temperature,
+        trim_px=network.trim_px,
+    )
+    plain = opened()
     half = None if precision == "full" else _half_precision(device, asked=precision == "half")
     if half is None:
         return plain
-    quick = TorchBackend(network, device=device, temperature=temperature, half=half)
+    quick = opened(half=half)
     difference = _difference(quick(tile), plain(tile))[0]
     if precision == "auto":
         return quick if difference <= _HALF_TOLERANCE else plain
@@ -345,6 +371,7 @@ class _UnusableError(Exception):
 def _open_openvino(
     bundle: Bundle,
     modality: Modality,
+    network: Trimmed,
     plain: TorchBackend,
     workers: int,
     temperature: float,
@@ -353,12 +380,13 @@ def _open_openvino(
     half: bool,
 ) -> OpenVinoBackend:
     """The graph on disk where it computes what PyTorch does, else one converted now and kept."""
-    tile = _check_tile(bundle, modality)
+    tile = _check_tile(network)
     expected = plain(tile)
+    opened = partial(OpenVinoBackend, workers=workers, temperature=temperature, trim_px=network.trim_px)
 
     def checked(graph: Graph) -> OpenVinoBackend:
         with _told_as_unusable():
-            backend = OpenVinoBackend(graph, workers=workers, temperature=temperature)
+            backend = opened(graph)
             found = backend(tile)
         difference, share = _difference(found, expected)
         if not (difference <= TOLERANCE and share <= TOLERANCE_SHARE):
@@ -369,19 +397,19 @@ def _open_openvino(
         if not half:
             return backend
         with _told_as_unusable():
-            quick = OpenVinoBackend(graph, workers=workers, temperature=temperature, half=True)
+            quick = opened(graph, half=True)
             difference, _ = _difference(quick(tile), expected)
         if not difference <= _ASKED_TOLERANCE:
             raise _UnusableError(_too_coarse(modality, difference))
         return quick
 
-    key = _graph_key(bundle, modality)
+    key = _graph_key(bundle, modality, network.trim_px)
     kept = None if path is None else _read_graph(path, key)
     if kept is not None:
         with suppress(_UnusableError):
             return checked(kept)
     with _told_as_unusable():
-        graph = _convert(bundle.branch(modality))
+        graph = _convert(network)
     backend = checked(graph)
     if path is not None:
         with suppress(OSError):  # an optimisation alone: the next call converts again
@@ -399,10 +427,10 @@ def _told_as_unusable() -> Iterator[None]:
         raise _UnusableError(f"it fails with {type(error).__name__}: {first}") from error
 
 
-def _convert(network: Branch) -> Graph:
+def _convert(network: Trimmed) -> Graph:
     """The graph of a network that gives logits of an image of any height and width."""
     ov = _openvino()
-    example = torch.zeros(1, network.in_channels, *_CHECK_SHAPE[::-1])
+    example = torch.from_numpy(_check_tile(network).swapaxes(1, 2).copy())[None]
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # checks of the shape are not traced
         model = ov.convert_model(
@@ -421,9 +449,10 @@ def _with_softmax(logits: Any, temperature: float) -> Any:
     return ov.Model([ops.softmax(scaled, axis=1)], logits.get_parameters())
 
 
-def _check_tile(bundle: Bundle, modality: Modality) -> NDArray[np.float32]:
-    channels = len(bundle.manifest.modalities[modality].channels)
-    return np.random.default_rng(0).standard_normal((channels, *_CHECK_SHAPE), np.float32)
+def _check_tile(network: Trimmed) -> NDArray[np.float32]:
+    """Random values of a tile whose answer has the shape that is compared."""
+    height, width = (side + 2 * network.trim_px for side in _CHECK_SHAPE)
+    return np.random.default_rng(0).standard_normal((network.in_channels, height, width), np.float32)
 
 
 def _difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
@@ -463,7 +492,7 @@ def _openvino() -> Any:
         del sys.modules[_TELEMETRY]
 
 
-def _graph_path(bundle: Bundle, modality: Modality, folder: Path | None) -> Path | None:
+def _graph_path(bundle: Bundle, modality: Modality, trim_px: int, folder: Path | None) -> Path | None:
     """Where the graph of a branch is kept, None where there is no such place."""
     if folder is None:
         named = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -471,13 +500,13 @@ def _graph_path(bundle: Bundle, modality: Modality, folder: Path | None) -> Path
             folder = (named if named.is_absolute() else Path.home() / ".cache") / "geocrodino"
         except RuntimeError:  # a user without a home
             return None
-    return folder / f"{bundle.sha256}-{modality}-openvino-{version('openvino')}.safetensors"
+    return folder / f"{bundle.sha256}-{modality}-{trim_px}-openvino-{version('openvino')}.safetensors"
 
 
-def _graph_key(bundle: Bundle, modality: Modality) -> str:
+def _graph_key(bundle: Bundle, modality: Modality, trim_px: int) -> str:
     """What a graph depends on."""
     made_by = (f"{package} {version(package)}" for package in ("openvino", "torch", "geocrodino"))
-    return ", ".join((bundle.sha256, modality, *made_by))
+    return ", ".join((bundle.sha256, modality, f"trimmed by {trim_px} px", *made_by))
 
 
 def _read_graph(path: Path, key: str) -> Graph | None:

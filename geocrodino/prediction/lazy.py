@@ -139,7 +139,7 @@ class _TileWork:
         if not isinstance(raster, ArraySource):
             raise ValueError("expected an array")
         source = replace(self.source, raster=replace(raster, values=part, corner=corner))
-        backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend)
+        backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px)
         tile = TilePredictor(backend, source, self.lattice, num_classes=len(scheme), keep_tiles=0)(index)
         indices = tile[:-1].argmax(axis=0).astype(np.uint8)
         indices[tile[-1] < 0.5] = IGNORE_INDEX
@@ -147,11 +147,14 @@ class _TileWork:
 
 
 @lru_cache(maxsize=2)
-def _networks(path: Path, sha256: str, modality: Modality, backend: BackendName) -> tuple[Backend, ClassScheme]:
+def _networks(
+    path: Path, sha256: str, modality: Modality, backend: BackendName, unused_px: int
+) -> tuple[Backend, ClassScheme]:
     """Once in each process."""
     bundle = same_bundle(path, sha256)
     temperature = bundle.manifest.temperature(modality)
-    return open_backend(bundle, modality, name=backend, temperature=temperature), bundle.manifest.classes
+    opened = open_backend(bundle, modality, name=backend, temperature=temperature, unused_px=unused_px)
+    return opened, bundle.manifest.classes
 
 
 def _grid(array: xr.DataArray, resolution_m: float) -> GeoBox:

@@ -113,5 +113,6 @@ class TilePredictor:
         out = np.full((self.num_classes + 1, r1 - r0, c1 - c0), 1 / self.num_classes, np.float32)
         out[-1] = valid[rows, cols]
         if valid.any():
-            out[:-1] = self.backend(values)[:, rows, cols]
+            top, left = window[0] + self.backend.trim_px, window[2] + self.backend.trim_px
+            out[:-1] = self.backend(values)[:, r0 - top : r1 - top, c0 - left : c1 - left]
         return out

@@ -66,6 +66,11 @@ class TileLattice:
         """Rows and columns of tiles."""
         return -(-self.shape[0] // self.core_px), -(-self.shape[1] // self.core_px)
 
+    @property
+    def unused_px(self) -> int:
+        """Margin of a tile that it reads and gives no answer for."""
+        return self.margin_px - self.ramp_px
+
     def tile_bytes(self, num_classes: int) -> int:
         """Memory of what a tile answers: float32 probabilities of each class, and their weight."""
         return 4 * (num_classes + 1) * (self.core_px + 2 * self.ramp_px) ** 2

@@ -138,6 +138,7 @@ class Work:
                 workers=workers or self.workers,
                 temperature=self.temperature[m],
                 precision=self.precision,
+                unused_px=self.lattice.unused_px,
             )
             for m in self.inputs
         }

@@ -134,6 +134,7 @@ def counting(calls):
         class Counted:
             name = backend.name
             number = backend.number
+            trim_px = backend.trim_px
 
             def __call__(self, values):
                 calls.append(values.shape)
@@ -149,6 +150,7 @@ class PixelByPixel:
     8.75 m, roof above 11.25 m, grass between."""
 
     name = "torch"
+    trim_px = 0
 
     def __init__(self, calls=None, temperature=1.0, precision="auto"):
         self.calls, self.temperature = [] if calls is None else calls, temperature

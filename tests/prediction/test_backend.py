@@ -18,6 +18,7 @@ from geocrodino.geo.classes import ClassScheme
 from geocrodino.models.branch import NetworkSettings, build_branch
 from geocrodino.prediction import backend as backends
 from geocrodino.prediction.backend import OpenVinoBackend, TorchBackend, fold_batch_norm, open_backend
+from geocrodino.prediction.trimming import Trimmed
 
 NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8, decoder_channels=(16,))
 CLASSES = 3
@@ -115,6 +116,16 @@ def test_one_backend_takes_tiles_of_many_shapes(backend, bundle):
     for height, width in ((64, 96), (16, 160), (64, 96), (128, 128), (8, 8)):
         expected = plain_softmax(network, tile(height, width))
         np.testing.assert_allclose(backend(tile(height, width)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_margins_that_nobody_wants_are_not_computed(bundle, tmp_path, name):
+    backend = open_backend(bundle, "optical", name=name, unused_px=52, cache=tmp_path)
+    assert backend.trim_px == 32  # the decoder needs 18 px: 34 px are left, of which 32 in whole strides of 8
+    expected = plain_softmax(bundle.branch("optical"), tile(160, 200))[:, 52:-52, 52:-52]
+    np.testing.assert_allclose(backend(tile(160, 200))[:, 20:-20, 20:-20], expected, rtol=0, atol=1e-5)
+    again = open_backend(bundle, "optical", name=name, cache=tmp_path)  # is not taken for the trimmed one
+    assert again(tile(160, 200)).shape == (CLASSES, 160, 200)
 
 
 def test_the_same_bytes_from_one_thread_and_from_four(backend):
@@ -374,7 +385,7 @@ class TestOpenVino:
         monkeypatch.setattr(backends, "_convert", lambda _: pytest.fail("converted again"))
         again = open_backend(bundle, "optical", cache=tmp_path / "new" / "folder")
         assert files_in(tmp_path / "new" / "folder") == [
-            f"{bundle.sha256}-optical-openvino-{version('openvino')}.safetensors"
+            f"{bundle.sha256}-optical-0-openvino-{version('openvino')}.safetensors"
         ]
         assert again.name == "openvino"
         np.testing.assert_array_equal(again(tile()), first)
@@ -387,18 +398,18 @@ class TestOpenVino:
             ("relative", tmp_path / "home" / ".cache"),  # to be ignored, by the XDG base directory specification
         ):
             monkeypatch.setenv("XDG_CACHE_HOME", named)
-            assert backends._graph_path(bundle, "optical", None).parent == folder / "geocrodino"
+            assert backends._graph_path(bundle, "optical", 0, None).parent == folder / "geocrodino"
 
     @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "other kind", "other network", "other name"])
     def test_a_bad_file_is_made_again(self, bundle, tmp_path, damage):
         expected = open_backend(bundle, "optical", cache=tmp_path)(tile())
         (path,) = tmp_path.iterdir()
-        key = backends._graph_key(bundle, "optical")
+        key = backends._graph_key(bundle, "optical", 0)
         whole, graph = path.read_bytes(), backends._read_graph(path, key)
         if damage == "other network":
-            backends._write_graph(path, key, backends._convert(random_branch(seed=1)))
+            backends._write_graph(path, key, backends._convert(Trimmed(random_branch(seed=1))))
         elif damage == "other name":
-            backends._write_graph(path, "another key", backends._convert(random_branch(seed=1)))
+            backends._write_graph(path, "another key", backends._convert(Trimmed(random_branch(seed=1))))
         else:
             middle = len(whole) // 2
             changed = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
@@ -423,13 +434,13 @@ class TestOpenVino:
         for name, seconds in (("1-optical-openvino-1.safetensors", 100), ("2-optical-openvino-1.safetensors", 50)):
             backends.os.utime(tmp_path / name, (seconds, seconds))
         open_backend(bundle, "optical", cache=tmp_path)
-        ours = backends._graph_path(bundle, "optical", tmp_path).name
+        ours = backends._graph_path(bundle, "optical", 0, tmp_path).name
         assert files_in(tmp_path) == sorted([ours, "1-optical-openvino-1.safetensors", "mine.safetensors"])
 
     def test_other_probabilities_than_torchs(self, bundle, tmp_path, monkeypatch):
-        other = backends._convert(random_branch(seed=1))
+        other = backends._convert(Trimmed(random_branch(seed=1)))
         monkeypatch.setattr(backends, "_convert", lambda _: other)
-        values = backends._check_tile(bundle, "optical")
+        values = backends._check_tile(Trimmed(bundle.branch("optical")))
         theirs, ours = OpenVinoBackend(other)(values), plain_softmax(bundle.branch("optical"), values)
         difference, share = np.abs(theirs - ours).max(), (theirs.argmax(0) != ours.argmax(0)).mean()
         told = (

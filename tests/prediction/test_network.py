@@ -14,12 +14,12 @@ from geocrodino.prediction.network import SceneInput, TilePredictor, one_thread_
 from geocrodino.prediction.tiling import TileLattice
 
 
-def predictor(tmp_path, calls, keep_tiles, values=None):
+def predictor(tmp_path, calls, keep_tiles, values=None, backend=PixelByPixel):
     path = write_raster(tmp_path / "s.tif", image(64, 64) if values is None else values, nodata=0)
     raster = RasterSource.open(path)
     lattice = TileLattice.exact((64, 64), core_px=16, stride_px=8, receptive_field_px=8)
     scene = SceneInput(raster, make_specs()["optical"], raster.geobox, None, None)
-    return TilePredictor(PixelByPixel(calls), scene, lattice, num_classes=3, keep_tiles=keep_tiles)
+    return TilePredictor(backend(calls), scene, lattice, num_classes=3, keep_tiles=keep_tiles)
 
 
 def test_a_tile_is_probabilities_and_validity_over_its_support(tmp_path):
@@ -30,6 +30,21 @@ def test_a_tile_is_probabilities_and_validity_over_its_support(tmp_path):
     np.testing.assert_allclose(tile[:-1].sum(axis=0), 1, atol=1e-6)
     np.testing.assert_array_equal(tile[-1], np.repeat([0.0, 1.0], [4, 12])[:, None].repeat(16, axis=1))
     np.testing.assert_array_equal(tile[:-1, 4:].argmax(axis=0), values[:, 4:16, :16].argmax(axis=0))
+
+
+class Trimmed(PixelByPixel):
+    """Gives no answer for the outer 3 pixels."""
+
+    trim_px = 3
+
+    def __call__(self, values):
+        return super().__call__(values)[:, 3:-3, 3:-3]
+
+
+def test_a_backend_that_leaves_out_what_is_not_wanted(tmp_path):
+    for index in ((0, 0), (1, 2), (3, 3)):
+        whole, trimmed = (predictor(tmp_path, [], 1, backend=kind)(index) for kind in (PixelByPixel, Trimmed))
+        np.testing.assert_array_equal(trimmed, whole)
 
 
 def test_a_tile_without_a_valid_pixel_is_not_computed(tmp_path):

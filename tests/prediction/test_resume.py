@@ -108,7 +108,7 @@ def test_a_network_that_fails_in_the_middle(bundle, by_pixel, scene, tmp_path, m
                 raise MemoryError("no more")
             return plain(values)
 
-        compute.name, compute.number = "torch", "float32"
+        compute.name, compute.number, compute.trim_px = "torch", "float32", 0
         return compute
 
     with monkeypatch.context() as patched:

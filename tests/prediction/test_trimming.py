@@ -1,0 +1,85 @@
+"""Networks that answer for the inside of a tile."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.prediction.trimming import Trimmed, decoder_reach_px
+
+SMALL = {"encoder": "tu-resnet10t", "depth": 3, "invariant_channels": 8}
+NETWORKS = [
+    NetworkSettings(**SMALL),
+    NetworkSettings(**SMALL, decoder="unet"),
+    NetworkSettings(**SMALL, separate_encoders=True),
+    NetworkSettings(),
+]
+
+
+def random_branch(settings):
+    torch.manual_seed(0)
+    return build_branch(settings, 2, 3).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("settings", NETWORKS, ids=["fpn", "unet", "two encoders", "default"])
+def test_the_inside_is_that_of_the_whole_tile(settings):
+    branch = random_branch(settings)
+    seen = receptive_field_radius_px(branch, 2)
+    unused = -(-seen // branch.stride) * branch.stride
+    network = Trimmed(branch, unused)
+    images = torch.randn(2, 2, 2 * unused + 2 * branch.stride, 2 * unused + 4 * branch.stride)
+    whole, found = branch(images), network(images)
+    assert 0 < network.trim_px <= unused
+    assert network.trim_px % branch.stride == 0
+    assert found.shape[-2:] == tuple(side - 2 * network.trim_px for side in images.shape[-2:])
+    left = unused - network.trim_px
+    wanted = whole[..., unused:-unused, unused:-unused]
+    torch.testing.assert_close(found[..., left:-left, left:-left], wanted, rtol=1e-4, atol=1e-4 * float(whole.std()))
+
+
+@pytest.mark.parametrize("settings", NETWORKS[:2], ids=["fpn", "unet"])
+def test_one_step_more_would_change_the_inside(settings):
+    """The reach is no guess on the safe side: where the decoder sees one stride less, wanted pixels differ."""
+    branch = random_branch(settings)
+    reach = decoder_reach_px(branch, 256)
+    unused = -(-reach // branch.stride) * branch.stride
+    images = torch.randn(1, 2, 2 * unused + 256, 2 * unused + 256)
+    whole = branch(images)[..., unused:-unused, unused:-unused]
+    network = Trimmed(branch, unused)
+    network.trim_px += branch.stride
+    left = unused - network.trim_px
+    found = network(images)[..., left:-left, left:-left] if left else network(images)
+    assert (found - whole).abs().max() > 1e-2 * whole.std()
+
+
+def test_reach_by_hand():
+    branch = random_branch(NETWORKS[0])
+    # The 3 x 3 at 8 px spoils the first cell, up to 8 px. Enlarged by 2, the cell of 4 px that begins there lies
+    # between the first two cells of 8 px: 12 px. The 3 x 3 of the class layer at 4 px: 16 px. Enlarged by 4, pixels
+    # before the centre of the first good cell, at 18 px, lie between it and a spoilt one.
+    assert decoder_reach_px(branch, 64) == 18
+    assert decoder_reach_px(branch, 18) == 18
+    assert decoder_reach_px(branch, 17) is None
+
+
+@pytest.mark.parametrize("unused", [0, 8, 25])
+def test_a_margin_that_the_decoder_needs_is_left_alone(unused):
+    branch = random_branch(NETWORKS[0])
+    network, images = Trimmed(branch, unused), torch.randn(1, 2, 64, 80)
+    assert network.trim_px == 0
+    torch.testing.assert_close(network(images), branch(images), rtol=0, atol=0)
+
+
+def test_a_decoder_that_sees_everything_is_left_alone():
+    branch = random_branch(NETWORKS[0])
+    branch.decoder.classifier = nn.Sequential(nn.GroupNorm(1, 96), branch.decoder.classifier)
+    assert Trimmed(branch, 256).trim_px == 0
+
+
+def test_the_network_is_left_as_it_is():
+    branch = random_branch(NETWORKS[0])
+    before = copy.deepcopy(branch.state_dict())
+    Trimmed(branch, 64)
+    assert all(torch.equal(value, before[name]) for name, value in branch.state_dict().items())
