@@ -243,10 +243,11 @@ def _write_items(
     overwrite: bool,
 ) -> None:
     """The item of the map, and beside it those of the branches that made it."""
+    from geocrodino.geo.mapfile import is_virtual
     from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item, write_part_items
 
     models = {m: _model_item(out, m) for m in summary.modalities}
-    virtual = summary.path.suffix == ".vrt"
+    virtual = is_virtual(summary.path)
     # Of an earlier map under this name; that they may be replaced was checked.
     stale = [_model_item(out, m) for m in MODALITIES if m not in models]
     for path in stale if virtual else [*stale, _part_items(out)]:

@@ -58,7 +58,7 @@ class MapFile:
     @property
     def virtual(self) -> bool:
         """Whether the map stays in parts under a virtual raster; each part then has overviews of its own."""
-        return self.path.suffix == ".vrt"
+        return is_virtual(self.path)
 
     @property
     def parts(self) -> Path:
@@ -145,6 +145,11 @@ class MapFile:
                 opaque = "0" if value == IGNORE_INDEX else "255"
                 ElementTree.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4=opaque)
             _add_categories(band, self.scheme)
+
+
+def is_virtual(path: Path) -> bool:
+    """Whether a map of this name is in parts under a virtual raster."""
+    return path.suffix == ".vrt"
 
 
 def parts_folder(path: Path) -> Path:

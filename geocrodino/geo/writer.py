@@ -23,7 +23,7 @@ from geocrodino.errors import OutputError
 from geocrodino.geo.files import synchronise, whole_file
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.ledger import Ledger
-from geocrodino.geo.mapfile import TILE_PX, MapFile, names_file, parts_folder, side_file
+from geocrodino.geo.mapfile import TILE_PX, MapFile, is_virtual, names_file, parts_folder, side_file
 
 _DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What rasterio raises where a disk is full: closing and copying let GDAL's own errors through."""
@@ -161,16 +161,15 @@ class MapWriter:
 
     def _check_stale(self) -> None:
         for path in self.stale:
-            virtual = path.suffix == ".vrt"
-            found = [path, names_file(path), *([parts_folder(path)] if virtual else [])]
-            if not self.overwrite and any(name.exists() for name in found):
-                there = next(name for name in found if name.exists())
+            found = [path, names_file(path), *([parts_folder(path)] if is_virtual(path) else [])]
+            there = next((name for name in found if name.exists()), None)
+            if there is not None and not self.overwrite:
                 raise OutputError(
                     f"{there}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
                 )
             if path.is_dir():
                 raise OutputError(f"{path}: expected a file of an earlier map, found a folder.\nChoose another name.")
-            if virtual:
+            if is_virtual(path):
                 _check_parts(parts_folder(path), overwrite=True)
 
     def _replaces(self, file: MapFile) -> bool:
@@ -279,7 +278,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 def map_parts(path: Path) -> list[tuple[Window, Path]]:
     """Windows and files of the parts of a virtual map, in the order of the map; none of any other."""
-    found = parts_folder(path).glob("*.tif") if path.suffix == ".vrt" else ()
+    found = parts_folder(path).glob("*.tif") if is_virtual(path) else ()
     return sorted((_window(part.stem), part) for part in found if _PART_NAME.fullmatch(part.name))
 
 
@@ -299,7 +298,7 @@ def _check_parts(folder: Path, *, overwrite: bool) -> None:
 
 def _remove_map(path: Path) -> None:
     """Remove a file of a map, with its side file or parts, which were checked to be such."""
-    if path.suffix == ".vrt":
+    if is_virtual(path):
         shutil.rmtree(parts_folder(path), ignore_errors=True)
     for name in (path, names_file(path)):
         name.unlink(missing_ok=True)
