@@ -85,6 +85,12 @@ def predict(
     block_px: Annotated[
         int | None, typer.Option(min=1, help="Side of a unit of work; no effect on the map.", rich_help_panel=_WORK)
     ] = None,
+    tile_px: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Side of a tile, 1024 by default; larger ones save time, take memory.", rich_help_panel=_WORK
+        ),
+    ] = None,
     stitch: Annotated[
         Stitch, typer.Option(help="exact: as in one pass; blend: mix neighbouring tiles.", rich_help_panel=_WORK)
     ] = "auto",
@@ -136,6 +142,7 @@ def predict(
             workers=workers,
             memory=memory,
             block_px=block_px,
+            core_px=tile_px,
             stitch=stitch,
             backend=backend,
             precision=precision,

@@ -189,10 +189,10 @@ def _lattice(
             "one whose every output depends on the whole tile.\nUse --stitch blend."
         )
     if stitch == "blend" or field is None or (stitch == "auto" and field > WIDEST_EXACT_FIELD_PX):
-        core = core_px or round_up(BLEND_CORE_PX, stride)
+        core = round_up(core_px or BLEND_CORE_PX, stride)
         margin = round_up(BLEND_MARGIN_PX, stride)
         return TileLattice.blended(shape, core_px=core, stride_px=stride, margin_px=margin), "blend"
-    core = core_px or round_up(EXACT_CORE_PX, stride)
+    core = round_up(core_px or EXACT_CORE_PX, stride)
     return TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field), "exact"
 
 

@@ -60,6 +60,16 @@ def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
             assert found.tags()["PRECISION"] == number
 
 
+def test_the_side_of_tiles_changes_the_work_and_not_the_map(predict, town):
+    maps = {}
+    for side in ("64", "1024"):
+        code, _, err = predict(town.optical, "--out", f"{side}.tif", "--tile-px", side, "--backend", "torch")
+        assert (code, err) == (0, "")
+        with rasterio.open(f"{side}.tif") as found:
+            maps[side] = found.read(1)
+    assert (maps["64"] == maps["1024"]).mean() > 0.999  # but for rounding
+
+
 def test_a_map_in_parts_with_an_item_for_each(predict, town):
     code, _, err = predict(town.optical, "--out", "map.vrt", "--block-px", "512", "--stac", "map.json")
     assert (code, err) == (0, "")

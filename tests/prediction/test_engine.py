@@ -22,7 +22,7 @@ from geocrodino.geo.grid import working_grid
 from geocrodino.geo.writer import MapWriter
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.network import TilePredictor
-from geocrodino.prediction.tiling import TileLattice
+from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import Plan
 
 
@@ -62,6 +62,15 @@ def test_bytes_do_not_depend_on_workers_or_blocks(tmp_path, stitch, resolution):
         outputs.add((tmp_path / f"{i}.tif").read_bytes())
     assert len(outputs) == 1
     assert len(np.unique(classes_of(tmp_path / "0.tif"))) > 1
+
+
+def test_tiles_of_any_side_are_rounded_up_to_the_stride(bundle, kept_networks, tmp_path, monkeypatch):
+    write_raster(tmp_path / "s.tif", image(64, 96))
+    calls = []
+    monkeypatch.setattr("geocrodino.prediction.work.open_backend", counting(calls))
+    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=30)
+    side = 32 + 2 * round_up(bundle.manifest.receptive_field_px, 8)
+    assert calls == [(3, side, side)] * 6
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (100, 33)])
