@@ -16,6 +16,7 @@ from geocrodino.geo.heights import (
     GroundFilter,
     ground_surface,
     height_unit,
+    inner,
     position_halo_px,
     slope_deg,
     topographic_position,
@@ -67,9 +68,7 @@ class Recipe(BaseModel):
         halo = 1 if "slope" in self.channels else 0
         if _NEEDS_GROUND & set(self.channels) and not ground_given:
             halo = self.ground.halo_px(_side_m(grid))
-        if "topographic_position" in self.channels:
-            halo += position_halo_px(_side_m(grid), self.position_m)
-        return halo
+        return halo + self._around_px(grid)
 
     def check(self, raster: RasterSource, *, ground_given: bool = False) -> None:
         """Check that a raster has the bands, and heights fine enough for the channels.
@@ -122,17 +121,19 @@ class Recipe(BaseModel):
         if self.modality == "optical":
             return raster.read(grid, window, bands=self.bands)
         halo = self.halo_px(grid, ground_given=ground is not None)
-        r0, r1, c0, c1 = window
-        wide = (r0 - halo, r1 + halo, c0 - halo, c1 + halo)
-        values, valid = raster.read(grid, wide, bands=raster.data_bands[:1])
+        values, valid = raster.read(grid, _widened(window, halo), bands=raster.data_bands[:1])
         surface = values[0] * np.float32(height_unit(raster, unit)[0])
-        below = self._ground(surface, grid, wide, ground, unit) if _NEEDS_GROUND & set(self.channels) else surface
-        out = np.stack([self._channel(name, surface, below, grid, (wide[0], wide[2])) for name in self.channels])
-        inner = (slice(halo, halo + r1 - r0), slice(halo, halo + c1 - c0))
-        out, valid = out[:, *inner], valid[inner]
-        valid = valid & np.isfinite(out).all(axis=0)
+        below = surface  # where no channel needs the ground
+        if _NEEDS_GROUND & set(self.channels):
+            below = self._ground(surface, grid, window, halo, ground, unit)
+        out = np.stack([self._channel(name, surface, below, grid, window, halo) for name in self.channels])
+        valid = inner(valid, halo) & np.isfinite(out).all(axis=0)
         out[:, ~valid] = np.nan
         return out, valid
+
+    def _around_px(self, grid: GeoBox) -> int:
+        """Pixels around a window whose ground its channels depend on."""
+        return position_halo_px(_side_m(grid), self.position_m) if "topographic_position" in self.channels else 0
 
     def _channel(
         self,
@@ -140,27 +141,35 @@ class Recipe(BaseModel):
         surface: NDArray[np.float32],
         below: NDArray[np.float32],
         grid: GeoBox,
-        anchor: tuple[int, int],
+        window: Window,
+        halo: int,
     ) -> NDArray[np.float32]:
         if name == "height":
-            return surface
+            return inner(surface, halo)
         if name == "slope":
-            return slope_deg(surface, pixel_size_m(grid))
+            return inner(slope_deg(inner(surface, halo - 1), pixel_size_m(grid)), 1)
+        around = self._around_px(grid)
         if name == "topographic_position":
-            return topographic_position(below, _side_m(grid), self.position_m, anchor)
-        return surface - below
+            corner = (window[0] - around, window[2] - around)
+            return topographic_position(below, _side_m(grid), self.position_m, corner, trim_px=around)
+        return inner(surface, halo) - inner(below, around)
 
     def _ground(
         self,
         surface: NDArray[np.float32],
         grid: GeoBox,
         window: Window,
+        halo: int,
         ground: RasterSource | None,
         unit: str | None,
     ) -> NDArray[np.float32]:
+        """Ground of a window and ``_around_px``."""
+        around = self._around_px(grid)
         if ground is None:
-            return ground_surface(surface, self.ground, _side_m(grid), anchor=(window[0], window[2]))
-        heights: NDArray[np.float32] = ground.read(grid, window)[0][0] * np.float32(height_unit(ground, unit)[0])
+            corner = (window[0] - halo, window[2] - halo)
+            return ground_surface(surface, self.ground, _side_m(grid), corner, trim_px=halo - around)
+        heights: NDArray[np.float32] = ground.read(grid, _widened(window, around))[0][0]
+        heights *= np.float32(height_unit(ground, unit)[0])
         return heights
 
 
@@ -310,3 +319,8 @@ def elevation_recipe(channels: tuple[HeightChannel, ...], ground: GroundFilter |
 def _side_m(grid: GeoBox) -> float:
     wide, high = pixel_size_m(grid)
     return math.sqrt(wide * high)
+
+
+def _widened(window: Window, by: int) -> Window:
+    r0, r1, c0, c1 = window
+    return r0 - by, r1 + by, c0 - by, c1 + by

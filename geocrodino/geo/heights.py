@@ -7,7 +7,7 @@ computed. Heights are in metres.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import pyproj
@@ -26,6 +26,10 @@ UNITS_M = {
     "cm": 0.01, "centimetre": 0.01, "dm": 0.1, "mm": 0.001, "km": 1000.0, "none": 1.0,
 }  # fmt: skip
 """Metres in one unit of height. ``none``: numbers without a unit, taken as they are."""
+
+_FILL_REACH = 4  # standard deviations
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 class GroundFilter(BaseModel):
@@ -66,7 +70,7 @@ class GroundFilter(BaseModel):
             )
         factor = self.factor(pixel_m)
         cell = factor * pixel_m
-        cells = sum(2 * _cells(r, cell) for r in self.radii_m) + 4 * _cells(self.fill_m, cell) + 2
+        cells = sum(2 * _cells(r, cell) for r in self.radii_m) + _FILL_REACH * _cells(self.fill_m, cell) + 2
         return cells * factor
 
 
@@ -108,7 +112,11 @@ def height_unit(raster: RasterSource, override: str | None = None) -> tuple[floa
 
 
 def ground_surface(
-    surface_m: NDArray[np.float32], settings: GroundFilter, pixel_m: float, anchor: tuple[int, int] = (0, 0)
+    surface_m: NDArray[np.float32],
+    settings: GroundFilter,
+    pixel_m: float,
+    anchor: tuple[int, int] = (0, 0),
+    trim_px: int = 0,
 ) -> NDArray[np.float32]:
     """Ground under a surface model.
 
@@ -117,14 +125,16 @@ def ground_surface(
         settings: The filter.
         pixel_m: Pixel size, metres.
         anchor: Row and column of the first pixel in its grid: cells are laid out from the grid's own origin.
+        trim_px: Pixels along the edge whose ground is not wanted, which saves time.
 
     Returns:
-        Ground heights in metres, float32, shape (H, W); NaN where no surface is within reach. True only at least
-        ``settings.halo_px`` pixels inside the array's edge.
+        Ground heights in metres, float32, shape (H - 2 * trim_px, W - 2 * trim_px); NaN where no surface is within
+        reach. True only at least ``settings.halo_px`` pixels inside the edge of ``surface_m``.
     """
     factor = settings.factor(pixel_m)
     cells, before = _cells_of(surface_m, factor, anchor, lowest=True)
-    return _pixels_of(_cell_ground(cells, settings, factor * pixel_m), factor, before, surface_m.shape)
+    ground, cut = _cell_ground(cells, settings, factor * pixel_m, trim_px // factor)
+    return _pixels_of(ground, factor, before, surface_m.shape, trim_px, cut)
 
 
 def slope_deg(surface_m: NDArray[np.float32], pixel_m: tuple[float, float]) -> NDArray[np.float32]:
@@ -150,7 +160,7 @@ def slope_deg(surface_m: NDArray[np.float32], pixel_m: tuple[float, float]) -> N
 
 
 def topographic_position(
-    ground_m: NDArray[np.float32], pixel_m: float, sigma_m: float, anchor: tuple[int, int] = (0, 0)
+    ground_m: NDArray[np.float32], pixel_m: float, sigma_m: float, anchor: tuple[int, int] = (0, 0), trim_px: int = 0
 ) -> NDArray[np.float32]:
     """Height of the ground above the mean of the ground around it: water and hollows are negative, ridges positive.
 
@@ -159,10 +169,11 @@ def topographic_position(
         pixel_m: Pixel size, metres.
         sigma_m: Standard deviation of the Gaussian that weighs the surroundings, metres.
         anchor: Row and column of the first pixel in its grid: cells are laid out from the grid's own origin.
+        trim_px: Pixels along the edge whose position is not wanted, which saves time.
 
     Returns:
-        Metres, float32, shape (H, W), NaN where the ground is. True only at least ``position_halo_px`` pixels inside
-        the edge.
+        Metres, float32, shape (H - 2 * trim_px, W - 2 * trim_px), NaN where the ground is. True only at least
+        ``position_halo_px`` pixels inside the edge of ``ground_m``.
 
     References:
         Weiss (2001). Topographic position and landforms analysis. ESRI User Conference, poster.
@@ -175,13 +186,18 @@ def topographic_position(
     weight = ndimage.gaussian_filter(known.astype(np.float64), sigma, mode="constant", truncate=3)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(weight > 0, total / weight, np.nan).astype(np.float32)
-    return ground_m - _pixels_of(mean, factor, before, ground_m.shape)
+    return inner(ground_m, trim_px) - _pixels_of(mean, factor, before, ground_m.shape, trim_px)
 
 
 def position_halo_px(pixel_m: float, sigma_m: float) -> int:
     """Pixels around a window that its topographic position depends on."""
     factor = _position_factor(pixel_m, sigma_m)
     return (math.ceil(3 * sigma_m / (factor * pixel_m)) + 2) * factor
+
+
+def inner(values: NDArray[_Value], trim_px: int) -> NDArray[_Value]:
+    """Values of shape (H, W) without so many pixels along the edge."""
+    return values[trim_px : values.shape[0] - trim_px, trim_px : values.shape[1] - trim_px]
 
 
 def _position_factor(pixel_m: float, sigma_m: float) -> int:
@@ -220,11 +236,13 @@ def _cells_of(
 
 
 def _pixels_of(
-    cells: NDArray[np.float32], factor: int, before: tuple[int, int], shape: tuple[int, ...]
+    cells: NDArray[np.float32], factor: int, before: tuple[int, int], shape: tuple[int, ...], trim: int, cut: int = 0
 ) -> NDArray[np.float32]:
-    """Cells to the pixels that they were made of, bilinear between cell centres."""
-    rows, cols = (slice(b, b + size) for b, size in zip(before, shape, strict=True))
-    return _refine(cells, factor)[rows, cols]
+    """Cells, less those cut off at the edge, to the pixels that they were made of, less those to be trimmed."""
+    rows, cols = (
+        slice(b + trim - cut * factor, b + size - trim - cut * factor) for b, size in zip(before, shape, strict=True)
+    )
+    return _refine(cells, factor, rows, cols)
 
 
 def _opening(surface: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
@@ -237,7 +255,10 @@ def _opening(surface: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     return np.asarray(high, np.float32)
 
 
-def _cell_ground(cells: NDArray[np.float32], settings: GroundFilter, cell_m: float) -> NDArray[np.float32]:
+def _cell_ground(
+    cells: NDArray[np.float32], settings: GroundFilter, cell_m: float, unused: int
+) -> tuple[NDArray[np.float32], int]:
+    """Ground of cells, of which so many along the edge are not wanted, and how many were cut off there."""
     is_ground = np.isfinite(cells)
     opened, before = cells, 0.0
     for radius_m in settings.radii_m:
@@ -246,31 +267,34 @@ def _cell_ground(cells: NDArray[np.float32], settings: GroundFilter, cell_m: flo
         with np.errstate(invalid="ignore"):
             is_ground &= ~(opened - smoother > step)
         opened, before = smoother, radius_m
-    return _fill(np.where(is_ground, cells, 0).astype(np.float32), is_ground, opened, _cells(settings.fill_m, cell_m))
+    sigma = _cells(settings.fill_m, cell_m)
+    cut = max(0, unused - _FILL_REACH * sigma - 1)  # one more, as pixels lie between cells
+    kept = inner(np.where(is_ground, cells, 0).astype(np.float32), cut)
+    return _fill(kept, inner(is_ground, cut), inner(opened, cut), sigma), cut
 
 
 def _fill(
     ground: NDArray[np.float32], known: NDArray[np.bool_], fallback: NDArray[np.float32], sigma: int
 ) -> NDArray[np.float32]:
     """Known ground as it is; under objects the weighted mean of the ground around, else the opened surface."""
-    # Weights are truncated at four standard deviations: the reach is finite, and so the result independent of tiles.
+    # Weights are truncated: the reach is finite, and so the result independent of tiles.
     # Heights are taken relative to the opened surface, which keeps the steepness of the ground.
     base = np.where(np.isfinite(fallback), fallback, 0).astype(np.float32)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=4)
-    above = ndimage.gaussian_filter(np.where(known, ground - base, 0), sigma, mode="constant", truncate=4)
+    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=_FILL_REACH)
+    above = ndimage.gaussian_filter(np.where(known, ground - base, 0), sigma, mode="constant", truncate=_FILL_REACH)
     with np.errstate(invalid="ignore", divide="ignore"):
         filled = base + np.where(weight > 1e-3, above / weight, 0)
     out = np.where(known, ground, filled)
     return np.where(np.isfinite(fallback), out, np.nan).astype(np.float32)
 
 
-def _refine(cells: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Cells to pixels, bilinear between cell centres."""
+def _refine(cells: NDArray[np.float32], factor: int, rows: slice, cols: slice) -> NDArray[np.float32]:
+    """Cells to some of their pixels, bilinear between cell centres."""
     if factor == 1:
-        return cells
+        return cells[rows, cols]
     out = cells
-    for axis in (0, 1):
-        position = (np.arange(out.shape[axis] * factor) + 0.5) / factor - 0.5
+    for axis, wanted in enumerate((rows, cols)):
+        position = (np.arange(wanted.start, wanted.stop) + 0.5) / factor - 0.5
         low = np.clip(np.floor(position).astype(int), 0, out.shape[axis] - 1)
         high = np.clip(low + 1, 0, out.shape[axis] - 1)
         share = np.clip(position - low, 0, 1).astype(np.float32)

@@ -139,6 +139,20 @@ def test_the_ground_does_not_depend_on_the_window(pixel):
     check()
 
 
+@pytest.mark.parametrize("pixel", [1.0, 0.35])
+@pytest.mark.parametrize("trim", [0, 1, 7, 9, 20, 45])
+def test_what_is_trimmed_is_all_that_is_lost(pixel, trim):
+    rng = np.random.default_rng(5)
+    small = GroundFilter(radii_m=(1.0, 2.0), fill_m=1.0)
+    surface = tilted((101, 118), 0.05, 0.02, pixel) + rng.gamma(0.5, 2, (101, 118)).astype(np.float32)
+    surface[rng.random(surface.shape) < 0.05] = np.nan
+    kept = slice(trim, -trim or None)
+    whole = ground_surface(surface, small, pixel, (11, -5))
+    assert ground_surface(surface, small, pixel, (11, -5), trim).tobytes() == whole[kept, kept].tobytes()
+    whole = topographic_position(surface, pixel, 6.0, (11, -5))
+    assert topographic_position(surface, pixel, 6.0, (11, -5), trim).tobytes() == whole[kept, kept].tobytes()
+
+
 # --- slope ----------------------------------------------------------------------------------------------------------
 
 
