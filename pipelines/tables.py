@@ -15,7 +15,8 @@ from scoring import mean_iou
 
 _DRAWS = 2000
 _FEWEST_SEEDS = 3
-_COLOURS = {"optical": "#2f6fb7", "elevation": "#e08a2e", "fusion": "#7a7f87"}
+COLOURS = {"optical": "#2f6fb7", "elevation": "#e08a2e", "fusion": "#7a7f87"}
+"""Of networks, in pictures."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _draw(title: str, records: list[dict[str, Any]], path: Path) -> None:
     for axis, panel in zip(axes, panels, strict=False):
         own = [r for r in records if (r["scene"], r["labels"]) == panel]
         methods = list(dict.fromkeys(r["method"] for r in own))
-        for network, colour in _COLOURS.items():
+        for network, colour in COLOURS.items():
             points = [r for r in own if r["network"] == network]
             if points:
                 axis.errorbar(
