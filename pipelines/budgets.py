@@ -3,8 +3,8 @@
     python pipelines/study.py configs/studies/convergence.yaml
     python pipelines/budgets.py runs/studies/convergence --out convergence.png
 
-A panel for each scene: mIoU of each network on ``val``, by which its epoch was chosen, and on ``test``; a point for each
-run, a line through the means. Each budget is a training of its own, whose learning rate falls to 0 at its end.
+A panel for each scene: mIoU of each network on ``val``, by which its epoch was chosen, and on ``test``; a point for
+each run, a line through the means. Each budget is a training of its own, whose learning rate falls to 0 at its end.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def pipeline(monkeypatch):
     """Import a script of pipelines/ together with those that it uses."""
     monkeypatch.syspath_prepend(str(ROOT / "pipelines"))
     yield importlib.import_module
-    for name in ("study", "tables", "scoring", "fewer_labels"):
+    for name in ("study", "tables", "scoring", "fewer_labels", "budgets"):
         sys.modules.pop(name, None)
 
 
@@ -162,3 +163,20 @@ def test_the_scripts_of_studies_need_nothing_but_each_other(tmp_path):
         shutil.copy(ROOT / "pipelines" / name, tmp_path)
     line = [sys.executable, str(tmp_path / "study.py"), "--help"]
     assert "--scheduler" in subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+
+def test_scores_by_budget(pipeline, tmp_path):
+    budgets = pipeline("budgets")
+    for seed, miou in ((0, 0.5), (1, 0.75)):
+        folder = tmp_path / "town" / "long" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        result = {
+            "settings": {"training": {"epochs": 3, "steps_per_epoch": 40}},
+            "val_miou": {"optical": miou},
+            "test_miou": {"optical|labels": miou / 2, "optical|hand points": 0.0},
+        }
+        (folder / "result.json").write_text(json.dumps(result))
+    found = budgets.read_runs(tmp_path)
+    assert found == {"town": {("optical", "val"): {120: [50.0, 75.0]}, ("optical", "test"): {120: [25.0, 37.5]}}}
+    budgets.draw(found, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 5_000
