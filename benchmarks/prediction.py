@@ -122,9 +122,9 @@ def bare(bundle: Path, scene: Path, backend: str) -> None:
     work = open_backend(
         loaded,
         "optical",
-        name=backend,
+        name=backend,  # type: ignore[arg-type]
         workers=WORKERS,
-        unused_px=lattice.unused_px,  # type: ignore[arg-type]
+        unused_px=lattice.unused_px,
     )
     hole, tiles = hole_of(shape[0]), []
     for index in itertools.product(*map(range, lattice.count)):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scoring import SCORING
 from tables import COLOURS
 
 from geocrodino.geo.files import whole_file
@@ -27,14 +28,24 @@ Scores = dict[tuple[str, str], dict[int, list[float]]]
 
 
 def read_runs(root: Path) -> dict[str, Scores]:
-    """Scores of the runs of a study, by scene."""
+    """Scores of the runs of a study, by scene.
+
+    Raises:
+        ValueError: If two rows of a scene have the same number of steps: they differ in something else.
+    """
     found: dict[str, Scores] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    rows: dict[tuple[str, int], str] = {}
     for path in sorted(root.glob("*/*/seed*/result.json")):
         result = json.loads(path.read_text())
+        if result["scoring"] != SCORING:
+            continue  # of an earlier version: pipelines/study.py scores it anew
         training = result["settings"]["training"]
         steps = training["epochs"] * training["steps_per_epoch"]
+        scene, row = path.parents[2].name, path.parents[1].name
+        if rows.setdefault((scene, steps), row) != row:
+            raise ValueError(f"{root}: {rows[scene, steps]} and {row} of {scene} both have {steps} steps")
         for network, miou in result["val_miou"].items():
-            scores = found[path.parents[2].name]
+            scores = found[scene]
             scores[network, "val"][steps].append(100 * miou)
             scores[network, "test"][steps].append(100 * result["test_miou"][f"{network}|labels"])
     return found
@@ -61,8 +72,8 @@ def draw(found: dict[str, Scores], path: Path) -> None:
         axis.set_xlabel("steps")
         axis.grid(axis="y", color="#dddddd")
     axes[0].set_ylabel("mIoU, %")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    named = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
 
@@ -73,7 +84,10 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="folder of a study's runs")
     parser.add_argument("--out", type=Path, required=True, help="picture to write (.png)")
     options = parser.parse_args()
-    found = read_runs(options.study)
+    try:
+        found = read_runs(options.study)
+    except ValueError as error:
+        sys.exit(f"{error}.\nGive the runs of a study of budgets, such as configs/studies/convergence.yaml.")
     if not found:
         sys.exit(
             f"{options.study}: no finished run. Expected SCENE/METHOD/seedN/result.json, as pipelines/study.py writes."

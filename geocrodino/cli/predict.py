@@ -88,7 +88,9 @@ def predict(
     tile_px: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Side of a tile, 1024 by default; larger ones save time, take memory.", rich_help_panel=_WORK
+            min=1,
+            help="Side of a tile at the training's pixel size; larger ones save time, take memory.",
+            rich_help_panel=_WORK,
         ),
     ] = None,
     stitch: Annotated[

@@ -34,6 +34,7 @@ from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cl
 from geocrodino.prediction.work import STRIP_PX, BlockPredictor, Work
 
 _MAX_WORKERS = 8  # by default: each holds the activations of a tile
+_TRIAL_PX = 1536  # a multiple of every stride; a larger trial could itself take more than it may
 
 
 @dataclass(frozen=True)
@@ -253,11 +254,13 @@ def _run(
 
 
 def _workers_within(limit: int, work: Work, backends: Mapping[Modality, Backend], wanted: int) -> int:
-    """Measure what one tile takes, with the network at work on one of full size, and divide."""
+    """Measure what one tile takes, with the network at work on one, and divide."""
     before = in_use()  # memory that the trial gives back stays with the process, for the tiles to come
-    side = work.lattice.core_px + 2 * work.lattice.margin_px
-    tiles = {m: np.zeros((len(source.spec.channels), side, side), np.float32) for m, source in work.inputs.items()}
+    largest = work.lattice.largest_tile
+    trial = tuple(min(side, _TRIAL_PX) for side in largest)
+    tiles = {m: np.zeros((len(source.spec.channels), *trial), np.float32) for m, source in work.inputs.items()}
     each = max(peak_growth(partial(backends[m], tile)) for m, tile in tiles.items())
+    each = each * math.prod(largest) // math.prod(trial)
     tile_bytes = work.lattice.tile_bytes(len(work.classes))
     shared = GDAL_CACHE_BYTES + len(backends) * work.keep_tiles * tile_bytes
     return workers_within(limit, wanted, each + len(backends) * tile_bytes, before + shared)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import dask.array as da
 import numpy as np
@@ -139,11 +140,15 @@ class _TileWork:
         if not isinstance(raster, ArraySource):
             raise ValueError("expected an array")
         source = replace(self.source, raster=replace(raster, values=part, corner=corner))
-        backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px)
+        with _opening:  # the cache alone lets several threads open the same one
+            backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px)
         tile = TilePredictor(backend, source, self.lattice, num_classes=len(scheme), keep_tiles=0)(index)
         indices = tile[:-1].argmax(axis=0).astype(np.uint8)
         indices[tile[-1] < 0.5] = IGNORE_INDEX
         return scheme.to_values(indices)
+
+
+_opening = Lock()
 
 
 @lru_cache(maxsize=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -135,13 +135,13 @@ def prepare(
     backends = work.backends(bundle)
     # Named, so that other processes and a resumed run take the same.
     name = next(iter(backends.values())).name
-    numbers = ", ".join(dict.fromkeys(backend.number for backend in backends.values()))
+    numbers = _joined(backend.number for backend in backends.values())
     files = _files(out, bundle, modalities, raster, how, layers, (name, numbers))
     if ", " not in numbers:
         work = replace(work, precision="full" if numbers == "float32" else "half")
     work = replace(work, backend=name, files=files)
     blocks = [block for block in plan.blocks if work.meets(block)]
-    return Prepared(raster, grid, work, backends, blocks, _key(work, numbers, block_px, lower), reason, how, notes)
+    return Prepared(raster, grid, work, backends, blocks, _key(work, backends, block_px, lower), reason, how, notes)
 
 
 def _check_options(
@@ -261,13 +261,20 @@ def _around(aoi: AOI, grid: GeoBox) -> BaseGeometry:
     return shapely.union_all([part for part in shapely.get_parts(near) if part.geom_type == "Polygon"])
 
 
+def _joined(words: Iterable[str]) -> str:
+    """Different words, once each."""
+    return ", ".join(dict.fromkeys(words))
+
+
 def _computed_by(work: Work, numbers: str) -> str:
     """Who computes, as far as it changes the last digits."""
     device = torch.cuda.get_device_name(work.device) if work.device.startswith("cuda") else work.device
     return f"{work.backend} {version(work.backend)} on {device} in {numbers}"
 
 
-def _key(work: Work, numbers: str, block_px: int | None, ground: RasterSource | None) -> dict[str, str]:
+def _key(
+    work: Work, backends: Mapping[Modality, Backend], block_px: int | None, ground: RasterSource | None
+) -> dict[str, str]:
     """What the bytes of a map depend on; workers and memory are not among it."""
     lattice = work.lattice
     rasters: dict[str, str] = {m: fingerprint(source.raster) for m, source in work.inputs.items()}
@@ -278,8 +285,9 @@ def _key(work: Work, numbers: str, block_px: int | None, ground: RasterSource | 
         "height unit": ", ".join(units) or "of the files",
         "bundle": work.bundle[1],
         "software": f"geocrodino {version('geocrodino')}, torch {version('torch')}",
-        "backend": _computed_by(work, numbers),
+        "backend": _computed_by(work, _joined(backend.number for backend in backends.values())),
         "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
+        "margin that is not decoded": _joined(f"{backend.trim_px} px" for backend in backends.values()),
         "block": "about one tile" if block_px is None else f"{block_px} px",
         "layers": ", ".join(work.layers) or "none",
         "area": "all" if work.area is None else hashlib.sha256(work.area.wkb).hexdigest(),

@@ -7,6 +7,7 @@ Nothing here depends on who asks for which part of the scene, so neither does th
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 from geocrodino.geo.grid import Window
@@ -67,13 +68,19 @@ class TileLattice:
         return -(-self.shape[0] // self.core_px), -(-self.shape[1] // self.core_px)
 
     @property
+    def largest_tile(self) -> tuple[int, int]:
+        """Rows and columns that the largest tile reads."""
+        rows, cols = (min(self.core_px, round_up(size, self.stride_px)) + 2 * self.margin_px for size in self.shape)
+        return rows, cols
+
+    @property
     def unused_px(self) -> int:
         """Margin of a tile that it reads and gives no answer for."""
         return self.margin_px - self.ramp_px
 
     def tile_bytes(self, num_classes: int) -> int:
         """Memory of what a tile answers: float32 probabilities of each class, and their weight."""
-        return 4 * (num_classes + 1) * (self.core_px + 2 * self.ramp_px) ** 2
+        return 4 * (num_classes + 1) * math.prod(side - 2 * self.unused_px for side in self.largest_tile)
 
     def read_window(self, index: TileIndex) -> Window:
         """Pixels that a tile reads; they may lie outside the scene. Height and width are multiples of the stride."""

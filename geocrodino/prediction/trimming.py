@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ class Trimmed(nn.Module):
         in_channels: Bands of the input.
         stride: Height and width of a tile must be multiples of it, in px.
         trim_px: By how much the answer is smaller on each side, a multiple of the stride; 0 where the decoder has no
-            bounded receptive field.
+            bounded receptive field, or feature maps that do not halve from scale to scale.
     """
 
     def __init__(self, network: Branch, unused_px: int = 0) -> None:
@@ -52,20 +54,25 @@ def decoder_reach_px(network: Branch, limit_px: int) -> int | None:
     """How far into a square the logits depend on features outside of it, whatever the weights.
 
     Args:
-        network: A branch in evaluation mode.
+        network: A branch; left as it is.
         limit_px: Largest distance of interest.
 
     Returns:
-        Distance from the edge of a square of whole strides, in px; None beyond ``limit_px``.
+        Distance from the edge of a square of whole strides, in px; None beyond ``limit_px``, and where feature maps do
+        not halve from scale to scale, so that they cannot all be cut at one place.
     """
+    probe = copy.deepcopy(network).eval()
+    small = 4 * network.stride
+    like = probe.encode(torch.zeros(1, network.in_channels, small, small))
+    if any(feature.shape[-2:] != (small >> scale, small >> scale) for scale, feature in enumerate(like)):
+        return None
     frame = round_up(limit_px, network.stride)
     side = 4 * frame + network.stride
     picture = torch.full((1, 1, side, side), torch.nan)
     picture[..., frame:-frame, frame:-frame] = 0
-    small = network.encode(torch.zeros(1, network.in_channels, 2 * network.stride, 2 * network.stride))
     # NaN spreads to all that depends on it.
-    features = [F.avg_pool2d(picture, 1 << scale).repeat(1, like.shape[1], 1, 1) for scale, like in enumerate(small)]
-    known = network.decoder(features).isnan().logical_not()[0].all(dim=0).nonzero()
+    features = [F.avg_pool2d(picture, 1 << scale).repeat(1, f.shape[1], 1, 1) for scale, f in enumerate(like)]
+    known = probe.decoder(features).isnan().logical_not()[0].all(dim=0).nonzero()
     if not len(known):
         return None
     reach = max(int(known.min()), side - 1 - int(known.max())) - frame

@@ -67,9 +67,9 @@ class Plan:
         direct = grid == own and lattice.ramp_px == 0  # each block then has tiles of its own
         one_tile = core if direct else max(2 * _STEP_PX, round_up(round(core * scale), _STEP_PX))
         block = one_tile if block_px is None else round_up(block_px, one_tile) if block_px > one_tile else block_px
+        if direct and block % core == 0:
+            return cls(blocks(shape, block), core, 0)  # no tile is wanted twice
         part = min(block, one_tile if one_tile <= _PART_PX else _PART_PX)
-        if direct and block % core == 0 and part % core == 0:
-            return cls(blocks(shape, block), part, 0)  # no tile is wanted twice
 
         # Side of the upright box around a block of a rotated scene, in sides of the block.
         turned = (abs(own.affine.a) + abs(own.affine.b)) / math.hypot(own.affine.a, own.affine.b)

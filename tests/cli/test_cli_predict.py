@@ -7,6 +7,8 @@ import geopandas as gpd
 import pytest
 import rasterio
 
+from geocrodino.prediction.network import TilePredictor
+
 
 @pytest.fixture
 def predict(run_cli, trained, here):
@@ -60,14 +62,16 @@ def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
             assert found.tags()["PRECISION"] == number
 
 
-def test_the_side_of_tiles_changes_the_work_and_not_the_map(predict, town):
-    maps = {}
-    for side in ("64", "1024"):
+def test_the_side_of_tiles_changes_the_work_and_not_the_map(predict, town, monkeypatch):
+    computed, compute, maps = [], TilePredictor._compute, []
+    monkeypatch.setattr(TilePredictor, "_compute", lambda self, index: computed.append(index) or compute(self, index))
+    for side, tiles in (("1024", 1), ("64", 25)):  # the town is 320 px wide
+        computed.clear()
         code, _, err = predict(town.optical, "--out", f"{side}.tif", "--tile-px", side, "--backend", "torch")
-        assert (code, err) == (0, "")
+        assert (code, err, len(computed)) == (0, "", tiles)
         with rasterio.open(f"{side}.tif") as found:
-            maps[side] = found.read(1)
-    assert (maps["64"] == maps["1024"]).mean() > 0.999  # but for rounding
+            maps.append(found.read(1))
+    assert (maps[0] == maps[1]).mean() > 0.999  # but for rounding
 
 
 def test_a_map_in_parts_with_an_item_for_each(predict, town):

@@ -171,6 +171,7 @@ def test_scores_by_budget(pipeline, tmp_path):
         folder = tmp_path / "town" / "long" / f"seed{seed}"
         folder.mkdir(parents=True)
         result = {
+            "scoring": budgets.SCORING,
             "settings": {"training": {"epochs": 3, "steps_per_epoch": 40}},
             "val_miou": {"optical": miou},
             "test_miou": {"optical|labels": miou / 2, "optical|hand points": 0.0},
@@ -180,3 +181,6 @@ def test_scores_by_budget(pipeline, tmp_path):
     assert found == {"town": {("optical", "val"): {120: [50.0, 75.0]}, ("optical", "test"): {120: [25.0, 37.5]}}}
     budgets.draw(found, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5_000
+    shutil.copytree(tmp_path / "town" / "long", tmp_path / "town" / "other")
+    with pytest.raises(ValueError, match="long and other of town both have 120 steps"):
+        budgets.read_runs(tmp_path)

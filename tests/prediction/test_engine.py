@@ -7,7 +7,7 @@ import rasterio
 import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from small_scenes import SCHEME, UTM, classes_of, counting, image, make_bundle, names_in, write_raster
+from small_scenes import SCHEME, UTM, PixelByPixel, classes_of, counting, image, make_bundle, names_in, write_raster
 
 from geocrodino.errors import (
     BundleError,
@@ -71,6 +71,25 @@ def test_tiles_of_any_side_are_rounded_up_to_the_stride(bundle, kept_networks, t
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=30)
     side = 32 + 2 * round_up(bundle.manifest.receptive_field_px, 8)
     assert calls == [(3, side, side)] * 6
+
+
+@pytest.mark.parametrize(("stitch", "unused"), [("exact", 56), ("blend", 32)])  # margins of 56, and 64 less 32 mixed
+def test_margins_are_told_to_the_backend(bundle, tmp_path, monkeypatch, stitch, unused):
+    asked = []
+    monkeypatch.setattr(
+        "geocrodino.prediction.work.open_backend", lambda *_, unused_px, **__: asked.append(unused_px) or PixelByPixel()
+    )
+    write_raster(tmp_path / "s.tif", image(64, 64))
+    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", stitch=stitch)
+    assert asked == [unused]
+
+
+@pytest.mark.parametrize("core_px", [512, 1024, 2048, 4096])
+def test_no_tile_is_kept_where_blocks_share_none(core_px):
+    grid = GeoBox((9000, 9000), UTM, "EPSG:32610")
+    lattice = TileLattice.exact(grid.shape, core_px=core_px, stride_px=16, receptive_field_px=150)
+    plan = Plan.make(grid, grid, lattice, 6, None, workers=8)
+    assert (plan.part_px, plan.keep_tiles) == (core_px, 0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (100, 33)])

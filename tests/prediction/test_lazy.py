@@ -93,6 +93,15 @@ def test_an_image_gives_the_map_of_its_file(bundle, dark, chunks):
 
 
 @pytest.mark.filterwarnings("ignore::geocrodino.errors.HeightRangeWarning")
+def test_margins_are_told_to_the_backend(bundle, monkeypatch):
+    asked = []
+    monkeypatch.setattr(lazy, "open_backend", lambda *_, unused_px, **__: asked.append(unused_px) or PixelByPixel())
+    lazy._networks.cache_clear()
+    predict_array(labelled(image(40, 40)), bundle, "optical", **TILES).compute()
+    lazy._networks.cache_clear()
+    assert asked == [56]
+
+
 def test_heights_give_the_map_of_their_file(tmp_path):
     """The ground is sought far beyond a tile."""
     near = GroundFilter(radii_m=(2, 5), fill_m=3)

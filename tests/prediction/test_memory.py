@@ -116,6 +116,18 @@ def test_a_limit_takes_workers_and_leaves_the_bytes(bundle, kept_networks, measu
     assert len(found) == 1
 
 
+def test_a_large_tile_is_reckoned_from_a_small_one(bundle, by_pixel, measured, tmp_path, monkeypatch):
+    """The trial itself must not take more than it may."""
+    monkeypatch.setattr(engine, "peak_growth", lambda compute: (compute(), 100 * MIB)[1])
+    scene = write_raster(tmp_path / "s.tif", image(100, 3000))
+    margin = 2 * 56
+    with pytest.raises(ConfigError, match="too little"):  # 1.1 x 100 MiB x 3112 / 1536 beside the process
+        predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1200MiB", core_px=8192, block_px=1024)
+    assert by_pixel == [(3, 104 + margin, 1536)]
+    predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1400MiB", core_px=8192, block_px=1024)
+    assert by_pixel[2:] == [(3, 104 + margin, 3000 + margin)]
+
+
 def test_no_more_workers_than_blocks(bundle, by_pixel, measured, tmp_path):
     scene = write_raster(tmp_path / "s.tif", image(20, 20))
     predict(scene, tmp_path / "m.tif", bundle, "optical", workers=8, memory="8GiB")

@@ -78,8 +78,15 @@ def test_a_decoder_that_sees_everything_is_left_alone():
     assert Trimmed(branch, 256).trim_px == 0
 
 
-def test_the_network_is_left_as_it_is():
-    branch = random_branch(NETWORKS[0])
+def test_maps_that_do_not_halve_are_left_alone():
+    """Those of 128 px are 61, 31, 16 ... px wide."""
+    branch = random_branch(NetworkSettings(encoder="tu-legacy_xception", depth=5, decoder="unet"))
+    assert Trimmed(branch, 256).trim_px == 0
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_is_left_as_it_is(training):
+    branch = random_branch(NETWORKS[0]).train(training)
     before = copy.deepcopy(branch.state_dict())
     Trimmed(branch, 64)
     assert all(torch.equal(value, before[name]) for name, value in branch.state_dict().items())
