@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, get_args
 
-import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
 
@@ -254,13 +253,16 @@ def _run(
 
 
 def _workers_within(limit: int, work: Work, backends: Mapping[Modality, Backend], wanted: int) -> int:
-    """Measure what one tile takes, with the network at work on one, and divide."""
+    """Measure what one tile takes, read and computed in the middle of the scene, and divide."""
     before = in_use()  # memory that the trial gives back stays with the process, for the tiles to come
-    largest = work.lattice.largest_tile
-    trial = tuple(min(side, _TRIAL_PX) for side in largest)
-    tiles = {m: np.zeros((len(source.spec.channels), *trial), np.float32) for m, source in work.inputs.items()}
-    each = max(peak_growth(partial(backends[m], tile)) for m, tile in tiles.items())
-    each = each * math.prod(largest) // math.prod(trial)
+    largest, (height, width) = work.lattice.largest_tile, work.lattice.shape
+    rows, cols = (min(side, _TRIAL_PX) for side in largest)
+    r0, c0 = (height - rows) // 2, (width - cols) // 2
+
+    def try_out(modality: Modality) -> None:
+        backends[modality](work.inputs[modality].read((r0, r0 + rows, c0, c0 + cols))[0])
+
+    each = max(peak_growth(partial(try_out, m)) for m in work.inputs) * math.prod(largest) // (rows * cols)
     tile_bytes = work.lattice.tile_bytes(len(work.classes))
     shared = GDAL_CACHE_BYTES + len(backends) * work.keep_tiles * tile_bytes
     return workers_within(limit, wanted, each + len(backends) * tile_bytes, before + shared)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.normalisation import ModalitySpec
+from geocrodino.geo.grid import Window
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.tiling import TileIndex, TileLattice
@@ -48,6 +49,10 @@ class SceneInput:
     grid: GeoBox
     ground: RasterSource | None
     unit: str | None
+
+    def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Network input and validity of a window of the working grid, see `ModalitySpec.read`."""
+        return self.spec.read(self.raster, self.grid, window, ground=self.ground, unit=self.unit)
 
 
 class TilePredictor:
@@ -106,8 +111,8 @@ class TilePredictor:
         return result
 
     def _compute(self, index: TileIndex) -> NDArray[np.float32]:
-        scene, window = self.scene, self.lattice.read_window(index)
-        values, valid = scene.spec.read(scene.raster, scene.grid, window, ground=scene.ground, unit=scene.unit)
+        window = self.lattice.read_window(index)
+        values, valid = self.scene.read(window)
         r0, r1, c0, c1 = self.lattice.support(index)
         rows, cols = slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2])
         out = np.full((self.num_classes + 1, r1 - r0, c1 - c0), 1 / self.num_classes, np.float32)
