@@ -1,0 +1,97 @@
+"""What a training step costs with each method: processor seconds, as a ratio to `single`.
+
+    python benchmarks/training.py
+
+A generated town, the default network, one thread, processes that take turns. A step is what two epochs take longer than
+one, validation included, divided by the steps of an epoch; a teacher's steps count for its students. The ratio is the
+median over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geocrodino.config import load_config
+from geocrodino.data.synthetic.write import ScenePaths, write_scene
+from geocrodino.training.run import train
+
+METHODS: dict[str, dict[str, Any]] = {
+    "single": {"method.name": "single"},
+    "mutual": {"method.name": "mutual"},
+    "crodino, class contrast": {"method.name": "crodino", "method.contrast": "class"},
+    "crodino, pixel contrast": {"method.name": "crodino", "method.contrast": "pixel"},
+    "dropout": {"method.name": "dropout"},
+    "discom": {"method.name": "discom"},
+    "early fusion": {"method.name": "fusion", "method.fusion": "early"},
+    "middle fusion": {"method.name": "fusion"},
+    "kd": {"method.name": "kd"},
+    "protokd": {"method.name": "protokd"},
+    "maskedkd": {"method.name": "maskedkd"},
+}
+
+
+def seconds(scene: Path, method: str, epochs: int, steps: int) -> float:
+    """Processor seconds of one training in a fresh process."""
+    child = [sys.executable, __file__, "--child", str(scene), method, str(epochs), str(steps)]
+    done = subprocess.run(child, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: float = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def run_child(scene: str, method: str, epochs: str, steps: str) -> None:
+    """Train once and print the processor seconds."""
+    torch.set_num_threads(1)
+    changes = {
+        **METHODS[method],
+        "training.epochs": int(epochs),
+        "training.steps_per_epoch": int(steps),
+        "training.patch_px": 96,
+        "training.precision": "bf16-mixed",
+    }
+    config = load_config(ScenePaths.within(Path(scene)).config, changes)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        train(config, Path(folder) / "run")
+        print(json.dumps(time.process_time() - started))
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=40, help="steps of an epoch")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        run_child(*options.child)
+        return
+    methods = dict.fromkeys(["single", *options.methods])
+    costs: dict[str, list[float]] = {method: [] for method in methods}
+    with tempfile.TemporaryDirectory() as folder:
+        write_scene(Path(folder) / "town")
+        for _ in range(options.rounds):
+            for method in methods:
+                one, two = (seconds(Path(folder) / "town", method, epochs, options.steps) for epochs in (1, 2))
+                costs[method].append((two - one) / options.steps)
+    print("| method | processor seconds a step | of single |")
+    print("|---|---|---|")
+    for method, found in costs.items():
+        ratio = statistics.median(mine / single for mine, single in zip(found, costs["single"], strict=True))
+        print(f"| {method} | {statistics.median(found):.3f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
