@@ -44,6 +44,7 @@ def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
         "of a bootstrap over seeds and spatial blocks of 128 px where there are three seeds or more.",
         "",
     ]
+    lines += _overview(baseline, rows)
     records = []
     for scene in dict.fromkeys(r.scene for r in rows):
         own = [r for r in rows if r.scene == scene]
@@ -71,6 +72,34 @@ def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
             writer.writerows(records)
         _draw(title, records, root / "results.png")
     return text
+
+
+def _overview(baseline: str, rows: list[Row]) -> list[str]:
+    """Mean differences from the baseline over scenes and branches, and the lowest and highest of them."""
+    bases = {row.scene: row for row in rows if row.method == baseline}
+    lines = []
+    for method in dict.fromkeys(row.method for row in rows if row.method != baseline):
+        val, test = [], []
+        for row in (r for r in rows if r.method == method and r.scene in bases):
+            theirs = {_seed(result): result for result in bases[row.scene].results}
+            pairs = [(result, theirs[_seed(result)]) for result in row.results if _seed(result) in theirs]
+            for network in ("optical", "elevation"):
+                key = f"{network}|labels"
+                if pairs and all(key in result["test_miou"] for pair in pairs for result in pair):
+                    val.append(np.mean([100 * (a["val_miou"][network] - b["val_miou"][network]) for a, b in pairs]))
+                    test.append(np.mean([100 * (a["test_miou"][key] - b["test_miou"][key]) for a, b in pairs]))
+        if val:
+            cells = (f"{np.mean(d):+.1f} ({np.min(d):+.1f} to {np.max(d):+.1f})" for d in (val, test))
+            lines.append(f"| {method} | {len(val)} | {' | '.join(cells)} |")
+    if not lines:
+        return []
+    head = ["| method | branches | val | test |", "|---|---|---|---|"]
+    return [f"### Over all scenes, difference from {baseline}", "", *head, *lines, ""]
+
+
+def _seed(result: dict[str, Any]) -> int:
+    seed: int = result["settings"]["training"]["seed"]
+    return seed
 
 
 def _header(keys: list[str]) -> list[str]:
@@ -124,12 +153,8 @@ def paired_difference(row: Row, base: Row, key: str) -> tuple[float, float, floa
     Seeds and blocks are both drawn anew with replacement: an interval over blocks alone would hold no noise of the
     training. No interval for fewer than three seeds.
     """
-    seeds = {r["settings"]["training"]["seed"]: b[key] for r, b in zip(base.results, base.blocks, strict=True)}
-    pairs = [
-        (b[key], seeds[r["settings"]["training"]["seed"]])
-        for r, b in zip(row.results, row.blocks, strict=True)
-        if r["settings"]["training"]["seed"] in seeds
-    ]
+    seeds = {_seed(r): b[key] for r, b in zip(base.results, base.blocks, strict=True)}
+    pairs = [(b[key], seeds[_seed(r)]) for r, b in zip(row.results, row.blocks, strict=True) if _seed(r) in seeds]
     if not pairs:
         return float("nan"), float("nan"), float("nan")
     mean = float(np.mean([100 * (mean_iou(a.sum(axis=0)) - mean_iou(b.sum(axis=0))) for a, b in pairs]))

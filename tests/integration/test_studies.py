@@ -74,7 +74,9 @@ def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
     assert "done" not in again.stdout
     table = (tmp_path / "out" / "results.md").read_text()
     assert "| method | seeds | optical | elevation | fusion |" in table
-    assert [row.split(" | ")[0] for row in table.splitlines() if row.startswith("| ")][1:] == [
+    overview, rows = table.split("### town, scored on labels")
+    assert overview.splitlines()[-2].startswith("| kd | 2 | ")
+    assert [row.split(" | ")[0] for row in rows.splitlines() if row.startswith("| ")][1:] == [
         "| single",
         "| kd",
         "| teacher",
@@ -163,6 +165,30 @@ def test_the_scripts_of_studies_need_nothing_but_each_other(tmp_path):
         shutil.copy(ROOT / "pipelines" / name, tmp_path)
     line = [sys.executable, str(tmp_path / "study.py"), "--help"]
     assert "--scheduler" in subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+
+def test_overview_by_hand(pipeline):
+    tables = pipeline("tables")
+
+    def row(scene, method, *results):
+        found = [
+            {
+                "settings": {"training": {"seed": seed}},
+                "val_miou": {"optical": val},
+                "test_miou": {"optical|labels": test},
+            }
+            for seed, val, test in results
+        ]
+        return tables.Row(scene, method, found, [])
+
+    rows = [
+        row("a", "single", (0, 0.50, 0.40), (1, 0.60, 0.50)),
+        row("a", "other", (1, 0.63, 0.49)),  # of the second seed alone: +3 and -1
+        row("b", "single", (0, 0.20, 0.20)),
+        row("b", "other", (0, 0.21, 0.25)),  # +1 and +5
+        row("c", "other", (0, 0.90, 0.90)),  # nothing to compare with
+    ]
+    assert tables._overview("single", rows)[-2] == "| other | 2 | +2.0 (+1.0 to +3.0) | +2.0 (-1.0 to +5.0) |"
 
 
 def test_scores_by_budget(pipeline, tmp_path):
