@@ -59,7 +59,7 @@ class Scene(BaseModel):
 
     Attributes:
         config: Configuration, relative to the plan; by default a generated town, 512 m wide.
-        set: Changes of it by dotted key.
+        set: Changes of it by dotted key; ``${NAME}`` in a text is a variable of the environment.
         label_share: Share of the labels of ``train`` that is kept, in squares of 64 px drawn with the run's seed.
         corner: Share of ``train``, from the west, that keeps its labels; the rest becomes the split ``unlabelled``.
         score_on: More labels to score on, by name.
@@ -123,7 +123,8 @@ class Run:
     def config(self) -> TrainConfig:
         """The resolved configuration, without the changes of labels."""
         scene = self.plan.scenes[self.scene]
-        changes = {**self.plan.set, **scene.set, **self.plan.methods[self.method], "training.seed": self.seed}
+        asked = {**self.plan.set, **scene.set, **self.plan.methods[self.method], "training.seed": self.seed}
+        changes = {key: os.path.expandvars(value) if isinstance(value, str) else value for key, value in asked.items()}
         path = self.town() if scene.config is None else self.plan_path.parent / scene.config
         return load_config(path, changes)
 

@@ -45,6 +45,7 @@ def test_every_run_of_a_plan_has_settings_that_can_be_used(path, pipeline, monke
     assert len(settings) == len(runs)  # no two runs are the same
     for run in runs:
         assert run.config().training.seed == run.seed
+        assert "$" not in str(run.config().data.labels)
         assert (run.teacher() is None) or run.teacher().config().method.name == "fusion"
     if path.stem == "methods":
         taught = next(r for r in runs if r.method == "kd")
