@@ -13,7 +13,7 @@ from geocrodino.prediction.tiling import round_up
 
 
 class Trimmed(nn.Module):
-    """A network that answers for the inside of a tile alone, with the same values as for the whole tile.
+    """A network that answers for the inside of a tile alone: where the answer is wanted, as for the whole tile.
 
     The encoder sees the whole tile; what lies too far outside for the wanted answer is cut from its feature maps.
 
