@@ -20,24 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from geocrodino.config import load_config
 from geocrodino.data.synthetic.write import ScenePaths, write_scene
 from geocrodino.training.run import train
 
-METHODS: dict[str, dict[str, Any]] = {
-    "single": {"method.name": "single"},
-    "mutual": {"method.name": "mutual"},
-    "crodino, class contrast": {"method.name": "crodino", "method.contrast": "class"},
-    "crodino, pixel contrast": {"method.name": "crodino", "method.contrast": "pixel"},
-    "dropout": {"method.name": "dropout"},
-    "discom": {"method.name": "discom"},
-    "early fusion": {"method.name": "fusion", "method.fusion": "early"},
-    "middle fusion": {"method.name": "fusion"},
-    "kd": {"method.name": "kd"},
-    "protokd": {"method.name": "protokd"},
-    "maskedkd": {"method.name": "maskedkd"},
-}
+PLAN = Path(__file__).parents[1] / "configs" / "studies" / "methods.yaml"
+METHODS: dict[str, dict[str, Any]] = yaml.safe_load(PLAN.read_text())["methods"]
 
 
 def seconds(scene: Path, method: str, epochs: int, steps: int) -> float:

@@ -168,8 +168,8 @@ class Recipe(BaseModel):
         if ground is None:
             corner = (window[0] - halo, window[2] - halo)
             return ground_surface(surface, self.ground, _side_m(grid), corner, trim_px=halo - around)
-        heights: NDArray[np.float32] = ground.read(grid, _widened(window, around))[0][0]
-        heights *= np.float32(height_unit(ground, unit)[0])
+        values, _ = ground.read(grid, _widened(window, around))
+        heights: NDArray[np.float32] = values[0] * np.float32(height_unit(ground, unit)[0])
         return heights
 
 

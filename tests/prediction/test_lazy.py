@@ -92,7 +92,6 @@ def test_an_image_gives_the_map_of_its_file(bundle, dark, chunks):
     assert (expected == 255).sum() == 400
 
 
-@pytest.mark.filterwarnings("ignore::geocrodino.errors.HeightRangeWarning")
 def test_margins_are_told_to_the_backend(bundle, monkeypatch):
     asked = []
     monkeypatch.setattr(lazy, "open_backend", lambda *_, unused_px, **__: asked.append(unused_px) or PixelByPixel())
@@ -102,6 +101,7 @@ def test_margins_are_told_to_the_backend(bundle, monkeypatch):
     assert asked == [56]
 
 
+@pytest.mark.filterwarnings("ignore::geocrodino.errors.HeightRangeWarning")
 def test_heights_give_the_map_of_their_file(tmp_path):
     """The ground is sought far beyond a tile."""
     near = GroundFilter(radii_m=(2, 5), fill_m=3)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.prediction.tiling import round_up
 from geocrodino.prediction.trimming import Trimmed, decoder_reach_px
 
 SMALL = {"encoder": "tu-resnet10t", "depth": 3, "invariant_channels": 8}
@@ -27,7 +28,7 @@ def random_branch(settings):
 def test_the_inside_is_that_of_the_whole_tile(settings):
     branch = random_branch(settings)
     seen = receptive_field_radius_px(branch, 2)
-    unused = -(-seen // branch.stride) * branch.stride
+    unused = round_up(seen, branch.stride)
     network = Trimmed(branch, unused)
     images = torch.randn(2, 2, 2 * unused + 2 * branch.stride, 2 * unused + 4 * branch.stride)
     whole, found = branch(images), network(images)
@@ -44,7 +45,7 @@ def test_one_step_more_would_change_the_inside(settings):
     """The reach is no guess on the safe side: where the decoder sees one stride less, wanted pixels differ."""
     branch = random_branch(settings)
     reach = decoder_reach_px(branch, 256)
-    unused = -(-reach // branch.stride) * branch.stride
+    unused = round_up(reach, branch.stride)
     images = torch.randn(1, 2, 2 * unused + 256, 2 * unused + 256)
     whole = branch(images)[..., unused:-unused, unused:-unused]
     network = Trimmed(branch, unused)
@@ -62,6 +63,10 @@ def test_reach_by_hand():
     assert decoder_reach_px(branch, 64) == 18
     assert decoder_reach_px(branch, 18) == 18
     assert decoder_reach_px(branch, 17) is None
+
+
+def test_reach_of_the_default():
+    assert decoder_reach_px(random_branch(NetworkSettings()), 160) == 30  # as docs/architecture.md says
 
 
 @pytest.mark.parametrize("unused", [0, 8, 25])
