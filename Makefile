@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 SAMPLE ?= sample
 RUN ?= runs/quickstart
 PYTEST ?=
+# Test processes: one for each core, none of them with threads of its own; each holds torch (1 GB), so no more than 4.
+PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("geocrodino needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -22,13 +24,13 @@ quickstart: $(VENV)/.installed ## Set up, then generate a scene, train, predict 
 	$(BIN)/python pipelines/quickstart.py --scene $(SAMPLE) --out $(RUN)
 
 test: $(VENV)/.installed ## Set up, then run the whole test suite
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
 test-oldest: ## Install the lowest versions that pyproject.toml allows into .venv-oldest, then run the tests
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet uv
 	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]' torchvision==$(OLDEST_TORCHVISION)
-	$(OLDEST)/bin/python -m pytest $(PYTEST)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST)
 
 lint: $(VENV)/.installed ## Style, types and import directions
 	$(BIN)/ruff check .
