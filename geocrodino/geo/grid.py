@@ -47,12 +47,19 @@ def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
         raise GridError(f"({x:g}, {y:g}) is not a position in {crs.to_epsg() or 'its CRS'}: no pixel size in metres.")
     geod = proj.get_geod()
     assert geod is not None  # noqa: S101 - a CRS with a geodetic CRS has an ellipsoid
+    degrees = degrees_per_unit(proj.geodetic_crs)  # not 1 in the grads of older French systems
+    lon, lat = [v * degrees for v in lon], [v * degrees for v in lat]
     _, _, along_x = geod.inv(lon[0], lat[0], lon[1], lat[1])
     _, _, along_y = geod.inv(lon[0], lat[0], lon[2], lat[2])
     found = (along_x / step, along_y / step)
     if all(abs(f / nominal - 1) < SAME_SIZE_TOLERANCE for f in found if math.isfinite(nominal)) and proj.is_projected:
         return nominal, nominal
     return found
+
+
+def degrees_per_unit(geographic: pyproj.CRS) -> float:
+    """Degrees in one unit of longitude and latitude, as a CRS counts them."""
+    return math.degrees(geographic.axis_info[0].unit_conversion_factor)
 
 
 @lru_cache(maxsize=256)
@@ -131,8 +138,12 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
     if straight and not crs.geographic and all(abs(s / target - 1) < SAME_SIZE_TOLERANCE for s in size):
         return source
     if crs.geographic:
-        box = source.extent.to_crs(_utm(source)).boundingbox
         crs = CRS(_utm(source))
+        # Straight edges in degrees are curves in the zone, so many points of them; what bulges between is far below a
+        # pixel, and one more on each side lets every pixel of the edge have its four neighbours.
+        extent = source.extent
+        box = extent.to_crs(crs, resolution=max(extent.boundingbox.span_x, extent.boundingbox.span_y) / 500).boundingbox
+        box = box.buffered(target)
         unit: tuple[float, float] = (1.0, 1.0)
     else:
         box = source.boundingbox
@@ -183,8 +194,9 @@ def describe(grid: GeoBox) -> str:
 
 
 def _utm(grid: GeoBox) -> str:
-    lon, lat = grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2)
-    zone = min(60, max(1, int((lon + 180) // 6) + 1))
+    degrees = degrees_per_unit(pyproj.CRS.from_user_input(crs_of(grid).wkt))
+    lon, lat = (v * degrees for v in grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2))
+    zone = int((lon + 180) % 360 // 6) + 1
     return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 

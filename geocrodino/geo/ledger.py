@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -117,9 +118,10 @@ class Ledger:
         return {entry["part"]: entry["note"] for entry in map(_parsed, lines[1:]) if "part" in entry}
 
     def _release(self) -> None:
+        if not self.folder.exists():  # while it is locked: who waits for it finds that it is gone, and makes another
+            with suppress(PermissionError):  # where an open file cannot be removed it stays
+                Path(self._guard.lock_file).unlink(missing_ok=True)
         self._guard.release()
-        if not self.folder.exists():
-            Path(self._guard.lock_file).unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(

@@ -99,6 +99,15 @@ class RasterSource:
                 f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path.name}",
             )
         alpha = _alpha_band(dataset)
+        data = tuple(b for b in dataset.indexes if b != alpha)
+        for what, each in (("type", dataset.dtypes), ("nodata value", dataset.nodatavals)):
+            found = list(dict.fromkeys(str(each[b - 1]) for b in data))
+            if len(found) > 1:
+                raise RasterError(
+                    path,
+                    f"expected one {what} for all bands, found {', '.join(found)}.\n"
+                    f"Give them one, for instance: gdalwarp -ot Float32 -dstnodata -9999 {path.name} alike.tif",
+                )
         return RasterSource(
             path=path,
             geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
@@ -106,7 +115,7 @@ class RasterSource:
             dtype=str(dataset.dtypes[0]),
             nodata=dataset.nodata,
             band_names=tuple(d or f"band {i}" for i, d in enumerate(dataset.descriptions, start=1)),
-            data_bands=tuple(b for b in dataset.indexes if b != alpha),
+            data_bands=data,
             alpha_band=alpha,
             has_mask=dataset.mask_flag_enums[0] == [MaskFlags.per_dataset],
             unit=(dataset.units[0] or None) if dataset.units else None,
@@ -258,7 +267,9 @@ def opened(path: Path) -> Iterator[rasterio.DatasetReader]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(name)
     except RasterioError as error:
-        raise RasterError(name, f"not a raster that GDAL can open ({error}).") from error
+        vector = path.suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
+        hint = "\nPolygons become a raster with gdal_rasterize, see the README." if vector else ""
+        raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error
     with dataset:
         yield dataset
 

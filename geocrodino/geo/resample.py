@@ -13,7 +13,7 @@ import pyproj
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.geo.grid import Window
+from geocrodino.geo.grid import Window, crs_of, degrees_per_unit
 
 Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Rows and columns in source pixels, centre of the first pixel at 0, shapes that broadcast to the target's."""
@@ -42,7 +42,20 @@ def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 
     if grid.crs != source.crs:
         transformer = pyproj.Transformer.from_crs(str(grid.crs), str(source.crs), always_xy=True)
         x, y = transformer.transform(x, y)
+        x = _beside(source, x)
     return i.d * x + i.e * y + i.f - 0.5, i.a * x + i.b * y + i.c - 0.5
+
+
+def _beside(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same longitudes, counted as the source counts them: up to 181 degrees, say, or from 0 to 360."""
+    crs = crs_of(source)
+    if not crs.geographic:
+        return x
+    turn = 360 / degrees_per_unit(pyproj.CRS.from_user_input(crs.wkt))
+    middle, _ = source.affine @ (source.shape[1] / 2, source.shape[0] / 2)
+    with np.errstate(invalid="ignore"):  # where there is no position
+        away: NDArray[np.float64] = x - turn * np.round((x - middle) / turn)
+    return away
 
 
 def bounding_window(positions: Positions, shape: tuple[int, int]) -> Window | None:

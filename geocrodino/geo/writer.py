@@ -202,7 +202,9 @@ class MapWriter:
         # The map itself comes last: where it is, everything is.
         for number, file in reversed(list(enumerate(self.files))):
             if file.virtual:
-                shutil.rmtree(file.parts, ignore_errors=True)
+                file.path.unlink(missing_ok=True)  # no map at any moment over parts that are not its own
+                if file.parts.exists():
+                    shutil.rmtree(file.parts)
                 self._named(number).touch()
                 self._folder(number).replace(file.parts)
             elif file.scheme is not None:

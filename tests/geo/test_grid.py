@@ -59,6 +59,15 @@ def test_pixel_area_of_a_grid_turned_in_degrees_is_not_the_product_of_its_sides(
     assert g.pixel_area_m2(north_up(0.5)) == pytest.approx(0.25)
 
 
+def test_pixel_size_in_grads():
+    # A grad of latitude is a hundredth of a quarter of the meridian: 100 km, as the metre was meant.
+    grid = GeoBox((10, 10), Affine(1e-5, 0, 1.0, 0, -1e-5, 54.0), "EPSG:4807")
+    assert g.pixel_size_m(grid)[1] == pytest.approx(1.0, rel=2e-3)
+    assert g.working_grid(grid).crs.epsg == 32631
+    # NTF (Paris) / Lambert II etendu counts in metres, its geographic CRS in grads.
+    assert g.pixel_size_m(north_up(0.5, origin=(600_000, 2_400_000), crs="EPSG:27572")) == (0.5, 0.5)
+
+
 def test_a_local_crs_has_its_named_unit():
     grid = GeoBox((5, 5), Affine(2, 0, 0, 0, -2, 10), 'LOCAL_CS["site",UNIT["metre",1]]')
     assert g.pixel_size_m(grid) == (2.0, 2.0)
@@ -147,18 +156,24 @@ def _outline(source: GeoBox, crs: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(lon=st.floats(-179, 178), lat=st.floats(-70, 70), size=st.floats(0.01, 0.5), pixels=st.integers(20, 200))
+@given(lon=st.floats(-179, 178), lat=st.floats(-70, 70), size=st.floats(0.01, 0.5), pixels=st.integers(20, 50_000))
 def test_working_grid_of_a_scene_in_degrees_covers_it(lon, lat, size, pixels):
     source = GeoBox((pixels, pixels), Affine(size / pixels, 0, lon, 0, -size / pixels, lat), "EPSG:4326")
     made = g.working_grid(source)
     zone = int((lon + size / 2 + 180) // 6) + 1
     assert made.crs.epsg == (32600 if lat - size / 2 >= 0 else 32700) + zone
     cols, rows = ~made.affine @ _outline(source, made.crs)
-    slack = 0.02
-    assert min(cols.min(), rows.min()) > -slack
-    assert cols.max() < made.shape[1] + slack
-    assert rows.max() < made.shape[0] + slack
+    # Every pixel of the edge has four neighbours to be interpolated from.
+    assert min(cols.min(), rows.min()) > 0.5
+    assert cols.max() < made.shape[1] - 0.5
+    assert rows.max() < made.shape[0] - 0.5
     assert made.affine.a == -made.affine.e == pytest.approx(math.sqrt(math.prod(g.pixel_size_m(source))))
+
+
+def test_working_grid_beyond_the_antimeridian():
+    for left in (179.0, 539.0, -181.0):  # as the longitudes are counted
+        made = g.working_grid(GeoBox((100, 100), Affine(0.02, 0, left, 0, -0.02, -16), "EPSG:4326"))
+        assert made.crs.epsg == 32701  # 180 degrees, the middle, is the western end of zone 1
 
 
 @settings(max_examples=25, deadline=None)

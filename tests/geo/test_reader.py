@@ -19,6 +19,7 @@ from rasterio.enums import ColorInterp
 
 from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
 from geocrodino.geo import reader
+from geocrodino.geo.grid import working_grid
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 UTM31 = "EPSG:32631"
@@ -438,6 +439,68 @@ def test_a_shift_that_grows_along_the_rows_is_resampled(write_raster):
 
 
 # --- overlap --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("crs", "left", "turn"), [("EPSG:4326", 178.0, 0), ("EPSG:4326", -182.0, 360), ("EPSG:4807", 197.5, 0)]
+)
+def test_longitudes_beyond_half_a_turn(write_raster, crs, left, turn):
+    """A scene across the antimeridian, in whatever way its longitudes are counted."""
+    values = np.arange(1, 401, dtype=np.float32).reshape(20, 20)
+    grad = crs == "EPSG:4807"
+    source = RasterSource.open(
+        write_raster("s.tif", values, crs=crs, transform=Affine(0.2, 0, left, 0, -0.2, -17.0), nodata=0)
+    )
+    assert source.geobox.crs.geographic
+    grid = working_grid(source.geobox, 5000)
+    found, valid = source.read(grid)
+    # All of it is there: the area of 4 x 4 degrees (or grads) in cells of 25 km2.
+    side = 0.9 if grad else 1.0
+    expected = (4 * side) ** 2 * 111.2**2 * np.cos(np.radians(19 * side)) / 25
+    assert valid.sum() == pytest.approx(expected, rel=0.03)
+    assert np.nanmax(found) > 395
+    assert np.nanmin(found) < 6
+
+
+def test_bands_of_different_kinds_are_refused(tmp_path, write_raster):
+    first = write_raster("a.tif", np.ones((9, 9), np.uint8))
+    for name, other, told in (
+        (
+            "b.tif",
+            write_raster("b.tif", np.ones((9, 9), np.uint8), nodata=7),
+            "nodata value for all bands, found None, 7.0",
+        ),
+        ("c.tif", write_raster("c.tif", np.ones((9, 9), np.uint16)), "type for all bands, found uint8, uint16"),
+    ):
+        bands = "".join(
+            f'<VRTRasterBand dataType="{kind}" band="{i}">{nodata}<SimpleSource>'
+            f'<SourceFilename relativeToVRT="1">{path.name}</SourceFilename></SimpleSource></VRTRasterBand>'
+            for i, (path, kind, nodata) in enumerate(
+                (
+                    (first, "Byte", ""),
+                    (
+                        other,
+                        "UInt16" if name == "c.tif" else "Byte",
+                        "<NoDataValue>7</NoDataValue>" if name == "b.tif" else "",
+                    ),
+                ),
+                1,
+            )
+        )
+        vrt = tmp_path / "s.vrt"
+        vrt.write_text(
+            f'<VRTDataset rasterXSize="9" rasterYSize="9"><SRS>EPSG:32631</SRS>'
+            f"<GeoTransform>400000,1,0,5000000,0,-1</GeoTransform>{bands}</VRTDataset>"
+        )
+        with pytest.raises(RasterError, match=rf"s\.vrt: expected one {told}\.\nGive them one, for instance: gdalwarp"):
+            RasterSource.open(vrt)
+
+
+def test_polygons_in_place_of_a_raster(tmp_path):
+    path = tmp_path / "labels.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(RasterError, match=r"Polygons become a raster with gdal_rasterize, see the README\.$"):
+        RasterSource.open(path)
 
 
 def test_rasters_that_do_not_meet(write_raster):

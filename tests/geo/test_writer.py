@@ -291,6 +291,20 @@ def test_a_map_in_parts(tmp_path):
     assert names_in(tmp_path / "map.parts") == ["0-600-0-350.tif", "0-600-350-700.tif"]
 
 
+def test_a_map_in_parts_is_never_over_parts_of_another(tmp_path, monkeypatch):
+    path = tmp_path / "map.vrt"
+    write_map(path)
+
+    def full_of_errors(*_, **__):
+        assert not path.exists()
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr("geocrodino.geo.writer.shutil.rmtree", full_of_errors)
+    with pytest.raises(OutputError, match="could not be completed"):
+        write_map(path, overwrite=True)
+    assert not path.exists()
+
+
 def test_a_map_in_parts_that_is_stopped_while_files_are_named_goes_on(tmp_path, monkeypatch):
     path, layers = tmp_path / "map.vrt", layer_file(tmp_path / "map.layers.vrt", ("confidence",))
     parts = [np.full((1, 1, 700), 5, np.uint8), np.full((1, 1, 700), 127, np.uint8)]
