@@ -22,12 +22,12 @@ _ENOUGH_PX = 100
 def write_share(config: TrainConfig, share: float, seed: int, path: Path) -> Path:
     """A copy of the labels of which ``train`` keeps a share, in whole squares of 64 px, as an annotator works.
 
-    A file that is there already is taken: runs side by side learn from the same labels.
+    A file that is there already, newer than what it is made from, is taken: runs side by side learn from the same.
 
     First a square for each class, the rarest first, so that none is lost by chance; then squares at random until the
     share is reached. Other splits stay as they are.
     """
-    if path.exists():
+    if _is_newer(path, config):
         return path
     with rasterio.open(config.data.labels) as source:
         values, profile = source.read(1), source.profile
@@ -64,9 +64,9 @@ def write_share(config: TrainConfig, share: float, seed: int, path: Path) -> Pat
 def write_corner(config: TrainConfig, share: float, path: Path) -> Path:
     """An area whose split ``train`` is the westernmost share of the one given; the rest becomes ``unlabelled``.
 
-    A file that is there already is taken.
+    A file that is there already and newer than what it is made from is taken.
     """
-    if path.exists():
+    if _is_newer(path, config):
         return path
     areas = read_aoi(config.data.aoi, config.data.aoi_crs)
     train = areas.polygons("train")
@@ -85,3 +85,10 @@ def write_corner(config: TrainConfig, share: float, path: Path) -> Path:
     with whole_file(path) as partial:
         frame.to_file(partial, layer="aoi", driver="GPKG")
     return path
+
+
+def _is_newer(path: Path, config: TrainConfig) -> bool:
+    """Whether a file is there, and was written after the labels and the area were."""
+    sources = [Path(name) for name in (config.data.labels, config.data.aoi)]
+    made_from = [source.stat().st_mtime_ns for source in sources if source.exists()]  # an area may be a bounding box
+    return path.exists() and path.stat().st_mtime_ns > max(made_from)

@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     config = load_config(options.config, {})
     points = options.points or _hand_points(config)
-    labels = {"labels": (config.data.labels, ())}
+    labels = {"labels": (config.data.labels, config.data.ignore_values)}
     if points is not None:
         labels["hand points"] = (points, tuple(options.points_ignore) or _values_absent(points, config))
     folder = options.out / options.config.stem
@@ -78,7 +78,8 @@ def _network(file: Path, run: Path, seed: int, labels: dict[str, tuple[Path, tup
         target = run / f"{modality}.tif"
         started = time.monotonic()
         if not target.exists():
-            predict(scene, target, bundle, modality, height_unit=config.data.height_unit)
+            heights = {"ground": config.data.ground, "height_unit": config.data.height_unit}
+            predict(scene, target, bundle, modality, **(heights if modality == "elevation" else {}))
             map_preview(target, target.with_suffix(".png"))
             print(f"{target}: {time.monotonic() - started:.0f} s", flush=True)
         scores[modality] = _scored(target, config, labels)
@@ -88,17 +89,16 @@ def _network(file: Path, run: Path, seed: int, labels: dict[str, tuple[Path, tup
 def _forest(config: TrainConfig, folder: Path, seed: int, labels: dict[str, tuple[Path, tuple[int, ...]]]) -> Row:
     """150 trees on the same channels, pixel by pixel, from a sample with as many pixels of each class."""
     ready = prepare(config, folder)
-    scores: dict[Modality, dict[str, Evaluation]] = {}
-    started = time.monotonic()
-    for modality in MODALITIES:
-        target = folder / f"{modality}.tif"
-        if not target.exists():
-            _forest_map(ready, modality, seed, target)
-        scores[modality] = _scored(target, config, labels)
-    return Row((time.monotonic() - started) / 60, scores)
+    done = folder / "minutes.json"
+    if not done.exists():
+        seconds = [_forest_map(ready, modality, seed, folder / f"{modality}.tif") for modality in MODALITIES]
+        done.write_text(json.dumps(sum(seconds) / 60))
+    scores = {modality: _scored(folder / f"{modality}.tif", config, labels) for modality in MODALITIES}
+    return Row(json.loads(done.read_text()), scores)
 
 
-def _forest_map(ready: Prepared, modality: Modality, seed: int, target: Path) -> None:
+def _forest_map(ready: Prepared, modality: Modality, seed: int, target: Path) -> float:
+    """Write the map of a forest; the seconds that its training took."""
     channels, indices = ready.layers.channels(modality), ready.layers.class_indices()
     usable = ready.inside["train"] & (indices != IGNORE_INDEX) & np.isfinite(channels).all(axis=0)
     rng = np.random.default_rng(seed)
@@ -107,12 +107,15 @@ def _forest_map(ready: Prepared, modality: Modality, seed: int, target: Path) ->
         pixels = np.flatnonzero(usable & (indices == index))
         chosen.append(rng.choice(pixels, _FOREST_PX, replace=len(pixels) < _FOREST_PX))
     pixels = np.concatenate(chosen)
+    started = time.monotonic()
     forest = RandomForestClassifier(150, n_jobs=2, random_state=seed)
     forest.fit(channels.reshape(len(channels), -1)[:, pixels].T, indices.ravel()[pixels])
+    seconds = time.monotonic() - started
     with MapWriter((class_map(target, ready.classes),), ready.layers.grid, overwrite=True) as writer:
         for window in ready.layers.blocks():
             values = ready.classes.to_values(_forest_block(forest, channels, window))
             writer.write(window, [values[None]])
+    return seconds
 
 
 def _forest_block(forest: RandomForestClassifier, channels: np.ndarray, window: Window) -> np.ndarray:

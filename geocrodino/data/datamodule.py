@@ -139,8 +139,9 @@ class CoregisteredDataModule(L.LightningDataModule):
                 given = corners_of(inside["unlabelled"], plan.patch_px)
                 require_patches(given, "unlabelled", source, plan.patch_px, layers.grid)
                 corners |= given
-            # A few odd places must not be drawn over and over.
-            self.unlabelled = round(plan.unlabelled * min(1.0, corners.sum() / labelled.corners.sum()))
+            # A few odd places must not be drawn over and over; an area that was given is read all the same.
+            share = min(1.0, corners.sum() / labelled.corners.sum())
+            self.unlabelled = max(round(plan.unlabelled * share), int("unlabelled" in inside))
         if self.unlabelled:
             self.sampler = MixedSampler(labelled, corners, plan.batch_size, self.unlabelled)
         self._val = _ValidationDataset(self.dataset, inside["val"], max(_VALIDATION_PX, plan.patch_px))

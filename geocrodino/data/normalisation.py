@@ -43,6 +43,7 @@ class Recipe(BaseModel):
         channels: Height channels, in order; empty for optical.
         ground: The filter that finds the ground where no ground raster is given.
         position_m: Width (standard deviation) of the surroundings of ``topographic_position``, m.
+        height_unit: Unit of heights that the training was told, for files that name none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +54,7 @@ class Recipe(BaseModel):
     channels: tuple[HeightChannel, ...] = ()
     ground: GroundFilter = GroundFilter()
     position_m: Annotated[float, Field(gt=0)] = 60.0
+    height_unit: str | None = None
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ class Recipe(BaseModel):
             except HeightError as error:
                 raise HeightError(f"{raster.path}: {error}") from error
             return
-        missing = [b for b in self.bands if not 1 <= b <= raster.count]
+        missing = [b for b in self.bands if b not in raster.data_bands]
         if missing or len(raster.data_bands) < len(self.bands):
             raise BundleError(
                 f"{raster.path}: expected {len(self.bands)} optical bands ({', '.join(self.band_names)}; numbers "
@@ -113,7 +115,7 @@ class Recipe(BaseModel):
             grid: Grid to read on.
             window: Part of it; may reach outside, where nothing is valid.
             ground: Heights of the bare ground, in any CRS and resolution, if known.
-            unit: Unit of height of both, where the files do not say it.
+            unit: Unit of height of the raster, and of the ground where its file does not say it.
 
         Returns:
             Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
@@ -122,7 +124,7 @@ class Recipe(BaseModel):
             return raster.read(grid, window, bands=self.bands)
         halo = self.halo_px(grid, ground_given=ground is not None)
         values, valid = raster.read(grid, _widened(window, halo), bands=raster.data_bands[:1])
-        surface = values[0] * np.float32(height_unit(raster, unit)[0])
+        surface = values[0] * np.float32(height_unit(raster, unit, self.height_unit)[0])
         below = surface  # where no channel needs the ground
         if _NEEDS_GROUND & set(self.channels):
             below = self._ground(surface, grid, window, halo, ground, unit)
@@ -169,7 +171,7 @@ class Recipe(BaseModel):
             corner = (window[0] - halo, window[2] - halo)
             return ground_surface(surface, self.ground, _side_m(grid), corner, trim_px=halo - around)
         values, _ = ground.read(grid, _widened(window, around))
-        heights: NDArray[np.float32] = values[0] * np.float32(height_unit(ground, unit)[0])
+        heights: NDArray[np.float32] = values[0] * np.float32(height_unit(ground, None, unit or self.height_unit)[0])
         return heights
 
 
@@ -305,7 +307,9 @@ def optical_recipe(raster: RasterSource, bands: tuple[int, ...] | None = None) -
     return recipe
 
 
-def elevation_recipe(channels: tuple[HeightChannel, ...], ground: GroundFilter | None = None) -> Recipe:
+def elevation_recipe(
+    channels: tuple[HeightChannel, ...], ground: GroundFilter | None = None, height_unit: str | None = None
+) -> Recipe:
     """Recipe for a height raster.
 
     Raises:
@@ -313,7 +317,8 @@ def elevation_recipe(channels: tuple[HeightChannel, ...], ground: GroundFilter |
     """
     if not channels:
         raise HeightError("elevation.channels is empty. Expected at least one of height_above_ground, height, slope.")
-    return Recipe(modality="elevation", channels=channels, ground=ground or GroundFilter())
+    filled = ground or GroundFilter()
+    return Recipe(modality="elevation", channels=channels, ground=filled, height_unit=height_unit)
 
 
 def _side_m(grid: GeoBox) -> float:

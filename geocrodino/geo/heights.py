@@ -86,11 +86,11 @@ def unit_in_metres(unit: str, source: str) -> float:
         raise HeightError(f"{source}: unknown unit of height {unit!r}. Known: {', '.join(UNITS_M)}.") from None
 
 
-def height_unit(raster: RasterSource, override: str | None = None) -> tuple[float, str]:
+def height_unit(raster: RasterSource, override: str | None = None, otherwise: str | None = None) -> tuple[float, str]:
     """Metres in one unit of a height raster, and how that is known.
 
-    In this order: what the user says, the band's unit tag, the vertical axis of the CRS, the horizontal unit of a
-    projected CRS (feet across come with feet up), metres.
+    In order: ``override``, the band's unit tag, the vertical axis of the CRS, ``otherwise``, the horizontal unit of
+    a projected CRS (feet across come with feet up), metres.
 
     Returns:
         The factor and a sentence for people.
@@ -103,6 +103,9 @@ def height_unit(raster: RasterSource, override: str | None = None) -> tuple[floa
     if len(crs.axis_info) == 3:
         axis = crs.axis_info[2]
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
+    if otherwise is not None:
+        said = f"heights taken as {otherwise}, as was said; the file names no unit of height"
+        return unit_in_metres(otherwise, str(raster.path)), said
     if crs.is_projected:
         axis = crs.axis_info[0]
         return float(axis.unit_conversion_factor), (

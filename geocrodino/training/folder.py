@@ -19,6 +19,9 @@ BUNDLE_NAME = "bundle.safetensors"
 FUSION_NAME = "fusion.safetensors"
 """The network of the method ``fusion``, which no bundle can hold: it needs both modalities."""
 
+SPLITS_NAME = "splits.gpkg"
+"""The polygons that a run was trained and judged on."""
+
 TEACHER_NAME = "teacher"
 """The folder, within that of a run, of the fusion network that was trained for it."""
 
@@ -57,6 +60,24 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         (out / ".writable").unlink()
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error
+
+
+def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
+    """Note what a training reads, or check that it reads what it did before it was interrupted.
+
+    Raises:
+        ConfigError: If a resumed run would read something else.
+    """
+    record = out / "inputs.json"
+    if resume and record.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        changed = [name for name, value in digest.items() if before.get(name) != value]
+        if changed:
+            raise ConfigError(
+                f"{out}: a run can only be resumed on the data that it began with; changed: {', '.join(changed)}.\n"
+                "Bring the files back, or start anew in another folder with --out."
+            )
+    save_json(record, digest)
 
 
 def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Prepared:
         labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
         inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
         specs: How each modality is read and normalised.
+        drawn: The splits, where they were drawn as blocks because the area names none; for `geocrodino evaluate`.
     """
 
     sources: Sources
@@ -46,6 +48,7 @@ class Prepared:
     labels: NDArray[np.uint8]
     inside: dict[str, NDArray[np.bool_]]
     specs: dict[Modality, ModalitySpec]
+    drawn: Path | None
 
 
 def open_sources(config: TrainConfig) -> Sources:
@@ -61,19 +64,22 @@ def open_sources(config: TrainConfig) -> Sources:
     )
 
 
-def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
+def prepare(
+    config: TrainConfig, folder: Path, on_progress: Progress | None = None, *, resume: bool = False
+) -> Prepared:
     """Open, check and align the rasters, find the splits, measure the training split.
 
     Args:
         config: The configuration.
         folder: The run folder; gets ``aligned/``, ``splits.gpkg`` and ``statistics.json``.
         on_progress: Told of every aligned block.
+        resume: Whether a run goes on, so that all that it reads must be what it was.
     """
     sources = open_sources(config)
     aoi = read_aoi(config.data.aoi, config.data.aoi_crs)
     recipes: dict[Modality, Recipe] = {
         "optical": optical_recipe(sources.optical, config.data.bands),
-        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground),
+        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground, config.data.height_unit),
     }
     recipes["elevation"].check(sources.elevation, ground_given=sources.ground is not None)
     grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
@@ -92,7 +98,6 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
             f"{aoi.source}: no polygon of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
             f"to report on), found {', '.join(local.splits)}."
         )
-    local.save(folder / "splits.gpkg")
     inside = {s: inside_mask(local.polygons(s), grid) for s in local.splits if s != "test"}
     labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
     require_patches(
@@ -103,11 +108,28 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     for m in MODALITIES:
         _require_validation(layers, recipes[m], inside["val"] & (labels != IGNORE_INDEX), aoi)
     counts = class_counts(labels, inside["train"], len(classes)).tolist()
+    run_folder.keep_inputs(folder, _digest(labels, inside, specs), resume=resume)
+    splits = folder / run_folder.SPLITS_NAME
+    local.save(splits)
     statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
     run_folder.save_json(
         folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))}
     )
-    return Prepared(sources, classes, local, layers, labels, inside, specs)
+    return Prepared(sources, classes, local, layers, labels, inside, specs, None if aoi.splits else splits)
+
+
+def _digest(
+    labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]], specs: dict[Modality, ModalitySpec]
+) -> dict[str, str]:
+    """What a training reads, short: where, which classes, and the statistics of the channels there."""
+    read = {
+        "polygons of the splits": b"".join(
+            name.encode() + np.packbits(mask).tobytes() for name, mask in inside.items()
+        ),
+        "labels": labels.tobytes(),
+        "rasters": "".join(spec.model_dump_json() for spec in specs.values()).encode(),
+    }
+    return {name: hashlib.sha256(content).hexdigest() for name, content in read.items()}
 
 
 def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray[np.bool_], aoi: AOI) -> None:
@@ -122,9 +144,13 @@ def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray
 
 def told(ready: Prepared) -> str:
     """What a training is going to read, in sentences."""
-    unit = height_unit(ready.sources.elevation, ready.sources.height_unit)[1]
+    sources = ready.sources
+    unit = height_unit(sources.elevation, sources.height_unit)[1]
+    if sources.ground is not None:
+        unit += f"; ground: {height_unit(sources.ground, None, sources.height_unit)[1]}"
     px = {s: int(m.sum()) for s, m in ready.inside.items()}
+    drawn = f"\nSplits drawn as blocks, for --aoi of an evaluation: {ready.drawn}" if ready.drawn else ""
     return (
         f"Grid: {describe(ready.layers.grid)}\n{unit[0].upper()}{unit[1:]}\nClasses: {', '.join(ready.classes.names)}\n"
-        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}"
+        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{drawn}"
     )

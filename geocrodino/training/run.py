@@ -76,11 +76,11 @@ class _Fitted:
 
 def train(
     config: TrainConfig,
-    out: Path,
+    out: str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
-    teacher: Path | None = None,
+    teacher: str | Path | None = None,
     on_progress: Progress | None = None,
     callbacks: list[Callback] | None = None,
     tell: Callable[[str], None] | None = None,
@@ -103,13 +103,16 @@ def train(
     """
     started = time.monotonic()
     tell = tell or (lambda _: None)
+    out, teacher = Path(out), None if teacher is None else Path(teacher)
     _check(config, teacher)
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
         _require_same_data(config, teacher)
     L.seed_everything(config.training.seed, verbose=False)
-    ready = prepare(config, out, on_progress)
+    ready = prepare(config, out, on_progress, resume=resume)
     tell(told(ready))
+    if teacher is not None:
+        _require_same_splits(ready, teacher)
     run_folder.begin(config, out, resume=resume)
     taught_by = teacher
     students_begun = resume and run_folder.last_checkpoint(out).exists()  # their teacher is in there
@@ -246,13 +249,33 @@ def _require_same_data(config: TrainConfig, teacher: Path) -> None:
     differing = [key for key in keys if getattr(other, key) != getattr(config, key)]
     if other.method.fusion != config.method.fusion:
         differing.append("method.fusion")
-    if other.training.seed != config.training.seed and not read_aoi(config.data.aoi, config.data.aoi_crs).splits:
-        differing.append("training.seed, from which the splits are drawn")
     if differing:
         raise ConfigError(
-            f"{teacher}: the teacher was trained with other settings: {', '.join(differing)}. What it learnt from must "
-            "not be what its students are judged on.\nLeave --teacher out, and one is trained first."
+            f"{teacher}: the teacher was trained with other settings: {', '.join(differing)}.\n"
+            "Leave --teacher out, and one is trained first."
         )
+
+
+def _require_same_splits(ready: Prepared, teacher: Path) -> None:
+    """Check that a teacher learnt from nothing that its students are judged on, wherever its splits came from."""
+    path = teacher / run_folder.SPLITS_NAME
+    if (
+        teacher.name == run_folder.TEACHER_NAME and not path.exists()
+    ):  # one that was trained for a run shares its splits
+        path = teacher.parent / run_folder.SPLITS_NAME
+    if not path.exists():
+        raise ConfigError(_no_teacher(path, "no such file"))
+    theirs = read_aoi(path, None).to_crs(crs_of(ready.layers.grid).wkt)
+    pixel = abs(ready.layers.grid.affine.determinant)
+    for learnt, judged in (("train", "val"), ("train", "test"), ("val", "test")):
+        if learnt in theirs.splits and judged in ready.aoi.splits:
+            shared = theirs.polygons(learnt).intersection(ready.aoi.polygons(judged)).area
+            if shared > pixel:  # an edge that they share is a sliver after the way through a file
+                raise ConfigError(
+                    f"{teacher}: the teacher's split {learnt!r} reaches into {judged!r} here: what it learnt from must "
+                    "not be what its students are judged on.\n"
+                    "Leave --teacher out, and one is trained first."
+                )
 
 
 def _load_teacher(learner: TaughtLearner, folder: Path) -> None:
@@ -294,10 +317,13 @@ def _run_loop(
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         trainer = _trainer(settings, out, [*callbacks, checkpoint])
         last = run_folder.last_checkpoint(out)
+        going_on = resume and last.exists()
+        if going_on:  # reading processes draw patches ahead, before Lightning tells the sampler which epoch it is
+            data.sampler.set_epoch(torch.load(last, weights_only=True, mmap=True)["epoch"] + 1)
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             # The checkpoint is this run's own; numbers and names are all that it holds.
-            trainer.fit(task, data, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+            trainer.fit(task, data, ckpt_path=last if going_on else None, weights_only=True)
         except SystemExit as error:  # so Lightning ends after Ctrl-C, and the process is deaf to further ones
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any, cast
@@ -27,7 +28,11 @@ _CALIBRATION_PX = 50_000
 
 
 class OptimiserSettings(BaseModel):
-    """How weights are updated: AdamW with a linear warm-up and a cosine decay."""
+    """How weights are updated: AdamW with one cycle of the learning rate (Smith and Topin 2018).
+
+    It rises along a cosine from 1/25 of the highest and falls to nearly 0, while the decay of the gradient's first
+    moment goes from 0.95 to 0.85 and back.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -140,14 +145,17 @@ class TrainingTask(L.LightningModule):
             self.pixels = None
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the learning rate rises for the warm-up's share of the steps and falls along a cosine."""
+        """AdamW; the learning rate rises for the warm-up's share of the steps, see `OptimiserSettings`."""
         parameters = [p for p in self.learner.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters, lr=self.optimiser.learning_rate, weight_decay=self.optimiser.weight_decay
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        total = int(self.trainer.estimated_stepping_batches) + 1
+        rising = max(1e-3, self.optimiser.warmup)
+        if math.isclose(rising * total, 1):  # a rise that ends at the first step is divided by its length, 0
+            rising *= 1.001
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.optimiser.learning_rate, total_steps=steps + 1, pct_start=max(1e-3, self.optimiser.warmup)
+            optimizer, self.optimiser.learning_rate, total_steps=total, pct_start=rising
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -157,7 +165,8 @@ class TrainingTask(L.LightningModule):
         if self.batch_norm_batches:
             network = copy.deepcopy(network)
             batches = islice(self.trainer.datamodule.train_dataloader(), self.batch_norm_batches)  # type: ignore[attr-defined]
-            update_bn((network_input(name, batch) for batch in batches), network, self.device)
+            kind = next(network.parameters()).dtype
+            update_bn((network_input(name, batch).to(kind) for batch in batches), network, self.device)
         return network.eval()
 
     def _empty_counts(self) -> dict[str, ConfusionMatrix]:

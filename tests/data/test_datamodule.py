@@ -107,6 +107,8 @@ def test_few_places_without_labels_are_not_drawn_over_and_over(make, blank):
     """A share of the batch for a share of the places."""
     plan = dataclasses.replace(PLAN, unlabelled=10)
     assert make(plan, labels=blank, val=VAL)[0].unlabelled == 0
+    # An area that is given is read, however small it is.
+    assert make(plan, labels=blank, val=VAL, unlabelled=((0, 32), (60, 92)))[0].unlabelled == 1
     corners = 65 * 29  # with labels
     for columns, places_there in (((60, 93), 65 * 2), ((60, 100), 65 * 9), ((60, 125), 65 * 34)):
         module, _ = make(plan, labels=blank, val=VAL, unlabelled=((0, 96), columns))

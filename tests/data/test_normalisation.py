@@ -10,6 +10,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 
 from geocrodino.data.normalisation import Channel, ModalitySpec, elevation_recipe, optical_recipe
 from geocrodino.errors import BundleError, HeightError
@@ -125,6 +126,15 @@ def test_a_raster_with_fewer_bands(write_raster):
     )
 
 
+def test_transparency_is_no_band_of_data(write_raster):
+    four = RasterSource.open(write_raster("a.tif", np.ones((4, 4, 4), np.uint8), colours=[ColorInterp.gray] * 4))
+    rgba = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    other = RasterSource.open(write_raster("b.tif", np.ones((4, 4, 4), np.uint8), colours=rgba))
+    recipe = optical_recipe(four, (1, 2, 4))
+    with pytest.raises(BundleError, match=r"expected 3 optical bands .*; numbers 1, 2, 4.*, found 3"):
+        recipe.check(other)
+
+
 def test_an_image_is_no_elevation(write_raster):
     path = write_raster("a.tif", np.ones((3, 4, 4), np.uint8))
     with pytest.raises(BundleError) as caught:
@@ -153,6 +163,30 @@ def test_halo_is_that_of_the_widest_channel():
     with pytest.raises(HeightError, match="at most 5 m, found 30 m"):
         elevation_recipe(("height_above_ground",)).halo_px(coarse)
     assert elevation_recipe(("height_above_ground",)).halo_px(coarse, ground_given=True) == 0
+
+
+def test_the_unit_of_the_training_is_that_of_files_that_name_none(write_raster):
+    rows = np.full((8, 8), 100, np.float32)
+    silent, feet = (RasterSource.open(write_raster(f"{u}.tif", rows, units=u)) for u in (None, "ft"))
+    recipe = elevation_recipe(("height",), height_unit="km")
+    window = (0, 8, 0, 8)
+
+    def read(raster, unit=None):
+        return recipe.read(raster, raster.geobox, window, unit=unit)[0][0, 0, 0]
+
+    assert read(silent) == 100_000
+    assert read(silent, "m") == 100
+    assert read(feet) == pytest.approx(30.48)
+
+
+def test_the_grounds_own_unit_is_believed(write_raster):
+    """A surface in feet that does not say so, over a ground in metres that does: 100 ft are 30.48 m."""
+    surface = RasterSource.open(write_raster("dsm.tif", np.full((8, 8), 100, np.float32)))
+    recipe, window = elevation_recipe(("height_above_ground",)), (0, 8, 0, 8)
+    for unit, ground_m in (("m", 10.0), (None, 3.048)):
+        ground = RasterSource.open(write_raster(f"{unit}.tif", np.full((8, 8), 10, np.float32), units=unit))
+        found, _ = recipe.read(surface, surface.geobox, window, ground=ground, unit="ft")
+        assert found[0, 0, 0] == pytest.approx(30.48 - ground_m, abs=1e-4)
 
 
 @pytest.mark.parametrize("pixel", [1.0, 0.6, 0.25])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,12 @@ def test_a_share_of_the_labels_keeps_every_class_and_other_splits(town, pipeline
     labelled = (old[train] != 255).sum()
     assert 0.1 <= kept.sum() / labelled < 0.1 + 5 * 64**2 / labelled  # whole squares, the last may be one too many
     assert pipeline("fewer_labels").write_share(config, 0.1, 0, tmp_path / "same.tif").read_bytes() == path.read_bytes()
+    content = path.read_bytes()
+    for older, taken in ((False, True), (True, False)):  # made from labels that have changed since, or not
+        path.write_bytes(b"made before")
+        os.utime(path, None if not older else (0, 0))
+        pipeline("fewer_labels").write_share(config, 0.1, 0, path)
+        assert path.read_bytes() == (b"made before" if taken else content)
 
 
 def test_a_corner_keeps_its_share_and_the_rest_is_unlabelled(town, pipeline, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import signal
 from types import SimpleNamespace
 from typing import get_args
@@ -101,7 +102,7 @@ def test_the_run_folder(trained, tiny_config):
     assert events
     assert names - events == {
         "bundle.safetensors", "checkpoints/last.ckpt", "config.yaml", "logs/metrics.csv", "metrics.json",
-        "reliability.png", "splits.gpkg", "statistics.json", "tensorboard/hparams.yaml", "timing.json",
+        "inputs.json", "reliability.png", "splits.gpkg", "statistics.json", "tensorboard/hparams.yaml", "timing.json",
     }  # fmt: skip
     assert load_config(trained / "config.yaml", {}) == tiny_config()
 
@@ -163,6 +164,37 @@ def test_a_run_broken_off_twice_and_without_average(tiny_config, tmp_path):
         train(settings, tmp_path / "run", resume=True, callbacks=[Stop(1, "middle", RuntimeError("power cut"))])
     resumed = train(settings, tmp_path / "run", resume=True)
     assert same_weights(resumed.bundle, whole.bundle)
+
+
+def test_a_run_with_reading_processes_can_be_resumed(tiny_config, tmp_path):
+    """They draw patches ahead, before Lightning tells the sampler which epoch it is."""
+    config = tiny_config({"method.name": "single", "training.epochs": 3, "training.workers": 1})
+    whole = train(config, tmp_path / "whole")
+    interrupted(config, tmp_path / "run", place="start")
+    assert same_weights(train(config, tmp_path / "run", resume=True).bundle, whole.bundle)
+
+
+def test_a_run_is_resumed_on_the_data_that_it_began_with(tiny_config, town, tmp_path):
+    labels = tmp_path / "labels.tif"
+    shutil.copy(town.labels, labels)
+    config = tiny_config({"method.name": "single", "training.epochs": 2, "data.labels": str(labels)})
+    out = tmp_path / "run"
+    interrupted(config, out, epoch=1)
+    with rasterio.open(labels, "r+") as file:
+        values = file.read(1)
+        file.write(np.where(values == 1, 0, values), 1)
+    with pytest.raises(
+        ConfigError, match=r"run: a run can only be resumed on the data that it began with; changed: labels\."
+    ):
+        train(config, out, resume=True)
+    shutil.copy(town.labels, labels)
+    assert train(config, out, resume=True).bundle
+
+
+def test_names_of_folders_may_be_strings_and_few_steps_are_a_training(tiny_config, tmp_path):
+    """Of 3 x 3 steps the rise takes a tenth, which is the first one."""
+    config = tiny_config({"method.name": "single", "training.epochs": 3, "training.steps_per_epoch": 3})
+    assert train(config, str(tmp_path / "run")).bundle == tmp_path / "run" / "bundle.safetensors"
 
 
 def test_ctrl_c_reaches_the_caller_and_further_ones_too(settings, tmp_path):
@@ -379,10 +411,12 @@ def test_probabilities_are_calibrated(trained):
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"), [("mutual", "bf16-mixed"), ("maskedkd", "bf16-true"), ("crodino", "64-true")]
+    ("name", "precision", "anew"),
+    [("mutual", "bf16-mixed", 0), ("maskedkd", "bf16-true", 1), ("crodino", "64-true", 0)],
 )
-def test_other_number_formats_end_in_a_bundle_too(tiny_config, tmp_path, name, precision):
-    config = tiny_config({"method.name": name, "training.precision": precision, "training.epochs": 1})
+def test_other_number_formats_end_in_a_bundle_too(tiny_config, tmp_path, name, precision, anew):
+    changes = {"training.precision": precision, "training.epochs": 1, "training.batch_norm_batches": anew}
+    config = tiny_config({"method.name": name, **changes})
     result = train(config, tmp_path / "run")
     branch = load_bundle(result.bundle).branch("optical")
     assert {p.dtype for p in branch.parameters()} == {torch.float32}
@@ -515,10 +549,7 @@ def test_a_teacher_that_is_none(run_of, tiny_config, tmp_path):
         ({"network.invariant_channels": 4}, "network"),
         ({"data.ignore_values": [4], "elevation.channels": ["slope"]}, "data, elevation"),
     ):
-        assert refused(fusion, **changes) == (
-            f"{fusion}: the teacher was trained with other settings: {told}. What it learnt from must not be what its "
-            f"students are judged on.{ADVICE}"
-        )
+        assert refused(fusion, **changes) == f"{fusion}: the teacher was trained with other settings: {told}.{ADVICE}"
 
 
 def test_a_teacher_whose_files_are_damaged_or_of_another_network(run_of, tiny_config, tmp_path):
@@ -535,6 +566,8 @@ def test_a_teacher_whose_files_are_damaged_or_of_another_network(run_of, tiny_co
     other = run_of("single")[1].bundle.read_bytes()
     assert refused(other) == no_teacher(teacher / "config.yaml", "no such file")
     (teacher / "config.yaml").write_bytes((run_of("fusion")[0] / "config.yaml").read_bytes())
+    assert refused(other) == no_teacher(tmp_path / "splits.gpkg", "no such file")
+    (teacher / "splits.gpkg").write_bytes((run_of("fusion")[0] / "splits.gpkg").read_bytes())
     assert refused(other) == no_teacher(network, "another network")
     for broken in (b"no weights", other[: len(other) // 2]):
         told = refused(broken)
@@ -542,16 +575,18 @@ def test_a_teacher_whose_files_are_damaged_or_of_another_network(run_of, tiny_co
         assert told.endswith(ADVICE)
 
 
-def test_seeds_that_draw_other_splits_are_other_data(tiny_config, tmp_path, town):
-    """Where the area names no splits, they are drawn from the seed."""
+def test_a_teacher_that_learnt_from_what_its_students_are_judged_on(tiny_config, tmp_path, town):
+    """Where the area names no splits, they are drawn from the seed and the size of a patch."""
     frame = gpd.read_file(town.aoi).to_crs("EPSG:32631")
     whole = shapely.box(*frame.total_bounds)
     gpd.GeoDataFrame(geometry=[whole], crs="EPSG:32631").to_file(tmp_path / "whole.gpkg")
     settings = {"data.aoi": str(tmp_path / "whole.gpkg"), "training.epochs": 1}
     train(tiny_config({**settings, "method.name": "fusion"}), tmp_path / "teacher")
     settings["method.name"] = "kd"
-    with pytest.raises(ConfigError, match=r"other settings: training\.seed, from which the splits are drawn\. "):
-        train(tiny_config({**settings, "training.seed": 1}), tmp_path / "run", teacher=tmp_path / "teacher")
+    told = "teacher: the teacher's split 'train' reaches into '(val|test)' here: what it learnt from must not be"
+    for key, value in (("seed", 1), ("patch_px", 48)):
+        with pytest.raises(ConfigError, match=told):
+            train(tiny_config({**settings, f"training.{key}": value}), tmp_path / "run", teacher=tmp_path / "teacher")
     assert train(tiny_config(settings), tmp_path / "run", teacher=tmp_path / "teacher").bundle
 
 
