@@ -148,7 +148,7 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_told(error, source)) from error
+        raise ConfigError(_told(error, source, {k for k, v in overrides.items() if v is not None})) from error
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
@@ -213,7 +213,7 @@ def _make_absolute(tree: dict[str, Any]) -> None:
                 place[key] = os.path.abspath(value)  # noqa: PTH100 - links stay as they were named
 
 
-def _told(error: ValidationError, source: Path | None) -> str:
+def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
     lines = []
     for item in error.errors():
         key = ".".join(str(p) for p in item["loc"])
@@ -226,6 +226,8 @@ def _told(error: ValidationError, source: Path | None) -> str:
         }.get(item["type"], _lowered(item["msg"].removeprefix("Value error, ")))
         if item["type"] == "extra_forbidden":
             said += _expected_keys(item["loc"])
+        if source and key in overridden:
+            found += " (from an option, not from the file)"
         lines.append(f"  {key}: {said}{found}")
     where = str(source) if source else "the command line"
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}

@@ -76,6 +76,21 @@ def main() -> None:
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         console.print(f"[bold red]Error:[/] {escape(str(error) + notes)}")
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("GEOCRODINO_DEBUG") or not _is_out_of_memory(error):
+            raise
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        console.print(f"[bold red]Error:[/] out of memory: {escape(str(error).partition(chr(10))[0] + notes)}")
+        console.print(
+            "Take less at a time: --batch-size or --patch-px for a training, --workers or --tile-px for a map."
+        )
+        sys.exit(2)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was refused by Python, by NumPy, or by torch on a GPU or a processor."""
+    torch_says = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or torch_says
 
 
 def _quiet(console: Console) -> None:

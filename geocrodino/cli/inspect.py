@@ -24,11 +24,12 @@ def inspect(
 ) -> None:
     """Say what files are, whether they fit together, and what a training would use of them.
 
-    Any of the files may be left out. Exits with 2 if a training would be refused.
+    Any of the files may be left out; without a raster, those of geocrodino.yaml are taken. Exits with 2 where files
+    would be refused. Rasters are looked at on a coarse grid, so a training may still find a rare value that is not.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
-    from geocrodino.config import ElevationConfig, TrainConfig, load_config
+    from geocrodino.config import PROJECT_FILE, ElevationConfig, TrainConfig, load_config
     from geocrodino.data.inspection import inspect_files
     from geocrodino.errors import ConfigError
     from geocrodino.geo.aoi import read_aoi
@@ -37,7 +38,9 @@ def inspect(
     console = Console(highlight=False, soft_wrap=True)
     named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
     settings: TrainConfig | None = None
-    if config is not None or not (any(named.values()) or aoi):
+    if resolution is not None and not 0 < resolution < float("inf"):
+        raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
+    if config is not None or (not any(named.values()) and Path(PROJECT_FILE).exists()):
         given = {f"data.{k}": str(v) for k, v in {**named, "aoi": aoi}.items() if v is not None}
         settings = load_config(config, given)
         data = settings.data
@@ -54,6 +57,8 @@ def inspect(
         unit=height_unit,
         channels=ElevationConfig().channels if settings is None else settings.elevation.channels,
         classes=None if settings is None else settings.class_scheme(),
+        ignore_values=() if settings is None else settings.data.ignore_values,
+        bands=None if settings is None else settings.data.bands,
     )
     for layer in report.layers:
         table = Table(title=escape(f"{layer.role}: {layer.path}"), title_justify="left", show_header=False, box=None)

@@ -55,6 +55,9 @@ def predict(
     aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model, for heights above ground.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
+    asset: Annotated[
+        str | None, typer.Option(help="Key of the asset that is the scene, where STAC items have several.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing map.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a stopped run of the same command was.")
@@ -77,7 +80,8 @@ def predict(
     ] = None,
     preview: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.", rich_help_panel=_OUTPUT)] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Tiles at once; one per processor by default.", rich_help_panel=_WORK)
+        int | None,
+        typer.Option(min=1, help="Tiles at once; one per processor by default, 8 at most.", rich_help_panel=_WORK),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(help="Most memory to take, for instance 2GB.", rich_help_panel=_WORK)
@@ -140,6 +144,7 @@ def predict(
             ground=ground,
             height_unit=height_unit,
             aoi=None if aoi is None else read_aoi(aoi, aoi_crs),
+            asset=asset,
             layers=[name.value for name in layer or ()],
             workers=workers,
             memory=memory,
@@ -148,7 +153,7 @@ def predict(
             stitch=stitch,
             backend=backend,
             precision=precision,
-            device=_device(device),
+            device=_device(device, backend),
             scheduler=scheduler,
             resume=resume,
             overwrite=overwrite,
@@ -217,12 +222,12 @@ def _check_products(
         raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
+    if preview is not None and preview.suffix.lower() != ".png":
+        raise ConfigError(f"{preview}: the picture is written as a PNG. Let the name end in .png.")
     items = [*(_model_item(stac, m) for m in MODALITIES), _part_items(stac)] if stac else []
-    for path in (polygons, stac, *items):
+    for path in (polygons, stac, preview, *items):
         if path is not None:
             check_output(path, overwrite=overwrite)
-    if preview is not None:
-        check_output(preview, overwrite=True)
     products = [path for path in (polygons, stac, preview, *items) if path is not None]
     for path in products:
         for given in inputs:
@@ -280,6 +285,8 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
 
     if summary.reason != "as asked for":
         console.print(f"Modality: {' and '.join(summary.modalities)} ({summary.reason})", markup=False)
+    if summary.heights:
+        console.print(f"{summary.heights[0].upper()}{summary.heights[1:]}", markup=False)
     table = Table(title=escape(str(summary.path)), title_justify="left")
     for name in ("class", "m²", "ha", "share"):
         table.add_column(name, justify="left" if name == "class" else "right")
@@ -301,11 +308,11 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
     )
 
 
-def _device(name: str) -> str:
+def _device(name: str, backend: BackendName) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() and backend in {"auto", "torch"} else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

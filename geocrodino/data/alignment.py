@@ -118,7 +118,7 @@ def discover_classes(labels: RasterSource, ignore_values: tuple[int, ...] = ()) 
         found = ", ".join(f"{v:g}" for v in sorted(seen)[:12]) or "none"
         raise LabelError(
             f"{labels.path}: expected two or more classes with whole values from 0 to 254, found values {found}.\n"
-            "Is this the label raster? Values to leave out go under `ignore_values`."
+            "Is this the label raster? Values to leave out go under `ignore_values` in `data`."
         )
     scheme = ClassScheme.from_values(int(v) for v in seen)
     colours = _colour_table(labels.path)

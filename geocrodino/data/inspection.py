@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.normalisation import HeightChannel, elevation_recipe
-from geocrodino.errors import AOIError, HeightError
+from geocrodino.data.normalisation import HeightChannel, elevation_recipe, optical_recipe
+from geocrodino.errors import AOIError, BundleError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
@@ -71,6 +71,8 @@ def inspect_files(
     unit: str | None = None,
     channels: tuple[HeightChannel, ...] = ("height_above_ground", "slope", "topographic_position"),
     classes: ClassScheme | None = None,
+    ignore_values: tuple[int, ...] = (),
+    bands: tuple[int, ...] | None = None,
 ) -> Inspection:
     """Look at rasters by role; values are read on a coarse grid, so that a large file takes no longer.
 
@@ -81,12 +83,16 @@ def inspect_files(
         unit: Unit of heights, where the user says it.
         channels: Height channels asked for.
         classes: Classes, if they are named.
+        ignore_values: Label values that are no class.
+        bands: Optical bands asked for.
     """
     optical = sources.get("optical")
     grid = None if optical is None else working_grid(optical.geobox, resolution_m)
-    layers = tuple(_layer(role, s, aoi, unit, classes) for role, s in sources.items())
+    layers = tuple(_layer(role, s, aoi, unit, classes, ignore_values) for role, s in sources.items())
     problems = [f"{layer.path}: {problem}" for layer in layers for problem in layer.problems]
     problems += _missing_splits(aoi)
+    if optical is not None:
+        problems += _band_problems(optical, bands)
     splits: dict[str, int] = {}
     if grid is not None:
         problems += _height_problems(sources, grid, channels)
@@ -99,12 +105,19 @@ def inspect_files(
 
 
 def _layer(
-    role: str, source: RasterSource, aoi: AOI | None, unit: str | None, classes: ClassScheme | None
+    role: str,
+    source: RasterSource,
+    aoi: AOI | None,
+    unit: str | None,
+    classes: ClassScheme | None,
+    ignore_values: tuple[int, ...],
 ) -> LayerReport:
     height, width = source.geobox.shape
     look = source.geobox.zoom_to((min(height, _LOOK_PX), min(width, _LOOK_PX)))
     categorical = role == "labels"
     values, valid = _coarse(source, look, categorical=categorical)
+    if categorical:
+        valid &= ~np.isin(values[0], ignore_values)
     notes = []
     if role in {"elevation", "ground"}:
         notes.append(height_unit(source, unit)[1])
@@ -112,6 +125,13 @@ def _layer(
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if source.nodata is None and not source.has_mask and source.alpha_band is None:
         notes.append("no nodata tag, mask or transparency: every finite value counts")
+    if categorical and classes is not None:
+        strange = sorted(set(np.unique(values[0][valid]).tolist()) - set(classes.values))
+        if strange:
+            notes.append(
+                f"values of no class: {', '.join(f'{v:g}' for v in strange[:8])}; a training refuses them in its area. "
+                "Name them under `classes`, or leave them out under `ignore_values` in `data`"
+            )
     covers = None if aoi is None else _covered(source, aoi)
     return LayerReport(
         role=role,
@@ -189,6 +209,14 @@ def _missing_splits(aoi: AOI | None) -> list[str]:
         return []
     missing = [s for s in ("train", "val") if s not in aoi.splits]
     return [f"{aoi.source}: no polygon of the split {s!r}, which a training needs." for s in missing]
+
+
+def _band_problems(optical: RasterSource, bands: tuple[int, ...] | None) -> list[str]:
+    try:
+        optical_recipe(optical, bands)
+    except BundleError as error:
+        return [str(error)]
+    return []
 
 
 def _height_problems(sources: dict[str, RasterSource], grid: GeoBox, channels: tuple[HeightChannel, ...]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,10 @@ class AOI:
         frame = self.frame
         if split is not None:
             if split not in self.splits:
-                there = ", ".join(self.splits) or "no column `split`"
-                raise AOIError(f"{self.source}: no polygon of the split {split!r}. Found: {there}.")
+                there = f"Found: {', '.join(self.splits)}."
+                if not self.splits:
+                    there = "Found: no column `split`.\nSplits that a training drew are in splits.gpkg of its folder."
+                raise AOIError(f"{self.source}: no polygon of the split {split!r}. {there}")
             frame = frame[frame["split"] == split]
         # Without a common grid, polygons that share an edge would be joined with slivers of 1e-10 between them.
         return shapely.union_all(frame.geometry.values)
@@ -135,9 +138,17 @@ def _read_file(path: Path) -> gpd.GeoDataFrame:
     if not path.exists():
         raise AOIError(f"{path}: no such file. Expected polygons, or a bounding box minx,miny,maxx,maxy.")
     try:
-        return gpd.read_file(path)
+        layers = gpd.list_layers(path)
+        drawn = layers["name"][layers["geometry_type"].notna()].tolist()
+        frame = gpd.read_file(path, layer=drawn[0] if drawn else None)
     except (RuntimeError, ValueError, OSError) as error:
         raise AOIError(f"{path}: not a file of polygons that GDAL can read ({error}).") from error
+    if len(drawn) > 1:
+        raise AOIError(
+            f"{path}: expected one layer of polygons, found {len(drawn)}: {', '.join(drawn)}.\n"
+            f"Write the right one to a file of its own, for instance: ogr2ogr aoi.gpkg {path} {shlex.quote(drawn[0])}"
+        )
+    return frame
 
 
 def _checked(frame: gpd.GeoDataFrame, source: str, crs: str | None) -> AOI:

@@ -104,7 +104,8 @@ class ClassScheme(BaseModel):
             known = ", ".join(f"{c.value} {c.name}" for c in self.classes)
             raise LabelError(
                 f"{source} holds label values outside the classes: {listed}. Expected: {known}.\n"
-                "Name every value under `classes`, or list those to leave out under `ignore_values`."
+                "Name every value under `classes`, or leave values out: `ignore_values` under `data` for a training, "
+                "--ignore for an evaluation."
             )
         return indices
 

@@ -19,9 +19,10 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import TypeAdapter, ValidationError
+from rasterio.drivers import raster_driver_extensions
 from rasterio.io import MemoryFile
 
-from geocrodino.errors import RasterError
+from geocrodino.errors import OutputError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.geo.grid import Window
 
@@ -149,7 +150,21 @@ class MapFile:
 
 def is_virtual(path: Path) -> bool:
     """Whether a map of this name is in parts under a virtual raster."""
-    return path.suffix == ".vrt"
+    return path.suffix.lower() == ".vrt"
+
+
+def check_map_name(path: Path) -> None:
+    """Check that a map may have this name.
+
+    Raises:
+        OutputError: If its ending is that of another format.
+    """
+    other = raster_driver_extensions().get(path.suffix.lower().removeprefix("."), "GTiff")
+    if other not in {"GTiff", "COG", "VRT"}:
+        raise OutputError(
+            f"{path}: expected a name in .tif (one GeoTIFF) or .vrt (parts under a virtual raster), found one for the "
+            f"format {other}.\nTake {path.with_suffix('.tif')}."
+        )
 
 
 def parts_folder(path: Path) -> Path:

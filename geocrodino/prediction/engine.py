@@ -24,13 +24,12 @@ from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
 from geocrodino.geo.mapfile import Further, beside
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.writer import EncodedPart, MapWriter
-from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.combine import DECIDED_BY, Layer
 from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_within
 from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.prepare import Prepared, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
-from geocrodino.prediction.work import STRIP_PX, BlockPredictor, Work
+from geocrodino.prediction.work import STRIP_PX, BlockPredictor
 
 _MAX_WORKERS = 8  # by default: each holds the activations of a tile
 _TRIAL_PX = 1536  # a multiple of every stride; a larger trial could itself take more than it may
@@ -53,6 +52,7 @@ class PredictionSummary:
         nodata_share: Share of pixels without a class, of those in the area to predict, 0 to 1.
         stitch: How tiles were joined.
         backend: Who computed.
+        heights: How the unit of the heights is known, None without elevation.
         working_resolution_m: Pixel size that the network worked at, metres.
         resumed: Blocks that an earlier run had finished.
         seconds: Time taken.
@@ -71,6 +71,7 @@ class PredictionSummary:
     nodata_share: float
     stitch: Literal["exact", "blend"]
     backend: str
+    heights: str | None
     working_resolution_m: float
     resumed: int
     seconds: float
@@ -87,6 +88,7 @@ def predict(
     ground: str | Path | None = None,
     height_unit: str | None = None,
     aoi: str | Path | AOI | None = None,
+    asset: str | None = None,
     layers: Sequence[Layer] = (),
     workers: int | None = None,
     memory: int | str | None = None,
@@ -120,8 +122,9 @@ def predict(
         elevation: A surface model of the same place, where ``scene`` is an image and both are to be used; any CRS,
             pixel size and extent.
         ground: Heights of the bare ground, where there is such a raster (elevation only).
-        height_unit: Unit of heights, where the files do not say it.
+        height_unit: Unit of heights, where the files do not say it; the one that the training was told by default.
         aoi: Polygons to predict; the rest is nodata, and is not computed.
+        asset: Which asset of STAC items is the scene, where that is not plain.
         layers: What else to write, to ``NAME.layers.tif``: bytes that stand for 0 to 1, see `Layer`.
         workers: Tiles computed at the same time, one per processor by default, 8 at most.
         memory: Most memory to take, for instance ``2GB``; fewer tiles are then computed at the same time.
@@ -169,6 +172,7 @@ def predict(
         ground=ground,
         height_unit=height_unit,
         aoi=aoi,
+        asset=asset,
         layers=tuple(layers),
         block_px=block_px,
         core_px=core_px,
@@ -248,12 +252,13 @@ def _run(
             run_cluster(client, ready.work, todo, take)
         return
     if memory is not None:
-        workers = _workers_within(as_bytes(memory), ready.work, ready.backends, workers)
+        workers = _workers_within(as_bytes(memory), ready, workers)
     run_threads(BlockPredictor(ready.work, ready.backends), todo, workers, take)
 
 
-def _workers_within(limit: int, work: Work, backends: Mapping[Modality, Backend], wanted: int) -> int:
+def _workers_within(limit: int, ready: Prepared, wanted: int) -> int:
     """Measure what one tile takes, read and computed in the middle of the scene, and divide."""
+    work, backends = ready.work, ready.backends
     before = in_use()  # memory that the trial gives back stays with the process, for the tiles to come
     largest, (height, width) = work.lattice.largest_tile, work.lattice.shape
     rows, cols = (min(side, _TRIAL_PX) for side in largest)
@@ -265,7 +270,9 @@ def _workers_within(limit: int, work: Work, backends: Mapping[Modality, Backend]
     each = max(peak_growth(partial(try_out, m)) for m in work.inputs) * math.prod(largest) // (rows * cols)
     tile_bytes = work.lattice.tile_bytes(len(work.classes))
     shared = GDAL_CACHE_BYTES + len(backends) * work.keep_tiles * tile_bytes
-    return workers_within(limit, wanted, each + len(backends) * tile_bytes, before + shared)
+    block = max((r1 - r0) * (c1 - c0) for r0, r1, c0, c1 in ready.blocks)
+    answer = 2 * block * sum(len(file.bands) for file in work.files)  # once more while it is encoded
+    return workers_within(limit, wanted, each + len(backends) * tile_bytes + answer, before + shared)
 
 
 def _total(notes: Iterable[Any]) -> Counter[tuple[int, int, int]]:
@@ -280,6 +287,7 @@ def _summary(ready: Prepared, counts: Counter[tuple[int, int, int]], resumed: in
     work = ready.work
     pixels, area, nodata = _tally(counts, work.own, work.classes)
     mapped = sum(pixels.values())
+    heights = work.inputs.get("elevation")
     decided: dict[str, float] = {}
     if len(work.inputs) > 1:
         by_whom = Counter(dict.fromkeys(DECIDED_BY.values(), 0))
@@ -299,6 +307,7 @@ def _summary(ready: Prepared, counts: Counter[tuple[int, int, int]], resumed: in
         nodata_share=nodata / (nodata + mapped),
         stitch=ready.stitch,
         backend=work.backend,
+        heights=None if heights is None else heights.unit_known_by,
         working_resolution_m=math.sqrt(math.prod(pixel_size_m(ready.grid))),
         resumed=resumed,
         seconds=seconds,

@@ -71,7 +71,7 @@ def predict_array(
 ) -> xr.DataArray:
     """A class map of a labelled array, lazily: what is not asked for is never read or computed.
 
-    The map is that of `geocrodino.predict` on a file with the same pixels.
+    The map is that of `geocrodino.predict` with ``stitch="exact"`` on a file with the same pixels.
 
     Args:
         array: Dimensions ``(band, y, x)`` or ``(y, x)``, north up, with a CRS that rioxarray or odc-geo wrote; any

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.geo.grid import Window
+from geocrodino.geo.heights import height_unit
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.tiling import TileIndex, TileLattice
@@ -53,6 +54,11 @@ class SceneInput:
     def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Network input and validity of a window of the working grid, see `ModalitySpec.read`."""
         return self.spec.read(self.raster, self.grid, window, ground=self.ground, unit=self.unit)
+
+    @property
+    def unit_known_by(self) -> str:
+        """How the unit of the heights is known, in a sentence."""
+        return height_unit(self.raster, self.unit, self.spec.recipe.height_unit)[1]
 
 
 class TilePredictor:

@@ -8,7 +8,8 @@ Wanted = Literal["optical", "elevation", "both", "auto"]
 """Which modalities. ``both``: an image and a surface model. ``auto``: what the rasters are."""
 
 Stitch = Literal["auto", "exact", "blend"]
-"""``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where it is possible."""
+"""``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where the network sees at
+most 256 px to each side."""
 
 BackendName = Literal["auto", "torch", "openvino"]
 """``auto``: OpenVINO on the CPU where it is installed, PyTorch otherwise."""

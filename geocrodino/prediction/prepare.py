@@ -23,7 +23,7 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.grid import Window, crs_of, whole, working_grid
-from geocrodino.geo.mapfile import Further, MapFile, beside, class_map, layer_file
+from geocrodino.geo.mapfile import Further, MapFile, beside, check_map_name, class_map, layer_file
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -84,6 +84,7 @@ def prepare(
     ground: str | Path | None,
     height_unit: str | None,
     aoi: str | Path | AOI | None,
+    asset: str | None,
     layers: tuple[Layer, ...],
     block_px: int | None,
     core_px: int | None,
@@ -94,7 +95,8 @@ def prepare(
     workers: int,
 ) -> Prepared:
     """Check and plan; arguments and errors as for `geocrodino.prediction.engine.predict`."""
-    raster = open_scene(scene)
+    check_map_name(out)
+    raster = open_scene(scene, asset=asset)
     second = None if elevation is None else open_scene(elevation)
     modalities, reason = choose_modalities(modality, raster, second, bundle)
     _check_options(modalities, layers, ground, height_unit)
@@ -133,6 +135,8 @@ def prepare(
         workers=workers,
     )
     backends = work.backends(bundle)
+    if len({b.name for b in backends.values()}) > 1:  # one branch alone cannot be converted
+        backends = replace(work, backend="torch").backends(bundle)
     # Named, so that other processes and a resumed run take the same.
     name = next(iter(backends.values())).name
     numbers = _joined(backend.number for backend in backends.values())
@@ -272,6 +276,10 @@ def _computed_by(work: Work, numbers: str) -> str:
     return f"{work.backend} {version(work.backend)} on {device} in {numbers}"
 
 
+_SOFTWARE = ("geocrodino", "torch", "numpy", "scipy", "pyproj", "rasterio")
+"""Whose arithmetic decides the bytes of a map."""
+
+
 def _key(
     work: Work, backends: Mapping[Modality, Backend], block_px: int | None, ground: RasterSource | None
 ) -> dict[str, str]:
@@ -284,7 +292,7 @@ def _key(
         "ground": fingerprint(ground) if ground else "none",
         "height unit": ", ".join(units) or "of the files",
         "bundle": work.bundle[1],
-        "software": f"geocrodino {version('geocrodino')}, torch {version('torch')}",
+        "software": ", ".join(f"{name} {version(name)}" for name in _SOFTWARE),
         "backend": _computed_by(work, _joined(backend.number for backend in backends.values())),
         "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
         "margin that is not decoded": _joined(f"{backend.trim_px} px" for backend in backends.values()),

@@ -66,7 +66,7 @@ def run_cluster(client: Client, work: Work, windows: Sequence[Window], take: Tak
 
     A worker that dies costs the blocks that it was at: they are computed again elsewhere.
     """
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     # As the result of a task rather than data: what a dead worker held is then made again.
     described = client.submit(_as_it_is, (uuid4().hex, _absolute(work)), pure=False)
@@ -78,7 +78,13 @@ def run_cluster(client: Client, work: Work, windows: Sequence[Window], take: Tak
 
     running = as_completed([submit(window) for window in islice(waiting, _AHEAD * threads)])
     for future in running:
-        take(future.result())
+        try:
+            take(future.result())
+        except KilledWorker as error:
+            raise ConfigError(
+                "scheduler: several workers in turn died at the same block, most likely because their memory ended.\n"
+                "Give each more memory and go on with --resume, or start anew with a smaller --block-px or --tile-px."
+            ) from error
         future.release()
         following = next(waiting, None)
         if following is not None:

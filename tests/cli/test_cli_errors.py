@@ -305,6 +305,9 @@ def test_evaluating_what_cannot_be_compared(run_cli, predict, town, here):
 def test_inspecting_what_a_training_would_refuse(run_cli, town, here):
     refused(run_cli("inspect", "--aoi", town.aoi), "Nothing to inspect")
     refused(run_cli("inspect", "--optical", "none.tif"), "none.tif: no such file")
+    for size in ("0", "-2", "nan", "inf"):
+        words = ("inspect", "--optical", town.optical, "--resolution", size)
+        refused(run_cli(*words), f"--resolution {size}: expected a pixel size in metres, above 0.")
     moved(town.labels, here / "far [1].tif", 50_000)
     code, out, err = run_cli("inspect", "--optical", town.optical, "--labels", "far [1].tif")
     assert (code, err) == (2, "")

@@ -95,6 +95,12 @@ def test_a_map_in_parts_with_an_item_for_each(predict, town):
         (["--memory", "1MB"], "is too little. Expected at least "),
         (["--memory", "much"], "memory 'much' is no size."),
         (["--aoi", "0,0,1,1", "--aoi-crs", "EPSG:4326"], "the area does not meet"),
+        (["--asset", "rgb"], "the asset 'rgb' was asked for, but this is no STAC file. Leave it out."),
+        (["--preview", "map.jpg"], "map.jpg: the picture is written as a PNG. Let the name end in .png."),
+        (
+            ["--out", "map.png"],
+            "(parts under a virtual raster), found one for the format PNG.\nTake map.tif.\n",
+        ),
         (["--polygons", "none/map.gpkg"], "none/map.gpkg: the folder none does not exist."),
     ],
 )
@@ -103,6 +109,40 @@ def test_what_cannot_be_done_is_told_and_nothing_is_written(predict, town, words
     assert code == 2
     assert told in err
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_preview_is_not_replaced_unasked(predict, town):
+    Path("map.png").write_text("precious")
+    code, _, err = predict(town.optical, "--out", "map.tif", "--preview", "map.png")
+    assert (code, err.partition("\n")[0]) == (2, "Error: map.png: the file exists.")
+    assert Path("map.png").read_text() == "precious"
+
+
+def test_a_backend_of_processors_is_no_word_for_a_gpu(monkeypatch):
+    import torch
+
+    from geocrodino.cli.predict import _device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [_device("auto", backend) for backend in ("auto", "torch", "openvino")] == ["cuda", "cuda", "cpu"]
+
+
+def test_the_end_of_memory_is_told(predict, town, monkeypatch):
+    def too_much(*_):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"
+        )
+
+    monkeypatch.setattr("geocrodino.prediction.engine.run_threads", too_much)
+    code, _, err = predict(town.optical, "--out", "map.tif")
+    assert code == 2
+    assert err.startswith("Error: out of memory: [enforce fail")
+    assert err.endswith(
+        "Take less at a time: --batch-size or --patch-px for a training, --workers or --tile-px for a map.\n"
+    )
+    monkeypatch.setattr("geocrodino.prediction.engine.run_threads", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(town.optical, "--out", "map.tif")
 
 
 def test_several_files_need_a_name(predict, town):

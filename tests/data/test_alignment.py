@@ -225,7 +225,7 @@ def test_rasters_that_are_no_labels(write_raster, values, found):
         discover_classes(RasterSource.open(path))
     assert str(caught.value) == (
         f"{path}: expected two or more classes with whole values from 0 to 254, found values {found}.\n"
-        "Is this the label raster? Values to leave out go under `ignore_values`."
+        "Is this the label raster? Values to leave out go under `ignore_values` in `data`."
     )
 
 

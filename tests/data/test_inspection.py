@@ -100,6 +100,23 @@ def test_notes(write_raster, roles):
     assert found.problems == (f"{three.path}: expected one band of heights, found 3.",)
 
 
+def test_label_values_that_are_left_out_are_no_problem(write_raster):
+    path = write_raster("labels.tif", np.array([[1, 2, 255], [3, 7, 255]], np.uint8))
+    roles, classes = {"labels": RasterSource.open(path)}, ClassScheme.from_values([1, 2])
+    found = inspect_files(roles, classes=classes, ignore_values=(255, 7))
+    assert found.problems == ()
+    assert found.layers[0].notes[-1].startswith("values of no class: 3; a training refuses them in its area. Name them")
+    assert inspect_files(roles).problems == (
+        f"{path}: expected whole class values from 0 to 254, found 255. Is this the label raster?",
+    )
+
+
+def test_bands_that_there_are_not(write_raster):
+    source = RasterSource.open(write_raster("image.tif", np.ones((3, 9, 9), np.uint8)))
+    (told,) = inspect_files({"optical": source}, bands=(1, 4)).problems
+    assert told.startswith(f"{source.path}: expected 2 optical bands (band 1, band 4; numbers 1, 4), found 3")
+
+
 def test_heights_in_the_place_of_labels(write_raster):
     path = write_raster("dsm.tif", np.array([[1, 2.5], [300, 4]], np.float32))
     found = inspect_files({"labels": RasterSource.open(path)})

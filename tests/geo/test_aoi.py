@@ -46,8 +46,11 @@ def test_formats_and_columns(save, name, column):
 def test_without_splits(save):
     aoi = read_aoi(save("a.gpkg", [SQUARE]))
     assert aoi.splits == ()
-    with pytest.raises(AOIError, match=r"a\.gpkg: no polygon of the split 'val'\. Found: no column `split`\.$"):
+    with pytest.raises(
+        AOIError, match=r"a\.gpkg: no polygon of the split 'val'\. Found: no column `split`\.\n"
+    ) as error:
         aoi.polygons("val")
+    assert str(error.value).endswith("\nSplits that a training drew are in splits.gpkg of its folder.")
 
 
 def test_a_split_that_is_not_there(save):
@@ -100,6 +103,15 @@ def test_files_that_hold_no_area(tmp_path, save):
     table = tmp_path / "a.csv"
     table.write_text("a,b\n1,2\n")
     assert refusal(table) == f"{table}: holds no polygon."
+
+
+def test_several_layers(save):
+    path = save("a.gpkg", [SQUARE])
+    gpd.GeoDataFrame(geometry=[BESIDE], crs="EPSG:32631").to_file(path, layer="old plan")
+    assert refusal(path) == (
+        f"{path}: expected one layer of polygons, found 2: a, old plan.\n"
+        f"Write the right one to a file of its own, for instance: ogr2ogr aoi.gpkg {path} a"
+    )
 
 
 def test_rows_without_geometry(save):

@@ -49,7 +49,8 @@ def test_unknown_values_are_listed_but_not_where_there_is_no_label():
         scheme.to_indices(values, np.array([[True, True, True, True, False]]), "labels.tif")
     assert str(caught.value) == (
         "labels.tif holds label values outside the classes: -4, 300. Expected: 1 grass, 2 road.\n"
-        "Name every value under `classes`, or list those to leave out under `ignore_values`."
+        "Name every value under `classes`, or leave values out: `ignore_values` under `data` for a training, "
+        "--ignore for an evaluation."
     )
 
 

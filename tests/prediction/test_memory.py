@@ -128,6 +128,18 @@ def test_a_large_tile_is_reckoned_from_a_small_one(bundle, by_pixel, measured, t
     assert by_pixel[2:] == [(3, 104 + margin, 3000 + margin)]
 
 
+def test_the_block_of_each_worker_counts(bundle, by_pixel, measured, tmp_path):
+    """Three probabilities of 4 MiB of pixels are 12 MiB more, and as much while they are encoded."""
+    scene = write_raster(tmp_path / "s.tif", image(2048, 2048))
+
+    def least(*layers):
+        with pytest.raises(ConfigError, match="too little") as error:
+            predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1GiB", core_px=2048, layers=layers)
+        return float(re.search(r"at least (\d\.\d\d) GiB", str(error.value))[1])
+
+    assert least("probabilities") - least() == pytest.approx(24 / 1024, abs=0.011)
+
+
 def test_no_more_workers_than_blocks(bundle, by_pixel, measured, tmp_path):
     scene = write_raster(tmp_path / "s.tif", image(20, 20))
     predict(scene, tmp_path / "m.tif", bundle, "optical", workers=8, memory="8GiB")

@@ -8,6 +8,7 @@ import signal
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock, get_ident
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -132,6 +133,15 @@ def test_what_goes_wrong_on_a_worker_is_told_as_here(bundle, cluster, tmp_path):
     assert said[0].startswith(f"{path}: cannot be read at rows ")
     # Which of two damaged places is met first is up to the workers.
     assert said[0].partition(" at rows ")[0] == said[1].partition(" at rows ")[0]
+
+
+def test_a_block_at_which_every_worker_dies(bundle, town, cluster, tmp_path, monkeypatch):
+    def died(self, timeout=None):
+        raise distributed.KilledWorker("block", SimpleNamespace(address="tcp://there"), 3)
+
+    monkeypatch.setattr(distributed.Future, "result", died)
+    with pytest.raises(ConfigError, match=r"^scheduler: several workers in turn died at the same block, most likely"):
+        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", scheduler=cluster.scheduler_address, **BLOCKS)
 
 
 def test_a_worker_opens_the_networks_once(bundle, kept_networks, town, by_threads, tmp_path, monkeypatch):
