@@ -12,6 +12,7 @@ from affine import Affine
 from small_scenes import (
     SCHEME,
     UTM,
+    PixelByPixel,
     bands_of,
     classes_of,
     decided_in,
@@ -369,3 +370,20 @@ def test_no_input_is_replaced(opposed, tmp_path, role, name):
         predict(scene, tmp_path / "map.tif", bundle, elevation=dsm, aoi=area, layers=["confidence"], overwrite=True)
     assert str(error.value) == f"{target}: the map would replace the {role} itself.\nChoose another name."
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_both_branches_compute_with_one_backend(opposed, tmp_path, monkeypatch):
+    """Where one of them cannot be converted, other processes would not know which, and a resumed run might mix them."""
+
+    def open_one(_, modality, *, name, temperature, precision, **__):
+        made = PixelByPixel(None, temperature, precision)
+        made.name = "openvino" if name == "auto" and modality == "optical" else "torch"
+        return made
+
+    monkeypatch.setattr("geocrodino.prediction.work.open_backend", open_one)
+    scene = write_raster(tmp_path / "s.tif", image(40, 50))
+    surface = write_raster(tmp_path / "d.tif", heights(40, 50))
+    for second, name in ((None, "openvino"), (surface, "torch")):
+        predict(scene, tmp_path / "m.tif", opposed, elevation=second, overwrite=True)
+        with rasterio.open(tmp_path / "m.tif") as found:
+            assert found.tags()["BACKEND"] == name
