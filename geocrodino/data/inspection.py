@@ -120,7 +120,7 @@ def _layer(
         valid &= ~np.isin(values[0], ignore_values)
     notes = []
     if role in {"elevation", "ground"}:
-        notes.append(height_unit(source, unit)[1])
+        notes.append(height_unit(source, *((unit, None) if role == "elevation" else (None, unit)))[1])
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if source.nodata is None and not source.has_mask and source.alpha_band is None:

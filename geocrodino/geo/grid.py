@@ -154,6 +154,21 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
     return GeoBox((max(1, shape[0]), max(1, shape[1])), Affine(step_x, 0, box.left, 0, -step_y, box.top), crs)
 
 
+def turn_of(crs: CRS) -> float:
+    """A whole turn of longitude, as a geographic CRS counts it: 360 degrees or 400 grads."""
+    return 360 / degrees_per_unit(pyproj.CRS.from_user_input(crs.wkt))
+
+
+def beside(grid: GeoBox, other: GeoBox) -> GeoBox:
+    """The same grid with longitudes counted as another of its CRS does, for instance from 0 to 360 degrees."""
+    if grid.crs != other.crs or not crs_of(grid).geographic:
+        return grid
+    (x, _), (to, _) = (g.affine @ (g.shape[1] / 2, g.shape[0] / 2) for g in (grid, other))
+    turn = turn_of(crs_of(grid))
+    turns = round((to - x) / turn)
+    return GeoBox(grid.shape, Affine.translation(turns * turn, 0) @ grid.affine, grid.crs) if turns else grid
+
+
 def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | None:
     """The smallest part of a north-up grid that covers ``(minx, miny, maxx, maxy)``, or None if they do not meet."""
     c0, r0 = ~grid.affine @ (bounds[0], bounds[3])
@@ -175,6 +190,7 @@ def share_ground(first: GeoBox, second: GeoBox) -> bool:
 
     Asked in the CRS of either: the outline of a raster that spans the globe has no image in a UTM zone.
     """
+    first = beside(first, second)
     try:
         return any(
             a.extent.to_crs(crs_of(b), resolution=math.inf).intersects(b.extent)

@@ -89,8 +89,8 @@ def unit_in_metres(unit: str, source: str) -> float:
 def height_unit(raster: RasterSource, override: str | None = None, otherwise: str | None = None) -> tuple[float, str]:
     """Metres in one unit of a height raster, and how that is known.
 
-    In order: ``override``, the band's unit tag, the vertical axis of the CRS, ``otherwise``, the horizontal unit of
-    a projected CRS (feet across come with feet up), metres.
+    In this order: ``override``, the band's unit tag, the vertical axis of the CRS, the horizontal unit of a projected
+    CRS that is not the metre (feet across come with feet up), ``otherwise``, metres.
 
     Returns:
         The factor and a sentence for people.
@@ -103,13 +103,13 @@ def height_unit(raster: RasterSource, override: str | None = None, otherwise: st
     if len(crs.axis_info) == 3:
         axis = crs.axis_info[2]
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
-    if otherwise is not None:
-        said = f"heights taken as {otherwise}, as was said; the file names no unit of height"
+    across = crs.axis_info[0] if crs.is_projected else None
+    if otherwise is not None and (across is None or across.unit_conversion_factor == 1):
+        said = f"heights taken as {otherwise}, as was said for the training; the file names no unit of height"
         return unit_in_metres(otherwise, str(raster.path)), said
-    if crs.is_projected:
-        axis = crs.axis_info[0]
-        return float(axis.unit_conversion_factor), (
-            f"heights taken as {axis.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
+    if across is not None:
+        return float(across.unit_conversion_factor), (
+            f"heights taken as {across.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
         )
     return 1.0, "heights taken as metres; the file names no unit of height"
 

@@ -30,6 +30,7 @@ from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, Raster
 from geocrodino.geo.grid import (
     SAME_SIZE_TOLERANCE,
     Window,
+    beside,
     crs_of,
     describe,
     pixel_offset,
@@ -56,7 +57,7 @@ class RasterSource:
         geobox: Its grid.
         count: Number of bands, alpha included.
         dtype: Type of its values.
-        nodata: Nodata tag, NaN included, or None.
+        nodata: Nodata tag of the first band, NaN included, or None; each read goes by that of its bands.
         band_names: Description of each band, ``band 1`` where there is none.
         data_bands: One-based numbers of the bands that hold data: all but a band of transparency.
         alpha_band: One-based number of the band of transparency, or None.
@@ -100,14 +101,6 @@ class RasterSource:
             )
         alpha = _alpha_band(dataset)
         data = tuple(b for b in dataset.indexes if b != alpha)
-        for what, each in (("type", dataset.dtypes), ("nodata value", dataset.nodatavals)):
-            found = list(dict.fromkeys(str(each[b - 1]) for b in data))
-            if len(found) > 1:
-                raise RasterError(
-                    path,
-                    f"expected one {what} for all bands, found {', '.join(found)}.\n"
-                    f"Give them one, for instance: gdalwarp -ot Float32 -dstnodata -9999 {path.name} alike.tif",
-                )
         return RasterSource(
             path=path,
             geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
@@ -153,6 +146,7 @@ class RasterSource:
             RasterError: If the file cannot be read there, for instance because it is truncated.
         """
         window = whole(grid) if window is None else window
+        grid = beside(grid, self.geobox)
         numbers = self.data_bands if bands is None else bands
         offset = pixel_offset(grid, self.geobox)
         if offset is not None:
@@ -206,8 +200,9 @@ class RasterSource:
         part = RasterioWindow(in_c0, in_r0, in_c1 - in_c0, in_r1 - in_r0)
         try:
             with rasterio.open(gdal_name(self.path)) as dataset:
+                nodata = self._nodata_of(dataset, bands)
                 raw = dataset.read(list(bands), window=part)
-                ok = self._validity(dataset, raw, part)
+                ok = self._validity(dataset, raw, part, nodata)
         except RasterioError as error:
             raise RasterError(
                 gdal_name(self.path),
@@ -221,17 +216,33 @@ class RasterSource:
         valid[inner] = ok
         return values, valid
 
+    def _nodata_of(self, dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> float | None:
+        for what, each in (("type", dataset.dtypes), ("nodata value", dataset.nodatavals)):
+            found = list(dict.fromkeys(str(each[b - 1]) for b in bands))
+            if len(found) > 1:
+                raise RasterError(
+                    self.path,
+                    f"expected one {what} for the bands {', '.join(map(str, bands))}, found {', '.join(found)}.\n"
+                    f"Give them one, for instance: gdalwarp -ot Float32 -dstnodata -9999 {self.path.name} alike.tif",
+                )
+        nodata: float | None = dataset.nodatavals[bands[0] - 1]
+        return nodata
+
     def _validity(
-        self, dataset: rasterio.DatasetReader, raw: NDArray[np.generic], part: RasterioWindow
+        self,
+        dataset: rasterio.DatasetReader,
+        raw: NDArray[np.generic],
+        part: RasterioWindow,
+        nodata: float | None,
     ) -> NDArray[np.bool_]:
         ok = np.ones(raw.shape[1:], bool)
         if np.issubdtype(raw.dtype, np.floating):
             # Doubles beyond the range of single precision would come out as infinite.
             ok &= (np.abs(raw) <= np.finfo(np.float32).max).all(axis=0)
-        if self.nodata is not None and not math.isnan(self.nodata):
-            differs = raw != np.asarray(self.nodata).astype(raw.dtype)
+        if nodata is not None and not math.isnan(nodata):
+            differs = raw != np.asarray(nodata).astype(raw.dtype)
             # Where 0 marks nodata in an image, a dark pixel may hold it in one band and still be data.
-            dark = self.nodata == 0 and raw.dtype.kind == "u"
+            dark = nodata == 0 and raw.dtype.kind == "u"
             ok &= differs.any(axis=0) if dark else differs.all(axis=0)
         if self.alpha_band is not None:
             ok &= dataset.read(self.alpha_band, window=part) > 0

@@ -13,7 +13,7 @@ import pyproj
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.geo.grid import Window, crs_of, degrees_per_unit
+from geocrodino.geo.grid import Window, crs_of, turn_of
 
 Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Rows and columns in source pixels, centre of the first pixel at 0, shapes that broadcast to the target's."""
@@ -51,7 +51,7 @@ def _beside(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
     crs = crs_of(source)
     if not crs.geographic:
         return x
-    turn = 360 / degrees_per_unit(pyproj.CRS.from_user_input(crs.wkt))
+    turn = turn_of(crs)
     middle, _ = source.affine @ (source.shape[1] / 2, source.shape[0] / 2)
     with np.errstate(invalid="ignore"):  # where there is no position
         away: NDArray[np.float64] = x - turn * np.round((x - middle) / turn)

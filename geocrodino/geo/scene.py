@@ -190,7 +190,9 @@ def _href(path: Path, item: dict[str, Any], asset: str | None) -> str:
         wanted = "one asset with the role data, or one GeoTIFF" if asset is None else f"an asset {asset!r}"
         which = f"{len(keys)} of them: {', '.join(keys)}" if keys else f"none among: {', '.join(assets)}"
         raise RasterError(
-            path, f"item {item.get('id')}: expected {wanted}, found {which}.\nName the asset by its key (--asset)."
+            path,
+            f"item {item.get('id')}: expected {wanted}, found {which}.\n"
+            "Name the asset (--asset), or list the files in a .txt.",
         )
     return str(assets[keys[0]]["href"])
 

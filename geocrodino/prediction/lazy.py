@@ -53,7 +53,7 @@ class ArraySource(RasterSource):
         if a0 < a1 and b0 < b1:
             raw = self.values[[b - 1 for b in bands], a0 - row : a1 - row, b0 - col : b1 - col]
             # No file is asked: an array has neither transparency nor a mask.
-            valid[a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = self._validity(None, raw, None)
+            valid[a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = self._validity(None, raw, None, self.nodata)
             with np.errstate(over="ignore"):
                 found[:, a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = raw.astype(np.float32)
         found[:, ~valid] = np.nan
@@ -79,7 +79,7 @@ def predict_array(
             to 1 %; bring others there first, for instance with ``odc.geo.xr.xr_reproject``.
         bundle: The trained networks, or their file.
         modality: Which of them to use.
-        height_unit: Unit of heights; metres where the attribute ``units`` does not say it.
+        height_unit: Unit of heights, where the attribute ``units`` does not say it; see `geocrodino.predict`.
         core_px: Side of the chunks of the result, pixels; rounded up to the network's stride.
         backend: Who computes.
 

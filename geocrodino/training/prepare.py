@@ -64,16 +64,13 @@ def open_sources(config: TrainConfig) -> Sources:
     )
 
 
-def prepare(
-    config: TrainConfig, folder: Path, on_progress: Progress | None = None, *, resume: bool = False
-) -> Prepared:
+def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
     """Open, check and align the rasters, find the splits, measure the training split.
 
     Args:
         config: The configuration.
-        folder: The run folder; gets ``aligned/``, ``splits.gpkg`` and ``statistics.json``.
+        folder: The run folder; gets ``aligned/``.
         on_progress: Told of every aligned block.
-        resume: Whether a run goes on, so that all that it reads must be what it was.
     """
     sources = open_sources(config)
     aoi = read_aoi(config.data.aoi, config.data.aoi_crs)
@@ -107,15 +104,24 @@ def prepare(
     specs = {m: measure(layers, recipes[m], inside["train"], ground_given=given) for m in MODALITIES}
     for m in MODALITIES:
         _require_validation(layers, recipes[m], inside["val"] & (labels != IGNORE_INDEX), aoi)
-    counts = class_counts(labels, inside["train"], len(classes)).tolist()
-    run_folder.keep_inputs(folder, _digest(labels, inside, specs), resume=resume)
-    splits = folder / run_folder.SPLITS_NAME
-    local.save(splits)
-    statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in specs.items()}
-    run_folder.save_json(
-        folder / "statistics.json", {**statistics, "class_px": dict(zip(classes.names, counts, strict=True))}
+    return Prepared(
+        sources, classes, local, layers, labels, inside, specs, None if aoi.splits else folder / run_folder.SPLITS_NAME
     )
-    return Prepared(sources, classes, local, layers, labels, inside, specs, None if aoi.splits else splits)
+
+
+def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
+    """Write what a training reads, ``splits.gpkg`` and ``statistics.json``, to its run folder.
+
+    Raises:
+        ConfigError: If a run is to be resumed on other data than it began with.
+    """
+    run_folder.keep_inputs(folder, _digest(ready.labels, ready.inside, ready.specs), resume=resume)
+    ready.aoi.save(folder / run_folder.SPLITS_NAME)
+    counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes)).tolist()
+    statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in ready.specs.items()}
+    run_folder.save_json(
+        folder / "statistics.json", {**statistics, "class_px": dict(zip(ready.classes.names, counts, strict=True))}
+    )
 
 
 def _digest(
@@ -127,7 +133,10 @@ def _digest(
             name.encode() + np.packbits(mask).tobytes() for name, mask in inside.items()
         ),
         "labels": labels.tobytes(),
-        "rasters": "".join(spec.model_dump_json() for spec in specs.values()).encode(),
+        # Rounded: the last digits of a logarithm differ between processors.
+        "rasters": " ".join(
+            f"{c.name} {c.low:.5g} {c.high:.5g} {c.mean:.5g} {c.std:.5g}" for s in specs.values() for c in s.channels
+        ).encode(),
     }
     return {name: hashlib.sha256(content).hexdigest() for name, content in read.items()}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import lightning as L
 import numpy as np
 import shapely
@@ -28,10 +29,11 @@ from geocrodino.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
+from geocrodino.data.sampling import inside_mask
 from geocrodino.data.statistics import class_counts, class_weights
 from geocrodino.errors import ConfigError
 from geocrodino.evaluation.report import plot_reliability
-from geocrodino.geo.aoi import read_aoi
+from geocrodino.geo.aoi import AOI
 from geocrodino.geo.grid import crs_of, pixel_size_m
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import receptive_field_radius_px
@@ -42,7 +44,7 @@ from geocrodino.training.learners.base import Shape
 from geocrodino.training.learners.build import build_learner, network_settings
 from geocrodino.training.learners.taught import TaughtLearner
 from geocrodino.training.method import MethodSettings
-from geocrodino.training.prepare import Prepared, prepare, told
+from geocrodino.training.prepare import Prepared, prepare, record, told
 from geocrodino.training.task import TrainingTask
 
 
@@ -109,10 +111,11 @@ def train(
     if teacher is not None:
         _require_same_data(config, teacher)
     L.seed_everything(config.training.seed, verbose=False)
-    ready = prepare(config, out, on_progress, resume=resume)
+    ready = prepare(config, out, on_progress)
     tell(told(ready))
     if teacher is not None:
         _require_same_splits(ready, teacher)
+    record(ready, out, resume=resume)
     run_folder.begin(config, out, resume=resume)
     taught_by = teacher
     students_begun = resume and run_folder.last_checkpoint(out).exists()  # their teacher is in there
@@ -264,18 +267,20 @@ def _require_same_splits(ready: Prepared, teacher: Path) -> None:
     ):  # one that was trained for a run shares its splits
         path = teacher.parent / run_folder.SPLITS_NAME
     if not path.exists():
-        raise ConfigError(_no_teacher(path, "no such file"))
-    theirs = read_aoi(path, None).to_crs(crs_of(ready.layers.grid).wkt)
-    pixel = abs(ready.layers.grid.affine.determinant)
+        raise ConfigError(
+            f"{path}: no such file. Expected the splits that the teacher learnt from, as a run leaves them."
+        )
+    grid = ready.layers.grid
+    theirs = AOI(gpd.read_file(path), str(path)).to_crs(crs_of(grid).wkt)
     for learnt, judged in (("train", "val"), ("train", "test"), ("val", "test")):
-        if learnt in theirs.splits and judged in ready.aoi.splits:
-            shared = theirs.polygons(learnt).intersection(ready.aoi.polygons(judged)).area
-            if shared > pixel:  # an edge that they share is a sliver after the way through a file
-                raise ConfigError(
-                    f"{teacher}: the teacher's split {learnt!r} reaches into {judged!r} here: what it learnt from must "
-                    "not be what its students are judged on.\n"
-                    "Leave --teacher out, and one is trained first."
-                )
+        if learnt not in theirs.splits or judged not in ready.aoi.splits:
+            continue
+        # In whole pixels: an edge that both share is a sliver after its way through a file.
+        if (inside_mask(theirs.polygons(learnt), grid) & inside_mask(ready.aoi.polygons(judged), grid)).any():
+            raise ConfigError(
+                f"{teacher}: the teacher's split {learnt!r} reaches into {judged!r} here: what it learnt from must not "
+                "be what its students are judged on.\nLeave --teacher out, and one is trained first."
+            )
 
 
 def _load_teacher(learner: TaughtLearner, folder: Path) -> None:

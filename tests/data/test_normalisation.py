@@ -177,6 +177,9 @@ def test_the_unit_of_the_training_is_that_of_files_that_name_none(write_raster):
     assert read(silent) == 100_000
     assert read(silent, "m") == 100
     assert read(feet) == pytest.approx(30.48)
+    # Oregon's grid counts in feet: heights over it do so too, whatever other scenes were like.
+    across = write_raster("or.tif", rows, crs="EPSG:2994", origin=(636_000.0, 853_000.0))
+    assert read(RasterSource.open(across)) == pytest.approx(30.48)
 
 
 def test_the_grounds_own_unit_is_believed(write_raster):

@@ -442,9 +442,9 @@ def test_a_shift_that_grows_along_the_rows_is_resampled(write_raster):
 
 
 @pytest.mark.parametrize(
-    ("crs", "left", "turn"), [("EPSG:4326", 178.0, 0), ("EPSG:4326", -182.0, 360), ("EPSG:4807", 197.5, 0)]
+    ("crs", "left"), [("EPSG:4326", 178.0), ("EPSG:4326", -182.0), ("EPSG:4326", 538.0), ("EPSG:4807", 197.5)]
 )
-def test_longitudes_beyond_half_a_turn(write_raster, crs, left, turn):
+def test_longitudes_beyond_half_a_turn(write_raster, crs, left):
     """A scene across the antimeridian, in whatever way its longitudes are counted."""
     values = np.arange(1, 401, dtype=np.float32).reshape(20, 20)
     grad = crs == "EPSG:4807"
@@ -462,38 +462,37 @@ def test_longitudes_beyond_half_a_turn(write_raster, crs, left, turn):
     assert np.nanmin(found) < 6
 
 
-def test_bands_of_different_kinds_are_refused(tmp_path, write_raster):
-    first = write_raster("a.tif", np.ones((9, 9), np.uint8))
-    for name, other, told in (
-        (
-            "b.tif",
-            write_raster("b.tif", np.ones((9, 9), np.uint8), nodata=7),
-            "nodata value for all bands, found None, 7.0",
-        ),
-        ("c.tif", write_raster("c.tif", np.ones((9, 9), np.uint16)), "type for all bands, found uint8, uint16"),
-    ):
-        bands = "".join(
-            f'<VRTRasterBand dataType="{kind}" band="{i}">{nodata}<SimpleSource>'
-            f'<SourceFilename relativeToVRT="1">{path.name}</SourceFilename></SimpleSource></VRTRasterBand>'
-            for i, (path, kind, nodata) in enumerate(
-                (
-                    (first, "Byte", ""),
-                    (
-                        other,
-                        "UInt16" if name == "c.tif" else "Byte",
-                        "<NoDataValue>7</NoDataValue>" if name == "b.tif" else "",
-                    ),
-                ),
-                1,
-            )
-        )
-        vrt = tmp_path / "s.vrt"
-        vrt.write_text(
-            f'<VRTDataset rasterXSize="9" rasterYSize="9"><SRS>EPSG:32631</SRS>'
-            f"<GeoTransform>400000,1,0,5000000,0,-1</GeoTransform>{bands}</VRTDataset>"
-        )
-        with pytest.raises(RasterError, match=rf"s\.vrt: expected one {told}\.\nGive them one, for instance: gdalwarp"):
-            RasterSource.open(vrt)
+def test_a_raster_from_0_to_360_degrees_meets_one_from_minus_180_to_180(write_raster):
+    values = np.arange(360, dtype=np.float32)[None].repeat(10, 0)
+    source = RasterSource.open(write_raster("s.tif", values, crs="EPSG:4326", transform=Affine(1, 0, 0, 0, -1, 5)))
+    for left, pixel in ((-70, 1.0), (290, 1.0), (-70, 0.5)):
+        west = GeoBox((1, round(4 / pixel)), Affine(pixel, 0, left, 0, -1, 0), "EPSG:4326")
+        found = source.read(west)[0][0, 0]
+        np.testing.assert_allclose(found, np.arange(290 - 0.5 + pixel / 2, 293.5, pixel), atol=1e-4)
+        require_overlap({"source": source}, west)
+
+
+@pytest.mark.parametrize(
+    ("kind", "nodata", "told"),
+    [
+        ("Byte", "<NoDataValue>1</NoDataValue>", "nodata value .*, found None, 1.0"),
+        ("UInt16", "", "type .*, found uint8, uint16"),
+    ],
+)
+def test_bands_of_different_kinds_are_refused_where_both_are_read(tmp_path, write_raster, kind, nodata, told):
+    write_raster("ones.tif", np.ones((9, 9), np.uint8))
+    source = "<SimpleSource><SourceFilename relativeToVRT='1'>ones.tif</SourceFilename></SimpleSource>"
+    (tmp_path / "s.vrt").write_text(
+        "<VRTDataset rasterXSize='9' rasterYSize='9'><SRS>EPSG:32631</SRS>"
+        "<GeoTransform>400000,1,0,5000000,0,-1</GeoTransform>"
+        f"<VRTRasterBand dataType='Byte' band='1'>{source}</VRTRasterBand>"
+        f"<VRTRasterBand dataType='{kind}' band='2'>{nodata}{source}</VRTRasterBand></VRTDataset>"
+    )
+    found = RasterSource.open(tmp_path / "s.vrt")
+    with pytest.raises(RasterError, match=rf"s\.vrt: expected one {told}\.\nGive them one, for instance: gdalwarp"):
+        found.read(found.geobox)
+    assert found.read(found.geobox, bands=(1,))[1].all()
+    assert found.read(found.geobox, bands=(2,))[1].all() == (not nodata)  # each by its own nodata value
 
 
 def test_polygons_in_place_of_a_raster(tmp_path):
