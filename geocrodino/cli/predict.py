@@ -93,7 +93,7 @@ def predict(
         int | None,
         typer.Option(
             min=1,
-            help="Side of a tile at the training's pixel size; larger ones save time, take memory.",
+            help="Side of a tile at the training's pixel size; larger ones take memory and save time in large scenes.",
             rich_help_panel=_WORK,
         ),
     ] = None,
