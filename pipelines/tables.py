@@ -119,8 +119,13 @@ def _cost(row: Row) -> str:
 
 
 def _val(row: Row, network: str) -> str:
-    scores = [100 * r["val_miou"][network] for r in row.results if network in r["val_miou"]]
-    return f"{np.mean(scores):.1f}" if scores else ""
+    scores = np.array([100 * r["val_miou"][network] for r in row.results if network in r["val_miou"]])
+    return _mean_and_spread(scores) if scores.size else ""
+
+
+def _mean_and_spread(scores: NDArray[np.float64]) -> str:
+    spread = f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
+    return f"{scores.mean():.1f}{spread}"
 
 
 def _record(row: Row, base: Row | None, key: str) -> dict[str, Any] | None:

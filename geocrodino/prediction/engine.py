@@ -130,7 +130,8 @@ def predict(
         memory: Most memory to take, for instance ``2GB``; fewer tiles are then computed at the same time.
         block_px: Side of a unit of work, in pixels of the scene; about one tile by default.
         core_px: Side of a tile without its margin, in pixels of the training size, rounded up to a multiple of the
-            network's stride; 1024 by default, 512 where tiles are blended. Larger tiles take more memory, and less time in large scenes.
+            network's stride; 1024 by default, 512 where tiles are blended. Larger tiles take more memory, and less time
+            in large scenes.
         stitch: How tiles are joined.
         backend: Who computes; ``auto`` takes the fastest that is installed.
         precision: In which numbers, see `Precision`.

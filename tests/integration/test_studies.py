@@ -196,6 +196,7 @@ def test_overview_by_hand(pipeline):
         row("b", "other", (0, 0.21, 0.25)),  # +1 and +5
         row("c", "other", (0, 0.90, 0.90)),  # nothing to compare with
     ]
+    assert tables._val(rows[0], "optical") == "55.0 ± 7.1"  # 50 and 60: the root of 50
     assert tables._overview("single", rows)[-2] == "| other | 2 | +2.0 (+1.0 to +3.0) | +2.0 (-1.0 to +5.0) |"
 
 
