@@ -100,7 +100,6 @@ class RasterSource:
                 f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path.name}",
             )
         alpha = _alpha_band(dataset)
-        data = tuple(b for b in dataset.indexes if b != alpha)
         return RasterSource(
             path=path,
             geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
@@ -108,7 +107,7 @@ class RasterSource:
             dtype=str(dataset.dtypes[0]),
             nodata=dataset.nodata,
             band_names=tuple(d or f"band {i}" for i, d in enumerate(dataset.descriptions, start=1)),
-            data_bands=data,
+            data_bands=tuple(b for b in dataset.indexes if b != alpha),
             alpha_band=alpha,
             has_mask=dataset.mask_flag_enums[0] == [MaskFlags.per_dataset],
             unit=(dataset.units[0] or None) if dataset.units else None,

@@ -262,10 +262,8 @@ def _require_same_data(config: TrainConfig, teacher: Path) -> None:
 def _require_same_splits(ready: Prepared, teacher: Path) -> None:
     """Check that a teacher learnt from nothing that its students are judged on, wherever its splits came from."""
     path = teacher / run_folder.SPLITS_NAME
-    if (
-        teacher.name == run_folder.TEACHER_NAME and not path.exists()
-    ):  # one that was trained for a run shares its splits
-        path = teacher.parent / run_folder.SPLITS_NAME
+    if teacher.name == run_folder.TEACHER_NAME and not path.exists():
+        path = teacher.parent / run_folder.SPLITS_NAME  # of the run that the teacher was trained for
     if not path.exists():
         raise ConfigError(
             f"{path}: no such file. Expected the splits that the teacher learnt from, as a run leaves them."
