@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import get_args
 
 import geopandas as gpd
+import lightning
 import numpy as np
 import pytest
 import rasterio
@@ -166,12 +167,25 @@ def test_a_run_broken_off_twice_and_without_average(tiny_config, tmp_path):
     assert same_weights(resumed.bundle, whole.bundle)
 
 
-def test_a_run_with_reading_processes_can_be_resumed(tiny_config, tmp_path):
-    """They draw patches ahead, before Lightning tells the sampler which epoch it is."""
-    config = tiny_config({"method.name": "single", "training.epochs": 3, "training.workers": 1})
-    whole = train(config, tmp_path / "whole")
-    interrupted(config, tmp_path / "run", place="start")
-    assert same_weights(train(config, tmp_path / "run", resume=True).bundle, whole.bundle)
+@pytest.mark.parametrize("method", ["single", "mutual"])
+def test_the_sampler_knows_the_epoch_before_a_resumed_run_starts(tiny_config, tmp_path, monkeypatch, method):
+    """Reading processes draw patches ahead, before Lightning tells the sampler which epoch it is."""
+    config = tiny_config({"method.name": method, "training.epochs": 3})
+    interrupted(config, tmp_path / "run")
+    found = []
+
+    def fit(self, task, data, **_):
+        drawn = [next(iter(data.sampler)) for _ in range(2)]
+        data.sampler.set_epoch(2)
+        assert drawn == [next(iter(data.sampler))] * 2
+        data.sampler.set_epoch(0)
+        found.append(drawn[0] != next(iter(data.sampler)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lightning.Trainer, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", resume=True)
+    assert found == [True]
 
 
 def test_a_run_is_resumed_on_the_data_that_it_began_with(tiny_config, town, tmp_path):
