@@ -70,27 +70,27 @@ def main() -> None:
     _quiet(console)
     try:
         app()
-    except GeocrodinoError as error:
-        if os.environ.get("GEOCRODINO_DEBUG"):
+    except (GeocrodinoError, MemoryError, RuntimeError) as error:
+        told, *way_out = _message(error)
+        if os.environ.get("GEOCRODINO_DEBUG") or not told:
             raise
-        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        console.print(f"[bold red]Error:[/] {escape(str(error) + notes)}")
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if os.environ.get("GEOCRODINO_DEBUG") or not _is_out_of_memory(error):
-            raise
-        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        console.print(f"[bold red]Error:[/] out of memory: {escape(str(error).partition(chr(10))[0] + notes)}")
-        console.print(
-            "Take less at a time: --batch-size or --patch-px for a training, --workers or --tile-px for a map."
-        )
+        notes = getattr(error, "__notes__", ())
+        console.print("[bold red]Error:[/]", escape("\n".join([told, *notes, *way_out])))
         sys.exit(2)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was refused by Python, by NumPy, or by torch on a GPU or a processor."""
+def _message(error: Exception) -> tuple[str, ...]:
+    """What a user is told before the error's notes, and after them; nothing of an error that is not a user's."""
+    if isinstance(error, GeocrodinoError):
+        return (str(error),)
+    # Refused by Python, by NumPy, or by torch on a GPU or a processor.
     torch_says = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError) or torch_says
+    if not (isinstance(error, MemoryError) or torch_says):
+        return ("",)
+    return (
+        f"out of memory: {str(error).partition(chr(10))[0]}",
+        "Take less at a time: --batch-size or --patch-px for a training, --workers or --tile-px for a map.",
+    )
 
 
 def _quiet(console: Console) -> None:

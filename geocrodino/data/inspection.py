@@ -15,7 +15,7 @@ from geocrodino.errors import AOIError, BundleError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
-from geocrodino.geo.heights import height_unit
+from geocrodino.geo.heights import ground_unit, height_unit
 from geocrodino.geo.reader import RasterSource
 
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
@@ -119,8 +119,10 @@ def _layer(
     if categorical:
         valid &= ~np.isin(values[0], ignore_values)
     notes = []
-    if role in {"elevation", "ground"}:
-        notes.append(height_unit(source, *((unit, None) if role == "elevation" else (None, unit)))[1])
+    if role == "elevation":
+        notes.append(height_unit(source, unit)[1])
+    if role == "ground":
+        notes.append(ground_unit(source, unit)[1])
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if source.nodata is None and not source.has_mask and source.alpha_band is None:

@@ -15,6 +15,7 @@ from geocrodino.geo.grid import Window, pixel_size_m
 from geocrodino.geo.heights import (
     GroundFilter,
     ground_surface,
+    ground_unit,
     height_unit,
     inner,
     position_halo_px,
@@ -171,7 +172,7 @@ class Recipe(BaseModel):
             corner = (window[0] - halo, window[2] - halo)
             return ground_surface(surface, self.ground, _side_m(grid), corner, trim_px=halo - around)
         values, _ = ground.read(grid, _widened(window, around))
-        heights: NDArray[np.float32] = values[0] * np.float32(height_unit(ground, None, unit or self.height_unit)[0])
+        heights: NDArray[np.float32] = values[0] * np.float32(ground_unit(ground, unit or self.height_unit)[0])
         return heights
 
 

@@ -154,6 +154,7 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
     return GeoBox((max(1, shape[0]), max(1, shape[1])), Affine(step_x, 0, box.left, 0, -step_y, box.top), crs)
 
 
+@lru_cache(maxsize=256)  # asked for at every read
 def turn_of(crs: CRS) -> float:
     """A whole turn of longitude, as a geographic CRS counts it: 360 degrees or 400 grads."""
     return 360 / degrees_per_unit(pyproj.CRS.from_user_input(crs.wkt))

@@ -114,6 +114,11 @@ def height_unit(raster: RasterSource, override: str | None = None, otherwise: st
     return 1.0, "heights taken as metres; the file names no unit of height"
 
 
+def ground_unit(ground: RasterSource, told: str | None) -> tuple[float, str]:
+    """As `height_unit`, of a ground raster: its own word goes before what was told of the surface above it."""
+    return height_unit(ground, None, told)
+
+
 def ground_surface(
     surface_m: NDArray[np.float32],
     settings: GroundFilter,

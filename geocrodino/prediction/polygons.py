@@ -29,7 +29,7 @@ from rasterio.features import shapes, sieve
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import whole_file
-from geocrodino.geo.grid import crs_of, metres_per_unit, pixel_area_m2
+from geocrodino.geo.grid import crs_of, degrees_per_unit, metres_per_unit, pixel_area_m2
 from geocrodino.geo.mapfile import read_classes
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import check_output
@@ -310,8 +310,7 @@ def _equal_area(xy: NDArray[np.float64], grid: GeoBox) -> NDArray[np.float64]:
         raise ValueError("a CRS without an ellipsoid is true to size")
     centre = np.array([[grid.shape[1] / 2, grid.shape[0] / 2]])
     to_degrees = pyproj.Transformer.from_crs(crs, degrees, always_xy=True)
-    # Some old systems count in grads.
-    unit = math.degrees(degrees.axis_info[0].unit_conversion_factor)
+    unit = degrees_per_unit(degrees)  # some old systems count in grads
     (lon0, *lon), (lat0, *lat) = (
         np.multiply(v, unit) for v in to_degrees.transform(*_apply(grid.affine, np.concatenate([centre, xy])).T)
     )

@@ -20,7 +20,7 @@ from geocrodino.errors import AOIError, RasterError
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import crs_of, describe
-from geocrodino.geo.heights import height_unit
+from geocrodino.geo.heights import ground_unit, height_unit
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.training import folder as run_folder
@@ -156,7 +156,7 @@ def told(ready: Prepared) -> str:
     sources = ready.sources
     unit = height_unit(sources.elevation, sources.height_unit)[1]
     if sources.ground is not None:
-        unit += f"; ground: {height_unit(sources.ground, None, sources.height_unit)[1]}"
+        unit += f"; ground: {ground_unit(sources.ground, sources.height_unit)[1]}"
     px = {s: int(m.sum()) for s, m in ready.inside.items()}
     drawn = f"\nSplits drawn as blocks, for --aoi of an evaluation: {ready.drawn}" if ready.drawn else ""
     return (
