@@ -29,7 +29,8 @@ from peers import BANDS, CLASSES
 from prediction import save_branch
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.models.branch import NetworkSettings, build_branch
+from geocrodino.models.branch import build_branch
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.prediction.backend import open_backend
 from geocrodino.prediction.network import one_thread_per_network
 

@@ -40,7 +40,8 @@ from geocrodino.bundle.io import load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.models.branch import Branch, NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.prediction.backend import open_backend
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.network import one_thread_per_network

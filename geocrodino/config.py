@@ -23,7 +23,7 @@ from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.heights import GroundFilter
 from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.models.branch import NetworkSettings
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.training.method import MethodSettings
 from geocrodino.training.task import OptimiserSettings
 

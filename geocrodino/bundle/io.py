@@ -1,6 +1,7 @@
 """Bundles on disk: the weights of the branches and a manifest in one safetensors file.
 
-Nothing is ever unpickled: a bundle from a stranger can hold wrong numbers, never code.
+Nothing is ever unpickled: a bundle from a stranger can hold wrong numbers, never code. A bundle is read and checked
+without PyTorch, which takes seconds to come up; it is loaded where a network is asked for.
 """
 
 from __future__ import annotations
@@ -11,21 +12,28 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from safetensors.numpy import save
 
 from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
 from geocrodino.errors import BundleError
-from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.models.branch import Branch, build_branch
+from geocrodino.geo.modality import Modality
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from geocrodino.models.branch import Branch
 
 METADATA_KEY = "geocrodino"
 """Key of the manifest in the header of the file."""
+
+Tensors = dict[str, NDArray[np.generic]]
+"""Weights by the name of the modality, a dot, and their name in its network."""
 
 _PICKLES = {b"PK": "a PyTorch checkpoint (zip with pickle)", b"\x80": "a Python pickle"}
 
@@ -41,7 +49,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    _tensors: dict[str, Tensor] = field(repr=False, compare=False)
+    _tensors: Tensors = field(repr=False, compare=False)
 
     @property
     def sha256(self) -> str:
@@ -52,11 +60,18 @@ class Bundle:
         """The network of one modality, in evaluation mode, float32, on the CPU.
 
         Raises:
-            BundleError: If the bundle has no such branch.
+            BundleError: If the bundle has no such branch, or weights of another network.
         """
+        import torch
+
         self.require(modality)
         module = _build(self.manifest, modality)
-        module.load_state_dict(_of(self._tensors, modality), strict=True)
+        weights = _of(self._tensors, modality)
+        problem = _misfit(_weights(modality, module), {f"{modality}.{name}": value for name, value in weights.items()})
+        if problem:
+            raise BundleError(f"{self.path}: {problem}.\nThe weights are of another network: write the bundle again.")
+        # The network copies them, so that the bundle's own can stay as they are on the disk.
+        module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=True)
         return module.eval().requires_grad_(False)
 
     def require(self, modality: Modality) -> None:
@@ -91,18 +106,13 @@ def save_bundle(path: str | Path, manifest: Manifest, branches: Mapping[Modality
     path = Path(path)
     if set(branches) != set(manifest.modalities):
         raise ValueError(f"branches {sorted(branches)} do not match the manifest's {sorted(manifest.modalities)}")
-    tensors = {
-        f"{modality}.{name}": (value.float() if value.is_floating_point() else value)
-        .detach()
-        .cpu()
-        .contiguous()
-        .clone()
-        for modality, module in branches.items()
-        for name, value in module.state_dict().items()
-    }
-    problem = _misfit(manifest, tensors)
-    if problem:
-        raise ValueError(problem)
+    tensors: Tensors = {}
+    for modality, module in branches.items():
+        own = _weights(modality, module)
+        problem = _misfit(_weights(modality, _build(manifest, modality)), own)
+        if problem:
+            raise ValueError(problem)
+        tensors.update(own)
     stored = manifest.model_dump(mode="json", exclude={"sha256"})
     digest = _digest(stored, tensors)
     metadata = {METADATA_KEY: json.dumps({**stored, "sha256": digest}, ensure_ascii=False)}
@@ -130,10 +140,10 @@ def load_bundle(path: str | Path) -> Bundle:
     path = Path(path)
     _check_magic(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type of number that NumPy lacks
         raise BundleError(
             f"{path}: the file is damaged or cut short. Expected a complete safetensors file, found: {error}.\n"
             "Copy or download it again."
@@ -148,9 +158,12 @@ def load_bundle(path: str | Path) -> Bundle:
             f"{path}: the manifest does not hold what it must: {where}: {first['msg']}.\n"
             "Write the bundle again with this version of geocrodino."
         ) from error
-    problem = _misfit(manifest, tensors)
-    if problem:
-        raise BundleError(f"{path}: {problem}.\nThe weights are of another network: write the bundle again.")
+    stray = next((name for name in tensors if name.partition(".")[0] not in manifest.modalities), None)
+    if stray is not None:
+        raise BundleError(
+            f"{path}: expected tensors of {' and '.join(manifest.modalities)}, found {stray}.\n"
+            "The weights are of another network: write the bundle again."
+        )
     found = _digest({k: v for k, v in stored.items() if k != "sha256"}, tensors)
     if found != manifest.sha256:
         raise BundleError(
@@ -208,25 +221,31 @@ def _stored_manifest(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _build(manifest: Manifest, modality: Modality) -> Branch:
+    import torch
+
+    from geocrodino.models.branch import build_branch
+
     # Initial weights are drawn and thrown away: the caller's random numbers stay as they were.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         channels = len(manifest.modalities[modality].channels)
         return build_branch(manifest.network, in_channels=channels, num_classes=len(manifest.classes))
 
 
-def _of(tensors: Mapping[str, Tensor], modality: Modality) -> dict[str, Tensor]:
+def _weights(modality: Modality, module: nn.Module) -> Tensors:
+    """What a bundle keeps of a network: numbers with a fraction as float32, others as they are."""
+    return {
+        f"{modality}.{name}": (value.float() if value.is_floating_point() else value).detach().cpu().numpy().copy()
+        for name, value in module.state_dict().items()
+    }
+
+
+def _of(tensors: Tensors, modality: Modality) -> Tensors:
     prefix = f"{modality}."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _misfit(manifest: Manifest, tensors: Mapping[str, Tensor]) -> str | None:
-    """What is wrong between the weights and the networks that the manifest describes, in words, or None."""
-    expected = {
-        f"{modality}.{name}": value
-        for modality in MODALITIES
-        if modality in manifest.modalities
-        for name, value in _build(manifest, modality).state_dict().items()
-    }
+def _misfit(expected: Tensors, tensors: Tensors) -> str | None:
+    """What is wrong between weights and those of the network that they are for, in words, or None."""
     missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or extra:
         shown = [
@@ -236,16 +255,14 @@ def _misfit(manifest: Manifest, tensors: Mapping[str, Tensor]) -> str | None:
     for name, value in expected.items():
         found = tensors[name]
         if found.shape != value.shape or found.dtype != value.dtype:
-            return (
-                f"tensor {name}: expected {value.dtype} {tuple(value.shape)}, found {found.dtype} {tuple(found.shape)}"
-            )
+            return f"tensor {name}: expected {value.dtype} {value.shape}, found {found.dtype} {found.shape}"
     return None
 
 
-def _digest(stored: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _digest(stored: Mapping[str, Any], tensors: Tensors) -> str:
     digest = hashlib.sha256(json.dumps(stored, sort_keys=True, ensure_ascii=False).encode())
     for name in sorted(tensors):
         value = tensors[name]
-        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(f"\n{name} torch.{value.dtype} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

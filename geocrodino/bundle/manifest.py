@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
-import torch
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.models.branch import NetworkSettings
+from geocrodino.models.settings import NetworkSettings
 
 FORMAT_VERSION = 1
 """Version of the bundle's layout. A reader refuses any other."""
@@ -23,7 +22,7 @@ def _versions() -> dict[str, str]:
         own = version("geocrodino")
     except PackageNotFoundError:
         own = "unknown"
-    return {"geocrodino": own, "torch": str(torch.__version__)}
+    return {"geocrodino": own, "torch": version("torch")}
 
 
 class Calibration(BaseModel):

@@ -5,65 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from geocrodino.models.decoders import PyramidHead, UnetHead, initialise
 from geocrodino.models.encoders import create_encoder
-
-Decoder = Literal["unet", "fpn"]
-
-_UNET_CHANNELS = (256, 128, 64, 32, 16)
-_PYRAMID_CHANNELS = (96,)
-
-FIRST_SCALE: dict[Decoder, int] = {"unet": 1, "fpn": 2}
-"""The finest feature map that each decoder reads, in halvings of the input; it passes over those before."""
-
-
-class NetworkSettings(BaseModel):
-    """Shape of one branch. Both modalities use the same settings; only the number of bands differs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    encoder: Annotated[str, Field(min_length=1)] = Field(
-        "tu-resnet18", description="encoder of timm (with or without tu-) or of segmentation-models-pytorch"
-    )
-    decoder: Decoder = Field("fpn", description="fpn: a light feature pyramid, three times faster; unet: finer edges")
-    depth: int = Field(4, ge=3, le=5, description="halvings inside the encoder; the stride is 2 to this power, in px")
-    invariant_channels: int = Field(
-        64, ge=1, description="channels of the modality-invariant half; the specific half has as many"
-    )
-    decoder_channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None, description="unet: width after each doubling, one per depth; fpn: one width; none: chosen for the depth"
-    )
-    separate_encoders: bool = Field(
-        False, description="an encoder of its own for each half (DisCoM-KD) rather than one for both"
-    )
-
-    @model_validator(mode="after")
-    def _decoder_channels_fit(self) -> NetworkSettings:
-        expected = self.depth if self.decoder == "unet" else 1
-        found = expected if self.decoder_channels is None else len(self.decoder_channels)
-        if found != expected:
-            raise ValueError(
-                f"decoder_channels of {self.decoder} at depth {self.depth} needs {expected} numbers, found {found}"
-            )
-        return self
-
-    @property
-    def resolved_decoder_channels(self) -> tuple[int, ...]:
-        """Decoder widths, those of the default filled in."""
-        if self.decoder_channels is not None:
-            return self.decoder_channels
-        return _UNET_CHANNELS[-self.depth :] if self.decoder == "unet" else _PYRAMID_CHANNELS
-
-    @property
-    def stride_px(self) -> int:
-        """Pixels of the input per deepest feature."""
-        return 1 << self.depth
+from geocrodino.models.settings import NetworkSettings
 
 
 class BranchOutput(NamedTuple):

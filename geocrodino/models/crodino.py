@@ -9,8 +9,9 @@ from typing import NamedTuple, cast
 from torch import Tensor, nn
 
 from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.models.branch import Branch, NetworkSettings, build_branch
+from geocrodino.models.branch import Branch, build_branch
 from geocrodino.models.decoders import AuxiliaryDecoder
+from geocrodino.models.settings import NetworkSettings
 
 
 class CrodinoOutput(NamedTuple):

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from geocrodino.errors import ModelError
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import (
-    FIRST_SCALE,
     Branch,
     FeatureNetwork,
-    NetworkSettings,
     build_branch,
     check_counts,
     check_images,
@@ -24,6 +22,7 @@ from geocrodino.models.branch import (
 )
 from geocrodino.models.decoders import conv_block, initialise
 from geocrodino.models.encoders import create_encoder
+from geocrodino.models.settings import FIRST_SCALE, NetworkSettings
 
 
 class MiddleFusion(FeatureNetwork):

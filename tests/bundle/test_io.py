@@ -1,17 +1,21 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as torch_save
 
 from geocrodino.bundle.io import _digest, load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import BundleError
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.models.branch import NetworkSettings, build_branch
+from geocrodino.models.branch import build_branch
+from geocrodino.models.settings import NetworkSettings
 
 NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)
 
@@ -63,21 +67,25 @@ def saved(tmp_path_factory):
     return path, nets, save_bundle(path, manifest(), nets)
 
 
-def rewrite(source, target, *, change_manifest=None, change_tensors=None):
-    with safe_open(source, framework="pt") as file:
+def rewrite(source, target, *, change_manifest=None, change_tensors=None, sign=False):
+    with safe_open(source, framework="np") as file:
         stored = json.loads(file.metadata()["geocrodino"])
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     if change_manifest:
         change_manifest(stored)
     if change_tensors:
         change_tensors(tensors)
+    if sign:
+        del stored["sha256"]
+        stored["sha256"] = _digest(stored, tensors)
     save_file(tensors, target, metadata={"geocrodino": json.dumps(stored)})
     return target
 
 
-def refused(path):
+def refused(path, modality=None):
+    """What is said of a bundle that cannot be read, or of a branch that cannot be built."""
     with pytest.raises(BundleError) as error:
-        load_bundle(path)
+        load_bundle(path) if modality is None else load_bundle(path).branch(modality)
     text = str(error.value)
     assert text.startswith(f"{path}: ")
     assert "\n" in text or ". " in text
@@ -123,14 +131,8 @@ def test_a_bundle_keeps_its_calibration_and_hashes_it(saved, tmp_path):
 
 def test_a_bundle_from_before_calibration_can_be_read(saved, tmp_path):
     path, _, written = saved
-    with safe_open(path, framework="pt") as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-
-    def forget(stored):
-        del stored["calibration"], stored["sha256"]
-        stored["sha256"] = _digest(stored, tensors)
-
-    found = load_bundle(rewrite(path, tmp_path / "m", change_manifest=forget)).manifest
+    older = rewrite(path, tmp_path / "m", change_manifest=lambda m: m.pop("calibration"), sign=True)
+    found = load_bundle(older).manifest
     assert found.calibration is None
     assert found.model_copy(update={"sha256": written.sha256}) == written
 
@@ -213,7 +215,7 @@ def test_cut_files(saved, tmp_path, share):
 
 
 def test_weights_without_a_manifest(tmp_path):
-    save_file({"a": torch.zeros(1)}, tmp_path / "m")
+    save_file({"a": np.zeros(1)}, tmp_path / "m")
     assert "without a geocrodino manifest" in refused(tmp_path / "m")
 
 
@@ -229,18 +231,40 @@ def test_manifest_without_a_field(saved, tmp_path):
 
 def test_missing_and_extra_tensors(saved, tmp_path):
     name = "optical.projection.0.weight"
-    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.pop(name))
-    assert f"1 missing ({name}" in refused(path)
-    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update({"optical.more": torch.zeros(1)}))
-    assert "1 extra (optical.more" in refused(path)
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.pop(name), sign=True)
+    assert f"1 missing ({name}" in refused(path, "optical")
+    more = {"optical.more": np.zeros(1, np.float32)}
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update(more), sign=True)
+    assert "1 extra (optical.more" in refused(path, "optical")
+    stray = {"thermal.weight": np.zeros(1, np.float32)}
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update(stray), sign=True)
+    assert "expected tensors of optical and elevation, found thermal.weight." in refused(path)
 
 
 def test_wrong_shape_and_type(saved, tmp_path):
     name = "elevation.projection.1.bias"
-    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update({name: torch.zeros(5)}))
-    assert f"tensor {name}: expected torch.float32 (16,), found torch.float32 (5,)" in refused(path)
-    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update({name: torch.zeros(16).half()}))
-    assert "found torch.float16 (16,)" in refused(path)
+    shape = {name: np.zeros(5, np.float32)}
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update(shape), sign=True)
+    assert f"tensor {name}: expected float32 (16,), found float32 (5,)" in refused(path, "elevation")
+    load_bundle(path).branch("optical")  # the other branch is whole
+    half = {name: np.zeros(16, np.float16)}
+    path = rewrite(saved[0], tmp_path / "m", change_tensors=lambda t: t.update(half), sign=True)
+    assert "found float16 (16,)" in refused(path, "elevation")
+
+
+def test_numbers_that_numpy_lacks(saved, tmp_path):
+    with safe_open(saved[0], framework="pt") as file:
+        tensors = {k: file.get_tensor(k).bfloat16() for k in file.keys()}  # noqa: SIM118
+        torch_save(tensors, tmp_path / "m", metadata=file.metadata())
+    assert "Expected a complete safetensors file, found: " in refused(tmp_path / "m")
+
+
+def test_reading_a_bundle_needs_no_torch(saved):
+    code = (
+        f"import sys; from geocrodino import load_bundle; load_bundle({str(saved[0])!r}); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_changed_numbers_are_noticed(saved, tmp_path):

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from geocrodino.bundle.manifest import Calibration, Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.models.branch import NetworkSettings
+from geocrodino.models.settings import NetworkSettings
 
 
 def manifest(**changes):

@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geocrodino.errors import ModelError
-from geocrodino.models.branch import Branch, NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
+from geocrodino.models.settings import NetworkSettings
 
 SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
 SEPARATE = SMALL.model_copy(update={"separate_encoders": True})

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from geocrodino.models.branch import NetworkSettings
 from geocrodino.models.crodino import CroDiNo
+from geocrodino.models.settings import NetworkSettings
 
 SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
 

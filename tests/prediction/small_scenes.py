@@ -11,7 +11,8 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.heights import GroundFilter
-from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.models.branch import build_branch, receptive_field_radius_px
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.prediction.backend import open_backend
 
 NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)

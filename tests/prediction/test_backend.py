@@ -15,7 +15,8 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import BackendWarning, BundleError, ConfigError
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.models.branch import NetworkSettings, build_branch
+from geocrodino.models.branch import build_branch
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.prediction import backend as backends
 from geocrodino.prediction.backend import OpenVinoBackend, TorchBackend, fold_batch_norm, open_backend
 from geocrodino.prediction.trimming import Trimmed

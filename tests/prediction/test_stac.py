@@ -28,7 +28,7 @@ from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.mapfile import class_map
 from geocrodino.geo.writer import MapWriter
-from geocrodino.models.branch import NetworkSettings
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.polygons import write_polygons
 from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item, write_part_items

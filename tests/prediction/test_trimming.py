@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from geocrodino.models.branch import NetworkSettings, build_branch, receptive_field_radius_px
+from geocrodino.models.branch import build_branch, receptive_field_radius_px
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.prediction.tiling import round_up
 from geocrodino.prediction.trimming import Trimmed, decoder_reach_px
 

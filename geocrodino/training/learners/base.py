@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.losses.segmentation import cross_entropy, dice_loss
-from geocrodino.models.branch import NetworkSettings
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.training.method import MethodSettings
 
 Weights = Mapping[Modality, Path]

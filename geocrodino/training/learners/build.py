@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from geocrodino.models.branch import NetworkSettings
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.training.learners.base import Learner, Shape, Weights
 from geocrodino.training.learners.fusion import DropoutLearner, FusionLearner
 from geocrodino.training.learners.joint import JointLearner

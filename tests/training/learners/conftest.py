@@ -11,7 +11,7 @@ from torch import nn
 from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation
 from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.modality import MODALITIES
-from geocrodino.models.branch import NetworkSettings
+from geocrodino.models.settings import NetworkSettings
 from geocrodino.training.learners.base import Learner, Shape, Step
 from geocrodino.training.learners.build import build_learner, network_settings
 from geocrodino.training.method import MethodSettings
