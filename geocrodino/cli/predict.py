@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +19,7 @@ from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle
+    from geocrodino.geo.aoi import AOI
     from geocrodino.prediction.engine import PredictionSummary
 
 
@@ -108,6 +111,10 @@ def predict(
         typer.Option(help="half: 16-bit floats, quicker, other pixels by a few in a thousand.", rich_help_panel=_WORK),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", rich_help_panel=_WORK)] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tiles in one call of PyTorch; 4 on a CUDA GPU, else 1.", rich_help_panel=_WORK),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(help="processes, or the address of a Dask scheduler (tcp://...).", rich_help_panel=_WORK),
@@ -123,7 +130,6 @@ def predict(
     """
     from geocrodino.bundle.io import load_bundle
     from geocrodino.cli.progress import progress
-    from geocrodino.geo.aoi import read_aoi
     from geocrodino.prediction import engine
 
     console = Console(highlight=False, soft_wrap=True)
@@ -143,7 +149,7 @@ def predict(
             elevation=elevation,
             ground=ground,
             height_unit=height_unit,
-            aoi=None if aoi is None else read_aoi(aoi, aoi_crs),
+            aoi=None if aoi is None else _area(aoi, aoi_crs),
             asset=asset,
             layers=[name.value for name in layer or ()],
             workers=workers,
@@ -154,6 +160,7 @@ def predict(
             backend=backend,
             precision=precision,
             device=_device(device, backend),
+            batch=batch,
             scheduler=scheduler,
             resume=resume,
             overwrite=overwrite,
@@ -308,14 +315,31 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
     )
 
 
+def _area(given: str, crs: str | None) -> AOI:
+    from geocrodino.geo.aoi import read_aoi
+
+    return read_aoi(given, crs)
+
+
 def _device(name: str, backend: BackendName) -> str:
+    if name == "cpu" or (name == "auto" and not (backend in {"auto", "torch"} and _has_gpu_driver())):
+        return "cpu"
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() and backend in {"auto", "torch"} else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).partition("\n")[0]
         raise ConfigError(f"--device {name} cannot be used here: {first}\nTake --device cpu, or auto.") from error
     return name
+
+
+def _has_gpu_driver() -> bool:
+    """Whether a driver is there that PyTorch could compute through; to ask PyTorch itself takes seconds."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()  # AMD's
+    return True

@@ -7,6 +7,7 @@ constant stays a constant. At the border of the scene there is no neighbour to m
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from geocrodino.geo.grid import Window
 from geocrodino.prediction.tiling import TileIndex, TileLattice
 
-TileSource = Callable[[TileIndex], NDArray[np.float32]]
-"""Gives the probabilities of a tile over its support: float32, shape (K, H, W)."""
+Number = TypeVar("Number", np.float32, np.uint8)
+"""What a tile answers with: probabilities, or classes, which cannot be mixed."""
 
 
 def axis_weights(lattice: TileLattice, axis: int, tile: int, start: int, stop: int) -> NDArray[np.float32]:
@@ -39,41 +40,45 @@ def axis_weights(lattice: TileLattice, axis: int, tile: int, start: int, stop: i
     return rise.astype(np.float32)
 
 
-def stitch(lattice: TileLattice, window: Window, source: TileSource) -> NDArray[np.float32]:
-    """Probabilities of a window of the scene.
+def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], NDArray[Number]]) -> NDArray[Number]:
+    """What tiles say of a window of the scene.
 
     Args:
         lattice: The tiles.
         window: Pixels inside the scene.
-        source: Gives a tile's probabilities; called once for each tile that answers for the window, row by row.
+        source: Gives what a tile says over its support, shape (B, H, W), float32 where tiles are mixed; called once
+            for each tile that answers for the window, row by row.
 
     Returns:
-        Probabilities, float32, shape (K, H, W) of the window, perhaps a view of a tile. A pixel's value does not depend
-        on the window.
+        The same for the window, shape (B, H, W), perhaps a view of a tile. A pixel's value does not depend on the
+        window.
 
     Raises:
-        ValueError: If the window is empty or outside the scene, or a tile has the wrong shape.
+        ValueError: If the window is empty or outside the scene, or a tile has the wrong shape, or a type that cannot be
+            mixed.
     """
     r0, r1, c0, c1 = window
-    total: NDArray[np.float32] | None = None
+    total: NDArray[Number] | None = None
     for index in lattice.tiles(window):
         tile, (t0, t1, u0, u1) = source(index), lattice.support(index)
         if tile.shape[1:] != (t1 - t0, u1 - u0):
-            raise ValueError(f"tile {index}: expected (K, {t1 - t0}, {u1 - u0}), found {tile.shape}")
+            raise ValueError(f"tile {index}: expected (B, {t1 - t0}, {u1 - u0}), found {tile.shape}")
         a0, a1, b0, b1 = max(r0, t0), min(r1, t1), max(c0, u0), min(c1, u1)
         part = tile[:, a0 - t0 : a1 - t0, b0 - u0 : b1 - u0]
         if lattice.ramp_px == 0 and (a0, a1, b0, b1) == window:
             return part  # of one tile alone, and nothing is mixed
         if total is None:
-            total = np.zeros((len(tile), r1 - r0, c1 - c0), np.float32)
+            total = np.zeros((len(tile), r1 - r0, c1 - c0), tile.dtype)
         place = (slice(None), slice(a0 - r0, a1 - r0), slice(b0 - c0, b1 - c0))
         if lattice.ramp_px == 0:
             total[place] = part
             continue
+        if tile.dtype != np.float32:
+            raise ValueError(f"tile {index}: expected float32, found {tile.dtype}, which cannot be mixed")
         weights = np.outer(
             axis_weights(lattice, 0, index[0], a0, a1), axis_weights(lattice, 1, index[1], b0, b1)
         ).astype(np.float32, copy=False)
-        total[place] += weights * part
+        total[place] = total[place] + weights * part
     if total is None:
         raise ValueError(f"no tile answers for window {window}")
     return total

@@ -68,7 +68,7 @@ def combine(answers: Mapping[Modality, Answer], weight: Mapping[Modality, float]
     """
     if len(answers) == 1:
         ((modality, only),) = answers.items()
-        decided = np.where(only.valid, np.uint8(DECIDED_BY[modality]), np.uint8(IGNORE_INDEX))
+        decided = decided_alone(modality, only.valid)
         nothing = np.zeros(only.valid.shape, bool)
         return Verdict(only.probabilities, only.valid, decided, nothing.astype(np.float32), nothing)
     first, second = (answers[m] for m in MODALITIES)
@@ -81,6 +81,11 @@ def combine(answers: Mapping[Modality, Answer], weight: Mapping[Modality, float]
     decided[~valid] = IGNORE_INDEX
     apart = 0.5 * np.abs(first.probabilities - second.probabilities).sum(axis=0)
     return Verdict(pooled, valid, decided, apart, both)
+
+
+def decided_alone(modality: Modality, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Which modality decided where there is one: itself where it is valid, 255 elsewhere."""
+    return np.where(valid, np.uint8(DECIDED_BY[modality]), np.uint8(IGNORE_INDEX))
 
 
 def class_indices(verdict: Verdict) -> NDArray[np.uint8]:

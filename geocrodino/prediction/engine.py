@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import rasterio
 from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import ConfigError, OverlapError, RasterError
-from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
 from geocrodino.geo.mapfile import Further, beside
@@ -30,6 +29,9 @@ from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.prepare import Prepared, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.work import STRIP_PX, BlockPredictor
+
+if TYPE_CHECKING:
+    from geocrodino.geo.aoi import AOI
 
 _MAX_WORKERS = 8  # by default: each holds the activations of a tile
 _TRIAL_PX = 1536  # a multiple of every stride; a larger trial could itself take more than it may
@@ -98,6 +100,7 @@ def predict(
     backend: BackendName = "auto",
     precision: Precision = "auto",
     device: str = "cpu",
+    batch: int | None = None,
     scheduler: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -136,6 +139,9 @@ def predict(
         backend: Who computes; ``auto`` takes the fastest that is installed.
         precision: In which numbers, see `Precision`.
         device: Torch device.
+        batch: Tiles in one call of the network, PyTorch alone: 4 on CUDA GPUs by default, else 1, which on a CPU is
+            best. There are then at least twice as many ``workers``, so that some read and write while others wait; on a
+            cluster give each Dask worker as many threads.
         scheduler: ``processes`` for a cluster of processes on this machine, or the address of a Dask scheduler whose
             workers see the same files; threads of this process by default.
         resume: Go on where an earlier run with the same inputs and settings was stopped.
@@ -160,10 +166,9 @@ def predict(
         ResolutionWarning: If the scene's pixels are more than 4 times as large as those of the training.
     """
     started = time.monotonic()
-    _positive(workers=workers, block_px=block_px, core_px=core_px)
+    _positive(workers=workers, block_px=block_px, core_px=core_px, batch=batch)
     if scheduler is not None and memory is not None:
         raise ConfigError("memory bounds the threads of this process: leave it out with a scheduler.")
-    many = workers or _default_workers()
     ready = prepare(
         scene,
         Path(out),
@@ -181,7 +186,8 @@ def predict(
         backend=backend,
         precision=precision,
         device=device,
-        workers=many,
+        workers=workers or _default_workers(),
+        batch=batch,
     )
     further = [beside(Path(out), what) for what in get_args(Further)]
     with (
@@ -199,7 +205,7 @@ def predict(
         take = _Taker(writer, len(ready.blocks), on_progress)
         todo = [block for block in ready.blocks if block not in writer.done]
         try:
-            _run(ready, todo, many, memory, scheduler, take)
+            _run(ready, todo, memory, scheduler, take)
             if not writer.done.keys() >= set(ready.blocks):
                 raise ValueError(f"expected {len(ready.blocks)} finished blocks, found {len(writer.done)}")
         except BaseException as error:
@@ -240,14 +246,13 @@ class _Taker:
 def _run(
     ready: Prepared,
     todo: Sequence[Window],
-    workers: int,
     memory: int | str | None,
     scheduler: str | None,
     take: _Taker,
 ) -> None:
     if not todo:
         return
-    workers = min(workers, len(todo))
+    workers = min(ready.work.workers, len(todo))
     if scheduler is not None:
         with open_client(scheduler, workers) as client:
             run_cluster(client, ready.work, todo, take)
@@ -261,12 +266,13 @@ def _workers_within(limit: int, ready: Prepared, wanted: int) -> int:
     """Measure what one tile takes, read and computed in the middle of the scene, and divide."""
     work, backends = ready.work, ready.backends
     before = in_use()  # memory that the trial gives back stays with the process, for the tiles to come
-    largest, (height, width) = work.lattice.largest_tile, work.lattice.shape
+    largest, (height, width) = work.lattice.tile_shape, work.lattice.shape
     rows, cols = (min(side, _TRIAL_PX) for side in largest)
     r0, c0 = (height - rows) // 2, (width - cols) // 2
 
     def try_out(modality: Modality) -> None:
-        backends[modality](work.inputs[modality].read((r0, r0 + rows, c0, c0 + cols))[0])
+        backend, values = backends[modality], work.inputs[modality].read((r0, r0 + rows, c0, c0 + cols))[0]
+        (backend.classes if work.classes_alone else backend)(values)
 
     each = max(peak_growth(partial(try_out, m)) for m in work.inputs) * math.prod(largest) // (rows * cols)
     tile_bytes = work.lattice.tile_bytes(len(work.classes))

@@ -23,7 +23,7 @@ from geocrodino.geo.grid import Window, describe, working_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.backend import Backend, open_backend
-from geocrodino.prediction.network import SceneInput, TilePredictor
+from geocrodino.prediction.network import SceneInput, TileClassifier
 from geocrodino.prediction.options import BackendName
 from geocrodino.prediction.prepare import EXACT_CORE_PX
 from geocrodino.prediction.schedule import same_bundle
@@ -142,10 +142,7 @@ class _TileWork:
         source = replace(self.source, raster=replace(raster, values=part, corner=corner))
         with _opening:  # the cache alone lets several threads open the same one
             backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px)
-        tile = TilePredictor(backend, source, self.lattice, num_classes=len(scheme), keep_tiles=0)(index)
-        indices = tile[:-1].argmax(axis=0).astype(np.uint8)
-        indices[tile[-1] < 0.5] = IGNORE_INDEX
-        return scheme.to_values(indices)
+        return scheme.to_values(TileClassifier(backend, source, self.lattice, keep_tiles=0)(index)[0])
 
 
 _opening = Lock()

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
+from typing import Generic
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.normalisation import ModalitySpec
+from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.grid import Window
 from geocrodino.geo.heights import height_unit
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.backend import Backend
+from geocrodino.prediction.blending import Number
 from geocrodino.prediction.tiling import TileIndex, TileLattice
 
 _counting = Lock()
@@ -28,17 +31,31 @@ _before: list[int] = []
 
 @contextmanager
 def one_thread_per_network() -> Iterator[None]:
-    """Let each worker compute with one thread, so that results do not depend on the number of workers."""
+    """Let each worker compute with one thread, so that results do not depend on the number of workers.
+
+    Where PyTorch is not loaded, nothing computes with it.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     with _counting:
         before = _before[0] if _before else torch.get_num_threads()
         _before.append(before)
-    torch.set_num_threads(1)
+    one_thread()
     try:
         yield
     finally:
         torch.set_num_threads(before)
         with _counting:
             _before.pop()
+
+
+def one_thread() -> None:
+    """Let PyTorch, where it is loaded, use one thread when this one calls it."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -61,34 +78,29 @@ class SceneInput:
         return height_unit(self.raster, self.unit, self.spec.recipe.height_unit)[1]
 
 
-class TilePredictor:
-    """Probabilities of tiles, kept for neighbours up to a limit of memory; may be called from several threads.
+class TileAnswers(Generic[Number]):
+    """What is said of tiles, kept for neighbours up to a limit of memory; may be called from several threads.
 
     Args:
         backend: The network at work.
         scene: What it reads.
         lattice: The tiles, on the scene's working grid.
-        num_classes: Number of classes K.
         keep_tiles: How many tiles are kept after their first use.
     """
 
-    def __init__(
-        self, backend: Backend, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
-    ) -> None:
+    def __init__(self, backend: Backend, scene: SceneInput, lattice: TileLattice, *, keep_tiles: int) -> None:
         self.backend = backend
         self.scene = scene
         self.lattice = lattice
-        self.num_classes = num_classes
         self.keep_tiles = keep_tiles
-        self._tiles: OrderedDict[TileIndex, Future[NDArray[np.float32]]] = OrderedDict()
+        self._tiles: OrderedDict[TileIndex, Future[NDArray[Number]]] = OrderedDict()
         self._lock = Lock()
 
-    def __call__(self, index: TileIndex) -> NDArray[np.float32]:
-        """Probabilities and validity of a tile over its support.
+    def __call__(self, index: TileIndex) -> NDArray[Number]:
+        """What is said of a tile over its support; the network is not run where no pixel of that is valid.
 
         Returns:
-            float32, shape (K + 1, H, W): K probabilities, then 1 where the modality is valid and 0 elsewhere.
-            Equal shares where a tile has no valid pixel: the network is not run there.
+            Shape (B, H, W); what the bands are depends on the kind of answer.
 
         Raises:
             RasterError: If the scene cannot be read there.
@@ -116,14 +128,55 @@ class TilePredictor:
                     del self._tiles[old]
         return result
 
-    def _compute(self, index: TileIndex) -> NDArray[np.float32]:
+    def _compute(self, index: TileIndex) -> NDArray[Number]:
         window = self.lattice.read_window(index)
         values, valid = self.scene.read(window)
         r0, r1, c0, c1 = self.lattice.support(index)
-        rows, cols = slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2])
-        out = np.full((self.num_classes + 1, r1 - r0, c1 - c0), 1 / self.num_classes, np.float32)
-        out[-1] = valid[rows, cols]
-        if valid.any():
-            top, left = window[0] + self.backend.trim_px, window[2] + self.backend.trim_px
-            out[:-1] = self.backend(values)[:, r0 - top : r1 - top, c0 - left : c1 - left]
+        inside = valid[r0 - window[0] : r1 - window[0], c0 - window[2] : c1 - window[2]]
+        top, left = window[0] + self.backend.trim_px, window[2] + self.backend.trim_px
+        return self._answer(values, inside, (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left)))
+
+    def _answer(
+        self, values: NDArray[np.float32], inside: NDArray[np.bool_], place: tuple[slice, slice]
+    ) -> NDArray[Number]:
+        """Say it from the network's input, where its support is valid, and where that lies in what the backend says."""
+        raise NotImplementedError
+
+
+class TilePredictor(TileAnswers[np.float32]):
+    """Probabilities of tiles: of K classes, then 1 where the modality is valid and 0 elsewhere.
+
+    Args:
+        backend: The network at work.
+        scene: What it reads.
+        lattice: The tiles, on the scene's working grid.
+        num_classes: Number of classes K.
+        keep_tiles: How many tiles are kept after their first use.
+    """
+
+    def __init__(
+        self, backend: Backend, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
+    ) -> None:
+        super().__init__(backend, scene, lattice, keep_tiles=keep_tiles)
+        self.num_classes = num_classes
+
+    def _answer(
+        self, values: NDArray[np.float32], inside: NDArray[np.bool_], place: tuple[slice, slice]
+    ) -> NDArray[np.float32]:
+        out = np.full((self.num_classes + 1, *inside.shape), 1 / self.num_classes, np.float32)
+        out[-1] = inside
+        if inside.any():
+            out[:-1] = self.backend(values)[:, *place]
+        return out
+
+
+class TileClassifier(TileAnswers[np.uint8]):
+    """Most likely classes of tiles, one band, 255 where the modality is not valid."""
+
+    def _answer(
+        self, values: NDArray[np.float32], inside: NDArray[np.bool_], place: tuple[slice, slice]
+    ) -> NDArray[np.uint8]:
+        out = np.full((1, *inside.shape), IGNORE_INDEX, np.uint8)
+        if inside.any():
+            np.copyto(out[0], self.backend.classes(values)[place], where=inside)
         return out

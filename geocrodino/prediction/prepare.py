@@ -8,12 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import geopandas as gpd
 import pyproj
 import shapely
-import torch
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 from shapely.affinity import affine_transform
@@ -21,7 +19,6 @@ from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
-from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.grid import Window, crs_of, whole, working_grid
 from geocrodino.geo.mapfile import Further, MapFile, beside, check_map_name, class_map, layer_file
 from geocrodino.geo.modality import Modality
@@ -37,10 +34,15 @@ from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import Plan, Work, window_box
 
+if TYPE_CHECKING:
+    from geocrodino.geo.aoi import AOI
+
 EXACT_CORE_PX = 1024
 """With a margin of 160 px a tile costs some 0.4 GB; twice as large ones save 10 % of the time."""
 BLEND_CORE_PX = 512
 BLEND_MARGIN_PX = 64
+GPU_BATCH = 4
+"""Tiles at once on a graphics card: seven million pixels, which fill it, and some 2 GB."""
 WIDEST_EXACT_FIELD_PX = 256
 """Receptive fields beyond this make exact tiles cost more than they are worth: ``auto`` blends."""
 
@@ -93,6 +95,7 @@ def prepare(
     precision: Precision,
     device: str,
     workers: int,
+    batch: int | None,
 ) -> Prepared:
     """Check and plan; arguments and errors as for `geocrodino.prediction.engine.predict`."""
     check_map_name(out)
@@ -100,7 +103,7 @@ def prepare(
     second = None if elevation is None else open_scene(elevation)
     modalities, reason = choose_modalities(modality, raster, second, bundle)
     _check_options(modalities, layers, ground, height_unit)
-    area = aoi.source if isinstance(aoi, AOI) else aoi
+    area = aoi if aoi is None or isinstance(aoi, str | Path) else aoi.source
     lower = None if ground is None else open_scene(ground)
     for written in (out, *(beside(out, what) for what in get_args(Further))):
         keep_inputs(written, scene=raster, surface_model=second, bundle=bundle.path, ground=lower, area=area)
@@ -115,6 +118,9 @@ def prepare(
     for source in inputs.values():
         notes += unusual_heights(source)
     lattice, how = _lattice(grid, bundle, stitch, core_px)
+    batch = batch or (GPU_BATCH if device.startswith("cuda") else 1)
+    if batch > 1:
+        workers = max(workers, 2 * batch)  # as many as are computed read and write meanwhile
     plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
     work = Work(
         own=raster.geobox,
@@ -133,6 +139,7 @@ def prepare(
         precision=precision,
         device=device,
         workers=workers,
+        batch=batch,
     )
     backends = work.backends(bundle)
     if len({b.name for b in backends.values()}) > 1:  # one branch alone cannot be converted
@@ -234,7 +241,11 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
     Raises:
         OverlapError: If they do not meet it.
     """
-    aoi = source if isinstance(source, AOI) else read_aoi(source)
+    import geopandas as gpd  # areas alone need it
+
+    from geocrodino.geo.aoi import AOI, read_aoi
+
+    aoi = read_aoi(source) if isinstance(source, str | Path) else source
     polygons = _around(aoi, raster.geobox)
     if not polygons.is_empty:
         side = max(polygons.bounds[2] - polygons.bounds[0], polygons.bounds[3] - polygons.bounds[1])
@@ -272,8 +283,13 @@ def _joined(words: Iterable[str]) -> str:
 
 def _computed_by(work: Work, numbers: str) -> str:
     """Who computes, as far as it changes the last digits."""
-    device = torch.cuda.get_device_name(work.device) if work.device.startswith("cuda") else work.device
-    return f"{work.backend} {version(work.backend)} on {device} in {numbers}"
+    device = work.device
+    if device.startswith("cuda"):
+        import torch
+
+        device = torch.cuda.get_device_name(device)
+    together = f", {work.batch} tiles at once" if work.batch > 1 else ""
+    return f"{work.backend} {version(work.backend)} on {device} in {numbers}{together}"
 
 
 _SOFTWARE = ("geocrodino", "torch", "numpy", "scipy", "pyproj", "rasterio")

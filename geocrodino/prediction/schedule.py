@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import rasterio
-import torch
 from dask.base import compute
 from dask.delayed import delayed
 
@@ -25,7 +24,7 @@ from geocrodino.geo.grid import Window
 from geocrodino.geo.mosaic import MosaicSource
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import EncodedPart
-from geocrodino.prediction.network import SceneInput, one_thread_per_network
+from geocrodino.prediction.network import SceneInput, one_thread, one_thread_per_network
 from geocrodino.prediction.work import BlockPredictor, Work
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def run_threads(predict: BlockPredictor, windows: Sequence[Window], workers: int
 
     task = delayed(one, pure=False, traverse=False)
     # Each thread is told by itself: a prediction beside this one may end before and give torch its threads back.
-    threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    threads = ThreadPoolExecutor(workers, initializer=one_thread)
     with one_thread_per_network(), threads as pool:
         tasks = [task() for _ in windows]
         run_all: Callable[..., Any] = compute
@@ -187,9 +186,9 @@ def _threads() -> int:
 def _predictor(name: str, work: Work) -> BlockPredictor:
     with _opening:
         if name not in _kept:
-            torch.set_num_threads(1)
             _kept.clear()
             _kept[name] = BlockPredictor(work, work.backends(same_bundle(*work.bundle), _threads()))
+        one_thread()
         return _kept[name]
 
 

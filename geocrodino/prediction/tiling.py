@@ -68,8 +68,12 @@ class TileLattice:
         return -(-self.shape[0] // self.core_px), -(-self.shape[1] // self.core_px)
 
     @property
-    def largest_tile(self) -> tuple[int, int]:
-        """Rows and columns that the largest tile reads."""
+    def tile_shape(self) -> tuple[int, int]:
+        """Rows and columns that each tile reads.
+
+        Tiles at the edge of the scene are as large as all: a network is made ready for one shape, and to do so for
+        another takes longer than a smaller tile would save.
+        """
         rows, cols = (min(self.core_px, round_up(size, self.stride_px)) + 2 * self.margin_px for size in self.shape)
         return rows, cols
 
@@ -80,18 +84,13 @@ class TileLattice:
 
     def tile_bytes(self, num_classes: int) -> int:
         """Memory of what a tile answers: float32 probabilities of each class, and their weight."""
-        return 4 * (num_classes + 1) * math.prod(side - 2 * self.unused_px for side in self.largest_tile)
+        return 4 * (num_classes + 1) * math.prod(side - 2 * self.unused_px for side in self.tile_shape)
 
     def read_window(self, index: TileIndex) -> Window:
-        """Pixels that a tile reads; they may lie outside the scene. Height and width are multiples of the stride."""
-        (r0, r1), (c0, c1) = (
-            (
-                i * self.core_px - self.margin_px,
-                min((i + 1) * self.core_px, round_up(size, self.stride_px)) + self.margin_px,
-            )
-            for i, size in zip(index, self.shape, strict=True)
-        )
-        return r0, r1, c0, c1
+        """Pixels that a tile reads, `tile_shape` in all; they may lie outside the scene."""
+        r0, c0 = (i * self.core_px - self.margin_px for i in index)
+        rows, cols = self.tile_shape
+        return r0, r0 + rows, c0, c0 + cols
 
     def support(self, index: TileIndex) -> Window:
         """Pixels of the scene that a tile answers for, ramps included."""

@@ -24,8 +24,16 @@ from geocrodino.geo.resample import Positions, bilinear, bounding_window, source
 from geocrodino.geo.writer import EncodedPart, encode_part
 from geocrodino.prediction.backend import Backend, open_backend
 from geocrodino.prediction.blending import stitch
-from geocrodino.prediction.combine import Answer, Layer, Verdict, class_indices, combine, layer_values
-from geocrodino.prediction.network import SceneInput, TilePredictor
+from geocrodino.prediction.combine import (
+    Answer,
+    Layer,
+    Verdict,
+    class_indices,
+    combine,
+    decided_alone,
+    layer_values,
+)
+from geocrodino.prediction.network import SceneInput, TileClassifier, TilePredictor
 from geocrodino.prediction.options import BackendName, Precision
 from geocrodino.prediction.tiling import TileLattice, blocks, round_up
 
@@ -108,6 +116,7 @@ class Work:
         precision: In what.
         device: Torch device.
         workers: Blocks worked on at the same time in one process.
+        batch: Tiles in one call of a network.
     """
 
     own: GeoBox
@@ -126,6 +135,17 @@ class Work:
     precision: Precision
     device: str
     workers: int
+    batch: int
+
+    @property
+    def classes_alone(self) -> bool:
+        """Whether nothing but the most likely class of each pixel of a tile is asked for."""
+        return not self.layers and len(self.inputs) == 1 and self.lattice.ramp_px == 0 and self.grid == self.own
+
+    @property
+    def grid(self) -> GeoBox:
+        """Grid that the networks work on."""
+        return next(iter(self.inputs.values())).grid
 
     def backends(self, bundle: Bundle, workers: int | None = None) -> dict[Modality, Backend]:
         """The branches, ready to compute so many tiles at the same time."""
@@ -139,6 +159,7 @@ class Work:
                 temperature=self.temperature[m],
                 precision=self.precision,
                 unused_px=self.lattice.unused_px,
+                batch=self.batch,
             )
             for m in self.inputs
         }
@@ -160,11 +181,15 @@ class BlockPredictor:
         self.work = work
         # Of many polygons, those near a window are found at once.
         self._areas = None if work.area is None else STRtree(get_parts(work.area))
+        lattice, keep = work.lattice, work.keep_tiles
         self.tiles = {
-            m: TilePredictor(
-                backends[m], source, work.lattice, num_classes=len(work.classes), keep_tiles=work.keep_tiles
-            )
+            m: TilePredictor(backends[m], source, lattice, num_classes=len(work.classes), keep_tiles=keep)
             for m, source in work.inputs.items()
+        }
+        self.classifiers = {
+            m: TileClassifier(backends[m], source, lattice, keep_tiles=keep)
+            for m, source in work.inputs.items()
+            if work.classes_alone
         }
 
     def __call__(self, block: Window) -> EncodedPart:
@@ -174,17 +199,16 @@ class BlockPredictor:
         counts: Counts = Counter()
         for window in self._parts(block):
             inside = None if self._areas is None else _inside(self._areas, window)
-            verdict = self._verdict(window, inside)
-            indices = class_indices(verdict)
+            indices, decided, layers = self._say(window, inside)
             place = (slice(None), slice(window[0] - r0, window[1] - r0), slice(window[2] - c0, window[3] - c0))
             bands = [self.work.classes.to_values(indices)[None]]
             if len(self.tiles) > 1:
-                bands.append(verdict.decided[None])
-            if self.work.layers:
-                bands.append(layer_values(self.work.layers, verdict))
+                bands.append(decided[None])
+            if layers is not None:
+                bands.append(layers)
             for whole, part in zip(out, bands, strict=True):
                 whole[place] = part
-            _count(counts, window, indices, verdict.decided, inside)
+            _count(counts, window, indices, decided, inside)
         note = [[*what, number] for what, number in sorted(counts.items())]
         return encode_part(self.work.files, self.work.own, block, out, note)
 
@@ -197,7 +221,7 @@ class BlockPredictor:
         """A window, or quarters of it that need no more than so many pixels of the working grid."""
         if not self.work.meets(window):
             return
-        grid = self._grid
+        grid = self.work.grid
         if grid != self.work.own:
             needed = bounding_window(source_positions(self.work.own, window, grid), self.work.lattice.shape)
             if needed is not None and _too_large(needed, window):
@@ -206,15 +230,24 @@ class BlockPredictor:
                 return
         yield window
 
-    @property
-    def _grid(self) -> GeoBox:
-        return next(iter(self.work.inputs.values())).grid
+    def _say(
+        self, window: Window, inside: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Class indices, which modality decided, and layers if any are asked for."""
+        for modality, classifier in self.classifiers.items():  # of one modality, which then decides alone
+            indices = stitch(self.work.lattice, window, classifier)[0]
+            if inside is not None:
+                indices = np.where(inside, indices, np.uint8(IGNORE_INDEX))
+            return indices, decided_alone(modality, indices != IGNORE_INDEX), None
+        verdict = self._verdict(window, inside)
+        layers = layer_values(self.work.layers, verdict) if self.work.layers else None
+        return class_indices(verdict), verdict.decided, layers
 
     def _verdict(self, window: Window, inside: NDArray[np.bool_] | None) -> Verdict:
-        if self._grid == self.work.own:
+        if self.work.grid == self.work.own:
             answers = {m: self._direct(m, window) for m in self.tiles}
         else:
-            positions = source_positions(self.work.own, window, self._grid)
+            positions = source_positions(self.work.own, window, self.work.grid)
             needed = bounding_window(positions, self.work.lattice.shape)
             answers = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
         if inside is not None:

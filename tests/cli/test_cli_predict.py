@@ -7,7 +7,7 @@ import geopandas as gpd
 import pytest
 import rasterio
 
-from geocrodino.prediction.network import TilePredictor
+from geocrodino.prediction.network import TileAnswers
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_both_modalities_and_everything_that_can_be_written(predict, run_cli, to
 
 
 def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
-    from geocrodino.prediction import backend
+    from geocrodino.prediction import torch_backend
 
-    monkeypatch.setattr(backend, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(torch_backend, "_cpu_has_bfloat16", lambda: True)
     for precision, number in (("full", "float32"), ("half", "bfloat16")):
         words = ("--backend", "torch", "--precision", precision)
         code, _, err = predict(town.optical, "--out", f"{precision}.tif", *words)
@@ -63,8 +63,8 @@ def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
 
 
 def test_the_side_of_tiles_changes_the_work_and_not_the_map(predict, town, monkeypatch):
-    computed, compute, maps = [], TilePredictor._compute, []
-    monkeypatch.setattr(TilePredictor, "_compute", lambda self, index: computed.append(index) or compute(self, index))
+    computed, compute, maps = [], TileAnswers._compute, []
+    monkeypatch.setattr(TileAnswers, "_compute", lambda self, index: computed.append(index) or compute(self, index))
     for side, tiles in (("1024", 1), ("64", 25)):  # the town is 320 px wide
         computed.clear()
         code, _, err = predict(town.optical, "--out", f"{side}.tif", "--tile-px", side, "--backend", "torch")
@@ -121,9 +121,11 @@ def test_a_preview_is_not_replaced_unasked(predict, town):
 def test_a_backend_of_processors_is_no_word_for_a_gpu(monkeypatch):
     import torch
 
-    from geocrodino.cli.predict import _device
+    from geocrodino.cli import predict
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(predict, "_has_gpu_driver", lambda: True)
+    _device = predict._device
     assert [_device("auto", backend) for backend in ("auto", "torch", "openvino")] == ["cuda", "cuda", "cpu"]
 
 

@@ -136,10 +136,15 @@ def counting(calls):
             name = backend.name
             number = backend.number
             trim_px = backend.trim_px
+            batch = backend.batch
 
             def __call__(self, values):
                 calls.append(values.shape)
                 return backend(values)
+
+            def classes(self, values):
+                calls.append(values.shape)
+                return backend.classes(values)
 
         return Counted()
 
@@ -152,6 +157,7 @@ class PixelByPixel:
 
     name = "torch"
     trim_px = 0
+    batch = 1
 
     def __init__(self, calls=None, temperature=1.0, precision="auto"):
         self.calls, self.temperature = [] if calls is None else calls, temperature
@@ -161,6 +167,9 @@ class PixelByPixel:
         self.calls.append(values.shape)
         scores = values if len(values) == 3 else np.stack([-values[0], np.full_like(values[0], 0.25), values[0]])
         return softmax(scores / np.float32(self.temperature), axis=0)
+
+    def classes(self, values):
+        return self(values).argmax(axis=0).astype(np.uint8)
 
 
 def brightest(values):

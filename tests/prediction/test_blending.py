@@ -84,5 +84,5 @@ def test_without_ramps_pixels_are_copied_bit_for_bit(lattice):
 
 def test_a_tile_of_the_wrong_shape_is_refused():
     lattice = TileLattice((8, 8), 16, 0, 0, 16)
-    with pytest.raises(ValueError, match=r"tile \(0, 0\): expected \(K, 8, 8\), found \(3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"tile \(0, 0\): expected \(B, 8, 8\), found \(3, 4, 4\)"):
         stitch(lattice, (0, 8, 0, 8), lambda index: np.zeros((3, 4, 4), np.float32))

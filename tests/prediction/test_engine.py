@@ -21,7 +21,7 @@ from geocrodino.errors import (
 from geocrodino.geo.grid import working_grid
 from geocrodino.geo.writer import MapWriter
 from geocrodino.prediction.engine import predict
-from geocrodino.prediction.network import TilePredictor
+from geocrodino.prediction.network import TileAnswers
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import Plan
 
@@ -161,22 +161,23 @@ def test_nan_heights_are_nodata_and_zero_metres_are_heights(tmp_path, resolution
     np.testing.assert_array_equal(classes_of(tmp_path / "m.tif"), np.where(np.isnan(heights), 255, 5))
 
 
-def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("rows", "tiles"), [(20, 1), (40, 2)])  # the ramp of the second tile begins at 32
+def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch, rows, tiles):
     values = np.zeros((3, 256, 64), np.uint8)
-    values[:, :20] = 9
+    values[:, :rows] = 9
     write_raster(tmp_path / "s.tif", values, nodata=0)
     calls = []
     monkeypatch.setattr("geocrodino.prediction.work.open_backend", counting(calls))
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=64)
-    assert len(calls) == 2  # the tile and the one below, whose margin reaches the data
-    assert (classes_of(tmp_path / "m.tif")[20:] == 255).all()
+    assert len(calls) == tiles
+    assert (classes_of(tmp_path / "m.tif")[rows:] == 255).all()
 
 
 def test_each_tile_is_computed_once(bundle, tmp_path, monkeypatch):
     write_raster(tmp_path / "s.tif", image(256, 256))
     seen = []
-    original = TilePredictor._compute
-    monkeypatch.setattr(TilePredictor, "_compute", lambda self, i: seen.append(i) or original(self, i))
+    original = TileAnswers._compute
+    monkeypatch.setattr(TileAnswers, "_compute", lambda self, i: seen.append(i) or original(self, i))
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=50)
     assert sorted(seen) == [(r, c) for r in range(4) for c in range(4)]
 
@@ -219,8 +220,8 @@ def test_tiles_of_a_wide_scene_are_rarely_computed_twice(stitch, turned_deg, res
 def test_a_block_larger_than_a_tile_computes_none_again(bundle, tmp_path, monkeypatch):
     write_raster(tmp_path / "s.tif", image(600, 600))
     seen = []
-    original = TilePredictor._compute
-    monkeypatch.setattr(TilePredictor, "_compute", lambda self, i: seen.append(i) or original(self, i))
+    original = TileAnswers._compute
+    monkeypatch.setattr(TileAnswers, "_compute", lambda self, i: seen.append(i) or original(self, i))
     monkeypatch.setattr("geocrodino.prediction.work._PART_PX", 256)
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=512, block_px=2048)
     assert sorted(seen) == [(0, 0), (0, 1), (1, 0), (1, 1)]

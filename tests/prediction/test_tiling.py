@@ -55,12 +55,12 @@ def test_tiles_are_those_whose_support_meets_the_window(lattice, data):
 def test_bytes_of_a_tile():
     lattice = TileLattice((100, 300), core_px=64, margin_px=32, ramp_px=16, stride_px=16)
     assert lattice.tile_bytes(5) == np.zeros((6, 96, 96), np.float32).nbytes
-    assert lattice.largest_tile == (128, 128)  # of 64 px and 32 px on each side
+    assert lattice.tile_shape == (128, 128)  # of 64 px and 32 px on each side
 
 
 def test_bytes_of_a_tile_that_is_larger_than_the_scene():
     lattice = TileLattice((100, 300), core_px=4096, margin_px=32, ramp_px=0, stride_px=16)
-    assert lattice.largest_tile == (112 + 64, 304 + 64)  # the scene in whole strides
+    assert lattice.tile_shape == (112 + 64, 304 + 64)  # the scene in whole strides
     assert lattice.tile_bytes(5) == np.zeros((6, 112, 304), np.float32).nbytes
 
 
@@ -68,7 +68,7 @@ def test_exact_margin_is_the_radius_rounded_up_to_the_stride():
     lattice = TileLattice.exact((100, 300), core_px=64, stride_px=16, receptive_field_px=151)
     assert (lattice.margin_px, lattice.ramp_px, lattice.count) == (160, 0, (2, 5))
     assert lattice.read_window((0, 0)) == (-160, 224, -160, 224)
-    assert lattice.read_window((1, 4)) == (-96, 272, 96, 464)  # 100 and 300 rounded up to 112 and 304
+    assert lattice.read_window((1, 4)) == (-96, 288, 96, 480)  # beyond the scene, as large as the others
 
 
 def test_a_scene_smaller_than_a_core_has_one_small_tile():

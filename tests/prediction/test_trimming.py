@@ -70,6 +70,42 @@ def test_reach_of_the_default():
     assert decoder_reach_px(random_branch(NetworkSettings()), 160) == 30  # as docs/architecture.md says
 
 
+def test_stages_are_cut_by_hand():
+    """What is left of 160 px behind each stage that is cut, in whole strides of 16 px.
+
+    The stem, a pixel being 2 px: the whole sees 151 px, and the 7 x 7 before it 3 px of that. Behind the first block at
+    16 px there is one more, with two 3 x 3, before a decoder that sees 30 px: 62 px, so 98 px are left, 96 of which can
+    go. Behind the stage at 8 px the 3 x 3 of 8 px that halves, and a 3 x 3 of 16 px, come on top: 62 + 8 + 16 = 86,
+    74 px are left.
+    """
+    network = Trimmed(random_branch(NetworkSettings()), 160)
+    assert network.trim_px == 128
+    assert network.trims_px == (16, 32, 48, 64, 96)
+
+
+def test_a_stage_that_is_used_twice_is_not_cut():
+    branch = random_branch(NETWORKS[0])
+    inner = branch.encoder.model.layer2
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, features):
+            return self.inner(features) + self.inner(features)
+
+    whole = copy.deepcopy(branch)
+    branch.encoder.model.layer2 = Twice()
+    images = torch.randn(1, 2, 192, 192)
+    network = Trimmed(branch, 64)
+    found, expected = network(images), branch(images)
+    left = 64 - network.trim_px
+    torch.testing.assert_close(found[..., left:-left, left:-left], expected[..., 64:-64, 64:-64], rtol=1e-4, atol=1e-3)
+    assert network.trim_px > 0
+    assert not torch.equal(expected, whole(images))
+
+
 @pytest.mark.parametrize("unused", [0, 8, 25])
 def test_a_margin_that_the_decoder_needs_is_left_alone(unused):
     branch = random_branch(NETWORKS[0])
