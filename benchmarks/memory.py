@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
-from peers import report
-from prediction import NETWORKS, WORKERS, write_bundle
+from measured import measure
+from ours import command
+from prediction import NETWORKS, write_bundle
 from rasterio.windows import Window
-
-from geocrodino.prediction.engine import predict
 
 FILLED_PX = 2048
 
@@ -42,21 +40,11 @@ def write_sparse(path: Path, side: int) -> None:
             file.write(square[:, :size, :size], window=Window(start, start, size, size))
 
 
-def child(bundle: str, scene: str, out: str, layers: str) -> None:
-    """Predict here and print seconds and memory."""
-    wanted = ["probabilities"] if layers == "probabilities" else []
-    report(lambda: predict(scene, out, bundle, "optical", workers=WORKERS, layers=wanted))  # type: ignore[arg-type]
-
-
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", nargs="+", type=int, default=[4096, 32768], help="sides of the scenes, px")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        child(*options.child)
-        return
     print("| scene, px | written | peak MB | of the first | seconds |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -64,27 +52,20 @@ def main() -> None:
         write_bundle(bundle, NETWORKS["default"])
         for side in options.sides:
             write_sparse(folder / f"{side}.tif", side)
-        subprocess.run(
-            _command(bundle, folder / f"{min(options.sides)}.tif", folder / "warm.tif", "-"),
-            check=True,
-            capture_output=True,
-        )
-        for layers in ("classes", "probabilities"):
+        measure(command("predict", bundle, folder / f"{min(options.sides)}.tif", folder / "warm.tif", "{}"))
+        for written, asked in (("classes", {}), ("probabilities", {"layers": ["probabilities"]})):
             first = 0.0
             for side in options.sides:
-                command = _command(bundle, folder / f"{side}.tif", folder / f"{side}-{layers}.tif", layers)
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found = json.loads(done.stdout.splitlines()[-1])
+                out = folder / f"{side}-{written}.tif"
+                found = measure(command("predict", bundle, folder / f"{side}.tif", out, json.dumps(asked)))
+                if isinstance(found, str):
+                    sys.exit(found)
                 first = first or found["peak_mb"]
                 ratio = found["peak_mb"] / first
                 print(
-                    f"| {side}^2 | {layers} | {found['peak_mb']:.0f} | {ratio:.2f} | {found['seconds']:.0f} |",
+                    f"| {side}^2 | {written} | {found['peak_mb']:.0f} | {ratio:.2f} | {found['seconds']:.0f} |",
                     flush=True,
                 )
-
-
-def _command(bundle: Path, scene: Path, out: Path, layers: str) -> list[str]:
-    return [sys.executable, __file__, "--child", str(bundle), str(scene), str(out), layers]
 
 
 if __name__ == "__main__":

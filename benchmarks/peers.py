@@ -8,16 +8,14 @@ The network is a TorchScript file that maps normalised images (B, 3, H, W) to lo
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import torch
+from measured import report_peak
 from rasterio.windows import Window
 
 TILE_PX, OVERLAP_PX = 512, 64
@@ -104,15 +102,6 @@ PEERS: dict[str, Callable[[Network, Path, Path], None]] = {
 }  # fmt: skip
 
 
-def report(work: Callable[[], None]) -> None:
-    """Run something and print its seconds and the process's peak memory as JSON."""
-    started = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1 / 1024)
-    print(json.dumps({"seconds": seconds, "peak_mb": peak / 1e6}))
-
-
 def _profile(source: rasterio.DatasetReader) -> dict[str, object]:
     return {**source.profile, "count": 1, "nodata": 255, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
 
@@ -131,4 +120,5 @@ if __name__ == "__main__":
     name, network_path, scene_path, out_path = sys.argv[1:]
     loaded = torch.jit.load(network_path).eval()
     with torch.inference_mode():
-        report(lambda: PEERS[name](loaded, Path(scene_path), Path(out_path)))
+        PEERS[name](loaded, Path(scene_path), Path(out_path))
+    report_peak()

@@ -2,9 +2,10 @@
 
 All contenders use one network with random weights and one image with a hole without data, and write a compressed
 GeoTIFF. The others take tiles of 512 px with an overlap of 64. Ours is measured as it comes (``exact``: tiles that
-read as far as the network sees), with larger tiles, blended, and in half precision (bfloat16). Each measurement runs
-in a process of its own; times are medians of rounds in which all contenders take turns; memory is the peak resident
-set. ``bare`` is the floor: the same tiles through the same backend, with nothing read or written.
+read as far as the network sees), with larger tiles, blended, and in half precision (bfloat16). Each measurement is a
+process of its own from start to end, imports and all; times are medians of rounds in which all contenders take turns;
+memory is the peak resident set. ``bare`` is the floor: the same tiles through the same backend, with nothing read or
+written.
 
     python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
     python benchmarks/prediction.py --sides 1024 --rounds 1
@@ -18,13 +19,10 @@ the whole scene, the hole aside; it is left out where one pass does not fit into
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,9 @@ import numpy as np
 import rasterio
 import torch
 from affine import Affine
-from peers import BANDS, CLASSES, MEAN, PEERS, STD, normalise, report
+from measured import measure, report_peak
+from ours import command, hole_of
+from peers import BANDS, CLASSES, MEAN, PEERS, STD, normalise
 from rasterio.windows import Window
 from scipy import ndimage
 
@@ -42,18 +42,13 @@ from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
 from geocrodino.models.settings import NetworkSettings
-from geocrodino.prediction.backend import open_backend
-from geocrodino.prediction.engine import predict
-from geocrodino.prediction.network import one_thread_per_network
-from geocrodino.prediction.prepare import EXACT_CORE_PX
-from geocrodino.prediction.tiling import TileLattice, round_up
+from geocrodino.prediction.tiling import round_up
 
 NETWORKS = {
     "default": NetworkSettings(),
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
 RING_PX = 32
-WORKERS = 2
 
 
 def write_scene(path: Path, side: int) -> None:
@@ -70,11 +65,6 @@ def write_scene(path: Path, side: int) -> None:
             hole = hole_of(side)
             values[:, max(0, hole[0] - row) : max(0, hole[1] - row), hole[2] : hole[3]] = 0
             file.write(values, window=Window(0, row, side, values.shape[1]))
-
-
-def hole_of(side: int) -> tuple[int, int, int, int]:
-    """Rows and columns of the hole."""
-    return side // 4, side // 2, side // 4, side // 2
 
 
 def write_bundle(path: Path, settings: NetworkSettings) -> None:
@@ -105,36 +95,6 @@ def write_network(bundle: Path, path: Path) -> None:
     branch = load_bundle(bundle).branch("optical")
     with torch.inference_mode():
         torch.jit.trace(branch, torch.zeros(2, len(BANDS), 256, 256)).save(str(path))
-
-
-def ours(bundle: Path, scene: Path, out: Path, options: dict[str, Any]) -> None:
-    """The engine, as a user calls it."""
-    predict(scene, out, bundle, "optical", workers=WORKERS, **options)
-
-
-def bare(bundle: Path, scene: Path, backend: str) -> None:
-    """The forward passes of the engine's tiles, and nothing else."""
-    loaded = load_bundle(bundle)
-    with rasterio.open(scene) as source:
-        shape = source.shape
-    stride = loaded.manifest.network.stride_px
-    core, seen = round_up(EXACT_CORE_PX, stride), loaded.manifest.receptive_field_px or 0
-    lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=seen)
-    work = open_backend(
-        loaded,
-        "optical",
-        name=backend,  # type: ignore[arg-type]
-        workers=WORKERS,
-        unused_px=lattice.unused_px,
-    )
-    hole, tiles = hole_of(shape[0]), []
-    for index in itertools.product(*map(range, lattice.count)):
-        r0, r1, c0, c1 = lattice.read_window(index)
-        if not (hole[0] <= r0 and r1 <= hole[1] and hole[2] <= c0 and c1 <= hole[3]):
-            tiles.append((len(BANDS), r1 - r0, c1 - c0))
-    rng = np.random.default_rng(0)
-    with one_thread_per_network(), ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(lambda size: work(rng.random(size, np.float32)).shape, tiles))
 
 
 @torch.inference_mode()
@@ -168,25 +128,14 @@ def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -
     """One measurement in a fresh process: seconds and memory, or why there is none."""
     if name in PEERS:
         script = str(Path(__file__).with_name("peers.py"))
-        command = [pythons.get(name, sys.executable), script, name, *map(str, (paths["network"], paths["scene"], out))]
-    else:
-        command = [sys.executable, __file__, "--child", name, *map(str, (paths["bundle"], paths["scene"], out))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["killed"]
-    if done.returncode:
-        return lines[-1]
-    found: dict[str, float] = json.loads(lines[-1])
-    return found
-
-
-def child(name: str, bundle: str, scene: str, out: str) -> None:
-    """Run one of ours here."""
+        return measure(
+            [pythons.get(name, sys.executable), script, name, *map(str, (paths["network"], paths["scene"], out))]
+        )
     if name in OURS:
-        report(lambda: ours(Path(bundle), Path(scene), Path(out), OURS[name]))
-    elif name in BARE:
-        report(lambda: bare(Path(bundle), Path(scene), BARE[name]))
-    else:
-        report(lambda: one_pass(Path(bundle), Path(scene), Path(out)))
+        return measure(command("predict", paths["bundle"], paths["scene"], out, json.dumps(OURS[name])))
+    if name in BARE:
+        return measure(command("bare", paths["bundle"], paths["scene"], BARE[name]))
+    return measure([sys.executable, __file__, "--one-pass", *map(str, (paths["bundle"], paths["scene"], out))])
 
 
 def judge(out: Path, truth: Path | None) -> dict[str, float]:
@@ -261,10 +210,11 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--one-pass-up-to", type=int, default=4096, metavar="PX")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of a peer")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--one-pass", nargs=3, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        child(*options.child)
+    if options.one_pass:
+        one_pass(*options.one_pass)
+        report_peak()
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

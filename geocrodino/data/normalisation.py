@@ -241,12 +241,13 @@ class ModalitySpec(BaseModel):
         """Which modality."""
         return self.recipe.modality
 
-    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def normalise(self, values: NDArray[np.float32], *, in_place: bool = False) -> NDArray[np.float32]:
         """Scale channels, shape (C, H, W), NaN where invalid, to the network's input: 0 where invalid."""
-        out = np.empty(values.shape, np.float32)
+        invalid = ~np.isfinite(values).all(axis=0)
+        out = values if in_place else np.empty(values.shape, np.float32)
         for channel, value, target in zip(self.channels, values, out, strict=True):
             channel.apply(value, target)
-        out[:, ~np.isfinite(values).all(axis=0)] = 0
+        out[:, invalid] = 0
         return out
 
     def read(
@@ -271,7 +272,7 @@ class ModalitySpec(BaseModel):
             Input, float32, shape (C, H, W), 0 where invalid; validity, bool, shape (H, W).
         """
         values, valid = self.recipe.read(raster, grid, window, ground=ground, unit=unit)
-        return self.normalise(values), valid
+        return self.normalise(values, in_place=True), valid
 
     def share_outside(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[str, float]:
         """Share of valid pixels outside the training's range, for each channel that a wrong unit would move.

@@ -208,10 +208,10 @@ class RasterSource:
                 f"cannot be read at rows {in_r0} to {in_r1}, columns {in_c0} to {in_c1}: the file is damaged or cut "
                 f"short. Copy or download it again ({error.__cause__ or error}).",
             ) from error
+        place = values[:, *inner]
         with np.errstate(over="ignore"):
-            raw = raw.astype(np.float32, copy=False)
-        raw[:, ~ok] = np.nan
-        values[:, *inner] = raw
+            place[...] = raw
+        place[:, ~ok] = np.nan
         valid[inner] = ok
         return values, valid
 

@@ -90,8 +90,22 @@ def decided_alone(modality: Modality, valid: NDArray[np.bool_]) -> NDArray[np.ui
 
 def class_indices(verdict: Verdict) -> NDArray[np.uint8]:
     """The most likely class of each pixel, 255 where nothing is valid."""
-    indices: NDArray[np.uint8] = verdict.probabilities.argmax(axis=0).astype(np.uint8)
+    indices = most_likely(verdict.probabilities)
     indices[~verdict.valid] = IGNORE_INDEX
+    return indices
+
+
+def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Index of the largest of K probabilities, shape (K, H, W), at each pixel; the first one of equals.
+
+    As ``argmax`` along the first axis, which copies the whole array to begin with.
+    """
+    largest = probabilities[0].copy()
+    indices = np.zeros(largest.shape, np.uint8)
+    for index, probability in enumerate(probabilities[1:], start=1):
+        larger = probability > largest
+        indices[larger] = index
+        np.maximum(largest, probability, out=largest)
     return indices
 
 

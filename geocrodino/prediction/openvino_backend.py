@@ -30,6 +30,7 @@ from scipy.special import softmax
 from geocrodino.bundle.io import Bundle
 from geocrodino.geo.modality import Modality
 from geocrodino.prediction.backend import ASKED_TOLERANCE, check_tile, difference, too_coarse
+from geocrodino.prediction.combine import most_likely
 from geocrodino.prediction.options import BackendName
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ class OpenVinoBackend:
     def classes(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Most likely classes of a tile, see ``Backend``."""
         with self._inferred(values) as found:
-            classes: NDArray[np.uint8] = found.argmax(axis=0).astype(np.uint8)
-            return classes
+            return most_likely(found)
 
     @contextmanager
     def _inferred(self, values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -111,7 +111,7 @@ class OpenVinoBackend:
             request = compiled.requests.get_nowait()
         except Empty:
             request = compiled.model.create_infer_request()
-        request.infer({0: np.ascontiguousarray(values[None])}, share_inputs=True)
+        request.infer({0: np.ascontiguousarray(values[None])}, share_inputs=True, share_outputs=True)
         yield request.get_output_tensor(0).data[0]
         compiled.requests.put(request)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from geocrodino.models.branch import Branch
 from geocrodino.prediction.tiling import round_up
 
+_LEAST_CUT = 2  # strides: a cut copies the map, which must save more than it costs
 _SAME = 1e-4  # largest difference from the whole network that rounding makes, of the largest logit
 
 
@@ -69,7 +70,7 @@ class Trimmed(nn.Module):
             before = 0
             for stage, reach in stages:
                 trim = 0 if reach is None else (unused_px - reach) // self.stride * self.stride
-                if trim > before:
+                if trim >= before + _LEAST_CUT * self.stride:
                     setattr(*stage.place, nn.Sequential(stage.module, _Crop((trim - before) >> stage.scale)))
                     trims.append(trim)
                     before = trim

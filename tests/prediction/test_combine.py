@@ -15,6 +15,7 @@ from geocrodino.prediction.combine import (
     combine,
     layer_bands,
     layer_values,
+    most_likely,
 )
 
 OPTICAL, ELEVATION = (0.6, 0.3, 0.1), (0.15, 0.05, 0.8)
@@ -37,6 +38,16 @@ def four_pixels(weight):
         },
         weight,
     )
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_most_likely_class_is_the_first_of_the_largest(count, seed):
+    probabilities = np.random.default_rng(seed).integers(0, 4, (count, 5, 7)).astype(np.float32)  # many are equal
+    before = probabilities.copy()
+    found = most_likely(probabilities)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, probabilities.argmax(axis=0))
+    np.testing.assert_array_equal(probabilities, before)
 
 
 def test_both_are_averaged_and_one_alone_decides():

@@ -1,0 +1,73 @@
+"""Ours and its floor, in a process that loads what a user's would and nothing else. Called by other benchmarks:
+
+python benchmarks/ours.py predict BUNDLE SCENE OUT OPTIONS      options of geocrodino.predict as JSON
+python benchmarks/ours.py bare BUNDLE SCENE BACKEND             the forward passes of the same tiles alone
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from measured import report_peak
+
+WORKERS = 2
+
+
+def command(*words: object) -> list[str]:
+    """What runs this file."""
+    return [sys.executable, __file__, *map(str, words)]
+
+
+def hole_of(side: int) -> tuple[int, int, int, int]:
+    """Rows and columns without data, of a scene as `prediction.write_scene` makes it."""
+    return side // 4, side // 2, side // 4, side // 2
+
+
+def predict(bundle: str, scene: str, out: str, options: str) -> None:
+    """The engine, as a user calls it."""
+    from geocrodino import predict
+
+    predict(scene, out, bundle, "optical", workers=WORKERS, **json.loads(options))
+
+
+def bare(bundle: str, scene: str, backend: str) -> None:
+    """The forward passes of the tiles that the engine computes, on values that are not read, and nothing else."""
+    import numpy as np
+    import rasterio
+
+    from geocrodino import load_bundle
+    from geocrodino.prediction.backend import open_backend
+    from geocrodino.prediction.network import one_thread, one_thread_per_network
+    from geocrodino.prediction.prepare import EXACT_CORE_PX
+    from geocrodino.prediction.tiling import TileLattice, round_up
+
+    loaded = load_bundle(Path(bundle))
+    with rasterio.open(scene) as source:
+        shape, bands = source.shape, source.count
+    stride = loaded.manifest.network.stride_px
+    core, seen = round_up(EXACT_CORE_PX, stride), loaded.manifest.receptive_field_px or 0
+    lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=seen)
+    work = open_backend(
+        loaded,
+        "optical",
+        name=backend,  # type: ignore[arg-type]
+        workers=WORKERS,
+        unused_px=lattice.unused_px,
+    )
+    h0, h1, v0, v1 = hole_of(shape[0])
+    tiles = 0
+    for index in itertools.product(*map(range, lattice.count)):
+        r0, r1, c0, c1 = lattice.support(index)
+        tiles += not (h0 <= r0 and r1 <= h1 and v0 <= c0 and c1 <= v1)
+    values = np.random.default_rng(0).random((bands, *lattice.tile_shape), np.float32)
+    with one_thread_per_network(), ThreadPoolExecutor(WORKERS, initializer=one_thread) as pool:
+        list(pool.map(lambda _: work.classes(values).shape, range(tiles)))
+
+
+if __name__ == "__main__":
+    {"predict": predict, "bare": bare}[sys.argv[1]](*sys.argv[2:])
+    report_peak()
