@@ -49,6 +49,7 @@ NETWORKS = {
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
 RING_PX = 32
+WARM_PX = 512
 
 
 def write_scene(path: Path, side: int) -> None:
@@ -165,9 +166,6 @@ def table(network: str, side: int, paths: dict[str, Path], folder: Path, options
     if truth is not None and isinstance(why := run("one pass", paths, truth, pythons), str):
         print(f"One pass was not possible: {why}\n")
         truth = None
-    run(
-        "bare", paths, folder / "bare.tif", pythons
-    )  # converts the network once, as the first prediction of a bundle does
     names = [*OURS, *BARE, *PEERS]
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
@@ -218,12 +216,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for side in options.sides:
+        for side in {WARM_PX, *options.sides}:
             write_scene(folder / f"{side}.tif", side)
         for network in options.networks:
             paths = {"bundle": folder / f"{network}.safetensors", "network": folder / f"{network}.pt"}
             write_bundle(paths["bundle"], NETWORKS[network])
             write_network(paths["bundle"], paths["network"])
+            for kind in ("ours", "ours, blended"):  # convert the network, as the first prediction of a bundle does
+                run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})
+                (folder / "warm.tif").unlink(missing_ok=True)
             for side in options.sides:
                 (folder / f"{network}-{side}").mkdir()
                 table(network, side, {**paths, "scene": folder / f"{side}.tif"}, folder / f"{network}-{side}", options)

@@ -23,6 +23,7 @@ from geocrodino.geo.writer import MapWriter
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.network import TileAnswers
 from geocrodino.prediction.tiling import TileLattice, round_up
+from geocrodino.prediction.torch_backend import TorchBackend
 from geocrodino.prediction.work import Plan
 
 
@@ -215,6 +216,24 @@ def test_tiles_of_a_wide_scene_are_rarely_computed_twice(stitch, turned_deg, res
     # Blocks of several tiles share fewer of them with their neighbours than memory could hold.
     most = (1.35 if turned_deg else 1.15) if block_px is None else 1.8
     assert computed <= most * len(seen)
+
+
+def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
+    write_raster(tmp_path / "s.tif", image(150, 210))
+    sizes, maps = [], []
+    compute = TorchBackend._classes
+    monkeypatch.setattr(TorchBackend, "_classes", lambda self, tiles: sizes.append(len(tiles)) or compute(self, tiles))
+    for name, batch, workers in (("one", 1, 2), ("three", 3, 2), ("again", 3, 9)):
+        sizes.clear()
+        predict(
+            tmp_path / "s.tif", tmp_path / f"{name}.tif", bundle, "optical", core_px=64, stitch="exact",
+            backend="torch", batch=batch, workers=workers,
+        )  # fmt: skip
+        assert sum(sizes) == 12  # 3 x 4 tiles
+        assert max(sizes) == batch
+        maps.append(classes_of(tmp_path / f"{name}.tif"))
+    np.testing.assert_array_equal(maps[2], maps[1])
+    assert (maps[1] == maps[0]).mean() > 0.999  # but for rounding
 
 
 def test_a_block_larger_than_a_tile_computes_none_again(bundle, tmp_path, monkeypatch):
