@@ -52,7 +52,9 @@ def main() -> None:
         write_bundle(bundle, NETWORKS["default"])
         for side in options.sides:
             write_sparse(folder / f"{side}.tif", side)
-        measure(command("predict", bundle, folder / f"{min(options.sides)}.tif", folder / "warm.tif", "{}"))
+        warm = measure(command("predict", bundle, folder / f"{min(options.sides)}.tif", folder / "warm.tif", "{}"))
+        if isinstance(warm, str):
+            sys.exit(warm)
         for written, asked in (("classes", {}), ("probabilities", {"layers": ["probabilities"]})):
             first = 0.0
             for side in options.sides:

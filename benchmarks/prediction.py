@@ -223,7 +223,9 @@ def main() -> None:
             write_bundle(paths["bundle"], NETWORKS[network])
             write_network(paths["bundle"], paths["network"])
             for kind in ("ours", "ours, blended"):  # convert the network, as the first prediction of a bundle does
-                run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})
+                warm = run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})
+                if isinstance(warm, str):
+                    sys.exit(warm)
                 (folder / "warm.tif").unlink(missing_ok=True)
             for side in options.sides:
                 (folder / f"{network}-{side}").mkdir()

@@ -61,6 +61,7 @@ class Bundle:
 
         Raises:
             BundleError: If the bundle has no such branch, or weights of another network.
+            ModelError: If this version of the libraries cannot build the network.
         """
         import torch
 
@@ -134,21 +135,20 @@ def load_bundle(path: str | Path) -> Bundle:
     """Read and check a bundle.
 
     Raises:
-        BundleError: If the file is missing, damaged, cut short, no bundle, of another layout, or if its weights are
-            not those that its manifest speaks of.
+        BundleError: If the file is missing, damaged, cut short, no bundle, of another layout, or changed after it was
+            written. Whether its weights are those of the networks that it speaks of is found where one is asked for.
     """
     path = Path(path)
     _check_magic(path)
     try:
         with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type of number that NumPy lacks
+            stored = _stored_manifest(path, file.metadata() or {})
+            tensors = {name: _tensor(path, file, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
         raise BundleError(
             f"{path}: the file is damaged or cut short. Expected a complete safetensors file, found: {error}.\n"
             "Copy or download it again."
         ) from error
-    stored = _stored_manifest(path, metadata)
     try:
         manifest = Manifest.model_validate(stored)
     except ValidationError as error:
@@ -171,6 +171,18 @@ def load_bundle(path: str | Path) -> Bundle:
             f"Expected sha256 {manifest.sha256 or '(none)'}, found {found}.\nCopy or download it again."
         )
     return Bundle(path, manifest, tensors)
+
+
+def _tensor(path: Path, file: Any, name: str) -> NDArray[np.generic]:
+    try:
+        found: NDArray[np.generic] = file.get_tensor(name)
+    except (TypeError, AttributeError) as error:  # bfloat16 and the like, by version of the library
+        kind = file.get_slice(name).get_dtype()
+        raise BundleError(
+            f"{path}: tensor {name}: expected float32 or whole numbers, found {kind}.\n"
+            "The weights are of another network: write the bundle again."
+        ) from error
+    return found
 
 
 def _check_magic(path: Path) -> None:

@@ -28,13 +28,11 @@ class Backend(Protocol):
         name: ``torch`` or ``openvino``.
         number: What it computes in: ``float32``, ``float16`` or ``bfloat16``.
         trim_px: Pixels on each side of a tile that it gives no answer for.
-        batch: Tiles of one shape that it gathers from the threads that call it and computes at once.
     """
 
     name: BackendName
     number: str
     trim_px: int
-    batch: int
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities of a tile.
@@ -84,7 +82,7 @@ def open_backend(
         temperature: Divides the logits, above 0.
         precision: What to compute in.
         unused_px: Margin of the tiles whose answer is not wanted; what can be saved there is not computed.
-        batch: Tiles in one call of the network, PyTorch alone.
+        batch: Tiles of one shape in one call of the network, gathered from the threads that call; PyTorch alone.
         cache: Folder for networks converted to OpenVINO, ``$XDG_CACHE_HOME/geocrodino`` or ``~/.cache/geocrodino`` by
             default. Where nothing can be written, each call converts again.
 

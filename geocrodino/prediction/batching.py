@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Answer = TypeVar("Answer")
 
-_PATIENCE_S = 0.05  # how long a batch waits for more: a tile is read in less
+_PATIENCE_S = 0.05  # how long a batch waits for more before it is computed with fewer
 
 
 class Batches(Generic[Answer]):

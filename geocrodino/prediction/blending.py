@@ -78,7 +78,7 @@ def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], N
         weights = np.outer(
             axis_weights(lattice, 0, index[0], a0, a1), axis_weights(lattice, 1, index[1], b0, b1)
         ).astype(np.float32, copy=False)
-        total[place] = total[place] + weights * part
+        np.add(total[place], weights * part, out=total[place])
     if total is None:
         raise ValueError(f"no tile answers for window {window}")
     return total

@@ -98,7 +98,7 @@ def class_indices(verdict: Verdict) -> NDArray[np.uint8]:
 def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Index of the largest of K probabilities, shape (K, H, W), at each pixel; the first one of equals.
 
-    As ``argmax`` along the first axis, which copies the whole array to begin with.
+    As ``argmax`` along the first axis, which copies the whole array to begin with; 0 where all are NaN.
     """
     largest = probabilities[0].copy()
     indices = np.zeros(largest.shape, np.uint8)

@@ -28,6 +28,7 @@ from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_
 from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.prepare import Prepared, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
+from geocrodino.prediction.tiling import probability_bytes
 from geocrodino.prediction.work import STRIP_PX, BlockPredictor
 
 if TYPE_CHECKING:
@@ -129,19 +130,20 @@ def predict(
         aoi: Polygons to predict; the rest is nodata, and is not computed.
         asset: Which asset of STAC items is the scene, where that is not plain.
         layers: What else to write, to ``NAME.layers.tif``: bytes that stand for 0 to 1, see `Layer`.
-        workers: Tiles computed at the same time, one per processor by default, 8 at most.
+        workers: Tiles worked on at the same time, one per processor by default, 8 at most; more with ``batch``.
         memory: Most memory to take, for instance ``2GB``; fewer tiles are then computed at the same time.
         block_px: Side of a unit of work, in pixels of the scene; about one tile by default.
         core_px: Side of a tile without its margin, in pixels of the training size, rounded up to a multiple of the
-            network's stride; 1024 by default, 512 where tiles are blended. Larger tiles take more memory, and less time
+            network's stride; by default 1024 or so much less that tiles at the edge are full, 512 where tiles are
+            blended. Larger tiles take more memory, and less time
             in large scenes.
         stitch: How tiles are joined.
         backend: Who computes; ``auto`` takes the fastest that is installed.
         precision: In which numbers, see `Precision`.
         device: Torch device.
-        batch: Tiles in one call of the network, PyTorch alone: 4 on CUDA GPUs by default, else 1, which on a CPU is
-            best. There are then at least twice as many ``workers``, so that some read and write while others wait; on a
-            cluster give each Dask worker as many threads.
+        batch: Tiles in one call of the network, on a GPU: 4 on CUDA GPUs by default, else 1. There are then at least
+            twice as many ``workers``, so that some read and write while others wait. On a cluster it is 1 unless asked
+            for; give each Dask worker twice as many threads then.
         scheduler: ``processes`` for a cluster of processes on this machine, or the address of a Dask scheduler whose
             workers see the same files; threads of this process by default.
         resume: Go on where an earlier run with the same inputs and settings was stopped.
@@ -188,6 +190,7 @@ def predict(
         device=device,
         workers=workers or _default_workers(),
         batch=batch,
+        scheduler=scheduler,
     )
     further = [beside(Path(out), what) for what in get_args(Further)]
     with (
@@ -275,7 +278,7 @@ def _workers_within(limit: int, ready: Prepared, wanted: int) -> int:
         (backend.classes if work.classes_alone else backend)(values)
 
     each = max(peak_growth(partial(try_out, m)) for m in work.inputs) * math.prod(largest) // (rows * cols)
-    tile_bytes = work.lattice.tile_bytes(len(work.classes))
+    tile_bytes = work.lattice.tile_bytes(1 if work.classes_alone else probability_bytes(len(work.classes)))
     shared = GDAL_CACHE_BYTES + len(backends) * work.keep_tiles * tile_bytes
     block = max((r1 - r0) * (c1 - c0) for r0, r1, c0, c1 in ready.blocks)
     answer = 2 * block * sum(len(file.bands) for file in work.files)  # once more while it is encoded

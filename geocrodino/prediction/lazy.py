@@ -141,18 +141,20 @@ class _TileWork:
             raise ValueError("expected an array")
         source = replace(self.source, raster=replace(raster, values=part, corner=corner))
         with _opening:  # the cache alone lets several threads open the same one
-            backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px)
+            backend, scheme = _networks(
+                *self.bundle, source.spec.modality, self.backend, self.lattice.unused_px, self.lattice.tile_shape
+            )
         return scheme.to_values(TileClassifier(backend, source, self.lattice, keep_tiles=0)(index)[0])
 
 
 _opening = Lock()
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _networks(
-    path: Path, sha256: str, modality: Modality, backend: BackendName, unused_px: int
+    path: Path, sha256: str, modality: Modality, backend: BackendName, unused_px: int, tile_shape: tuple[int, int]
 ) -> tuple[Backend, ClassScheme]:
-    """Once in each process."""
+    """Once in each process, and for each shape of tiles: a backend is ready for one at a time."""
     bundle = same_bundle(path, sha256)
     temperature = bundle.manifest.temperature(modality)
     opened = open_backend(bundle, modality, name=backend, temperature=temperature, unused_px=unused_px)

@@ -21,7 +21,7 @@ from geocrodino.geo.grid import Window
 from geocrodino.geo.heights import height_unit
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.backend import Backend
-from geocrodino.prediction.blending import Number
+from geocrodino.prediction.blending import Number, stitch
 from geocrodino.prediction.tiling import TileIndex, TileLattice
 
 _counting = Lock()
@@ -35,10 +35,11 @@ def one_thread_per_network() -> Iterator[None]:
 
     Where PyTorch is not loaded, nothing computes with it.
     """
-    torch = sys.modules.get("torch")
-    if torch is None:
+    if "torch" not in sys.modules:
         yield
         return
+    import torch  # which waits where another thread is at it
+
     with _counting:
         before = _before[0] if _before else torch.get_num_threads()
         _before.append(before)
@@ -53,8 +54,9 @@ def one_thread_per_network() -> Iterator[None]:
 
 def one_thread() -> None:
     """Let PyTorch, where it is loaded, use one thread when this one calls it."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
+    if "torch" in sys.modules:
+        import torch
+
         torch.set_num_threads(1)
 
 
@@ -105,18 +107,19 @@ class TileAnswers(Generic[Number]):
         Raises:
             RasterError: If the scene cannot be read there.
         """
-        with self._lock:
-            future = self._tiles.get(index)
-            first = future is None
-            if future is None:
-                future = self._tiles[index] = Future()
-        if first:
-            try:
-                future.set_result(self._compute(index))
-            except BaseException as error:
-                with self._lock:
-                    self._tiles.pop(index, None)  # asked for again, it is tried again
-                future.set_exception(error)
+        return self._result(index, self._begun(index))
+
+    def window(self, window: Window) -> NDArray[Number]:
+        """What tiles say of a window of the working grid, shape (B, H, W).
+
+        Those that no other thread is at are computed first, so that threads with neighbouring windows share the work
+        rather than wait for each other at each tile.
+        """
+        begun = {index: self._begun(index) for index in self.lattice.tiles(window)}
+        return stitch(self.lattice, window, lambda index: self._result(index, begun[index]))
+
+    def _result(self, index: TileIndex, future: Future[NDArray[Number]]) -> NDArray[Number]:
+        """A tile's answer as soon as it is there; those that were used longest ago are forgotten."""
         result = future.result()
         with self._lock:
             if index in self._tiles:
@@ -127,6 +130,21 @@ class TileAnswers(Generic[Number]):
                 if self._tiles[old].done():
                     del self._tiles[old]
         return result
+
+    def _begun(self, index: TileIndex) -> Future[NDArray[Number]]:
+        """A tile's answer, computed here if nobody has begun with it."""
+        with self._lock:
+            future = self._tiles.get(index)
+            if future is not None:
+                return future
+            future = self._tiles[index] = Future()
+        try:
+            future.set_result(self._compute(index))
+        except BaseException as error:
+            with self._lock:
+                self._tiles.pop(index, None)  # asked for again, it is tried again
+            future.set_exception(error)
+        return future
 
     def _compute(self, index: TileIndex) -> NDArray[Number]:
         window = self.lattice.read_window(index)

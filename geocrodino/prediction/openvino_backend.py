@@ -77,7 +77,6 @@ class OpenVinoBackend:
     """
 
     name: BackendName = "openvino"
-    batch = 1
 
     def __init__(self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False) -> None:
         self.trim_px = graph.trim_px
@@ -122,6 +121,7 @@ class OpenVinoBackend:
         """
         with self._compiling:
             if self._compiled.shape != shape:
+                self._compiled = _Compiled((), None, SimpleQueue())  # before the next one takes as much
                 model = self._model.clone()
                 model.reshape([1, *shape])
                 compiled = self._core.compile_model(model, "CPU", self._settings)

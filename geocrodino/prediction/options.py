@@ -14,6 +14,9 @@ most 256 px to each side."""
 BackendName = Literal["auto", "torch", "openvino"]
 """``auto``: OpenVINO on the CPU where it is installed, PyTorch otherwise."""
 
+PROCESSES = "processes"
+"""Name of the scheduler that is a cluster of processes on this machine."""
+
 Precision = Literal["auto", "full", "half"]
 """``full``: float32. ``half``: bfloat16 on CPUs that have it, float16 on CUDA GPUs of capability 7.0 or newer; it saves
 time and changes some pixels. ``auto``: float16 on such a GPU where probabilities of a small tile differ by at most

@@ -30,7 +30,7 @@ from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_hei
 from geocrodino.prediction.choose import choose_modalities
 from geocrodino.prediction.combine import DECISIONS, LAYERS, Layer, layer_bands
 from geocrodino.prediction.network import SceneInput
-from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
+from geocrodino.prediction.options import PROCESSES, BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import Plan, Work, window_box
 
@@ -96,6 +96,7 @@ def prepare(
     device: str,
     workers: int,
     batch: int | None,
+    scheduler: str | None,
 ) -> Prepared:
     """Check and plan; arguments and errors as for `geocrodino.prediction.engine.predict`."""
     check_map_name(out)
@@ -118,7 +119,7 @@ def prepare(
     for source in inputs.values():
         notes += unusual_heights(source)
     lattice, how = _lattice(grid, bundle, stitch, core_px)
-    batch = batch or (GPU_BATCH if device.startswith("cuda") else 1)
+    batch = _batch(batch, device, scheduler)
     if batch > 1:
         workers = max(workers, 2 * batch)  # as many as are computed read and write meanwhile
     plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
@@ -172,6 +173,27 @@ def _check_options(
         )
 
 
+def _batch(asked: int | None, device: str, scheduler: str | None) -> int:
+    """Tiles in one call of a network."""
+    if asked is None:
+        return GPU_BATCH if device.startswith("cuda") and scheduler is None else 1
+    if asked > 1 and device.partition(":")[0] == "cpu":
+        raise ConfigError(
+            f"--batch {asked}: processors compute tiles side by side. Expected a GPU, found cpu.\nLeave it out."
+        )
+    if asked > 1 and scheduler == PROCESSES:
+        raise ConfigError(
+            f"--batch {asked}: batches are gathered from threads. Expected threads of this process or of Dask workers, "
+            "found processes with one each.\nLeave it or --scheduler out."
+        )
+    return asked
+
+
+def _even_core(shape: tuple[int, int], most: int) -> int:
+    """The smallest side of tiles that needs no more of them than the largest, so that those at the edge are full."""
+    return max(math.ceil(side / math.ceil(side / most)) for side in shape)
+
+
 def _input(
     bundle: Bundle,
     modality: Modality,
@@ -203,7 +225,7 @@ def _lattice(
         core = round_up(core_px or BLEND_CORE_PX, stride)
         margin = round_up(BLEND_MARGIN_PX, stride)
         return TileLattice.blended(shape, core_px=core, stride_px=stride, margin_px=margin), "blend"
-    core = round_up(core_px or EXACT_CORE_PX, stride)
+    core = round_up(core_px or _even_core(shape, EXACT_CORE_PX), stride)
     return TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field), "exact"
 
 

@@ -25,6 +25,7 @@ from geocrodino.geo.mosaic import MosaicSource
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import EncodedPart
 from geocrodino.prediction.network import SceneInput, one_thread, one_thread_per_network
+from geocrodino.prediction.options import PROCESSES
 from geocrodino.prediction.work import BlockPredictor, Work
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 Take = Callable[[EncodedPart], None]
 """What is done with a finished part; called in the process that writes."""
-
-PROCESSES = "processes"
-"""Name of the scheduler that is a cluster of processes on this machine."""
 
 GDAL_CACHE_BYTES = 64 * 2**20
 

@@ -71,8 +71,7 @@ class TileLattice:
     def tile_shape(self) -> tuple[int, int]:
         """Rows and columns that each tile reads.
 
-        Tiles at the edge of the scene are as large as all: a network is made ready for one shape, and to do so for
-        another takes longer than a smaller tile would save.
+        Tiles at the edge of the scene are as large as all: a network is made ready for one shape.
         """
         rows, cols = (min(self.core_px, round_up(size, self.stride_px)) + 2 * self.margin_px for size in self.shape)
         return rows, cols
@@ -82,9 +81,9 @@ class TileLattice:
         """Margin of a tile that it reads and gives no answer for."""
         return self.margin_px - self.ramp_px
 
-    def tile_bytes(self, num_classes: int) -> int:
-        """Memory of what a tile answers: float32 probabilities of each class, and their weight."""
-        return 4 * (num_classes + 1) * math.prod(side - 2 * self.unused_px for side in self.tile_shape)
+    def tile_bytes(self, each: int) -> int:
+        """Memory of what a tile answers, with so many bytes for each pixel."""
+        return each * math.prod(side - 2 * self.unused_px for side in self.tile_shape)
 
     def read_window(self, index: TileIndex) -> Window:
         """Pixels that a tile reads, `tile_shape` in all; they may lie outside the scene."""
@@ -115,6 +114,11 @@ class TileLattice:
             for a, b, n in ((r0, r1, self.count[0]), (c0, c1, self.count[1]))
         )
         return list(itertools.product(rows, cols))
+
+
+def probability_bytes(num_classes: int) -> int:
+    """Bytes of a pixel's answer: float32 probabilities of each class, and validity; classes alone take one byte."""
+    return 4 * (num_classes + 1)
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.errors import BundleError, ConfigError
+from geocrodino.errors import BundleError
 from geocrodino.geo.modality import Modality
 from geocrodino.prediction.backend import ASKED_TOLERANCE, check_tile, difference, no_half_precision, too_coarse
 from geocrodino.prediction.batching import Batches
@@ -50,7 +50,8 @@ class TorchBackend:
         trim_px: int = 0,
         batch: int = 1,
     ) -> None:
-        self.trim_px, self.batch = trim_px, batch
+        self.trim_px = trim_px
+        self._batch = batch
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._device = device
         self._temperature = temperature
@@ -79,19 +80,12 @@ class TorchBackend:
 
     def _softmax(self, tiles: Sequence[NDArray[np.float32]]) -> Tensor:
         """Probabilities on the device, shape (B, K, H, W) for B tiles."""
-        shape = (self.batch, *tiles[0].shape)
-        images = torch.zeros(shape, pin_memory=self._device.type == "cuda")
+        images = torch.zeros((self._batch, *tiles[0].shape), pin_memory=self._device.type == "cuda")
         for place, tile in zip(images, tiles, strict=False):
             place.copy_(torch.from_numpy(tile))
         images = images.to(self._device, non_blocking=True, memory_format=torch.channels_last)
-        try:
-            with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
-                logits: Tensor = self._network(images)[: len(tiles)]
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"{self._device} has too little memory for {self.batch} tiles of {shape[2]} x {shape[3]} px at once.\n"
-                "Take a smaller --batch or --tile-px, or --device cpu."
-            ) from error
+        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+            logits: Tensor = self._network(images)[: len(tiles)]
         return logits.float().div(self._temperature).softmax(dim=1)
 
 

@@ -23,7 +23,6 @@ from geocrodino.geo.modality import Modality
 from geocrodino.geo.resample import Positions, bilinear, bounding_window, source_positions
 from geocrodino.geo.writer import EncodedPart, encode_part
 from geocrodino.prediction.backend import Backend, open_backend
-from geocrodino.prediction.blending import stitch
 from geocrodino.prediction.combine import (
     Answer,
     Layer,
@@ -35,7 +34,7 @@ from geocrodino.prediction.combine import (
 )
 from geocrodino.prediction.network import SceneInput, TileClassifier, TilePredictor
 from geocrodino.prediction.options import BackendName, Precision
-from geocrodino.prediction.tiling import TileLattice, blocks, round_up
+from geocrodino.prediction.tiling import TileLattice, blocks, probability_bytes, round_up
 
 STRIP_PX = TILE_PX
 """Pixels are counted by strips of this many rows, whose pixels have about one area."""
@@ -87,7 +86,7 @@ class Plan:
             return math.ceil(((count - 1 + turned) * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
 
         # What one row of blocks of a band asks for stays at hand, so that going down the band computes none again.
-        tile_bytes = lattice.tile_bytes(num_classes)
+        tile_bytes = lattice.tile_bytes(probability_bytes(num_classes))
         rows, across = touched(1), 1
         while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
             across += 1
@@ -182,14 +181,14 @@ class BlockPredictor:
         # Of many polygons, those near a window are found at once.
         self._areas = None if work.area is None else STRtree(get_parts(work.area))
         lattice, keep = work.lattice, work.keep_tiles
+        self.classifier: TileClassifier | None = None
+        if work.classes_alone:
+            ((modality, source),) = work.inputs.items()
+            self.classifier = TileClassifier(backends[modality], source, lattice, keep_tiles=keep)
         self.tiles = {
             m: TilePredictor(backends[m], source, lattice, num_classes=len(work.classes), keep_tiles=keep)
             for m, source in work.inputs.items()
-        }
-        self.classifiers = {
-            m: TileClassifier(backends[m], source, lattice, keep_tiles=keep)
-            for m, source in work.inputs.items()
-            if work.classes_alone
+            if self.classifier is None
         }
 
     def __call__(self, block: Window) -> EncodedPart:
@@ -202,7 +201,7 @@ class BlockPredictor:
             indices, decided, layers = self._say(window, inside)
             place = (slice(None), slice(window[0] - r0, window[1] - r0), slice(window[2] - c0, window[3] - c0))
             bands = [self.work.classes.to_values(indices)[None]]
-            if len(self.tiles) > 1:
+            if len(self.work.inputs) > 1:
                 bands.append(decided[None])
             if layers is not None:
                 bands.append(layers)
@@ -234,11 +233,11 @@ class BlockPredictor:
         self, window: Window, inside: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Class indices, which modality decided, and layers if any are asked for."""
-        for modality, classifier in self.classifiers.items():  # of one modality, which then decides alone
-            indices = stitch(self.work.lattice, window, classifier)[0]
+        if self.classifier is not None:
+            indices = self.classifier.window(window)[0]
             if inside is not None:
                 indices = np.where(inside, indices, np.uint8(IGNORE_INDEX))
-            return indices, decided_alone(modality, indices != IGNORE_INDEX), None
+            return indices, decided_alone(self.classifier.scene.spec.modality, indices != IGNORE_INDEX), None
         verdict = self._verdict(window, inside)
         layers = layer_values(self.work.layers, verdict) if self.work.layers else None
         return class_indices(verdict), verdict.decided, layers
@@ -255,7 +254,7 @@ class BlockPredictor:
         return combine(answers, self.work.weight)
 
     def _direct(self, modality: Modality, window: Window) -> Answer:
-        field = stitch(self.work.lattice, window, self.tiles[modality])
+        field = self.tiles[modality].window(window)
         return Answer(field[:-1], field[-1] >= 0.5)
 
     def _interpolated(self, modality: Modality, window: Window, positions: Positions, needed: Window | None) -> Answer:
@@ -264,7 +263,7 @@ class BlockPredictor:
             return Answer(
                 np.full((len(self.work.classes), *valid.shape), 1 / len(self.work.classes), np.float32), valid & False
             )
-        field = stitch(self.work.lattice, needed, self.tiles[modality])
+        field = self.tiles[modality].window(needed)
         probabilities, weight = bilinear(field[:-1], field[-1] >= 0.5, needed, positions)
         return Answer(np.nan_to_num(probabilities), valid & (weight > 0))
 

@@ -256,7 +256,9 @@ def test_numbers_that_numpy_lacks(saved, tmp_path):
     with safe_open(saved[0], framework="pt") as file:
         tensors = {k: file.get_tensor(k).bfloat16() for k in file.keys()}  # noqa: SIM118
         torch_save(tensors, tmp_path / "m", metadata=file.metadata())
-    assert "Expected a complete safetensors file, found: " in refused(tmp_path / "m")
+    assert "expected float32 or whole numbers, found BF16." in refused(tmp_path / "m")
+    torch_save(tensors, tmp_path / "other")
+    assert "a safetensors file without a geocrodino manifest" in refused(tmp_path / "other")
 
 
 def test_reading_a_bundle_needs_no_torch(saved):

@@ -136,7 +136,6 @@ def counting(calls):
             name = backend.name
             number = backend.number
             trim_px = backend.trim_px
-            batch = backend.batch
 
             def __call__(self, values):
                 calls.append(values.shape)
@@ -157,7 +156,6 @@ class PixelByPixel:
 
     name = "torch"
     trim_px = 0
-    batch = 1
 
     def __init__(self, calls=None, temperature=1.0, precision="auto"):
         self.calls, self.temperature = [] if calls is None else calls, temperature

@@ -184,7 +184,6 @@ class TestBatches:
     def test_the_same_bytes_whoever_else_is_in_the_batch(self, bundle):
         """Of tiles alone, of four together, of threads that come as they please, of two shapes."""
         backend = open_backend(bundle, "optical", name="torch", batch=3)
-        assert backend.batch == 3
         tiles = [tile(64 + 32 * (i % 2), 96, seed=i) for i in range(10)]
         alone = [backend(values).tobytes() for values in tiles]
         classes = [backend.classes(values).tobytes() for values in tiles]
@@ -222,18 +221,6 @@ class TestBatches:
         assert str(error.value) == (
             "The backend openvino computes tiles side by side. Expected batch 1, found 2.\n"
             "Use --backend torch, or leave --batch out."
-        )
-
-    def test_a_device_with_too_little_memory(self):
-        class Network(nn.Module):
-            def forward(self, images):
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-        with pytest.raises(ConfigError) as error:
-            TorchBackend(Network(), device=CPU, batch=4)(tile(64, 96))
-        assert str(error.value) == (
-            "cpu has too little memory for 4 tiles of 64 x 96 px at once.\n"
-            "Take a smaller --batch or --tile-px, or --device cpu."
         )
 
 

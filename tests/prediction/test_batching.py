@@ -51,16 +51,27 @@ def test_only_tiles_of_one_shape_go_together():
 
 
 def test_what_goes_wrong_is_told_to_all_of_the_batch_and_to_nobody_else():
+    sizes, begun, free = [], Event(), Event()
+
     def compute(found):
+        sizes.append(len(found))
+        begun.set()
+        free.wait(10)
         if any(tile[0, 0] == 1 for tile in found):
             raise ValueError("one")
         return found
 
     batches = Batches(compute, 2)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
+        before = pool.submit(batches, np.full((2, 2), 9, np.float32))
+        begun.wait(10)
         pair = [pool.submit(batches, tile) for tile in tiles(2)]
-        errors = [future.exception() for future in pair]
-    assert isinstance(errors[1], ValueError)
+        while len(batches._waiting) < 2:
+            pass
+        free.set()
+        assert [str(future.exception()) for future in pair] == ["one", "one"]
+        assert before.result()[0, 0] == 9
+    assert sizes == [1, 2]
     assert batches(np.full((2, 2), 5, np.float32))[0, 0] == 5
 
 

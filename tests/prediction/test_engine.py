@@ -1,5 +1,8 @@
 import json
 import math
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from geocrodino.geo.grid import working_grid
 from geocrodino.geo.writer import MapWriter
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.network import TileAnswers
+from geocrodino.prediction.prepare import _batch, _even_core
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.torch_backend import TorchBackend
 from geocrodino.prediction.work import Plan
@@ -218,7 +222,65 @@ def test_tiles_of_a_wide_scene_are_rarely_computed_twice(stitch, turned_deg, res
     assert computed <= most * len(seen)
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_bundle_that_was_converted_is_predicted_without_torch(bundle, tmp_path):
+    """Which takes longer to come up than a small map to be made; by the program's way to it as well."""
+    write_raster(tmp_path / "s.tif", image(64, 64))
+    names = [str(tmp_path / "s.tif"), str(tmp_path / "again.tif"), str(bundle.path)]
+    predict(names[0], tmp_path / "m.tif", bundle, "optical")
+    code = (
+        "import sys, geocrodino\n"
+        "from geocrodino.cli import app\n"
+        "from geocrodino.cli.predict import _device\n"
+        "geocrodino.predict(*sys.argv[1:], 'optical', device=_device('cpu', 'auto'))\n"
+        "print(sorted({'torch', 'timm', 'geopandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    np.testing.assert_array_equal(classes_of(tmp_path / "again.tif"), classes_of(tmp_path / "m.tif"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"device": "cpu"},
+            "--batch 4: processors compute tiles side by side. Expected a GPU, found cpu.\nLeave it out.",
+        ),
+        (
+            {"device": "cuda", "scheduler": "processes"},
+            "--batch 4: batches are gathered from threads. Expected threads of this process or of Dask workers, found "
+            "processes with one each.\nLeave it or --scheduler out.",
+        ),
+    ],
+)
+def test_batches_where_they_are_of_no_use(bundle, tmp_path, options, told):
+    write_raster(tmp_path / "s.tif", image(20, 20))
+    with pytest.raises(ConfigError) as error:
+        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", batch=4, **options)
+    assert str(error.value) == told
+    assert names_in(tmp_path) == ["s.tif"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "scheduler", "expected"),
+    [(None, "cpu", None, 1), (None, "cuda:1", None, 4), (None, "cuda", "tcp://a:1", 1), (2, "cuda", "tcp://a:1", 2),
+     (1, "cpu", None, 1)],
+)  # fmt: skip
+def test_tiles_at_once(asked, device, scheduler, expected):
+    assert _batch(asked, device, scheduler) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "core"), [((4096, 8192), 1024), ((1100, 1100), 550), ((1025, 4096), 1024), ((300, 90), 300)]
+)
+def test_tiles_at_the_edge_are_full(shape, core):
+    assert _even_core(shape, 1024) == core
+
+
 def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
+    """Which are for GPUs: here a processor stands for one."""
+    monkeypatch.setattr("geocrodino.prediction.prepare._batch", lambda asked, *_: asked)
     write_raster(tmp_path / "s.tif", image(150, 210))
     sizes, maps = [], []
     compute = TorchBackend._classes

@@ -129,7 +129,10 @@ def test_a_large_tile_is_reckoned_from_a_small_one(bundle, by_pixel, measured, t
 
 
 def test_the_block_of_each_worker_counts(bundle, by_pixel, measured, tmp_path):
-    """Three probabilities of 4 MiB of pixels are 12 MiB more, and as much while they are encoded."""
+    """Three probabilities of 4 MiB of pixels are 12 MiB more, and as much while they are encoded.
+
+    Classes alone have a tile of 4 MiB, not of four times four, and no band of 4 MiB more that is encoded.
+    """
     scene = write_raster(tmp_path / "s.tif", image(2048, 2048))
 
     def least(*layers):
@@ -137,7 +140,8 @@ def test_the_block_of_each_worker_counts(bundle, by_pixel, measured, tmp_path):
             predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1GiB", core_px=2048, layers=layers)
         return float(re.search(r"at least (\d\.\d\d) GiB", str(error.value))[1])
 
-    assert least("probabilities") - least() == pytest.approx(24 / 1024, abs=0.011)
+    assert least("confidence", "probabilities") - least("confidence") == pytest.approx(1.1 * 24 / 1024, abs=0.011)
+    assert least("confidence") - least() == pytest.approx(1.1 * (60 + 8) / 1024, abs=0.011)
 
 
 def test_no_more_workers_than_blocks(bundle, by_pixel, measured, tmp_path):

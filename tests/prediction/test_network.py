@@ -1,5 +1,6 @@
 """The network at work on single tiles."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -120,3 +121,20 @@ def test_torch_gets_its_threads_back_from_the_last_of_several():
         assert threads() == (3, 3)
     finally:
         torch.set_num_threads(1)
+
+
+def test_threads_share_the_tiles_of_neighbouring_windows(tmp_path):
+    """Each begins with those that the other is not at; else the second would wait for the first at each tile."""
+    calls, both, turns = [], Barrier(2), itertools.count()
+
+    class Slow(PixelByPixel):
+        def __call__(self, values):
+            if next(turns) < 2:
+                both.wait(10)  # fails unless two tiles are computed at once
+            return super().__call__(values)
+
+    tiles = predictor(tmp_path, calls, keep_tiles=16, backend=Slow)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(tiles.window, [(0, 32, 0, 32), (0, 32, 16, 48)])
+    assert len(calls) == 6
+    np.testing.assert_array_equal(first[:, :, 16:], second[:, :, :16])

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocrodino.prediction.tiling import TileLattice, blocks, round_up
+from geocrodino.prediction.tiling import TileLattice, blocks, probability_bytes, round_up
 
 
 @st.composite
@@ -54,14 +54,14 @@ def test_tiles_are_those_whose_support_meets_the_window(lattice, data):
 
 def test_bytes_of_a_tile():
     lattice = TileLattice((100, 300), core_px=64, margin_px=32, ramp_px=16, stride_px=16)
-    assert lattice.tile_bytes(5) == np.zeros((6, 96, 96), np.float32).nbytes
+    assert lattice.tile_bytes(probability_bytes(5)) == np.zeros((6, 96, 96), np.float32).nbytes
     assert lattice.tile_shape == (128, 128)  # of 64 px and 32 px on each side
 
 
 def test_bytes_of_a_tile_that_is_larger_than_the_scene():
     lattice = TileLattice((100, 300), core_px=4096, margin_px=32, ramp_px=0, stride_px=16)
     assert lattice.tile_shape == (112 + 64, 304 + 64)  # the scene in whole strides
-    assert lattice.tile_bytes(5) == np.zeros((6, 112, 304), np.float32).nbytes
+    assert lattice.tile_bytes(probability_bytes(5)) == np.zeros((6, 112, 304), np.float32).nbytes
 
 
 def test_exact_margin_is_the_radius_rounded_up_to_the_stride():

@@ -8,6 +8,7 @@ from torch import nn
 
 from geocrodino.models.branch import build_branch, receptive_field_radius_px
 from geocrodino.models.settings import NetworkSettings
+from geocrodino.prediction import trimming
 from geocrodino.prediction.tiling import round_up
 from geocrodino.prediction.trimming import Trimmed, decoder_reach_px
 
@@ -83,27 +84,39 @@ def test_stages_are_cut_by_hand():
     assert network.trims_px == (32, 64, 96)
 
 
-def test_a_stage_that_is_used_twice_is_not_cut():
-    branch = random_branch(NETWORKS[0])
-    inner = branch.encoder.model.layer2
+def test_cuts_that_would_change_the_inside_are_not_made(monkeypatch):
+    """As where a stage is used in a way that was not seen."""
+    branch, images = random_branch(NETWORKS[0]), torch.randn(1, 2, 192, 192)
+    expected = Trimmed(branch, 64)(images)
+    monkeypatch.setattr(trimming, "_reach_px", lambda *_: 0)
+    network = Trimmed(branch, 64)
+    assert network.trims_px == ()
+    assert network.network is branch
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
-    class Twice(nn.Module):
-        def __init__(self):
+
+def test_cuts_that_do_not_fit_each_other_are_not_made():
+    """A map that is joined with what was made of it cannot be cut before that alone."""
+
+    class Joined(nn.Module):
+        def __init__(self, inner):
             super().__init__()
             self.inner = inner
 
         def forward(self, features):
-            return self.inner(features) + self.inner(features)
+            first = self.inner[0](features)
+            return self.inner[0](features) + self.inner[1:](first)
 
-    whole = copy.deepcopy(branch)
-    branch.encoder.model.layer2 = Twice()
-    images = torch.randn(1, 2, 192, 192)
-    network = Trimmed(branch, 64)
-    found, expected = network(images), branch(images)
-    left = 64 - network.trim_px
-    torch.testing.assert_close(found[..., left:-left, left:-left], expected[..., 64:-64, 64:-64], rtol=1e-4, atol=1e-3)
+    settings = NetworkSettings(encoder="tu-resnet18", depth=3, invariant_channels=8)
+    branch = random_branch(settings)
+    branch.encoder.model.layer1 = nn.Sequential(Joined(branch.encoder.model.layer1), nn.Identity())
+    images = torch.randn(1, 2, 256, 256)
+    network, expected = Trimmed(branch, 96), branch(images)
+    left = 96 - network.trim_px
     assert network.trim_px > 0
-    assert not torch.equal(expected, whole(images))
+    torch.testing.assert_close(
+        network(images)[..., left:-left, left:-left], expected[..., 96:-96, 96:-96], rtol=1e-4, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("unused", [0, 8, 25])
