@@ -9,6 +9,7 @@ written.
 
     python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
     python benchmarks/prediction.py --sides 1024 --rounds 1
+    python benchmarks/prediction.py --contenders "ours, blended" loop      these beside ours
     python benchmarks/prediction.py --python geoai=/path/to/env/bin/python --python terratorch=...
 
 geoai and terratorch run where an environment of theirs is given (or their packages are installed here), and are left
@@ -123,6 +124,7 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, blended": {"stitch": "blend"},
 }
 BARE = {"bare": "auto", "bare, torch": "torch"}
+CONTENDERS = [*OURS, *BARE, *PEERS]
 
 
 def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -> dict[str, float] | str:
@@ -166,7 +168,9 @@ def table(network: str, side: int, paths: dict[str, Path], folder: Path, options
     if truth is not None and isinstance(why := run("one pass", paths, truth, pythons), str):
         print(f"One pass was not possible: {why}\n")
         truth = None
-    names = [*OURS, *BARE, *PEERS]
+    names = [
+        name for name in CONTENDERS if name == "ours" or name in options.contenders
+    ]  # the others are measured by ours
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
     for _ in range(options.rounds):
@@ -206,6 +210,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", type=int, default=[4096, 8192], help="sides of the scenes, px")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME")
     parser.add_argument("--one-pass-up-to", type=int, default=4096, metavar="PX")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of a peer")
     parser.add_argument("--one-pass", nargs=3, type=Path, help=argparse.SUPPRESS)

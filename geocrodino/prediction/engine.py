@@ -209,6 +209,7 @@ def predict(
         todo = [block for block in ready.blocks if block not in writer.done]
         try:
             _run(ready, todo, memory, scheduler, take)
+            ready.backends.clear()  # what they compute in is large, and the files are yet to be put together
             if not writer.done.keys() >= set(ready.blocks):
                 raise ValueError(f"expected {len(ready.blocks)} finished blocks, found {len(writer.done)}")
         except BaseException as error:
