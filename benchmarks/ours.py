@@ -42,7 +42,7 @@ def bare(bundle: str, scene: str, backend: str) -> None:
     from geocrodino import load_bundle
     from geocrodino.prediction.backend import open_backend
     from geocrodino.prediction.network import one_thread, one_thread_per_network
-    from geocrodino.prediction.prepare import EXACT_CORE_PX
+    from geocrodino.prediction.prepare import EXACT_CORE_PX, even_tiles
     from geocrodino.prediction.tiling import TileLattice, round_up
 
     loaded = load_bundle(Path(bundle))
@@ -50,7 +50,7 @@ def bare(bundle: str, scene: str, backend: str) -> None:
         shape, bands = source.shape, source.count
     stride = loaded.manifest.network.stride_px
     core, seen = round_up(EXACT_CORE_PX, stride), loaded.manifest.receptive_field_px or 0
-    lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=seen)
+    lattice = even_tiles(TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=seen))
     work = open_backend(
         loaded,
         "optical",

@@ -89,7 +89,8 @@ def _message(error: Exception) -> tuple[str, ...]:
         return ("",)
     return (
         f"out of memory: {str(error).partition(chr(10))[0]}",
-        "Take less at a time: --batch-size or --patch-px for a training, --workers, --tile-px or --batch for a map.",
+        "Take less at a time: --batch-size or --patch-px for a training; --workers for a map, or begin it anew with a "
+        "smaller --tile-px or --batch.",
     )
 
 

@@ -113,7 +113,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", rich_help_panel=_WORK)] = "auto",
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Tiles in one call of PyTorch; 4 on a CUDA GPU, else 1.", rich_help_panel=_WORK),
+        typer.Option(min=1, help="Tiles in one call of a GPU; 4 with CUDA alone, else 1.", rich_help_panel=_WORK),
     ] = None,
     scheduler: Annotated[
         str | None,

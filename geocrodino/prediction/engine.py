@@ -134,16 +134,16 @@ def predict(
         memory: Most memory to take, for instance ``2GB``; fewer tiles are then computed at the same time.
         block_px: Side of a unit of work, in pixels of the scene; about one tile by default.
         core_px: Side of a tile without its margin, in pixels of the training size, rounded up to a multiple of the
-            network's stride; by default 1024 or so much less that tiles at the edge are full, 512 where tiles are
-            blended. Larger tiles take more memory, and less time
+            network's stride; by default 1024, 512 where tiles are blended, or less where tiles at the edge would be
+            nearly empty. Larger tiles take more memory, and less time
             in large scenes.
         stitch: How tiles are joined.
         backend: Who computes; ``auto`` takes the fastest that is installed.
         precision: In which numbers, see `Precision`.
         device: Torch device.
         batch: Tiles in one call of the network, on a GPU: 4 on CUDA GPUs by default, else 1. There are then at least
-            twice as many ``workers``, so that some read and write while others wait. On a cluster it is 1 unless asked
-            for; give each Dask worker twice as many threads then.
+            twice as many ``workers``, so that some read and write while others wait. With a scheduler it is 1 unless
+            asked for; give each Dask worker twice as many threads then. The map depends on it in its last digits.
         scheduler: ``processes`` for a cluster of processes on this machine, or the address of a Dask scheduler whose
             workers see the same files; threads of this process by default.
         resume: Go on where an earlier run with the same inputs and settings was stopped.
@@ -263,6 +263,11 @@ def _run(
         return
     if memory is not None:
         workers = _workers_within(as_bytes(memory), ready, workers)
+        if workers < min(ready.work.batch, len(todo)):
+            raise ConfigError(
+                f"memory {memory}: expected room for the {ready.work.batch} tiles of a batch, found it for {workers}.\n"
+                "Take --batch 1, or more memory."
+            )
     run_threads(BlockPredictor(ready.work, ready.backends), todo, workers, take)
 
 

@@ -71,7 +71,8 @@ def predict_array(
 ) -> xr.DataArray:
     """A class map of a labelled array, lazily: what is not asked for is never read or computed.
 
-    The map is that of `geocrodino.predict` with ``stitch="exact"`` on a file with the same pixels.
+    The map is that of `geocrodino.predict` with ``stitch="exact"`` and the same ``core_px`` on a file with the same
+    pixels.
 
     Args:
         array: Dimensions ``(band, y, x)`` or ``(y, x)``, north up, with a CRS that rioxarray or odc-geo wrote; any
@@ -140,10 +141,9 @@ class _TileWork:
         if not isinstance(raster, ArraySource):
             raise ValueError("expected an array")
         source = replace(self.source, raster=replace(raster, values=part, corner=corner))
+        shape = None if self.backend == "torch" else self.lattice.tile_shape
         with _opening:  # the cache alone lets several threads open the same one
-            backend, scheme = _networks(
-                *self.bundle, source.spec.modality, self.backend, self.lattice.unused_px, self.lattice.tile_shape
-            )
+            backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px, shape)
         return scheme.to_values(TileClassifier(backend, source, self.lattice, keep_tiles=0)(index)[0])
 
 
@@ -152,9 +152,9 @@ _opening = Lock()
 
 @lru_cache(maxsize=4)
 def _networks(
-    path: Path, sha256: str, modality: Modality, backend: BackendName, unused_px: int, tile_shape: tuple[int, int]
+    path: Path, sha256: str, modality: Modality, backend: BackendName, unused_px: int, shape: tuple[int, int] | None
 ) -> tuple[Backend, ClassScheme]:
-    """Once in each process, and for each shape of tiles: a backend is ready for one at a time."""
+    """Once in each process, and for each shape of tiles where a backend is ready for one at a time."""
     bundle = same_bundle(path, sha256)
     temperature = bundle.manifest.temperature(modality)
     opened = open_backend(bundle, modality, name=backend, temperature=temperature, unused_px=unused_px)

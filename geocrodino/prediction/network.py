@@ -136,6 +136,7 @@ class TileAnswers(Generic[Number]):
         with self._lock:
             future = self._tiles.get(index)
             if future is not None:
+                self._tiles.move_to_end(index)  # as of now, that no new one of the same window takes its place
                 return future
             future = self._tiles[index] = Future()
         try:
@@ -143,7 +144,8 @@ class TileAnswers(Generic[Number]):
         except BaseException as error:
             with self._lock:
                 self._tiles.pop(index, None)  # asked for again, it is tried again
-            future.set_exception(error)
+            future.set_exception(error)  # for those that wait
+            raise
         return future
 
     def _compute(self, index: TileIndex) -> NDArray[Number]:

@@ -66,14 +66,16 @@ class Plan:
             grid: Grid that the network works on.
             lattice: Tiles over ``grid``.
             num_classes: Number of classes.
-            block_px: Side of a block in pixels of the scene; about one tile by default, or whole numbers of them.
+            block_px: Side of a block in pixels of the scene, about one tile by default; of more, whole tiles.
             workers: Blocks worked on at the same time; each one beyond the first needs some more tiles at hand.
         """
         scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
         shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
         direct = grid == own and lattice.ramp_px == 0  # each block then has tiles of its own
         one_tile = core if direct else max(2 * _STEP_PX, round_up(round(core * scale), _STEP_PX))
-        block = one_tile if block_px is None else round_up(block_px, one_tile) if block_px > one_tile else block_px
+        block = one_tile if block_px is None else block_px
+        if block > one_tile:
+            block = round(block / one_tile) * one_tile
         if direct and block % core == 0:
             return cls(blocks(shape, block), core, 0)  # no tile is wanted twice
         part = min(block, one_tile if one_tile <= _PART_PX else _PART_PX)

@@ -140,7 +140,8 @@ def test_the_end_of_memory_is_told(predict, town, monkeypatch):
     assert code == 2
     assert err.startswith("Error: out of memory: [enforce fail")
     assert err.endswith(
-        "Take less at a time: --batch-size or --patch-px for a training, --workers, --tile-px or --batch for a map.\n"
+        "Take less at a time: --batch-size or --patch-px for a training; --workers for a map, or begin it anew with a "
+        "smaller --tile-px or --batch.\n"
     )
     monkeypatch.setattr("geocrodino.prediction.engine.run_threads", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -25,7 +25,7 @@ from geocrodino.geo.grid import working_grid
 from geocrodino.geo.writer import MapWriter
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.network import TileAnswers
-from geocrodino.prediction.prepare import _batch, _even_core
+from geocrodino.prediction.prepare import _batch, even_tiles
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.torch_backend import TorchBackend
 from geocrodino.prediction.work import Plan
@@ -263,19 +263,37 @@ def test_batches_where_they_are_of_no_use(bundle, tmp_path, options, told):
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "scheduler", "expected"),
-    [(None, "cpu", None, 1), (None, "cuda:1", None, 4), (None, "cuda", "tcp://a:1", 1), (2, "cuda", "tcp://a:1", 2),
-     (1, "cpu", None, 1)],
+    ("asked", "device", "scheduler", "tiles", "expected"),
+    [(None, "cpu", None, 9, 1), (None, "cuda:1", None, 9, 4), (None, "cuda", None, 2, 2),
+     (None, "cuda", "tcp://a:1", 9, 1),
+     (2, "cuda", "tcp://a:1", 9, 2), (1, "cpu", None, 9, 1)],
 )  # fmt: skip
-def test_tiles_at_once(asked, device, scheduler, expected):
-    assert _batch(asked, device, scheduler) == expected
+def test_tiles_at_once(asked, device, scheduler, tiles, expected):
+    assert _batch(asked, device, scheduler, tiles) == expected
 
 
 @pytest.mark.parametrize(
-    ("shape", "core"), [((4096, 8192), 1024), ((1100, 1100), 550), ((1025, 4096), 1024), ((300, 90), 300)]
+    ("shape", "core"),
+    [
+        ((4096, 8192), 1024),
+        ((1100, 1100), 560),  # 4 tiles of 880 px read 3.1 million pixels, as many of 1344 px 7.2
+        ((1040, 4096), 528),  # 16 of 848 px read 11.5 million, 8 of 1344 px 14.4
+        ((300, 100_000), 1024),  # one row in any case
+        ((300, 90), 1024),  # one tile in any case
+    ],
 )
-def test_tiles_at_the_edge_are_full(shape, core):
-    assert _even_core(shape, 1024) == core
+def test_tiles_at_the_edge_are_not_empty(shape, core):
+    largest = TileLattice.exact(shape, core_px=1024, stride_px=16, receptive_field_px=151)
+    found = even_tiles(largest)
+    assert found.core_px == core
+    assert (found.margin_px, found.stride_px, found.ramp_px) == (160, 16, 0)
+
+
+def test_blended_tiles_at_the_edge_are_not_empty():
+    largest = TileLattice.blended((530, 530), core_px=512, stride_px=16, margin_px=64)
+    assert even_tiles(largest) == TileLattice((530, 530), 272, 64, 32, 16)
+    tiny = TileLattice.blended((10, 10), core_px=512, stride_px=16, margin_px=64)
+    assert even_tiles(tiny) == tiny
 
 
 def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
