@@ -67,12 +67,13 @@ class Bundle:
 
         self.require(modality)
         module = _build(self.manifest, modality)
-        weights = _of(self._tensors, modality)
-        problem = _misfit(_weights(modality, module), {f"{modality}.{name}": value for name, value in weights.items()})
+        prefix = f"{modality}."
+        weights = {name: value for name, value in self._tensors.items() if name.startswith(prefix)}
+        problem = _misfit(_weights(modality, module), weights)
         if problem:
             raise BundleError(f"{self.path}: {problem}.\nThe weights are of another network: write the bundle again.")
         # The network copies them, so that the bundle's own can stay as they are on the disk.
-        module.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=True)
+        module.load_state_dict({n.removeprefix(prefix): torch.from_numpy(v) for n, v in weights.items()}, strict=True)
         return module.eval().requires_grad_(False)
 
     def require(self, modality: Modality) -> None:
@@ -249,11 +250,6 @@ def _weights(modality: Modality, module: nn.Module) -> Tensors:
         f"{modality}.{name}": (value.float() if value.is_floating_point() else value).detach().cpu().numpy().copy()
         for name, value in module.state_dict().items()
     }
-
-
-def _of(tensors: Tensors, modality: Modality) -> Tensors:
-    prefix = f"{modality}."
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _misfit(expected: Tensors, tensors: Tensors) -> str | None:

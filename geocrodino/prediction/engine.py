@@ -135,8 +135,7 @@ def predict(
         block_px: Side of a unit of work, in pixels of the scene; about one tile by default.
         core_px: Side of a tile without its margin, in pixels of the training size, rounded up to a multiple of the
             network's stride; by default 1024, 512 where tiles are blended, or less where tiles at the edge would be
-            nearly empty. Larger tiles take more memory, and less time
-            in large scenes.
+            nearly empty. Larger tiles take more memory, and less time in large scenes.
         stitch: How tiles are joined.
         backend: Who computes; ``auto`` takes the fastest that is installed.
         precision: In which numbers, see `Precision`.
