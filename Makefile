@@ -18,13 +18,16 @@ OLDEST := .venv-oldest
 # torchvision, which other packages ask for, names the torch that it belongs to.
 OLDEST_TORCHVISION := 0.21.0
 
-.PHONY: quickstart test test-oldest lint fix clean help
+.PHONY: quickstart test reliability test-oldest lint fix clean help
 
 quickstart: $(VENV)/.installed ## Set up, then generate a scene, train, predict with each modality and evaluate
 	$(BIN)/python pipelines/quickstart.py --scene $(SAMPLE) --out $(RUN)
 
 test: $(VENV)/.installed ## Set up, then run the whole test suite
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
+
+reliability: $(VENV)/.installed ## Make awkward files of every known kind, try them, print the table of docs/reliability.md
+	$(BIN)/python -m pytest $(PARALLEL) -m reliability tests
 
 test-oldest: ## Install the lowest versions that pyproject.toml allows into .venv-oldest, then run the tests
 	$(PYTHON) -m venv $(OLDEST)

@@ -13,6 +13,19 @@ class GeocrodinoError(Exception):
     """Base of every error that a user can mend. The command line shows it without a traceback."""
 
 
+class AccessError(GeocrodinoError):
+    """The file system does not say what is behind a name, or does not let it be read."""
+
+    @classmethod
+    def because(cls, path: str | Path, error: OSError) -> AccessError:
+        """The error for a name that the operating system refused to look at or to open."""
+        reason = error.strerror or str(error)
+        return cls(
+            f"{path}: cannot be accessed ({reason}).\n"
+            "Check the name, and the permissions of the file and of the folders that lead to it."
+        )
+
+
 class ConfigError(GeocrodinoError):
     """A configuration file or a command-line value cannot be used."""
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,32 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 UTM31 = "EPSG:32631"
 WriteRaster = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the kind and outcome of an awkward input travel with its report, to the process that prints the table."""
+    for item in items:
+        marker = item.get_closest_marker("reliability")
+        if marker is not None:
+            item.user_properties.append(("reliability", (marker.kwargs["kind"], marker.kwargs["outcome"])))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """After `make reliability`: the number of inputs tried of each kind, and what became of them."""
+    if config.getoption("markexpr") != "reliability":
+        return
+    outcomes = ("right", "refused", "warned")
+    counts: dict[str, Counter[str]] = {}
+    for status in ("passed", "failed"):
+        for report in terminalreporter.getreports(status):
+            for kind, outcome in (tuple(v) for name, v in report.user_properties if name == "reliability"):
+                if report.when == "call":
+                    counts.setdefault(kind, Counter())[outcome if status == "passed" else "failed"] += 1
+    terminalreporter.write_line("| kind | inputs tried | read right | refused | warned of | went wrong |")
+    terminalreporter.write_line("|---|---|---|---|---|---|")
+    for kind, found in [*sorted(counts.items()), ("all", sum(counts.values(), Counter()))]:
+        numbers = [found.total(), *(found[o] for o in outcomes), found["failed"]]
+        terminalreporter.write_line(f"| {kind} | {' | '.join(map(str, numbers))} |")
 
 
 @pytest.fixture

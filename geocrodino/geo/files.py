@@ -1,11 +1,59 @@
-"""Files that appear whole under their name, or not at all, and two names for one file."""
+"""The file system: what a name leads to, and files that appear whole under their name or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from geocrodino.errors import AccessError
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+
+
+def look_up(path: str | Path) -> os.stat_result | None:
+    """Ask the file system about a name, following links.
+
+    Every name that a user gives is looked at here, so that the answers and the errors are the same everywhere.
+
+    Args:
+        path: The name.
+
+    Returns:
+        What the file system knows, or None if there is nothing of that name.
+
+    Raises:
+        AccessError: If the file system does not say: a folder on the way may not be searched, the name is too long,
+            links lead in a circle, the disk does not answer.
+    """
+    try:
+        return os.stat(path)  # noqa: PTH116 - a name that is no valid path is an error here, not False
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise AccessError.because(path, error) from error
+    except ValueError as error:  # a null character
+        raise AccessError(f"{str(path)!r}: not a name that a file can have ({error}).") from error
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is a file or folder of that name; errors as for `look_up`."""
+    return look_up(path) is not None
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file of that name; errors as for `look_up`."""
+    found = look_up(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder of that name; errors as for `look_up`."""
+    found = look_up(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def test_the_quickstart_predicts_with_each_modality_and_reports_on_test(commands
 
 
 def test_every_target_of_the_makefile_is_told():
-    targets = {"quickstart", "test", "test-oldest", "lint", "fix", "clean", "help"}
+    targets = {"quickstart", "test", "reliability", "test-oldest", "lint", "fix", "clean", "help"}
     told = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[0] for line in told.splitlines()} == targets
     assert all(len(line.split(maxsplit=1)[1]) > 10 for line in told.splitlines())

@@ -1,0 +1,24 @@
+"""Awkward inputs, as rows of the table in docs/reliability.md."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+
+Outcome = Literal["right", "refused", "warned"]
+
+
+def marked(kind: str, outcome: Outcome) -> pytest.MarkDecorator:
+    """Mark a test as one input of a kind.
+
+    Args:
+        kind: The row of the table.
+        outcome: What must become of the input: it is read right, refused with a message, or read with a warning.
+    """
+    return pytest.mark.reliability(kind=kind, outcome=outcome)
+
+
+def case(kind: str, outcome: Outcome, *values: Any, id: str) -> Any:
+    """A parameter set that is one input of a kind; see `marked`."""
+    return pytest.param(*values, id=id, marks=marked(kind, outcome))
