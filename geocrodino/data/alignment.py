@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -24,15 +25,17 @@ from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
-from geocrodino.geo.grid import Window, crop, crs_of, working_grid
+from geocrodino.geo.grid import Window, crop, crs_of, pieces, whole, working_grid
+from geocrodino.geo.impossible import Impossible, impossible_heights, total
 from geocrodino.geo.modality import Modality
+from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 Progress = Callable[[int, int], None]
 """Called with the work done and the work in all."""
 
 _BLOCK_PX = 1024
-_VERSION = 1  # of what the layers hold: a higher one makes runs write them anew
+_VERSION = 2  # of what the layers hold: a higher one makes runs write them anew
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,21 @@ class Sources:
 
 @dataclass(frozen=True)
 class AlignedLayers:
-    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none)."""
+    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none).
+
+    Attributes:
+        grid: The grid.
+        optical: Optical channels.
+        elevation: Elevation channels.
+        labels: Class indices.
+        impossible: Impossible heights that were read as missing, for ``elevation`` and ``ground``.
+    """
 
     grid: GeoBox
     optical: Path
     elevation: Path
     labels: Path
+    impossible: dict[str, Impossible] = field(default_factory=dict)
 
     def channels(self, modality: Modality) -> NDArray[np.float32]:
         """The channels of a modality, mapped into memory, float32, shape (C, H, W), NaN where invalid."""
@@ -73,7 +85,7 @@ class AlignedLayers:
 
     def blocks(self) -> Iterator[Window]:
         """Windows that cover the grid."""
-        yield from _windows(self.grid.shape)
+        yield from pieces(whole(self.grid), _BLOCK_PX)
 
     def class_indices(self) -> NDArray[np.uint8]:
         """Class indices, mapped into memory, uint8, shape (H, W), 255 where there is no label."""
@@ -109,7 +121,7 @@ def discover_classes(labels: RasterSource, ignore_values: tuple[int, ...] = ()) 
         LabelError: If there are fewer than two, or values that a map cannot hold.
     """
     seen: set[int] = set()
-    for window in _windows(labels.geobox.shape):
+    for window in pieces(whole(labels.geobox), _BLOCK_PX):
         values, valid = labels.read_own(window, (1,))
         seen |= set(np.unique(values[0][valid]).tolist())
     seen -= set(ignore_values)
@@ -166,16 +178,18 @@ def align(
     layers = AlignedLayers(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
-    if _written_from(record, layers) == key:
-        return layers
+    kept = _record(record, layers)
+    if kept.get("key") == key:
+        return replace(layers, impossible=total(kept["impossible"]))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         record.unlink(missing_ok=True)
-        _write_layers(sources, recipes, classes, layers, on_progress)
-        record.write_text(json.dumps({"key": key, "shape": list(grid.shape)}))
+        impossible = _write_layers(sources, recipes, classes, layers, on_progress)
+        counted = {role: each.as_list() for role, each in impossible.items()}
+        record.write_text(json.dumps({"key": key, "shape": list(grid.shape), "impossible": [counted]}))
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    return layers
+    return replace(layers, impossible=impossible)
 
 
 def _write_layers(
@@ -184,7 +198,9 @@ def _write_layers(
     classes: ClassScheme,
     layers: AlignedLayers,
     on_progress: Progress | None,
-) -> None:
+) -> dict[str, Impossible]:
+    """Write all layers; returns the impossible heights that were found."""
+    notes: list[dict[str, list[float]]] = []
     valid_px = dict.fromkeys(("optical", "elevation", "labels"), 0)
 
     def compute(window: Window) -> tuple[Window, NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
@@ -212,6 +228,7 @@ def _write_layers(
                 valid_px["optical"] += int(np.isfinite(optical[0]).sum())
                 valid_px["elevation"] += int(np.isfinite(elevation[0]).sum())
                 valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
+                notes.append(_impossible_in(sources, layers.grid, window))
             if on_progress:
                 on_progress(min(start + 4, len(windows)), len(windows))
     for name, source in (("optical", sources.optical), ("elevation", sources.elevation), ("labels", sources.labels)):
@@ -221,6 +238,13 @@ def _write_layers(
                 f"no valid pixel within the area of interest ({shape[0]} x {shape[1]} px): all of it is nodata.\n"
                 "Check the nodata tag and the area.",
             )
+    return total(notes)
+
+
+def _impossible_in(sources: Sources, grid: GeoBox, window: Window) -> dict[str, list[float]]:
+    rasters = {"elevation": sources.elevation, "ground": sources.ground}
+    found = {role: impossible_heights(r, grid, window) for role, r in rasters.items() if r is not None}
+    return {role: each.as_list() for role, each in found.items() if each.pixels}
 
 
 def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window: Window) -> NDArray[np.uint8]:
@@ -231,14 +255,15 @@ def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window:
     return classes.to_indices(whole, valid, str(sources.labels.path))
 
 
-def _written_from(record: Path, layers: AlignedLayers) -> str | None:
-    """The key of the layers on disk, None if they are not all there or the record was cut short."""
+def _record(record: Path, layers: AlignedLayers) -> dict[str, Any]:
+    """What was noted of the layers on disk; empty if they are not all there or the record was cut short."""
     if not all(p.exists() for p in (record, layers.optical, layers.elevation, layers.labels)):
-        return None
+        return {}
     try:
-        return str(json.loads(record.read_text())["key"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        found = json.loads(record.read_text())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and {"key", "impossible"} <= found.keys() else {}
 
 
 def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.DatasetWriter:
@@ -257,13 +282,6 @@ def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.Data
     )
 
 
-def _windows(shape: Sequence[int]) -> Iterator[Window]:
-    height, width = shape
-    for r in range(0, height, _BLOCK_PX):
-        for c in range(0, width, _BLOCK_PX):
-            yield r, min(r + _BLOCK_PX, height), c, min(c + _BLOCK_PX, width)
-
-
 def _rasterio_window(window: Window) -> RasterioWindow:
     r0, r1, c0, c1 = window
     return RasterioWindow(c0, r0, c1 - c0, r1 - r0)
@@ -271,7 +289,7 @@ def _rasterio_window(window: Window) -> RasterioWindow:
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
     files = [sources.optical, sources.elevation, sources.labels, *([sources.ground] if sources.ground else [])]
-    stats = [(str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+    stats = [fingerprint(file) for file in files]
     said = [sources.height_unit, sources.ignore_values, classes.values, grid.shape, tuple(grid.affine), str(grid.crs)]
     read = {m: r.model_dump_json() for m, r in recipes.items()}
     return hashlib.sha256(json.dumps([_VERSION, stats, said, read], default=str).encode()).hexdigest()
