@@ -1,0 +1,151 @@
+"""Where an area of interest lies on the grid of a raster, and what may be wrong where the two do not meet."""
+
+from __future__ import annotations
+
+import math
+
+import geopandas as gpd
+import numpy as np
+import pyproj
+import shapely
+from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.errors import AOIError
+from geocrodino.geo.aoi import AOI
+from geocrodino.geo.aoi_crs import crs_name, span
+from geocrodino.geo.aoi_sources import swapped_option
+from geocrodino.geo.aoi_text import box_numbers, box_option
+from geocrodino.geo.grid import crs_of
+
+_EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS
+
+
+def on_grid(aoi: AOI, grid: GeoBox) -> AOI:
+    """The part of an area around a grid, in the CRS of the grid.
+
+    What is far away may have no position there, and straight edges become curves, so areas are cut and their edges get
+    points in between before they move.
+
+    Args:
+        aoi: The area.
+        grid: Grid of a raster.
+
+    Returns:
+        The same rows; polygons without a position in that CRS are empty.
+
+    Raises:
+        AOIError: If no transformation leads there.
+    """
+    crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
+    if aoi.crs.equals(crs, ignore_axis_order=True):
+        return AOI(aoi.frame.set_crs(crs, allow_override=True), aoi.source)
+    frame = _around(aoi, grid)
+    left, bottom, right, top = frame.total_bounds
+    side = max(right - left, top - bottom)
+    if side > 0:
+        frame = frame.set_geometry(shapely.segmentize(frame.geometry.values, side / _EDGE_PARTS), crs=aoi.crs)
+    moved = AOI(frame, aoi.source).to_crs(crs)
+    shapes = [_with_position(shape) for shape in moved.frame.geometry]
+    return AOI(moved.frame.set_geometry(shapes, crs=crs), aoi.source)
+
+
+def meets(aoi: AOI, grid: GeoBox) -> bool:
+    """Whether an area shares ground with a grid; not where no transformation joins their CRSs."""
+    try:
+        return bool(on_grid(aoi, grid).polygons().intersects(grid.extent.geom))
+    except AOIError:
+        return False
+
+
+def bounds_there(aoi: AOI, grid: GeoBox) -> str:
+    """The bounds of an area in the CRS of a grid, in words."""
+    try:
+        area = aoi.to_crs(crs_of(grid).wkt).polygons()
+    except (AOIError, shapely.errors.ShapelyError):
+        return "an area without a position there"
+    if area.is_empty or not all(map(math.isfinite, area.bounds)):
+        return "an area without a position there"
+    return span(*area.bounds)
+
+
+def way_out(aoi: AOI, grid: GeoBox) -> str:
+    """What may be wrong with an area that does not meet a grid, and what to do.
+
+    Args:
+        aoi: The area as it was read.
+        grid: Grid of the raster that it should meet.
+
+    Returns:
+        One or two sentences: that x and y are exchanged, that the coordinates are in the CRS of the raster, or, where
+        neither makes the area meet the raster, that the CRS should be checked.
+    """
+    if aoi.given is not None:
+        reordered = _reordered_box(aoi, grid)
+        if reordered:
+            return reordered
+        if meets(_moved(aoi, shapely.transform(aoi.frame.geometry.values, lambda c: c[:, ::-1]), aoi.crs), grid):
+            return (
+                "With x and y exchanged it does: the coordinates seem to be latitude before longitude, or northing "
+                f"before easting. {swapped_option(aoi.given)}"
+            )
+        crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
+        if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
+            name = crs_name(crs)
+            return (
+                f"It does if its coordinates are in the CRS of the raster, {name}. If they are, say so: --aoi-crs "
+                f"{name if crs.to_epsg() else 'CRS'}"
+            )
+    return "Check the CRS of the area, or leave it out."
+
+
+def _reordered_box(aoi: AOI, grid: GeoBox) -> str:
+    """The way out where a bounding box meets a grid if its numbers are in another common order."""
+    if aoi.given is None or aoi.given.kind != "box":
+        return ""
+    a, b, c, d = box_numbers(aoi.given.text) or []
+    orders = {"minx,maxx,miny,maxy": (a, c, b, d), "miny,maxy,minx,maxx": (c, a, d, b)}
+    for order, (west, south, east, north) in orders.items():
+        if west < east and south < north and meets(_moved(aoi, [shapely.box(west, south, east, north)], aoi.crs), grid):
+            option = box_option(west, south, east, north)
+            return f"It does if the numbers are {order}. Give them as minx,miny,maxx,maxy: {option}"
+    return ""
+
+
+def _moved(aoi: AOI, shapes: object, crs: pyproj.CRS) -> AOI:
+    return AOI(gpd.GeoDataFrame(geometry=shapes, crs=crs), aoi.source)
+
+
+def _around(aoi: AOI, grid: GeoBox) -> gpd.GeoDataFrame:
+    """The part of an area in the surroundings of a grid, as wide as the grid on each side."""
+    try:
+        to_area = pyproj.Transformer.from_crs(crs_of(grid).wkt, aoi.crs, always_xy=True)
+        left, bottom, right, top = to_area.transform_bounds(*grid.boundingbox.bbox, densify_pts=21)
+    except ProjError:
+        return aoi.frame
+    margin = max(right - left, top - bottom)
+    if not (left < right and math.isfinite(margin)):  # across the date line, or without an image there
+        return aoi.frame
+    near = shapely.box(left - margin, bottom - margin, right + margin, top + margin)
+    shapes = aoi.frame.geometry.values
+    outside = ~shapely.covers(near, shapes)
+    if not outside.any():
+        return aoi.frame
+    cut = [_polygons(s) if o else s for s, o in zip(shapely.intersection(shapes, near), outside, strict=True)]
+    return aoi.frame.set_geometry(cut, crs=aoi.crs)
+
+
+def _polygons(shape: BaseGeometry) -> BaseGeometry:
+    """The polygons of an intersection, without the lines and points in which geometries only touch."""
+    if shape.geom_type in {"Polygon", "MultiPolygon"}:
+        return shape
+    return shapely.union_all([p for p in shapely.get_parts(shape) if p.geom_type == "Polygon"] or [shapely.Polygon()])
+
+
+def _with_position(shape: BaseGeometry) -> BaseGeometry:
+    """A shape without the parts that have no position in its CRS."""
+    if np.isfinite(shapely.get_coordinates(shape)).all():
+        return shape
+    parts = [p for p in shapely.get_parts(shape) if np.isfinite(shapely.get_coordinates(p)).all()]
+    return shapely.union_all(parts) if parts else shapely.Polygon()
