@@ -20,9 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.geo.aoi_crs import with_crs
 from geocrodino.geo.aoi_sources import AreaSource, area_source, read_source
-from geocrodino.geo.aoi_splits import SPLITS as SPLITS
-from geocrodino.geo.aoi_splits import Split as Split
-from geocrodino.geo.aoi_splits import split_column
+from geocrodino.geo.aoi_splits import SPLITS, Split, split_column
 from geocrodino.geo.files import whole_file
 
 _LEARNT_BEFORE: dict[str, tuple[str, ...]] = {"val": ("train", "unlabelled"), "test": ("train", "val", "unlabelled")}
@@ -129,7 +127,7 @@ def read_aoi(source: str | Path, crs: str | None = None, *, splits: str = "all")
     """
     raw = read_source(area_source(source))
     label = raw.source.label
-    shapes = raw.frame.geometry.values
+    shapes = np.asarray(raw.frame.geometry.values)
     _require_polygons(raw.source, shapes)
     frame = with_crs(raw, crs)
     frame = frame.set_geometry(_areas(shapes, label), crs=frame.crs)
@@ -183,9 +181,7 @@ def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:
     drawn = shapes[~shapely.is_empty(shapes)]
     other = sorted({shape.geom_type for shape in drawn if not _polygons_of(shape)})
     if other:
-        raise AOIError(
-            f"{label}: expected polygons only, found {', '.join(other)}.{_closed_lines(source, drawn)}"
-        )
+        raise AOIError(f"{label}: expected polygons only, found {', '.join(other)}.{_closed_lines(source, drawn)}")
 
 
 def _closed_lines(source: AreaSource, shapes: Iterable[BaseGeometry]) -> str:

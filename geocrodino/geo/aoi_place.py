@@ -59,10 +59,10 @@ def meets(aoi: AOI, grid: GeoBox) -> bool:
         return False
 
 
-def bounds_there(aoi: AOI, grid: GeoBox) -> str:
-    """The bounds of an area in the CRS of a grid, in words."""
+def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
+    """The bounds of an area, or of one split of it, in the CRS of a grid, in words."""
     try:
-        area = aoi.to_crs(crs_of(grid).wkt).polygons()
+        area = aoi.to_crs(crs_of(grid).wkt).polygons(split)
     except (AOIError, shapely.errors.ShapelyError):
         return "an area without a position there"
     if area.is_empty or not all(map(math.isfinite, area.bounds)):
@@ -71,15 +71,20 @@ def bounds_there(aoi: AOI, grid: GeoBox) -> str:
 
 
 def way_out(aoi: AOI, grid: GeoBox) -> str:
-    """What may be wrong with an area that does not meet a grid, and what to do.
+    """What to do about an area that does not meet a grid: what `likely_mistake` says, or to check the CRS."""
+    return likely_mistake(aoi, grid) or "Check that both show the same place and carry the right CRS."
+
+
+def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
+    """Why an area does not meet a grid, where a common mistake explains it, and the way out.
 
     Args:
         aoi: The area as it was read.
         grid: Grid of the raster that it should meet.
 
     Returns:
-        One or two sentences: that x and y are exchanged, that the coordinates are in the CRS of the raster, or, where
-        neither makes the area meet the raster, that the CRS should be checked.
+        That x and y are exchanged, that a box has its numbers in another order, or that the coordinates are in the CRS
+        of the raster; empty where none of these would make the area meet the grid.
     """
     if aoi.given is not None:
         reordered = _reordered_box(aoi, grid)
@@ -97,7 +102,7 @@ def way_out(aoi: AOI, grid: GeoBox) -> str:
                 f"It does if its coordinates are in the CRS of the raster, {name}. If they are, say so: --aoi-crs "
                 f"{name if crs.to_epsg() else 'CRS'}"
             )
-    return "Check the CRS of the area, or leave it out."
+    return ""
 
 
 def _reordered_box(aoi: AOI, grid: GeoBox) -> str:
@@ -107,14 +112,16 @@ def _reordered_box(aoi: AOI, grid: GeoBox) -> str:
     a, b, c, d = box_numbers(aoi.given.text) or []
     orders = {"minx,maxx,miny,maxy": (a, c, b, d), "miny,maxy,minx,maxx": (c, a, d, b)}
     for order, (west, south, east, north) in orders.items():
-        if west < east and south < north and meets(_moved(aoi, [shapely.box(west, south, east, north)], aoi.crs), grid):
+        # Read in a wrong order, a small box becomes a large one.
+        smaller = west < east and south < north and (east - west) * (north - south) < (c - a) * (d - b)
+        if smaller and meets(_moved(aoi, [shapely.box(west, south, east, north)], aoi.crs), grid):
             option = box_option(west, south, east, north)
             return f"It does if the numbers are {order}. Give them as minx,miny,maxx,maxy: {option}"
     return ""
 
 
 def _moved(aoi: AOI, shapes: object, crs: pyproj.CRS) -> AOI:
-    return AOI(gpd.GeoDataFrame(geometry=shapes, crs=crs), aoi.source)
+    return AOI(gpd.GeoDataFrame(geometry=np.asarray(shapes), crs=crs), aoi.source)
 
 
 def _around(aoi: AOI, grid: GeoBox) -> gpd.GeoDataFrame:

@@ -85,7 +85,7 @@ def _find(frame: gpd.GeoDataFrame, label: str) -> Hashable | None:
     columns = [c for c in frame.columns if c != frame.geometry.name]
     named = [c for c in columns if _plain(c) == "split"]
     others = [c for c in columns if c not in named and _holds_splits(frame[c], c)]
-    distinct = _distinct(frame, named or others)
+    distinct: list[Hashable] = _distinct(frame, named or others)
     if len(distinct) > 1:
         told = ", ".join(f"`{c}`" for c in distinct)
         raise AOIError(
@@ -140,7 +140,8 @@ def _plain(name: Hashable) -> str:
 
 def _words(values: pd.Series) -> pd.Series:
     """Values as words in lower case, None where there is none."""
-    return values.map(lambda v: None if pd.isna(v) or not str(v).strip() else str(v).strip().lower()).astype(object)
+    words = ["" if pd.isna(v) else str(v).strip().lower() for v in values]
+    return pd.Series([w or None for w in words], index=values.index, dtype=object)
 
 
 def _check(words: pd.Series, known: pd.Series, label: str, column: str, wanted: str | None) -> None:
