@@ -196,15 +196,19 @@ def _closed_lines(source: AreaSource, shapes: Iterable[BaseGeometry]) -> str:
     return f"\nThe lines are closed. Make areas.gpkg with polygons of them: python -c {shlex.quote(code)}"
 
 
-def _polygons_of(shape: BaseGeometry) -> list[BaseGeometry]:
-    """The polygons of a geometry, those in collections included; the rest of it is no area."""
-    if shape.geom_type == "Polygon":
+def _parts(shape: BaseGeometry) -> list[BaseGeometry]:
+    """The simple geometries of a geometry, those in nested collections included."""
+    if not hasattr(shape, "geoms"):
         return [shape]
-    return [p for part in getattr(shape, "geoms", ()) for p in _polygons_of(part)]
+    return [p for part in shape.geoms for p in _parts(part)]
+
+
+def _polygons_of(shape: BaseGeometry) -> list[BaseGeometry]:
+    return [p for p in _parts(shape) if p.geom_type == "Polygon"]
 
 
 def _areas(shapes: NDArray[np.object_], label: str) -> NDArray[np.object_]:
-    """The areas of geometries, repaired where invalid; polygons without an area are empty.
+    """The areas of geometries, repaired where invalid; rows without an area are empty.
 
     Raises:
         AOIError: If there is no area at all.
@@ -212,15 +216,13 @@ def _areas(shapes: NDArray[np.object_], label: str) -> NDArray[np.object_]:
     Warns:
         AreaWarning: If rows, or parts of rows, have no area.
     """
-    flat = shapely.force_2d(shapes)
-    found, partly = np.empty(len(flat), object), 0
-    for i, shape in enumerate(shapely.make_valid(flat)):
-        polygons = [p for p in _polygons_of(shape) if p.area > 0]
-        found[i] = shape if shape.geom_type in {"Polygon", "MultiPolygon"} else shapely.union_all(polygons)
-        if not polygons:
-            found[i] = shapely.Polygon()
-        else:
-            partly += shape.geom_type == "GeometryCollection"
+    found, partly = np.empty(len(shapes), object), 0
+    for i, shape in enumerate(shapely.make_valid(shapely.force_2d(shapes))):
+        parts = _parts(shape)
+        areas = [p for p in parts if p.area > 0]
+        whole = len(areas) == len(parts) and shape.geom_type != "GeometryCollection"
+        found[i] = shape if whole else shapely.union_all(areas or [shapely.Polygon()])
+        partly += bool(areas) and len(areas) < len(parts)
     without = int(shapely.is_empty(found).sum())
     if without == len(found):
         raise AOIError(f"{label}: holds no polygon with an area.")
@@ -228,7 +230,7 @@ def _areas(shapes: NDArray[np.object_], label: str) -> NDArray[np.object_]:
         told = f"{label}: {without} of {len(found)} rows have no area, and do not count."
         warnings.warn(told, AreaWarning, stacklevel=4)
     if partly:
-        told = f"{label}: {partly} of {len(found)} rows also hold lines or points; their areas alone count."
+        told = f"{label}: {partly} of {len(found)} rows also hold parts without an area; their areas alone count."
         warnings.warn(told, AreaWarning, stacklevel=4)
     return found
 

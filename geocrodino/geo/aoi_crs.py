@@ -61,9 +61,9 @@ def with_crs(raw: RawArea, given: str | None) -> gpd.GeoDataFrame:
     if crs is None:
         raise AOIError(_without_crs(raw))
     if given is None or raw.crs is None or _same(crs, raw.crs):
-        _require_degrees(raw, crs, "" if given is None else f"--aoi-crs {given} is in")
+        _require_degrees(raw, crs, "" if given is None else "--aoi-crs names")
     else:
-        _require_degrees(raw, crs, f"--aoi-crs {given} is in")
+        _require_degrees(raw, crs, "--aoi-crs names")
         warnings.warn(
             f"{label}: the coordinates are read as {crs_name(crs)}, as --aoi-crs says; {raw.crs_is} "
             f"{crs_name(raw.crs)}.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import warnings
 
 import geopandas as gpd
 import numpy as np
@@ -12,13 +14,14 @@ from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import AOIError
+from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.aoi_crs import crs_name, span
 from geocrodino.geo.aoi_sources import swapped_option
 from geocrodino.geo.aoi_text import box_numbers, box_option
 from geocrodino.geo.grid import crs_of
 
+_MUCH_SMALLER = 0.01  # share of the size of a bounding box
 _EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS
 
 
@@ -37,7 +40,11 @@ def on_grid(aoi: AOI, grid: GeoBox) -> AOI:
 
     Raises:
         AOIError: If no transformation leads there.
+
+    Warns:
+        AreaWarning: If the area is a bounding box whose numbers may be in another order.
     """
+    _warn_of_order(aoi, grid)
     crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
     if aoi.crs.equals(crs, ignore_axis_order=True):
         return AOI(aoi.frame.set_crs(crs, allow_override=True), aoi.source)
@@ -92,31 +99,40 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
             return reordered
         if meets(_moved(aoi, shapely.transform(aoi.frame.geometry.values, lambda c: c[:, ::-1]), aoi.crs), grid):
             return (
-                "With x and y exchanged it does: the coordinates seem to be latitude before longitude, or northing "
-                f"before easting. {swapped_option(aoi.given)}"
+                "With x and y exchanged it meets the raster: the coordinates seem to be latitude before longitude, or "
+                f"northing before easting. {swapped_option(aoi.given)}"
             )
         crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
         if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
             name = crs_name(crs)
             return (
-                f"It does if its coordinates are in the CRS of the raster, {name}. If they are, say so: --aoi-crs "
-                f"{name if crs.to_epsg() else 'CRS'}"
+                f"It meets the raster if its coordinates are in the raster's CRS, {name}. If they are: --aoi-crs "
+                f"{name if crs.to_epsg() else shlex.quote(crs.to_wkt())}"
             )
     return ""
 
 
-def _reordered_box(aoi: AOI, grid: GeoBox) -> str:
-    """The way out where a bounding box meets a grid if its numbers are in another common order."""
+def _warn_of_order(aoi: AOI, grid: GeoBox) -> None:
+    """Tell the user where a bounding box is huge, and would be a small one at the raster in another order."""
+    other = _reordered_box(aoi, grid, _MUCH_SMALLER)
+    if other:
+        warnings.warn(f"{aoi.source}: does it have the right order? {other}", AreaWarning, stacklevel=3)
+
+
+def _reordered_box(aoi: AOI, grid: GeoBox, share: float = 1.0) -> str:
+    """The way out where a bounding box meets a grid if its numbers are in another common order.
+
+    Read in a wrong order, a small box becomes a large one, so only boxes smaller than this share of its size count.
+    """
     if aoi.given is None or aoi.given.kind != "box":
         return ""
     a, b, c, d = box_numbers(aoi.given.text) or []
     orders = {"minx,maxx,miny,maxy": (a, c, b, d), "miny,maxy,minx,maxx": (c, a, d, b)}
     for order, (west, south, east, north) in orders.items():
-        # Read in a wrong order, a small box becomes a large one.
-        smaller = west < east and south < north and (east - west) * (north - south) < (c - a) * (d - b)
+        smaller = west < east and south < north and (east - west) * (north - south) < share * (c - a) * (d - b)
         if smaller and meets(_moved(aoi, [shapely.box(west, south, east, north)], aoi.crs), grid):
             option = box_option(west, south, east, north)
-            return f"It does if the numbers are {order}. Give them as minx,miny,maxx,maxy: {option}"
+            return f"It meets the raster if the numbers are {order}. Give them as minx,miny,maxx,maxy: {option}"
     return ""
 
 

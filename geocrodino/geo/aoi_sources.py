@@ -32,7 +32,7 @@ from geocrodino.geo.aoi_text import (
     read_wkt,
     swapped_text,
 )
-from geocrodino.geo.files import look_up
+from geocrodino.geo.files import is_folder, look_up
 from geocrodino.geo.reader import gdal_name, is_url
 
 EXPECTED = "Expected a file of polygons, a bounding box minx,miny,maxx,maxy, or a geometry as WKT or GeoJSON."
@@ -43,6 +43,7 @@ _URL_PREFIXES = {
     "https": "/vsicurl/https://", "http": "/vsicurl/http://", "ftp": "/vsicurl/ftp://", "s3": "/vsis3/",
     "gs": "/vsigs/", "az": "/vsiaz/", "oss": "/vsioss/",
 }  # fmt: skip
+_PACKED = {".tar.gz": "/vsitar/", ".tgz": "/vsitar/", ".tar": "/vsitar/", ".gz": "/vsigzip/"}
 _ARCHIVES = {"zip": "/vsizip/", "tar": "/vsitar/", "gzip": "/vsigzip/"}
 _VECTOR_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".gml", ".gpx", ".csv", ".tab", ".sqlite")
 _READ_ERRORS = (RuntimeError, ValueError, OSError, shapely.errors.ShapelyError, CRSError)
@@ -192,7 +193,8 @@ def _file_source(text: str) -> AreaSource:
             "Download the file, and name the copy."
         )
     if not name.startswith("/vsi"):
-        return AreaSource(text, "file", name, Path(name), layer)
+        packed = next((p for suffix, p in _PACKED.items() if name.lower().endswith(suffix)), "")
+        return AreaSource(text, "file", packed + name, Path(name), layer)
     return AreaSource(text, "file", name, _archive_of(name), layer)
 
 
@@ -244,7 +246,7 @@ def _require_content(path: Path, text: str) -> None:
     found = look_up(path)
     if found is None:
         raise AOIError(f"{text}: no such file. {EXPECTED}")
-    if path.is_dir():
+    if is_folder(path):
         return
     if found.st_size == 0:
         raise AOIError(f"{text}: the file is empty (0 bytes). Copy or download it again.")
@@ -343,7 +345,7 @@ def _crs_is(source: AreaSource, driver: str) -> str:
 
 def _has_crs_member(path: Path | None) -> bool:
     """Whether a GeoJSON file names a CRS; only words of messages depend on it."""
-    if path is None or path.suffix.lower() in {".zip", ".gz", ".tar"} or not path.is_file():
+    if path is None or path.suffix.lower() not in {".geojson", ".json"}:
         return False
     return re.search(rb'"crs"\s*:\s*\{', path.read_bytes()) is not None
 

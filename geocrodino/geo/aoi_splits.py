@@ -65,7 +65,8 @@ def split_column(frame: gpd.GeoDataFrame, label: str, wanted: str | None = None)
     if column is None:
         return None
     words = _words(frame[column])
-    known = words.map(lambda w: w if w in SPLITS else _SYNONYMS.get(w))
+    found = [w if w in SPLITS else _SYNONYMS.get(w) for w in words]
+    known = pd.Series(found, index=words.index, dtype=object)
     shown = str(column).strip()
     _check(words, known, label, shown, wanted)
     for synonym in sorted(set(words.dropna()) & _SYNONYMS.keys()):
