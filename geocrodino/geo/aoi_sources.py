@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import warnings
@@ -138,7 +139,7 @@ def absolute_source(text: str, folder: Path) -> str:
         return bare
     head = prefix.group() if prefix else ""
     rest = Path(bare[len(head) :]).expanduser()
-    return head + str(rest if rest.is_absolute() else folder / rest)
+    return head + os.path.abspath(folder / rest)  # noqa: PTH100 - links stay as they were named
 
 
 def read_source(source: AreaSource) -> RawArea:
