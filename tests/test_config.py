@@ -175,7 +175,7 @@ def test_a_bounding_box_is_no_path(write):
     ("area", "text"),
     [
         ([1, 2.5, 3, 4], "1,2.5,3,4"),
-        ({"type": "Point", "coordinates": [1, 2]}, '{"type": "Point", "coordinates": [1, 2]}'),
+        ({"coordinates": [1, 2], "type": "Point"}, '{"coordinates": [1, 2], "type": "Point"}'),
         ("POLYGON ((0 0, 1 0, 1 1, 0 0))", "POLYGON ((0 0, 1 0, 1 1, 0 0))"),
         ("https://example.org/a.gpkg", "https://example.org/a.gpkg"),
         ("1 2 3 4", "1 2 3 4"),

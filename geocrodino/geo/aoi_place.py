@@ -91,7 +91,7 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
 
     Returns:
         That x and y are exchanged, that a box has its numbers in another order, or that the coordinates are in the CRS
-        of the raster; empty where none of these would make the area meet the grid.
+        of the raster or in degrees; empty where none of these would make the area meet the grid.
     """
     if aoi.given is not None:
         reordered = _reordered_box(aoi, grid)
@@ -102,13 +102,13 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
                 "With x and y exchanged it meets the raster: the coordinates seem to be latitude before longitude, or "
                 f"northing before easting. {swapped_option(aoi.given)}"
             )
-        crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
-        if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
-            name = crs_name(crs)
-            return (
-                f"It meets the raster if its coordinates are in the raster's CRS, {name}. If they are: --aoi-crs "
-                f"{name if crs.to_epsg() else shlex.quote(crs.to_wkt())}"
-            )
+        for crs in (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326)):
+            if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
+                name = crs_name(crs)
+                return (
+                    f"It meets the raster if its coordinates are in {name}. If they are: --aoi-crs "
+                    f"{name if crs.to_epsg() else shlex.quote(crs.to_wkt())}"
+                )
     return ""
 
 

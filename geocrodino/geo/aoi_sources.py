@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import tarfile
 import warnings
 import zipfile
 from dataclasses import dataclass, replace
@@ -44,7 +45,6 @@ _URL_PREFIXES = {
     "https": "/vsicurl/https://", "http": "/vsicurl/http://", "ftp": "/vsicurl/ftp://", "s3": "/vsis3/",
     "gs": "/vsigs/", "az": "/vsiaz/", "oss": "/vsioss/",
 }  # fmt: skip
-_PACKED = {".tar.gz": "/vsitar/", ".tgz": "/vsitar/", ".tar": "/vsitar/", ".gz": "/vsigzip/"}
 _ARCHIVES = {"zip": "/vsizip/", "tar": "/vsitar/", "gzip": "/vsigzip/"}
 _VECTOR_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".gml", ".gpx", ".csv", ".tab", ".sqlite")
 _READ_ERRORS = (RuntimeError, ValueError, OSError, shapely.errors.ShapelyError, CRSError)
@@ -113,7 +113,8 @@ def area_source(source: str | Path) -> AreaSource:
     text = gdal_name(source) if isinstance(source, Path) else source.strip()
     if not text:
         raise AOIError(f"the area of interest is empty. {EXPECTED}")
-    if box_numbers(text) is not None:
+    numbers = box_numbers(text)
+    if numbers is not None and (len(numbers) == 4 or look_up(text) is None):
         return AreaSource(text, "box")
     if is_geojson(text):
         return AreaSource(text, "geojson")
@@ -194,8 +195,8 @@ def _file_source(text: str) -> AreaSource:
             "Download the file, and name the copy."
         )
     if not name.startswith("/vsi"):
-        packed = next((p for suffix, p in _PACKED.items() if name.lower().endswith(suffix)), "")
-        return AreaSource(text, "file", packed + name, Path(name), layer)
+        packed = name.lower().endswith(".gz") and not name.lower().endswith(".tar.gz")
+        return AreaSource(text, "file", f"/vsigzip/{name}" if packed else name, Path(name), layer)
     return AreaSource(text, "file", name, _archive_of(name), layer)
 
 
@@ -236,6 +237,11 @@ def _read_file(source: AreaSource) -> RawArea:
             frame = pyogrio.read_dataframe(name, layer=layer)
     except _READ_ERRORS as error:
         raise AOIError(_why_unreadable(source, error)) from error
+    rows = int(info["features"])
+    if len(frame) < rows:  # GDAL 3.12 reads no row of a FlatGeobuf in a tar archive
+        raise AOIError(
+            f"{source.text}: holds {rows} rows, but GDAL reads {len(frame)} of them. Unpack or copy the file."
+        )
     if note:
         warnings.warn(note, AreaWarning, stacklevel=4)
     frame = _with_geometry(frame, source)
@@ -276,16 +282,27 @@ def _openable(source: AreaSource) -> str:
 
 
 def _archived(source: AreaSource) -> list[str]:
-    """Files of polygons in the folders of a local zip archive, as GDAL names them."""
-    if source.file is None or not zipfile.is_zipfile(source.file) or _is_project(source.file):
+    """Files of polygons in the folders of a local archive, as GDAL names them; none if a file in it is named."""
+    if source.file is None or _is_project(source.file):
         return []
-    if source.gdal.rstrip("/") not in {str(source.file), f"/vsizip/{source.file}"}:
+    prefix, names = _contents(source.file)
+    if source.gdal.rstrip("/") not in {str(source.file), f"{prefix}{source.file}"}:
         return []
-    with zipfile.ZipFile(source.file) as archive:
-        names = [n for n in archive.namelist() if not n.startswith("__MACOSX/")]
+    names = [n for n in names if not n.startswith("__MACOSX/")]
     files = [n for n in names if n.lower().endswith(_VECTOR_SUFFIXES) and ".gdb/" not in n]
     folders = sorted({n[: n.index(".gdb/") + 4] for n in names if ".gdb/" in n})
-    return [f"/vsizip/{source.file}/{n}" for n in (*files, *folders)]
+    return [f"{prefix}{source.file}/{n}" for n in (*files, *folders)]
+
+
+def _contents(path: Path) -> tuple[str, list[str]]:
+    """How GDAL names a local archive, and what it holds; nothing if it is none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return "/vsizip/", archive.namelist()
+    if path.is_file() and tarfile.is_tarfile(path):
+        with tarfile.open(path) as packed:
+            return "/vsitar/", packed.getnames()
+    return "", []
 
 
 def _chosen_layer(source: AreaSource, name: str) -> tuple[str | int | None, str]:
@@ -319,7 +336,7 @@ def _holds_polygons(name: str, layer: str, geometry_type: str | None) -> bool:
     kind = geometry_type or ""
     if "Polygon" in kind or "Surface" in kind:
         return int(pyogrio.read_info(name, layer=layer, force_feature_count=True)["features"]) > 0
-    if kind.split()[0].removeprefix("2.5D ") not in {"Unknown", "GeometryCollection"}:
+    if not any(mixed in kind for mixed in ("Unknown", "GeometryCollection")):
         return False
     frame = pyogrio.read_dataframe(name, layer=layer, columns=[])
     types = shapely.get_type_id(shapely.get_parts(frame.geometry.values))
@@ -341,7 +358,7 @@ def _stated(crs: pyproj.CRS | None) -> pyproj.CRS | None:
 def _crs_is(source: AreaSource, driver: str) -> str:
     if driver in {"GeoJSON", "GeoJSONSeq", "TopoJSON"} and not _has_crs_member(source.file):
         return _GEOJSON
-    return f"{driver} is always in" if driver in {"KML", "LIBKML", "GPX"} else "the file states"
+    return "KML is always in" if driver in {"KML", "LIBKML"} else "the file states"
 
 
 def _has_crs_member(path: Path | None) -> bool:
@@ -360,11 +377,10 @@ def _why_unreadable(source: AreaSource, error: BaseException) -> str:
         )
     if path is not None and _is_raster(source.gdal):
         return f"{source.text}: expected polygons, found a raster. {EXPECTED}"
-    if path is not None and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+    names = [] if path is None else _contents(path)[1]
+    if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        held = ", ".join(names[:5]) or "nothing"
+        held = ", ".join(names[:5])
         return f"{source.text}: no file of polygons of that name in the archive. It holds {held}{more}."
     if path is None:
         return f"{source.text}: not a file of polygons that GDAL can read there ({_reason(error)}).\nCheck the address."

@@ -135,11 +135,14 @@ def test_coordinates_in_the_crs_of_the_raster(tmp_path):
     path = tmp_path / "a.shp"
     gpd.GeoDataFrame(geometry=[shapely.box(401_000, 5_001_000, 402_000, 5_002_000)], crs="EPSG:32632").to_file(path)
     told = likely_mistake(read_aoi(path), GRID)
-    assert told == (
-        "It meets the raster if its coordinates are in the raster's CRS, EPSG:32631. If they are: --aoi-crs EPSG:32631"
-    )
+    assert told == ("It meets the raster if its coordinates are in EPSG:32631. If they are: --aoi-crs EPSG:32631")
     with pytest.warns(AreaWarning, match="the coordinates are read as EPSG:32631"):
         assert meets(read_aoi(path, "EPSG:32631"), GRID)
+
+
+def test_degrees_that_are_read_as_metres():
+    told = likely_mistake(read_aoi("1.75,45.16,1.8,45.2", "EPSG:32631"), GRID)
+    assert told == "It meets the raster if its coordinates are in EPSG:4326. If they are: --aoi-crs EPSG:4326"
 
 
 def test_an_area_elsewhere():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
 import shlex
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import pytest
 import shapely
 
@@ -165,9 +168,34 @@ def test_archives_without_the_file(archive, tmp_path):
     assert refusal("/vsizip/none.zip/b.shp").startswith("/vsizip/none.zip/b.shp: no such file. Expected ")
 
 
-def test_compressed_files(tmp_path):
-    import gzip
+def test_archives_of_tar(archive, tmp_path):
+    write(tmp_path / "a.geojson", [SQUARE])
+    write(tmp_path / "b.geojson", [BESIDE])
+    with tarfile.open("one.tar.gz", "w:gz") as packed:
+        packed.add("a.geojson", "data/a.geojson")
+    with tarfile.open("two.tar", "w") as packed:
+        packed.add("a.geojson")
+        packed.add("b.geojson")
+    assert read_aoi("one.tar.gz").polygons().equals(SQUARE)
+    assert way_out(refusal("two.tar")) == "/vsitar/two.tar/a.geojson"
+    assert read_aoi("/vsitar/two.tar/b.geojson").polygons().equals(BESIDE)
 
+
+def test_rows_that_gdal_does_not_read(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.gpkg", [SQUARE, BESIDE])
+    read = pyogrio.read_dataframe
+    monkeypatch.setattr(pyogrio, "read_dataframe", lambda *a, **k: read(*a, **k)[:1])
+    assert refusal(path) == f"{path}: holds 2 rows, but GDAL reads 1 of them. Unpack or copy the file."
+
+
+def test_a_folder_with_numbers_for_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("1 2").mkdir()
+    write(Path("1 2") / "a.shp", [SQUARE])
+    assert read_aoi("1 2").polygons().equals(SQUARE)
+
+
+def test_compressed_files(tmp_path):
     path = write(tmp_path / "a.geojson", [SQUARE], crs="EPSG:4326")
     with gzip.open(tmp_path / "b.geojson.gz", "wb") as packed:
         packed.write(path.read_bytes())
