@@ -98,8 +98,8 @@ def evaluate_map(
     Args:
         map_path: Class map, one band of class values.
         labels_path: Labels, one band of class values; nodata is no label.
-        aoi: Areas to compare in; everywhere by default.
-        split: Which of the areas; all by default.
+        aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
+        split: Which of the areas, ``validation`` and other synonyms included; all by default.
         classes: Classes; by default those named in the map's tags.
         ignore_values: Label values that are no class and do not count.
         count_missed: Whether labelled pixels where the map has no class count as wrong.

@@ -125,7 +125,7 @@ def _are_degrees(lon: float, lat: float) -> bool:
 
 def _way_out(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> str:
     if swapped:
-        return f"x and y seem to be exchanged, latitude before longitude. {swapped_option(raw.source)}"
+        return f"Latitude and longitude seem to be swapped. {swapped_option(raw.source)}"
     if named and raw.crs is not None and not _same(raw.crs, crs):
         return f"Leave out --aoi-crs: {raw.crs_is} {crs_name(raw.crs)}."
     return "Name the CRS of these coordinates, for instance: --aoi-crs EPSG:32631"

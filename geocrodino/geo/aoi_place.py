@@ -99,8 +99,8 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
             return reordered
         if meets(_moved(aoi, shapely.transform(aoi.frame.geometry.values, lambda c: c[:, ::-1]), aoi.crs), grid):
             return (
-                "With x and y exchanged it meets the raster: the coordinates seem to be latitude before longitude, or "
-                f"northing before easting. {swapped_option(aoi.given)}"
+                "With x and y exchanged it meets the raster: latitude and longitude, or northing and easting, seem to be "
+                f"swapped. {swapped_option(aoi.given)}"
             )
         for crs in (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326)):
             if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
@@ -116,7 +116,7 @@ def _warn_of_order(aoi: AOI, grid: GeoBox) -> None:
     """Tell the user where a bounding box is huge, and would be a small one at the raster in another order."""
     other = _reordered_box(aoi, grid, _MUCH_SMALLER)
     if other:
-        warnings.warn(f"{aoi.source}: does it have the right order? {other}", AreaWarning, stacklevel=3)
+        warnings.warn(f"{aoi.source}: check the order of its numbers. {other}", AreaWarning, stacklevel=3)
 
 
 def _reordered_box(aoi: AOI, grid: GeoBox, share: float = 1.0) -> str:

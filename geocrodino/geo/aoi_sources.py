@@ -34,7 +34,7 @@ from geocrodino.geo.aoi_text import (
     read_wkt,
     swapped_text,
 )
-from geocrodino.geo.files import is_folder, look_up
+from geocrodino.geo.files import is_file, is_folder, look_up
 from geocrodino.geo.reader import gdal_name, is_url
 
 EXPECTED = "Expected a file of polygons, a bounding box minx,miny,maxx,maxy, or a geometry as WKT or GeoJSON."
@@ -80,11 +80,6 @@ class AreaSource:
         short = " ".join(self.text.split())
         return short if len(short) <= _SHOWN_CHARACTERS else f"{short[:_SHOWN_CHARACTERS]}..."
 
-    @property
-    def option(self) -> str:
-        """How it is named on the command line."""
-        return f"--aoi {shlex.quote(self.text)}"
-
 
 @dataclass(frozen=True)
 class RawArea:
@@ -104,7 +99,7 @@ class RawArea:
 
 
 def area_source(source: str | Path) -> AreaSource:
-    """Tell what a user's words name: a bounding box, a geometry, or a file.
+    """Recognise what a user names: a bounding box, a geometry as text, or a file.
 
     Raises:
         AOIError: If it is a URL of an unknown kind, or options behind a file name are unknown.
@@ -124,11 +119,14 @@ def area_source(source: str | Path) -> AreaSource:
 
 
 def absolute_source(text: str, folder: Path) -> str:
-    """The same area, named so that it is found from any working folder.
+    """Make the names of local files absolute, so that a source is found from any working folder.
 
     Args:
-        text: An area as a user names it; all but names of local files stay as they are.
+        text: An area as a user names it.
         folder: Where relative names start.
+
+    Returns:
+        The same area; bounding boxes, geometries and URLs as they are.
     """
     bare = text.strip()
     if box_numbers(bare) is not None or is_geojson(bare) or is_wkt(bare):
@@ -295,13 +293,18 @@ def _archived(source: AreaSource) -> list[str]:
 
 
 def _contents(path: Path) -> tuple[str, list[str]]:
-    """How GDAL names a local archive, and what it holds; nothing if it is none."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return "/vsizip/", archive.namelist()
-    if path.is_file() and tarfile.is_tarfile(path):
-        with tarfile.open(path) as packed:
-            return "/vsitar/", packed.getnames()
+    """How GDAL names a local archive, and what it holds; nothing if it is none, or damaged."""
+    if not is_file(path):
+        return "", []
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return "/vsizip/", archive.namelist()
+        if tarfile.is_tarfile(path):
+            with tarfile.open(path) as packed:
+                return "/vsitar/", packed.getnames()
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError):
+        pass
     return "", []
 
 

@@ -127,7 +127,7 @@ def predict(
             pixel size and extent.
         ground: Heights of the bare ground, where there is such a raster (elevation only).
         height_unit: Unit of heights, where the files do not say it; the one that the training was told by default.
-        aoi: Polygons to predict; the rest is nodata, and is not computed.
+        aoi: Polygons to predict, or what `geocrodino.read_aoi` takes; the rest is nodata, and is not computed.
         asset: Which asset of STAC items is the scene, where that is not plain.
         layers: What else to write, to ``NAME.layers.tif``: bytes that stand for 0 to 1, see `Layer`.
         workers: Tiles worked on at the same time, one per processor by default, 8 at most; more with ``batch``.

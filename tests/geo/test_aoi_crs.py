@@ -130,7 +130,7 @@ def test_grads_go_to_400():
 
 def test_latitudes_beyond_90_are_longitudes():
     told = refusal("35,139,36,140", "EPSG:4326").splitlines()[1]
-    assert told == ("x and y seem to be exchanged, latitude before longitude. Exchange them: --aoi=139,35,140,36")
+    assert told == ("Latitude and longitude seem to be swapped. Exchange them: --aoi=139,35,140,36")
     assert read_aoi(shlex.split(told)[-1].removeprefix("--aoi="), "EPSG:4326").polygons().bounds == (139, 35, 140, 36)
 
 

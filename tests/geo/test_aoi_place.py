@@ -73,8 +73,7 @@ def test_bounds_are_never_nan():
 
 
 SWAPPED = (
-    "With x and y exchanged it meets the raster: the coordinates seem to be latitude before longitude, or northing "
-    "before easting. "
+    "With x and y exchanged it meets the raster: latitude and longitude, or northing and easting, seem to be swapped. "
 )
 
 
@@ -111,7 +110,7 @@ def test_a_box_that_is_small_in_another_order():
     with pytest.warns(AreaWarning) as caught:
         on_grid(read_aoi("1.75,1.8,45.16,45.2", "EPSG:4326"), GRID)
     assert [str(w.message) for w in caught] == [
-        "bounding box 1.75,1.8,45.16,45.2: does it have the right order? It meets the raster if the numbers are "
+        "bounding box 1.75,1.8,45.16,45.2: check the order of its numbers. It meets the raster if the numbers are "
         "minx,maxx,miny,maxy. Give them as minx,miny,maxx,maxy: --aoi=1.75,45.16,1.8,45.2"
     ]
 

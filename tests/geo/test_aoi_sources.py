@@ -188,6 +188,16 @@ def test_rows_that_gdal_does_not_read(tmp_path, monkeypatch):
     assert refusal(path) == f"{path}: holds 2 rows, but GDAL reads 1 of them. Unpack or copy the file."
 
 
+def test_damaged_archives(archive):
+    archive("areas.zip", a=("deep/", SQUARE))
+    content = Path("areas.zip").read_bytes()
+    Path("cut.zip").write_bytes(content[: len(content) // 2])
+    Path("bad.zip").write_bytes(content.replace(b"PK\x01\x02", b"PK\x09\x09"))
+    Path("bad.tar.gz").write_bytes(b"\x1f\x8b" + bytes(20))
+    for name in ("cut.zip", "bad.zip", "bad.tar.gz"):
+        assert refusal(name).startswith(f"{name}: not a file of polygons that GDAL can read (")
+
+
 def test_a_folder_with_numbers_for_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("1 2").mkdir()

@@ -254,7 +254,11 @@ def test_a_file_with_latitude_first(command, areas, here, name):
 @pytest.mark.parametrize("name", [case("axes of an area swapped", "refused", c, id=f"WKT, {c}") for c in COMMANDS])
 def test_text_with_northing_first(command, middle, here, name):
     text = swapped(middle).wkt
-    refused(command(name, "--aoi", text, "--aoi-crs", CRS), "northing before easting", "Exchange them: --aoi 'POLYGON")
+    refused(
+        command(name, "--aoi", text, "--aoi-crs", CRS),
+        "northing and easting, seem to be swapped",
+        "Exchange them: --aoi 'POLYGON",
+    )
 
 
 @marked("axes of an area swapped", "refused")
