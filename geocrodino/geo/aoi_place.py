@@ -99,8 +99,8 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
             return reordered
         if meets(_moved(aoi, shapely.transform(aoi.frame.geometry.values, lambda c: c[:, ::-1]), aoi.crs), grid):
             return (
-                "With x and y exchanged it meets the raster: latitude and longitude, or northing and easting, seem to be "
-                f"swapped. {swapped_option(aoi.given)}"
+                "With x and y exchanged it meets the raster: latitude and longitude, or northing and easting, seem to "
+                f"be swapped. {swapped_option(aoi.given)}"
             )
         for crs in (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326)):
             if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
@@ -151,12 +151,12 @@ def _around(aoi: AOI, grid: GeoBox) -> gpd.GeoDataFrame:
     if not (left < right and math.isfinite(margin)):  # across the date line, or without an image there
         return aoi.frame
     near = shapely.box(left - margin, bottom - margin, right + margin, top + margin)
-    shapes = aoi.frame.geometry.values
+    shapes = np.array(aoi.frame.geometry.values, object)
     outside = ~shapely.covers(near, shapes)
     if not outside.any():
         return aoi.frame
-    cut = [_polygons(s) if o else s for s, o in zip(shapely.intersection(shapes, near), outside, strict=True)]
-    return aoi.frame.set_geometry(cut, crs=aoi.crs)
+    shapes[outside] = [_polygons(part) for part in shapely.intersection(shapes[outside], near)]
+    return aoi.frame.set_geometry(shapes, crs=aoi.crs)
 
 
 def _polygons(shape: BaseGeometry) -> BaseGeometry:
