@@ -69,12 +69,9 @@ def split_column(frame: gpd.GeoDataFrame, label: str, wanted: str | None = None)
     known = pd.Series(found, index=words.index, dtype=object)
     shown = str(column).strip()
     _check(words, known, label, shown, wanted)
-    for synonym in sorted(set(words.dropna()) & _SYNONYMS.keys()):
-        warnings.warn(
-            f"{label}: {synonym!r} in the column `{shown}` is read as the split {_SYNONYMS[synonym]!r}.",
-            AreaWarning,
-            stacklevel=4,
-        )
+    read_as = [f"{w!r} is read as {_SYNONYMS[w]!r}" for w in sorted(set(words.dropna()) & _SYNONYMS.keys())]
+    if read_as:
+        warnings.warn(f"{label}: in the column `{shown}`, {', '.join(read_as)}.", AreaWarning, stacklevel=4)
     return known.rename("split")
 
 

@@ -45,7 +45,7 @@ def test_other_columns_of_splits(name):
     [("training", "train"), ("Validation", "val"), ("VALID", "val"), ("testing", "test"), ("unlabeled", "unlabelled")],
 )
 def test_synonyms(word, split):
-    note = f"a.gpkg: {word.lower()!r} in the column `split` is read as the split {split!r}."
+    note = f"a.gpkg: in the column `split`, {word.lower()!r} is read as {split!r}."
     assert told(frame(split=[word])) == ([split], [note])
 
 

@@ -18,6 +18,7 @@ import rasterio
 import shapely
 import yaml
 
+from geocrodino.errors import AreaWarning
 from tests.reliability.kinds import case, marked
 
 CRS = "EPSG:32631"
@@ -572,3 +573,48 @@ def test_files_that_hold_no_area(command, here, name, content, told):
 @pytest.mark.parametrize("name", [case("file that holds no area", "refused", c, id=f"raster, {c}") for c in COMMANDS])
 def test_a_raster_as_area(command, town, here, name):
     refused(command(name, "--aoi", town.labels), "expected polygons, found a raster.")
+
+
+# What a training takes from an area
+
+
+def prepared(tiny_config: Callable[..., Any], folder: Path, **data: Any) -> Any:
+    from geocrodino.training.prepare import prepare
+
+    return prepare(tiny_config({f"data.{key}": value for key, value in data.items()}), folder)
+
+
+@marked("column of splits", "warned")
+def test_a_training_takes_the_splits_of_another_column(tiny_config, areas, here):
+    """The same pixels as with a column `split`; none are drawn."""
+    areas(split=["train", "val", "test"]).to_file("named.gpkg")
+    areas(partition=["training", "validation", "testing"]).to_file("other.gpkg")
+    expected = prepared(tiny_config, here / "a", aoi=str(here / "named.gpkg"))
+    with pytest.warns(AreaWarning, match="the splits are read from the column `partition`"):
+        found = prepared(tiny_config, here / "b", aoi=str(here / "other.gpkg"))
+    assert found.drawn is None
+    assert found.inside.keys() == expected.inside.keys() == {"train", "val"}
+    for split, inside in expected.inside.items():
+        assert inside.any()
+        assert (found.inside[split] == inside).all()
+
+
+@marked("parts without an area", "warned")
+def test_a_training_takes_the_same_pixels_with_a_spike(tiny_config, areas, here):
+    frame = areas(split=["train", "val", "test"])
+    frame.to_file("plain.gpkg")
+    frame.geometry = [spiked(s) for s in frame.geometry]
+    frame.to_file("spiked.gpkg")
+    expected = prepared(tiny_config, here / "a", aoi=str(here / "plain.gpkg"))
+    with pytest.warns(AreaWarning, match="3 of 3 rows also hold parts without an area"):
+        found = prepared(tiny_config, here / "b", aoi=str(here / "spiked.gpkg"))
+    for split, inside in expected.inside.items():
+        assert (found.inside[split] == inside).all()
+
+
+@marked("CRS of an area", "warned")
+def test_a_training_takes_the_crs_of_the_settings(tiny_config, areas, here):
+    plain_geojson(here / "a.geojson", areas(split=["train", "val"]))
+    with pytest.warns(AreaWarning, match="the coordinates are read as EPSG:32631, as --aoi-crs says"):
+        found = prepared(tiny_config, here / "a", aoi=str(here / "a.geojson"), aoi_crs=CRS)
+    assert found.inside["train"].any()
