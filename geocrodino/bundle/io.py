@@ -22,6 +22,7 @@ from safetensors.numpy import save
 
 from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
 from geocrodino.errors import BundleError
+from geocrodino.geo.files import access_errors, exists, is_file, is_folder
 from geocrodino.geo.modality import Modality
 
 if TYPE_CHECKING:
@@ -186,18 +187,24 @@ def _tensor(path: Path, file: Any, name: str) -> NDArray[np.generic]:
     return found
 
 
-def _check_magic(path: Path) -> None:
-    if not path.exists():
+def check_bundle_name(path: Path) -> None:
+    """Check that a bundle is there, without reading it.
+
+    Raises:
+        BundleError: If there is no such file.
+        AccessError: If the operating system does not let it be looked up.
+    """
+    if not exists(path):
         raise BundleError(f"{path}: no such bundle. Check the path; training writes one into its run folder.")
-    if not path.is_file():
-        raise BundleError(f"{path}: expected a bundle (one .safetensors file), found a folder.\nName the file in it.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise BundleError(
-            f"{path}: the bundle cannot be read ({error.strerror}). Check the permissions of the file."
-        ) from error
+    if not is_file(path):
+        found = "a folder" if is_folder(path) else "a pipe or a device"
+        raise BundleError(f"{path}: expected a bundle (one .safetensors file), found {found}.\nName the file in it.")
+
+
+def _check_magic(path: Path) -> None:
+    check_bundle_name(path)
+    with access_errors(path), path.open("rb") as file:
+        head = file.read(9)
     # A safetensors file starts with the length of its header, which can begin with the same byte as a pickle.
     if head[8:9] == b"{":
         return

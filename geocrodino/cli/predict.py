@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,9 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from geocrodino.errors import BundleError, ConfigError, OutputError
+from geocrodino.cli.precheck import check_area, check_prediction
+from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
+from geocrodino.geo.files import exists, full_path, is_file, is_folder, look_up, same_file
 from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.names import is_url, is_virtual
 from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
+from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle
@@ -32,6 +38,7 @@ class LayerName(StrEnum):  # of Literals, Typer takes no list
     disagreement = "disagreement"
 
 
+_BUNDLE = "bundle.safetensors"
 _WORK, _OUTPUT = "Work", "More to write"
 
 
@@ -128,15 +135,18 @@ def predict(
 
     A folder of tiles, inside polygons:  geocrodino predict tiles/ --aoi town.geojson --out town.tif
     """
+    console = Console(highlight=False, soft_wrap=True)
+    path = model or newest_bundle(Path("runs"))
+    check_prediction(scene, elevation, ground, asset, path)
+    check_area(aoi, aoi_crs)
+    if model is None:
+        console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
+    target = out or _default_name(scene)
+
     from geocrodino.bundle.io import load_bundle
     from geocrodino.cli.progress import progress
     from geocrodino.prediction import engine
 
-    console = Console(highlight=False, soft_wrap=True)
-    path = model or newest_bundle(Path("runs"))
-    if model is None:
-        console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
-    target = out or _default_name(scene)
     inputs = [str(name) for name in (*scene, elevation, ground, aoi, path) if name is not None]
     _check_products(inputs, target, polygons, stac, preview, min_area_m2, simplify_m, overwrite=overwrite)
     bundle = load_bundle(path)
@@ -166,21 +176,28 @@ def predict(
             overwrite=overwrite,
             on_progress=advance,
         )
-    _tell(console, summary)
-    if polygons:
-        from geocrodino.prediction.polygons import write_polygons
+    written: list[str] = []
+    try:  # files first: what is shown comes last, also of a map whose further files could not be written
+        if polygons:
+            from geocrodino.prediction.polygons import write_polygons
 
-        number = write_polygons(target, polygons, min_area_m2=min_area_m2, simplify_m=simplify_m, overwrite=overwrite)
-        console.print(f"Polygons: {polygons}, {number:,}", markup=False)
-    if preview:
-        from geocrodino.evaluation.report import map_preview
+            number = write_polygons(
+                target, polygons, min_area_m2=min_area_m2, simplify_m=simplify_m, overwrite=overwrite
+            )
+            written.append(f"Polygons: {polygons}, {number:,}")
+        if preview:
+            from geocrodino.evaluation.report import map_preview
 
-        optical = Path(scene[0]) if len(scene) == 1 and "optical" in summary.modalities else None
-        map_preview(target, preview, optical=optical if optical and optical.is_file() else None)
-        console.print(f"Picture: {preview}", markup=False)
-    if stac:
-        _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)
-        console.print(f"STAC item: {stac}", markup=False)
+            image = scene[0] if len(scene) == 1 and "optical" in summary.modalities else None
+            map_preview(target, preview, optical=image if image and _is_one_file(image) else None)
+            written.append(f"Picture: {preview}")
+        if stac:
+            _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)
+            written.append(f"STAC item: {stac}")
+    finally:
+        _tell(console, summary)
+        for line in written:
+            console.print(line, markup=False)
 
 
 def newest_bundle(folder: Path) -> Path:
@@ -189,23 +206,43 @@ def newest_bundle(folder: Path) -> Path:
     Raises:
         BundleError: If there is none.
     """
-    # A process that was killed while it wrote leaves a half bundle in a folder *.part.
-    whole = (p for p in folder.rglob("bundle.safetensors") if p.parent.suffix != ".part")
-    found = sorted(whole, key=lambda p: p.stat().st_mtime)
+    found = sorted(_bundles(folder))
     if not found:
         raise BundleError(
             f"no bundle under {folder.resolve()}. Expected one that `geocrodino train` wrote.\n"
             "Name one with --model, or train first."
         )
-    return found[-1]
+    return found[-1][1]
+
+
+def _bundles(folder: Path) -> Iterator[tuple[float, Path]]:
+    """Bundles in a folder and those below, each after the time at which it was written."""
+
+    def refuse(error: OSError) -> None:  # the newest bundle may be in there
+        raise AccessError.because(error.filename, error) from error
+
+    for place, _, files in os.walk(folder, onerror=refuse if exists(folder) else None):
+        # A process that was killed while it wrote leaves a half bundle in a folder *.part.
+        if _BUNDLE in files and not place.endswith(".part"):
+            status = look_up(Path(place, _BUNDLE))
+            if status is not None:
+                yield status.st_mtime, Path(place, _BUNDLE)
+
+
+def _is_one_file(name: str) -> bool:
+    """Whether a scene is one raster that can be shown beside its map."""
+    return is_file(name) and Path(name).suffix.lower() not in {".txt", ".lst", ".json", ".geojson"}
 
 
 def _default_name(scene: list[str]) -> Path:
     first = Path(scene[0])
-    if len(scene) > 1 or "://" in scene[0] or (not first.exists() and any(c in scene[0] for c in "*?[")):
-        raise ConfigError("several files or a remote one: say with --out what the map is called.")
-    if first.is_dir():
-        first = first.resolve()
+    pattern = any(c in scene[0] for c in "*?[")
+    if len(scene) > 1 or is_url(scene[0]) or is_virtual(scene[0]) or (pattern and not exists(first)):
+        raise ConfigError("several files, a remote one or one in an archive: name the map with --out.")
+    if is_folder(first):
+        first = full_path(first)
+        if not first.name:
+            raise ConfigError(f"{first}: name the map with --out.")
         return first.with_name(f"{first.name}.classes.tif")
     return first.with_name(f"{first.stem}.classes.tif")
 
@@ -222,7 +259,6 @@ def _check_products(
     overwrite: bool,
 ) -> None:
     """What is written after hours of work is checked before."""
-    from geocrodino.geo.files import same_file
     from geocrodino.geo.writer import check_output
 
     if polygons is None and (min_area_m2 or simplify_m):
@@ -332,7 +368,8 @@ def _device(name: str, backend: BackendName) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).partition("\n")[0]
-        raise ConfigError(f"--device {name} cannot be used here: {first}\nTake --device cpu, or auto.") from error
+        hint = did_you_mean(name, ("auto", "cpu", "cuda", "mps"))
+        raise ConfigError(f"--device {name} cannot be used here: {first}\nTake --device cpu, or auto.{hint}") from error
     return name
 
 

@@ -26,6 +26,7 @@ from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
 from geocrodino.geo.grid import Window, crop, crs_of, working_grid
 from geocrodino.geo.modality import Modality
+from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 Progress = Callable[[int, int], None]
@@ -271,7 +272,7 @@ def _rasterio_window(window: Window) -> RasterioWindow:
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
     files = [sources.optical, sources.elevation, sources.labels, *([sources.ground] if sources.ground else [])]
-    stats = [(str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+    stats = [fingerprint(file) for file in files]
     said = [sources.height_unit, sources.ignore_values, classes.values, grid.shape, tuple(grid.affine), str(grid.crs)]
     read = {m: r.model_dump_json() for m, r in recipes.items()}
     return hashlib.sha256(json.dumps([_VERSION, stats, said, read], default=str).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import warnings
@@ -14,9 +15,11 @@ from urllib.parse import unquote, urlsplit
 
 import rasterio
 
-from geocrodino.errors import BandWarning, LeftOutWarning, RasterError
+from geocrodino.errors import AccessError, BandWarning, LeftOutWarning, RasterError
+from geocrodino.geo.files import absence, access_errors, entries, exists, full_path, is_folder
 from geocrodino.geo.mosaic import MosaicSource
-from geocrodino.geo.reader import RasterSource, gdal_name, is_url, opened
+from geocrodino.geo.names import absolute_name, check_raster, gdal_name, in_archive, is_remote, is_url, is_virtual
+from geocrodino.geo.reader import RasterSource, opened
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".asc", ".bil")
 """Names of the files of a folder that are taken as its rasters, in capitals too."""
@@ -38,7 +41,8 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
     Args:
         path: One of
 
-            - a raster or virtual raster (VRT), a file or a URL that GDAL reads (``https://``, ``s3://`` ...);
+            - a raster or virtual raster (VRT): a file, a file inside an archive (``/vsizip/scene.zip/a.tif`` or
+              ``zip://scene.zip!a.tif``), or a URL that GDAL reads (``https://``, ``s3://`` ...);
             - a folder: the files in it, sorted by name, that end in one of `SUFFIXES`;
             - a pattern with ``*``, ``?``, ``[`` or ``**``: the files that match, sorted by name;
             - a text file (``.txt``, ``.lst``): one path or URL a line, relative to the file, ``#`` for comments;
@@ -54,23 +58,17 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
         RasterError: If nothing is there, a file is named twice or cannot be read, the files are not parts of one
             raster, or an item does not say which of its assets to read.
         MissingCRSError: If a file has no coordinate reference system.
+        AccessError: If the operating system does not let a name be looked up or read.
 
     Warns:
         LeftOutWarning: If something that is there is not read, naming it.
         BandWarning: If a band is read in another role than its tag says.
     """
-    entries = [str(path)] if isinstance(path, str | Path) else [str(entry) for entry in path]
-    if not entries:
-        raise RasterError("scene", "the list of files is empty. Expected at least one raster.")
-    found = _Found()
-    for entry in entries:
-        _look_up(entry, asset, found)
-    if asset is not None and not found.has_items:
-        raise RasterError(entries[0], f"the asset {asset!r} was asked for, but this is no STAC file. Leave it out.")
-    _refuse_duplicates(found.files)
-    if found.files == entries and len(entries) == 1:
-        return RasterSource.open(entries[0])
-    named = Path(entries[0]) if len(entries) == 1 else _common_folder(found.files)
+    named_files = [str(path)] if isinstance(path, str | Path) else [str(entry) for entry in path]
+    found = _find(named_files, asset)
+    if found.files == named_files and len(named_files) == 1:
+        return RasterSource.open(named_files[0])
+    named = Path(named_files[0]) if len(named_files) == 1 else _common_folder(found.files)
     sources = _read_headers(found, named)
     if not sources:
         what = "; ".join(found.left_out) or "none"
@@ -78,6 +76,16 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
     if found.left_out:
         warnings.warn(f"{named}: not read as part of the scene: {'; '.join(found.left_out)}.", LeftOutWarning, 2)
     return sources[0] if len(sources) == 1 else MosaicSource.join(sources, named)
+
+
+def check_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = None) -> None:
+    """Check that the files that name a scene are there, without opening a raster.
+
+    Arguments and errors are those of `open_scene`.
+    """
+    found = _find([str(path)] if isinstance(path, str | Path) else [str(entry) for entry in path], asset)
+    for name in found.files:
+        check_raster(name)
 
 
 @dataclass
@@ -89,15 +97,31 @@ class _Found:
     has_items: bool = False
 
 
+def _find(names: Sequence[str], asset: str | None) -> _Found:
+    if not names:
+        raise RasterError("scene", "the list of files is empty. Expected at least one raster.")
+    found = _Found()
+    for name in names:
+        _look_up(name, asset, found)
+    if asset is not None and not found.has_items:
+        raise RasterError(names[0], f"the asset {asset!r} was asked for, but this is no STAC file. Leave it out.")
+    _refuse_duplicates(found.files)
+    return found
+
+
 def _look_up(name: str, asset: str | None, found: _Found) -> None:
     path = Path(name)
     suffix = path.suffix.lower()
-    if is_url(name):
+    if is_virtual(name):
+        found.files.append(name)
+    elif is_url(name):
         found.files.append(_located(name, Path()))
-    elif path.is_dir():
+    elif is_folder(path):
         _look_into(path, found)
-    elif set(name) & set("*?[") and not path.exists():
-        found.files += _matches(name)
+    elif set(name) & set("*?[") and not exists(path):
+        names, locked = _matches(name)
+        found.files += names
+        found.left_out += _told(locked, "folder that may not be read", "folders that may not be read")
     elif suffix in {".txt", ".lst"}:
         found.files += _listed(path)
     elif suffix in {".json", ".geojson"}:
@@ -108,11 +132,11 @@ def _look_up(name: str, asset: str | None, found: _Found) -> None:
 
 def _look_into(folder: Path, found: _Found) -> None:
     hidden, others, folders = [], [], []
-    for entry in _entries(folder):
+    for entry in entries(folder):
         suffix, in_sight = entry.suffix.lower(), not entry.name.startswith(".")
         if suffix in _OTHER_RASTERS and in_sight:
             others.append(entry.name)
-        elif entry.is_dir():
+        elif is_folder(entry):
             folders += [entry.name] if in_sight and _may_hold_rasters(entry) else []
         elif suffix in SUFFIXES and in_sight:
             found.files.append(str(entry))
@@ -123,29 +147,35 @@ def _look_into(folder: Path, found: _Found) -> None:
     found.left_out += [f"{what}, whose rasters {pattern} would name" for what in _told(folders, "sub-folder")]
 
 
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise RasterError(folder, f"the folder cannot be read ({error.strerror}). Check its permissions.") from error
-
-
 def _may_hold_rasters(folder: Path) -> bool:
     try:
-        return any(entry.suffix.lower() in SUFFIXES for entry in _entries(folder))
-    except RasterError:
+        return any(entry.suffix.lower() in SUFFIXES for entry in entries(folder))
+    except AccessError:
         return True
 
 
-def _matches(pattern: str) -> list[str]:
+def _matches(pattern: str) -> tuple[list[str], list[str]]:
+    """The files that match a pattern, and the folders that may not be searched for them."""
     names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a path of its own takes no absolute pattern
+    # glob passes over such folders without an error.
+    above = glob.glob(os.path.dirname(pattern), recursive=True) or [_root(pattern)]  # noqa: PTH120, PTH207
+    locked = [name for name in above if not os.access(name or os.curdir, os.R_OK | os.X_OK) and is_folder(name)]
+    if not names and locked:
+        entries(Path(locked[0]))
     if not names:
         raise RasterError(
             pattern,
             "no file matches the pattern. Relative ones start at the working folder, ** goes into sub-folders, and a "
             "[ that is part of a name is written [[].",
         )
-    return names
+    return names, sorted(locked)
+
+
+def _root(pattern: str) -> str:
+    """The folders of a pattern before its first special character."""
+    parts = Path(pattern).parts
+    plain = itertools.takewhile(lambda part: not set(part) & set("*?["), parts)
+    return str(Path(*plain))
 
 
 def _listed(path: Path) -> list[str]:
@@ -198,30 +228,41 @@ def _href(path: Path, item: dict[str, Any], asset: str | None) -> str:
 
 
 def _text(path: Path) -> str:
+    if not exists(path):
+        raise RasterError(path, f"{absence(path)}. Check the path; relative ones start at the working folder.")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise RasterError(path, "no such file. Check the path; relative ones start at the working folder.") from error
-    except (OSError, UnicodeDecodeError) as error:
+        with access_errors(path):
+            return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
         raise RasterError(path, f"cannot be read as text ({error}). Expected UTF-8.") from error
 
 
 def _existing(path: Path, entries: Sequence[tuple[str, str]]) -> list[str]:
     """Names of files, each given with the place in a list that names it."""
     located = [(place, _located(name, path.parent)) for place, name in entries]
-    missing = [f"{place}: {name}" for place, name in located if not is_url(name) and not Path(name).exists()]
+    missing = [f"{place}: {name}" for place, name in located if not _is_there(name)]
     if missing:
         told = _told(missing, "of its files is not there", "of its files are not there")
         raise RasterError(path, f"{told[0]}. Relative paths start at the folder of this file.")
     return [name for _, name in located]
 
 
+def _is_there(name: str) -> bool:
+    member = in_archive(name)
+    return is_remote(name) or is_url(name) or exists(name if member is None else member.archive)
+
+
 def _located(name: str, folder: Path) -> str:
+    member = in_archive(name, folder)
+    if member is not None:
+        return member.name
+    if is_virtual(name):
+        return name
     if name.startswith("file://"):
         return unquote(urlsplit(name).path)
     if not is_url(name):
         literal = folder / name
-        return str(literal if literal.exists() else folder / unquote(name))
+        return str(literal if exists(literal) else folder / unquote(name))
     if gdal_name(Path(name)) != name:
         raise RasterError(
             name,
@@ -234,7 +275,7 @@ def _located(name: str, folder: Path) -> str:
 def _refuse_duplicates(files: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in files:
-        full = name if is_url(name) else str(Path(name).resolve())
+        full = absolute_name(name) if is_url(name) or is_virtual(name) else str(full_path(name))
         if full in seen:
             raise RasterError(name, f"named twice: it is the same file as {seen[full]}. Name each file once.")
         seen[full] = name

@@ -19,7 +19,7 @@ from geocrodino.data.synthetic.scene import Scene, generate_scene
 from geocrodino.data.synthetic.settings import CLASSES, ELEVATION_NODATA, SceneSettings
 from geocrodino.errors import OutputError
 from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.files import whole_file
+from geocrodino.geo.files import exists, whole_file
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def write_scene(folder: str | Path, settings: SceneSettings | None = None, *, ov
     """
     folder = Path(folder)
     paths = ScenePaths.within(folder)
-    there = [p.name for p in paths.all() if p.exists()]
+    there = [p.name for p in paths.all() if exists(p)]
     if there and not overwrite:
         raise OutputError(
             f"{folder} already holds {', '.join(there)}.\nChoose another folder, or ask to overwrite what is there."
