@@ -21,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
+from geocrodino.bundle.name import check_bundle_name
 from geocrodino.errors import BundleError
-from geocrodino.geo.files import access_errors, exists, is_file, is_folder
+from geocrodino.geo.files import access_errors
 from geocrodino.geo.modality import Modality
 
 if TYPE_CHECKING:
@@ -185,20 +186,6 @@ def _tensor(path: Path, file: Any, name: str) -> NDArray[np.generic]:
             "The weights are of another network: write the bundle again."
         ) from error
     return found
-
-
-def check_bundle_name(path: Path) -> None:
-    """Check that a bundle is there, without reading it.
-
-    Raises:
-        BundleError: If there is no such file.
-        AccessError: If the operating system does not let it be looked up.
-    """
-    if not exists(path):
-        raise BundleError(f"{path}: no such bundle. Check the path; training writes one into its run folder.")
-    if not is_file(path):
-        found = "a folder" if is_folder(path) else "a pipe or a device"
-        raise BundleError(f"{path}: expected a bundle (one .safetensors file), found {found}.\nName the file in it.")
 
 
 def _check_magic(path: Path) -> None:

@@ -25,6 +25,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
+            error.message = error.message.replace("Value error, ", "", 1)
             error.message += _suggestion(error.message)
             raise
         except KeyboardInterrupt as error:

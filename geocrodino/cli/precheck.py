@@ -52,8 +52,8 @@ def check_prediction(
     scene: Sequence[str], elevation: str | None, ground: Path | None, asset: str | None, model: Path
 ) -> None:
     """Look up the files that a map is made from; errors as for `check_training`."""
-    from geocrodino.bundle.io import check_bundle_name
-    from geocrodino.geo.scene import check_scene
+    from geocrodino.bundle.name import check_bundle_name
+    from geocrodino.geo.scene_files import check_scene
 
     check_bundle_name(model)
     check_scene(scene, asset=asset)
