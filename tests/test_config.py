@@ -43,11 +43,11 @@ def test_defaults_and_files(write, tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"data": {**FILES, "optcal": "x"}}, "data.optcal: is not a known key; expected optical, perhaps"),
-        ({"data": FILES, "trainig": {}}, "trainig: is not a known key; expected training, perhaps"),
+        ({"data": {**FILES, "optcal": "x"}}, "data.optcal: is not a known key. Did you mean optical?"),
+        ({"data": FILES, "trainig": {}}, "trainig: is not a known key. Did you mean training?"),
         (
             {"data": FILES, "training": {"optimiser": {"zzz": 1}}},
-            "optimiser.zzz: is not a known key; expected one of gradient_norm, learning_rate, warmup, weight_decay",
+            "optimiser.zzz: is not a known key. Expected one of gradient_norm, learning_rate, warmup, weight_decay",
         ),
         (
             {"data": {k: v for k, v in FILES.items() if k != "labels"}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geocrodino.errors import BundleError
-from geocrodino.geo.files import exists, is_file, is_folder
+from geocrodino.geo.files import check_readable, exists, is_file, is_folder
 
 
 def check_bundle_name(path: Path) -> None:
@@ -13,10 +13,11 @@ def check_bundle_name(path: Path) -> None:
 
     Raises:
         BundleError: If there is no such file.
-        AccessError: If the operating system does not let it be looked up.
+        AccessError: If the operating system does not let it be looked up or read.
     """
     if not exists(path):
         raise BundleError(f"{path}: no such bundle. Check the path; training writes one into its run folder.")
     if not is_file(path):
         found = "a folder" if is_folder(path) else "a pipe or a device"
         raise BundleError(f"{path}: expected a bundle (one .safetensors file), found {found}.\nName the file in it.")
+    check_readable(path)

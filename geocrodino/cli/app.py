@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import warnings
+from errno import EACCES
 from typing import Any, TextIO
 
 import typer
@@ -25,6 +26,9 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
+            locked = re.search(r"path '(.*)' is not readable", error.message, re.DOTALL)
+            if locked:  # the same message as for a name that is no option of this kind
+                raise AccessError.because(locked[1], OSError(EACCES, os.strerror(EACCES))) from None
             error.message = error.message.replace("Value error, ", "", 1)
             error.message += _suggestion(error.message)
             raise

@@ -14,7 +14,7 @@ from typing import Any
 
 from geocrodino.config_file import PROJECT_FILE, RASTERS, read_settings
 from geocrodino.errors import ConfigError, OutputError
-from geocrodino.geo.files import exists, is_file, is_folder
+from geocrodino.geo.files import check_readable, exists, is_file, is_folder
 from geocrodino.geo.names import check_member, check_raster, is_remote, is_virtual
 
 
@@ -31,7 +31,7 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
         GeocrodinoError: One of its kinds, if a name cannot be used.
     """
     _check_configured(config, given)
-    if teacher is not None:
+    if teacher is not None and not exists(teacher):  # whether it is needed and finished is for the training to say
         from geocrodino.training.teacher import check_teacher
 
         check_teacher(teacher)
@@ -72,15 +72,28 @@ def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: s
 
 
 def check_rasters(paths: Iterable[str | Path]) -> None:
-    """Check that rasters are there."""
-    for path in paths:
+    """Check that rasters are there, all of them first, and then that they can be opened."""
+    named = list(paths)
+    for path in named:
         check_raster(path)
         check_member(path)
+
+    from geocrodino.geo.reader import RasterSource
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when the work opens the raster
+        for path in named:
+            if not is_remote(path):
+                RasterSource.open(path)
 
 
 def check_area(source: str | None, crs: str | None) -> None:
     """Let the reader of areas refuse what is not there; it also knows names that are no files."""
-    if source is None or is_remote(source) or exists(source):
+    if source is None or is_remote(source):
+        return
+    if exists(source):
+        if is_file(source):
+            check_readable(source)
         return
     from geocrodino.geo.aoi import read_aoi
 

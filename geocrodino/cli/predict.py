@@ -137,11 +137,11 @@ def predict(
     """
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
+    target = out or _default_name(scene)
     check_prediction(scene, elevation, ground, asset, path)
     check_area(aoi, aoi_crs)
     if model is None:
         console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
-    target = out or _default_name(scene)
 
     from geocrodino.bundle.io import load_bundle
     from geocrodino.cli.progress import progress
@@ -238,7 +238,7 @@ def _default_name(scene: list[str]) -> Path:
     first = Path(scene[0])
     pattern = any(c in scene[0] for c in "*?[")
     if len(scene) > 1 or is_url(scene[0]) or is_virtual(scene[0]) or (pattern and not exists(first)):
-        raise ConfigError("several files, a remote one or one in an archive: name the map with --out.")
+        raise ConfigError("several files, or one that is remote or in an archive: name the map with --out.")
     if is_folder(first):
         first = full_path(first)
         if not first.name:

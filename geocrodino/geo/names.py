@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geocrodino.errors import RasterError
-from geocrodino.geo.files import absence, access_errors, check_readable, is_file, is_utf8, look_up
+from geocrodino.geo.files import absence, access_errors, check_readable, is_file, is_folder, is_utf8, look_up
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
@@ -179,6 +179,8 @@ def explain_failure(path: str | Path) -> None:
     name = gdal_name(path)
     member = in_archive(name)
     file = Path(name) if member is None else member.archive
+    if is_folder(file):
+        raise RasterError(name, "expected a file, found a folder. Name the raster in it.")
     if is_file(file):
         check_readable(file)
     if member is not None and member.kind != "gzip":

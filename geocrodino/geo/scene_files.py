@@ -100,7 +100,7 @@ def _look_into(folder: Path, found: FoundFiles) -> None:
         suffix, in_sight = entry.suffix.lower(), not entry.name.startswith(".")
         if suffix in _OTHER_RASTERS and in_sight:
             others.append(entry.name)
-        elif is_folder(entry):
+        elif _is_folder(entry):
             folders += [entry.name] if in_sight and _may_hold_rasters(entry) else []
         elif suffix in SUFFIXES and in_sight:
             found.files.append(str(entry))
@@ -109,6 +109,14 @@ def _look_into(folder: Path, found: FoundFiles) -> None:
     found.left_out += phrase(hidden, "hidden file") + phrase(others, "file of another kind", "files of other kinds")
     pattern = folder / "**" / "*.tif"
     found.left_out += [f"{what}, whose rasters {pattern} would name" for what in phrase(folders, "sub-folder")]
+
+
+def _is_folder(entry: Path) -> bool:
+    """Whether an entry of a folder is a folder itself; what becomes of a name that leads nowhere is told later."""
+    try:
+        return is_folder(entry)
+    except AccessError:
+        return False
 
 
 def _may_hold_rasters(folder: Path) -> bool:
@@ -123,7 +131,7 @@ def _matches(pattern: str) -> tuple[list[str], list[str]]:
     names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a path of its own takes no absolute pattern
     # glob passes over such folders without an error.
     above = glob.glob(os.path.dirname(pattern), recursive=True) or [_root(pattern)]  # noqa: PTH120, PTH207
-    locked = [name for name in above if not os.access(name or os.curdir, os.R_OK | os.X_OK) and is_folder(name)]
+    locked = [name for name in above if not os.access(name or os.curdir, os.R_OK | os.X_OK) and _may_be_folder(name)]
     if not names and locked:
         entries(Path(locked[0]))
     if not names:
@@ -133,6 +141,13 @@ def _matches(pattern: str) -> tuple[list[str], list[str]]:
             "[ that is part of a name is written [[].",
         )
     return names, sorted(locked)
+
+
+def _may_be_folder(name: str) -> bool:
+    try:
+        return is_folder(name)
+    except AccessError:
+        return True
 
 
 def _root(pattern: str) -> str:
