@@ -190,6 +190,7 @@ def _complaint(item: ErrorDetails, origin: str) -> str:
     said = item["msg"].removeprefix("Value error, ")
     said = said[:1].lower() + said[1:]
     said, _, hint = said.partition(". Did you mean")
+    said = said.removesuffix(".")
     if not isinstance(found, dict):  # a whole section says nothing that the file does not say
         said += f", found {found!r}{origin}"
     if hint:

@@ -80,4 +80,4 @@ def evaluate(
         write_comparison(results, folder / "comparison.png")
         shown += [side_by_side(results), str(folder / "comparison.png")]
     for part in shown:
-        console.print(part, markup=False)
+        console.print(part, markup=not isinstance(part, str))
