@@ -40,7 +40,8 @@ def resolve_encoder(name: str) -> str:
     own: list[str] = smp.encoders.get_encoder_names()
     if name in own:
         return name
-    hint = did_you_mean(bare, [*timm.list_models(), *own], most=2)
+    # The shorter list holds the better known names.
+    hint = did_you_mean(bare, own, most=2) or did_you_mean(bare, timm.list_models(), most=2)
     raise ModelError(
         f"Unknown encoder '{name}': expected a name of timm or of segmentation-models-pytorch, such as "
         f"tu-resnet18.{hint}"
