@@ -17,7 +17,7 @@ import yaml
 from geocrodino.errors import ConfigError
 from geocrodino.geo.files import absence, access_errors, exists, is_folder
 from geocrodino.geo.modality import MODALITIES
-from geocrodino.geo.names import absolute_name, in_archive, is_remote, is_url, is_virtual
+from geocrodino.geo.names import absolute_name, gdal_name, in_archive, is_remote, is_url, is_virtual
 
 PROJECT_FILE = "geocrodino.yaml"
 """Looked for in the working folder."""
@@ -122,8 +122,8 @@ def _resolved(text: str, config: Path) -> str:
     member = in_archive(expanded, config.parent)
     if member is not None:
         return member.name
-    if is_box(expanded) or is_virtual(expanded) or is_url(expanded):
-        return expanded
+    if is_box(expanded) or is_virtual(expanded) or is_url(expanded) or is_remote(expanded):
+        return gdal_name(expanded)
     try:
         place = Path(expanded).expanduser()
     except RuntimeError as error:  # ~name of nobody

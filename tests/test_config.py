@@ -171,6 +171,14 @@ def test_a_bounding_box_is_no_path(write):
     assert config.data.aoi == "1,2,3,4"
 
 
+@pytest.mark.parametrize("name", ["https://host/o.tif", "s3://bucket/o.tif", "/vsicurl/https://host/o.tif"])
+def test_a_url_is_no_path_also_in_the_copy(write, tmp_path, name):
+    config = load_config(write({"data": {**FILES, "optical": name}}), {"data.labels": str(Path(name))})
+    assert config.data.optical == config.data.labels == Path(name)
+    save_config(config, tmp_path / "copy.yaml")
+    assert load_config(tmp_path / "copy.yaml", {}) == config
+
+
 def test_the_resolved_copy_means_the_same_from_anywhere(write, tmp_path, monkeypatch):
     classes = [{"value": 3, "name": "forêt", "colour": "#00ff00"}, {"value": 9, "name": "eau"}]
     write({"data": FILES, "classes": classes, "augmentation": {"scale": [0.5, 2]}}, "geocrodino.yaml")

@@ -133,7 +133,7 @@ def _access_message(error: OSError) -> str:
     """What the operating system refused, of an error that no part of the package turned into its own."""
     name = error.filename if error.filename2 is None else f"{error.filename} or {error.filename2}"
     if name is None or error.strerror is None:
-        return f"the operating system refused a file: {error}"
+        return f"a file cannot be read or written: {error}"
     return str(AccessError.because(os.fsdecode(name) if isinstance(name, bytes) else str(name), error))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from geocrodino.config_file import PROJECT_FILE, RASTERS, read_settings
-from geocrodino.errors import ConfigError, OutputError
+from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.geo.files import check_readable, exists, is_file, is_folder
 from geocrodino.geo.names import check_member, check_raster, is_remote, is_virtual
 
@@ -91,7 +91,14 @@ def check_area(source: str | None, crs: str | None) -> None:
     """Let the reader of areas refuse what is not there; it also knows names that are no files."""
     if source is None or is_remote(source):
         return
-    if exists(source):
+    try:
+        there = exists(source)
+    except AccessError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:  # a geometry as text is long
+            raise
+        there = False
+    if there:
         if is_file(source):
             check_readable(source)
         return

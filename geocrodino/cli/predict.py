@@ -274,10 +274,18 @@ def _check_products(
     products = [path for path in (polygons, stac, preview, *items) if path is not None]
     for path in products:
         for given in inputs:
-            if same_file(path, Path(given)):
+            if _is_same(path, given):
                 raise OutputError(f"{path}: would replace {given}, which is read.\nChoose another name.")
     if len({*products, target}) <= len(products):
         raise ConfigError("two of the files to write have one name. Give each a name of its own.")
+
+
+def _is_same(path: Path, given: str) -> bool:
+    """Whether an input is the file of that path; what is no name of a file, a geometry for instance, is not."""
+    try:
+        return same_file(path, Path(given))
+    except AccessError:
+        return False
 
 
 def _model_item(out: Path, modality: Modality) -> Path:

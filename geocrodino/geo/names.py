@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geocrodino.errors import RasterError
-from geocrodino.geo.files import absence, access_errors, check_readable, is_file, is_folder, is_utf8, look_up
+from geocrodino.geo.files import absence, access_errors, check_readable, exists, is_file, is_folder, is_utf8, look_up
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
@@ -155,6 +155,22 @@ def check_raster(path: str | Path) -> None:
         raise RasterError(name, "the name holds bytes that are not UTF-8, which GDAL cannot open. Rename the file.")
 
 
+def raster_exists(path: str | Path) -> bool:
+    """Whether there is a file of that name, also inside an archive; False for remote files, which are not looked up.
+
+    Raises:
+        AccessError: If the file system does not say.
+        RasterError: If an archive cannot be read.
+    """
+    if is_remote(path):
+        return False
+    name = gdal_name(path)
+    member = in_archive(name)
+    if member is None or member.kind == "gzip":
+        return exists(name if member is None else member.archive)
+    return exists(member.archive) and member.inner in _names_inside(name, member)
+
+
 def check_member(path: str | Path) -> None:
     """Check that an archive can be read and holds the file that a name means; compressed archives are not searched.
 
@@ -207,10 +223,7 @@ def _split(kind: str, rest: str, folder: Path) -> Member:
 
 
 def _require_inside(name: str, member: Member) -> None:
-    try:
-        held = _names_inside(member)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise RasterError(name, f"{member.archive} is not a readable {member.kind} archive ({error}).") from error
+    held = _names_inside(name, member)
     if member.inner in held:
         return
     more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
@@ -219,10 +232,13 @@ def _require_inside(name: str, member: Member) -> None:
     raise RasterError(name, f"expected {wanted} in {member.archive}, found {found}.\nName one of the files in it.")
 
 
-def _names_inside(member: Member) -> list[str]:
-    with access_errors(member.archive):
-        if member.kind == "zip":
-            with zipfile.ZipFile(member.archive) as archive:
-                return [info.filename for info in archive.infolist() if not info.is_dir()]
-        with tarfile.open(member.archive) as tar:
-            return [info.name.removeprefix("./") for info in tar if info.isfile()]
+def _names_inside(name: str, member: Member) -> list[str]:
+    try:
+        with access_errors(member.archive):
+            if member.kind == "zip":
+                with zipfile.ZipFile(member.archive) as archive:
+                    return [info.filename for info in archive.infolist() if not info.is_dir()]
+            with tarfile.open(member.archive) as tar:
+                return [info.name.removeprefix("./") for info in tar if info.isfile()]
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise RasterError(name, f"{member.archive} is not a readable {member.kind} archive ({error}).") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -23,6 +24,7 @@ from geocrodino.errors import AccessError, GeocrodinoError, RasterError
 
 LOCKED, MISSING = "a folder that may not be searched", "a missing file"
 CONSOLE = "a console that cannot show a character"
+DISK = "a disk that does not answer"
 WORD, ARCHIVE, NAME = "an unknown word", "a file inside an archive", "a name that no file can have"
 DENIED = ": cannot be accessed (Permission denied).\nCheck the name, and the permissions of the file and of the folders"
 
@@ -106,12 +108,27 @@ def test_a_folder_that_may_not_be_searched(run_cli, here, monkeypatch, role):
     real = os.stat
 
     def stat(path, *args, **kwargs):
-        if "locked" in os.fspath(path) if isinstance(path, str | os.PathLike) else False:
+        if isinstance(path, str | os.PathLike) and "locked" in os.fspath(path):
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
     refused(run_cli(*{**commands("locked"), **writing("locked")}[role].split()), DENIED)
+
+
+@pytest.mark.parametrize("number", [case(DISK, "refused", n, id=os.strerror(n)) for n in (errno.EIO, errno.ESTALE)])
+@pytest.mark.parametrize("role", ["optical", "aoi", "scene", "bundle", "map", "run", "sample"])
+def test_a_disk_that_does_not_answer(run_cli, here, monkeypatch, number, role):
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if isinstance(path, str | os.PathLike) and "remote" in os.fspath(path):
+            raise OSError(number, os.strerror(number), os.fspath(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    words = {**commands("remote"), **writing("remote")}[role]
+    refused(run_cli(*words.split()), f": cannot be accessed ({os.strerror(number)}).")
 
 
 @pytest.mark.parametrize(
@@ -498,13 +515,15 @@ def test_every_role_inside_an_archive(run_cli, packed, tiny):
     done(run_cli("inspect", *words, "--ground", "zip://other.zip!in/dtm.tif"))
     done(run_cli("train", *words, "--out", "run"))
     predict = ("predict", "zip://other.zip!in/optical.tif", "--elevation", "/vsigzip/dsm.tif.gz", "--out", "map.tif")
+    predict += ("--layer", "confidence")
     done(run_cli(*predict, "--model", "bundle.safetensors", "--ground", "/vsizip/other.zip/in/dtm.tif"))
     with zipfile.ZipFile("maps.zip", "w") as archive:
         archive.write("map.tif")
+        archive.write("map.layers.tif")
     words = ("evaluate", "/vsizip/maps.zip/map.tif", "--labels", "/vsizip/other.zip/in/labels.tif")
     refused(run_cli(*words), "results cannot be written beside this map. Name a folder with --out.")
     done(run_cli(*words, "--out", "scores"))
-    assert Path("scores/map.scores.json").exists()
+    assert {p.name for p in Path("scores").iterdir()} == {"map.scores.json", "map.scores.png", "map.reliability.png"}
 
 
 @pytest.mark.parametrize(
