@@ -14,7 +14,7 @@ from typing import Any
 
 from geocrodino.config_file import PROJECT_FILE, RASTERS, read_settings
 from geocrodino.errors import AccessError, ConfigError, OutputError
-from geocrodino.geo.files import check_readable, exists, is_file, is_folder
+from geocrodino.geo.files import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.geo.names import check_member, check_raster, is_remote, is_virtual
 
 
@@ -35,6 +35,7 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
         from geocrodino.training.teacher import check_teacher
 
         check_teacher(teacher)
+    check_text(out)
     check_folder(out)
 
 
@@ -99,6 +100,7 @@ def check_area(source: str | None, crs: str | None) -> None:
             raise
         there = False
     if there:
+        check_text(source)
         if is_file(source):
             check_readable(source)
         return

@@ -65,13 +65,18 @@ def absence(path: str | Path) -> str:
     return f"no such file: it is a link to {target}, which does not exist"
 
 
-def is_utf8(path: str | Path) -> bool:
-    """Whether a name is text; the bytes of other names are kept by Python, but not taken by GDAL."""
+def check_text(path: str | Path) -> None:
+    """Check that a name is text, before it is given to GDAL.
+
+    Raises:
+        AccessError: If it holds other bytes, which Python keeps and GDAL does not take.
+    """
     try:
         str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        raise AccessError(
+            f"{path}: the name holds bytes that are not UTF-8, which GDAL cannot use. Rename it."
+        ) from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geocrodino.errors import RasterError
-from geocrodino.geo.files import absence, access_errors, check_readable, exists, is_file, is_folder, is_utf8, look_up
+from geocrodino.geo.files import absence, access_errors, check_readable, check_text, exists, is_file, is_folder, look_up
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
@@ -151,8 +151,7 @@ def check_raster(path: str | Path) -> None:
         raise RasterError(name, "expected a file, found a pipe or a device. Save its contents as a file.")
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise RasterError(name, "the file is empty (0 bytes). Copy or download it again.")
-    if not is_utf8(name):
-        raise RasterError(name, "the name holds bytes that are not UTF-8, which GDAL cannot open. Rename the file.")
+    check_text(name)
 
 
 def raster_exists(path: str | Path) -> bool:

@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geocrodino.errors import OutputError
-from geocrodino.geo.files import entries, exists, is_folder, is_utf8, synchronise, whole_file
+from geocrodino.geo.files import check_text, entries, exists, is_folder, synchronise, whole_file
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.ledger import Ledger
 from geocrodino.geo.mapfile import TILE_PX, MapFile, is_virtual, names_file, parts_folder, side_file
@@ -273,8 +273,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         )
     if is_folder(path):
         raise OutputError(f"{path}: expected the name of a file, found a folder.\nAdd a file name such as map.tif.")
-    if not is_utf8(path):
-        raise OutputError(f"{path}: the name holds bytes that are not UTF-8, which GDAL cannot write.\nRename it.")
+    check_text(path)
     if exists(path) and not overwrite:
         raise OutputError(f"{path}: the file exists.\nChoose another name, or replace it with --overwrite.")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from geocrodino.errors import AccessError
-from geocrodino.geo.files import absence, access_errors, entries, full_path, is_utf8, look_up, same_file, whole_file
+from geocrodino.geo.files import absence, access_errors, check_text, entries, full_path, look_up, same_file, whole_file
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -85,5 +85,6 @@ def test_errors_of_the_system_name_the_path(tmp_path):
 
 
 def test_names_that_are_text():
-    assert is_utf8("道路.tif")
-    assert not is_utf8("sc\udce8ne.tif")
+    check_text("道路.tif")
+    with pytest.raises(AccessError, match="bytes that are not UTF-8"):
+        check_text("sc\udce8ne.tif")
