@@ -20,7 +20,7 @@ import rasterio
 import yaml
 from reliability.kinds import case, marked
 
-from geocrodino.errors import AccessError, GeocrodinoError, RasterError
+from geocrodino.errors import GeocrodinoError, RasterError
 
 LOCKED, MISSING = "a folder that may not be searched", "a missing file"
 CONSOLE = "a console that cannot show a character"
@@ -481,7 +481,3 @@ def test_a_list_of_files_in_archives(packed):
     Path("sub/scene.txt").write_text("/vsizip/none.zip/in/optical.tif\n")
     with pytest.raises(RasterError, match=r"1 of its files is not there \(line 1: /vsizip/"):
         open_scene("sub/scene.txt")
-
-
-def test_errors_are_of_one_kind():
-    assert issubclass(AccessError, GeocrodinoError)
