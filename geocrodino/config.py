@@ -6,35 +6,37 @@ working folder, and the defaults here. Paths in a file are relative to that file
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 import re
-import warnings
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from geocrodino.config_file import PROJECT_FILE, read_settings
 from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.data.normalisation import HeightChannel
-from geocrodino.errors import AreaWarning, ConfigError, OutputError
-from geocrodino.geo.aoi_sources import absolute_source
-from geocrodino.geo.aoi_text import box_numbers
+from geocrodino.errors import ConfigError, OutputError
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.heights import GroundFilter
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.modality import Modality
 from geocrodino.models.settings import NetworkSettings
+from geocrodino.spelling import did_you_mean
 from geocrodino.training.method import MethodSettings
 from geocrodino.training.task import OptimiserSettings
 
-PROJECT_FILE = "geocrodino.yaml"
-"""Looked for in the working folder."""
+_LIGHTNING = {
+    "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "32", "16", "bf16", "64"),
+}
+"""Words that Lightning knows, which is slow to import."""
 
-_PATHS = ("optical", "elevation", "labels", "ground", "aoi")
+_SHOWN = 5  # keys in a message
 
 
 class _Section(BaseModel):
@@ -108,6 +110,17 @@ class TrainingConfig(_Section):
     workers: int = Field(0, ge=0, description="reading processes; 0: read in the training process")
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
 
+    @field_validator("accelerator", "precision")
+    @classmethod
+    def _known_to_lightning(cls, word: str, info: ValidationInfo) -> str:
+        known = _LIGHTNING[str(info.field_name)]
+        if word not in known:
+            *first, last = map(repr, known)
+            raise PydanticCustomError(
+                "literal_error", "input should be {expected}", {"expected": f"{', '.join(first)} or {last}"}
+            )
+        return word
+
 
 class TrainConfig(_Section):
     """Everything that a training depends on; its resolved copy lies in the run folder."""
@@ -145,44 +158,13 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
 
     Raises:
         ConfigError: If the file is missing or not YAML, or a key or value is not what is expected.
+        AccessError: If the operating system does not let a name be looked up or read.
     """
-    project = Path(PROJECT_FILE)
-    source = file if file is not None else (project if project.exists() else None)
-    tree = {} if source is None else _read(source)
-    _keep_crs_with_its_area(tree, overrides, source)
-    for key, value in overrides.items():
-        if value is not None:
-            *sections, last = key.split(".")
-            place = tree
-            for section in sections:
-                inner = place.get(section)
-                if inner is None:  # a section that is left out, or a heading with nothing under it
-                    inner = place[section] = {}
-                if not isinstance(inner, dict):
-                    raise ConfigError(f"{source}: {section}: expected keys and values, found {inner!r}.")
-                place = inner
-            place[last] = value
-    _make_absolute(tree)
+    source, tree = read_settings(file, overrides)
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_told(error, source, {k for k, v in overrides.items() if v is not None})) from error
-
-
-def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> None:
-    """Drop the CRS of a file's area where an option names another area, unless both are bounding boxes."""
-    data = tree.get("data")
-    area, crs = overrides.get("data.aoi"), overrides.get("data.aoi_crs")
-    if not isinstance(data, dict) or area is None or crs is not None or {"aoi", "aoi_crs"} - data.keys():
-        return
-    if box_numbers(str(area)) is None:
-        warnings.warn(
-            f"{source}: aoi_crs {data['aoi_crs']} is the CRS of the area in this file, and is not used for "
-            f"--aoi {area}. Name its CRS with --aoi-crs where its file names none.",
-            AreaWarning,
-            stacklevel=3,
-        )
-        del data["aoi_crs"]
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
@@ -199,93 +181,70 @@ def save_config(config: TrainConfig, path: Path) -> None:
         raise OutputError(f"{path}: cannot be written ({error}).") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise ConfigError(f"{path}: no such configuration file.")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({error}).") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections such as `data:`, found {type(tree).__name__}.")
-    data = tree.get("data")
-    if isinstance(data, dict):
-        for key in _PATHS:
-            if isinstance(data.get(key), str):
-                data[key] = _resolved(data[key], path, area=key == "aoi")
-    weights = tree.get("encoder_weights")
-    if isinstance(weights, dict):
-        tree["encoder_weights"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in weights.items()}
-    return tree
-
-
-def _resolved(text: str, config: Path, *, area: bool = False) -> str:
-    expanded = os.path.expandvars(text)
-    missing = re.search(r"\$\{?(\w+)\}?", expanded)
-    if missing:
-        raise ConfigError(
-            f"{config}: {text} needs the environment variable {missing.group(1)}, which is not set.\n"
-            f"Set it, for instance: export {missing.group(1)}=/path/to/data"
-        )
-    if area:
-        return absolute_source(expanded, config.parent)
-    place = Path(expanded).expanduser()
-    return str(place if place.is_absolute() else config.parent / place)
-
-
-def _make_absolute(tree: dict[str, Any]) -> None:
-    """The resolved copy must mean the same files wherever it lies and from wherever a run is resumed."""
-    for section, keys in (("data", _PATHS), ("encoder_weights", MODALITIES)):
-        place = tree.get(section)
-        if not isinstance(place, dict):
-            continue
-        for key in keys:
-            value = place.get(key)
-            if isinstance(value, str) and key == "aoi":
-                place[key] = absolute_source(value, Path.cwd())
-            elif isinstance(value, str):
-                place[key] = os.path.abspath(value)  # noqa: PTH100 - links stay as they were named
-
-
 def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
-    lines = []
+    complaints: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
-        key = ".".join(str(p) for p in item["loc"])
-        whole_section = isinstance(item["input"], dict)  # says nothing that the file does not say
-        silent = whole_section or item["type"] in {"missing", "extra_forbidden"}
-        found = "" if silent else f", found {item['input']!r}"
-        said = {
-            "missing": "is needed, found nothing",
-            "extra_forbidden": "is not a known key",
-        }.get(item["type"], _lowered(item["msg"].removeprefix("Value error, ")))
-        if item["type"] == "extra_forbidden":
-            said += _expected_keys(item["loc"])
-        if source and key in overridden:
-            found += " (from an option, not from the file)"
-        lines.append(f"  {key}: {said}{found}")
+        place = item["loc"]
+        alike = ".".join("*" if isinstance(part, int) else part for part in place)  # the same key of other list items
+        key = ".".join(map(str, place))
+        said = _complaint(item, " (from an option, not from the file)" if source and key in overridden else "")
+        complaints.setdefault((alike, said), []).append(key)
+    lines = [f"  {_some_keys(keys)}: {said}" for (_, said), keys in complaints.items()]
     where = str(source) if source else "the command line"
+    return f"{where}: the configuration cannot be used:\n" + "\n".join(lines) + _needed(error)
+
+
+def _complaint(item: ErrorDetails, origin: str) -> str:
+    """What is wrong with one key: what was expected, what was found and where it came from."""
+    kind, found = item["type"], item["input"]
+    if kind == "missing":
+        return "is needed, found nothing"
+    if kind == "extra_forbidden":
+        return f"is not a known key{origin}.{_expected_keys(item['loc'])}"
+    said = item["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    said, _, hint = said.partition(". Did you mean")
+    said = said.removesuffix(".")
+    if not isinstance(found, dict):  # a whole section says nothing that the file does not say
+        said += f", found {found!r}{origin}"
+    if hint:
+        return f"{said}. Did you mean{hint}"
+    if kind == "string_type" and isinstance(found, bool | int | float | date):
+        said += ". Put it in quotes"
+    if kind in {"literal_error", "enum"} and isinstance(found, str):
+        hint = did_you_mean(found, re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", "")))
+        said += f".{hint}" if hint else ""
+    return said
+
+
+def _some_keys(keys: list[str]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
+
+
+def _needed(error: ValidationError) -> str:
+    """How to name files that are needed and were not named."""
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
-    needed = [f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if ("data", k) in absent]
-    hint = f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
     if ("data",) in absent:
-        hint = f"\nName --optical, --elevation, --labels and --aoi, or write them under `data:` in {PROJECT_FILE}."
-    return f"{where}: the configuration cannot be used:\n" + "\n".join(lines) + hint
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
+        return f"\nName --optical, --elevation, --labels and --aoi, or write them under `data:` in {PROJECT_FILE}."
+    needed = [f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if ("data", k) in absent]
+    return f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
 
 
 def _expected_keys(place: tuple[int | str, ...]) -> str:
     """The keys that there are beside an unknown one, a likely one alone if there is such."""
     model: Any = TrainConfig
     for key in place[:-1]:
-        field = getattr(model, "model_fields", {}).get(key)
-        model = None if field is None else field.annotation
+        if isinstance(key, str):
+            field = getattr(model, "model_fields", {}).get(key)
+            model = None if field is None else _model_in(field.annotation)
     known = sorted(getattr(model, "model_fields", {}))
-    close = difflib.get_close_matches(str(place[-1]), known, n=1)
-    if close:
-        return f"; expected {close[0]}, perhaps"
-    return f"; expected one of {', '.join(known)}" if known else ""
+    hint = did_you_mean(place[-1], known)
+    return hint or (f" Expected one of {', '.join(known)}." if known else "")
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model that an annotation is, or holds: of ``tuple[LandClass, ...] | None`` it is LandClass."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)

@@ -43,11 +43,11 @@ def test_defaults_and_files(write, tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"data": {**FILES, "optcal": "x"}}, "data.optcal: is not a known key; expected optical, perhaps"),
-        ({"data": FILES, "trainig": {}}, "trainig: is not a known key; expected training, perhaps"),
+        ({"data": {**FILES, "optcal": "x"}}, "data.optcal: is not a known key. Did you mean optical?"),
+        ({"data": FILES, "trainig": {}}, "trainig: is not a known key. Did you mean training?"),
         (
             {"data": FILES, "training": {"optimiser": {"zzz": 1}}},
-            "optimiser.zzz: is not a known key; expected one of gradient_norm, learning_rate, warmup, weight_decay",
+            "optimiser.zzz: is not a known key. Expected one of gradient_norm, learning_rate, warmup, weight_decay",
         ),
         (
             {"data": {k: v for k, v in FILES.items() if k != "labels"}},
@@ -206,6 +206,14 @@ def test_a_crs_belongs_to_the_area_beside_it(write):
     assert load_config(file, {"data.aoi": "b.gpkg", "data.aoi_crs": "EPSG:2154"}).data.aoi_crs == "EPSG:2154"
     only_crs = write({"data": {k: v for k, v in FILES.items() if k != "aoi"} | {"aoi_crs": "EPSG:4326"}})
     assert load_config(only_crs, {"data.aoi": "b.gpkg"}).data.aoi_crs == "EPSG:4326"
+
+
+@pytest.mark.parametrize("name", ["https://host/o.tif", "s3://bucket/o.tif", "/vsicurl/https://host/o.tif"])
+def test_a_url_is_no_path_also_in_the_copy(write, tmp_path, name):
+    config = load_config(write({"data": {**FILES, "optical": name}}), {"data.labels": str(Path(name))})
+    assert config.data.optical == config.data.labels == Path(name)
+    save_config(config, tmp_path / "copy.yaml")
+    assert load_config(tmp_path / "copy.yaml", {}) == config
 
 
 def test_the_resolved_copy_means_the_same_from_anywhere(write, tmp_path, monkeypatch):

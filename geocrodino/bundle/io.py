@@ -21,7 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
+from geocrodino.bundle.name import check_bundle_name
 from geocrodino.errors import BundleError
+from geocrodino.geo.files import access_errors
 from geocrodino.geo.modality import Modality
 
 if TYPE_CHECKING:
@@ -187,17 +189,9 @@ def _tensor(path: Path, file: Any, name: str) -> NDArray[np.generic]:
 
 
 def _check_magic(path: Path) -> None:
-    if not path.exists():
-        raise BundleError(f"{path}: no such bundle. Check the path; training writes one into its run folder.")
-    if not path.is_file():
-        raise BundleError(f"{path}: expected a bundle (one .safetensors file), found a folder.\nName the file in it.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise BundleError(
-            f"{path}: the bundle cannot be read ({error.strerror}). Check the permissions of the file."
-        ) from error
+    check_bundle_name(path)
+    with access_errors(path), path.open("rb") as file:
+        head = file.read(9)
     # A safetensors file starts with the length of its header, which can begin with the same byte as a pickle.
     if head[8:9] == b"{":
         return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
+from errno import EACCES
 from typing import Any, TextIO
 
 import typer
@@ -13,20 +15,35 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from geocrodino.cli import evaluate, inspect, predict, sample, train
-from geocrodino.errors import GeocrodinoError
+from geocrodino.cli.streams import lenient_streams
+from geocrodino.errors import AccessError, GeocrodinoError
+from geocrodino.spelling import did_you_mean
 
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; Ctrl-C is told what became of the work."""
+        """Run a command; after Ctrl-C say what became of the work, after a misspelt word suggest another."""
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            locked = re.search(r"path '(.*)' is not readable", error.message, re.DOTALL)
+            if locked:  # the same message as for a name that is no option of this kind
+                raise AccessError.because(locked[1], OSError(EACCES, os.strerror(EACCES))) from None
+            error.message = error.message.replace("Value error, ", "", 1)
+            error.message += _suggestion(error.message)
+            raise
         except KeyboardInterrupt as error:
             notes = getattr(
                 error, "__notes__", ["A training goes on with --resume; a map is written only when it is whole."]
             )
             Console(stderr=True, soft_wrap=True, highlight=False).print("Stopped.", *notes, markup=False)
             raise typer.Exit(130) from None
+
+
+def _suggestion(refusal: str) -> str:
+    """The likely one of the words that a refusal of an option's value lists."""
+    found = re.search(r"'([^']*)' is not one of (.*)", refusal)
+    return did_you_mean(found[1], re.findall(r"'([^']*)'", found[2])) if found else ""
 
 
 app = typer.Typer(
@@ -66,11 +83,27 @@ def _options(
 
 def main() -> None:
     """Run the program; a user's mistake ends in one message and exit code 2."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    _quiet(console)
+    with lenient_streams() as output:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        _quiet(console)
+        try:
+            _run(console)
+        except SystemExit as ended:
+            output.flush()
+            lost = output.failure is not None and not isinstance(output.failure, BrokenPipeError)
+            if lost and not ended.code:
+                console.print(
+                    f"[bold red]Error:[/] standard output: cannot be written ({output.failure}). The files are "
+                    "complete; a part of what was to be shown is lost."
+                )
+                sys.exit(2)
+            raise
+
+
+def _run(console: Console) -> None:
     try:
         app()
-    except (GeocrodinoError, MemoryError, RuntimeError) as error:
+    except (GeocrodinoError, MemoryError, RuntimeError, OSError) as error:
         told, *way_out = _message(error)
         if os.environ.get("GEOCRODINO_DEBUG") or not told:
             raise
@@ -83,6 +116,8 @@ def _message(error: Exception) -> tuple[str, ...]:
     """What a user is told before the error's notes, and after them; nothing of an error that is not a user's."""
     if isinstance(error, GeocrodinoError):
         return (str(error),)
+    if isinstance(error, OSError):
+        return (_access_message(error), "Show where it happened: geocrodino --debug COMMAND ...")
     # Refused by Python, by NumPy, or by torch on a GPU or a processor.
     torch_says = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     if not (isinstance(error, MemoryError) or torch_says):
@@ -92,6 +127,14 @@ def _message(error: Exception) -> tuple[str, ...]:
         "Take less at a time: --batch-size or --patch-px for a training; --workers for a map, or begin it anew with a "
         "smaller --tile-px or --batch.",
     )
+
+
+def _access_message(error: OSError) -> str:
+    """What the operating system refused, of an error that no part of the package turned into its own."""
+    name = error.filename if error.filename2 is None else f"{error.filename} or {error.filename2}"
+    if name is None or error.strerror is None:
+        return f"a file cannot be read or written: {error}"
+    return str(AccessError.because(os.fsdecode(name) if isinstance(name, bytes) else str(name), error))
 
 
 def _quiet(console: Console) -> None:

@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
+from geocrodino.cli.precheck import check_evaluation
+from geocrodino.errors import ConfigError
 
 
 def evaluate(
@@ -30,7 +33,13 @@ def evaluate(
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
     """
-    from geocrodino.errors import ConfigError, LabelError, OutputError
+    maps = list(dict.fromkeys(maps))
+    if split is not None and aoi is None:
+        raise ConfigError("--split needs --aoi: which polygons are meant?")
+    require_area(aoi, aoi_crs)
+    check_evaluation(maps, labels, aoi, aoi_crs, out)
+
+    from geocrodino.errors import LabelError, OutputError
     from geocrodino.evaluation.evaluate import evaluate_map
     from geocrodino.evaluation.report import (
         evaluation_table,
@@ -44,13 +53,9 @@ def evaluate(
     from geocrodino.geo.aoi_splits import split_name
 
     console = Console(highlight=False, soft_wrap=True)
-    if split is not None and aoi is None:
-        raise ConfigError("--split needs --aoi: which polygons are meant?")
-    require_area(aoi, aoi_crs)
     split = None if split is None else split_name(split)
     areas = None if aoi is None else read_aoi(aoi, aoi_crs, splits=split or "none")
     folder = out or maps[0].parent
-    maps = list(dict.fromkeys(maps))
     alike = len({m.stem for m in maps}) < len(maps)
     results = {
         str(m) if alike else m.name: evaluate_map(
@@ -64,17 +69,19 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
+    shown: list[Table | str] = []  # files first: nothing that is shown may keep one from being written
     for path, result in zip(maps, results.values(), strict=True):
-        console.print(evaluation_table(result))
+        shown.append(evaluation_table(result))
         stem = folder / ("-".join((*path.parent.parts, path.stem)).lstrip("/-.") if alike else path.stem)
         write_json(result, Path(f"{stem}.scores.json"))
         write_figure(result, Path(f"{stem}.scores.png"))
-        console.print(f"{stem}.scores.json, {stem}.scores.png", markup=False)
+        shown.append(f"{stem}.scores.json, {stem}.scores.png")
         if result.reliability is not None:
             plot_reliability({path.name: result.reliability}, Path(f"{stem}.reliability.png"))
             off = 100 * result.reliability.expected_calibration_error
-            console.print(f"Expected calibration error {off:.1f} %: {stem}.reliability.png", markup=False)
+            shown.append(f"Expected calibration error {off:.1f} %: {stem}.reliability.png")
     if len(results) > 1:
-        console.print(side_by_side(results))
         write_comparison(results, folder / "comparison.png")
-        console.print(str(folder / "comparison.png"), markup=False)
+        shown += [side_by_side(results), str(folder / "comparison.png")]
+    for part in shown:
+        console.print(part, markup=not isinstance(part, str))

@@ -11,6 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
+from geocrodino.cli.precheck import check_inspection
+from geocrodino.config_file import PROJECT_FILE
+from geocrodino.geo.files import exists
 
 
 def inspect(
@@ -31,18 +34,20 @@ def inspect(
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
-    from geocrodino.config import PROJECT_FILE, ElevationConfig, TrainConfig, load_config
+    named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
+    check_inspection(config, named, aoi, aoi_crs)
+
+    from geocrodino.config import ElevationConfig, TrainConfig, load_config
     from geocrodino.data.inspection import inspect_files
     from geocrodino.errors import ConfigError
     from geocrodino.geo.aoi import read_aoi
     from geocrodino.geo.reader import RasterSource
 
     console = Console(highlight=False, soft_wrap=True)
-    named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
     settings: TrainConfig | None = None
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
-    if config is not None or (not any(named.values()) and Path(PROJECT_FILE).exists()):
+    if config is not None or (not any(named.values()) and exists(PROJECT_FILE)):
         areas = {"aoi": aoi, "aoi_crs": aoi_crs}
         given = {f"data.{k}": str(v) for k, v in {**named, **areas}.items() if v is not None}
         settings = load_config(config, given)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,9 +17,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
-from geocrodino.errors import BundleError, ConfigError, OutputError
+from geocrodino.cli.precheck import check_area, check_prediction
+from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
+from geocrodino.geo.files import exists, full_path, is_file, is_folder, look_up, same_file
 from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.names import is_url, is_virtual
 from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
+from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle
@@ -34,6 +40,7 @@ class LayerName(StrEnum):  # of Literals, Typer takes no list
     disagreement = "disagreement"
 
 
+_BUNDLE = "bundle.safetensors"
 _WORK, _OUTPUT = "Work", "More to write"
 
 
@@ -140,16 +147,19 @@ def predict(
 
     A folder of tiles, inside polygons:  geocrodino predict tiles/ --aoi town.geojson --out town.tif
     """
+    console = Console(highlight=False, soft_wrap=True)
+    path = model or newest_bundle(Path("runs"))
+    target = out or _default_name(scene)
+    require_area(aoi, aoi_crs)
+    check_prediction(scene, elevation, ground, asset, path)
+    check_area(aoi, aoi_crs)
+    if model is None:
+        console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
+
     from geocrodino.bundle.io import load_bundle
     from geocrodino.cli.progress import progress
     from geocrodino.prediction import engine
 
-    console = Console(highlight=False, soft_wrap=True)
-    path = model or newest_bundle(Path("runs"))
-    if model is None:
-        console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
-    target = out or _default_name(scene)
-    require_area(aoi, aoi_crs)
     area = None if aoi is None else _area(aoi, aoi_crs)
     files = (*scene, elevation, ground, None if area is None or area.given is None else area.given.file, path)
     inputs = [str(name) for name in files if name is not None]
@@ -183,21 +193,28 @@ def predict(
             overwrite=overwrite,
             on_progress=advance,
         )
-    _tell(console, summary)
-    if polygons:
-        from geocrodino.prediction.polygons import write_polygons
+    written: list[str] = []
+    try:  # files first: what is shown comes last, also of a map whose further files could not be written
+        if polygons:
+            from geocrodino.prediction.polygons import write_polygons
 
-        number = write_polygons(target, polygons, min_area_m2=min_area_m2, simplify_m=simplify_m, overwrite=overwrite)
-        console.print(f"Polygons: {polygons}, {number:,}", markup=False)
-    if preview:
-        from geocrodino.evaluation.report import map_preview
+            number = write_polygons(
+                target, polygons, min_area_m2=min_area_m2, simplify_m=simplify_m, overwrite=overwrite
+            )
+            written.append(f"Polygons: {polygons}, {number:,}")
+        if preview:
+            from geocrodino.evaluation.report import map_preview
 
-        optical = Path(scene[0]) if len(scene) == 1 and "optical" in summary.modalities else None
-        map_preview(target, preview, optical=optical if optical and optical.is_file() else None)
-        console.print(f"Picture: {preview}", markup=False)
-    if stac:
-        _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)
-        console.print(f"STAC item: {stac}", markup=False)
+            image = scene[0] if len(scene) == 1 and "optical" in summary.modalities else None
+            map_preview(target, preview, optical=image if image and _is_one_file(image) else None)
+            written.append(f"Picture: {preview}")
+        if stac:
+            _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)
+            written.append(f"STAC item: {stac}")
+    finally:
+        _tell(console, summary)
+        for line in written:
+            console.print(line, markup=False)
 
 
 def band_numbers(text: str) -> tuple[int, ...]:
@@ -234,23 +251,43 @@ def newest_bundle(folder: Path) -> Path:
     Raises:
         BundleError: If there is none.
     """
-    # A process that was killed while it wrote leaves a half bundle in a folder *.part.
-    whole = (p for p in folder.rglob("bundle.safetensors") if p.parent.suffix != ".part")
-    found = sorted(whole, key=lambda p: p.stat().st_mtime)
+    found = sorted(_bundles(folder))
     if not found:
         raise BundleError(
             f"no bundle under {folder.resolve()}. Expected one that `geocrodino train` wrote.\n"
             "Name one with --model, or train first."
         )
-    return found[-1]
+    return found[-1][1]
+
+
+def _bundles(folder: Path) -> Iterator[tuple[float, Path]]:
+    """Bundles in a folder and those below, each after the time at which it was written."""
+
+    def refuse(error: OSError) -> None:  # the newest bundle may be in there
+        raise AccessError.because(error.filename, error) from error
+
+    for place, _, files in os.walk(folder, onerror=refuse if exists(folder) else None):
+        # A process that was killed while it wrote leaves a half bundle in a folder *.part.
+        if _BUNDLE in files and not place.endswith(".part"):
+            status = look_up(Path(place, _BUNDLE))
+            if status is not None:
+                yield status.st_mtime, Path(place, _BUNDLE)
+
+
+def _is_one_file(name: str) -> bool:
+    """Whether a scene is one raster that can be shown beside its map."""
+    return is_file(name) and Path(name).suffix.lower() not in {".txt", ".lst", ".json", ".geojson"}
 
 
 def _default_name(scene: list[str]) -> Path:
     first = Path(scene[0])
-    if len(scene) > 1 or "://" in scene[0] or (not first.exists() and any(c in scene[0] for c in "*?[")):
-        raise ConfigError("several files or a remote one: say with --out what the map is called.")
-    if first.is_dir():
-        first = first.resolve()
+    pattern = any(c in scene[0] for c in "*?[")
+    if len(scene) > 1 or is_url(scene[0]) or is_virtual(scene[0]) or (pattern and not exists(first)):
+        raise ConfigError("several files, or one that is remote or in an archive: name the map with --out.")
+    if is_folder(first):
+        first = full_path(first)
+        if not first.name:
+            raise ConfigError(f"{first}: name the map with --out.")
         return first.with_name(f"{first.name}.classes.tif")
     return first.with_name(f"{first.stem}.classes.tif")
 
@@ -267,7 +304,6 @@ def _check_products(
     overwrite: bool,
 ) -> None:
     """What is written after hours of work is checked before."""
-    from geocrodino.geo.files import same_file
     from geocrodino.geo.writer import check_output
 
     if polygons is None and (min_area_m2 or simplify_m):
@@ -283,10 +319,18 @@ def _check_products(
     products = [path for path in (polygons, stac, preview, *items) if path is not None]
     for path in products:
         for given in inputs:
-            if same_file(path, Path(given)):
+            if _is_same(path, given):
                 raise OutputError(f"{path}: would replace {given}, which is read.\nChoose another name.")
     if len({*products, target}) <= len(products):
         raise ConfigError("two of the files to write have one name. Give each a name of its own.")
+
+
+def _is_same(path: Path, given: str) -> bool:
+    """Whether an input is the file of that path; what is no name of a file, a geometry for instance, is not."""
+    try:
+        return same_file(path, Path(given))
+    except AccessError:
+        return False
 
 
 def _model_item(out: Path, modality: Modality) -> Path:
@@ -379,7 +423,8 @@ def _device(name: str, backend: BackendName) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).partition("\n")[0]
-        raise ConfigError(f"--device {name} cannot be used here: {first}\nTake --device cpu, or auto.") from error
+        hint = did_you_mean(name, ("auto", "cpu", "cuda", "mps"))
+        raise ConfigError(f"--device {name} cannot be used here: {first}\nTake --device cpu, or auto.{hint}") from error
     return name
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.precheck import check_training
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -56,13 +57,6 @@ def train(
 
     Example:  geocrodino train --aoi aoi.geojson --optical optical.tif --elevation dsm.tif --labels labels.tif
     """
-    from geocrodino.cli.progress import duration, progress
-    from geocrodino.config import load_config
-    from geocrodino.training.run import train as run
-
-    # Importing the training library resets its log level: its advice is for developers.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    console = Console(highlight=False, soft_wrap=True)
     values = {
         "data.aoi": aoi,
         "data.optical": optical,
@@ -81,8 +75,18 @@ def train(
         "network.encoder": encoder,
         "method.name": method,
     }
-    settings = load_config(config, {k: str(v) if isinstance(v, Path) else v for k, v in values.items()})
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    check_training(config, given, teacher, folder)
+
+    from geocrodino.cli.progress import duration, progress
+    from geocrodino.config import load_config
+    from geocrodino.training.run import train as run
+
+    # Importing the training library resets its log level: its advice is for developers.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    console = Console(highlight=False, soft_wrap=True)
+    settings = load_config(config, given)
     with progress(console, "Aligning rasters") as aligned:
         result = run(
             settings,

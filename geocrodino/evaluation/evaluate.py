@@ -25,6 +25,7 @@ from geocrodino.geo.aoi_splits import split_name
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.mapfile import beside, read_classes, tagged_classes
+from geocrodino.geo.names import raster_exists
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 
@@ -174,7 +175,7 @@ def _count(
 def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
     """The layers of a map and the number of the band that says how sure it is, if there is one."""
     path = beside(predicted.path, "layers")
-    if not path.exists():
+    if not raster_exists(path):
         return None
     layers = RasterSource.open(path)
     if "confidence" not in layers.band_names or layers.geobox != predicted.geobox:

@@ -27,6 +27,7 @@ from geocrodino.evaluation.evaluate import Evaluation
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.mapfile import read_classes
+from geocrodino.geo.names import gdal_name
 from geocrodino.geo.reader import RasterSource
 
 SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
@@ -170,7 +171,7 @@ def map_preview(
     grid = source.geobox.zoom_out(max(1.0, max(source.geobox.shape) / max_px))
     height, width = grid.shape
     try:
-        with rasterio.open(map_path) as dataset:
+        with rasterio.open(gdal_name(map_path)) as dataset:
             values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
     except RasterioError as error:
         raise RasterError(map_path, f"the map is damaged or cut short: make it again ({error}).") from error

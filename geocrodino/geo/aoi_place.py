@@ -17,8 +17,9 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.aoi_crs import crs_name, span
+from geocrodino.geo.aoi_names import box_numbers
 from geocrodino.geo.aoi_sources import swapped_option
-from geocrodino.geo.aoi_text import box_numbers, box_option
+from geocrodino.geo.aoi_text import box_option
 from geocrodino.geo.grid import crs_of
 
 _MUCH_SMALLER = 0.01  # share of the size of a bounding box

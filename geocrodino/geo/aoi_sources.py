@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import tarfile
@@ -24,18 +23,10 @@ from pyproj.exceptions import CRSError
 from rasterio.errors import RasterioError
 
 from geocrodino.errors import AccessError, AOIError, AreaWarning
-from geocrodino.geo.aoi_text import (
-    box_numbers,
-    box_option,
-    is_geojson,
-    is_wkt,
-    read_box,
-    read_geojson,
-    read_wkt,
-    swapped_text,
-)
+from geocrodino.geo.aoi_names import box_numbers, is_geojson, is_wkt
+from geocrodino.geo.aoi_text import box_option, read_box, read_geojson, read_wkt, swapped_text
 from geocrodino.geo.files import is_file, is_folder, look_up
-from geocrodino.geo.reader import gdal_name, is_url
+from geocrodino.geo.names import gdal_name, is_url
 
 EXPECTED = "Expected a file of polygons, a bounding box minx,miny,maxx,maxy, or a geometry as WKT or GeoJSON."
 
@@ -116,29 +107,6 @@ def area_source(source: str | Path) -> AreaSource:
     if is_wkt(text):
         return AreaSource(text, "wkt")
     return _file_source(text)
-
-
-def absolute_source(text: str, folder: Path) -> str:
-    """Make the names of local files absolute, so that a source is found from any working folder.
-
-    Args:
-        text: An area as a user names it.
-        folder: Where relative names start.
-
-    Returns:
-        The same area; bounding boxes, geometries and URLs as they are.
-    """
-    bare = text.strip()
-    if box_numbers(bare) is not None or is_geojson(bare) or is_wkt(bare):
-        return bare
-    if is_url(bare) and bare.partition("://")[0].lower() not in _ARCHIVES:
-        return bare
-    prefix = re.match(r"(/vsi(?:zip|tar|gzip|7z|rar)/)+(?!vsi)|(?:zip|tar|gzip)://", bare)
-    if bare.startswith("/vsi") and prefix is None:
-        return bare
-    head = prefix.group() if prefix else ""
-    rest = Path(bare[len(head) :]).expanduser()
-    return head + os.path.abspath(folder / rest)  # noqa: PTH100 - links stay as they were named
 
 
 def read_source(source: AreaSource) -> RawArea:

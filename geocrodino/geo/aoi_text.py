@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 import warnings
 from typing import Any
@@ -16,42 +15,10 @@ import shapely
 from pyproj.exceptions import CRSError
 
 from geocrodino.errors import AOIError
+from geocrodino.geo.aoi_names import WKT, box_numbers
 
-_TYPES = "POINT|LINESTRING|LINEARRING|POLYGON|CURVEPOLYGON|GEOMETRYCOLLECTION|TRIANGLE|TIN|POLYHEDRALSURFACE"
-_WKT = re.compile(
-    rf"(SRID\s*=\s*(?P<srid>\d+)\s*;)?\s*(?P<wkt>(MULTI(POINT|LINESTRING|POLYGON|SURFACE|CURVE)|{_TYPES})"
-    r"\s*(ZM|Z|M)?\s*(\(|EMPTY).*)",
-    re.IGNORECASE | re.DOTALL,
-)
 _EXAMPLE = '{"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]}'
 _LONGEST = 500  # characters of a geometry that a message still prints
-
-
-def is_wkt(text: str) -> bool:
-    """Whether a text is meant as a geometry in WKT, with or without an SRID before it."""
-    return _WKT.fullmatch(text) is not None or text.upper().startswith("SRID=")
-
-
-def is_geojson(text: str) -> bool:
-    """Whether a text is meant as GeoJSON."""
-    return text.startswith("{")
-
-
-def box_numbers(text: str) -> list[float] | None:
-    """The numbers of a bounding box.
-
-    Args:
-        text: Numbers with commas, semicolons or blanks between them, in brackets or not.
-
-    Returns:
-        As many numbers as there are, at least two; None if the text is something else.
-    """
-    parts = [p for p in re.split(r"[\s,;]+", text.strip().strip("[]()")) if p]
-    try:
-        numbers = [float(p) for p in parts]
-    except ValueError:
-        return None
-    return numbers if len(numbers) > 1 else None
 
 
 def read_box(text: str) -> shapely.Polygon:
@@ -92,7 +59,7 @@ def read_wkt(text: str, label: str) -> tuple[gpd.GeoDataFrame, pyproj.CRS | None
     Raises:
         AOIError: If it cannot be read, or its SRID is unknown.
     """
-    found = _WKT.fullmatch(text)
+    found = WKT.fullmatch(text)
     try:
         if found is None:
             raise ValueError("expected SRID=NUMBER;GEOMETRY")
@@ -135,7 +102,7 @@ def read_geojson(text: str, label: str) -> tuple[gpd.GeoDataFrame, bool]:
 
 def swapped_text(text: str) -> str | None:
     """A geometry as text with x and y exchanged; None if it is too long for a message."""
-    found = _WKT.fullmatch(text)
+    found = WKT.fullmatch(text)
     if found:
         srid = f"SRID={found['srid']};" if found["srid"] else ""
         flipped = shapely.transform(shapely.from_wkt(found["wkt"]), lambda c: c[:, ::-1])

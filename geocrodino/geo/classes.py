@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from geocrodino.errors import LabelError
+from geocrodino.spelling import did_you_mean
 
 IGNORE_INDEX = 255
 """Index of a pixel without a label, in label tensors; also the nodata value of class maps."""
+
+_LONG, _SHORT = re.compile("#[0-9a-fA-F]{6}"), re.compile("#[0-9a-fA-F]{3}")
 
 _PALETTE = (
     "#b8a88a", "#2e8b3d", "#d1493f", "#2f6fb7", "#8e6bb0", "#e0b13c", "#7fc97f", "#5fb8b8",
@@ -25,14 +29,34 @@ def whole_values(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArr
     return np.where(valid & (values == np.floor(values)), values, -1).astype(np.int64)
 
 
+def _hexadecimal(colour: object) -> str:
+    """A colour as ``#rrggbb``; ``ValueError`` if it is none."""
+    if colour is None:
+        raise ValueError('expected a colour such as "#c8b68c" or red; in YAML a # starts a comment: put it in quotes')
+    text = str(colour).strip()
+    if _LONG.fullmatch(text):
+        return text
+    if _SHORT.fullmatch(text):
+        return "#" + "".join(2 * digit for digit in text[1:])
+    from matplotlib.colors import CSS4_COLORS  # takes a moment to import, and is seldom needed
+
+    text = text.lower()
+    if text not in CSS4_COLORS:
+        raise ValueError(f"expected #rrggbb, #rgb or the CSS name of a colour.{did_you_mean(text, CSS4_COLORS)}")
+    return str(CSS4_COLORS[text]).lower()
+
+
 class LandClass(BaseModel):
-    """One class: the value in label and map files, the name, the colour as ``#rrggbb``."""
+    """One class: the value in label and map files, the name, the colour as ``#rrggbb``.
+
+    A colour may be given as ``#rgb`` or by its CSS name too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: Annotated[int, Field(ge=0, le=254, description="value in label and map files")]
     name: Annotated[str, Field(min_length=1)]
-    colour: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#808080"
+    colour: Annotated[str, BeforeValidator(_hexadecimal)] = "#808080"
 
     @property
     def rgb(self) -> tuple[int, int, int]:

@@ -56,6 +56,69 @@ def is_folder(path: str | Path) -> bool:
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
+def absence(path: str | Path) -> str:
+    """Why nothing was found under a name: there is no such file, or it is a link that leads nowhere."""
+    try:
+        target = os.readlink(path)  # noqa: PTH115 - the text of the link, not a path
+    except (OSError, ValueError):
+        return "no such file"
+    return f"no such file: it is a link to {target}, which does not exist"
+
+
+def check_text(path: str | Path) -> None:
+    """Check that a name is text, before it is given to GDAL.
+
+    Raises:
+        AccessError: If it holds other bytes, which Python keeps and GDAL does not take.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise AccessError(
+            f"{path}: the name holds bytes that are not UTF-8, which GDAL cannot use. Rename it."
+        ) from error
+
+
+@contextmanager
+def access_errors(path: str | Path) -> Iterator[None]:
+    """Turn an error of the operating system inside the block into an `AccessError` that names the path.
+
+    Raises:
+        AccessError: If the operating system refuses what the block asks for.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise AccessError.because(path, error) from error
+
+
+def entries(folder: Path) -> list[Path]:
+    """Files and folders inside a folder, sorted by name.
+
+    Raises:
+        AccessError: If the folder may not be read.
+    """
+    with access_errors(folder):
+        return sorted(folder.iterdir())
+
+
+def full_path(path: str | Path) -> Path:
+    """The absolute path of a name, with links followed; errors as for `look_up`."""
+    look_up(path)
+    with access_errors(path):
+        return Path(os.path.realpath(path))
+
+
+def check_readable(path: str | Path) -> None:
+    """Check that a file may be opened for reading.
+
+    Raises:
+        AccessError: If it may not.
+    """
+    with access_errors(path), Path(path).open("rb"):
+        pass
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A name beside the target to write to; it takes the target's name when the block ends without an error.
@@ -83,5 +146,6 @@ def synchronise(path: Path) -> None:
 
 
 def same_file(first: Path, second: Path) -> bool:
-    """Whether two names lead to one file that is there."""
-    return first.exists() and second.exists() and first.samefile(second)
+    """Whether two names lead to one file that is there; errors as for `look_up`."""
+    one, other = look_up(first), look_up(second)
+    return one is not None and other is not None and os.path.samestat(one, other)

@@ -25,6 +25,7 @@ from rasterio.io import MemoryFile
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.geo.grid import Window
+from geocrodino.geo.names import gdal_name
 
 TILE_PX = 512
 """Side of the internal tiles of a map."""
@@ -266,7 +267,7 @@ def tagged_classes(path: str | Path) -> ClassScheme | None:
     Raises:
         RasterError: If the tag does not list classes.
     """
-    with rasterio.open(path) as dataset:
+    with rasterio.open(gdal_name(path)) as dataset:
         text = dataset.tags().get(CLASSES_TAG)
     if text is None:
         return None

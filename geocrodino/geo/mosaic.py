@@ -16,8 +16,10 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import RasterError
 from geocrodino.geo.bands import common_names
+from geocrodino.geo.files import exists, full_path, look_up
 from geocrodino.geo.grid import Window, crs_of, pixel_offset, window_grid
-from geocrodino.geo.reader import RasterSource, gdal_name, is_url, opened
+from geocrodino.geo.names import absolute_name, gdal_name, in_archive, is_remote
+from geocrodino.geo.reader import RasterSource, opened
 from geocrodino.geo.units import metres_in
 from geocrodino.geo.validity import tagged_alpha
 
@@ -305,17 +307,22 @@ def _anchor(sources: Sequence[RasterSource], corners: NDArray[np.int64]) -> Affi
 
 
 def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:
-    """A file and those that it draws its pixels from."""
-    if _is_remote(name):
+    """A file and those that it draws its pixels from; for a file inside an archive also the archive."""
+    member = in_archive(name)
+    if member is not None:
+        yield absolute_name(name)
+        yield str(full_path(member.archive))
+        return
+    if is_remote(name):
         yield name
         return
-    path = Path(name).resolve()
+    path = full_path(name)
     if str(path) in above:
         return
     yield str(path)
     if path.suffix.lower() in {".tif", ".tiff"}:  # holds its pixels itself; at most a mask lies beside it
         mask = path.with_name(f"{path.name}.msk")
-        yield from [str(mask)] if mask.exists() else []
+        yield from [str(mask)] if exists(mask) else []
     elif not above or path.suffix.lower() == ".vrt":
         with opened(path) as dataset:
             listed = [part for part in dataset.files if not part.endswith((".aux.xml", ".ovr"))]
@@ -323,15 +330,10 @@ def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:
             yield from _files_behind(part, above | {str(path)})
 
 
-def _is_remote(name: str) -> bool:
-    return is_url(name) or name.startswith("/vsi")
-
-
 def _size_and_time(name: str) -> tuple[int, ...]:
-    if _is_remote(name):
+    if is_remote(name) or in_archive(name) is not None:
         return ()
-    try:
-        status = Path(name).stat()
-    except OSError as error:
-        raise RasterError(name, f"part of the scene, cannot be accessed ({error.strerror}). Restore it.") from error
+    status = look_up(name)
+    if status is None:
+        raise RasterError(name, "part of the scene, but no longer there. Restore the file.")
     return status.st_size, status.st_mtime_ns

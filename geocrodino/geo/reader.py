@@ -7,7 +7,6 @@ value. The result for a pixel does not depend on the window that it is read with
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +40,7 @@ from geocrodino.geo.grid import (
     widened,
 )
 from geocrodino.geo.header_checks import require_place, require_real
+from geocrodino.geo.names import check_raster, explain_failure, gdal_name
 from geocrodino.geo.resample import bilinear, block_majority, block_mean, bounding_window, nearest, source_positions
 from geocrodino.geo.spikes import HeightLimits
 from geocrodino.geo.validity import (
@@ -62,8 +62,6 @@ MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
 
 _AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
 _SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
-_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-_FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -362,33 +360,22 @@ class RasterSource:
         return missing
 
 
-def is_url(name: str) -> bool:
-    """Whether a name is a URL, of any kind, and not a path."""
-    return _URL.match(name) is not None
-
-
-def gdal_name(path: Path) -> str:
-    """The name that GDAL opens: that of the file, or a URL with both of its slashes."""
-    return _FOLDED_URL.sub(r"\1://", str(path))
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """A raster that is open for reading, a local file or a URL that GDAL reads.
+    """A raster that is open for reading: a local file, also inside an archive, or a URL that GDAL reads.
 
     Raises:
         RasterError: If it is missing, empty or no raster.
+        AccessError: If the operating system does not let it be looked up or read.
     """
     name = gdal_name(path)
-    if name == str(path) and not path.exists():
-        raise RasterError(path, "no such file. Check the path; relative ones start at the working folder.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise RasterError(path, "the file is empty (0 bytes). Copy or download it again.")
+    check_raster(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(name)
     except RasterioError as error:
+        explain_failure(path)
         vector = path.suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
         hint = "\nPolygons become a raster with gdal_rasterize, see the README." if vector else ""
         raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error

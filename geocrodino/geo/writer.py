@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geocrodino.errors import OutputError
-from geocrodino.geo.files import synchronise, whole_file
+from geocrodino.geo.files import check_text, entries, exists, is_folder, synchronise, whole_file
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.ledger import Ledger
 from geocrodino.geo.mapfile import TILE_PX, MapFile, is_virtual, names_file, parts_folder, side_file
@@ -162,12 +162,12 @@ class MapWriter:
     def _check_stale(self) -> None:
         for path in self.stale:
             found = [path, names_file(path), *([parts_folder(path)] if is_virtual(path) else [])]
-            there = next((name for name in found if name.exists()), None)
+            there = next((name for name in found if exists(name)), None)
             if there is not None and not self.overwrite:
                 raise OutputError(
                     f"{there}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
                 )
-            if path.is_dir():
+            if is_folder(path):
                 raise OutputError(f"{path}: expected a file of an earlier map, found a folder.\nChoose another name.")
             if is_virtual(path):
                 _check_parts(parts_folder(path), overwrite=True)
@@ -264,17 +264,19 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: If the folder is missing or cannot be written, the path is a folder, or the file exists and
             ``overwrite`` is false.
+        AccessError: If the operating system does not let the path be looked up.
     """
     folder = path.parent
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise OutputError(
             f"{path}: the folder {folder} does not exist.\nExpected an existing folder. Create it: mkdir -p {folder}"
         )
-    if path.is_dir():
+    if is_folder(path):
         raise OutputError(f"{path}: expected the name of a file, found a folder.\nAdd a file name such as map.tif.")
-    if path.exists() and not overwrite:
+    check_text(path)
+    if exists(path) and not overwrite:
         raise OutputError(f"{path}: the file exists.\nChoose another name, or replace it with --overwrite.")
-    if not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {folder} cannot be written.\nChoose a folder with write permission.")
 
 
@@ -286,11 +288,11 @@ def map_parts(path: Path) -> list[tuple[Window, Path]]:
 
 def _check_parts(folder: Path, *, overwrite: bool) -> None:
     """Check that the folder of a map in parts may be replaced."""
-    if not folder.exists():
+    if not exists(folder):
         return
     if not overwrite:
         raise OutputError(f"{folder}: the folder exists.\nChoose another name, or replace it with --overwrite.")
-    others = [p.name for p in folder.iterdir() if not _PART_NAME.fullmatch(p.name)] if folder.is_dir() else ["a file"]
+    others = [p.name for p in entries(folder) if not _PART_NAME.fullmatch(p.name)] if is_folder(folder) else ["a file"]
     if others:
         raise OutputError(
             f"{folder}: expected the parts of a map, found something else ({others[0]}), which is kept.\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geocrodino.errors import ModelError
+from geocrodino.models.local_weights import check_weights_file
+from geocrodino.spelling import did_you_mean
 
 _BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _TIMM_PREFIX = "tu-"
@@ -39,8 +40,8 @@ def resolve_encoder(name: str) -> str:
     own: list[str] = smp.encoders.get_encoder_names()
     if name in own:
         return name
-    close = difflib.get_close_matches(bare, [*timm.list_models(), *own], n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    # The shorter list holds the better known names.
+    hint = did_you_mean(bare, own, most=2) or did_you_mean(bare, timm.list_models(), most=2)
     raise ModelError(
         f"Unknown encoder '{name}': expected a name of timm or of segmentation-models-pytorch, such as "
         f"tu-resnet18.{hint}"
@@ -164,13 +165,9 @@ def _checked_state(path: Path, resolved: str) -> dict[str, Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    suffix = path.suffix.lower()
-    if suffix not in {".safetensors", ".pth"}:
-        raise ModelError(f"{path}: expected encoder weights as .safetensors or .pth, found '{path.suffix}'.")
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file of encoder weights. Weights are never downloaded: fetch them first.")
+    check_weights_file(path)
     try:
-        state = load_file(path) if suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = load_file(path) if path.suffix.lower() == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise ModelError(f"{path} cannot be read as a state dict of tensors: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -19,6 +19,7 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BackendWarning, BundleError, ConfigError
 from geocrodino.geo.modality import Modality
 from geocrodino.prediction.options import BackendName, Precision
+from geocrodino.spelling import did_you_mean
 
 
 class Backend(Protocol):
@@ -98,9 +99,11 @@ def open_backend(
             probabilities.
     """
     if name not in get_args(BackendName):
-        raise ValueError(f"backend must be one of {', '.join(get_args(BackendName))}, found {name!r}")
+        hint = did_you_mean(name, get_args(BackendName))
+        raise ValueError(f"backend must be one of {', '.join(get_args(BackendName))}, found {name!r}.{hint}")
     if precision not in get_args(Precision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}")
+        hint = did_you_mean(precision, get_args(Precision))
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}.{hint}")
     if workers < 1 or batch < 1:
         raise ValueError(f"workers and batch must be at least 1, found workers {workers} and batch {batch}")
     if not (math.isfinite(temperature) and temperature > 0):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, ResolutionWarning, ValueRangeWarning
-from geocrodino.geo.files import same_file
+from geocrodino.geo.files import exists, same_file
 from geocrodino.geo.grid import pixel_size_m
 from geocrodino.geo.mosaic import source_files
 from geocrodino.geo.reader import RasterSource
@@ -29,7 +29,7 @@ def keep_inputs(out: Path, **inputs: str | Path | RasterSource | None) -> None:
     Raises:
         OutputError: If it would.
     """
-    if not out.exists():
+    if not exists(out):
         return
     for role, given in inputs.items():
         for path in _paths(given):

@@ -11,6 +11,7 @@ from geocrodino.errors import BundleError, ConfigError, HeightError
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.options import Wanted
+from geocrodino.spelling import did_you_mean
 
 
 def choose_modalities(
@@ -34,7 +35,8 @@ def choose_modalities(
         ValueError: If ``wanted`` is no such word.
     """
     if wanted not in get_args(Wanted):
-        raise ValueError(f"modality must be one of {', '.join(get_args(Wanted))}, found {wanted!r}")
+        hint = did_you_mean(wanted, get_args(Wanted))
+        raise ValueError(f"modality must be one of {', '.join(get_args(Wanted))}, found {wanted!r}.{hint}")
     if wanted == "both" and elevation is None:
         raise ConfigError(
             f"{scene.path}: --modality both needs an image and a surface model, found one raster.\n"

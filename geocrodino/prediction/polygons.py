@@ -31,6 +31,7 @@ from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.grid import crs_of, degrees_per_unit, metres_per_unit, pixel_area_m2
 from geocrodino.geo.mapfile import read_classes
+from geocrodino.geo.names import gdal_name
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import check_output
 from geocrodino.prediction.checks import keep_inputs
@@ -174,7 +175,7 @@ def _outlines(class_map: Path, size_px: int) -> _Outlines:
     patch: list[int] = []
     values: list[int] = []
     try:
-        with rasterio.open(class_map) as dataset:
+        with rasterio.open(gdal_name(class_map)) as dataset:
             transform = dataset.transform
             source = _readable_band(dataset) if size_px <= 1 else _sieved(dataset.read(1), size_px)
             # A band is placed by its own transform, whatever is asked for.

@@ -30,6 +30,7 @@ from geocrodino.prediction.network import SceneInput
 from geocrodino.prediction.options import PROCESSES, BackendName, Precision, Stitch, Wanted
 from geocrodino.prediction.tiling import TileLattice, round_up
 from geocrodino.prediction.work import Plan, Work, window_box
+from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from geocrodino.geo.aoi import AOI
@@ -176,7 +177,8 @@ def _check_options(
         raise ConfigError(f"--height-unit {height_unit} applies only to elevation, found optical alone.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
-        raise ConfigError(f"layer {unknown[0]!r} is unknown. Expected some of {', '.join(LAYERS)}.")
+        hint = did_you_mean(unknown[0], LAYERS)
+        raise ConfigError(f"layer {unknown[0]!r} is unknown. Expected some of {', '.join(LAYERS)}.{hint}")
     if "disagreement" in layers and len(modalities) == 1:
         raise ConfigError(
             f"the layer disagreement compares two modalities, found {modalities[0]} alone.\n"
@@ -247,7 +249,8 @@ def _lattice(
     grid: GeoBox, bundle: Bundle, stitch: Stitch, core_px: int | None
 ) -> tuple[TileLattice, Literal["exact", "blend"]]:
     if stitch not in get_args(Stitch):
-        raise ValueError(f"stitch must be one of {', '.join(get_args(Stitch))}, found {stitch!r}")
+        hint = did_you_mean(stitch, get_args(Stitch))
+        raise ValueError(f"stitch must be one of {', '.join(get_args(Stitch))}, found {stitch!r}.{hint}")
     shape = (int(grid.shape[0]), int(grid.shape[1]))
     field, stride = bundle.manifest.receptive_field_px, bundle.manifest.network.stride_px
     if stitch == "exact" and field is None:

@@ -22,6 +22,7 @@ from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import BundleError, ConfigError, GeocrodinoError
 from geocrodino.geo.grid import Window
 from geocrodino.geo.mosaic import MosaicSource
+from geocrodino.geo.names import absolute_name
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import EncodedPart
 from geocrodino.prediction.network import SceneInput, one_thread, one_thread_per_network
@@ -151,12 +152,9 @@ def _absolute(work: Work) -> Work:
 
 
 def _absolute_files(raster: RasterSource) -> RasterSource:
-    def absolute(path: Path) -> Path:
-        return path.absolute() if path.exists() else path  # a URL stays as it is
-
     if isinstance(raster, MosaicSource):
-        return replace(raster, files=tuple(str(absolute(Path(name))) for name in raster.files))
-    return replace(raster, path=absolute(raster.path))
+        return replace(raster, files=tuple(absolute_name(name) for name in raster.files))
+    return replace(raster, path=Path(absolute_name(raster.path)))
 
 
 def _as_it_is(described: _Named) -> _Named:

@@ -36,10 +36,11 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.files import whole_file
+from geocrodino.geo.files import is_file, whole_file
 from geocrodino.geo.grid import crs_of, window_grid
 from geocrodino.geo.mapfile import read_classes
 from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.names import gdal_name
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.writer import check_output, map_parts
 from geocrodino.prediction.checks import keep_inputs
@@ -191,7 +192,7 @@ def write_model_item(
     from pystac.extensions.mlm import MLMExtension
 
     bundle, out = Path(bundle), Path(out)
-    if not bundle.is_file():
+    if not is_file(bundle):
         raise BundleError(f"{bundle}: no such bundle. Check the path; training writes one into its run folder.")
     if modality not in manifest.modalities:
         raise BundleError(f"{bundle}: no branch for {modality}. Found {', '.join(manifest.modalities)}.")
@@ -248,7 +249,7 @@ class _Map:
         if not models:
             raise ValueError("expected the item of a model at least, found none")
         raster = replace(RasterSource.open(class_map), geobox=map_grid(class_map))
-        with rasterio.open(class_map) as dataset:
+        with rasterio.open(gdal_name(class_map)) as dataset:
             tags = dataset.tags()
         _require_bundle(class_map, tags, manifest, tuple(models))
         origin = {m: (_href(path, out), _model_name(path, manifest, m)) for m, path in models.items()}
@@ -266,7 +267,7 @@ class _Map:
 
 def _require_files(files: Mapping[str, FurtherFile]) -> None:
     for name, file in files.items():
-        if not file.path.is_file():
+        if not is_file(file.path):
             raise OutputError(f"{file.path}: no such file, so the item cannot list it as {name!r}.\nWrite it first.")
 
 
@@ -430,7 +431,7 @@ def _media_type(path: Path) -> str | None:
     from pystac import MediaType
 
     if path.suffix.lower() in {".tif", ".tiff"}:
-        with rasterio.open(path) as dataset:
+        with rasterio.open(gdal_name(path)) as dataset:
             optimised = dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG"
         return MediaType.COG if optimised else MediaType.GEOTIFF
     known: dict[str, str] = {

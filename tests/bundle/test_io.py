@@ -12,7 +12,7 @@ from safetensors.torch import save_file as torch_save
 from geocrodino.bundle.io import _digest, load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
-from geocrodino.errors import BundleError
+from geocrodino.errors import AccessError, BundleError
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.models.branch import build_branch
 from geocrodino.models.settings import NetworkSettings
@@ -290,5 +290,5 @@ def test_bundle_that_may_not_be_read(saved, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.open", refuse)
-    with pytest.raises(BundleError, match=r"cannot be read \(Permission denied\). Check the permissions"):
+    with pytest.raises(AccessError, match=r"cannot be accessed \(Permission denied\)"):
         load_bundle(saved[0])

@@ -150,4 +150,7 @@ def test_the_end_of_memory_is_told(predict, town, monkeypatch):
 
 def test_several_files_need_a_name(predict, town):
     code, _, err = predict(town.optical, town.optical)
-    assert (code, err) == (2, "Error: several files or a remote one: say with --out what the map is called.\n")
+    assert (code, err) == (
+        2,
+        "Error: several files, or one that is remote or in an archive: name the map with --out.\n",
+    )

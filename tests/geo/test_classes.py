@@ -62,7 +62,7 @@ def test_unknown_values_are_listed_but_not_where_there_is_no_label():
         ([{"value": 1, "name": "a"}, {"value": 2, "name": "a"}], "two classes share a name"),
         ([{"value": 1, "name": "a"}, {"value": 255, "name": "b"}], "less than or equal to 254"),
         ([{"value": 1, "name": "a"}, {"value": 2, "name": ""}], "at least 1 character"),
-        ([{"value": 1, "name": "a"}, {"value": 2, "name": "b", "colour": "red"}], "#"),
+        ([{"value": 1, "name": "a"}, {"value": 2, "name": "b", "colour": "rde"}], "Did you mean red"),
     ],
 )
 def test_schemes_that_are_refused(classes, words):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from geocrodino.geo.files import same_file, whole_file
+from geocrodino.errors import AccessError
+from geocrodino.geo.files import absence, access_errors, check_text, entries, full_path, look_up, same_file, whole_file
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -49,3 +50,41 @@ def test_two_names_of_one_file(tmp_path):
     link.symlink_to(path)
     assert same_file(path, link)
     assert not same_file(path, tmp_path)
+
+
+def test_looking_up(tmp_path):
+    (tmp_path / "a").touch()
+    found = look_up(tmp_path / "a")
+    assert found is not None
+    assert found.st_size == 0
+    assert look_up(tmp_path / "b") is None
+    assert look_up(tmp_path / "a" / "b") is None
+    (tmp_path / "loop").symlink_to("loop")
+    for name in (tmp_path / "loop", tmp_path / ("x" * 300), "a\0b"):
+        with pytest.raises(AccessError):
+            look_up(name)
+        with pytest.raises(AccessError):
+            full_path(name)
+
+
+def test_why_nothing_is_there(tmp_path):
+    (tmp_path / "link").symlink_to("gone")
+    assert absence(tmp_path / "none") == "no such file"
+    assert absence(tmp_path / "link") == "no such file: it is a link to gone, which does not exist"
+
+
+def test_errors_of_the_system_name_the_path(tmp_path):
+    with pytest.raises(AccessError) as caught, access_errors("a.tif"):
+        raise OSError(5, "Input/output error")
+    assert str(caught.value) == (
+        "a.tif: cannot be accessed (Input/output error).\n"
+        "Check the name, and the permissions of the file and of the folders that lead to it."
+    )
+    with pytest.raises(AccessError, match="No such file or directory"):
+        entries(tmp_path / "none")
+
+
+def test_names_that_are_text():
+    check_text("道路.tif")
+    with pytest.raises(AccessError, match="bytes that are not UTF-8"):
+        check_text("sc\udce8ne.tif")

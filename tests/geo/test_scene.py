@@ -16,7 +16,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from geocrodino.data.normalisation import optical_recipe
-from geocrodino.errors import BandWarning, LeftOutWarning, MissingCRSError, RasterError
+from geocrodino.errors import AccessError, BandWarning, LeftOutWarning, MissingCRSError, RasterError
 from geocrodino.geo import scene
 from geocrodino.geo.mosaic import fingerprint, source_files
 from geocrodino.geo.reader import RasterSource
@@ -76,10 +76,11 @@ def test_a_folder_that_cannot_be_looked_into(write_tile, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", locked)
     with pytest.warns(LeftOutWarning, match=r"1 sub-folder \(lost\+found\)"):
         open_scene(tmp_path)
-    with pytest.raises(RasterError) as caught:
+    with pytest.raises(AccessError) as caught:
         open_scene(tmp_path / "lost+found")
     assert str(caught.value) == (
-        f"{tmp_path / 'lost+found'}: the folder cannot be read (Permission denied). Check its permissions."
+        f"{tmp_path / 'lost+found'}: cannot be accessed (Permission denied).\n"
+        "Check the name, and the permissions of the file and of the folders that lead to it."
     )
 
 

@@ -130,5 +130,5 @@ def test_auto_of_heights_too_coarse_for_objects_above_ground():
 @pytest.mark.parametrize("elevation", [None, DSM])
 def test_a_word_that_names_no_modality(elevation):
     assert message(ValueError, "Optical", IMAGE, elevation, BOTH) == (
-        "modality must be one of optical, elevation, both, auto, found 'Optical'"
+        "modality must be one of optical, elevation, both, auto, found 'Optical'. Did you mean optical?"
     )

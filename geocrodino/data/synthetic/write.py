@@ -19,7 +19,7 @@ from geocrodino.data.synthetic.scene import Scene, generate_scene
 from geocrodino.data.synthetic.settings import CLASSES, ELEVATION_NODATA, SceneSettings
 from geocrodino.errors import OutputError
 from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.files import whole_file
+from geocrodino.geo.files import check_text, exists, whole_file
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ def write_scene(folder: str | Path, settings: SceneSettings | None = None, *, ov
         The files. Each appears whole or not at all.
 
     Raises:
+        AccessError: If the operating system does not let the folder be looked up.
         OutputError: If a file is there and ``overwrite`` is False, or the folder cannot be written.
     """
     folder = Path(folder)
+    check_text(folder)
     paths = ScenePaths.within(folder)
-    there = [p.name for p in paths.all() if p.exists()]
+    there = [p.name for p in paths.all() if exists(p)]
     if there and not overwrite:
         raise OutputError(
             f"{folder} already holds {', '.join(there)}.\nChoose another folder, or ask to overwrite what is there."

@@ -1,0 +1,153 @@
+"""Looking up every name that a command is given, before libraries are imported that take seconds.
+
+Each check is the one that the work itself makes later, so that the messages are the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geocrodino.config_file import PROJECT_FILE, RASTERS, read_settings
+from geocrodino.errors import AccessError, ConfigError, OutputError
+from geocrodino.geo.files import check_readable, check_text, exists, is_file, is_folder
+from geocrodino.geo.names import check_member, check_raster, is_remote, is_virtual
+
+
+def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path | None, out: Path) -> None:
+    """Look up the names of a training.
+
+    Args:
+        config: The file named by ``--config``.
+        given: Values of the command line by dotted key, as for `geocrodino.config.load_config`.
+        teacher: The folder of a teacher.
+        out: The run folder, which need not exist.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if a name cannot be used.
+    """
+    _check_configured(config, given)
+    if teacher is not None and not exists(teacher):  # whether it is needed and finished is for the training to say
+        from geocrodino.training.teacher import check_teacher
+
+        check_teacher(teacher)
+    check_text(out)
+    check_folder(out)
+
+
+def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi: str | None, crs: str | None) -> None:
+    """Look up the names of an inspection: rasters by role, and areas; errors as for `check_training`."""
+    if config is not None or not any(named.values()):
+        given = {**named, "aoi": aoi}
+        _check_configured(config, {f"data.{k}": str(v) for k, v in given.items() if v is not None})
+        return
+    check_rasters(path for path in named.values() if path is not None)
+    check_area(aoi, crs)
+
+
+def check_prediction(
+    scene: Sequence[str], elevation: str | None, ground: Path | None, asset: str | None, model: Path
+) -> None:
+    """Look up the files that a map is made from; errors as for `check_training`."""
+    from geocrodino.bundle.name import check_bundle_name
+    from geocrodino.geo.scene_files import check_scene
+
+    check_bundle_name(model)
+    check_scene(scene, asset=asset)
+    for other in (elevation, ground):
+        if other is not None:
+            check_scene(other)
+
+
+def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: str | None, out: Path | None) -> None:
+    """Look up the files of an evaluation and the folder of its results; errors as for `check_training`."""
+    check_rasters([*maps, labels])
+    check_area(aoi, crs)
+    if out is None and (is_remote(maps[0]) or is_virtual(str(maps[0]))):
+        raise ConfigError(f"{maps[0]}: results cannot be written beside this map. Name a folder with --out.")
+    check_folder(maps[0].parent if out is None else out)
+
+
+def check_rasters(paths: Iterable[str | Path]) -> None:
+    """Check that rasters are there, all of them first, and then that they can be opened."""
+    named = list(paths)
+    for path in named:
+        check_raster(path)
+        check_member(path)
+
+    from geocrodino.geo.reader import RasterSource
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when the work opens the raster
+        for path in named:
+            if not is_remote(path):
+                RasterSource.open(path)
+
+
+def check_area(source: str | None, crs: str | None) -> None:
+    """Let the reader of areas refuse what is not there; it also knows names that are no files."""
+    if source is None or is_remote(source):
+        return
+    try:
+        there = exists(source)
+    except AccessError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:  # a geometry as text is long
+            raise
+        there = False
+    if there:
+        check_text(source)
+        if is_file(source):
+            check_readable(source)
+        return
+    from geocrodino.geo.aoi import read_aoi
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when the work reads the area
+        read_aoi(source, crs, splits="none")
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder can be made and written to; nothing is made.
+
+    Raises:
+        OutputError: If it cannot.
+        AccessError: If the operating system does not let it be looked up.
+    """
+    there = folder
+    while not exists(there) and there != there.parent:
+        there = there.parent
+    problem = None
+    if not is_folder(there):
+        problem = errno.EEXIST if there == folder else errno.ENOTDIR
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = errno.EACCES
+    if problem is not None:
+        error = OSError(problem, os.strerror(problem), str(folder))
+        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.")
+
+
+def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:
+    source = Path(PROJECT_FILE) if config is None else config
+    if exists(source) and not (is_file(source) or is_folder(source)):
+        return  # a pipe can be read once
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come when the work reads the settings
+        _, tree = read_settings(config, given)
+    data, weights = (tree.get(section) for section in ("data", "encoder_weights"))
+    if isinstance(data, dict):
+        check_rasters(data[role] for role in RASTERS if isinstance(data.get(role), str))
+        crs = data.get("aoi_crs")
+        aoi = data.get("aoi")
+        if isinstance(aoi, str):
+            check_area(aoi, crs if isinstance(crs, str) else None)
+    if isinstance(weights, dict):
+        from geocrodino.models.local_weights import check_weights_file
+
+        for path in weights.values():
+            if isinstance(path, str):
+                check_weights_file(Path(path))

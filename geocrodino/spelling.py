@@ -1,0 +1,27 @@
+"""Suggestions for words that are not known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(word: object, known: Iterable[str], *, most: int = 1) -> str:
+    """Suggest known words that are spelt much like an unknown one.
+
+    Args:
+        word: What was found.
+        known: The words that may be used; the first of equally close ones is suggested.
+        most: How many to suggest.
+
+    Returns:
+        A sentence with a space before it, such as `` Did you mean crodino?``, or nothing if no word is close.
+    """
+    by_lower: dict[str, str] = {}
+    for name in known:
+        by_lower.setdefault(name.lower(), name)
+    asked = str(word).strip().lower()
+    close = difflib.get_close_matches(asked, by_lower, n=most)
+    if not close and len(asked) > 1:  # a beginning, such as conf for confidence
+        close = [name for name in by_lower if name.startswith(asked)][:most]
+    return f" Did you mean {' or '.join(by_lower[name] for name in close)}?" if close else ""
