@@ -18,13 +18,11 @@ from geocrodino.errors import GeocrodinoError
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; Ctrl-C is told what became of the work."""
+        """Run a command; after Ctrl-C, print what became of the work."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            notes = getattr(
-                error, "__notes__", ["A training goes on with --resume; a map is written only when it is whole."]
-            )
+            notes = getattr(error, "__notes__", ["A result is written only when it is whole."])
             Console(stderr=True, soft_wrap=True, highlight=False).print("Stopped.", *notes, markup=False)
             raise typer.Exit(130) from None
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +21,14 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.windows import Window as RasterioWindow
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
+from geocrodino.geo.files import durable_file, writing
 from geocrodino.geo.grid import Window, crop, crs_of, working_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -32,6 +37,7 @@ Progress = Callable[[int, int], None]
 """Called with the work done and the work in all."""
 
 _BLOCK_PX = 1024
+_STAGING = ".partial"  # a folder for layers that are not whole yet
 _VERSION = 1  # of what the layers hold: a higher one makes runs write them anew
 
 
@@ -64,6 +70,11 @@ class AlignedLayers:
     optical: Path
     elevation: Path
     labels: Path
+
+    @classmethod
+    def within(cls, folder: Path, grid: GeoBox) -> AlignedLayers:
+        """The layers by the names that they have in a folder."""
+        return cls(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
 
     def channels(self, modality: Modality) -> NDArray[np.float32]:
         """The channels of a modality, mapped into memory, float32, shape (C, H, W), NaN where invalid."""
@@ -159,23 +170,68 @@ def align(
         OverlapError: If a raster does not meet the grid.
         LabelError: If a label value belongs to no class.
         RasterError: If a file cannot be read, or is invalid all over the grid.
-        OutputError: If the folder cannot be written.
+        OutputError: If the folder cannot be written, or its disk has no room for the layers.
     """
     roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
     require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)
-    layers = AlignedLayers(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
+    layers = AlignedLayers.within(folder, grid)
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
-    if _written_from(record, layers) == key:
+    size = _sizes(layers, recipes)
+    if _written_from(record, size) == key:
         return layers
+    staging = folder / _STAGING
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
-        _write_layers(sources, recipes, classes, layers, on_progress)
-        record.write_text(json.dumps({"key": key, "shape": list(grid.shape)}))
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
+    with writing(folder):
+        record.unlink(missing_ok=True)
+        for old in (old for path in size for old in folder.glob(f"{path.stem}.*")):
+            old.unlink()
+        shutil.rmtree(staging, ignore_errors=True)  # a killed process may have left one
+        staging.mkdir()
+    try:
+        _require_space(folder, sum(size.values()))
+        _write_layers(sources, recipes, classes, AlignedLayers.within(staging, grid), on_progress)
+        with writing(folder):
+            for path in sorted(staging.iterdir()):
+                path.replace(folder / path.name)
+        with durable_file(record) as partial:
+            partial.write_text(json.dumps({"key": key, "shape": list(grid.shape)}), encoding="utf-8")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return layers
+
+
+def _sizes(layers: AlignedLayers, recipes: dict[Modality, Recipe]) -> dict[Path, int]:
+    """Bytes of each layer when it is whole."""
+    px = math.prod(layers.grid.shape)
+    channels = {m: len(recipe.channel_names) for m, recipe in recipes.items()}
+    return {
+        layers.optical: 4 * px * channels["optical"],
+        layers.elevation: 4 * px * channels["elevation"],
+        layers.labels: px,
+    }
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    """Check that the disk has room for the layers, before hours are spent on them.
+
+    Raises:
+        OutputError: If it has not.
+    """
+    with writing(folder):
+        disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < needed:  # some network file systems report nothing
+        raise OutputError(
+            f"{folder}: not enough free space for the aligned rasters: expected {_readable(needed)}, found "
+            f"{_readable(disk.free)}."
+        )
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _write_layers(
@@ -197,18 +253,17 @@ def _write_layers(
     windows = list(layers.blocks())
     shape = layers.grid.shape
     with (
-        _layer(layers.optical, layers.grid, len(recipes["optical"].channel_names), "float32") as optical_out,
-        _layer(layers.elevation, layers.grid, len(recipes["elevation"].channel_names), "float32") as elevation_out,
-        _layer(layers.labels, layers.grid, 1, "uint8") as labels_out,
+        _layer(layers.optical, layers.grid, len(recipes["optical"].channel_names), "float32") as write_optical,
+        _layer(layers.elevation, layers.grid, len(recipes["elevation"].channel_names), "float32") as write_elevation,
+        _layer(layers.labels, layers.grid, 1, "uint8") as write_labels,
         ThreadPoolExecutor(2) as pool,
     ):
         # Handed out a few at a time: finished blocks must not pile up before they are written.
         for start in range(0, len(windows), 4):
             for window, optical, elevation, labels in pool.map(compute, windows[start : start + 4]):
-                part = _rasterio_window(window)
-                optical_out.write(optical, window=part)
-                elevation_out.write(elevation, window=part)
-                labels_out.write(labels[None], window=part)
+                write_optical(window, optical)
+                write_elevation(window, elevation)
+                write_labels(window, labels[None])
                 valid_px["optical"] += int(np.isfinite(optical[0]).sum())
                 valid_px["elevation"] += int(np.isfinite(elevation[0]).sum())
                 valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
@@ -231,30 +286,59 @@ def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window:
     return classes.to_indices(whole, valid, str(sources.labels.path))
 
 
-def _written_from(record: Path, layers: AlignedLayers) -> str | None:
-    """The key of the layers on disk, None if they are not all there or the record was cut short."""
-    if not all(p.exists() for p in (record, layers.optical, layers.elevation, layers.labels)):
+def _written_from(record: Path, size: dict[Path, int]) -> str | None:
+    """The key of the layers on disk, None if they are not all there, in full, or the record was cut short."""
+    if not record.exists() or any(not path.exists() or path.stat().st_size != n for path, n in size.items()):
         return None
     try:
-        return str(json.loads(record.read_text())["key"])
-    except (ValueError, KeyError, TypeError):
+        return str(json.loads(record.read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.DatasetWriter:
-    return rasterio.open(
-        path,
-        "w",
-        driver="ENVI",
-        height=grid.shape[0],
-        width=grid.shape[1],
-        count=count,
-        dtype=dtype,
-        crs=str(grid.crs),
-        transform=grid.affine,
-        nodata=IGNORE_INDEX if dtype == "uint8" else float("nan"),
-        interleave="bsq",
-    )
+@contextmanager
+def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> Iterator[Callable[[Window, NDArray[np.generic]], None]]:
+    """A layer, as a function that writes an array (C, h, w) to a window of it.
+
+    GDAL writes the header. The pixels are written here: GDAL may lose the error of a full disk, or report it late.
+    """
+    shown = path.parent.parent / path.name
+    with writing(shown, RasterioError, CPLE_BaseError):
+        _write_header(path, grid, count, dtype)
+        file = path.open("r+b")
+
+    def write(window: Window, values: NDArray[np.generic]) -> None:
+        r0, _, c0, _ = window
+        values = np.ascontiguousarray(values, dtype)
+        with writing(shown):
+            for band, row in np.ndindex(values.shape[:2]):
+                file.seek(((band * grid.shape[0] + r0 + row) * grid.shape[1] + c0) * values.itemsize)
+                file.write(values[band, row].data)
+
+    try:
+        yield write
+        with writing(shown):
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        with suppress(OSError):  # where a write failed, what is still to be written fails again
+            file.close()
+
+
+def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
+    """Write the header of a layer, and the file of its pixels, all zero.
+
+    Raises:
+        RasterioError: If GDAL cannot write them, or they cannot be read again.
+    """
+    size = {"height": grid.shape[0], "width": grid.shape[1], "count": count, "dtype": dtype}
+    place = {"crs": str(grid.crs), "transform": grid.affine}
+    nodata = IGNORE_INDEX if dtype == "uint8" else float("nan")
+    with rasterio.open(path, "w", driver="ENVI", interleave="bsq", nodata=nodata, **size, **place):
+        pass
+    with rasterio.open(path) as written:
+        if (written.height, written.width, written.count) != (*grid.shape, count) or written.crs is None:
+            raise RasterioIOError("its header was not written in full")
 
 
 def _windows(shape: Sequence[int]) -> Iterator[Window]:
@@ -262,11 +346,6 @@ def _windows(shape: Sequence[int]) -> Iterator[Window]:
     for r in range(0, height, _BLOCK_PX):
         for c in range(0, width, _BLOCK_PX):
             yield r, min(r + _BLOCK_PX, height), c, min(c + _BLOCK_PX, width)
-
-
-def _rasterio_window(window: Window) -> RasterioWindow:
-    r0, r1, c0, c1 = window
-    return RasterioWindow(c0, r0, c1 - c0, r1 - r0)
 
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
