@@ -74,7 +74,16 @@ def main() -> None:
             raise
         notes = getattr(error, "__notes__", ())
         console.print("[bold red]Error:[/]", escape("\n".join([told, *notes, *way_out])))
+        _drop_output()
         sys.exit(2)
+
+
+def _drop_output() -> None:
+    """Give up output that a full disk does not take, so that Python does not end with a traceback over it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _message(error: Exception) -> tuple[str, ...]:

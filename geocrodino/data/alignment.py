@@ -187,8 +187,9 @@ def align(
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
     with writing(folder):
         record.unlink(missing_ok=True)
-        for old in (old for path in size for old in folder.glob(f"{path.stem}.*")):
-            old.unlink()
+        for path in size:
+            for ending in (".img", ".img.aux.xml", ".hdr"):
+                path.with_suffix(ending).unlink(missing_ok=True)
         shutil.rmtree(staging, ignore_errors=True)  # a killed process may have left one
         staging.mkdir()
     try:
@@ -303,7 +304,7 @@ def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> Iterator[Callabl
     GDAL writes the header. The pixels are written here: GDAL may lose the error of a full disk, or report it late.
     """
     shown = path.parent.parent / path.name
-    with writing(shown, RasterioError, CPLE_BaseError):
+    with writing(shown, RasterioError, CPLE_BaseError, SystemError):  # rasterio's for an error without a message
         _write_header(path, grid, count, dtype)
         file = path.open("r+b")
 
@@ -336,9 +337,13 @@ def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
     nodata = IGNORE_INDEX if dtype == "uint8" else float("nan")
     with rasterio.open(path, "w", driver="ENVI", interleave="bsq", nodata=nodata, **size, **place):
         pass
-    with rasterio.open(path) as written:
-        if (written.height, written.width, written.count) != (*grid.shape, count) or written.crs is None:
-            raise RasterioIOError("its header was not written in full")
+    try:
+        with rasterio.open(path) as written:
+            whole = (written.height, written.width, written.count) == (*grid.shape, count) and written.crs is not None
+    except RasterioError:
+        whole = False
+    if not whole:
+        raise RasterioIOError("GDAL did not write its header in full")
 
 
 def _windows(shape: Sequence[int]) -> Iterator[Window]:

@@ -83,11 +83,11 @@ def synchronise(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+def writing(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
     """Report what goes wrong while a file or folder is written as an error that names it.
 
     Args:
-        path: The file or folder.
+        path: The file or folder, or what else the output is called.
         kinds: What the library that writes it raises, besides `OSError`.
 
     Raises:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from geocrodino.config import TrainConfig, load_config, save_config
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.geo.files import durable_file, exists, writing
@@ -29,6 +31,7 @@ TEACHER_NAME = "teacher"
 """The folder, within that of a run, of the fusion network that was trained for it."""
 
 
+_NEARLY_FULL_BYTES = 2**20
 _RESTORE = "Put a copy of the file back, or start anew with --overwrite in place of --resume."
 
 
@@ -83,6 +86,31 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with --out.") from error
 
 
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; where the file system has no locks, do nothing.
+
+    Raises:
+        OutputError: If another process trains there.
+    """
+    guard = FileLock(out / ".training.lock", timeout=0)
+    try:
+        guard.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"{out}: another process is training in this folder.\nWait for it, or choose another folder with --out."
+        ) from error
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(guard.lock_file).unlink(missing_ok=True)
+        guard.release()
+
+
 def tidy(out: Path) -> None:
     """Remove the unfinished files that a killed process has left; they may fill the disk."""
     for folder in (out, out / TEACHER_NAME):
@@ -111,16 +139,23 @@ def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterato
     try:
         yield
     except OutputError as error:
-        full = getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or error.__cause__ is None
-        first = (
-            "Make room on its disk" if full else "Check the permissions of the folder and the free space of its disk"
-        )
+        advice = "Make room on its disk" if _is_full(out, error) else "Check the permissions and the free space there"
         command, what = _next_command(out, resume=resume, overwrite=overwrite, begun=begun)
-        raise OutputError(f"{error}\n{first}, then run {command}: {what}.") from error
+        raise OutputError(f"{error}\n{advice}, then run {command}: {what}.") from error
     except KeyboardInterrupt as error:
         command, what = _next_command(out, resume=resume, overwrite=overwrite, begun=begun)
         error.add_note(f"Run {command}: {what}.")
         raise
+
+
+def _is_full(out: Path, error: OutputError) -> bool:
+    """Whether a write failed for want of room; libraries do not always pass on the reason."""
+    if getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or error.__cause__ is None:
+        return True
+    try:
+        return shutil.disk_usage(out).free < _NEARLY_FULL_BYTES
+    except OSError:
+        return False
 
 
 def _next_command(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> tuple[str, str]:

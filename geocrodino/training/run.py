@@ -94,7 +94,8 @@ def train(
     Args:
         config: What to train on and how.
         out: Run folder.
-        resume: Go on where an interrupted run stopped; the result is that of an uninterrupted one.
+        resume: Go on after the last epoch that an interrupted run has finished, from the beginning if there is none;
+            the result is that of an uninterrupted one.
         overwrite: Replace an earlier run.
         teacher: Run folder of a finished training of the method ``fusion`` on the same data, for the methods that need
             a teacher; they train one first, in ``<out>/teacher``, where none is named.
@@ -112,20 +113,21 @@ def train(
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
         _require_same_data(config, teacher)
-    goes_on = resume and run_folder.has_progress(out)
-    if resume:
-        tell(_resumed_from(out, config.training.epochs))
-    run_folder.tidy(out)
-    L.seed_everything(config.training.seed, verbose=False)
-    with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=goes_on):
-        ready = prepare(config, out, on_progress)
-        tell(told(ready))
-        if teacher is not None:
-            _require_same_splits(ready, teacher)
-        record(ready, out, resume=goes_on)
-        run_folder.begin(config, out, resume=goes_on)
-    with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=True):
-        bundle, fitted = _train(config, out, ready, callbacks or [], resume=goes_on, teacher=teacher, tell=tell)
+    with run_folder.alone(out):
+        goes_on = resume and run_folder.has_progress(out)
+        if resume:
+            tell(_resumed_from(out, config.training.epochs))
+        run_folder.tidy(out)
+        L.seed_everything(config.training.seed, verbose=False)
+        with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=goes_on):
+            ready = prepare(config, out, on_progress)
+            tell(told(ready))
+            if teacher is not None:
+                _require_same_splits(ready, teacher)
+            record(ready, out, resume=goes_on)
+            run_folder.begin(config, out, resume=goes_on)
+        with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=True):
+            bundle, fitted = _train(config, out, ready, callbacks or [], resume=goes_on, teacher=teacher, tell=tell)
     return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
 
 
@@ -244,7 +246,7 @@ def _fit(
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
     learner = build_learner(method, shape, weights, config.encoder_weights)
     if teacher is not None and isinstance(learner, TaughtLearner):
-        _load_teacher(learner, teacher)
+        _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     decoupled = config.augmentation.decoupled and not learner.coupled
     augmentation = PairAugmentation(config.augmentation.model_copy(update={"decoupled": decoupled}))
     task = TrainingTask(
@@ -323,19 +325,22 @@ def _require_same_splits(ready: Prepared, teacher: Path) -> None:
             )
 
 
-def _load_teacher(learner: TaughtLearner, folder: Path) -> None:
+def _load_teacher(learner: TaughtLearner, folder: Path, *, own: bool) -> None:
     path = folder / run_folder.FUSION_NAME
     try:
         learner.teacher.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         found = "another network" if isinstance(error, RuntimeError) else str(error)
-        raise ConfigError(_no_teacher(path, found)) from error
+        raise ConfigError(_no_teacher(path, found, own=own)) from error
 
 
-def _no_teacher(path: Path, found: str) -> str:
+def _no_teacher(path: Path, found: str, *, own: bool = False) -> str:
+    way_out = (
+        "Start anew with --overwrite in place of --resume." if own else "Leave --teacher out, and one is trained first."
+    )
     return (
         f"{path}: expected the fusion network of a finished training with the same bands, classes and network, found "
-        f"{found}.\nLeave --teacher out, and one is trained first."
+        f"{found}.\n{way_out}"
     )
 
 
