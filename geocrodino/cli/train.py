@@ -88,7 +88,12 @@ def train(
             console.print(line, markup=False)
 
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    with progress(console, "Aligning rasters") as aligned:
+    with progress(console, "Aligning rasters") as show:
+
+        def aligned(done: int, total: int) -> None:
+            with writing("standard output"):
+                show(done, total)
+
         result = run(
             settings,
             folder,

@@ -181,17 +181,7 @@ def align(
     if _written_from(record, size) == key:
         return layers
     staging = folder / _STAGING
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    with writing(folder):
-        record.unlink(missing_ok=True)
-        for path in size:
-            for ending in (".img", ".img.aux.xml", ".hdr"):
-                path.with_suffix(ending).unlink(missing_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)  # a killed process may have left one
-        staging.mkdir()
+    _clear(folder, [record, *size])
     try:
         _require_space(folder, sum(size.values()))
         _write_layers(sources, recipes, classes, AlignedLayers.within(staging, grid), on_progress)
@@ -203,6 +193,21 @@ def align(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return layers
+
+
+def _clear(folder: Path, stale: Sequence[Path]) -> None:
+    """Make the folder of the layers, with an empty one inside for those to come, and remove stale ones from it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
+    staging = folder / _STAGING
+    with writing(folder):
+        for path in stale:
+            for name in (path, path.with_suffix(".hdr"), path.with_suffix(".img.aux.xml")):
+                name.unlink(missing_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)  # a killed process may have left one
+        staging.mkdir()
 
 
 def _sizes(layers: AlignedLayers, recipes: dict[Modality, Recipe]) -> dict[Path, int]:

@@ -118,17 +118,31 @@ def train(
         if resume:
             tell(_resumed_from(out, config.training.epochs))
         run_folder.tidy(out)
-        L.seed_everything(config.training.seed, verbose=False)
         with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=goes_on):
-            ready = prepare(config, out, on_progress)
-            tell(told(ready))
-            if teacher is not None:
-                _require_same_splits(ready, teacher)
-            record(ready, out, resume=goes_on)
-            run_folder.begin(config, out, resume=goes_on)
+            ready = _prepare(config, out, on_progress, resume=goes_on, teacher=teacher, tell=tell)
         with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=True):
             bundle, fitted = _train(config, out, ready, callbacks or [], resume=goes_on, teacher=teacher, tell=tell)
     return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
+
+
+def _prepare(
+    config: TrainConfig,
+    out: Path,
+    on_progress: Progress | None,
+    *,
+    resume: bool,
+    teacher: Path | None,
+    tell: Callable[[str], None],
+) -> Prepared:
+    """Open and align the rasters, and start the run in its folder."""
+    L.seed_everything(config.training.seed, verbose=False)
+    ready = prepare(config, out, on_progress)
+    tell(told(ready))
+    if teacher is not None:
+        _require_same_splits(ready, teacher)
+    record(ready, out, resume=resume)
+    run_folder.begin(config, out, resume=resume)
+    return ready
 
 
 def _resumed_from(out: Path, epochs: int) -> str:
