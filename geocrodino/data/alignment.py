@@ -237,6 +237,8 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 def _readable(size: int) -> str:
+    if size < 1e6:
+        return f"{size:,} bytes"
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 

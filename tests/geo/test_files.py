@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from geocrodino.geo.files import same_file, whole_file
+from geocrodino.errors import OutputError
+from geocrodino.geo.files import durable_file, same_file, whole_file
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -49,3 +53,26 @@ def test_two_names_of_one_file(tmp_path):
     link.symlink_to(path)
     assert same_file(path, link)
     assert not same_file(path, tmp_path)
+
+
+def test_a_failed_write_names_the_file_and_the_reason(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text("before")
+
+    def fail(error, *kinds):
+        with durable_file(path, *kinds) as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(OutputError) as refused:
+        fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert str(refused.value) == f"{path}: cannot be written (No space left on device)."
+    with pytest.raises(OutputError, match=r"file\.json: cannot be written \(disk image is malformed\)\."):
+        fail(RuntimeError("disk image is malformed"), RuntimeError)
+    with pytest.raises(RuntimeError, match="another"):
+        fail(RuntimeError("another"))
+    assert path.read_text() == "before"
+    with durable_file(path) as partial:
+        partial.write_text("after")
+    assert path.read_text() == "after"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
