@@ -101,14 +101,14 @@ def alone(out: Path) -> Iterator[None]:
             f"{out}: another process is training in this folder.\nWait for it, or choose another folder with --out."
         ) from error
     except (OSError, NotImplementedError):
-        yield
-        return
+        pass
     try:
         yield
     finally:
-        with suppress(OSError):
-            Path(guard.lock_file).unlink(missing_ok=True)
-        guard.release()
+        if guard.is_locked:
+            with suppress(OSError):
+                Path(guard.lock_file).unlink(missing_ok=True)
+            guard.release()
 
 
 def tidy(out: Path) -> None:

@@ -99,6 +99,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     """Rows of an earlier table; a row that was cut short has no number of an epoch and is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+    with writing(path):  # a table that cannot be read must not be replaced either
+        text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
     rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
     return [{k: v for k, v in row.items() if k and v} for row in rows if (row.get("epoch") or "").isdigit()]

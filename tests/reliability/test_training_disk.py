@@ -273,6 +273,8 @@ def test_a_file_system_that_is_read_only(disk, settings, run_cli):
 def test_output_that_goes_to_a_file_on_a_full_disk(settings, tmp_path):
     out = tmp_path / "run"
     words = [sys.executable, "-m", "geocrodino", "train", "--config", str(settings()), "--out", str(out)]
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(words, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
