@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -29,8 +30,10 @@ from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
 from geocrodino.geo.files import durable_file, writing
-from geocrodino.geo.grid import Window, crop, crs_of, working_grid
+from geocrodino.geo.grid import Window, crop, crs_of, pieces, whole, working_grid
+from geocrodino.geo.impossible import Impossible, impossible_heights, total
 from geocrodino.geo.modality import Modality
+from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 Progress = Callable[[int, int], None]
@@ -38,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 _BLOCK_PX = 1024
 _STAGING = ".partial"  # a folder for layers that are not whole yet
-_VERSION = 1  # of what the layers hold: a higher one makes runs write them anew
+_VERSION = 2  # of what the layers hold: a higher one makes runs write them anew
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,21 @@ class Sources:
 
 @dataclass(frozen=True)
 class AlignedLayers:
-    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none)."""
+    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none).
+
+    Attributes:
+        grid: The grid.
+        optical: Optical channels.
+        elevation: Elevation channels.
+        labels: Class indices.
+        impossible: Impossible heights that were read as missing, for ``elevation`` and ``ground``.
+    """
 
     grid: GeoBox
     optical: Path
     elevation: Path
     labels: Path
+    impossible: dict[str, Impossible] = field(default_factory=dict)
 
     @classmethod
     def within(cls, folder: Path, grid: GeoBox) -> AlignedLayers:
@@ -84,7 +96,7 @@ class AlignedLayers:
 
     def blocks(self) -> Iterator[Window]:
         """Windows that cover the grid."""
-        yield from _windows(self.grid.shape)
+        yield from pieces(whole(self.grid), _BLOCK_PX)
 
     def class_indices(self) -> NDArray[np.uint8]:
         """Class indices, mapped into memory, uint8, shape (H, W), 255 where there is no label."""
@@ -120,7 +132,7 @@ def discover_classes(labels: RasterSource, ignore_values: tuple[int, ...] = ()) 
         LabelError: If there are fewer than two, or values that a map cannot hold.
     """
     seen: set[int] = set()
-    for window in _windows(labels.geobox.shape):
+    for window in pieces(whole(labels.geobox), _BLOCK_PX):
         values, valid = labels.read_own(window, (1,))
         seen |= set(np.unique(values[0][valid]).tolist())
     seen -= set(ignore_values)
@@ -178,21 +190,25 @@ def align(
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
     size = _sizes(layers, recipes)
-    if _written_from(record, size) == key:
-        return layers
+    kept = _record(record, size)
+    if kept.get("key") == key:
+        return replace(layers, impossible=total(kept["impossible"]))
     staging = folder / _STAGING
     _clear(folder, [record, *size])
     try:
         _require_space(folder, sum(size.values()))
-        _write_layers(sources, recipes, classes, AlignedLayers.within(staging, grid), on_progress)
+        staged = AlignedLayers.within(staging, grid)
+        impossible = _write_layers(sources, recipes, classes, staged, on_progress)
         with writing(folder):
             for path in sorted(staging.iterdir()):
                 path.replace(folder / path.name)
+        counted = {role: each.as_list() for role, each in impossible.items()}
         with durable_file(record) as partial:
-            partial.write_text(json.dumps({"key": key, "shape": list(grid.shape)}), encoding="utf-8")
+            noted = {"key": key, "shape": list(grid.shape), "impossible": [counted]}
+            partial.write_text(json.dumps(noted), encoding="utf-8")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return layers
+    return replace(layers, impossible=impossible)
 
 
 def _clear(folder: Path, stale: Sequence[Path]) -> None:
@@ -248,7 +264,9 @@ def _write_layers(
     classes: ClassScheme,
     layers: AlignedLayers,
     on_progress: Progress | None,
-) -> None:
+) -> dict[str, Impossible]:
+    """Write all layers; returns the impossible heights that were found."""
+    notes: list[dict[str, list[float]]] = []
     valid_px = dict.fromkeys(("optical", "elevation", "labels"), 0)
 
     def compute(window: Window) -> tuple[Window, NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
@@ -275,6 +293,7 @@ def _write_layers(
                 valid_px["optical"] += int(np.isfinite(optical[0]).sum())
                 valid_px["elevation"] += int(np.isfinite(elevation[0]).sum())
                 valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
+                notes.append(_impossible_in(sources, layers.grid, window))
             if on_progress:
                 on_progress(min(start + 4, len(windows)), len(windows))
     for name, source in (("optical", sources.optical), ("elevation", sources.elevation), ("labels", sources.labels)):
@@ -284,6 +303,13 @@ def _write_layers(
                 f"no valid pixel within the area of interest ({shape[0]} x {shape[1]} px): all of it is nodata.\n"
                 "Check the nodata tag and the area.",
             )
+    return total(notes)
+
+
+def _impossible_in(sources: Sources, grid: GeoBox, window: Window) -> dict[str, list[float]]:
+    rasters = {"elevation": sources.elevation, "ground": sources.ground}
+    found = {role: impossible_heights(r, grid, window) for role, r in rasters.items() if r is not None}
+    return {role: each.as_list() for role, each in found.items() if each.pixels}
 
 
 def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window: Window) -> NDArray[np.uint8]:
@@ -294,14 +320,15 @@ def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window:
     return classes.to_indices(whole, valid, str(sources.labels.path))
 
 
-def _written_from(record: Path, size: dict[Path, int]) -> str | None:
-    """The key of the layers on disk, None if they are not all there, in full, or the record was cut short."""
+def _record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
+    """What was noted of the layers on disk; empty if they are not all there, in full, or the record was cut short."""
     if not record.exists() or any(not path.exists() or path.stat().st_size != n for path, n in size.items()):
-        return None
+        return {}
     try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and {"key", "impossible"} <= found.keys() else {}
 
 
 @contextmanager
@@ -346,23 +373,19 @@ def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
         pass
     try:
         with rasterio.open(path) as written:
-            whole = (written.height, written.width, written.count) == (*grid.shape, count) and written.crs is not None
+            complete = (written.height, written.width, written.count) == (
+                *grid.shape,
+                count,
+            ) and written.crs is not None
     except RasterioError:
-        whole = False
-    if not whole:
+        complete = False
+    if not complete:
         raise RasterioIOError("GDAL did not write its header in full")
-
-
-def _windows(shape: Sequence[int]) -> Iterator[Window]:
-    height, width = shape
-    for r in range(0, height, _BLOCK_PX):
-        for c in range(0, width, _BLOCK_PX):
-            yield r, min(r + _BLOCK_PX, height), c, min(c + _BLOCK_PX, width)
 
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
     files = [sources.optical, sources.elevation, sources.labels, *([sources.ground] if sources.ground else [])]
-    stats = [(str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+    stats = [fingerprint(file) for file in files]
     said = [sources.height_unit, sources.ignore_values, classes.values, grid.shape, tuple(grid.affine), str(grid.crs)]
     read = {m: r.model_dump_json() for m, r in recipes.items()}
     return hashlib.sha256(json.dumps([_VERSION, stats, said, read], default=str).encode()).hexdigest()

@@ -15,8 +15,8 @@ from geocrodino.errors import AOIError, BundleError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
-from geocrodino.geo.heights import ground_unit, height_unit
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.units import ground_unit, height_unit
 
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
 
@@ -125,7 +125,7 @@ def _layer(
         notes.append(ground_unit(source, unit)[1])
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
-    if source.nodata is None and not source.has_mask and source.alpha_band is None:
+    if not source.says_validity:
         notes.append("no nodata tag, mask or transparency: every finite value counts")
     if categorical and classes is not None:
         strange = sorted(set(np.unique(values[0][valid]).tolist()) - set(classes.values))

@@ -21,7 +21,7 @@ from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
 from geocrodino.geo.grid import Window, window_grid
-from geocrodino.geo.mapfile import LAYER_SCALE, beside, read_classes, tagged_classes
+from geocrodino.geo.mapfile import beside, read_classes, tagged_classes
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 
@@ -162,7 +162,7 @@ def _count(
             layers, band = confidence
             sure, known = layers.read(labels.geobox, window, bands=(band,), kind="categorical")
             counted = known & valid & (truth != IGNORE_INDEX)
-            block = Reliability.of_confidence(sure[0, counted] * LAYER_SCALE, (found == truth)[counted])
+            block = Reliability.of_confidence(sure[0, counted], (found == truth)[counted])
             reliability = block if reliability is None else reliability.add(block)
     return matrix, reliability
 
