@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
+
 
 def evaluate(
     maps: Annotated[list[Path], typer.Argument(help="Class maps; several are shown side by side.")],
     labels: Annotated[Path, typer.Option(help="Class raster to compare with.")],
-    aoi: Annotated[str | None, typer.Option(help="Polygons, or minx,miny,maxx,maxy; everywhere by default.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
     ignore: Annotated[list[int] | None, typer.Option(help="Label value to leave out; may be repeated.")] = None,
     count_missing: Annotated[
@@ -39,11 +41,14 @@ def evaluate(
         write_json,
     )
     from geocrodino.geo.aoi import read_aoi
+    from geocrodino.geo.aoi_splits import split_name
 
     console = Console(highlight=False, soft_wrap=True)
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: which polygons are meant?")
-    areas = None if aoi is None else read_aoi(aoi, aoi_crs)
+    require_area(aoi, aoi_crs)
+    split = None if split is None else split_name(split)
+    areas = None if aoi is None else read_aoi(aoi, aoi_crs, splits=split or "none")
     folder = out or maps[0].parent
     maps = list(dict.fromkeys(maps))
     alike = len({m.stem for m in maps}) < len(maps)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from geocrodino.cli.area import AREA_HELP, CRS_HELP
+
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def train(
     aoi: Annotated[
         str | None,
-        typer.Option(help="Polygons (GeoJSON, GeoPackage, Shapefile) with a column split, or minx,miny,maxx,maxy."),
+        typer.Option(help=f"{AREA_HELP}; a column split says what each polygon is for."),
     ] = None,
     optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None,
     elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None,
@@ -30,7 +32,7 @@ def train(
         Path | None, typer.Option(help="YAML file; geocrodino.yaml of this folder is read by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -13,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.normalisation import HeightChannel, elevation_recipe, optical_recipe
 from geocrodino.errors import AOIError, BundleError, HeightError
 from geocrodino.geo.aoi import AOI
+from geocrodino.geo.aoi_place import likely_mistake, on_grid
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
 from geocrodino.geo.reader import RasterSource
@@ -143,18 +145,23 @@ def _layer(
         values=_label_values(values[0][valid], classes) if categorical else _ranges(source, values, valid),
         covers=covers,
         notes=tuple(notes),
-        problems=tuple(_layer_problems(role, source, values, valid, covers)),
+        problems=tuple(_layer_problems(role, source, values, valid, covers, aoi)),
     )
 
 
 def _layer_problems(
-    role: str, source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_], covers: float | None
+    role: str,
+    source: RasterSource,
+    values: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    covers: float | None,
+    aoi: AOI | None,
 ) -> list[str]:
     found = []
     if not valid.any():
         found.append("no valid pixel among those looked at: all of it seems to be nodata.")
-    if covers == 0:
-        found.append("does not meet the area of interest.")
+    if covers == 0 and aoi is not None:
+        found.append(f"does not meet the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
     if role in {"elevation", "ground"} and len(source.data_bands) != 1:
         found.append(f"expected one band of heights, found {len(source.data_bands)}.")
     if role == "labels":
@@ -198,12 +205,16 @@ def _label_values(values: NDArray[np.float32], classes: ClassScheme | None) -> s
 
 def _covered(source: RasterSource, aoi: AOI) -> float:
     try:
+        there = on_grid(aoi, source.geobox).polygons().intersection(source.geobox.extent.geom)
+        if there.is_empty:
+            return 0.0
         area = aoi.to_crs(crs_of(source.geobox).wkt).polygons()
     except AOIError:
         return 0.0  # no transformation leads from one to the other
-    if area.is_empty or not all(map(math.isfinite, area.bounds)):
-        return 0.0
-    return float(source.geobox.extent.geom.intersection(area).area / area.area)
+    if not all(map(math.isfinite, area.bounds)):  # it reaches far beyond what the CRS of the raster is made for
+        back = gpd.GeoSeries([there], crs=crs_of(source.geobox).wkt).to_crs(aoi.crs)
+        return float(back.area.iloc[0] / aoi.polygons().area)
+    return min(1.0, float(there.area / area.area))
 
 
 def _missing_splits(aoi: AOI | None) -> list[str]:
@@ -238,7 +249,7 @@ def _split_px(aoi: AOI, grid: GeoBox) -> dict[str, int]:
     pixel = abs(grid.affine.a * grid.affine.e)
     extent = grid.extent.geom
     try:
-        local = aoi.to_crs(crs_of(grid).wkt)
+        local = on_grid(aoi, grid)
         named = {s: local.polygons(s) for s in local.splits} or {"all": local.polygons()}
     except AOIError:
         return {}

@@ -19,6 +19,9 @@ from geocrodino.errors import LabelError, OverlapError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.aoi_crs import span
+from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
+from geocrodino.geo.aoi_splits import split_name
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.mapfile import beside, read_classes, tagged_classes
@@ -95,8 +98,8 @@ def evaluate_map(
     Args:
         map_path: Class map, one band of class values.
         labels_path: Labels, one band of class values; nodata is no label.
-        aoi: Areas to compare in; everywhere by default.
-        split: Which of the areas; all by default.
+        aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
+        split: Which of the areas, ``validation`` and other synonyms included; all by default.
         classes: Classes; by default those named in the map's tags.
         ignore_values: Label values that are no class and do not count.
         count_missed: Whether labelled pixels where the map has no class count as wrong.
@@ -116,7 +119,8 @@ def evaluate_map(
     predicted, labels = RasterSource.open(map_path), RasterSource.open(labels_path)
     scheme = _scheme(predicted, classes)
     require_overlap({"map": predicted}, labels.geobox)
-    areas = read_aoi(aoi) if isinstance(aoi, str | Path) else aoi
+    split = None if split is None else split_name(split)
+    areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi
     polygon = _polygon(areas, split, labels)
     matrix, reliability = _count(predicted, labels, scheme, polygon, ignore_values, block_px)
     if not (matrix.counts.any() or matrix.missed.any()):
@@ -197,23 +201,15 @@ def _scheme(predicted: RasterSource, classes: ClassScheme | None) -> ClassScheme
 def _polygon(areas: AOI | None, split: str | None, labels: RasterSource) -> BaseGeometry | None:
     if areas is None:
         return None
-    crs = labels.geobox.crs
-    if crs is None:
-        raise ValueError("the labels have no CRS")
-    polygon = areas.to_crs(crs.wkt).polygons(split)
+    polygon = on_grid(areas, labels.geobox).polygons(split)
     if not polygon.intersects(labels.geobox.extent.geom):
         named = areas.source + (f" ({split})" if split else "")
         raise OverlapError(
             f"{named} does not meet the labels {labels.path}: expected areas within "
-            f"{_bounds(labels.geobox.extent.geom)}, found {_bounds(polygon)} (in the CRS of the labels).\n"
-            "Check that both show the same place and carry the right CRS."
+            f"{span(*labels.geobox.extent.geom.bounds)}, found {bounds_there(areas, labels.geobox, split)} (in the CRS "
+            f"of the labels).\n{way_out(areas, labels.geobox)}"
         )
     return polygon
-
-
-def _bounds(geometry: BaseGeometry) -> str:
-    west, south, east, north = geometry.bounds
-    return f"x {west:.6g} to {east:.6g}, y {south:.6g} to {north:.6g}"
 
 
 def _windows(grid: GeoBox, polygon: BaseGeometry | None, block_px: int) -> Iterator[Window]:

@@ -21,9 +21,10 @@ from geocrodino.data.splits import block_splits
 from geocrodino.data.statistics import class_counts, measure
 from geocrodino.errors import AOIError, HeightRangeWarning, RasterError
 from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.aoi_place import on_grid
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import durable_file
-from geocrodino.geo.grid import crs_of, describe
+from geocrodino.geo.grid import describe
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.units import ground_unit, height_unit
@@ -110,7 +111,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     layers = align(sources, recipes, classes, grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
     labels = layers.class_indices()
-    local = aoi.to_crs(crs_of(grid).wkt)
+    local = on_grid(aoi, grid)
     if not local.splits:
         patch = config.training.patch_px
         seed = config.training.seed
