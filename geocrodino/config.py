@@ -20,9 +20,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from geocrodino.config_file import PROJECT_FILE, read_settings
 from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.data.normalisation import HeightChannel
-from geocrodino.errors import ConfigError, OutputError
+from geocrodino.errors import ConfigError
 from geocrodino.geo.classes import ClassScheme, LandClass
-from geocrodino.geo.files import whole_file
+from geocrodino.geo.files import durable_file
 from geocrodino.geo.heights import GroundFilter
 from geocrodino.geo.modality import Modality
 from geocrodino.models.settings import NetworkSettings
@@ -174,11 +174,8 @@ def save_config(config: TrainConfig, path: Path) -> None:
         OutputError: If it cannot be written.
     """
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    try:
-        with whole_file(path) as partial:
-            partial.write_text(text)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error}).") from error
+    with durable_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> str:

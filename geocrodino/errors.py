@@ -79,6 +79,10 @@ class BundleError(GeocrodinoError):
     """A bundle is missing, damaged, or does not fit the scene."""
 
 
+class CheckpointError(GeocrodinoError):
+    """The checkpoint of an interrupted training is damaged, or of another version."""
+
+
 class OutputError(GeocrodinoError):
     """A result cannot be written where it was asked for."""
 

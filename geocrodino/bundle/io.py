@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
 from geocrodino.bundle.name import check_bundle_name
 from geocrodino.errors import BundleError
-from geocrodino.geo.files import access_errors
+from geocrodino.geo.files import access_errors, synchronise
 from geocrodino.geo.modality import Modality
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def save_bundle(path: str | Path, manifest: Manifest, branches: Mapping[Modality
             finished = Path(folder) / "bundle.safetensors"
             # Written as bytes: the library's own file would be readable by its owner alone.
             finished.write_bytes(save(tensors, metadata=metadata))
+            synchronise(finished)
             finished.replace(path)
     except (OSError, SafetensorError) as error:
         raise BundleError(

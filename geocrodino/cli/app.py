@@ -33,9 +33,7 @@ class _Commands(TyperGroup):
             error.message += _suggestion(error.message)
             raise
         except KeyboardInterrupt as error:
-            notes = getattr(
-                error, "__notes__", ["A training goes on with --resume; a map is written only when it is whole."]
-            )
+            notes = getattr(error, "__notes__", ["A result is written only when it is whole."])
             Console(stderr=True, soft_wrap=True, highlight=False).print("Stopped.", *notes, markup=False)
             raise typer.Exit(130) from None
 

@@ -125,10 +125,10 @@ def check_folder(folder: Path) -> None:
     if not is_folder(there):
         problem = errno.EEXIST if there == folder else errno.ENOTDIR
     elif not os.access(there, os.W_OK | os.X_OK):
-        problem = errno.EACCES
+        read_only = hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
+        problem = errno.EROFS if read_only else errno.EACCES
     if problem is not None:
-        error = OSError(problem, os.strerror(problem), str(folder))
-        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.")
+        raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with --out.")
 
 
 def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,6 +88,10 @@ def train(
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     console = Console(highlight=False, soft_wrap=True)
     settings = load_config(config, given)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False)
+
     with progress(console, "Aligning rasters") as aligned:
         result = run(
             settings,
@@ -95,19 +100,19 @@ def train(
             overwrite=overwrite,
             teacher=teacher,
             on_progress=aligned,
-            callbacks=[_epoch_lines(console)],
-            tell=lambda said: console.print(said, markup=False),
+            callbacks=[_epoch_lines(say)],
+            tell=say,
         )
     scores = ", ".join(f"{m} {100 * v:.1f} %" for m, v in result.val_miou.items())
-    console.print(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
+    say(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
     if result.bundle is None:
-        console.print("No bundle: a fusion network needs both rasters at once. It can teach others: --teacher.")
+        say("No bundle: a fusion network needs both rasters at once. It can teach others: --teacher.")
         return
-    console.print(f"Bundle: {result.bundle}", markup=False)
-    console.print(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}", markup=False)
+    say(f"Bundle: {result.bundle}")
+    say(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
 
 
-def _epoch_lines(console: Console) -> Callback:
+def _epoch_lines(say: Callable[[str], None]) -> Callback:
     """A line for each epoch: scores of both branches and the time that is left."""
     import time
 
@@ -124,7 +129,7 @@ def _epoch_lines(console: Console) -> Callback:
             left = (time.monotonic() - self.started) / (done - self.first) * (total - done)
             numbers = trainer.callback_metrics
             scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.judged]
-            console.print(
+            say(
                 f"epoch {done}/{total}  loss {float(numbers['loss/total']):.3f}  val mIoU {', '.join(scores)} %  "
                 f"{duration(left)} left"
             )

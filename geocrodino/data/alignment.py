@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,15 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.windows import Window as RasterioWindow
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
+from geocrodino.geo.files import durable_file, writing
 from geocrodino.geo.grid import Window, crop, pieces, whole, working_grid
 from geocrodino.geo.impossible import Impossible, impossible_heights, total
 from geocrodino.geo.modality import Modality
@@ -35,6 +41,7 @@ Progress = Callable[[int, int], None]
 """Called with the work done and the work in all."""
 
 _BLOCK_PX = 1024
+_STAGING = ".partial"  # a folder for layers that are not whole yet
 _VERSION = 2  # of what the layers hold: a higher one makes runs write them anew
 
 
@@ -76,6 +83,11 @@ class AlignedLayers:
     elevation: Path
     labels: Path
     impossible: dict[str, Impossible] = field(default_factory=dict)
+
+    @classmethod
+    def within(cls, folder: Path, grid: GeoBox) -> AlignedLayers:
+        """The layers by the names that they have in a folder."""
+        return cls(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
 
     def channels(self, modality: Modality) -> NDArray[np.float32]:
         """The channels of a modality, mapped into memory, float32, shape (C, H, W), NaN where invalid."""
@@ -169,25 +181,80 @@ def align(
         OverlapError: If a raster does not meet the grid.
         LabelError: If a label value belongs to no class.
         RasterError: If a file cannot be read, or is invalid all over the grid.
-        OutputError: If the folder cannot be written.
+        OutputError: If the folder cannot be written, or its disk has no room for the layers.
     """
     roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
     require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)
-    layers = AlignedLayers(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
+    layers = AlignedLayers.within(folder, grid)
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
-    kept = _record(record, layers)
+    size = _sizes(layers, recipes)
+    kept = _record(record, size)
     if kept.get("key") == key:
         return replace(layers, impossible=total(kept["impossible"]))
+    staging = folder / _STAGING
+    _clear(folder, [record, *size])
+    try:
+        _require_space(folder, sum(size.values()))
+        staged = AlignedLayers.within(staging, grid)
+        impossible = _write_layers(sources, recipes, classes, staged, on_progress)
+        with writing(folder):
+            for path in sorted(staging.iterdir()):
+                path.replace(folder / path.name)
+        counted = {role: each.as_list() for role, each in impossible.items()}
+        with durable_file(record) as partial:
+            noted = {"key": key, "shape": list(grid.shape), "impossible": [counted]}
+            partial.write_text(json.dumps(noted), encoding="utf-8")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return replace(layers, impossible=impossible)
+
+
+def _clear(folder: Path, stale: Sequence[Path]) -> None:
+    """Make the folder of the layers, with an empty one inside for those to come, and remove stale ones from it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
-        impossible = _write_layers(sources, recipes, classes, layers, on_progress)
-        counted = {role: each.as_list() for role, each in impossible.items()}
-        record.write_text(json.dumps({"key": key, "shape": list(grid.shape), "impossible": [counted]}))
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    return replace(layers, impossible=impossible)
+    staging = folder / _STAGING
+    with writing(folder):
+        for path in stale:
+            for name in (path, path.with_suffix(".hdr"), path.with_suffix(".img.aux.xml")):
+                name.unlink(missing_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)  # a killed process may have left one
+        staging.mkdir()
+
+
+def _sizes(layers: AlignedLayers, recipes: dict[Modality, Recipe]) -> dict[Path, int]:
+    """Bytes of each layer when it is whole."""
+    px = math.prod(layers.grid.shape)
+    channels = {m: len(recipe.channel_names) for m, recipe in recipes.items()}
+    return {
+        layers.optical: 4 * px * channels["optical"],
+        layers.elevation: 4 * px * channels["elevation"],
+        layers.labels: px,
+    }
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    """Check that the disk has room for the layers, before hours are spent on them.
+
+    Raises:
+        OutputError: If it has not.
+    """
+    with writing(folder):
+        disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < needed:  # some network file systems report nothing
+        raise OutputError(
+            f"{folder}: not enough free space for the aligned rasters: expected {_readable(needed)}, found "
+            f"{_readable(disk.free)}."
+        )
+
+
+def _readable(size: int) -> str:
+    if size < 1e6:
+        return f"{size:,} bytes"
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _write_layers(
@@ -211,18 +278,17 @@ def _write_layers(
     windows = list(layers.blocks())
     shape = layers.grid.shape
     with (
-        _layer(layers.optical, layers.grid, len(recipes["optical"].channel_names), "float32") as optical_out,
-        _layer(layers.elevation, layers.grid, len(recipes["elevation"].channel_names), "float32") as elevation_out,
-        _layer(layers.labels, layers.grid, 1, "uint8") as labels_out,
+        _layer(layers.optical, layers.grid, len(recipes["optical"].channel_names), "float32") as write_optical,
+        _layer(layers.elevation, layers.grid, len(recipes["elevation"].channel_names), "float32") as write_elevation,
+        _layer(layers.labels, layers.grid, 1, "uint8") as write_labels,
         ThreadPoolExecutor(2) as pool,
     ):
         # Handed out a few at a time: finished blocks must not pile up before they are written.
         for start in range(0, len(windows), 4):
             for window, optical, elevation, labels in pool.map(compute, windows[start : start + 4]):
-                part = _rasterio_window(window)
-                optical_out.write(optical, window=part)
-                elevation_out.write(elevation, window=part)
-                labels_out.write(labels[None], window=part)
+                write_optical(window, optical)
+                write_elevation(window, elevation)
+                write_labels(window, labels[None])
                 valid_px["optical"] += int(np.isfinite(optical[0]).sum())
                 valid_px["elevation"] += int(np.isfinite(elevation[0]).sum())
                 valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
@@ -253,36 +319,67 @@ def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window:
     return classes.to_indices(whole, valid, str(sources.labels.path))
 
 
-def _record(record: Path, layers: AlignedLayers) -> dict[str, Any]:
-    """What was noted of the layers on disk; empty if they are not all there or the record was cut short."""
-    if not all(p.exists() for p in (record, layers.optical, layers.elevation, layers.labels)):
+def _record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
+    """What was noted of the layers on disk; empty if they are not all there, in full, or the record was cut short."""
+    if not record.exists() or any(not path.exists() or path.stat().st_size != n for path, n in size.items()):
         return {}
     try:
-        found = json.loads(record.read_text())
-    except ValueError:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and {"key", "impossible"} <= found.keys() else {}
 
 
-def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.DatasetWriter:
-    return rasterio.open(
-        path,
-        "w",
-        driver="ENVI",
-        height=grid.shape[0],
-        width=grid.shape[1],
-        count=count,
-        dtype=dtype,
-        crs=str(grid.crs),
-        transform=grid.affine,
-        nodata=IGNORE_INDEX if dtype == "uint8" else float("nan"),
-        interleave="bsq",
-    )
+@contextmanager
+def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> Iterator[Callable[[Window, NDArray[np.generic]], None]]:
+    """A layer, as a function that writes an array (C, h, w) to a window of it.
+
+    GDAL writes the header. The pixels are written here: GDAL may lose the error of a full disk, or report it late.
+    """
+    shown = path.parent.parent / path.name
+    with writing(shown, RasterioError, CPLE_BaseError, SystemError):  # rasterio's for an error without a message
+        _write_header(path, grid, count, dtype)
+        file = path.open("r+b")
+
+    def write(window: Window, values: NDArray[np.generic]) -> None:
+        r0, _, c0, _ = window
+        values = np.ascontiguousarray(values, dtype)
+        with writing(shown):
+            for band, row in np.ndindex(values.shape[:2]):
+                file.seek(((band * grid.shape[0] + r0 + row) * grid.shape[1] + c0) * values.itemsize)
+                file.write(values[band, row].data)
+
+    try:
+        yield write
+        with writing(shown):
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        with suppress(OSError):  # where a write failed, what is still to be written fails again
+            file.close()
 
 
-def _rasterio_window(window: Window) -> RasterioWindow:
-    r0, r1, c0, c1 = window
-    return RasterioWindow(c0, r0, c1 - c0, r1 - r0)
+def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
+    """Write the header of a layer, and the file of its pixels, all zero.
+
+    Raises:
+        RasterioError: If GDAL cannot write them, or they cannot be read again.
+    """
+    size = {"height": grid.shape[0], "width": grid.shape[1], "count": count, "dtype": dtype}
+    place = {"crs": str(grid.crs), "transform": grid.affine}
+    nodata = IGNORE_INDEX if dtype == "uint8" else float("nan")
+    with rasterio.open(path, "w", driver="ENVI", interleave="bsq", nodata=nodata, **size, **place):
+        pass
+    try:
+        with rasterio.open(path) as written:
+            complete = (written.height, written.width, written.count) == (
+                *grid.shape,
+                count,
+            ) and written.crs is not None
+    except RasterioError:
+        complete = False
+    if not complete:
+        raise RasterioIOError("GDAL did not write its header in full")
 
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:

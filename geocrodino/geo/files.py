@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from geocrodino.errors import AccessError
+from geocrodino.errors import AccessError, OutputError
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 
@@ -143,6 +143,53 @@ def synchronise(path: Path) -> None:
     """
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+@contextmanager
+def writing(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Report what goes wrong while a file or folder is written as an error that names it.
+
+    Args:
+        path: The file or folder, or what else the output is called.
+        kinds: What the library that writes it raises, besides `OSError`.
+
+    Raises:
+        OutputError: If the block raises one of these.
+    """
+    caught: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except caught as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"{path}: cannot be written ({reason}).") from error
+
+
+@contextmanager
+def durable_file(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
+    """As `whole_file`, for a file that must survive a power cut; an earlier one stays until the new one is on the disk.
+
+    Args:
+        path: The file.
+        kinds: What the library that writes it raises, besides `OSError`.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    with writing(path, *kinds):
+        with whole_file(path) as partial:
+            yield partial
+            synchronise(partial)
+        _synchronise_folder(path.parent)
+
+
+def _synchronise_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the file system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def same_file(first: Path, second: Path) -> bool:

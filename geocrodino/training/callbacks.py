@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from geocrodino.geo.files import whole_file
 from geocrodino.training.learners.base import state_of
 
 
 class BestNetworks(Callback):
     """Keep each network as it was when its own mIoU on ``val`` was highest, and stop when none gains any more.
 
+    The weights are part of the checkpoint, so that a resumed run cannot mix those of two states.
+
     Attributes:
         best: Highest mIoU of each network, 0 to 1.
         epoch: The epoch of it, counted from 0.
+        weights: The weights of each network at that epoch, by name, on the CPU.
     """
 
-    def __init__(self, folder: Path, patience: int, names: Sequence[str]) -> None:
-        """Keep weights in a folder.
+    def __init__(self, patience: int, names: Sequence[str]) -> None:
+        """Start without weights.
 
         Args:
-            folder: Where ``best-<name>.safetensors`` goes.
             patience: Validations without a gain of any network until training stops.
             names: The networks.
         """
-        self.folder, self.patience = folder, patience
+        self.patience = patience
         self.best: dict[str, float] = dict.fromkeys(names, -1.0)
         self.epoch: dict[str, int] = dict.fromkeys(names, -1)
-
-    def path(self, name: str) -> Path:
-        """The file of a network."""
-        return self.folder / f"best-{name}.safetensors"
+        self.weights: dict[str, dict[str, Tensor]] = {}
 
     def load(self, name: str, network: nn.Module) -> nn.Module:
         """Put the best weights of a network into it, ready for use."""
-        network.load_state_dict(load_file(self.path(name)))
+        network.load_state_dict(self.weights[name])
         return network.float().eval()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -56,8 +52,7 @@ class BestNetworks(Callback):
             # A score that is not a number (no labelled pixel) is never better.
             if scores.mean_iou > self.best[name]:
                 self.best[name], self.epoch[name] = scores.mean_iou, trainer.current_epoch
-                with whole_file(self.path(name)) as partial:
-                    save_file(state_of(network), partial)
+                self.weights[name] = {key: value.clone() for key, value in state_of(network).items()}
         self._stop_without_gain(trainer, trainer.current_epoch)
 
     def _stop_without_gain(self, trainer: L.Trainer, finished: int) -> None:
@@ -66,8 +61,9 @@ class BestNetworks(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
-        return {"best": dict(self.best), "epoch": dict(self.epoch)}
+        return {"best": dict(self.best), "epoch": dict(self.epoch), "weights": dict(self.weights)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a run."""
         self.best, self.epoch = dict(state_dict["best"]), dict(state_dict["epoch"])
+        self.weights = dict(state_dict["weights"])

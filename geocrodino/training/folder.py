@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
+import errno
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger
+from filelock import FileLock, Timeout
 
 from geocrodino.config import TrainConfig, load_config, save_config
 from geocrodino.errors import ConfigError, OutputError
-from geocrodino.geo.files import whole_file
+from geocrodino.geo.files import durable_file, exists, writing
 
 BUNDLE_NAME = "bundle.safetensors"
 
@@ -22,8 +24,15 @@ FUSION_NAME = "fusion.safetensors"
 SPLITS_NAME = "splits.gpkg"
 """The polygons that a run was trained and judged on."""
 
+ALIGNED_NAME = "aligned"
+"""The folder of the layers on one grid."""
+
 TEACHER_NAME = "teacher"
 """The folder, within that of a run, of the fusion network that was trained for it."""
+
+
+_NEARLY_FULL_BYTES = 2**20
+_RESTORE = "Put a copy of the file back, or start anew with --overwrite in place of --resume."
 
 
 def last_checkpoint(out: Path) -> Path:
@@ -31,35 +40,132 @@ def last_checkpoint(out: Path) -> Path:
     return out / "checkpoints" / "last.ckpt"
 
 
+def has_progress(out: Path) -> bool:
+    """Whether a run has finished an epoch, of its own or of its teacher."""
+    teacher = out / TEACHER_NAME
+    return any(exists(p) for p in (last_checkpoint(out), last_checkpoint(teacher), teacher / FUSION_NAME))
+
+
 def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
     """Check that a training may start, or go on, in a folder; nothing in it is changed.
 
+    A run that was stopped before its first epoch was finished may be started again, with ``resume`` and without.
+
     Raises:
+        AccessError: If the folder cannot be looked at.
         OutputError: If the folder holds what must not be replaced, nothing to resume, or cannot be written.
-        ConfigError: If a run is to be resumed with other settings.
+        ConfigError: If a run is to be resumed with other settings, or its settings cannot be read.
     """
-    record, finished = out / "config.yaml", any((out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME))
+    record, finished = out / "config.yaml", any(exists(out / n) for n in (BUNDLE_NAME, FUSION_NAME))
+    known, begun = exists(record), has_progress(out)
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run and --overwrite replaces it: say one of them.")
     if resume and finished:
         raise OutputError(f"{out}: holds a finished run; nothing to resume. Start anew in another folder with --out.")
-    if resume and not record.exists():
+    if resume and not (known or begun or exists(out / ALIGNED_NAME)):
         raise OutputError(
             f"{out}: holds no run to resume. Name the folder of the run with --out, or leave --resume out."
         )
     if finished and not overwrite:
         raise OutputError(f"{out}: holds a finished run. Choose another folder with --out, or say --overwrite.")
-    begun = any(last_checkpoint(folder).exists() for folder in (out, out / TEACHER_NAME))
-    if not (resume or overwrite) and record.exists() and begun:
+    if begun and not known and not overwrite:
+        raise OutputError(
+            f"{record}: no such file, but the folder holds an interrupted run, whose settings it must hold.\n"
+            "Put a copy of it back, or start anew with --overwrite."
+        )
+    if begun and not (resume or overwrite):
         raise OutputError(f"{out}: holds an interrupted run. Say --resume to go on, or --overwrite to start anew.")
-    if resume:
-        _require_same(load_config(record, {}), config, out)
+    if resume and begun:
+        _require_same(_settings_of(record), config, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
         (out / ".writable").unlink()
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error
+        reason = error.strerror or error
+        raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with --out.") from error
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; where the file system has no locks, do nothing.
+
+    Raises:
+        OutputError: If another process trains there.
+    """
+    guard = FileLock(out / ".training.lock", timeout=0)
+    try:
+        guard.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"{out}: another process is training in this folder.\nWait for it, or choose another folder with --out."
+        ) from error
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        if guard.is_locked:
+            with suppress(OSError):
+                Path(guard.lock_file).unlink(missing_ok=True)
+            guard.release()
+
+
+def tidy(out: Path) -> None:
+    """Remove the unfinished files that a killed process has left; they may fill the disk."""
+    for folder in (out, out / TEACHER_NAME):
+        for place in (folder, folder / "checkpoints", folder / "logs"):
+            for left in place.glob(".*.partial*"):
+                with suppress(OSError):
+                    left.unlink()
+        for left in folder.glob(f".{BUNDLE_NAME}.*.part"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterator[None]:
+    """Add to the error of a failed write, or to an interruption, what leads on from there.
+
+    Args:
+        out: Run folder.
+        resume: Whether the command said ``--resume``.
+        overwrite: Whether the command said ``--overwrite``.
+        begun: Whether what is in the folder is of this run; before that it may be of an earlier one.
+
+    Raises:
+        OutputError: As in the block, with a line more.
+        KeyboardInterrupt: As in the block, with a note.
+    """
+    try:
+        yield
+    except OutputError as error:
+        advice = "Make room on its disk" if _is_full(out, error) else "Check the permissions and the free space there"
+        command, what = _next_command(out, resume=resume, overwrite=overwrite, begun=begun)
+        raise OutputError(f"{error}\n{advice}, then run {command}: {what}.") from error
+    except KeyboardInterrupt as error:
+        command, what = _next_command(out, resume=resume, overwrite=overwrite, begun=begun)
+        error.add_note(f"Run {command}: {what}.")
+        raise
+
+
+def _is_full(out: Path, error: OutputError) -> bool:
+    """Whether a write failed for want of room; libraries do not always pass on the reason."""
+    if getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or error.__cause__ is None:
+        return True
+    try:
+        return shutil.disk_usage(out).free < _NEARLY_FULL_BYTES
+    except OSError:
+        return False
+
+
+def _next_command(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> tuple[str, str]:
+    """The command that leads on, and what it does."""
+    if not (begun and has_progress(out)):
+        return "the same command again", "no epoch was finished, so it starts from the beginning"
+    what = "it goes on after the last finished epoch"
+    if resume:
+        return "the same command again", what
+    return f"the same command with --resume --out {out}{', without --overwrite' if overwrite else ''}", what
 
 
 def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
@@ -67,10 +173,11 @@ def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
 
     Raises:
         ConfigError: If a resumed run would read something else.
+        OutputError: If the folder cannot be written.
     """
     record = out / "inputs.json"
-    if resume and record.exists():
-        before = json.loads(record.read_text(encoding="utf-8"))
+    if resume and exists(record):
+        before = _inputs_of(record)
         changed = [name for name, value in digest.items() if before.get(name) != value]
         if changed:
             raise ConfigError(
@@ -86,29 +193,16 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
     Raises:
         OutputError: If the folder cannot be written.
     """
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         if not resume:
-            made = (BUNDLE_NAME, FUSION_NAME, "metrics.json", "timing.json", "reliability.png")
-            for old in (*(out / name for name in made), last_checkpoint(out), *out.glob("best-*")):
-                old.unlink(missing_ok=True)
-            for old in (out / "logs", out / "tensorboard", out / TEACHER_NAME):
-                shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error}). Choose another folder with --out.") from error
+            # Checkpoints first: a process that is killed here must leave none that goes with other settings.
+            last_checkpoint(out).unlink(missing_ok=True)
+            for folder in (out / "logs", out / "tensorboard", out / TEACHER_NAME):
+                shutil.rmtree(folder, ignore_errors=True)
+            for name in ("metrics.json", "timing.json", "reliability.png", FUSION_NAME, BUNDLE_NAME):
+                (out / name).unlink(missing_ok=True)
     save_config(config, out / "config.yaml")
-
-
-def csv_logger(out: Path) -> CSVLogger:
-    """Losses and scores of each epoch in ``logs/metrics.csv``; a resumed run adds to those that are there."""
-    path = out / "logs" / "metrics.csv"
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    logger = CSVLogger(out, name="", version="logs")
-    writer = logger.experiment  # removes the file
-    if before:
-        path.write_text(before, encoding="utf-8")
-        writer.metrics_keys = next(csv.reader(before.splitlines()))
-    return logger
 
 
 def model_name(out: Path) -> str:
@@ -118,9 +212,27 @@ def model_name(out: Path) -> str:
 
 
 def save_json(path: Path, content: object) -> None:
-    """Write JSON; the file appears whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2))
+    """Write JSON; the file appears whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    with durable_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _settings_of(record: Path) -> TrainConfig:
+    try:
+        return load_config(record, {})
+    except ConfigError as error:
+        raise ConfigError(f"{error}\n{_RESTORE}") from error
+
+
+def _inputs_of(record: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{record}: expected hashes of what the run reads, found {error}.\n{_RESTORE}") from error
 
 
 def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:

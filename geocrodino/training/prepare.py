@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from geocrodino.errors import AOIError, HeightRangeWarning, RasterError
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.aoi_place import on_grid
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.files import durable_file
 from geocrodino.geo.grid import describe
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
@@ -106,7 +108,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
     recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
     classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
-    layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
+    layers = align(sources, recipes, classes, grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
     labels = layers.class_indices()
     local = on_grid(aoi, grid)
@@ -139,14 +141,23 @@ def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
 
     Raises:
         ConfigError: If a run is to be resumed on other data than it began with.
+        OutputError: If a file cannot be written.
     """
     run_folder.keep_inputs(folder, _digest(ready.labels, ready.inside, ready.specs), resume=resume)
-    ready.aoi.save(folder / run_folder.SPLITS_NAME)
+    _save_splits(ready.aoi, folder / run_folder.SPLITS_NAME)
     counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes)).tolist()
     statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in ready.specs.items()}
     run_folder.save_json(
         folder / "statistics.json", {**statistics, "class_px": dict(zip(ready.classes.names, counts, strict=True))}
     )
+
+
+def _save_splits(aoi: AOI, path: Path) -> None:
+    with durable_file(path, RuntimeError, ValueError) as partial:  # the kinds of pyogrio's errors
+        aoi.save(partial)
+        found = len(gpd.read_file(partial))  # GDAL may call a file done that a full disk has cut short
+        if found != len(aoi.frame):
+            raise ValueError(f"{found} of {len(aoi.frame)} polygons arrived")
 
 
 def _digest(

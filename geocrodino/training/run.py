@@ -18,9 +18,8 @@ import shapely
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
-from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from geocrodino.bundle.io import save_bundle
@@ -31,21 +30,25 @@ from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
 from geocrodino.data.sampling import inside_mask
 from geocrodino.data.statistics import class_counts, class_weights
-from geocrodino.errors import ConfigError
+from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.report import plot_reliability
 from geocrodino.geo.aoi import AOI
+from geocrodino.geo.files import durable_file, exists, writing
 from geocrodino.geo.grid import crs_of, pixel_size_m
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.training import folder as run_folder
 from geocrodino.training.calibrate import Calibrated, calibrate
 from geocrodino.training.callbacks import BestNetworks
-from geocrodino.training.learners.base import Shape
+from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
+from geocrodino.training.learners.base import Shape, state_of
 from geocrodino.training.learners.build import build_learner, network_settings
 from geocrodino.training.learners.taught import TaughtLearner
+from geocrodino.training.logs import EventLog, TableLog
 from geocrodino.training.method import MethodSettings
 from geocrodino.training.prepare import Prepared, prepare, record, told
 from geocrodino.training.task import TrainingTask
+from geocrodino.training.teacher import check_teacher, no_teacher
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def train(
     Args:
         config: What to train on and how.
         out: Run folder.
-        resume: Go on where an interrupted run stopped; the result is that of an uninterrupted one.
+        resume: Go on after the last epoch that an interrupted run has finished, from the beginning if there is none;
+            the result is that of an uninterrupted one.
         overwrite: Replace an earlier run.
         teacher: Run folder of a finished training of the method ``fusion`` on the same data, for the methods that need
             a teacher; they train one first, in ``<out>/teacher``, where none is named.
@@ -110,6 +114,28 @@ def train(
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
         _require_same_data(config, teacher)
+    with run_folder.alone(out):
+        goes_on = resume and run_folder.has_progress(out)
+        if resume:
+            tell(_resumed_from(out, config.training.epochs))
+        run_folder.tidy(out)
+        with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=goes_on):
+            ready = _prepare(config, out, on_progress, resume=goes_on, teacher=teacher, tell=tell)
+        with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=True):
+            bundle, fitted = _train(config, out, ready, callbacks or [], resume=goes_on, teacher=teacher, tell=tell)
+    return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
+
+
+def _prepare(
+    config: TrainConfig,
+    out: Path,
+    on_progress: Progress | None,
+    *,
+    resume: bool,
+    teacher: Path | None,
+    tell: Callable[[str], None],
+) -> Prepared:
+    """Open and align the rasters, and start the run in its folder."""
     L.seed_everything(config.training.seed, verbose=False)
     ready = prepare(config, out, on_progress)
     tell(told(ready))
@@ -117,19 +143,52 @@ def train(
         _require_same_splits(ready, teacher)
     record(ready, out, resume=resume)
     run_folder.begin(config, out, resume=resume)
-    taught_by = teacher
-    students_begun = resume and run_folder.last_checkpoint(out).exists()  # their teacher is in there
+    return ready
+
+
+def _resumed_from(out: Path, epochs: int) -> str:
+    """What there is to resume, in a sentence.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    own, teacher = run_folder.last_checkpoint(out), out / run_folder.TEACHER_NAME
+    if exists(own):
+        return f"Resuming after epoch {finished_epochs(own)} of {epochs}."
+    if exists(teacher / run_folder.FUSION_NAME):
+        return "Resuming after the training of the teacher; no epoch of its students was finished."
+    if exists(run_folder.last_checkpoint(teacher)):
+        done = finished_epochs(run_folder.last_checkpoint(teacher))
+        return f"Resuming the training of the teacher after epoch {done} of {epochs}."
+    return f"{out}: no epoch was finished, so the training starts from the beginning."
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    ready: Prepared,
+    callbacks: list[Callback],
+    *,
+    resume: bool,
+    teacher: Path | None,
+    tell: Callable[[str], None],
+) -> tuple[Path | None, _Fitted]:
+    """Train the teacher where one is needed, then the networks, and write what they leave."""
+    students_begun = resume and exists(run_folder.last_checkpoint(out))  # their teacher is in there
     if config.method.has_teacher and teacher is None and not students_begun:
         own = out / run_folder.TEACHER_NAME
-        taught_by = _train_teacher(config, own, ready, callbacks or [], resume=resume, tell=tell)
-    fitted = _fit(config, config.method, out, ready, callbacks or [], resume=resume, teacher=taught_by, tell=tell)
-    bundle = None
-    if config.method.name == "fusion":
-        _summarise(config, out, fitted, None)
-        fitted.best.path("fusion").replace(out / run_folder.FUSION_NAME)
-    else:
-        bundle = _save(config, out, ready, fitted)
-    return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
+        teacher = _train_teacher(config, own, ready, callbacks, resume=resume, tell=tell)
+    fitted = _fit(config, config.method, out, ready, callbacks, resume=resume, teacher=teacher, tell=tell)
+    if config.method.name != "fusion":
+        return _save(config, out, ready, fitted), fitted
+    _summarise(config, out, fitted, None)
+    _save_fusion(out, fitted)
+    return None, fitted
+
+
+def _save_fusion(out: Path, fitted: _Fitted) -> None:
+    with durable_file(out / run_folder.FUSION_NAME) as partial:
+        partial.write_bytes(save(state_of(fitted.networks["fusion"])))
 
 
 def _check(config: TrainConfig, teacher: Path | None) -> None:
@@ -148,8 +207,8 @@ def _check(config: TrainConfig, teacher: Path | None) -> None:
             f"--teacher: the method {config.method.name} learns without a teacher. Leave --teacher out, or take "
             "--method kd, protokd or maskedkd."
         )
-    if teacher is not None and not (teacher / run_folder.FUSION_NAME).exists():
-        raise ConfigError(_no_teacher(teacher / run_folder.FUSION_NAME, "no such file"))
+    if teacher is not None:
+        check_teacher(teacher)
 
 
 def _train_teacher(
@@ -162,7 +221,7 @@ def _train_teacher(
     tell: Callable[[str], None],
 ) -> Path:
     """Train the fusion network that a method learns from; a finished one is not trained again."""
-    if resume and (out / run_folder.FUSION_NAME).exists():
+    if resume and exists(out / run_folder.FUSION_NAME):
         return out
     tell(f"Training the teacher, of the method fusion ({config.method.fusion}), first.")
     method = MethodSettings(
@@ -173,7 +232,7 @@ def _train_teacher(
     )
     run_folder.begin(config.model_copy(update={"method": method}), out, resume=resume)
     fitted = _fit(config, method, out, ready, callbacks, resume=resume, teacher=None, tell=tell)
-    fitted.best.path("fusion").replace(out / run_folder.FUSION_NAME)
+    _save_fusion(out, fitted)
     tell(f"Teacher: best mIoU on val {100 * fitted.best.best['fusion']:.1f} %. Training its students.")
     return out
 
@@ -202,7 +261,7 @@ def _fit(
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
     learner = build_learner(method, shape, weights, config.encoder_weights)
     if teacher is not None and isinstance(learner, TaughtLearner):
-        _load_teacher(learner, teacher)
+        _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     decoupled = config.augmentation.decoupled and not learner.coupled
     augmentation = PairAugmentation(config.augmentation.model_copy(update={"decoupled": decoupled}))
     task = TrainingTask(
@@ -213,7 +272,7 @@ def _fit(
         batch_norm_batches=settings.batch_norm_batches,
         seed=settings.seed,
     )
-    best = BestNetworks(out, settings.patience, method.networks)
+    best = BestNetworks(settings.patience, method.networks)
     timer = Timer()  # goes on counting in a resumed run
     last = _run_loop(settings, out, task, data, [best, timer, *callbacks], resume=resume)
     networks = {name: best.load(name, task.kept.network(name)) for name in method.networks}
@@ -246,7 +305,7 @@ def _require_same_data(config: TrainConfig, teacher: Path) -> None:
     """Check that a teacher learnt the same thing from the same places."""
     path = teacher / "config.yaml"
     if not path.exists():
-        raise ConfigError(_no_teacher(path, "no such file"))
+        raise ConfigError(no_teacher(path, "no such file"))
     other = load_config(path, {})
     keys = ("data", "classes", "elevation", "network")
     differing = [key for key in keys if getattr(other, key) != getattr(config, key)]
@@ -281,20 +340,13 @@ def _require_same_splits(ready: Prepared, teacher: Path) -> None:
             )
 
 
-def _load_teacher(learner: TaughtLearner, folder: Path) -> None:
+def _load_teacher(learner: TaughtLearner, folder: Path, *, own: bool) -> None:
     path = folder / run_folder.FUSION_NAME
     try:
         learner.teacher.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         found = "another network" if isinstance(error, RuntimeError) else str(error)
-        raise ConfigError(_no_teacher(path, found)) from error
-
-
-def _no_teacher(path: Path, found: str) -> str:
-    return (
-        f"{path}: expected the fusion network of a finished training with the same bands, classes and network, found "
-        f"{found}.\nLeave --teacher out, and one is trained first."
-    )
+        raise ConfigError(no_teacher(path, found, own=own)) from error
 
 
 def _run_loop(
@@ -318,22 +370,25 @@ def _run_loop(
         warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
         # Teachers and averages are in evaluation mode all along.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        trainer = _trainer(settings, out, [*callbacks, checkpoint])
         last = run_folder.last_checkpoint(out)
-        going_on = resume and last.exists()
-        if going_on:  # reading processes draw patches ahead, before Lightning tells the sampler which epoch it is
-            data.sampler.set_epoch(torch.load(last, weights_only=True, mmap=True)["epoch"] + 1)
+        goes_on = resume and exists(last)
+        finished = finished_epochs(last) if goes_on else 0
+        trainer = _trainer(settings, out, [*callbacks, checkpoint], finished)
+        if goes_on:
+            load_networks(task, last)
+            # Reading processes draw patches ahead, before Lightning tells the sampler which epoch it is.
+            data.sampler.set_epoch(finished)
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             # The checkpoint is this run's own; numbers and names are all that it holds.
-            trainer.fit(task, data, ckpt_path=last if going_on else None, weights_only=True)
+            trainer.fit(task, data, ckpt_path=last if goes_on else None, weights_only=True)
         except SystemExit as error:  # so Lightning ends after Ctrl-C, and the process is deaf to further ones
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from error
     return int(trainer.current_epoch) - 1
 
 
-def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback]) -> L.Trainer:
+def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback], finished: int) -> L.Trainer:
     try:
         return L.Trainer(
             accelerator=settings.accelerator,
@@ -344,8 +399,9 @@ def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback]) -> 
             log_every_n_steps=settings.steps_per_epoch,
             enable_model_summary=False,
             enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
-            logger=[run_folder.csv_logger(out), TensorBoardLogger(out, name="", version="tensorboard")],
+            logger=[TableLog(out / "logs", finished), EventLog(out / "tensorboard")],
             callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
         )
     except (MisconfigurationException, ImportError, ValueError) as error:
         raise ConfigError(
@@ -374,9 +430,11 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         training=summary,
     )
     bundle = out / run_folder.BUNDLE_NAME
-    save_bundle(bundle, manifest, branches)
-    for modality in MODALITIES:
-        fitted.best.path(modality).unlink()
+    try:
+        save_bundle(bundle, manifest, branches)
+    except BundleError as error:
+        with writing(bundle, SafetensorError):
+            raise error.__cause__ or error from None
     return bundle
 
 

@@ -23,9 +23,18 @@ def check_teacher(folder: Path) -> None:
         raise ConfigError(no_teacher(path, "no such file"))
 
 
-def no_teacher(path: Path, found: str) -> str:
-    """The message where a teacher cannot be used."""
+def no_teacher(path: Path, found: str, *, own: bool = False) -> str:
+    """The message where a teacher cannot be used.
+
+    Args:
+        path: The file that was expected.
+        found: What was found instead.
+        own: Whether the run trained this teacher itself.
+    """
+    way_out = (
+        "Start anew with --overwrite in place of --resume." if own else "Leave --teacher out, and one is trained first."
+    )
     return (
         f"{path}: expected the fusion network of a finished training with the same bands, classes and network, found "
-        f"{found}.\nLeave --teacher out, and one is trained first."
+        f"{found}.\n{way_out}"
     )

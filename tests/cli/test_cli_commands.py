@@ -133,4 +133,4 @@ def test_ctrl_c_is_told(run_cli, town, here, monkeypatch):
     monkeypatch.setattr("geocrodino.data.synthetic.write.write_scene", stopped)
     code, out, err = run_cli("sample", "town")
     assert (code, out) == (130, "")
-    assert err == "Stopped. A training goes on with --resume; a map is written only when it is whole.\n"
+    assert err == "Stopped. A result is written only when it is whole.\n"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioIOError
 
 from geocrodino.data import alignment
 from geocrodino.data.alignment import Sources, align, discover_classes, reference_grid
@@ -125,6 +129,16 @@ def test_heights_in_feet_become_metres(sources, recipes, scheme, tmp_path):
 
 
 def test_layers_are_taken_again_if_nothing_changed(layers, align_again):
+    assert not align_again()
+
+
+@pytest.mark.parametrize("name", ["optical.img", "elevation.img", "labels.img", "aligned.json"])
+def test_layers_that_are_cut_short_are_written_again(layers, align_again, name):
+    path = layers.optical.with_name(name)
+    content = path.read_bytes()
+    path.write_bytes(content[:-4])
+    assert align_again()
+    assert path.read_bytes() == content
     assert not align_again()
 
 
@@ -260,3 +274,55 @@ def test_an_area_outside_the_image(sources, box, crs, found):
 def test_moved_files_are_found_to_be_others(sources, recipes, scheme, layers, align_again, tmp_path):
     copy = Path(shutil.copy(sources.labels.path, tmp_path / "copy.tif"))
     assert align_again(sources=replace(sources, labels=RasterSource.open(copy)))
+
+
+# --- the disk -------------------------------------------------------------------------------------------------------
+
+
+def test_too_little_room_is_found_beforehand(sources, recipes, scheme, tmp_path, monkeypatch):
+    """96 x 128 px of 5 channels with 4 bytes and of labels with 1 take 258,048 bytes."""
+    free = {"bytes": 258_047}
+    monkeypatch.setattr(alignment.shutil, "disk_usage", lambda _: SimpleNamespace(total=10**6, free=free["bytes"]))
+    folder = tmp_path / "aligned"
+    with pytest.raises(OutputError) as refused:
+        align(sources, recipes, scheme, sources.optical.geobox, folder)
+    assert str(refused.value) == (
+        f"{folder}: not enough free space for the aligned rasters: expected 258,048 bytes, found 258,047 bytes."
+    )
+    assert not list(folder.iterdir())
+    free["bytes"] += 1
+    layers = align(sources, recipes, scheme, sources.optical.geobox, folder)
+    assert sum(p.stat().st_size for p in (layers.optical, layers.elevation, layers.labels)) == 258_048
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(999_999, "999,999 bytes"), (10**6, "1.0 MB"), (999 * 10**6, "999.0 MB"), (10**9, "1.0 GB")]
+)
+def test_sizes_are_readable(size, expected):
+    assert alignment._readable(size) == expected
+
+
+def test_a_failed_write_is_not_blamed_on_an_input_and_leaves_nothing(sources, recipes, scheme, tmp_path, monkeypatch):
+    folder = tmp_path / "aligned"
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alignment.os, "fsync", fail)
+        with pytest.raises(OutputError, match=r"aligned/labels\.img: cannot be written \(No space left on device\)\."):
+            align(sources, recipes, scheme, sources.optical.geobox, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(alignment, "_write_header", lambda *_: (_ for _ in ()).throw(RasterioIOError("short of space")))
+        with pytest.raises(OutputError, match=r"aligned/optical\.img: cannot be written \(short of space\)\."):
+            align(sources, recipes, scheme, sources.optical.geobox, folder)
+    assert not list(folder.iterdir())
+
+
+def test_gdal_reads_the_layers(layers):
+    for path, kind in ((layers.optical, np.float32), (layers.elevation, np.float32), (layers.labels, np.uint8)):
+        with rasterio.open(path) as dataset:
+            assert (dataset.driver, dataset.transform) == ("ENVI", layers.grid.affine)
+            assert dataset.crs == str(layers.grid.crs)
+            mapped = np.memmap(path, kind, mode="r").reshape(dataset.count, *dataset.shape)
+            np.testing.assert_array_equal(dataset.read(), mapped)

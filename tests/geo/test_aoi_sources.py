@@ -21,7 +21,8 @@ import shapely
 
 from geocrodino.errors import AccessError, AOIError, AreaWarning
 from geocrodino.geo.aoi import read_aoi
-from geocrodino.geo.aoi_sources import absolute_source, area_source, swapped_option
+from geocrodino.geo.aoi_names import absolute_source
+from geocrodino.geo.aoi_sources import area_source, swapped_option
 
 SQUARE = shapely.box(0, 0, 1, 1)
 BESIDE = shapely.box(2, 0, 3, 1)

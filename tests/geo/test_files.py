@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from geocrodino.errors import AccessError
-from geocrodino.geo.files import absence, access_errors, check_text, entries, full_path, look_up, same_file, whole_file
+from geocrodino.errors import AccessError, OutputError
+from geocrodino.geo.files import (
+    absence,
+    access_errors,
+    check_text,
+    durable_file,
+    entries,
+    full_path,
+    look_up,
+    same_file,
+    whole_file,
+)
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -88,3 +101,26 @@ def test_names_that_are_text():
     check_text("道路.tif")
     with pytest.raises(AccessError, match="bytes that are not UTF-8"):
         check_text("sc\udce8ne.tif")
+
+
+def test_a_failed_write_names_the_file_and_the_reason(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text("before")
+
+    def fail(error, *kinds):
+        with durable_file(path, *kinds) as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(OutputError) as refused:
+        fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert str(refused.value) == f"{path}: cannot be written (No space left on device)."
+    with pytest.raises(OutputError, match=r"file\.json: cannot be written \(disk image is malformed\)\."):
+        fail(RuntimeError("disk image is malformed"), RuntimeError)
+    with pytest.raises(RuntimeError, match="another"):
+        fail(RuntimeError("another"))
+    assert path.read_text() == "before"
+    with durable_file(path) as partial:
+        partial.write_text("after")
+    assert path.read_text() == "after"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]

@@ -103,7 +103,7 @@ def test_the_run_folder(trained, tiny_config):
     assert events
     assert names - events == {
         "bundle.safetensors", "checkpoints/last.ckpt", "config.yaml", "logs/metrics.csv", "metrics.json",
-        "inputs.json", "reliability.png", "splits.gpkg", "statistics.json", "tensorboard/hparams.yaml", "timing.json",
+        "inputs.json", "reliability.png", "splits.gpkg", "statistics.json", "timing.json",
     }  # fmt: skip
     assert load_config(trained / "config.yaml", {}) == tiny_config()
 
@@ -259,7 +259,7 @@ def test_nothing_to_resume(tiny_config, tmp_path):
 def test_overwriting_leaves_nothing_of_the_earlier_run(tiny_config, tmp_path):
     out = tmp_path / "run"
     train(tiny_config({"training.epochs": 1}), out)
-    earlier = {p.name for p in (out / "tensorboard").iterdir()} - {"hparams.yaml"}
+    earlier = {p.name for p in (out / "tensorboard").iterdir()}
     train(tiny_config({"training.epochs": 1, "training.seed": 2}), out, overwrite=True)
     assert json.loads((out / "metrics.json").read_text())["seed"] == 2
     assert len(log_of(out)) == 2

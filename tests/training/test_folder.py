@@ -1,0 +1,69 @@
+"""The run folder: leftovers of a killed process, one process at a time, the command that leads on."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from geocrodino.errors import OutputError
+from geocrodino.training import folder as run_folder
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    names = (".config.partial.yaml", "checkpoints/.last.partial.ckpt", "logs/.metrics.partial.csv")
+    left = [*names, *(f"teacher/{name}" for name in names), ".splits.partial.gpkg-journal"]
+    kept = ["config.yaml", "checkpoints/last.ckpt", "notes.partial.txt", ".hidden", "teacher/config.yaml"]
+    for name in (*left, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".bundle.safetensors.abc.part").mkdir()
+    run_folder.tidy(tmp_path)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == set(kept)
+    assert not (tmp_path / ".bundle.safetensors.abc.part").exists()
+
+
+def test_one_process_at_a_time(tmp_path):
+    with run_folder.alone(tmp_path):
+        with pytest.raises(OutputError, match="another process is training in this folder"), run_folder.alone(tmp_path):
+            pass
+        assert [p.name for p in tmp_path.iterdir()] == [".training.lock"]
+    assert not list(tmp_path.iterdir())
+    with run_folder.alone(tmp_path):
+        pass
+
+
+ONWARDS = "it goes on after the last finished epoch."
+WITH_RESUME = "Make room on its disk, then run the same command with --resume --out {out}"
+ANEW = "Make room on its disk, then run the same command again: no epoch was finished, so it starts from the beginning."
+
+
+@pytest.mark.parametrize(
+    ("options", "progress", "expected"),
+    [
+        ({}, False, ANEW),
+        ({"resume": True}, False, ANEW),
+        ({}, True, f"{WITH_RESUME}: {ONWARDS}"),
+        ({"resume": True}, True, f"Make room on its disk, then run the same command again: {ONWARDS}"),
+        (
+            {"overwrite": True},
+            True,
+            f"{WITH_RESUME}, without --overwrite: {ONWARDS}",
+        ),
+        ({"overwrite": True, "begun": False}, True, ANEW),  # the checkpoint is of the run that was to be replaced
+    ],
+)
+def test_the_command_that_leads_on(tmp_path, options, progress, expected):
+    if progress:
+        run_folder.last_checkpoint(tmp_path).parent.mkdir()
+        run_folder.last_checkpoint(tmp_path).touch()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    said = {"resume": False, "overwrite": False, "begun": True, **options}
+    with pytest.raises(OutputError) as refused, run_folder.way_out(tmp_path, **said):
+        raise OutputError("metrics.json: cannot be written.") from full
+    assert str(refused.value) == f"metrics.json: cannot be written.\n{expected.format(out=tmp_path)}"
+    with pytest.raises(KeyboardInterrupt) as stopped, run_folder.way_out(tmp_path, **said):
+        raise KeyboardInterrupt
+    note = expected.format(out=tmp_path).removeprefix("Make room on its disk, then run ")
+    assert stopped.value.__notes__ == [f"Run {note}"]
