@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
@@ -30,6 +32,8 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    ignore: Ignore = None,
+    label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
@@ -68,6 +72,8 @@ def train(
         "data.labels": labels,
         "data.ground": ground,
         "data.aoi_crs": aoi_crs,
+        "data.ignore_values": ignore or None,
+        "data.label_values": parse_label_values(label_value) or None,
         "data.resolution_m": resolution,
         "data.height_unit": height_unit,
         "training.patch_px": patch_px,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geocrodino.data.alignment import reference_grid
+from geocrodino.data.label_look import look_at_labels
 from geocrodino.data.normalisation import HeightChannel, elevation_recipe, optical_recipe
-from geocrodino.errors import AOIError, BundleError, HeightError
+from geocrodino.errors import AOIError, BundleError, GridError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
 from geocrodino.geo.heights import ground_unit, height_unit
+from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.reader import RasterSource
 
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
@@ -72,9 +76,12 @@ def inspect_files(
     channels: tuple[HeightChannel, ...] = ("height_above_ground", "slope", "topographic_position"),
     classes: ClassScheme | None = None,
     ignore_values: tuple[int, ...] = (),
+    label_values: Mapping[int, int] | None = None,
     bands: tuple[int, ...] | None = None,
 ) -> Inspection:
     """Look at rasters by role; values are read on a coarse grid, so that a large file takes no longer.
+
+    Labels alone are read whole, so that what is wrong with them is found here and not by a training.
 
     Args:
         sources: Rasters by role.
@@ -84,11 +91,15 @@ def inspect_files(
         channels: Height channels asked for.
         classes: Classes, if they are named.
         ignore_values: Label values that are no class.
+        label_values: Class value that a value of the label file stands for.
         bands: Optical bands asked for.
     """
     optical = sources.get("optical")
     grid = None if optical is None else working_grid(optical.geobox, resolution_m)
-    layers = tuple(_layer(role, s, aoi, unit, classes, ignore_values) for role, s in sources.items())
+    if "labels" in sources:
+        sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
+    area = _training_grid(sources, aoi, resolution_m)
+    layers = tuple(_layer(role, s, aoi, unit, classes, area) for role, s in sources.items())
     problems = [f"{layer.path}: {problem}" for layer in layers for problem in layer.problems]
     problems += _missing_splits(aoi)
     if optical is not None:
@@ -110,14 +121,12 @@ def _layer(
     aoi: AOI | None,
     unit: str | None,
     classes: ClassScheme | None,
-    ignore_values: tuple[int, ...],
+    area: GeoBox | None,
 ) -> LayerReport:
     height, width = source.geobox.shape
     look = source.geobox.zoom_to((min(height, _LOOK_PX), min(width, _LOOK_PX)))
-    categorical = role == "labels"
-    values, valid = _coarse(source, look, categorical=categorical)
-    if categorical:
-        valid &= ~np.isin(values[0], ignore_values)
+    values, valid = _coarse(source, look)
+    labels = look_at_labels(source, classes, area) if isinstance(source, LabelSource) else None
     notes = []
     if role == "elevation":
         notes.append(height_unit(source, unit)[1])
@@ -127,29 +136,22 @@ def _layer(
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if source.nodata is None and not source.has_mask and source.alpha_band is None:
         notes.append("no nodata tag, mask or transparency: every finite value counts")
-    if categorical and classes is not None:
-        strange = sorted(set(np.unique(values[0][valid]).tolist()) - set(classes.values))
-        if strange:
-            notes.append(
-                f"values of no class: {', '.join(f'{v:g}' for v in strange[:8])}; a training refuses them in its area. "
-                "Name them under `classes`, or leave them out under `ignore_values` in `data`"
-            )
+    if labels is not None:
+        notes += labels.notes
     covers = None if aoi is None else _covered(source, aoi)
     return LayerReport(
         role=role,
         path=source.path,
         what=source.describe(),
         valid=float(valid.mean()),
-        values=_label_values(values[0][valid], classes) if categorical else _ranges(source, values, valid),
+        values=_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
         covers=covers,
         notes=tuple(notes),
-        problems=tuple(_layer_problems(role, source, values, valid, covers)),
+        problems=(*_layer_problems(role, source, valid, covers), *(() if labels is None else labels.problems)),
     )
 
 
-def _layer_problems(
-    role: str, source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_], covers: float | None
-) -> list[str]:
+def _layer_problems(role: str, source: RasterSource, valid: NDArray[np.bool_], covers: float | None) -> list[str]:
     found = []
     if not valid.any():
         found.append("no valid pixel among those looked at: all of it seems to be nodata.")
@@ -157,21 +159,15 @@ def _layer_problems(
         found.append("does not meet the area of interest.")
     if role in {"elevation", "ground"} and len(source.data_bands) != 1:
         found.append(f"expected one band of heights, found {len(source.data_bands)}.")
-    if role == "labels":
-        wrong = np.unique(values[0][valid & ((values[0] % 1 != 0) | (values[0] < 0) | (values[0] > 254))])
-        if wrong.size:
-            some = ", ".join(f"{v:g}" for v in wrong[:5])
-            found.append(f"expected whole class values from 0 to 254, found {some}. Is this the label raster?")
     return found
 
 
-def _coarse(source: RasterSource, look: GeoBox, *, categorical: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Every k-th pixel of the file, row by row."""
     height, width = source.geobox.shape
     rows = np.linspace(0, height - 1, look.shape[0]).round().astype(int)
     cols = np.linspace(0, width - 1, look.shape[1]).round().astype(int)
-    bands = source.data_bands[:1] if categorical else source.data_bands
-    parts = [source.read_own((int(r), int(r) + 1, 0, width), bands) for r in rows]
+    parts = [source.read_own((int(r), int(r) + 1, 0, width), source.data_bands) for r in rows]
     return (
         np.concatenate([v[:, :, cols] for v, _ in parts], axis=1),
         np.concatenate([ok[:, cols] for _, ok in parts], axis=0),
@@ -185,15 +181,15 @@ def _ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np
     return ", ".join(f"{n} {v[valid].min():.5g} to {v[valid].max():.5g}" for n, v in zip(names, values, strict=True))
 
 
-def _label_values(values: NDArray[np.float32], classes: ClassScheme | None) -> str:
-    found, counts = np.unique(values, return_counts=True)
-    names = {} if classes is None else dict(zip(classes.values, classes.names, strict=True))
-    shares = 100 * counts / max(1, counts.sum())
-    told = [
-        f"{v:g} {names.get(int(v), '')}".strip() + f" {s:.2g} %"
-        for v, s in zip(found[:20].tolist(), shares[:20].tolist(), strict=True)
-    ]
-    return ", ".join(told) + (f" and {found.size - 20} more values" if found.size > 20 else "") or "none"
+def _training_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
+    """The grid that a training would read labels on, None where it is not known or labels do not meet it."""
+    if aoi is None or not {"optical", "labels"} <= sources.keys():
+        return None
+    try:
+        grid = reference_grid(sources["optical"], aoi, resolution_m)
+    except (AOIError, GridError):
+        return None
+    return grid if share_ground(sources["labels"].geobox, grid) else None
 
 
 def _covered(source: RasterSource, aoi: AOI) -> float:

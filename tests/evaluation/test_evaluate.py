@@ -120,7 +120,7 @@ def test_ignored_values_do_not_count(write_map, write_labels):
 
 
 def test_a_map_value_of_no_class_is_told(write_map, write_labels):
-    with pytest.raises(LabelError, match=r"map.tif holds label values outside the classes: 4"):
+    with pytest.raises(LabelError, match=r"map.tif holds values outside the classes: 4"):
         evaluate_map(write_map([[1, 4]]), write_labels([[1, 1]]))
 
 
