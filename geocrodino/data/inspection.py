@@ -100,7 +100,7 @@ def inspect_files(
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
     area = _training_grid(sources, aoi, resolution_m)
     layers = tuple(_layer(role, s, aoi, unit, classes, area) for role, s in sources.items())
-    problems = [f"{layer.path}: {problem}" for layer in layers for problem in layer.problems]
+    problems = [_with_path(layer, problem) for layer in layers for problem in layer.problems]
     problems += _missing_splits(aoi)
     if optical is not None:
         problems += _band_problems(optical, bands)
@@ -149,6 +149,10 @@ def _layer(
         notes=tuple(notes),
         problems=(*_layer_problems(role, source, valid, covers), *(() if labels is None else labels.problems)),
     )
+
+
+def _with_path(layer: LayerReport, problem: str) -> str:
+    return problem if problem.startswith(str(layer.path)) else f"{layer.path}: {problem}"
 
 
 def _layer_problems(role: str, source: RasterSource, valid: NDArray[np.bool_], covers: float | None) -> list[str]:

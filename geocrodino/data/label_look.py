@@ -43,7 +43,7 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
     try:
         check_one_band(labels)
     except LabelError as error:
-        return LabelLook("", problems=(_without_path(error, labels),))
+        return LabelLook("", problems=(str(error),))
     counts = count_values(labels, labels.data_bands[0])
     shares, notes = counts.shares(), lossy_notes(labels)
     names = {} if classes is None else classes.by_value
@@ -57,7 +57,7 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
         elif strange:
             notes += (_strange(strange),)
     except (LabelError, RasterError) as error:
-        return LabelLook(_told(shares, names), notes, (_without_path(error, labels),))
+        return LabelLook(_told(shares, names), notes, (str(error),))
     return LabelLook(_told(shares, names), notes)
 
 
@@ -74,7 +74,3 @@ def _told(shares: Mapping[float, float], names: Mapping[int, str]) -> str:
     told = [" ".join((number(v), *([known[v]] if v in known else []), f"{100 * s:.2g} %")) for v, s in shares.items()]
     more = f" and {len(told) - _LISTED} more values" if len(told) > _LISTED else ""
     return ", ".join(told[:_LISTED]) + more or "none"
-
-
-def _without_path(error: Exception, labels: LabelSource) -> str:
-    return str(error).removeprefix(f"{labels.path}: ")

@@ -270,8 +270,8 @@ def _comparison_caption(comparison: Comparison) -> str:
     where = f", split {first.split}" if first.split else ""
     if first.count_missed:
         return f"{comparison.pixels:,} labelled pixels{where}; those without a class in a map count as wrong in it"
-    left_out = "; left out: those with a class in some of the maps alone" if any(comparison.left_out.values()) else ""
-    return f"{comparison.pixels:,} labelled pixels with a class in every map{where}{left_out}"
+    left_out = "; left out: pixels that a map covers and another does not" if any(comparison.left_out.values()) else ""
+    return f"{comparison.pixels:,} labelled pixels that every map covers{where}{left_out}"
 
 
 def _land(land: LandClass) -> str:

@@ -288,17 +288,17 @@ def _listed(values: list[float] | list[int], *, more: bool = False) -> str:
 
 def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bool) -> str:
     """What a raster looks like whose values are no classes."""
-    whole = sum(share for v, share in shares.items() if v % 1 == 0)
-    if not more and whole > 0.5 and whole < 1:
+    fractions = sum(share for v, share in shares.items() if v % 1)
+    if not more and 0 < fractions < 0.5:
         return (
-            f"{100 * whole:.3g} % of the pixels hold whole values: these look like classes that were interpolated. "
+            f"{100 * fractions:.2g} % of the pixels hold fractions: these look like classes that were interpolated. "
             "Resample the original with the nearest pixel, for instance: "
             f"rio warp ORIGINAL.tif {_quoted(labels)} --like OPTICAL.tif --resampling nearest --overwrite"
         )
     low, high = min(shares), max(shares)
     if low >= 0 and high <= 1:
         looks = "probabilities or an image"
-    elif whole == 1:
+    elif not fractions:
         looks = "heights, an image, or a number for each object"
     else:
         looks = "heights or an image"
