@@ -309,10 +309,10 @@ def _ways_out(labels: LabelSource, values: list[float], wrong: list[float]) -> s
     """How to read a raster whose values are classes but for a few."""
     good = [v for v in values if v not in wrong]
     if len(good) >= 2:
-        told = f"Leave out what is no class with {ignore_advice(wrong)}. "
         free = next(v for v in range(255) if v not in good)
         return (
-            f"{told}Read a value that is a class as a value from 0 to 254 with {recode_advice(number(wrong[0]), free)}."
+            f"Leave out what is no class with {ignore_advice(wrong)}. "
+            f"Read what is a class as a value from 0 to 254, for instance with {recode_advice(number(wrong[0]), free)}."
         )
     free = next(v for v in (1, 0, 2) if v not in good)
     looks = "This looks like a mask. " if set(values) == {0, 255} else ""
