@@ -236,15 +236,16 @@ class _MapCounts:
         self._confidence = _confidence(source)
 
     def read(self, labels: RasterSource, window: Window, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class indices of the map on the labels' grid, counted."""
+        """Class indices of the map on the labels' grid where there are labels, counted; 255 elsewhere."""
         band = self.source.data_bands[:1]
         values, valid = self.source.read(labels.geobox, window, bands=band, kind="categorical")
+        valid &= truth != IGNORE_INDEX
         found = self.scheme.to_indices(values[0], valid, str(self.source.path), "map")
         self.all.update(truth, found)
         if self._confidence is not None:
             layers, number = self._confidence
             sure, known = layers.read(labels.geobox, window, bands=(number,), kind="categorical")
-            counted = known & valid & (truth != IGNORE_INDEX)
+            counted = known & valid
             block = Reliability.of_confidence(sure[0, counted] * LAYER_SCALE, (found == truth)[counted])
             self._reliability = block if self._reliability is None else self._reliability.add(block)
         return found
@@ -307,10 +308,11 @@ def _count_all(
 def _labelled_blocks(place: _Place, scheme: ClassScheme, block_px: int) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Blocks of the labels that hold any, as class indices."""
     for window in _windows(place.labels.geobox, place.polygon, block_px):
-        truth = place.labels.indices(scheme, window)
+        outside = None
         if place.polygon is not None:
             part = window_grid(place.labels.geobox, window)
-            truth[geometry_mask([place.polygon], part.shape, part.affine)] = IGNORE_INDEX
+            outside = geometry_mask([place.polygon], part.shape, part.affine)
+        truth = place.labels.indices(scheme, window, outside=outside)
         if (truth != IGNORE_INDEX).any():
             yield window, truth
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -32,9 +32,12 @@ def ignore_advice(values: Iterable[float]) -> str:
     return f"{' '.join(f'--ignore {v}' for v in told)} (`ignore_values: [{', '.join(told)}]` under `data`)"
 
 
-def recode_advice(value: str, as_class: int) -> str:
-    """The option and the key that read a label value as a class."""
-    return f"--label-value {value}={as_class} (`label_values: {{{value}: {as_class}}}` under `data`)"
+def recode_advice(rules: Mapping[float, int]) -> str:
+    """The option and the key that read label values as classes."""
+    told = {number(value): as_class for value, as_class in rules.items()}
+    options = " ".join(f"--label-value {value}={as_class}" for value, as_class in told.items())
+    keys = ", ".join(f"{value}: {as_class}" for value, as_class in told.items())
+    return f"{options} (`label_values: {{{keys}}}` under `data`)"
 
 
 class LandClass(BaseModel):
@@ -140,10 +143,9 @@ class ClassScheme(BaseModel):
                 "Are these labels? JPEG compression and interpolation change class values: use a raster that was "
                 "compressed without loss and resampled with the nearest pixel."
             )
-        first, last = number(values[0]), self.values[-1]
         return found + (
             f"Name every value under `classes`; or leave values out with {ignore_advice(values)}; or read a value as a "
-            f"class with {recode_advice(first, last)}."
+            f"class with {recode_advice({values[0]: self.values[-1]})}."
         )
 
     def to_values(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:

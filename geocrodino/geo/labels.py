@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import warnings
 from collections.abc import Collection, Mapping
@@ -80,13 +81,20 @@ class LabelSource(RasterSource):
             values[:, dropped] = np.nan
         return _recoded(values, self.label_values), valid
 
-    def indices(self, scheme: ClassScheme, window: Window, grid: GeoBox | None = None) -> NDArray[np.uint8]:
+    def indices(
+        self,
+        scheme: ClassScheme,
+        window: Window,
+        grid: GeoBox | None = None,
+        outside: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.uint8]:
         """Read class indices.
 
         Args:
             scheme: The classes.
             window: Part of the grid.
             grid: Grid of the result; the file's own by default.
+            outside: Pixels that are of no interest, whatever their value, shape (H, W).
 
         Returns:
             Class indices, uint8, shape (H, W), 255 where there is no label.
@@ -98,7 +106,8 @@ class LabelSource(RasterSource):
         values, valid = (
             self.read_own(window, band) if grid is None else self.read(grid, window, bands=band, kind="categorical")
         )
-        return scheme.to_indices(values[0], valid, str(self.path))
+        wanted = valid if outside is None else valid & ~outside
+        return scheme.to_indices(values[0], wanted, str(self.path))
 
 
 def _recoded(values: NDArray[np.float32], rules: tuple[tuple[int, int], ...]) -> NDArray[np.float32]:
@@ -244,14 +253,14 @@ def _check_values(
     named = all(int(v) in categories.names for v in shares)
     if len(shares) >= _REFUSED_FROM and 2 * len(rare) >= len(shares) and not named:
         raise _refusal(labels, many, _ARTEFACTS)
+    if len(shares) < 2:
+        found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
+        raise _refusal(labels, found, _too_few(labels, list(shares)))
     if wrong:
-        raise _refusal(labels, f"the values {_listed(list(shares))}", _ways_out(labels, list(shares), wrong))
+        raise _refusal(labels, f"the values {_listed(list(shares))}", _ways_out(list(shares), wrong))
     notes = list(lossy_notes(labels))
     if notes and rare:
         raise _refusal(labels, f"{many}, in a file with JPEG compression", _ARTEFACTS)
-    if len(shares) < 2:
-        found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
-        raise _refusal(labels, found, _too_few(labels))
     if len(shares) >= _SUSPICIOUS_FROM and 4 * len(rare) >= 3 * len(shares) and not named:
         notes.append(f"{many}. JPEG compression and interpolation leave such values")
     return tuple(notes)
@@ -305,25 +314,29 @@ def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bo
     return f"This looks like {looks}. Give the raster of class values as labels."
 
 
-def _ways_out(labels: LabelSource, values: list[float], wrong: list[float]) -> str:
+def _ways_out(values: list[float], wrong: list[float]) -> str:
     """How to read a raster whose values are classes but for a few."""
     good = [v for v in values if v not in wrong]
+    # Of a mask, the marked pixels become 1.
+    order = (1, 0, *range(2, 255)) if len(wrong) == 1 else range(255)
+    free = [v for v in order if v not in good]
     if len(good) >= 2:
-        free = next(v for v in range(255) if v not in good)
         return (
-            f"Leave out what is no class with {ignore_advice(wrong)}. "
-            f"Read what is a class as a value from 0 to 254, for instance with {recode_advice(number(wrong[0]), free)}."
+            f"Leave out what is no class with {ignore_advice(wrong)}. Read what is a class as a value from 0 to 254, "
+            f"for instance with {recode_advice({wrong[0]: min(free)})}."
         )
-    free = next(v for v in (1, 0, 2) if v not in good)
     looks = "This looks like a mask. " if set(values) == {0, 255} else ""
-    return f"{looks}Read {number(wrong[0])} as a class with {recode_advice(number(wrong[0]), free)}."
+    told = _listed(wrong)
+    classes = "a class" if len(wrong) == 1 else "classes"
+    return f"{looks}Read {told} as {classes} with {recode_advice(dict(zip(wrong, free, strict=False)))}."
 
 
-def _too_few(labels: LabelSource) -> str:
-    if labels.nodata is not None:
-        return (
-            f"The file's nodata value {number(labels.nodata)} marks pixels without a label. {_without_nodata(labels)}"
-        )
+def _too_few(labels: LabelSource, values: list[float]) -> str:
+    nodata = labels.nodata
+    if nodata is not None and not math.isnan(nodata):
+        unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {_without_nodata(labels)}"
+        wrong = [v for v in (*values, nodata) if not 0 <= v <= 254]
+        return f"{unlabelled}\n{_ways_out([*values, nodata], wrong)}" if wrong and values else unlabelled
     if labels.ignore_values or labels.has_mask or labels.alpha_band:
         return "Check the file's mask, and the values that are left out (`ignore_values`, --ignore)."
     return "Give a raster that holds every class."

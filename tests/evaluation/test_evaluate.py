@@ -124,6 +124,15 @@ def test_a_map_value_of_no_class_is_told(write_map, write_labels):
         evaluate_map(write_map([[1, 4]]), write_labels([[1, 1]]))
 
 
+@pytest.mark.parametrize("block_px", [1, 1024])
+def test_values_of_no_class_outside_the_areas_do_not_matter(write_map, write_labels, tmp_path, block_px):
+    """Neither those of the labels nor those of the map, whatever the blocks."""
+    labels, predicted = write_labels([[1, 1, 9, 2]]), write_map([[1, 2, 4, 4]])
+    areas = _areas(tmp_path, test=box(X, Y - 1, X + 2, Y))
+    result = evaluate_map(predicted, labels, aoi=areas, split="test", block_px=block_px)
+    np.testing.assert_array_equal(result.confusion, [[1, 1, 0], [0, 0, 0], [0, 0, 0]])
+
+
 def test_given_classes_must_be_those_of_the_map(write_map, write_labels):
     other = ClassScheme.from_values([1, 2], ["grass", "water"])
     path = write_map([[1, 2]])

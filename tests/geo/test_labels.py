@@ -133,12 +133,29 @@ EXPECTED = "expected two or more classes with whole values from 0 to 254, found 
         ([[255, 255]], {"nodata": 255}, "no labelled pixel.\nThe file's nodata value 255 marks pixels without"),
         ([[1, 3]], {"ignore_values": (3,)}, "the value 1 alone.\nCheck the file's mask, and the values that are"),
         ([[0, 255]], {}, "the values 0 and 255.\nThis looks like a mask. Read 255 as a class with --label-value 255=1"),
+        ([[0, 255]], {"nodata": 0}, "the value 255 alone.\nThe file's nodata value 0 marks pixels without a label."),
         ([[1, 255]], {}, "the values 1 and 255.\nRead 255 as a class with --label-value 255=0 "),
         ([[1, 2, 255]], {}, "the values 1, 2 and 255.\nLeave out what is no class with --ignore 255 "),
     ],
 )  # fmt: skip
 def test_bytes_that_are_no_labels(labels, values, rules, told):
     assert _told(labels(values, **rules)).startswith(EXPECTED + told)
+
+
+def test_a_mask_with_a_nodata_tag(labels):
+    source = labels([[0, 255]], nodata=0)
+    assert _told(source) == (
+        f"{EXPECTED}the value 255 alone.\nThe file's nodata value 0 marks pixels without a label. Remove the nodata "
+        f"tag if these pixels hold a class: rio edit-info --unset-nodata {source.path}\n"
+        "This looks like a mask. Read 255 as a class with --label-value 255=1 (`label_values: {255: 1}` under `data`)."
+    )
+
+
+def test_values_that_are_all_too_large(labels):
+    assert _told(labels([[300, 301]], dtype=np.uint16)) == (
+        f"{EXPECTED}the values 300 and 301.\nRead 300 and 301 as classes with --label-value 300=0 --label-value 301=1 "
+        "(`label_values: {300: 0, 301: 1}` under `data`)."
+    )
 
 
 def test_values_below_and_above_the_classes(labels):
