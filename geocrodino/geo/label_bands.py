@@ -50,7 +50,7 @@ def _two_bands(source: RasterSource) -> tuple[str, str]:
     if first.others or second.more or any(v % 1 for v in second.others):
         return "This looks like an image or measurements.", f"Give the raster of class values, or {extract}"
     if set(second.shares()) <= {0, 1} or set(second.shares()) <= {0, 255}:
-        mask = f"rio edit-info --colorinterp gray,alpha {_quoted(source)}"
+        mask = f"rio edit-info --colorinterp gray,alpha {quoted(source)}"
         return (
             "This looks like a band of classes and a mask.",
             f"Mark the mask as transparency: {mask}\nOr leave it out: {extract}",
@@ -118,14 +118,15 @@ def _triple(colour: NDArray[np.uint8]) -> str:
 
 
 def _extract(source: RasterSource) -> str:
-    return f"extract it, for instance: rio stack {_quoted(source)} --bidx {source.data_bands[0]} -o {_result(source)}"
+    return f"extract it, for instance: rio stack {quoted(source)} --bidx {source.data_bands[0]} -o {_result(source)}"
 
 
 def _calc(source: RasterSource, expression: str) -> str:
-    return f'rio calc "{expression}" {_quoted(source)} {_result(source)} --dtype uint8 --not-masked'
+    return f'rio calc "{expression}" {quoted(source)} {_result(source)} --dtype uint8 --not-masked'
 
 
-def _quoted(source: RasterSource) -> str:
+def quoted(source: RasterSource) -> str:
+    """The name of a file, as a shell takes it."""
     return shlex.quote(str(source.path))
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -21,15 +20,15 @@ from geocrodino.errors import LabelError, LabelWarning
 from geocrodino.geo.categories import Categories, read_categories
 from geocrodino.geo.classes import ClassScheme, ignore_advice, number, recode_advice
 from geocrodino.geo.grid import Window
-from geocrodino.geo.label_bands import check_one_band
+from geocrodino.geo.label_bands import check_one_band, quoted
 from geocrodino.geo.reader import RasterSource, gdal_name
 from geocrodino.geo.values import MOST_VALUES, ValueCounts, count_values
 
 _WHOLE_WITHIN = 1e-3  # real numbers are taken as whole within this: warping leaves such errors
 _RARE = 0.01  # share of the labelled pixels below which a value is rare
-# Numbers of values from which JPEG compression, interpolation or object numbers are assumed where most are rare. In
-# trials on land cover, JPEG left 48 to 252 values, three quarters of them rare. Regional land-cover products hold up to
-# some 20 classes, half of them rare; CORINE's 44 are reached by whole countries, where fewer are.
+# Numbers of values from which JPEG compression, interpolation or object numbers are assumed, where many are rare. In
+# trials on land cover of 5 to 8 classes, these left 25 values or more unless class values were close to each other, a
+# third of them rare or more. Land-cover products of a region hold up to some 20 classes, about half of them rare.
 _SUSPICIOUS_FROM, _REFUSED_FROM = 12, 25
 _LISTED = 8  # values in a message
 
@@ -123,6 +122,12 @@ def _check_rules(source: RasterSource, ignored: set[int], rules: dict[int, int])
     wrong = sorted(v for v in rules.values() if not 0 <= v <= 254)
     if wrong:
         raise LabelError(f"{source.path}: expected class values from 0 to 254 in `label_values`, found {wrong[0]}.")
+    beyond = sorted(v for v in ignored | set(rules) if float(np.float32(v)) != v)
+    if beyond:
+        raise LabelError(
+            f"{source.path}: expected values that single precision can hold, up to 16,777,216, in `ignore_values` and "
+            f"`label_values`, found {beyond[0]}.\nWrite smaller numbers into the file first."
+        )
     both = sorted(ignored & set(rules))
     if both:
         raise LabelError(
@@ -138,11 +143,7 @@ def _check_rules(source: RasterSource, ignored: set[int], rules: dict[int, int])
 
 
 def _without_nodata(source: RasterSource) -> str:
-    return f"Remove the nodata tag if these pixels hold a class: rio edit-info --unset-nodata {_quoted(source)}"
-
-
-def _quoted(source: RasterSource) -> str:
-    return shlex.quote(str(source.path))
+    return f"Remove the nodata tag if these pixels hold a class: rio edit-info --unset-nodata {quoted(source)}"
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,8 @@ def _scheme(values: list[int], categories: Categories) -> tuple[ClassScheme, tup
     # A name such as "class 3" may also be taken by another value.
     plain = {f"class {v}" for v in values if names[v] in repeated}
     names = {v: f"class {v}" if n in repeated | plain else n for v, n in names.items()}
+    if len(set(names.values())) < len(names):
+        names = {v: f"class {v}" for v in values}
     scheme = ClassScheme.from_values(values, [names[v] for v in values])
     coloured = (c.model_copy(update={"colour": categories.colours.get(c.value, c.colour)}) for c in scheme.classes)
     return ClassScheme(classes=tuple(coloured)), notes
@@ -251,7 +254,7 @@ def _check_values(
     rare = [v for v, share in shares.items() if share < _RARE]
     many = f"{len(shares)} values ({_listed(list(shares))}); {_rare(shares, rare)}"
     named = all(int(v) in categories.names for v in shares)
-    if len(shares) >= _REFUSED_FROM and 2 * len(rare) >= len(shares) and not named:
+    if len(shares) >= _REFUSED_FROM and 3 * len(rare) >= len(shares) and not named:
         raise _refusal(labels, many, _ARTEFACTS)
     if len(shares) < 2:
         found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
@@ -261,7 +264,7 @@ def _check_values(
     notes = list(lossy_notes(labels))
     if notes and rare:
         raise _refusal(labels, f"{many}, in a file with JPEG compression", _ARTEFACTS)
-    if len(shares) >= _SUSPICIOUS_FROM and 4 * len(rare) >= 3 * len(shares) and not named:
+    if len(shares) >= _SUSPICIOUS_FROM and 2 * len(rare) >= len(shares) and not named:
         notes.append(f"{many}. JPEG compression and interpolation leave such values")
     return tuple(notes)
 
@@ -302,7 +305,7 @@ def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bo
         return (
             f"{100 * fractions:.2g} % of the pixels hold fractions: these look like classes that were interpolated. "
             "Resample the original with the nearest pixel, for instance: "
-            f"rio warp ORIGINAL.tif {_quoted(labels)} --like OPTICAL.tif --resampling nearest --overwrite"
+            f"rio warp ORIGINAL.tif {quoted(labels)} --like OPTICAL.tif --resampling nearest --overwrite"
         )
     low, high = min(shares), max(shares)
     if low >= 0 and high <= 1:
@@ -337,6 +340,9 @@ def _too_few(labels: LabelSource, values: list[float]) -> str:
         unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {_without_nodata(labels)}"
         wrong = [v for v in (*values, nodata) if not 0 <= v <= 254]
         return f"{unlabelled}\n{_ways_out([*values, nodata], wrong)}" if wrong and values else unlabelled
-    if labels.ignore_values or labels.has_mask or labels.alpha_band:
-        return "Check the file's mask, and the values that are left out (`ignore_values`, --ignore)."
+    if labels.ignore_values or labels.label_values or labels.has_mask or labels.alpha_band:
+        return (
+            "Check the file's mask, and the values that are left out (`ignore_values`, --ignore) or read as others "
+            "(`label_values`, --label-value)."
+        )
     return "Give a raster that holds every class."

@@ -68,6 +68,7 @@ def test_real_numbers_are_rounded_where_they_are_nearly_whole(labels):
     ("rules", "told"),
     [
         ({"label_values": {7: 255}}, "expected class values from 0 to 254 in `label_values`, found 255."),
+        ({"ignore_values": (2**24 + 1,)}, "expected values that single precision can hold, up to 16,777,216, in"),
         ({"label_values": {7: 1}, "ignore_values": (7,)}, "the value 7 is to be left out"),
         ({"label_values": {255: 1}, "nodata": 255}, "255 is to be read as class 1 (`label_values`, --label-value)"),
     ],

@@ -279,6 +279,7 @@ def test_a_mask_of_0_and_255(refused, truth, write):
         "This looks like a mask. Read 255 as a class with --label-value 255=1 (`label_values: {255: 1}` under `data`)."
     )
     assert "found the value 0 alone" in refused(path, "--ignore", "255")
+    assert "found the value 0 alone" in refused(path, "--label-value", "255=0")
 
 
 @marked(MASKS, "right")
