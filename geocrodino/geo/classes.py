@@ -145,7 +145,7 @@ class ClassScheme(BaseModel):
             )
         return found + (
             f"Name every value under `classes`; or leave values out with {ignore_advice(values)}; or read a value as a "
-            f"class with {recode_advice({values[0]: self.values[-1]})}."
+            f"class, for instance with {recode_advice({values[0]: self.values[-1]})}."
         )
 
     def to_values(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:

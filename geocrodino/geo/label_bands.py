@@ -8,9 +8,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import LabelError
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.reader import RasterSource, opened
 from geocrodino.geo.values import count_values, file_blocks
 
 _MOST_COLOURS = 64  # an image has thousands
@@ -77,14 +79,21 @@ def _several_bands(source: RasterSource) -> tuple[str, str]:
 
 
 def _colours(source: RasterSource) -> NDArray[np.uint8] | None:
-    """The different colours of the first three bands, uint8, shape (colours, 3); None if there are many."""
+    """The different colours of the first three bands, uint8, shape (colours, 3); None if there are many.
+
+    A nodata value is a colour like others: white or black often carries the tag.
+    """
     seen = np.zeros(2**24, bool)
-    for window in file_blocks(source):
-        values, valid = source.read_own(window, source.data_bands[:3])
-        red, green, blue = values[:, valid].astype(np.int32)
-        seen[(red * 256 + green) * 256 + blue] = True
-        if np.count_nonzero(seen) > _MOST_COLOURS:
-            return None
+    with opened(source.path) as dataset:
+        for r0, r1, c0, c1 in file_blocks(source):
+            try:
+                bands = dataset.read(source.data_bands[:3], window=RasterioWindow(c0, r0, c1 - c0, r1 - r0))
+            except RasterioError:
+                return None  # whoever reads the pixels reports the damage
+            red, green, blue = bands.astype(np.int32)
+            seen[(red * 256 + green) * 256 + blue] = True
+            if np.count_nonzero(seen) > _MOST_COLOURS:
+                return None
     codes = np.flatnonzero(seen)
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1).astype(np.uint8)
 

@@ -50,7 +50,7 @@ def test_unknown_values_are_listed_but_not_where_there_is_no_label():
     assert str(caught.value) == (
         "labels.tif holds label values outside the classes: -4, 300. Expected: 1 grass, 2 road.\n"
         "Name every value under `classes`; or leave values out with --ignore -4 --ignore 300 "
-        "(`ignore_values: [-4, 300]` under `data`); or read a value as a class with --label-value -4=2 "
+        "(`ignore_values: [-4, 300]` under `data`); or read a value as a class, for instance with --label-value -4=2 "
         "(`label_values: {-4: 2}` under `data`)."
     )
 

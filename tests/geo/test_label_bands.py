@@ -37,6 +37,13 @@ def test_two_colours_and_their_command(write_raster):
     )
 
 
+@pytest.mark.parametrize("nodata", [0, 255])
+def test_a_nodata_tag_hides_no_colour(write_raster, nodata):
+    bands = np.zeros((3, 9, 9), np.uint8)
+    bands[0, :4] = bands[2, :, :4] = 255
+    assert "4 colours, such as 255,0,255 and 255,0,0." in _told(write_raster("a.tif", bands, nodata=nodata))
+
+
 def test_more_colours_than_fit_into_a_command(write_raster):
     reds = np.arange(81).reshape(9, 9) % 40
     told = _told(write_raster("a.tif", np.stack([reds, 0 * reds, 0 * reds]).astype(np.uint8)))
@@ -66,12 +73,12 @@ def test_what_bands_look_like(write_raster, bands, looks):
 
 
 def test_an_image_is_not_read_whole(write_raster, monkeypatch):
-    from geocrodino.geo import values
+    from geocrodino.geo import label_bands, values
 
     path = write_raster("a.tif", RNG.integers(0, 255, (3, 64, 64)).astype(np.uint8))
     monkeypatch.setattr(values, "_BLOCK_PX", 16)
     windows = []
-    read = RasterSource.read_own
-    monkeypatch.setattr(RasterSource, "read_own", lambda s, w, b: windows.append(w) or read(s, w, b))
+    blocks = values.file_blocks
+    monkeypatch.setattr(label_bands, "file_blocks", lambda s: (windows.append(w) or w for w in blocks(s)))
     assert "This looks like an image." in _told(path)
-    assert len(windows) == 2  # one for the colours, one for probabilities
+    assert windows == [(0, 4, 0, 64)] * 2  # one for the colours, one for probabilities
