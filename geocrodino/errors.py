@@ -91,6 +91,10 @@ class HeightRangeWarning(UserWarning):
     """The heights of a scene lie outside what the model was trained on."""
 
 
+class ValueRangeWarning(UserWarning):
+    """The values of an image are unlike those that the model was trained on."""
+
+
 class BandWarning(UserWarning):
     """A band is read in another role than its tag says."""
 

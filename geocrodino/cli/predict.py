@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -58,6 +59,16 @@ def predict(
     aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model, for heights above ground.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the image's bands in the training's order, for instance 3,2,1; by name otherwise."
+        ),
+    ] = None,
+    rescale: Annotated[
+        str | None,
+        typer.Option(help="Multiply the image's values, for instance by 1/257 to bring 16 bits to the training's 8."),
+    ] = None,
     asset: Annotated[
         str | None, typer.Option(help="Key of the asset that is the scene, where STAC items have several.")
     ] = None,
@@ -149,6 +160,8 @@ def predict(
             elevation=elevation,
             ground=ground,
             height_unit=height_unit,
+            bands=None if bands is None else band_numbers(bands),
+            rescale=None if rescale is None else factor(rescale),
             aoi=None if aoi is None else _area(aoi, aoi_crs),
             asset=asset,
             layers=[name.value for name in layer or ()],
@@ -181,6 +194,34 @@ def predict(
     if stac:
         _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)
         console.print(f"STAC item: {stac}", markup=False)
+
+
+def band_numbers(text: str) -> tuple[int, ...]:
+    """Numbers of bands, counted from 1, separated by commas.
+
+    Raises:
+        ConfigError: If the text is anything else.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ConfigError(f"--bands {text}: expected numbers of bands, counted from 1, such as 3,2,1.")
+    return tuple(int(word) for word in words)
+
+
+def factor(text: str) -> float:
+    """A number above 0, also as a fraction such as ``1/257``.
+
+    Raises:
+        ConfigError: If the text is anything else.
+    """
+    above, slash, below = text.partition("/")
+    try:
+        found = float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise ConfigError(f"--rescale {text}: expected a number above 0, such as 257 or 1/257.")
+    return found
 
 
 def newest_bundle(folder: Path) -> Path:
@@ -292,6 +333,8 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
 
     if summary.reason != "as asked for":
         console.print(f"Modality: {' and '.join(summary.modalities)} ({summary.reason})", markup=False)
+    if summary.bands:
+        console.print(f"{summary.bands[0].upper()}{summary.bands[1:]}", markup=False)
     if summary.heights:
         console.print(f"{summary.heights[0].upper()}{summary.heights[1:]}", markup=False)
     table = Table(title=escape(str(summary.path)), title_justify="left")

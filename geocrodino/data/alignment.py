@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -24,16 +25,18 @@ from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import Window, crop, crs_of, working_grid
+from geocrodino.geo.grid import Window, crop, crs_of, pieces, whole, working_grid
+from geocrodino.geo.impossible import Impossible, impossible_heights, total
 from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.modality import Modality
+from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 Progress = Callable[[int, int], None]
 """Called with the work done and the work in all."""
 
 _BLOCK_PX = 1024
-_VERSION = 1  # of what the layers hold: a higher one makes runs write them anew
+_VERSION = 2  # of what the layers hold: a higher one makes runs write them anew
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,21 @@ class Sources:
 
 @dataclass(frozen=True)
 class AlignedLayers:
-    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none)."""
+    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none).
+
+    Attributes:
+        grid: The grid.
+        optical: Optical channels.
+        elevation: Elevation channels.
+        labels: Class indices.
+        impossible: Impossible heights that were read as missing, for ``elevation`` and ``ground``.
+    """
 
     grid: GeoBox
     optical: Path
     elevation: Path
     labels: Path
+    impossible: dict[str, Impossible] = field(default_factory=dict)
 
     def channels(self, modality: Modality) -> NDArray[np.float32]:
         """The channels of a modality, mapped into memory, float32, shape (C, H, W), NaN where invalid."""
@@ -72,7 +84,7 @@ class AlignedLayers:
 
     def blocks(self) -> Iterator[Window]:
         """Windows that cover the grid."""
-        yield from _windows(self.grid.shape)
+        yield from pieces(whole(self.grid), _BLOCK_PX)
 
     def class_indices(self) -> NDArray[np.uint8]:
         """Class indices, mapped into memory, uint8, shape (H, W), 255 where there is no label."""
@@ -130,16 +142,18 @@ def align(
     layers = AlignedLayers(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
-    if _written_from(record, layers) == key:
-        return layers
+    kept = _record(record, layers)
+    if kept.get("key") == key:
+        return replace(layers, impossible=total(kept["impossible"]))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         record.unlink(missing_ok=True)
-        _write_layers(sources, recipes, classes, layers, on_progress)
-        record.write_text(json.dumps({"key": key, "shape": list(grid.shape)}))
+        impossible = _write_layers(sources, recipes, classes, layers, on_progress)
+        counted = {role: each.as_list() for role, each in impossible.items()}
+        record.write_text(json.dumps({"key": key, "shape": list(grid.shape), "impossible": [counted]}))
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    return layers
+    return replace(layers, impossible=impossible)
 
 
 def _write_layers(
@@ -148,7 +162,9 @@ def _write_layers(
     classes: ClassScheme,
     layers: AlignedLayers,
     on_progress: Progress | None,
-) -> None:
+) -> dict[str, Impossible]:
+    """Write all layers; returns the impossible heights that were found."""
+    notes: list[dict[str, list[float]]] = []
     valid_px = dict.fromkeys(("optical", "elevation", "labels"), 0)
 
     def compute(window: Window) -> tuple[Window, NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
@@ -175,11 +191,19 @@ def _write_layers(
                 valid_px["optical"] += int(np.isfinite(optical[0]).sum())
                 valid_px["elevation"] += int(np.isfinite(elevation[0]).sum())
                 valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
+                notes.append(_impossible_in(sources, layers.grid, window))
             if on_progress:
                 on_progress(min(start + 4, len(windows)), len(windows))
     for name, source in (("optical", sources.optical), ("elevation", sources.elevation), ("labels", sources.labels)):
         if valid_px[name] == 0:
             raise _nothing_valid(source, layers.grid)
+    return total(notes)
+
+
+def _impossible_in(sources: Sources, grid: GeoBox, window: Window) -> dict[str, list[float]]:
+    rasters = {"elevation": sources.elevation, "ground": sources.ground}
+    found = {role: impossible_heights(r, grid, window) for role, r in rasters.items() if r is not None}
+    return {role: each.as_list() for role, each in found.items() if each.pixels}
 
 
 def check_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox, *, every_block: bool) -> None:
@@ -196,7 +220,7 @@ def check_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox, *, eve
         RasterError: If the file cannot be read, or is invalid all over the grid.
     """
     labelled = False
-    for window in _windows(grid.shape):
+    for window in pieces(whole(grid), _BLOCK_PX):
         labelled |= bool((labels.indices(classes, window, grid) != IGNORE_INDEX).any())
         if labelled and not every_block:
             return
@@ -213,14 +237,15 @@ def _nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
     )
 
 
-def _written_from(record: Path, layers: AlignedLayers) -> str | None:
-    """The key of the layers on disk, None if they are not all there or the record was cut short."""
+def _record(record: Path, layers: AlignedLayers) -> dict[str, Any]:
+    """What was noted of the layers on disk; empty if they are not all there or the record was cut short."""
     if not all(p.exists() for p in (record, layers.optical, layers.elevation, layers.labels)):
-        return None
+        return {}
     try:
-        return str(json.loads(record.read_text())["key"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        found = json.loads(record.read_text())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and {"key", "impossible"} <= found.keys() else {}
 
 
 def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.DatasetWriter:
@@ -239,13 +264,6 @@ def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> rasterio.io.Data
     )
 
 
-def _windows(shape: Sequence[int]) -> Iterator[Window]:
-    height, width = shape
-    for r in range(0, height, _BLOCK_PX):
-        for c in range(0, width, _BLOCK_PX):
-            yield r, min(r + _BLOCK_PX, height), c, min(c + _BLOCK_PX, width)
-
-
 def _rasterio_window(window: Window) -> RasterioWindow:
     r0, r1, c0, c1 = window
     return RasterioWindow(c0, r0, c1 - c0, r1 - r0)
@@ -253,7 +271,7 @@ def _rasterio_window(window: Window) -> RasterioWindow:
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
     files = [sources.optical, sources.elevation, sources.labels, *([sources.ground] if sources.ground else [])]
-    stats = [(str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+    stats = [fingerprint(file) for file in files]
     rules = [sources.labels.ignore_values, sources.labels.label_values, classes.values]
     said = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
     read = {m: r.model_dump_json() for m, r in recipes.items()}

@@ -18,9 +18,9 @@ from geocrodino.errors import AOIError, BundleError, GridError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
-from geocrodino.geo.heights import ground_unit, height_unit
 from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.units import ground_unit, height_unit
 
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
 
@@ -134,7 +134,7 @@ def _layer(
         notes.append(ground_unit(source, unit)[1])
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
-    if source.nodata is None and not source.has_mask and source.alpha_band is None:
+    if not source.says_validity:
         notes.append("no nodata tag, mask or transparency: every finite value counts")
     if labels is not None:
         notes += labels.notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,13 +11,12 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field
 
-from geocrodino.errors import BundleError, HeightError
-from geocrodino.geo.grid import Window, pixel_size_m
+from geocrodino.data.band_matching import BandMatch, match_bands
+from geocrodino.errors import BandWarning, BundleError, HeightError
+from geocrodino.geo.grid import Window, pixel_size_m, widened
 from geocrodino.geo.heights import (
     GroundFilter,
     ground_surface,
-    ground_unit,
-    height_unit,
     inner,
     position_halo_px,
     slope_deg,
@@ -24,6 +24,8 @@ from geocrodino.geo.heights import (
 )
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.units import ground_unit, height_unit, with_height_limits
+from geocrodino.geo.validity import tagged_alpha
 
 HeightChannel = Literal["height_above_ground", "topographic_position", "height", "slope"]
 """``height_above_ground`` (m, compressed by the logarithm), ``topographic_position`` (m, the ground against the ground
@@ -40,7 +42,8 @@ class Recipe(BaseModel):
     Attributes:
         modality: Which modality.
         bands: One-based numbers of the optical bands, in order; empty for elevation.
-        band_names: Their names, for messages.
+        band_names: Their names, by which bands of other images are matched; ``band 1`` and so on without a name.
+        dtype: Type of the training image's stored numbers; None for elevation and in older bundles.
         channels: Height channels, in order; empty for optical.
         ground: The filter that finds the ground where no ground raster is given.
         position_m: Width (standard deviation) of the surroundings of ``topographic_position``, m.
@@ -52,6 +55,7 @@ class Recipe(BaseModel):
     modality: Modality
     bands: tuple[int, ...] = ()
     band_names: tuple[str, ...] = ()
+    dtype: str | None = None
     channels: tuple[HeightChannel, ...] = ()
     ground: GroundFilter = GroundFilter()
     position_m: Annotated[float, Field(gt=0)] = 60.0
@@ -77,28 +81,66 @@ class Recipe(BaseModel):
         """Check that a raster has the bands, and heights fine enough for the channels.
 
         Raises:
-            BundleError: If it has fewer bands.
+            BundleError: If it lacks a band, or its values are no brightness and no heights.
             HeightError: If its pixels are too coarse for height above ground.
         """
-        if self.modality == "elevation":
-            if len(raster.data_bands) != 1:
-                raise BundleError(
-                    f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
-                    f"({', '.join(raster.band_names)}).\nIs this an optical image? Then say --modality optical."
-                )
-            try:
-                self.halo_px(raster.geobox, ground_given=ground_given)
-            except HeightError as error:
-                raise HeightError(f"{raster.path}: {error}") from error
+        _require_measured(raster, self.modality)
+        if self.modality == "optical":
+            self.match(raster)
             return
-        missing = [b for b in self.bands if b not in raster.data_bands]
-        if missing or len(raster.data_bands) < len(self.bands):
+        if len(raster.data_bands) != 1:
             raise BundleError(
-                f"{raster.path}: expected {len(self.bands)} optical bands ({', '.join(self.band_names)}; numbers "
-                f"{', '.join(map(str, self.bands))}), found {len(raster.data_bands)} "
-                f"({', '.join(raster.band_names[b - 1] for b in raster.data_bands)}).\n"
-                "Predict with a raster that has these bands, or train a bundle on the bands that there are."
+                f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
+                f"({', '.join(raster.data_names)}).\nAn image is given as the optical raster: --modality optical in a "
+                "prediction, --optical in a training."
             )
+        try:
+            self.halo_px(raster.geobox, ground_given=ground_given)
+        except HeightError as error:
+            raise HeightError(f"{raster.path}: {error}") from error
+
+    def check_ground(self, ground: RasterSource) -> None:
+        """Check that a ground raster holds one band of heights.
+
+        Raises:
+            BundleError: If it does not.
+        """
+        _require_measured(ground, "elevation")
+        if len(ground.data_bands) != 1:
+            raise BundleError(
+                f"{ground.path}: expected one band of ground heights, found {len(ground.data_bands)} "
+                f"({', '.join(ground.data_names)}).\nGive a terrain model with one band."
+            )
+
+    def match(self, raster: RasterSource, asked: tuple[int, ...] | None = None) -> BandMatch:
+        """Which bands of an image are those of the recipe; arguments and errors as for `match_bands`."""
+        return match_bands(raster, self.band_names, self.bands, asked)
+
+    def fitted(
+        self, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+    ) -> RasterSource:
+        """A raster as this recipe reads it.
+
+        Args:
+            raster: The optical or height raster.
+            unit: Unit of height, where the user gave one.
+            bands: Numbers of optical bands, where the user gave them.
+
+        Returns:
+            The raster with the bands of the recipe in its order; impossible heights are missing.
+
+        Raises:
+            BundleError: If it lacks a band.
+            HeightError: If a unit of height is not known.
+        """
+        if self.modality == "optical":
+            return raster.with_bands(self.match(raster, bands).numbers)
+        return with_height_limits(raster, height_unit(raster, unit, self.height_unit)[0], unit or self.height_unit)
+
+    def fitted_ground(self, ground: RasterSource, *, unit: str | None = None) -> RasterSource:
+        """A ground raster whose impossible heights are missing; errors as for `fitted`."""
+        given = unit or self.height_unit
+        return with_height_limits(ground, ground_unit(ground, given)[0], given)
 
     def read(
         self,
@@ -112,19 +154,19 @@ class Recipe(BaseModel):
         """Channels of a window of a grid.
 
         Args:
-            raster: The optical or height raster.
+            raster: The optical or height raster, see `fitted`.
             grid: Grid to read on.
             window: Part of it; may reach outside, where nothing is valid.
-            ground: Heights of the bare ground, in any CRS and resolution, if known.
+            ground: Heights of the bare ground, in any CRS and resolution, if known; see `fitted_ground`.
             unit: Unit of height of the raster, and of the ground where its file does not say it.
 
         Returns:
             Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
         """
         if self.modality == "optical":
-            return raster.read(grid, window, bands=self.bands)
+            return raster.read(grid, window)
         halo = self.halo_px(grid, ground_given=ground is not None)
-        values, valid = raster.read(grid, _widened(window, halo), bands=raster.data_bands[:1])
+        values, valid = raster.read(grid, widened(window, halo))
         surface = values[0] * np.float32(height_unit(raster, unit, self.height_unit)[0])
         below = surface  # where no channel needs the ground
         if _NEEDS_GROUND & set(self.channels):
@@ -171,7 +213,7 @@ class Recipe(BaseModel):
         if ground is None:
             corner = (window[0] - halo, window[2] - halo)
             return ground_surface(surface, self.ground, _side_m(grid), corner, trim_px=halo - around)
-        values, _ = ground.read(grid, _widened(window, around))
+        values, _ = ground.read(grid, widened(window, around))
         heights: NDArray[np.float32] = values[0] * np.float32(ground_unit(ground, unit or self.height_unit)[0])
         return heights
 
@@ -297,16 +339,48 @@ def optical_recipe(raster: RasterSource, bands: tuple[int, ...] | None = None) -
     """Recipe for an image: its data bands, or those asked for.
 
     Raises:
-        BundleError: If a band that is asked for does not exist.
+        BundleError: If a band that is asked for does not exist, or the values are no brightness.
+
+    Warns:
+        BandWarning: If a band that is tagged as transparency is taken for data by its values.
     """
     numbers = bands or raster.data_bands
+    tagged = tagged_alpha(raster.bands)
+    if bands is None and tagged in numbers:
+        warnings.warn(
+            f"{raster.path}: band {tagged} is tagged as transparency, but its values look like those of an image: it "
+            "is read as data. Name the bands to use (`bands` under `data`) to decide otherwise.",
+            BandWarning,
+            stacklevel=2,
+        )
+    raster = raster.with_bands(numbers) if all(0 < b <= raster.count for b in numbers) else raster
+    first = raster.bands[raster.data_bands[0] - 1]
     recipe = Recipe(
         modality="optical",
         bands=numbers,
         band_names=tuple(raster.band_names[b - 1] if 0 < b <= raster.count else f"band {b}" for b in numbers),
+        dtype="float32" if first.is_scaled else first.dtype,
     )
-    recipe.check(raster)
+    _require_measured(raster, "optical")
+    match_bands(raster, recipe.band_names, numbers, numbers)
     return recipe
+
+
+def _require_measured(raster: RasterSource, modality: Modality) -> None:
+    """Refuse rasters whose numbers are classes or positions in a table of colours."""
+    if not (raster.is_map or raster.has_palette):
+        return
+    expected = "heights" if modality == "elevation" else "brightness in each band"
+    if raster.is_map:
+        found = "a map that geocrodino wrote: its values are classes"
+        way_out = "Give the raster that the map was made from."
+    else:
+        found = "a table of colours: its values are classes, or colours by number"
+        way_out = (
+            f"If it is a coloured image, expand it first: gdal_translate -expand rgb {raster.path.name} rgb.tif. "
+            "If it is a class raster, give it as labels."
+        )
+    raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{way_out}")
 
 
 def elevation_recipe(
@@ -326,8 +400,3 @@ def elevation_recipe(
 def _side_m(grid: GeoBox) -> float:
     wide, high = pixel_size_m(grid)
     return math.sqrt(wide * high)
-
-
-def _widened(window: Window, by: int) -> Window:
-    r0, r1, c0, c1 = window
-    return r0 - by, r1 + by, c0 - by, c1 + by

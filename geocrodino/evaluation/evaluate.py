@@ -24,7 +24,7 @@ from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.label_bands import check_one_band
 from geocrodino.geo.labels import LabelSource, recoded_categories
-from geocrodino.geo.mapfile import LAYER_SCALE, beside, read_classes, tagged_classes
+from geocrodino.geo.mapfile import beside, read_classes, tagged_classes
 from geocrodino.geo.reader import RasterSource, require_overlap
 
 
@@ -246,7 +246,7 @@ class _MapCounts:
             layers, number = self._confidence
             sure, known = layers.read(labels.geobox, window, bands=(number,), kind="categorical")
             counted = known & valid
-            block = Reliability.of_confidence(sure[0, counted] * LAYER_SCALE, (found == truth)[counted])
+            block = Reliability.of_confidence(sure[0, counted], (found == truth)[counted])
             self._reliability = block if self._reliability is None else self._reliability.add(block)
         return found
 

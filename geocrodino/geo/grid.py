@@ -7,7 +7,7 @@ pixels and may reach outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import pyproj
@@ -82,6 +82,20 @@ def window_grid(grid: GeoBox, window: Window) -> GeoBox:
     """The part of a grid that a window covers, itself a grid."""
     r0, r1, c0, c1 = window
     return GeoBox((r1 - r0, c1 - c0), grid.affine @ Affine.translation(c0, r0), grid.crs)
+
+
+def widened(window: Window, by: int) -> Window:
+    """A window and so many pixels more on each side."""
+    r0, r1, c0, c1 = window
+    return r0 - by, r1 + by, c0 - by, c1 + by
+
+
+def pieces(window: Window, side_px: int) -> Iterator[Window]:
+    """Windows of at most ``side_px`` pixels a side that cover a window once, row by row."""
+    r0, r1, c0, c1 = window
+    for row in range(r0, r1, side_px):
+        for col in range(c0, c1, side_px):
+            yield row, min(row + side_px, r1), col, min(col + side_px, c1)
 
 
 def whole(grid: GeoBox) -> Window:

@@ -10,22 +10,12 @@ import math
 from typing import Annotated, TypeVar
 
 import numpy as np
-import pyproj
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
 from geocrodino.errors import HeightError
-from geocrodino.geo.grid import crs_of
-from geocrodino.geo.reader import RasterSource
-
-UNITS_M = {
-    "m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0,
-    "ft": 0.3048, "foot": 0.3048, "feet": 0.3048, "international foot": 0.3048,
-    "us-ft": 1200 / 3937, "us survey foot": 1200 / 3937, "us_survey_foot": 1200 / 3937, "ussft": 1200 / 3937,
-    "cm": 0.01, "centimetre": 0.01, "dm": 0.1, "mm": 0.001, "km": 1000.0, "none": 1.0,
-}  # fmt: skip
-"""Metres in one unit of height. ``none``: numbers without a unit, taken as they are."""
+from geocrodino.geo.morphology import opening
 
 _FILL_REACH = 4  # standard deviations
 
@@ -72,51 +62,6 @@ class GroundFilter(BaseModel):
         cell = factor * pixel_m
         cells = sum(2 * _cells(r, cell) for r in self.radii_m) + _FILL_REACH * _cells(self.fill_m, cell) + 2
         return cells * factor
-
-
-def unit_in_metres(unit: str, source: str) -> float:
-    """Metres in one of the named units of height.
-
-    Raises:
-        HeightError: If the unit is not known, naming those that are.
-    """
-    try:
-        return UNITS_M[unit.strip().lower()]
-    except KeyError:
-        raise HeightError(f"{source}: unknown unit of height {unit!r}. Known: {', '.join(UNITS_M)}.") from None
-
-
-def height_unit(raster: RasterSource, override: str | None = None, otherwise: str | None = None) -> tuple[float, str]:
-    """Metres in one unit of a height raster, and how that is known.
-
-    In this order: ``override``, the band's unit tag, the vertical axis of the CRS, the horizontal unit of a projected
-    CRS that is not the metre (feet across come with feet up), ``otherwise``, metres.
-
-    Returns:
-        The factor and a sentence for people.
-    """
-    if override is not None:
-        return unit_in_metres(override, str(raster.path)), f"heights in {override}, as asked"
-    if raster.unit and raster.unit.strip().lower() in UNITS_M:
-        return UNITS_M[raster.unit.strip().lower()], f"heights in {raster.unit}, by the band's unit tag"
-    crs = pyproj.CRS.from_user_input(crs_of(raster.geobox).wkt)
-    if len(crs.axis_info) == 3:
-        axis = crs.axis_info[2]
-        return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
-    across = crs.axis_info[0] if crs.is_projected else None
-    if otherwise is not None and (across is None or across.unit_conversion_factor == 1):
-        said = f"heights taken as {otherwise}, as was said for the training; the file names no unit of height"
-        return unit_in_metres(otherwise, str(raster.path)), said
-    if across is not None:
-        return float(across.unit_conversion_factor), (
-            f"heights taken as {across.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
-        )
-    return 1.0, "heights taken as metres; the file names no unit of height"
-
-
-def ground_unit(ground: RasterSource, told: str | None) -> tuple[float, str]:
-    """As `height_unit`, of a ground raster: its own word goes before what was told of the surface above it."""
-    return height_unit(ground, None, told)
 
 
 def ground_surface(
@@ -253,16 +198,6 @@ def _pixels_of(
     return _refine(cells, factor, rows, cols)
 
 
-def _opening(surface: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Erosion, then dilation by a square; ``inf`` marks what is missing and takes no part."""
-    size = 2 * radius + 1
-    low = ndimage.minimum_filter(surface, size, mode="constant", cval=np.inf)
-    low[np.isinf(low)] = -np.inf
-    high = ndimage.maximum_filter(low, size, mode="constant", cval=-np.inf)
-    high[np.isinf(high)] = np.inf
-    return np.asarray(high, np.float32)
-
-
 def _cell_ground(
     cells: NDArray[np.float32], settings: GroundFilter, cell_m: float, unused: int
 ) -> tuple[NDArray[np.float32], int]:
@@ -271,7 +206,7 @@ def _cell_ground(
     opened, before = cells, 0.0
     for radius_m in settings.radii_m:
         step = min(settings.step_m + settings.slope * (radius_m - before), settings.highest_step_m)
-        smoother = _opening(opened, _cells(radius_m, cell_m))
+        smoother = opening(opened, _cells(radius_m, cell_m))
         with np.errstate(invalid="ignore"):
             is_ground &= ~(opened - smoother > step)
         opened, before = smoother, radius_m

@@ -69,7 +69,7 @@ class LabelSource(RasterSource):
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid, with the rules applied; see `RasterSource.read_own`."""
         values, valid = super().read_own(window, bands)
-        if "float" in self.dtype:
+        if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
             near = np.rint(values)
             values = np.where(np.abs(values - near) <= _WHOLE_WITHIN, near, values)
         if len(bands) > 1:  # no labels; only looked at for a message
@@ -340,7 +340,7 @@ def _too_few(labels: LabelSource, values: list[float]) -> str:
         unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {_without_nodata(labels)}"
         wrong = [v for v in (*values, nodata) if not 0 <= v <= 254]
         return f"{unlabelled}\n{_ways_out([*values, nodata], wrong)}" if wrong and values else unlabelled
-    if labels.ignore_values or labels.label_values or labels.has_mask or labels.alpha_band:
+    if labels.ignore_values or labels.label_values or labels.mask != "none" or labels.alpha_band:
         return (
             "Check the file's mask, and the values that are left out (`ignore_values`, --ignore) or read as others "
             "(`label_values`, --label-value)."

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from affine import Affine
@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import RasterError
+from geocrodino.geo.bands import common_names
 from geocrodino.geo.grid import Window, crs_of, pixel_offset, window_grid
 from geocrodino.geo.reader import RasterSource, gdal_name, is_url, opened
+from geocrodino.geo.units import metres_in
+from geocrodino.geo.validity import tagged_alpha
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MosaicSource(RasterSource):
     """Rasters of one pixel lattice, read as the one raster that they are parts of.
 
-    Where members overlap, the first one that is valid there decides; where none is valid, so is the mosaic. As for
-    one file, nothing is held open. Values that the members do not share (nodata, transparency) stay those of each
-    member; as attributes they are None, with ``has_mask`` true.
+    Where members overlap, the first one that is valid there decides; where none is valid, the mosaic is not valid.
+    As for one file, nothing is held open. What the members do not share (nodata, transparency, scale) stays that of
+    each member; the attributes of the mosaic then give the first member's data bands without it.
 
     Attributes:
         path: What the user named; ``files`` are the members.
@@ -51,12 +54,13 @@ class MosaicSource(RasterSource):
             path: What the user named.
 
         Raises:
-            RasterError: If two of them are not of one lattice, or differ in the number or names of their data bands
-                or in the unit, naming both.
+            RasterError: If two of them are not of one lattice, or differ in what gives values their meaning (number,
+                type and names of the data bands, unit, table of colours), naming both.
             ValueError: If there is none.
         """
         if not sources:
             raise ValueError("a mosaic needs at least one raster")
+        sources = _alike_in_transparency(sources)
         corners = np.array([_offset(source, sources[0]) for source in sources], np.int64).T
         sizes = np.array([source.geobox.shape for source in sources], np.int64).T
         start, stop = corners.min(axis=1), (corners + sizes).max(axis=1)
@@ -82,12 +86,21 @@ class MosaicSource(RasterSource):
         header = self.headers[int(self.header_of[index])]
         return replace(header, path=Path(self.files[index]), geobox=window_grid(self.geobox, (r0, r1, c0, c1)))
 
+    def with_bands(self, numbers: tuple[int, ...]) -> Self:
+        """The same mosaic with these data bands of every member; see `RasterSource.with_bands`."""
+        headers = tuple(header.with_bands(numbers) for header in self.headers)
+        return replace(self, headers=headers, data_bands=numbers, alpha_band=headers[0].alpha_band)
+
+    def rescaled(self, factor: float) -> Self:
+        """The same mosaic, all of whose values are multiplied by a number."""
+        return replace(super().rescaled(factor), headers=tuple(header.rescaled(factor) for header in self.headers))
+
     def describe(self) -> str:
         """One line for people."""
         return f"{len(self.files)} files, {super().describe()}"
 
-    def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the mosaic's own grid from the members that meet it; see `RasterSource.read`."""
+    def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        # Heights are checked across the borders of members: in `read_own`, of the whole mosaic.
         r0, r1, c0, c1 = window
         values = np.full((len(bands), r1 - r0, c1 - c0), np.nan, np.float32)
         valid = np.zeros((r1 - r0, c1 - c0), bool)
@@ -185,11 +198,27 @@ def _other_lattice(found: GeoBox, expected: GeoBox) -> str:
     return f"expected a shift by whole pixels, found {rows:.2g} rows and {cols:.2g} columns more.\n{way_out}"
 
 
+def _alike_in_transparency(sources: Sequence[RasterSource]) -> Sequence[RasterSource]:
+    """Members whose band of transparency is judged alike: one tile's values alone may look like those of an image."""
+    found = {source.alpha_band for source in sources}
+    tagged = {tagged_alpha(source.bands) for source in sources}
+    if len(found) < 2 or len(tagged) > 1 or None in tagged:
+        return sources
+    return [source.with_bands(tuple(b for b in range(1, source.count + 1) if b not in tagged)) for source in sources]
+
+
 def _other_content(source: RasterSource, first: RasterSource) -> str | None:
-    """What keeps two rasters of one lattice from being parts of one, or None."""
-    for of, words in ((_data_bands, _bands), (_names, _names), (_unit, _unit)):
+    """What keeps the values of two rasters of one lattice from having one meaning, or None."""
+    compared = (
+        (_data_bands, _bands),
+        (_coding, _type),
+        (_common_names, _names),
+        (_length, _unit),
+        (_palette, _palette),
+    )
+    for of, words in compared:
         if of(source) != of(first):
-            return f"expected {words(first)}, found {words(source)}.\nName only files that are alike."
+            return f"expected {words(first)}, found {words(source)}.\nName only files whose values mean the same."
     return None
 
 
@@ -202,13 +231,38 @@ def _bands(source: RasterSource) -> str:
     return _data_bands(source) + (" and transparency" if source.alpha_band else "")
 
 
+def _common_names(source: RasterSource) -> tuple[str | None, ...]:
+    return common_names([source.bands[band - 1].name for band in source.data_bands])
+
+
 def _names(source: RasterSource) -> str:
-    names = ", ".join(source.band_names[band - 1] for band in source.data_bands)
-    return f"bands named {names}"
+    return f"bands named {', '.join(source.data_names)}"
+
+
+def _coding(source: RasterSource) -> str:
+    """What a number of this type can stand for: brightness counts up to what an unsigned type holds."""
+    band = source.bands[source.data_bands[0] - 1]
+    counts = band.dtype.startswith("uint") and not band.is_scaled
+    return band.dtype if counts else "physical values"
+
+
+def _type(source: RasterSource) -> str:
+    band = source.bands[source.data_bands[0] - 1]
+    scaled = f" with scale {band.scale:g} and offset {band.offset:g}" if band.is_scaled else ""
+    return f"values of type {band.dtype}{scaled}"
+
+
+def _length(source: RasterSource) -> float | str | None:
+    tag = (source.unit or "").strip()
+    return (metres_in(tag) or tag) if tag else None
 
 
 def _unit(source: RasterSource) -> str:
     return f"the unit {source.unit}" if source.unit else "no unit"
+
+
+def _palette(source: RasterSource) -> str:
+    return "a table of colours" if source.has_palette else "no table of colours"
 
 
 def _steps(affine: Affine) -> str:
@@ -222,21 +276,20 @@ def _crs_name(grid: GeoBox) -> str:
 
 def _header_key(source: RasterSource) -> tuple[object, ...]:
     """All of a header but path and grid; NaN as nodata equals itself."""
-    bands = (source.count, source.data_bands, source.band_names, source.alpha_band)
-    return (*bands, source.dtype, repr(source.nodata), source.has_mask, source.unit)
+    marks = (source.alpha_band, source.mask, source.nodata_values, source.has_palette, source.limits)
+    return (repr(source.bands), source.data_bands, *map(repr, marks))
 
 
 def _shared(headers: Sequence[RasterSource]) -> dict[str, Any]:
     """The header of a mosaic: what its members share."""
     first = headers[0]
-    shared = {name: getattr(first, name) for name in ("data_bands", "unit")}
-    shared["dtype"] = str(np.result_type(*(header.dtype for header in headers))) if len(headers) > 1 else first.dtype
-    if len({(repr(header.nodata), header.alpha_band) for header in headers}) == 1:
-        marks = {name: getattr(first, name) for name in ("count", "band_names", "nodata", "alpha_band")}
-        return {**shared, **marks, "has_mask": any(header.has_mask for header in headers)}
-    data = len(first.data_bands)
-    names = first.band_names[:data]
-    return {**shared, "count": data, "band_names": names, "nodata": None, "alpha_band": None, "has_mask": True}
+    shared: dict[str, Any] = {"has_palette": first.has_palette, "is_map": first.is_map}
+    if len({(repr([b.nodata for b in h.bands]), h.alpha_band, h.count) for h in headers}) == 1:
+        masks = {header.mask for header in headers}
+        marks = {name: getattr(first, name) for name in ("bands", "data_bands", "alpha_band", "nodata_values")}
+        return {**shared, **marks, "mask": first.mask if len(masks) == 1 else "dataset"}
+    bands = tuple(replace(first.bands[number - 1], nodata=None) for number in first.data_bands)
+    return {**shared, "bands": bands, "data_bands": tuple(range(1, len(bands) + 1)), "mask": "dataset"}
 
 
 def _anchor(sources: Sequence[RasterSource], corners: NDArray[np.int64]) -> Affine:
@@ -280,5 +333,5 @@ def _size_and_time(name: str) -> tuple[int, ...]:
     try:
         status = Path(name).stat()
     except OSError as error:
-        raise RasterError(name, f"part of the scene, and not to be reached ({error.strerror}). Put it back.") from error
+        raise RasterError(name, f"part of the scene, cannot be accessed ({error.strerror}). Restore it.") from error
     return status.st_size, status.st_mtime_ns

@@ -1,7 +1,7 @@
 """Windowed reading of any raster on any grid, with validity.
 
-What is invalid (nodata tag, NaN, alpha band, mask band) never takes part in an interpolation; 0 is a value.
-The result for a pixel does not depend on the window that it is read with.
+What is invalid (nodata value, NaN, transparency, mask, impossible height) never takes part in an interpolation; 0 is a
+value. The result for a pixel does not depend on the window that it is read with.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import rasterio
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
-from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
+from geocrodino.errors import OverlapError, RasterError
+from geocrodino.geo.bands import Band, bands_of, with_names
 from geocrodino.geo.grid import (
     SAME_SIZE_TOLERANCE,
     Window,
@@ -37,10 +38,27 @@ from geocrodino.geo.grid import (
     pixel_size_m,
     share_ground,
     whole,
+    widened,
 )
+from geocrodino.geo.header_checks import require_place, require_real
 from geocrodino.geo.resample import bilinear, block_majority, block_mean, bounding_window, nearest, source_positions
+from geocrodino.geo.spikes import HeightLimits
+from geocrodino.geo.validity import (
+    MaskKind,
+    all_nodata,
+    alpha_of,
+    finite,
+    holds,
+    mask_kind,
+    nodata_values,
+    read_mask,
+    tagged_alpha,
+)
 
 Kind = Literal["continuous", "categorical"]
+
+MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
+"""Tags of the maps that this package writes."""
 
 _AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
 _SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
@@ -55,33 +73,73 @@ class RasterSource:
     Attributes:
         path: The file; a path folds the two slashes of a URL into one, `gdal_name` gives them back.
         geobox: Its grid.
-        count: Number of bands, alpha included.
-        dtype: Type of its values.
-        nodata: Nodata tag of the first band, NaN included, or None; each read goes by that of its bands.
-        band_names: Description of each band, ``band 1`` where there is none.
-        data_bands: One-based numbers of the bands that hold data: all but a band of transparency.
+        bands: What the file says about each band, transparency included.
+        data_bands: One-based numbers of the bands that hold data, in the order in which they are read.
         alpha_band: One-based number of the band of transparency, or None.
-        has_mask: Whether the file carries a mask of its own.
-        unit: Unit tag of the first band, or None.
+        mask: Masks that the file carries beside its bands.
+        nodata_values: Metadata item ``NODATA_VALUES``, a number for each band, or None.
+        has_palette: Whether the values are positions in a table of colours.
+        is_map: Whether it is a map that this package wrote.
+        limits: Heights that are read as missing, None where nothing is checked; see `HeightLimits`.
     """
 
     path: Path
     geobox: GeoBox
-    count: int
-    dtype: str
-    nodata: float | None
-    band_names: tuple[str, ...]
+    bands: tuple[Band, ...]
     data_bands: tuple[int, ...]
-    alpha_band: int | None
-    has_mask: bool
-    unit: str | None
+    alpha_band: int | None = None
+    mask: MaskKind = "none"
+    nodata_values: tuple[float, ...] | None = None
+    has_palette: bool = False
+    is_map: bool = False
+    limits: HeightLimits | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of bands, transparency included."""
+        return len(self.bands)
+
+    @property
+    def dtype(self) -> str:
+        """Type of the stored numbers of the first data band."""
+        return self._first.dtype
+
+    @property
+    def nodata(self) -> float | None:
+        """Nodata tag of the first data band, NaN included, or None."""
+        return self._first.nodata
+
+    @property
+    def unit(self) -> str | None:
+        """Unit tag of the first data band, or None."""
+        return self._first.unit
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Name of every band, ``band 1`` and so on where the file gives none."""
+        return tuple(band.name or f"band {i}" for i, band in enumerate(self.bands, start=1))
+
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """Names of the data bands."""
+        return tuple(self.band_names[number - 1] for number in self.data_bands)
+
+    @property
+    def says_validity(self) -> bool:
+        """Whether the file marks missing pixels in any way but NaN."""
+        tagged = any(self.bands[number - 1].nodata is not None for number in self.data_bands)
+        return tagged or self.mask != "none" or self.alpha_band is not None or self.nodata_values is not None
+
+    @property
+    def _first(self) -> Band:
+        return self.bands[self.data_bands[0] - 1] if self.data_bands else self.bands[0]
 
     @classmethod
     def open(cls, path: str | Path) -> RasterSource:
         """Read the header of a raster.
 
         Raises:
-            RasterError: If the file is missing, empty or no raster.
+            RasterError: If the file is missing, empty, no raster, holds complex numbers, or does not say where it lies.
             MissingCRSError: If it has no coordinate reference system.
         """
         with opened(Path(path)) as dataset:
@@ -93,25 +151,45 @@ class RasterSource:
         if dataset.count == 0:
             inside = ", ".join(dataset.subdatasets[:4]) or "none"
             raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
-        if dataset.crs is None:
-            raise MissingCRSError(
-                path,
-                "no coordinate reference system. Expected one in the file, found none.\n"
-                f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path.name}",
-            )
-        alpha = _alpha_band(dataset)
+        require_place(path, dataset)
+        bands = bands_of(dataset)
+        require_real(path, bands)
+        alpha = alpha_of(bands, dataset)
         return RasterSource(
             path=path,
             geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
-            count=dataset.count,
-            dtype=str(dataset.dtypes[0]),
-            nodata=dataset.nodata,
-            band_names=tuple(d or f"band {i}" for i, d in enumerate(dataset.descriptions, start=1)),
+            bands=bands,
             data_bands=tuple(b for b in dataset.indexes if b != alpha),
             alpha_band=alpha,
-            has_mask=dataset.mask_flag_enums[0] == [MaskFlags.per_dataset],
-            unit=(dataset.units[0] or None) if dataset.units else None,
+            mask=mask_kind(dataset),
+            nodata_values=nodata_values(dataset),
+            has_palette=dataset.colorinterp[0] == ColorInterp.palette,
+            is_map=bool(MAP_TAGS & dataset.tags().keys()),
         )
+
+    def with_bands(self, numbers: tuple[int, ...]) -> Self:
+        """The same raster with these data bands, in this order.
+
+        A band that is tagged as transparency is data where it is among them; where it is not, it marks validity.
+
+        Args:
+            numbers: One-based numbers of bands.
+        """
+        tagged = tagged_alpha(self.bands)
+        return replace(self, data_bands=numbers, alpha_band=None if tagged in numbers else tagged)
+
+    def rescaled(self, factor: float) -> Self:
+        """The same raster, all of whose values are multiplied by a number."""
+        bands = tuple(replace(b, scale=b.scale * factor, offset=b.offset * factor) for b in self.bands)
+        return replace(self, bands=bands)
+
+    def with_names(self, names: Sequence[str | None]) -> Self:
+        """The same raster, with names for bands that the file does not name itself."""
+        return replace(self, bands=with_names(self.bands, names))
+
+    def with_limits(self, limits: HeightLimits | None) -> Self:
+        """The same raster, whose impossible heights are read as missing."""
+        return replace(self, limits=limits)
 
     def describe(self) -> str:
         """One line for people."""
@@ -187,6 +265,29 @@ class RasterSource:
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid; arguments and result as for `read`."""
+        if self.limits is None:
+            return self._read_pixels(window, bands)
+        reach = self.limits.reach_px
+        values, valid = self._read_pixels(widened(window, reach), bands)
+        impossible = self.limits.impossible(values[0])
+        values[:, impossible] = np.nan
+        valid &= ~impossible
+        inside = slice(reach, valid.shape[0] - reach), slice(reach, valid.shape[1] - reach)
+        return np.ascontiguousarray(values[:, *inside]), np.ascontiguousarray(valid[inside])
+
+    def impossible_px(self, window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+        """Rows, columns and values, each of shape (N,), of impossible heights in a window of the file's own grid."""
+        if self.limits is None:
+            nowhere = np.zeros(0, np.intp)
+            return nowhere, nowhere, np.zeros(0, np.float32)
+        reach = self.limits.reach_px
+        values, _ = self._read_pixels(widened(window, reach), self.data_bands[:1])
+        inside = slice(reach, -reach), slice(reach, -reach)
+        rows, cols = np.nonzero(self.limits.impossible(values[0])[inside])
+        return rows + window[0], cols + window[2], values[0][inside][rows, cols]
+
+    def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of the file's own grid, before heights are checked; arguments and result as for `read`."""
         r0, r1, c0, c1 = window
         height, width = self.geobox.shape
         # Reading beyond the file lets GDAL's memory grow with the number of reads: clip, then pad.
@@ -195,13 +296,13 @@ class RasterSource:
         valid = np.zeros((r1 - r0, c1 - c0), bool)
         if in_r0 >= in_r1 or in_c0 >= in_c1:
             return values, valid
+        self._require_one_type(bands)
         inner = (slice(in_r0 - r0, in_r1 - r0), slice(in_c0 - c0, in_c1 - c0))
         part = RasterioWindow(in_c0, in_r0, in_c1 - in_c0, in_r1 - in_r0)
         try:
             with rasterio.open(gdal_name(self.path)) as dataset:
-                nodata = self._nodata_of(dataset, bands)
-                raw = dataset.read(list(bands), window=part)
-                ok = self._validity(dataset, raw, part, nodata)
+                stored = dataset.read(list(bands), window=part)
+                ok = self._valid_in(dataset, stored, part, bands)
         except RasterioError as error:
             raise RasterError(
                 gdal_name(self.path),
@@ -209,45 +310,56 @@ class RasterSource:
                 f"short. Copy or download it again ({error.__cause__ or error}).",
             ) from error
         place = values[:, *inner]
-        with np.errstate(over="ignore"):
-            place[...] = raw
+        self._scale(stored, bands, out=place)
+        ok &= np.isfinite(place).all(axis=0)
         place[:, ~ok] = np.nan
         valid[inner] = ok
         return values, valid
 
-    def _nodata_of(self, dataset: rasterio.DatasetReader, bands: tuple[int, ...]) -> float | None:
-        for what, each in (("type", dataset.dtypes), ("nodata value", dataset.nodatavals)):
-            found = list(dict.fromkeys(str(each[b - 1]) for b in bands))
-            if len(found) > 1:
-                raise RasterError(
-                    self.path,
-                    f"expected one {what} for the bands {', '.join(map(str, bands))}, found {', '.join(found)}.\n"
-                    f"Give them one, for instance: gdalwarp -ot Float32 -dstnodata -9999 {self.path.name} alike.tif",
-                )
-        nodata: float | None = dataset.nodatavals[bands[0] - 1]
-        return nodata
+    def _require_one_type(self, bands: tuple[int, ...]) -> None:
+        found = list(dict.fromkeys(self.bands[b - 1].dtype for b in bands))
+        if len(found) > 1:
+            raise RasterError(
+                self.path,
+                f"expected one type for the bands {', '.join(map(str, bands))}, found {', '.join(found)}.\n"
+                f"Give them one, for instance: gdal_translate -ot Float32 {self.path.name} alike.tif",
+            )
 
-    def _validity(
-        self,
-        dataset: rasterio.DatasetReader,
-        raw: NDArray[np.generic],
-        part: RasterioWindow,
-        nodata: float | None,
+    def _scale(self, stored: NDArray[np.generic], bands: tuple[int, ...], out: NDArray[np.float32]) -> None:
+        """Stored numbers, shape (B, H, W), as values."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            for number, band, target in zip(bands, stored, out, strict=True):
+                said = self.bands[number - 1]
+                target[...] = band.astype(np.float64) * said.scale + said.offset if said.is_scaled else band
+
+    def _valid_in(
+        self, dataset: rasterio.DatasetReader, stored: NDArray[np.generic], part: RasterioWindow, bands: tuple[int, ...]
     ) -> NDArray[np.bool_]:
-        ok = np.ones(raw.shape[1:], bool)
-        if np.issubdtype(raw.dtype, np.floating):
-            # Doubles beyond the range of single precision would come out as infinite.
-            ok &= (np.abs(raw) <= np.finfo(np.float32).max).all(axis=0)
-        if nodata is not None and not math.isnan(nodata):
-            differs = raw != np.asarray(nodata).astype(raw.dtype)
-            # Where 0 marks nodata in an image, a dark pixel may hold it in one band and still be data.
-            dark = nodata == 0 and raw.dtype.kind == "u"
-            ok &= differs.any(axis=0) if dark else differs.all(axis=0)
+        """Where a part of an open file holds data by all that the file says, bool, shape (H, W)."""
+        ok = finite(stored)
+        ok &= ~self._missing(dataset, stored, part, bands, [band.nodata for band in self.bands])
+        if self.nodata_values is not None:
+            ok &= ~self._missing(dataset, stored, part, bands, self.nodata_values)
         if self.alpha_band is not None:
             ok &= dataset.read(self.alpha_band, window=part) > 0
-        if self.has_mask:
-            ok &= dataset.dataset_mask(window=part) > 0
+        if self.mask != "none":
+            ok &= read_mask(dataset, self.mask, part)
         return ok
+
+    def _missing(
+        self,
+        dataset: rasterio.DatasetReader,
+        stored: NDArray[np.generic],
+        part: RasterioWindow,
+        bands: tuple[int, ...],
+        marks: Sequence[float | None],
+    ) -> NDArray[np.bool_]:
+        """Where all data bands hold their nodata value: a saturated or dark band alone is data."""
+        missing = all_nodata(stored, [marks[b - 1] for b in bands])
+        others = [b for b in dataset.indexes if b not in bands and b != self.alpha_band] if missing.any() else []
+        for number in others:
+            missing &= holds(dataset.read(number, window=part), marks[number - 1])
+        return missing
 
 
 def is_url(name: str) -> bool:
@@ -317,26 +429,3 @@ def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
             "(in the CRS of the reference).\n"
             "Check that the files show the same place and carry the right CRS."
         )
-
-
-def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
-    """The band of transparency: the last one, tagged as alpha, and holding only off and on.
-
-    Four-band aerial images are often written with near infrared in a band that is tagged alpha by mistake.
-    """
-    if dataset.colorinterp[-1] != ColorInterp.alpha or dataset.count == 1:
-        return None
-    shape = (min(dataset.height, 512), min(dataset.width, 512))
-    try:
-        sample = dataset.read(dataset.count, out_shape=shape, resampling=Resampling.nearest)
-    except RasterioError:
-        return int(dataset.count)  # the damage is reported, with its place, when the pixels are read
-    if ((sample > 0) & (sample < sample.max())).mean() > 0.05:
-        warnings.warn(
-            f"{dataset.name}: band {dataset.count} is tagged as transparency but holds "
-            f"{np.unique(sample).size} different values: it is read as data.",
-            BandWarning,
-            stacklevel=4,
-        )
-        return None
-    return int(dataset.count)

@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import rasterio
 
-from geocrodino.errors import BandWarning, LeftOutWarning, RasterError
+from geocrodino.errors import LeftOutWarning, RasterError
 from geocrodino.geo.mosaic import MosaicSource
-from geocrodino.geo.reader import RasterSource, gdal_name, is_url, opened
+from geocrodino.geo.reader import MAP_TAGS, RasterSource, gdal_name, is_url, opened
+from geocrodino.geo.stac_bands import StacBand, stac_bands, with_stac_bands
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".asc", ".bil")
 """Names of the files of a folder that are taken as its rasters, in capitals too."""
@@ -27,7 +28,6 @@ _OTHER_RASTERS = (
 )  # fmt: skip
 """Files of a folder that may be rasters too: they are not read, and the user is told."""
 
-_OWN_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})  # of what a bundle made: no input for another one
 _LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
 _SHOWN = 5  # names in a message
 
@@ -57,7 +57,6 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
 
     Warns:
         LeftOutWarning: If something that is there is not read, naming it.
-        BandWarning: If a band is read in another role than its tag says.
     """
     entries = [str(path)] if isinstance(path, str | Path) else [str(entry) for entry in path]
     if not entries:
@@ -82,10 +81,18 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
 
 @dataclass
 class _Found:
-    """The files that were named, in order, and what was found and not taken, in words."""
+    """The files that were named, in order.
+
+    Attributes:
+        files: Paths and URLs.
+        left_out: What was found and not taken, in words.
+        described: Bands of files that come from a STAC item, as it describes them.
+        has_items: Whether STAC items named any file.
+    """
 
     files: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    described: dict[str, tuple[StacBand, ...]] = field(default_factory=dict)
     has_items: bool = False
 
 
@@ -172,7 +179,11 @@ def _look_up_items(path: Path, asset: str | None, found: _Found) -> None:
     if any(link.get("rel") == "next" for link in links):
         found.left_out.append("the next pages of the search, which are not in this file")
     found.has_items = True
-    found.files += _existing(path, [(f"item {item.get('id')}", _href(path, item, asset)) for item in items])
+    assets = [_asset(path, item, asset) for item in items]
+    places = [f"item {item.get('id')}" for item in items]
+    named = _existing(path, [(place, str(chosen["href"])) for place, chosen in zip(places, assets, strict=True)])
+    found.files += named
+    found.described.update({name: stac_bands(chosen) for name, chosen in zip(named, assets, strict=True)})
 
 
 def _is_item(item: object) -> bool:
@@ -180,8 +191,8 @@ def _is_item(item: object) -> bool:
     return isinstance(assets, dict) and all(isinstance(asset, dict) and "href" in asset for asset in assets.values())
 
 
-def _href(path: Path, item: dict[str, Any], asset: str | None) -> str:
-    """The path or URL of the asset of an item that holds the scene."""
+def _asset(path: Path, item: dict[str, Any], asset: str | None) -> dict[str, Any]:
+    """The asset of an item that holds the scene."""
     assets = item["assets"]
     data = [key for key, value in assets.items() if "data" in (value.get("roles") or ())]
     tiffs = [key for key, value in assets.items() if str(value.get("type")).startswith("image/tiff")]
@@ -194,7 +205,8 @@ def _href(path: Path, item: dict[str, Any], asset: str | None) -> str:
             f"item {item.get('id')}: expected {wanted}, found {which}.\n"
             "Name the asset (--asset), or list the files in a .txt.",
         )
-    return str(assets[keys[0]]["href"])
+    chosen: dict[str, Any] = assets[keys[0]]
+    return chosen
 
 
 def _text(path: Path) -> str:
@@ -246,11 +258,10 @@ def _read_headers(found: _Found, named: Path) -> list[RasterSource]:
     failures = []
     # GDAL would list the folder for every file in it.
     options = {} if _LISTING in os.environ else {_LISTING: "TRUE"}
-    with rasterio.Env(**options), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", BandWarning)
+    with rasterio.Env(**options):
         for name in found.files:
             try:
-                headers[name] = _header(Path(name))
+                headers[name] = _header(Path(name), found.described.get(name, ()))
             except RasterError as error:
                 failures.append(error)
     if len(failures) == 1:
@@ -258,27 +269,17 @@ def _read_headers(found: _Found, named: Path) -> list[RasterSource]:
     if failures:
         first = "\n".join(str(failure) for failure in failures[:_SHOWN])
         raise RasterError(named, f"{len(failures)} of {len(found.files)} files cannot be used, such as\n{first}")
-    _tell_once(caught)
     made = [Path(name).name for name, header in headers.items() if header is None]
     found.left_out += _told(made, "map made by geocrodino", "maps made by geocrodino")
     return [header for header in headers.values() if header is not None]
 
 
-def _header(path: Path) -> RasterSource | None:
+def _header(path: Path, described: Sequence[StacBand]) -> RasterSource | None:
     """The header of a raster, None where a bundle made it."""
     with opened(path) as dataset:
-        return None if _OWN_TAGS & dataset.tags().keys() else RasterSource.of_dataset(path, dataset)
-
-
-def _tell_once(caught: Sequence[warnings.WarningMessage]) -> None:
-    """Give warnings on, those on bands as one: the tiles of an image are tagged alike."""
-    on_bands = [str(w.message) for w in caught if issubclass(w.category, BandWarning)]
-    if on_bands:
-        more = f" So it is in {len(on_bands) - 1} more of the files." if len(on_bands) > 1 else ""
-        warnings.warn(on_bands[0] + more, BandWarning, stacklevel=4)
-    for other in caught:
-        if not issubclass(other.category, BandWarning):
-            warnings.warn(other.message, stacklevel=4)
+        if MAP_TAGS & dataset.tags().keys():
+            return None
+        return with_stac_bands(RasterSource.of_dataset(path, dataset), described)
 
 
 def _common_folder(files: Iterable[str]) -> Path:

@@ -1,4 +1,4 @@
-"""What is checked before a scene is predicted: no input is replaced, pixels and heights are like the training's."""
+"""Checks before a scene is predicted: no input is replaced, its pixels and values are like the training's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, ResolutionWarning
+from geocrodino.data.few_values import few_values, few_values_note
+from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, ResolutionWarning, ValueRangeWarning
 from geocrodino.geo.files import same_file
 from geocrodino.geo.grid import pixel_size_m
 from geocrodino.geo.mosaic import source_files
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.network import SceneInput
+from geocrodino.prediction.value_ranges import ChannelValues, is_other_scale, likely_factor
 
 _COARSE, _TOO_COARSE = 4, 16  # pixel size over that of the training: told, refused
 _UNUSUAL_SHARE = 0.05
@@ -66,29 +69,82 @@ def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
     return (note,)
 
 
-def unusual_heights(source: SceneInput) -> tuple[str, ...]:
-    """Compare heights at a few places with those of the training.
+def unusual_values(source: SceneInput) -> tuple[str, ...]:
+    """Compare the values of a scene at a few places with those of the training.
 
     Returns:
         What the user should know, also given as warnings.
+
+    Raises:
+        BundleError: If an image holds values on another scale than the training's.
+
+    Warns:
+        HeightRangeWarning: If many heights lie outside the training's range.
+        ValueRangeWarning: If many values of an image do, or their mean is far from the training's.
     """
+    samples = _samples(source)
+    image = source.spec.modality == "optical"
+    notes = _image_notes(source, samples) if image else _height_notes(source, samples)
+    for note in notes:
+        warnings.warn(note, ValueRangeWarning if image else HeightRangeWarning, stacklevel=3)
+    return tuple(notes)
+
+
+def _samples(source: SceneInput) -> NDArray[np.float32]:
+    """Valid values of the channels at places spread over the scene, shape (C, N)."""
     spec, (height, width) = source.spec, source.grid.shape
-    if spec.modality != "elevation":
-        return ()
-    notes = []
-    if spec.ground_given and source.ground is None and "height_above_ground" in spec.recipe.channels:
-        notes.append(
-            f"{source.raster.path}: the model was trained on heights above a ground raster, and none was given: the "
-            "ground is estimated. Give one with --ground."
-        )
-    samples = []
+    found = []
     for place in np.ndindex(_SAMPLES, _SAMPLES):
         row, col = ((2 * i + 1) * size // (2 * _SAMPLES) for i, size in zip(place, (height, width), strict=True))
         half = _SAMPLE_PX // 2
         window = (max(0, row - half), min(height, row + half), max(0, col - half), min(width, col + half))
         values, valid = spec.recipe.read(source.raster, source.grid, window, ground=source.ground, unit=source.unit)
-        samples.append(values[:, valid])
-    joined = np.concatenate(samples, axis=1)[:, None]
+        found.append(values[:, valid])
+    return np.concatenate(found, axis=1)
+
+
+def _image_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]:
+    if not samples.shape[1]:
+        return []
+    spec, path = source.spec, source.raster.path
+    first = source.raster.bands[source.raster.data_bands[0] - 1]
+    dtype = "float32" if first.is_scaled else first.dtype
+    bands = [ChannelValues.of(channel, values) for channel, values in zip(spec.channels, samples, strict=True)]
+    types = "" if spec.recipe.dtype in {None, dtype} else f" (type {spec.recipe.dtype} in training, {dtype} here)"
+    factor = likely_factor(bands, spec.recipe.dtype, dtype)
+    expected = "; ".join(band.words() for band in bands)
+    if is_other_scale(bands, spec.recipe.dtype, dtype):
+        way_out = (
+            f"Values of these types differ by a factor: --rescale {factor} gives the image the training's."
+            if factor is not None
+            else "If the values differ by a constant factor, give it, for instance --rescale 255/10000; otherwise "
+            "predict with an image that is processed as that of the training."
+        )
+        raise BundleError(
+            f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{way_out}"
+        )
+    far = [band for band in bands if band.is_far]
+    if not far:
+        return []
+    hint = "" if factor is None else f"Values of these types often differ by a factor: try --rescale {factor}. "
+    most = max(band.outside for band in far)
+    return [
+        f"{path}: the values are unlike those of the training{types}: up to {most:.0%} of a band's sampled pixels lie "
+        f"outside its range. Expected {'; '.join(band.words() for band in far)}. {hint}Otherwise trust the map less."
+    ]
+
+
+def _height_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]:
+    spec, notes = source.spec, []
+    if spec.ground_given and source.ground is None and "height_above_ground" in spec.recipe.channels:
+        notes.append(
+            f"{source.raster.path}: the model was trained on heights above a ground raster, and none was given: the "
+            "ground is estimated. Give one with --ground."
+        )
+    classes = few_values(source.raster)
+    if classes:
+        notes.append(few_values_note(source.raster, classes))
+    joined = samples[:, None]
     for name, share in spec.share_outside(joined, np.ones(joined.shape[1:], bool)).items():
         if share > _UNUSUAL_SHARE:
             channel = next(c for c in spec.channels if c.name == name)
@@ -98,9 +154,7 @@ def unusual_heights(source: SceneInput) -> tuple[str, ...]:
                 f"training. Expected {channel.low:.4g} to {channel.high:.4g} {channel.unit}, found {low:.4g} to "
                 f"{high:.4g}. Check the unit of height; otherwise trust the map less."
             )
-    for note in notes:
-        warnings.warn(note, HeightRangeWarning, stacklevel=3)
-    return tuple(notes)
+    return notes
 
 
 def _paths(given: str | Path | RasterSource | None) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from geocrodino.bundle.io import Bundle
+from geocrodino.data.few_values import few_values
 from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.errors import BundleError, ConfigError, HeightError
 from geocrodino.geo.modality import MODALITIES, Modality
@@ -62,6 +63,8 @@ def _fitting(scene: RasterSource, bundle: Bundle) -> tuple[tuple[Modality, ...],
     bands = f"{len(scene.data_bands)} band{'s' if len(scene.data_bands) > 1 else ''} of {scene.dtype}"
     if len(fits) == 1:
         (modality,) = fits
+        if modality == "elevation":
+            _require_heights(scene)
         return (modality,), f"{bands}: {_what(specs[modality])}"
     if fits:
         raise ConfigError(
@@ -70,6 +73,16 @@ def _fitting(scene: RasterSource, bundle: Bundle) -> tuple[tuple[Modality, ...],
         )
     told = " ".join(f"As {m}: {str(problem).removeprefix(f'{scene.path}: ')}" for m, problem in problems.items())
     raise BundleError(f"{scene.path}: fits no branch of {bundle.path}. {told}")
+
+
+def _require_heights(scene: RasterSource) -> None:
+    """Refuse to take for heights, unasked, what looks like classes."""
+    values = few_values(scene)
+    if values:
+        raise ConfigError(
+            f"{scene.path}: expected heights or an image, found {values} different whole numbers in one band, as class "
+            "rasters hold them.\nIf these are heights, say --modality elevation."
+        )
 
 
 def _problem(scene: RasterSource, spec: ModalitySpec) -> Exception | None:

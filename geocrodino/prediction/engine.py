@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ import rasterio
 from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.errors import ConfigError, OverlapError, RasterError
+from geocrodino.errors import ConfigError, HeightRangeWarning, OverlapError, RasterError
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
+from geocrodino.geo.impossible import total as total_impossible
 from geocrodino.geo.mapfile import Further, beside
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.writer import EncodedPart, MapWriter
@@ -56,6 +58,7 @@ class PredictionSummary:
         stitch: How tiles were joined.
         backend: Who computed.
         heights: How the unit of the heights is known, None without elevation.
+        bands: How the bands of the image were found, None without optical.
         working_resolution_m: Pixel size that the network worked at, metres.
         resumed: Blocks that an earlier run had finished.
         seconds: Time taken.
@@ -75,6 +78,7 @@ class PredictionSummary:
     stitch: Literal["exact", "blend"]
     backend: str
     heights: str | None
+    bands: str | None
     working_resolution_m: float
     resumed: int
     seconds: float
@@ -90,6 +94,8 @@ def predict(
     elevation: str | Path | Sequence[str | Path] | None = None,
     ground: str | Path | None = None,
     height_unit: str | None = None,
+    bands: Sequence[int] | None = None,
+    rescale: float | None = None,
     aoi: str | Path | AOI | None = None,
     asset: str | None = None,
     layers: Sequence[Layer] = (),
@@ -127,6 +133,10 @@ def predict(
             pixel size and extent.
         ground: Heights of the bare ground, where there is such a raster (elevation only).
         height_unit: Unit of heights, where the files do not say it; the one that the training was told by default.
+        bands: Numbers of the image's bands in the order of the training's, counted from 1; by default they are matched
+            by name where both sides have names, by number otherwise.
+        rescale: Multiply the values of the image by this number, for instance 1 / 257 where the training's values have
+            8 bits and the image's 16.
         aoi: Polygons to predict; the rest is nodata, and is not computed.
         asset: Which asset of STAC items is the scene, where that is not plain.
         layers: What else to write, to ``NAME.layers.tif``: bytes that stand for 0 to 1, see `Layer`.
@@ -153,8 +163,8 @@ def predict(
         Counts, areas and warnings.
 
     Raises:
-        BundleError: If the bundle lacks the branch, the scene lacks its bands, or has pixels more than 16 times as
-            large as those of the training.
+        BundleError: If the bundle lacks the branch, the scene lacks its bands, all values of the image lie outside
+            those of the training, or its pixels are more than 16 times as large.
         ConfigError: If options contradict each other, the modality cannot be told, or memory does not suffice.
         RasterError: If the scene is missing, damaged, without CRS or without any valid pixel.
         OverlapError: If the ground, the surface model or the area does not meet the scene.
@@ -163,7 +173,8 @@ def predict(
         ValueError: If a number is out of its range.
 
     Warns:
-        HeightRangeWarning: If the heights are unlike those of the training.
+        HeightRangeWarning: If the heights are unlike those of the training, or some of them are impossible.
+        ValueRangeWarning: If the values of the image are unlike those of the training.
         ResolutionWarning: If the scene's pixels are more than 4 times as large as those of the training.
     """
     started = time.monotonic()
@@ -178,6 +189,8 @@ def predict(
         elevation=elevation,
         ground=ground,
         height_unit=height_unit,
+        bands=None if bands is None else tuple(bands),
+        rescale=rescale,
         aoi=aoi,
         asset=asset,
         layers=tuple(layers),
@@ -226,8 +239,11 @@ def predict(
             )
         if all(index == IGNORE_INDEX for _, index, _ in counts):
             writer.abandon()
-            raise RasterError(ready.scene.path, _no_valid_pixel(ready))
-    return _summary(ready, counts, resumed, time.monotonic() - started)
+            raise RasterError(ready.scene.path, _no_valid_pixel(ready, writer.done.values()))
+        impossible = _impossible_notes(ready, writer.done.values())
+        for message in impossible:
+            warnings.warn(message, HeightRangeWarning, stacklevel=2)
+    return _summary(ready, counts, resumed, time.monotonic() - started, impossible)
 
 
 class _Taker:
@@ -293,16 +309,28 @@ def _workers_within(limit: int, ready: Prepared, wanted: int) -> int:
 def _total(notes: Iterable[Any]) -> Counter[tuple[int, int, int]]:
     counts: Counter[tuple[int, int, int]] = Counter()
     for note in notes:
-        for strip, index, decided, number in note:
+        for strip, index, decided, number in note["pixels"]:
             counts[strip, index, decided] += number
     return counts
 
 
-def _summary(ready: Prepared, counts: Counter[tuple[int, int, int]], resumed: int, seconds: float) -> PredictionSummary:
+def _impossible_notes(ready: Prepared, notes: Iterable[Any]) -> tuple[str, ...]:
+    """What the user should know of impossible heights."""
+    source = ready.work.inputs.get("elevation")
+    if source is None:
+        return ()
+    rasters = {"elevation": source.raster, "ground": source.ground}
+    found = total_impossible(note["impossible"] for note in notes)
+    return tuple(found[role].note(raster) for role, raster in rasters.items() if raster and role in found)
+
+
+def _summary(
+    ready: Prepared, counts: Counter[tuple[int, int, int]], resumed: int, seconds: float, impossible: tuple[str, ...]
+) -> PredictionSummary:
     work = ready.work
     pixels, area, nodata = _tally(counts, work.own, work.classes)
     mapped = sum(pixels.values())
-    heights = work.inputs.get("elevation")
+    heights, image = work.inputs.get("elevation"), work.inputs.get("optical")
     decided: dict[str, float] = {}
     if len(work.inputs) > 1:
         by_whom = Counter(dict.fromkeys(DECIDED_BY.values(), 0))
@@ -323,10 +351,11 @@ def _summary(ready: Prepared, counts: Counter[tuple[int, int, int]], resumed: in
         stitch=ready.stitch,
         backend=work.backend,
         heights=None if heights is None else heights.unit_known_by,
+        bands=None if image is None else image.bands_known_by,
         working_resolution_m=math.sqrt(math.prod(pixel_size_m(ready.grid))),
         resumed=resumed,
         seconds=seconds,
-        warnings=ready.notes,
+        warnings=(*ready.notes, *impossible),
     )
 
 
@@ -347,8 +376,14 @@ def _tally(
     return pixels, area, nodata
 
 
-def _no_valid_pixel(ready: Prepared) -> str:
+def _no_valid_pixel(ready: Prepared, notes: Iterable[Any]) -> str:
     where = "" if ready.work.area is None else " in the area"
+    impossible = _impossible_notes(ready, notes)
+    if impossible:
+        return (
+            f"no pixel is valid for {' or '.join(ready.work.inputs)}{where}. Check the unit of height.\n"
+            + "\n".join(impossible)
+        )
     return (
         f"no pixel is valid for {' or '.join(ready.work.inputs)}{where}: all are nodata, masked or NaN.\n"
         "Expected at least one valid pixel. Check the nodata tag: it may name the value of the data."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -18,10 +18,12 @@ from odc.geo.xr import xr_coords
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import BundleError, GridError, MissingCRSError
+from geocrodino.geo.bands import Band, with_names
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, describe, working_grid
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.validity import all_nodata, finite
 from geocrodino.prediction.backend import Backend, open_backend
 from geocrodino.prediction.network import SceneInput, TileClassifier
 from geocrodino.prediction.options import BackendName
@@ -30,7 +32,7 @@ from geocrodino.prediction.schedule import same_bundle
 from geocrodino.prediction.tiling import TileIndex, TileLattice, round_up
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ArraySource(RasterSource):
     """A part of an array, read as a raster of which nothing lies outside that part.
 
@@ -42,8 +44,7 @@ class ArraySource(RasterSource):
     values: NDArray[np.generic] = field(repr=False, compare=False)
     corner: tuple[int, int] = (0, 0)
 
-    def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the whole array's grid; see `RasterSource.read`."""
+    def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         r0, r1, c0, c1 = window
         row, col = self.corner
         height, width = self.values.shape[1:]
@@ -51,11 +52,12 @@ class ArraySource(RasterSource):
         valid = np.zeros(found.shape[1:], bool)
         a0, a1, b0, b1 = max(r0, row), min(r1, row + height), max(c0, col), min(c1, col + width)
         if a0 < a1 and b0 < b1:
-            raw = self.values[[b - 1 for b in bands], a0 - row : a1 - row, b0 - col : b1 - col]
-            # No file is asked: an array has neither transparency nor a mask.
-            valid[a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = self._validity(None, raw, None, self.nodata)
-            with np.errstate(over="ignore"):
-                found[:, a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = raw.astype(np.float32)
+            part = self.values[:, a0 - row : a1 - row, b0 - col : b1 - col]
+            stored = part[[b - 1 for b in bands]]
+            # As in a file: a pixel is missing where all of its bands hold the nodata value.
+            missing = all_nodata(part, [band.nodata for band in self.bands])
+            valid[a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = finite(stored) & ~missing
+            self._scale(stored, bands, out=found[:, a0 - r0 : a1 - r0, b0 - c0 : b1 - c0])
         found[:, ~valid] = np.nan
         return found, valid
 
@@ -106,7 +108,7 @@ def predict_array(
     shape = (int(grid.shape[0]), int(grid.shape[1]))
     core = round_up(core_px, stride)
     lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field_px)
-    source = SceneInput(header, spec, grid, None, height_unit)
+    source = SceneInput(spec.recipe.fitted(header, unit=height_unit), spec, grid, None, height_unit)
     halo = spec.recipe.halo_px(grid)
     work = _TileWork(source, lattice, (bundle.path.resolve(), bundle.sha256), backend)
     rows, cols = lattice.count
@@ -178,21 +180,35 @@ def _grid(array: xr.DataArray, resolution_m: float) -> GeoBox:
     return found
 
 
-def _header(array: xr.DataArray, grid: GeoBox, bands: int) -> ArraySource:
+def _header(array: xr.DataArray, grid: GeoBox, count: int) -> ArraySource:
+    """What an array says about its values, as rioxarray and xarray write it down."""
+    names, units = (_for_each(array.attrs.get(key), count) for key in ("long_name", "units"))
+    scales, offsets = (_for_each(array.attrs.get(key), count) for key in ("scale_factor", "add_offset"))
+    if not any(names) and "band" in array.coords and array.coords["band"].dtype.kind in "UO":
+        names = [str(name) for name in np.atleast_1d(array.coords["band"].values)]
     nodata = array.odc.nodata
-    if nodata is not None and array.dtype.kind in "iu":
-        held = np.iinfo(array.dtype)
-        nodata = nodata if held.min <= nodata <= held.max else None  # beyond that no pixel can hold it
+    numbers = tuple(range(1, count + 1))
+    bands = tuple(
+        Band(
+            dtype=str(array.dtype),
+            nodata=None if nodata is None else float(nodata),
+            scale=float(scales[i] or 1.0),
+            offset=float(offsets[i] or 0.0),
+            unit=units[i] or None,
+        )
+        for i in range(count)
+    )
     return ArraySource(
         path=Path(str(array.name or "array")),
         geobox=grid,
-        count=bands,
-        dtype=str(array.dtype),
-        nodata=None if nodata is None or math.isnan(nodata) else float(nodata),
-        band_names=tuple(f"band {i}" for i in range(1, bands + 1)),
-        data_bands=tuple(range(1, bands + 1)),
-        alpha_band=None,
-        has_mask=False,
-        unit=array.attrs.get("units"),
-        values=np.empty((bands, 0, 0), array.dtype),
+        bands=with_names(bands, names),
+        data_bands=numbers,
+        values=np.empty((count, 0, 0), array.dtype),
     )
+
+
+def _for_each(value: Any, count: int) -> list[Any]:
+    """A value for each band, from one for all of them, a list, or none."""
+    if isinstance(value, list | tuple) and len(value) == count:
+        return list(value)
+    return [None if isinstance(value, list | tuple) else value] * count

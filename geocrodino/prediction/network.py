@@ -18,8 +18,8 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.grid import Window
-from geocrodino.geo.heights import height_unit
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.units import height_unit
 from geocrodino.prediction.backend import Backend
 from geocrodino.prediction.blending import Number, stitch
 from geocrodino.prediction.tiling import TileIndex, TileLattice
@@ -62,13 +62,23 @@ def one_thread() -> None:
 
 @dataclass(frozen=True)
 class SceneInput:
-    """What the network reads of a scene: a raster through a recipe, on the working grid."""
+    """What the network reads of a scene: a raster through a recipe, on the working grid.
+
+    Attributes:
+        raster: The raster as the recipe reads it, see `Recipe.fitted`.
+        spec: Recipe and statistics.
+        grid: The working grid.
+        ground: Heights of the bare ground, or None.
+        unit: Unit of height that the user gave, or None.
+        bands_known_by: How the bands of an image were found, as a phrase for people; None for heights.
+    """
 
     raster: RasterSource
     spec: ModalitySpec
     grid: GeoBox
     ground: RasterSource | None
     unit: str | None
+    bands_known_by: str | None = None
 
     def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Network input and validity of a window of the working grid, see `ModalitySpec.read`."""

@@ -26,7 +26,7 @@ from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
 from geocrodino.geo.scene import open_scene
 from geocrodino.prediction.backend import Backend
-from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_heights
+from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_values
 from geocrodino.prediction.choose import choose_modalities
 from geocrodino.prediction.combine import DECISIONS, LAYERS, Layer, layer_bands
 from geocrodino.prediction.network import SceneInput
@@ -85,6 +85,8 @@ def prepare(
     elevation: str | Path | Sequence[str | Path] | None,
     ground: str | Path | None,
     height_unit: str | None,
+    bands: tuple[int, ...] | None,
+    rescale: float | None,
     aoi: str | Path | AOI | None,
     asset: str | None,
     layers: tuple[Layer, ...],
@@ -102,8 +104,10 @@ def prepare(
     check_map_name(out)
     raster = open_scene(scene, asset=asset)
     second = None if elevation is None else open_scene(elevation)
+    if bands is not None and modality == "auto":
+        modality = "optical" if second is None else "both"  # an image alone has bands to choose from
     modalities, reason = choose_modalities(modality, raster, second, bundle)
-    _check_options(modalities, layers, ground, height_unit)
+    _check_options(modalities, layers, ground, height_unit, bands, rescale)
     area = aoi if aoi is None or isinstance(aoi, str | Path) else aoi.source
     lower = None if ground is None else open_scene(ground)
     for written in (out, *(beside(out, what) for what in get_args(Further))):
@@ -113,11 +117,13 @@ def prepare(
     if lower is not None:
         require_overlap({"ground": lower}, grid)
     inputs = {
-        m: _input(bundle, m, second if second and m == "elevation" else raster, grid, lower, height_unit)
+        m: _elevation_input(bundle, second or raster, grid, lower, height_unit)
+        if m == "elevation"
+        else _optical_input(bundle, raster, grid, bands, rescale)
         for m in modalities
     }
     for source in inputs.values():
-        notes += unusual_heights(source)
+        notes += unusual_values(source)
     lattice, how = _lattice(grid, bundle, stitch, core_px)
     batch = _batch(batch, device, scheduler, math.prod(lattice.count))
     if batch > 1:
@@ -157,12 +163,22 @@ def prepare(
 
 
 def _check_options(
-    modalities: tuple[Modality, ...], layers: tuple[Layer, ...], ground: str | Path | None, height_unit: str | None
+    modalities: tuple[Modality, ...],
+    layers: tuple[Layer, ...],
+    ground: str | Path | None,
+    height_unit: str | None,
+    bands: tuple[int, ...] | None,
+    rescale: float | None,
 ) -> None:
+    if "optical" not in modalities and (bands is not None or rescale is not None):
+        option = "--bands" if bands is not None else "--rescale"
+        raise ConfigError(f"{option} applies only to an image, found elevation alone.\nLeave it out.")
+    if rescale is not None and not (math.isfinite(rescale) and rescale > 0):
+        raise ConfigError(f"--rescale {rescale:g}: expected a number above 0, for instance 1/257.")
     if "elevation" not in modalities and ground is not None:
-        raise ConfigError(f"{ground}: a ground raster is of use for elevation alone, found optical.\nLeave it out.")
+        raise ConfigError(f"{ground}: --ground applies only to elevation, found optical alone.\nLeave it out.")
     if "elevation" not in modalities and height_unit is not None:
-        raise ConfigError(f"height unit {height_unit}: of use for elevation alone, found optical.\nLeave it out.")
+        raise ConfigError(f"--height-unit {height_unit} applies only to elevation, found optical alone.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
         raise ConfigError(f"layer {unknown[0]!r} is unknown. Expected some of {', '.join(LAYERS)}.")
@@ -206,19 +222,30 @@ def even_tiles(largest: TileLattice) -> TileLattice:
     return min(largest, *(replace(largest, core_px=even(side)) for side in largest.shape), key=work)
 
 
-def _input(
-    bundle: Bundle,
-    modality: Modality,
-    raster: RasterSource,
-    grid: GeoBox,
-    ground: RasterSource | None,
-    height_unit: str | None,
+def _optical_input(
+    bundle: Bundle, raster: RasterSource, grid: GeoBox, bands: tuple[int, ...] | None, rescale: float | None
 ) -> SceneInput:
-    spec = bundle.manifest.modalities[modality]
-    heights = modality == "elevation"
-    spec.recipe.check(raster, ground_given=heights and ground is not None)
-    require_overlap({modality: raster}, grid)
-    return SceneInput(raster, spec, grid, ground if heights else None, height_unit if heights else None)
+    spec = bundle.manifest.modalities["optical"]
+    match = spec.recipe.match(raster, bands)
+    if bands is None:
+        spec.recipe.check(raster)
+    require_overlap({"optical": raster}, grid)
+    fitted = spec.recipe.fitted(raster, bands=match.numbers)
+    fitted = fitted if rescale is None else fitted.rescaled(rescale)
+    return SceneInput(fitted, spec, grid, None, None, match.known_by)
+
+
+def _elevation_input(
+    bundle: Bundle, raster: RasterSource, grid: GeoBox, ground: RasterSource | None, height_unit: str | None
+) -> SceneInput:
+    spec = bundle.manifest.modalities["elevation"]
+    spec.recipe.check(raster, ground_given=ground is not None)
+    require_overlap({"elevation": raster}, grid)
+    lower = ground
+    if ground is not None:
+        spec.recipe.check_ground(ground)
+        lower = spec.recipe.fitted_ground(ground, unit=height_unit)
+    return SceneInput(spec.recipe.fitted(raster, unit=height_unit), spec, grid, lower, height_unit)
 
 
 def _lattice(

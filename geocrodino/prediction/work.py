@@ -18,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.bundle.io import Bundle
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, pixel_size_m
+from geocrodino.geo.impossible import impossible_heights
 from geocrodino.geo.mapfile import TILE_PX, MapFile
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.resample import Positions, bilinear, bounding_window, source_positions
@@ -194,7 +195,12 @@ class BlockPredictor:
         }
 
     def __call__(self, block: Window) -> EncodedPart:
-        """Predict one block; its note lists strip, class index, which modality decided and number of pixels."""
+        """Predict one block.
+
+        Returns:
+            The block's files. Its note has two entries: ``pixels`` lists strip, class index, which modality decided and
+            number of pixels, ``impossible`` the number, lowest and highest of the impossible heights of each raster.
+        """
         r0, r1, c0, c1 = block
         out = [np.full((len(f.bands), r1 - r0, c1 - c0), IGNORE_INDEX, np.uint8) for f in self.work.files]
         counts: Counts = Counter()
@@ -210,8 +216,21 @@ class BlockPredictor:
             for whole, part in zip(out, bands, strict=True):
                 whole[place] = part
             _count(counts, window, indices, decided, inside)
-        note = [[*what, number] for what, number in sorted(counts.items())]
+        note = {
+            "pixels": [[*what, number] for what, number in sorted(counts.items())],
+            "impossible": self._impossible(block),
+        }
         return encode_part(self.work.files, self.work.own, block, out, note)
+
+    def _impossible(self, block: Window) -> dict[str, list[float]]:
+        source = self.work.inputs.get("elevation")
+        rasters = {} if source is None else {"elevation": source.raster, "ground": source.ground}
+        found = {
+            role: impossible_heights(raster, self.work.own, block)
+            for role, raster in rasters.items()
+            if raster is not None
+        }
+        return {role: each.as_list() for role, each in found.items() if each.pixels}
 
     def _parts(self, block: Window) -> Iterator[Window]:
         r0, r1, c0, c1 = block
@@ -271,8 +290,7 @@ class BlockPredictor:
 
     def _valid(self, modality: Modality, window: Window) -> NDArray[np.bool_]:
         """Where the raster itself has data, on the grid of the map."""
-        raster, recipe = self.work.inputs[modality].raster, self.work.inputs[modality].spec.recipe
-        return raster.read(self.work.own, window, bands=recipe.bands or raster.data_bands[:1])[1]
+        return self.work.inputs[modality].raster.read(self.work.own, window)[1]
 
 
 def _count(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ from numpy.typing import NDArray
 
 from geocrodino.config import TrainConfig
 from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, reference_grid
+from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.data.normalisation import ModalitySpec, Recipe, elevation_recipe, optical_recipe
 from geocrodino.data.sampling import inside_mask, patch_corners, require_patches
 from geocrodino.data.splits import block_splits
 from geocrodino.data.statistics import class_counts, measure
-from geocrodino.errors import AOIError, RasterError
+from geocrodino.errors import AOIError, HeightRangeWarning, RasterError
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import crs_of, describe
-from geocrodino.geo.heights import ground_unit, height_unit
 from geocrodino.geo.labels import LabelSource, label_classes
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.units import ground_unit, height_unit
 from geocrodino.training import folder as run_folder
 
 
@@ -64,6 +66,27 @@ def open_sources(config: TrainConfig) -> Sources:
     )
 
 
+def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources:
+    """The rasters as the recipes read them.
+
+    Raises:
+        BundleError: If a raster of heights holds an image, classes or several bands.
+        HeightError: If heights are too coarse, or in a unit that is not known.
+    """
+    optical, elevation, unit = recipes["optical"], recipes["elevation"], sources.height_unit
+    elevation.check(sources.elevation, ground_given=sources.ground is not None)
+    ground = sources.ground
+    if ground is not None:
+        elevation.check_ground(ground)
+        ground = elevation.fitted_ground(ground, unit=unit)
+    return replace(
+        sources,
+        optical=optical.fitted(sources.optical, bands=optical.bands),
+        elevation=elevation.fitted(sources.elevation, unit=unit),
+        ground=ground,
+    )
+
+
 def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
     """Open, check and align the rasters, find the splits, measure the training split.
 
@@ -78,11 +101,12 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
         "optical": optical_recipe(sources.optical, config.data.bands),
         "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground, config.data.height_unit),
     }
-    recipes["elevation"].check(sources.elevation, ground_given=sources.ground is not None)
+    sources = fitted_sources(sources, recipes)
     grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
     recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
     classes = label_classes(sources.labels, config.class_scheme())
     layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
+    _warn_of_heights(sources, layers)
     labels = layers.class_indices()
     local = aoi.to_crs(crs_of(grid).wkt)
     if not local.splits:
@@ -139,6 +163,22 @@ def _digest(
         ).encode(),
     }
     return {name: hashlib.sha256(content).hexdigest() for name, content in read.items()}
+
+
+def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
+    """Tell of heights that were read as missing, and of a raster that seems to hold none."""
+    classes = few_values(sources.elevation)
+    if classes:
+        warnings.warn(
+            few_values_note(sources.elevation, classes),
+            HeightRangeWarning,
+            stacklevel=3,
+        )
+    rasters = {"elevation": sources.elevation, "ground": sources.ground}
+    for role, found in layers.impossible.items():
+        raster = rasters[role]
+        if raster is not None:
+            warnings.warn(found.note(raster), HeightRangeWarning, stacklevel=3)
 
 
 def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray[np.bool_], aoi: AOI) -> None:

@@ -280,7 +280,7 @@ def test_predicting_over_what_is_there(predict, town, here):
 
 
 def test_heights_unlike_those_of_the_training_are_a_warning(predict, town, here):
-    code, _, err = predict(town.elevation, "elevation", "--height-unit", "km")
+    code, _, err = predict(town.elevation, "elevation", "--height-unit", "ch")
     assert code == 0
     assert err.startswith("Warning: ")
     assert "lie outside the range of height_above_ground seen in training" in err

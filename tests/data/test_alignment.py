@@ -141,7 +141,10 @@ def _touch(sources, recipes, scheme, layers):
 
 CHANGES = {
     "a file": _touch,
-    "the bands": lambda s, r, c, y: {"recipes": {**r, "optical": optical_recipe(s.optical, (2, 1))}},
+    "the bands": lambda s, r, c, y: {
+        "recipes": {**r, "optical": optical_recipe(s.optical, (2, 1))},
+        "sources": replace(s, optical=s.optical.with_bands((2, 1))),
+    },
     "the channels": lambda s, r, c, y: {"recipes": {**r, "elevation": elevation_recipe(("slope",))}},
     "the unit": lambda s, r, c, y: {"sources": replace(s, height_unit="ft")},
     "ignored values": lambda s, r, c, y: {"sources": replace(s, labels=replace(s.labels, ignore_values=(2,)))},

@@ -32,12 +32,10 @@ def test_good_files(roles):
     assert found.splits == {"train": 64 * 96, "val": 32 * 96}
     optical, elevation, labels = found.layers
     assert (optical.role, optical.covers) == ("optical", pytest.approx(1))
-    assert optical.values == "band 1 0 to 127, band 2 0 to 254, band 3 0 to 95"
+    assert optical.values == "red 0 to 127, green 0 to 254, blue 0 to 95"
     assert optical.valid == pytest.approx(1 - 48 / (96 * 128))
     assert elevation.values == "band 1 100 to 195"
-    assert elevation.notes == (
-        "heights taken as metre, the horizontal unit of the CRS; the file names no unit of height",
-    )
+    assert elevation.notes == ("heights taken as metres; the file names no unit of height",)
     assert labels.values == "1 grass 33 %, 2 road 33 %, 3 roof 33 %"
     assert labels.valid == pytest.approx(120 / 128)
 
@@ -114,7 +112,7 @@ def test_label_values_that_are_left_out_are_no_problem(write_raster):
 def test_bands_that_there_are_not(write_raster):
     source = RasterSource.open(write_raster("image.tif", np.ones((3, 9, 9), np.uint8)))
     (told,) = inspect_files({"optical": source}, bands=(1, 4)).problems
-    assert told.startswith(f"{source.path}: expected 2 optical bands (band 1, band 4; numbers 1, 4), found 3")
+    assert told.startswith(f"{source.path}: expected 2 optical bands (red, band 4; numbers 1, 4), found 3")
 
 
 def test_an_area_without_a_split_that_training_needs(roles):

@@ -108,8 +108,8 @@ def test_a_spec_travels_as_json(write_raster):
 def test_optical_recipe_takes_the_data_bands(write_raster):
     source = RasterSource.open(write_raster("a.tif", np.ones((3, 4, 4), np.uint8)))
     recipe = optical_recipe(source)
-    assert (recipe.bands, recipe.band_names) == ((1, 2, 3), ("band 1", "band 2", "band 3"))
-    assert optical_recipe(source, (3, 1)).channel_names == ("band 3", "band 1")
+    assert (recipe.bands, recipe.band_names) == ((1, 2, 3), ("red", "green", "blue"))
+    assert optical_recipe(source, (3, 1)).channel_names == ("blue", "red")
     for bands in ((1, 4), (0,)):
         with pytest.raises(BundleError, match=rf"a\.tif: .*numbers {', '.join(map(str, bands))}"):
             optical_recipe(source, bands)
@@ -121,7 +121,7 @@ def test_a_raster_with_fewer_bands(write_raster):
     with pytest.raises(BundleError) as caught:
         recipe.check(RasterSource.open(path))
     assert str(caught.value) == (
-        f"{path}: expected 3 optical bands (band 1, band 2, band 3; numbers 1, 2, 3), found 1 (band 1).\n"
+        f"{path}: expected 3 optical bands (red, green, blue; numbers 1, 2, 3), found 1 (band 1).\n"
         "Predict with a raster that has these bands, or train a bundle on the bands that there are."
     )
 
@@ -140,8 +140,8 @@ def test_an_image_is_no_elevation(write_raster):
     with pytest.raises(BundleError) as caught:
         elevation_recipe(("height",)).check(RasterSource.open(path))
     assert str(caught.value) == (
-        f"{path}: expected one band of heights, found 3 (band 1, band 2, band 3).\n"
-        "Is this an optical image? Then say --modality optical."
+        f"{path}: expected one band of heights, found 3 (red, green, blue).\n"
+        "An image is given as the optical raster: --modality optical in a prediction, --optical in a training."
     )
 
 

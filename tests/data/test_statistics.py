@@ -27,7 +27,7 @@ def test_only_valid_pixels_of_the_split_are_measured(layers, recipes):
 
 def test_nodata_values_never_enter(layers, recipes):
     spec = measure(layers, recipes["optical"], np.ones(layers.grid.shape, bool))
-    assert [c.name for c in spec.channels] == ["band 1", "band 2", "band 3"]
+    assert [c.name for c in spec.channels] == ["red", "green", "blue"]
     assert max(spec.channels[0].high, spec.channels[2].high) <= 127  # 255 would be the nodata
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,16 +11,12 @@ from hypothesis import strategies as st
 
 from geocrodino.errors import HeightError
 from geocrodino.geo.heights import (
-    UNITS_M,
     GroundFilter,
     ground_surface,
-    height_unit,
     position_halo_px,
     slope_deg,
     topographic_position,
-    unit_in_metres,
 )
-from geocrodino.geo.reader import RasterSource
 
 SMALL = GroundFilter(radii_m=(1.0, 3.0, 8.0), fill_m=3.0)  # a halo of 38 px at 1 m keeps the arrays small
 
@@ -209,39 +204,3 @@ def test_position_does_not_depend_on_the_window(pixel_m, sigma_m):
     part = topographic_position(ground[7:-8, 11:-9], pixel_m, sigma_m, anchor=(7, 11))
     inner = slice(reach, -reach)
     assert part[inner, inner].tobytes() == whole[7:-8, 11:-9][inner, inner].tobytes()
-
-
-# --- units ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("unit", "metres"), [("m", 1), ("FT", 0.3048), (" US-ft ", 1200 / 3937), ("none", 1)])
-def test_named_units(unit, metres):
-    assert unit_in_metres(unit, "dsm.tif") == metres
-
-
-def test_an_unknown_unit_names_those_that_are_known():
-    with pytest.raises(HeightError) as caught:
-        unit_in_metres("furlong", "dsm.tif")
-    assert str(caught.value) == f"dsm.tif: unknown unit of height 'furlong'. Known: {', '.join(UNITS_M)}."
-
-
-def test_units_are_sought_in_order(write_raster):
-    ones = np.ones((4, 4), np.float32)
-    feet = {"crs": "EPSG:2994", "origin": (636_000.0, 853_000.0)}
-    tagged = RasterSource.open(write_raster("tagged.tif", ones, units="m", **feet))
-    assert height_unit(tagged, "cm") == (0.01, "heights in cm, as asked")
-    assert height_unit(tagged) == (1.0, "heights in m, by the band's unit tag")
-    vertical = RasterSource.open(write_raster("vertical.tif", ones, crs="EPSG:32631+6360"))  # NAVD88 height, US feet
-    # GDAL's own reading of the vertical axis comes as a unit tag; either way it is not the metres across.
-    assert height_unit(vertical)[0] == pytest.approx(1200 / 3937)
-    assert height_unit(replace(vertical, unit=None)) == (
-        pytest.approx(1200 / 3937),
-        "heights in US survey foot, by the vertical axis of the CRS",
-    )
-    horizontal = RasterSource.open(write_raster("horizontal.tif", ones, **feet))
-    assert height_unit(horizontal) == (
-        pytest.approx(0.3048),
-        "heights taken as foot, the horizontal unit of the CRS; the file names no unit of height",
-    )
-    degrees = RasterSource.open(write_raster("degrees.tif", ones, crs="EPSG:4326", origin=(3.0, 45.0)))
-    assert height_unit(degrees) == (1.0, "heights taken as metres; the file names no unit of height")

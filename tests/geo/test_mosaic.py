@@ -69,7 +69,7 @@ def test_the_tiles_of_a_scene_have_its_grid_and_header(cut):
     assert tiles.geobox == whole.geobox
     assert tiles.path.name == "tiles"
     assert tiles.describe() == "11 files, 2 bands float32, 71 rows x 97 columns at 1 m, EPSG:32631"
-    for name in ("count", "dtype", "band_names", "data_bands", "alpha_band", "has_mask", "unit"):
+    for name in ("count", "dtype", "band_names", "data_bands", "alpha_band", "mask", "unit"):
         assert getattr(tiles, name) == getattr(whole, name)
 
 
@@ -137,11 +137,11 @@ def test_where_files_overlap_the_first_valid_one_decides(write_tile):
 
 def test_members_keep_their_own_marks_of_validity(write_tile):
     rgba = np.array([[[5, 5]], [[6, 6]], [[4, 4]], [[255, 0]]], np.uint8)
-    tagged = write_tile("a.tif", np.array([[[7, 9]], [[7, 8]], [[7, 9]]], np.uint16), 0, 0, nodata=7)
+    tagged = write_tile("a.tif", np.array([[[7, 9]], [[7, 8]], [[7, 9]]], np.uint8), 0, 0, nodata=7)
     clear = write_tile("b.tif", rgba, 0, 2, colours=RGBA)
     source = open_scene([tagged, clear])
-    assert (source.count, source.data_bands, source.band_names) == (3, (1, 2, 3), ("band 1", "band 2", "band 3"))
-    assert (source.nodata, source.alpha_band, source.has_mask, source.dtype) == (None, None, True, "uint16")
+    assert (source.count, source.data_bands, source.band_names) == (3, (1, 2, 3), ("red", "green", "blue"))
+    assert (source.nodata, source.alpha_band, source.mask, source.dtype) == (None, None, "dataset", "uint8")
     found, valid = source.read(source.geobox)
     assert valid.tolist() == [[False, True, True, False]]
     np.testing.assert_array_equal(found[:, 0, 1:3], np.array([[9, 8, 9], [5, 6, 4]]).T)
@@ -151,7 +151,7 @@ def test_marks_that_all_members_share_are_those_of_the_mosaic(write_tile):
     files = [write_tile(f"{i}.tif", np.ones((3, 4), np.float32), 0, 4 * i, nodata=np.nan) for i in range(2)]
     source = open_scene(files)
     assert np.isnan(source.nodata)
-    assert (source.has_mask, len(source.headers)) == (False, 1)
+    assert (source.mask, len(source.headers)) == ("none", 1)
 
 
 def test_ten_thousand_members_are_light(write_tile, tmp_path):
@@ -175,13 +175,13 @@ def test_ten_thousand_members_are_light(write_tile, tmp_path):
 def test_only_the_files_in_the_window_are_opened(cut, monkeypatch):
     _, tiles = cut
     read = []
-    own = RasterSource.read_own
+    own = RasterSource._read_pixels
 
     def watched(self, window, bands):
         read.append((self.path.name, window))
         return own(self, window, bands)
 
-    monkeypatch.setattr(RasterSource, "read_own", watched)
+    monkeypatch.setattr(RasterSource, "_read_pixels", watched)
     tiles.read_own((35, 40, 28, 41), (1,))  # rows 18 to 22 of the second row of tiles
     assert read[0] == ("1-0.tif", (18, 23, 28, 30))
     assert {name for name, _ in read} == {"1-0.tif", "1-1.tif"}
@@ -209,7 +209,7 @@ def test_a_member_that_is_damaged_is_named_where_it_is_read(write_tile):
 
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
 WARP = "\nWarp it onto the pixels of the other one first, or read it as a scene of its own."
-ALIKE = "\nName only files that are alike."
+ALIKE = "\nName only files whose values mean the same."
 
 
 def _named(path, names):
@@ -339,7 +339,7 @@ def test_a_member_that_is_touched_or_replaced_is_another_scene(cut):
     with pytest.raises(RasterError) as caught:
         fingerprint(tiles)
     assert str(caught.value) == (
-        f"{member}: part of the scene, and not to be reached (No such file or directory). Put it back."
+        f"{member}: part of the scene, cannot be accessed (No such file or directory). Restore it."
     )
 
 
@@ -380,7 +380,7 @@ def test_files_behind_a_virtual_raster_are_part_of_it(write_tile, tmp_path, monk
     touch(inner)
     assert len({first, second, fingerprint(source)}) == 3
     base.unlink()
-    with pytest.raises(RasterError, match=r"a\.tif: part of the scene, and not to be reached"):
+    with pytest.raises(RasterError, match=r"a\.tif: part of the scene, cannot be accessed"):
         fingerprint(source)
 
 

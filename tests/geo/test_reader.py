@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
-from geocrodino.errors import BandWarning, MissingCRSError, OverlapError, RasterError
+from geocrodino.errors import MissingCRSError, OverlapError, RasterError
 from geocrodino.geo import reader
 from geocrodino.geo.grid import working_grid
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -140,13 +140,129 @@ def test_doubles_beyond_single_precision_are_invalid(write_raster):
     np.testing.assert_array_equal(read, [[[np.nan, np.nan, 2.5]]])
 
 
-def test_a_pixel_is_valid_if_it_is_so_in_every_band_asked_for(write_raster):
-    values = np.array([[[1, 9, 1]], [[1, 1, 9]]], np.uint8)
-    source = RasterSource.open(write_raster("a.tif", values, nodata=9))
-    assert source.read(source.geobox)[1].tolist() == [[True, False, False]]
-    read, valid = source.read(source.geobox, bands=(2,))
-    assert read.shape == (1, 1, 3)
-    assert valid.tolist() == [[True, True, False]]
+@pytest.mark.parametrize(("dtype", "nodata"), [(np.uint8, 255), (np.uint16, 0), (np.int16, -9999), (np.float32, 9)])
+def test_a_pixel_is_missing_where_all_bands_hold_the_nodata_value(write_raster, dtype, nodata):
+    values = np.array([[[1, nodata, 1, nodata]], [[1, 1, nodata, nodata]], [[1, 1, 1, nodata]]], dtype)
+    source = RasterSource.open(write_raster("a.tif", values, nodata=nodata))
+    read, valid = source.read(source.geobox)
+    assert valid.tolist() == [[True, True, True, False]]
+    np.testing.assert_array_equal(read[:, 0, :3], values[:, 0, :3])
+    # Those bands decide that are not read as well: a saturated band alone is data.
+    for bands in ((1,), (2, 1)):
+        assert source.read(source.geobox, bands=bands)[1].tolist() == [[True, True, True, False]]
+
+
+def test_not_a_number_in_one_band_loses_the_pixel(write_raster):
+    values = np.array([[[np.nan, 1, 1]], [[1, np.inf, 1]]], np.float32)
+    source = RasterSource.open(write_raster("a.tif", values, nodata=np.nan))
+    assert source.read(source.geobox)[1].tolist() == [[False, False, True]]
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_nodata_values_of_the_bands_as_metadata(write_raster, nodata):
+    values = np.array([[[0, 0, 7]], [[0, 5, 7]], [[0, 0, 7]]], np.uint8)
+    path = write_raster("a.tif", values, nodata=nodata)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NODATA_VALUES="0 0 0")
+    source = RasterSource.open(path)
+    assert source.nodata_values == (0, 0, 0)
+    assert source.read(source.geobox)[1].tolist() == [[False, True, nodata is None]]
+
+
+@pytest.mark.parametrize("words", ["0 0", "0", ""])
+def test_nodata_values_that_fit_no_bands_are_ignored_as_gdal_does(write_raster, words):
+    path = write_raster("a.tif", np.zeros((3, 2, 2), np.uint8))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NODATA_VALUES=words)
+    source = RasterSource.open(path)
+    assert source.read(source.geobox)[1].all()
+    with rasterio.open(path) as dataset:
+        assert dataset.dataset_mask().all()
+
+
+@pytest.mark.parametrize("sources", [("mask", "nodata"), ("mask", "alpha"), ("alpha", "nodata"), ("mask", "tag")])
+def test_all_marks_of_validity_count_together(write_raster, sources):
+    values = np.full((4, 1, 4), 100, np.uint8)
+    values[3] = 255
+    mask = np.full((1, 4), 255, np.uint8)
+    if "mask" in sources:
+        mask[0, 0] = 0
+    if "nodata" in sources or "tag" in sources:
+        values[:3, 0, 1] = 9
+    if "alpha" in sources:
+        values[3, 0, 2] = 0
+    colours = RGBA if "alpha" in sources else [ColorInterp.gray] * 4
+    values = values if "alpha" in sources else values[:3]
+    path = write_raster(
+        "a.tif",
+        values,
+        colours=colours[: len(values)],
+        nodata=9 if "nodata" in sources else None,
+        mask=mask if "mask" in sources else None,
+    )
+    if "tag" in sources:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(NODATA_VALUES="9 9 9")
+    valid = RasterSource.open(path).read(grid_at(1, (1, 4)))[1]
+    expected = ["mask" not in sources, not {"nodata", "tag"} & set(sources), "alpha" not in sources, True]
+    assert valid.tolist() == [expected]
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("Byte", -9999), ("Byte", 256), ("Byte", 1.5), ("Int16", 65535)])
+def test_a_nodata_value_that_the_type_cannot_hold_marks_nothing(tmp_path, write_raster, dtype, nodata):
+    source = virtual_bands(tmp_path, write_raster, (dtype, nodata))
+    assert source.read(source.geobox)[1].all()
+
+
+@pytest.mark.parametrize("text", ["-3.40282e+38", "-3.4028234663852886e+38", "-3.402823466e+38"])
+def test_a_sentinel_that_lost_digits_as_text(tmp_path, write_raster, text):
+    lowest = np.finfo(np.float32).min
+    write_raster("low.tif", np.array([[lowest, 5, -9999.9]], np.float32))
+    path = tmp_path / "low.vrt"
+    path.write_text(
+        "<VRTDataset rasterXSize='3' rasterYSize='1'><SRS>EPSG:32631</SRS>"
+        "<GeoTransform>400000,1,0,5000000,0,-1</GeoTransform><VRTRasterBand dataType='Float32' band='1'>"
+        f"<NoDataValue>{text}</NoDataValue><SimpleSource><SourceFilename relativeToVRT='1'>low.tif</SourceFilename>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    source = RasterSource.open(path)
+    with rasterio.open(path) as dataset:
+        assert dataset.read_masks(1).tolist() == [[0, 255, 255]]
+    assert source.read(source.geobox)[1].tolist() == [[False, True, True]]
+
+
+def test_scale_and_offset_make_values_of_stored_numbers(write_raster):
+    stored = np.array([[[-9999, 0, 250]], [[10, 20, -9999]]], np.int16)
+    path = write_raster("a.tif", stored, nodata=-9999)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (0.01, 1.0), (100.0, -5.0)
+    source = RasterSource.open(path)
+    read, valid = source.read(source.geobox, bands=(1,))
+    np.testing.assert_array_equal(read, np.array([[[-9999 * 0.01 + 100, 100, 102.5]]], np.float32))
+    assert valid.all()  # the other band holds data in the first pixel
+    np.testing.assert_array_equal(source.read(source.geobox)[0][1], [[5, 15, -10004]])
+    np.testing.assert_array_equal(source.rescaled(2).read(source.geobox, bands=(2,))[0], [[[10, 30, -20008]]])
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(0.0, 0.0), (np.nan, 0.0), (1.0, np.inf)])
+def test_scales_that_lose_the_values(write_raster, scale, offset):
+    path = write_raster("a.tif", np.ones((2, 2), np.int16))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (scale,), (offset,)
+    with pytest.raises(
+        RasterError, match=rf"found scale {scale:g}, offset {offset:g}\.\nCorrect the tags, for instance"
+    ):
+        RasterSource.open(path)
+
+
+def test_complex_numbers(write_raster):
+    path = write_raster("a.tif", np.ones((2, 2), np.complex64))
+    with pytest.raises(RasterError) as caught:
+        RasterSource.open(path)
+    assert str(caught.value) == (
+        f"{path}: expected real numbers, found complex64: each value has a real and an imaginary part.\n"
+        "Save the part or the magnitude that you need as a raster of its own, for instance with numpy.abs."
+    )
 
 
 def test_bands_come_in_the_order_asked(write_raster):
@@ -182,22 +298,46 @@ def test_alpha_of_an_image_with_five_bands(write_raster):
 
 def test_near_infrared_that_is_tagged_alpha_is_data(write_raster):
     values = np.random.default_rng(0).integers(1, 250, (4, 20, 20)).astype(np.uint8)
-    path = write_raster("a.tif", values, colours=RGBA)
-    with pytest.warns(
-        BandWarning, match=r"a\.tif: band 4 is tagged as transparency but holds \d+ different values: it"
-    ):
-        source = RasterSource.open(path)
+    source = RasterSource.open(write_raster("a.tif", values, colours=RGBA))
     assert (source.alpha_band, source.data_bands) == (None, (1, 2, 3, 4))
     read, valid = source.read(source.geobox)
     assert valid.all()
     np.testing.assert_array_equal(read, values)
 
 
+def test_soft_edges_of_transparency_are_no_near_infrared(write_raster):
+    values = np.full((4, 40, 100), 100, np.uint8)
+    values[3] = np.clip(np.arange(-9, 91) * 6.4, 0, 255)  # off for 10 columns, rising for 40, then fully on
+    source = RasterSource.open(write_raster("a.tif", values, colours=RGBA))
+    assert (source.alpha_band, source.data_bands) == (4, (1, 2, 3))
+    assert source.read(source.geobox)[1].sum(axis=0).tolist() == [0] * 10 + [40] * 90
+
+
+def test_who_asks_for_bands_decides_what_transparency_is(write_raster):
+    values = np.full((4, 1, 3), 100, np.uint8)
+    values[3] = [0, 128, 255]
+    source = RasterSource.open(write_raster("a.tif", values, colours=RGBA))
+    three, four = source.with_bands((3, 2, 1)), source.with_bands((1, 2, 3, 4))
+    assert (three.alpha_band, four.alpha_band) == (4, None)
+    assert three.read(three.geobox)[1].tolist() == [[False, True, True]]
+    assert four.read(four.geobox)[1].all()
+
+
+def test_a_band_that_is_named_as_data_is_no_transparency(write_raster):
+    values = np.full((4, 8, 8), 255, np.uint8)
+    path = write_raster("a.tif", values, colours=RGBA)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("red", "green", "blue", "nir")
+    source = RasterSource.open(path)
+    assert source.data_bands == (1, 2, 3, 4)
+    assert source.with_bands((1, 2, 3)).alpha_band is None
+
+
 def test_a_mask_band_is_validity(write_raster):
     mask = np.full((6, 6), 255, np.uint8)
     mask[:, 0] = 0
     source = RasterSource.open(write_raster("a.tif", np.zeros((6, 6), np.uint8), mask=mask))
-    assert source.has_mask
+    assert source.mask == "dataset"
     assert source.read(source.geobox)[1].tolist() == [[False] + [True] * 5] * 6
 
 
@@ -472,27 +612,41 @@ def test_a_raster_from_0_to_360_degrees_meets_one_from_minus_180_to_180(write_ra
         require_overlap({"source": source}, west)
 
 
-@pytest.mark.parametrize(
-    ("kind", "nodata", "told"),
-    [
-        ("Byte", "<NoDataValue>1</NoDataValue>", "nodata value .*, found None, 1.0"),
-        ("UInt16", "", "type .*, found uint8, uint16"),
-    ],
-)
-def test_bands_of_different_kinds_are_refused_where_both_are_read(tmp_path, write_raster, kind, nodata, told):
+def virtual_bands(tmp_path, write_raster, *bands):
+    """A virtual raster over ones, with the type and nodata value of each band."""
     write_raster("ones.tif", np.ones((9, 9), np.uint8))
     source = "<SimpleSource><SourceFilename relativeToVRT='1'>ones.tif</SourceFilename></SimpleSource>"
-    (tmp_path / "s.vrt").write_text(
-        "<VRTDataset rasterXSize='9' rasterYSize='9'><SRS>EPSG:32631</SRS>"
-        "<GeoTransform>400000,1,0,5000000,0,-1</GeoTransform>"
-        f"<VRTRasterBand dataType='Byte' band='1'>{source}</VRTRasterBand>"
-        f"<VRTRasterBand dataType='{kind}' band='2'>{nodata}{source}</VRTRasterBand></VRTDataset>"
+    listed = "".join(
+        f"<VRTRasterBand dataType='{kind}' band='{i}'>"
+        f"{'' if nodata is None else f'<NoDataValue>{nodata}</NoDataValue>'}{source}</VRTRasterBand>"
+        for i, (kind, nodata) in enumerate(bands, start=1)
     )
-    found = RasterSource.open(tmp_path / "s.vrt")
-    with pytest.raises(RasterError, match=rf"s\.vrt: expected one {told}\.\nGive them one, for instance: gdalwarp"):
+    path = tmp_path / "s.vrt"
+    path.write_text(
+        "<VRTDataset rasterXSize='9' rasterYSize='9'><SRS>EPSG:32631</SRS>"
+        f"<GeoTransform>400000,1,0,5000000,0,-1</GeoTransform>{listed}</VRTDataset>"
+    )
+    return RasterSource.open(path)
+
+
+def test_bands_of_different_types_are_refused_where_both_are_read(tmp_path, write_raster):
+    found = virtual_bands(tmp_path, write_raster, ("Byte", None), ("UInt16", None))
+    with pytest.raises(RasterError) as caught:
         found.read(found.geobox)
-    assert found.read(found.geobox, bands=(1,))[1].all()
-    assert found.read(found.geobox, bands=(2,))[1].all() == (not nodata)  # each by its own nodata value
+    assert str(caught.value) == (
+        f"{found.path}: expected one type for the bands 1, 2, found uint8, uint16.\n"
+        "Give them one, for instance: gdal_translate -ot Float32 s.vrt alike.tif"
+    )
+    assert found.read(found.geobox, bands=(2,))[1].all()
+
+
+def test_each_band_has_its_own_nodata_value(tmp_path, write_raster):
+    one_of_two = virtual_bands(tmp_path, write_raster, ("Byte", None), ("Byte", 1))
+    assert one_of_two.read(one_of_two.geobox)[1].all()
+    both = virtual_bands(tmp_path, write_raster, ("Byte", 1), ("Byte", 1))
+    assert not both.read(both.geobox)[1].any()
+    other = virtual_bands(tmp_path, write_raster, ("Byte", 1), ("Byte", 2))
+    assert other.read(other.geobox)[1].all()
 
 
 def test_polygons_in_place_of_a_raster(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
+from geocrodino.data.normalisation import optical_recipe
 from geocrodino.errors import BandWarning, LeftOutWarning, MissingCRSError, RasterError
 from geocrodino.geo import scene
 from geocrodino.geo.mosaic import fingerprint, source_files
@@ -165,14 +166,15 @@ def test_a_member_that_is_no_raster(write_tile, tmp_path):
 
 def test_bands_tagged_by_mistake_are_told_of_once(write_tile, tmp_path):
     values = np.random.default_rng(7).integers(1, 255, (4, 20, 20)).astype(np.uint8)
-    files = [write_tile(f"{i}.tif", values, 0, 20 * i, colours=RGBA) for i in range(3)]
-    count = np.unique(values[3]).size
-    with pytest.warns(BandWarning) as caught:
-        source = open_scene(tmp_path)
+    for i in range(3):
+        write_tile(f"{i}.tif", values, 0, 20 * i, colours=RGBA)
+    source = open_scene(tmp_path)
     assert source.data_bands == (1, 2, 3, 4)
+    with pytest.warns(BandWarning) as caught:
+        optical_recipe(source)
     assert [str(w.message) for w in caught] == [
-        f"{files[0]}: band 4 is tagged as transparency but holds {count} different values: it is read as data. "
-        "So it is in 2 more of the files."
+        f"{tmp_path}: band 4 is tagged as transparency, but its values look like those of an image: it is read as "
+        "data. Name the bands to use (`bands` under `data`) to decide otherwise."
     ]
 
 
@@ -414,9 +416,9 @@ def test_other_warnings_pass(write_tile, monkeypatch):
     files = [write_tile(f"{i}.tif", np.ones((4, 4), np.uint8), 0, 4 * i) for i in range(2)]
     real = scene._header
 
-    def noisy(path):
+    def noisy(path, described):
         warnings.warn(f"{path.name} is odd", RuntimeWarning, stacklevel=2)
-        return real(path)
+        return real(path, described)
 
     monkeypatch.setattr(scene, "_header", noisy)
     with pytest.warns(RuntimeWarning) as caught:

@@ -53,9 +53,10 @@ def test_blocks_cover_each_pixel_once(write_raster, monkeypatch, tiled):
     assert {c1 - c0 for _, _, c0, c1 in blocks} == ({16, 6} if tiled else {70})
 
 
-def test_values_of_a_file_without_nodata(write_raster):
-    path = write_raster("a.tif", np.array([[[1, 2], [9, 9]], [[4, 5], [6, 7]]], np.uint16), nodata=9)
+def test_values_of_a_band_without_nodata(write_raster):
+    path = write_raster("a.tif", np.array([[1, 2], [9, 9]], np.uint16), nodata=9)
     assert count_values(RasterSource.open(path), 1).shares() == {1: 0.5, 2: 0.5}
+    path = write_raster("b.tif", np.array([[[1, 2], [9, 9]], [[4, 5], [6, 7]]], np.uint16))
     assert count_values(RasterSource.open(path), 2).shares() == {4: 0.25, 5: 0.25, 6: 0.25, 7: 0.25}
 
 

@@ -13,13 +13,13 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from geocrodino.data.inspection import inspect_files
-from geocrodino.data.normalisation import elevation_recipe
+from geocrodino.data.normalisation import elevation_recipe, optical_recipe
 from geocrodino.data.sampling import inside_mask
 from geocrodino.errors import BandWarning, MissingCRSError, RasterError
 from geocrodino.geo.aoi import read_aoi
 from geocrodino.geo.grid import pixel_size_m, window_grid, working_grid
-from geocrodino.geo.heights import height_unit
 from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.units import height_unit
 
 pytestmark = pytest.mark.usefixtures("real_data")
 
@@ -103,8 +103,9 @@ def test_web_mercator_pixels_are_measured_on_the_ground(real_data):
 
 def test_ign_near_infrared_is_data_though_tagged_alpha(real_data):
     path = real_data / "ign77055" / "optical.tif"
-    with pytest.warns(BandWarning, match="band 4 is tagged as transparency but holds 239 different values: it is read"):
-        source = RasterSource.open(path)
+    source = RasterSource.open(path)
+    with pytest.warns(BandWarning, match="band 4 is tagged as transparency, but its values look like those of an"):
+        optical_recipe(source)
     read, valid = source.read(source.geobox)
     assert (read.shape, valid.all()) == ((4, 252, 252), True)
     with rasterio.open(path) as dataset:
@@ -167,7 +168,7 @@ def test_mars_mask_and_nan(real_data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BandWarning)  # gray is the fourth band of an image written as RGBA
         optical = RasterSource.open(real_data / "mars" / "optical.tif")
-    assert optical.has_mask
+    assert optical.mask == "dataset"
     assert optical.data_bands == (1, 2, 3, 4)
     elevation = RasterSource.open(real_data / "mars" / "elevation.tif")
     window = (1000, 1500, 2000, 2600)

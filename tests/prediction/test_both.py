@@ -313,7 +313,7 @@ def test_neither_has_a_valid_pixel(opposed, tmp_path):
 
 def test_an_image_as_surface_model(opposed, tmp_path):
     write_raster(tmp_path / "image.tif", image(9, 9))
-    with pytest.raises(BundleError, match=r"image.tif: expected one band of heights, found 3 \(band 1, band 2, band 3"):
+    with pytest.raises(BundleError, match=r"image.tif: expected one band of heights, found 3 \(red, green, blue\)"):
         predict(tmp_path / "image.tif", tmp_path / "m.tif", opposed, elevation=tmp_path / "image.tif")
 
 
@@ -324,8 +324,8 @@ def test_an_image_as_surface_model(opposed, tmp_path):
          "Give an image and a surface model, or leave the layer out."),
         ({"layers": ["height"]}, "layer 'height' is unknown. Expected some of probabilities, confidence, entropy, "
          "disagreement."),
-        ({"height_unit": "ft"}, "height unit ft: of use for elevation alone, found optical.\nLeave it out."),
-        ({"ground": "g.tif"}, "g.tif: a ground raster is of use for elevation alone, found optical.\nLeave it out."),
+        ({"height_unit": "ft"}, "--height-unit ft applies only to elevation, found optical alone.\nLeave it out."),
+        ({"ground": "g.tif"}, "g.tif: --ground applies only to elevation, found optical alone.\nLeave it out."),
     ],
 )  # fmt: skip
 def test_options_of_another_modality(opposed, tmp_path, options, message):

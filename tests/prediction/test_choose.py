@@ -7,6 +7,7 @@ from small_scenes import UTM, make_manifest, make_specs
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError
+from geocrodino.geo.bands import Band
 from geocrodino.geo.reader import RasterSource
 from geocrodino.prediction.choose import choose_modalities
 
@@ -14,8 +15,7 @@ from geocrodino.prediction.choose import choose_modalities
 def raster(name, bands, dtype="uint8", pixel=1.0):
     numbers = tuple(range(1, bands + 1))
     grid = GeoBox((10, 10), UTM @ UTM.scale(pixel), "EPSG:32610")
-    names = tuple(f"band {i}" for i in numbers)
-    return RasterSource(Path(name), grid, bands, dtype, None, names, numbers, None, False, None)
+    return RasterSource(Path(name), grid, (Band(dtype),) * bands, numbers)
 
 
 def bundle(*modalities, **specs):
@@ -86,7 +86,7 @@ def test_auto_takes_the_branch_that_fits():
 
 
 def test_auto_with_transparency_counts_the_bands_of_data():
-    grey = replace(raster("grey.tif", 2), data_bands=(1,), alpha_band=2)
+    grey = replace(raster("grey.tif", 2, "float32"), data_bands=(1,), alpha_band=2)
     assert choose_modalities("auto", grey, None, BOTH)[0] == ("elevation",)
 
 
@@ -114,7 +114,7 @@ def test_auto_of_what_no_branch_reads():
         "3), found 2 (band 1, band 2).\n"
         "Predict with a raster that has these bands, or train a bundle on the bands that there are. "
         "As elevation: expected one band of heights, found 2 (band 1, band 2).\n"
-        "Is this an optical image? Then say --modality optical."
+        "An image is given as the optical raster: --modality optical in a prediction, --optical in a training."
     )
 
 

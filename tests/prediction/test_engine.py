@@ -413,7 +413,7 @@ def test_pixels_much_larger_than_in_training(constant, tmp_path):
 
 def test_ground_is_for_elevation(bundle, tmp_path):
     write_raster(tmp_path / "s.tif", image(20, 20))
-    with pytest.raises(ConfigError, match=r"g.tif: a ground raster is of use for elevation alone, found optical"):
+    with pytest.raises(ConfigError, match=r"g.tif: --ground applies only to elevation, found optical alone"):
         predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", ground=tmp_path / "g.tif")
 
 
