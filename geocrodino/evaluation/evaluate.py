@@ -206,13 +206,17 @@ def evaluate_maps(
             f"{labels.path}: no labelled pixel has a class in every map: {', '.join(maps)}.\n"
             "Evaluate them one by one, or count pixels without a class as wrong with --count-missing."
         )
-    common = {
-        name: replace(
-            evaluation, confusion=c.shared.counts, missed=c.shared.missed, scores=c.shared.scores(), reliability=None
-        )
-        for (name, evaluation), c in zip(evaluations.items(), counts, strict=True)
-    }
-    left_out = {n: int(c.all.counts.sum() - c.shared.counts.sum()) for n, c in zip(maps, counts, strict=True)}
+    return _on_common(evaluations, dict(zip(maps, counts, strict=True)))
+
+
+def _on_common(evaluations: Mapping[str, Evaluation], counts: Mapping[str, _MapCounts]) -> Comparison:
+    """The comparison on the pixels that every map covers."""
+    common, left_out = {}, {}
+    for name, each in counts.items():
+        shared = each.shared
+        numbers = {"confusion": shared.counts, "missed": shared.missed, "scores": shared.scores()}
+        common[name] = replace(evaluations[name], **numbers, reliability=None)
+        left_out[name] = int(each.all.counts.sum() - shared.counts.sum())
     return Comparison(evaluations, common, left_out)
 
 
