@@ -7,8 +7,10 @@ working folder, and the defaults here. Paths in a file are relative to that file
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.data.normalisation import HeightChannel
-from geocrodino.errors import ConfigError, OutputError
+from geocrodino.errors import AreaWarning, ConfigError, OutputError
+from geocrodino.geo.aoi_sources import absolute_source
+from geocrodino.geo.aoi_text import box_numbers
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.heights import GroundFilter
@@ -43,9 +47,9 @@ class DataConfig(_Section):
     optical: Path = Field(description="image, any bands, CRS and resolution")
     elevation: Path = Field(description="surface model, any CRS and resolution")
     labels: Path = Field(description="class values, 0 to 254")
-    aoi: str = Field(description="polygons with a column split, or minx,miny,maxx,maxy")
+    aoi: str = Field(description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy")
     ground: Path | None = Field(None, description="terrain model, if there is one; else the ground is estimated")
-    aoi_crs: str | None = Field(None, description="CRS of a bounding box, for instance EPSG:4326")
+    aoi_crs: str | None = Field(None, description="CRS of the area's coordinates; by default the one its file names")
     resolution_m: float | None = Field(None, gt=0, description="pixel size to work at, m; the optical's by default")
     bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="optical bands to use, counted from 1; all by default"
@@ -55,6 +59,19 @@ class DataConfig(_Section):
     label_values: dict[int, Annotated[int, Field(ge=0, le=254)]] = Field(
         {}, description="class value that a value of the label file stands for, for instance 255: 1"
     )
+
+    @field_validator("aoi", mode="before")
+    @classmethod
+    def _write_area_as_text(cls, aoi: object) -> object:
+        """YAML may hold a bounding box as a list, and GeoJSON as keys and values."""
+        if isinstance(aoi, list | tuple) and all(isinstance(v, int | float) for v in aoi):
+            return ",".join(map(repr, aoi))
+        return json.dumps(aoi) if isinstance(aoi, dict) else aoi
+
+    @field_validator("aoi_crs", mode="before")
+    @classmethod
+    def _write_code_as_text(cls, crs: object) -> object:
+        return str(crs) if isinstance(crs, int) else crs
 
 
 class ElevationConfig(_Section):
@@ -135,6 +152,7 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     project = Path(PROJECT_FILE)
     source = file if file is not None else (project if project.exists() else None)
     tree = {} if source is None else _read(source)
+    _keep_crs_with_its_area(tree, overrides, source)
     for key, value in overrides.items():
         if value is not None:
             *sections, last = key.split(".")
@@ -152,6 +170,22 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_told(error, source, {k for k, v in overrides.items() if v is not None})) from error
+
+
+def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> None:
+    """Drop the CRS of a file's area where an option names another area, unless both are bounding boxes."""
+    data = tree.get("data")
+    area, crs = overrides.get("data.aoi"), overrides.get("data.aoi_crs")
+    if not isinstance(data, dict) or area is None or crs is not None or {"aoi", "aoi_crs"} - data.keys():
+        return
+    if box_numbers(str(area)) is None:
+        warnings.warn(
+            f"{source}: aoi_crs {data['aoi_crs']} is the CRS of the area in this file, and is not used for "
+            f"--aoi {area}. Name its CRS with --aoi-crs where its file names none.",
+            AreaWarning,
+            stacklevel=3,
+        )
+        del data["aoi_crs"]
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
@@ -183,14 +217,14 @@ def _read(path: Path) -> dict[str, Any]:
     if isinstance(data, dict):
         for key in _PATHS:
             if isinstance(data.get(key), str):
-                data[key] = _resolved(data[key], path)
+                data[key] = _resolved(data[key], path, area=key == "aoi")
     weights = tree.get("encoder_weights")
     if isinstance(weights, dict):
         tree["encoder_weights"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in weights.items()}
     return tree
 
 
-def _resolved(text: str, config: Path) -> str:
+def _resolved(text: str, config: Path, *, area: bool = False) -> str:
     expanded = os.path.expandvars(text)
     missing = re.search(r"\$\{?(\w+)\}?", expanded)
     if missing:
@@ -198,8 +232,8 @@ def _resolved(text: str, config: Path) -> str:
             f"{config}: {text} needs the environment variable {missing.group(1)}, which is not set.\n"
             f"Set it, for instance: export {missing.group(1)}=/path/to/data"
         )
-    if expanded.count(",") == 3:  # a bounding box
-        return expanded
+    if area:
+        return absolute_source(expanded, config.parent)
     place = Path(expanded).expanduser()
     return str(place if place.is_absolute() else config.parent / place)
 
@@ -212,7 +246,9 @@ def _make_absolute(tree: dict[str, Any]) -> None:
             continue
         for key in keys:
             value = place.get(key)
-            if isinstance(value, str) and value.count(",") != 3:
+            if isinstance(value, str) and key == "aoi":
+                place[key] = absolute_source(value, Path.cwd())
+            elif isinstance(value, str):
                 place[key] = os.path.abspath(value)  # noqa: PTH100 - links stay as they were named
 
 

@@ -109,3 +109,7 @@ class LabelWarning(UserWarning):
 
 class LeftOutWarning(UserWarning):
     """Something that stands where a scene was named is not read as part of it."""
+
+
+class AreaWarning(UserWarning):
+    """An area of interest is read in a way that its file alone does not say, or not all of its rows count."""

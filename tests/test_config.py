@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from geocrodino.config import TrainConfig, load_config, save_config
-from geocrodino.errors import ConfigError, OutputError
+from geocrodino.errors import AreaWarning, ConfigError, OutputError
 
 STUDIES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 FILES = {"optical": "o.tif", "elevation": "e.tif", "labels": "l.tif", "aoi": "a.geojson"}
@@ -169,6 +169,43 @@ def test_variables_in_paths(write, tmp_path, monkeypatch):
 def test_a_bounding_box_is_no_path(write):
     config = load_config(write({"data": {**FILES, "aoi": "1,2,3,4", "aoi_crs": "EPSG:4326"}}), {})
     assert config.data.aoi == "1,2,3,4"
+
+
+@pytest.mark.parametrize(
+    ("area", "text"),
+    [
+        ([1, 2.5, 3, 4], "1,2.5,3,4"),
+        ({"coordinates": [1, 2], "type": "Point"}, '{"coordinates": [1, 2], "type": "Point"}'),
+        ("POLYGON ((0 0, 1 0, 1 1, 0 0))", "POLYGON ((0 0, 1 0, 1 1, 0 0))"),
+        ("https://example.org/a.gpkg", "https://example.org/a.gpkg"),
+        ("1 2 3 4", "1 2 3 4"),
+    ],
+)
+def test_areas_that_are_no_paths(write, area, text):
+    config = load_config(write({"data": {**FILES, "aoi": area, "aoi_crs": 32631}}), {})
+    assert (config.data.aoi, config.data.aoi_crs) == (text, "32631")
+
+
+def test_areas_with_more_than_a_path(write, tmp_path):
+    config = load_config(write({"data": {**FILES, "aoi": "a,b,c,d.gpkg|layername=x"}}), {})
+    assert config.data.aoi == f"{tmp_path}/a,b,c,d.gpkg|layername=x"
+    config = load_config(write({"data": {**FILES, "aoi": "zip://a.zip!b.shp"}}), {})
+    assert config.data.aoi == f"zip://{tmp_path}/a.zip!b.shp"
+
+
+def test_a_crs_belongs_to_the_area_beside_it(write):
+    """A file named by an option has a CRS of its own; a bounding box has none."""
+    file = write({"data": {**FILES, "aoi": "1,2,3,4", "aoi_crs": "EPSG:4326"}})
+    with pytest.warns(AreaWarning) as caught:
+        assert load_config(file, {"data.aoi": "b.gpkg"}).data.aoi_crs is None
+    assert [str(w.message) for w in caught] == [
+        f"{file}: aoi_crs EPSG:4326 is the CRS of the area in this file, and is not used for --aoi b.gpkg. "
+        "Name its CRS with --aoi-crs where its file names none."
+    ]
+    assert load_config(file, {"data.aoi": "5,6,7,8"}).data.aoi_crs == "EPSG:4326"
+    assert load_config(file, {"data.aoi": "b.gpkg", "data.aoi_crs": "EPSG:2154"}).data.aoi_crs == "EPSG:2154"
+    only_crs = write({"data": {k: v for k, v in FILES.items() if k != "aoi"} | {"aoi_crs": "EPSG:4326"}})
+    assert load_config(only_crs, {"data.aoi": "b.gpkg"}).data.aoi_crs == "EPSG:4326"
 
 
 def test_the_resolved_copy_means_the_same_from_anywhere(write, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 def evaluate(
     maps: Annotated[list[Path], typer.Argument(help="Class maps; several are shown side by side.")],
     labels: Annotated[Path, typer.Option(help="Class raster to compare with.")],
-    aoi: Annotated[str | None, typer.Option(help="Polygons, or minx,miny,maxx,maxy; everywhere by default.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
     ignore: Ignore = None,
     label_value: LabelValue = None,
@@ -39,11 +40,14 @@ def evaluate(
     from geocrodino.evaluation.evaluate import evaluate_maps
     from geocrodino.evaluation.report import evaluation_table, side_by_side
     from geocrodino.geo.aoi import read_aoi
+    from geocrodino.geo.aoi_splits import split_name
 
     console = Console(highlight=False, soft_wrap=True)
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: which polygons are meant?")
-    areas = None if aoi is None else read_aoi(aoi, aoi_crs)
+    require_area(aoi, aoi_crs)
+    split = None if split is None else split_name(split)
+    areas = None if aoi is None else read_aoi(aoi, aoi_crs, splits=split or "none")
     maps = list(dict.fromkeys(maps))
     alike = len({m.stem for m in maps}) < len(maps)
     comparison = evaluate_maps(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 
 
@@ -18,8 +19,8 @@ def inspect(
     elevation: Annotated[Path | None, typer.Option(help="Surface model.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Class raster.")] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model.")] = None,
-    aoi: Annotated[str | None, typer.Option(help="Polygons, or minx,miny,maxx,maxy.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box.")] = None,
+    aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     config: Annotated[Path | None, typer.Option(help="Take files and settings from a YAML file.")] = None,
     ignore: Ignore = None,
     label_value: LabelValue = None,
@@ -45,12 +46,14 @@ def inspect(
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
     if config is not None or (not any(named.values()) and Path(PROJECT_FILE).exists()):
-        given = {f"data.{k}": str(v) for k, v in {**named, "aoi": aoi}.items() if v is not None}
+        areas = {"aoi": aoi, "aoi_crs": aoi_crs}
+        given = {f"data.{k}": str(v) for k, v in {**named, **areas}.items() if v is not None}
         settings = load_config(config, given)
         data = settings.data
         named = {"optical": data.optical, "elevation": data.elevation, "labels": data.labels, "ground": data.ground}
-        aoi, aoi_crs = data.aoi, aoi_crs or data.aoi_crs
+        aoi, aoi_crs = data.aoi, data.aoi_crs
         resolution, height_unit = resolution or data.resolution_m, height_unit or data.height_unit
+    require_area(aoi, aoi_crs)
     sources = {role: RasterSource.open(path) for role, path in named.items() if path is not None}
     if not sources:
         raise ConfigError("Nothing to inspect: name --optical, --elevation, --labels or --config.")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.errors import BundleError, ConfigError, OutputError
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
@@ -55,8 +56,8 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Map to write (.tif, or .vrt over many files); SCENE.classes.tif by default.")
     ] = None,
-    aoi: Annotated[str | None, typer.Option(help="Polygons to map, or minx,miny,maxx,maxy; all by default.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; all by default.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model, for heights above ground.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
     bands: Annotated[
@@ -148,7 +149,10 @@ def predict(
     if model is None:
         console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
     target = out or _default_name(scene)
-    inputs = [str(name) for name in (*scene, elevation, ground, aoi, path) if name is not None]
+    require_area(aoi, aoi_crs)
+    area = None if aoi is None else _area(aoi, aoi_crs)
+    files = (*scene, elevation, ground, None if area is None or area.given is None else area.given.file, path)
+    inputs = [str(name) for name in files if name is not None]
     _check_products(inputs, target, polygons, stac, preview, min_area_m2, simplify_m, overwrite=overwrite)
     bundle = load_bundle(path)
     with progress(console, "Predicting") as advance:
@@ -162,7 +166,7 @@ def predict(
             height_unit=height_unit,
             bands=None if bands is None else band_numbers(bands),
             rescale=None if rescale is None else factor(rescale),
-            aoi=None if aoi is None else _area(aoi, aoi_crs),
+            aoi=area,
             asset=asset,
             layers=[name.value for name in layer or ()],
             workers=workers,
@@ -361,7 +365,7 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
 def _area(given: str, crs: str | None) -> AOI:
     from geocrodino.geo.aoi import read_aoi
 
-    return read_aoi(given, crs)
+    return read_aoi(given, crs, splits="none")
 
 
 def _device(name: str, backend: BackendName) -> str:

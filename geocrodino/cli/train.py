@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from geocrodino.cli.area import AREA_HELP, CRS_HELP
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def train(
     aoi: Annotated[
         str | None,
-        typer.Option(help="Polygons (GeoJSON, GeoPackage, Shapefile) with a column split, or minx,miny,maxx,maxy."),
+        typer.Option(help=f"{AREA_HELP}; a column split says what each polygon is for."),
     ] = None,
     optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None,
     elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None,
@@ -31,7 +32,7 @@ def train(
         Path | None, typer.Option(help="YAML file; geocrodino.yaml of this folder is read by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help="CRS of a bounding box, for instance EPSG:4326.")] = None,
+    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     ignore: Ignore = None,
     label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None,

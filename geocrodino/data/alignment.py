@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,8 +23,9 @@ from rasterio.windows import Window as RasterioWindow
 from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
+from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import Window, crop, crs_of, pieces, whole, working_grid
+from geocrodino.geo.grid import Window, crop, pieces, whole, working_grid
 from geocrodino.geo.impossible import Impossible, impossible_heights, total
 from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.modality import Modality
@@ -99,16 +99,14 @@ def reference_grid(optical: RasterSource, aoi: AOI, resolution_m: float | None) 
         AOIError: If the area lies outside the raster.
     """
     grid = working_grid(optical.geobox, resolution_m)
-    area = aoi.to_crs(crs_of(grid).wkt).polygons()
-    finite = not area.is_empty and all(map(math.isfinite, area.bounds))
-    found = crop(grid, area.bounds) if finite else None
+    area = on_grid(aoi, grid).polygons()
+    found = None if area.is_empty else crop(grid, area.bounds)
     if found is None:
         box = grid.boundingbox
         raise AOIError(
             f"{aoi.source}: the area of interest lies outside {optical.path}.\n"
             f"Expected some part of x {box.left:.6g} to {box.right:.6g}, y {box.bottom:.6g} to {box.top:.6g}; "
-            f"found x {area.bounds[0]:.6g} to {area.bounds[2]:.6g}, y {area.bounds[1]:.6g} to {area.bounds[3]:.6g} "
-            "(in the raster's CRS). Check the CRS of both."
+            f"found {bounds_there(aoi, grid)} (in the raster's CRS).\n{way_out(aoi, grid)}"
         )
     return found
 

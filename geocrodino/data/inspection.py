@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -16,6 +17,7 @@ from geocrodino.data.label_look import look_at_labels
 from geocrodino.data.normalisation import HeightChannel, elevation_recipe, optical_recipe
 from geocrodino.errors import AOIError, BundleError, GridError, HeightError
 from geocrodino.geo.aoi import AOI
+from geocrodino.geo.aoi_place import likely_mistake, on_grid
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
 from geocrodino.geo.labels import LabelSource
@@ -147,7 +149,7 @@ def _layer(
         values=_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
         covers=covers,
         notes=tuple(notes),
-        problems=(*_layer_problems(role, source, valid, covers), *(() if labels is None else labels.problems)),
+        problems=(*_layer_problems(role, source, valid, covers, aoi), *(() if labels is None else labels.problems)),
     )
 
 
@@ -155,12 +157,14 @@ def _with_path(layer: LayerReport, problem: str) -> str:
     return problem if problem.startswith(str(layer.path)) else f"{layer.path}: {problem}"
 
 
-def _layer_problems(role: str, source: RasterSource, valid: NDArray[np.bool_], covers: float | None) -> list[str]:
+def _layer_problems(
+    role: str, source: RasterSource, valid: NDArray[np.bool_], covers: float | None, aoi: AOI | None
+) -> list[str]:
     found = []
     if not valid.any():
         found.append("no valid pixel among those looked at: all of it seems to be nodata.")
-    if covers == 0:
-        found.append("does not meet the area of interest.")
+    if covers == 0 and aoi is not None:
+        found.append(f"does not meet the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
     if role in {"elevation", "ground"} and len(source.data_bands) != 1:
         found.append(f"expected one band of heights, found {len(source.data_bands)}.")
     return found
@@ -198,12 +202,16 @@ def _training_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution
 
 def _covered(source: RasterSource, aoi: AOI) -> float:
     try:
+        there = on_grid(aoi, source.geobox).polygons().intersection(source.geobox.extent.geom)
+        if there.is_empty:
+            return 0.0
         area = aoi.to_crs(crs_of(source.geobox).wkt).polygons()
     except AOIError:
         return 0.0  # no transformation leads from one to the other
-    if area.is_empty or not all(map(math.isfinite, area.bounds)):
-        return 0.0
-    return float(source.geobox.extent.geom.intersection(area).area / area.area)
+    if not all(map(math.isfinite, area.bounds)):  # it reaches far beyond what the CRS of the raster is made for
+        back = gpd.GeoSeries([there], crs=crs_of(source.geobox).wkt).to_crs(aoi.crs)
+        return float(back.area.iloc[0] / aoi.polygons().area)
+    return min(1.0, float(there.area / area.area))
 
 
 def _missing_splits(aoi: AOI | None) -> list[str]:
@@ -238,7 +246,7 @@ def _split_px(aoi: AOI, grid: GeoBox) -> dict[str, int]:
     pixel = abs(grid.affine.a * grid.affine.e)
     extent = grid.extent.geom
     try:
-        local = aoi.to_crs(crs_of(grid).wkt)
+        local = on_grid(aoi, grid)
         named = {s: local.polygons(s) for s in local.splits} or {"all": local.polygons()}
     except AOIError:
         return {}

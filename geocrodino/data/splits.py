@@ -14,7 +14,8 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
-from geocrodino.geo.aoi import AOI, Split, from_polygons
+from geocrodino.geo.aoi import AOI, from_polygons
+from geocrodino.geo.aoi_splits import Split
 from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.geo.grid import crs_of
 

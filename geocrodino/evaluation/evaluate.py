@@ -20,6 +20,9 @@ from geocrodino.errors import LabelError, LabelWarning, OverlapError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.aoi_crs import span
+from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
+from geocrodino.geo.aoi_splits import split_name
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.geo.grid import Window, window_grid
 from geocrodino.geo.label_bands import check_one_band
@@ -135,8 +138,8 @@ def evaluate_map(
     Args:
         map_path: Class map, one band of class values.
         labels_path: Labels, one band of class values; nodata is no label.
-        aoi: Areas to compare in; everywhere by default.
-        split: Which of the areas; all by default.
+        aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
+        split: Which of the areas, ``validation`` and other synonyms included; all by default.
         classes: Classes; by default those named in the map's tags.
         ignore_values: Values of the labels that are no class and do not count.
         label_values: Class value that a value of the labels stands for, for instance ``{255: 1}``.
@@ -177,8 +180,8 @@ def evaluate_maps(
     Args:
         maps: Name of each map, for instance its modality, and its file.
         labels_path: Labels, one band of class values; nodata is no label.
-        aoi: Areas to compare in; everywhere by default.
-        split: Which of the areas; all by default.
+        aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
+        split: Which of the areas, ``validation`` and other synonyms included; all by default.
         classes: Classes; by default those named in the maps' tags.
         ignore_values: Values of the labels that are no class and do not count.
         label_values: Class value that a value of the labels stands for, for instance ``{255: 1}``.
@@ -214,8 +217,13 @@ def _on_common(evaluations: Mapping[str, Evaluation], counts: Mapping[str, _MapC
     common, left_out = {}, {}
     for name, each in counts.items():
         shared = each.shared
-        numbers = {"confusion": shared.counts, "missed": shared.missed, "scores": shared.scores()}
-        common[name] = replace(evaluations[name], **numbers, reliability=None)
+        common[name] = replace(
+            evaluations[name],
+            confusion=shared.counts,
+            missed=shared.missed,
+            scores=shared.scores(),
+            reliability=None,
+        )
         left_out[name] = int(each.all.counts.sum() - shared.counts.sum())
     return Comparison(evaluations, common, left_out)
 
@@ -292,7 +300,8 @@ def _count_all(
     _require_same_classes(opened, schemes)
     for source in opened:
         require_overlap({"map": source}, labels.geobox)
-    areas = read_aoi(aoi) if isinstance(aoi, str | Path) else aoi
+    split = None if split is None else split_name(split)
+    areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi
     place = _Place(labels, areas, split, _polygon(areas, split, labels))
     counts = [_MapCounts(source, schemes[0]) for source in opened]
     for window, truth in _labelled_blocks(place, schemes[0], block_px):
@@ -392,23 +401,15 @@ def _scheme(predicted: RasterSource, classes: ClassScheme | None) -> ClassScheme
 def _polygon(areas: AOI | None, split: str | None, labels: RasterSource) -> BaseGeometry | None:
     if areas is None:
         return None
-    crs = labels.geobox.crs
-    if crs is None:
-        raise ValueError("the labels have no CRS")
-    polygon = areas.to_crs(crs.wkt).polygons(split)
+    polygon = on_grid(areas, labels.geobox).polygons(split)
     if not polygon.intersects(labels.geobox.extent.geom):
         named = areas.source + (f" ({split})" if split else "")
         raise OverlapError(
             f"{named} does not meet the labels {labels.path}: expected areas within "
-            f"{_bounds(labels.geobox.extent.geom)}, found {_bounds(polygon)} (in the CRS of the labels).\n"
-            "Check that both show the same place and carry the right CRS."
+            f"{span(*labels.geobox.extent.geom.bounds)}, found {bounds_there(areas, labels.geobox, split)} (in the CRS "
+            f"of the labels).\n{way_out(areas, labels.geobox)}"
         )
     return polygon
-
-
-def _bounds(geometry: BaseGeometry) -> str:
-    west, south, east, north = geometry.bounds
-    return f"x {west:.6g} to {east:.6g}, y {south:.6g} to {north:.6g}"
 
 
 def _windows(grid: GeoBox, polygon: BaseGeometry | None, block_px: int) -> Iterator[Window]:

@@ -1,27 +1,30 @@
-"""Areas of interest: polygons with a split, from a file or a bounding box."""
+"""Areas of interest: polygons with a split, from a file, a bounding box or a geometry as text."""
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Literal, get_args
 
 import geopandas as gpd
+import numpy as np
 import pyproj
 import shapely
-from pyproj.exceptions import CRSError, ProjError
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import AOIError
+from geocrodino.errors import AOIError, AreaWarning
+from geocrodino.geo.aoi_crs import with_crs
+from geocrodino.geo.aoi_sources import AreaSource, area_source, read_source
+from geocrodino.geo.aoi_splits import SPLITS, Split, split_column
 from geocrodino.geo.files import whole_file
 
-Split = Literal["train", "val", "test", "unlabelled"]
-"""Train on, choose on, report on; learn from the rasters alone, whatever labels there are."""
-
-SPLITS: tuple[Split, ...] = get_args(Split)
+_LEARNT_BEFORE: dict[str, tuple[str, ...]] = {"val": ("train", "unlabelled"), "test": ("train", "val", "unlabelled")}
+"""Splits that a training has seen before it is judged on another one."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class AOI:
     Attributes:
         frame: GeoDataFrame with polygons and, where the file has one, a column ``split``.
         source: Where it comes from, for messages.
+        given: What the user named, in whose coordinates the polygons are; None if they were made or moved.
     """
 
     frame: gpd.GeoDataFrame
     source: str
+    given: AreaSource | None = field(default=None, repr=False, compare=False)
 
     @property
     def crs(self) -> pyproj.CRS:
@@ -94,23 +99,60 @@ class AOI:
             self.frame.to_file(partial, layer="aoi", driver="GPKG")
 
 
-def read_aoi(source: str | Path, crs: str | None = None) -> AOI:
+def read_aoi(source: str | Path, crs: str | None = None, *, splits: str = "all") -> AOI:
     """Read an area of interest.
 
     Args:
-        source: A GeoJSON, GeoPackage, Shapefile or anything else that GDAL reads, or ``minx,miny,maxx,maxy``.
-        crs: CRS of a bounding box; for a file only if it does not name its own.
+        source: One of
+
+            - a GeoJSON, GeoPackage, Shapefile or anything else that GDAL reads, a zip archive or a URL of it; one of
+              several layers as ``areas.gpkg|layername=fields``;
+            - a bounding box ``minx,miny,maxx,maxy``;
+            - a geometry as WKT, EWKT or GeoJSON.
+        crs: CRS of the coordinates. It goes before the one that a file names, with a warning if the two differ.
+        splits: Which splits must be usable: ``all``; one split, by name; or ``none``, where all polygons count alike
+            and a column of splits is not read.
+
+    Returns:
+        The polygons, those that are invalid repaired, with a column ``split`` if splits are asked for and there.
 
     Raises:
-        AOIError: If there is no such file, no polygon in it, no CRS, an unknown split, or splits that overlap.
+        AOIError: If there is no such file, no polygon in it, no CRS, several layers of polygons, an unknown split, or
+            splits that overlap.
+        AccessError: If a file cannot be accessed.
+
+    Warns:
+        AreaWarning: If the CRS, the layer or the column of splits is not the one that the file names first, or rows
+            have no area and do not count.
     """
-    box = _bounding_box(str(source))
-    if box is not None:
-        if crs is None:
-            raise AOIError(f"{source}: a bounding box needs a CRS. Name it, for instance: --aoi-crs EPSG:4326")
-        frame = gpd.GeoDataFrame(geometry=[box], crs=_user_crs(crs))
-        return AOI(frame, f"bounding box {source}")
-    return _checked(_read_file(Path(source)), str(source), crs)
+    raw = read_source(area_source(source))
+    label = raw.source.label
+    shapes = np.asarray(raw.frame.geometry.values)
+    _require_polygons(raw.source, shapes)
+    frame = with_crs(raw, crs)
+    frame = frame.set_geometry(_areas(shapes, label), crs=frame.crs)
+    column = None if splits == "none" else split_column(frame, label, None if splits == "all" else splits)
+    shapes = frame.geometry.values
+    frame = gpd.GeoDataFrame({} if column is None else {"split": column}, geometry=shapes, crs=frame.crs)
+    frame = frame[~frame.geometry.is_empty]
+    if column is not None:
+        frame = frame[frame["split"].notna()]
+    aoi = AOI(frame.reset_index(drop=True), label, raw.source)
+    _require_disjoint(aoi, None if splits == "all" else splits)
+    return aoi
+
+
+def area_file(area: str | Path | AOI | None) -> Path | None:
+    """The local file that an area of interest is read from, None if there is none.
+
+    Raises:
+        AOIError: If the area is named in a way that cannot be read; see `read_aoi`.
+        AccessError: If a file cannot be accessed.
+    """
+    if area is None:
+        return None
+    given = area.given if isinstance(area, AOI) else area_source(area)
+    return None if given is None else given.file
 
 
 def from_polygons(polygons: dict[Split, BaseGeometry], crs: object, source: str) -> AOI:
@@ -121,86 +163,93 @@ def from_polygons(polygons: dict[Split, BaseGeometry], crs: object, source: str)
     return AOI(frame, source)
 
 
-def _bounding_box(text: str) -> BaseGeometry | None:
-    parts = text.split(",")
-    if len(parts) != 4:
-        return None
-    try:
-        minx, miny, maxx, maxy = (float(p) for p in parts)
-    except ValueError:
-        return None
-    if not all(map(math.isfinite, (minx, miny, maxx, maxy))) or minx >= maxx or miny >= maxy:
-        raise AOIError(f"{text}: expected minx,miny,maxx,maxy with minx < maxx and miny < maxy.")
-    return shapely.box(minx, miny, maxx, maxy)
-
-
-def _read_file(path: Path) -> gpd.GeoDataFrame:
-    if not path.exists():
-        raise AOIError(f"{path}: no such file. Expected polygons, or a bounding box minx,miny,maxx,maxy.")
-    try:
-        layers = gpd.list_layers(path)
-        drawn = layers["name"][layers["geometry_type"].notna()].tolist()
-        frame = gpd.read_file(path, layer=drawn[0] if drawn else None)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise AOIError(f"{path}: not a file of polygons that GDAL can read ({error}).") from error
-    if len(drawn) > 1:
+def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:
+    label = source.label
+    missing = shapely.is_missing(shapes)
+    if (missing | shapely.is_empty(shapes)).all():
+        raise AOIError(f"{label}: holds no polygon.")
+    if missing.any():
         raise AOIError(
-            f"{path}: expected one layer of polygons, found {len(drawn)}: {', '.join(drawn)}.\n"
-            f"Write the right one to a file of its own, for instance: ogr2ogr aoi.gpkg {path} {shlex.quote(drawn[0])}"
+            f"{label}: {missing.sum()} of {len(shapes)} rows have no geometry. Delete them, or draw their polygons."
         )
-    return frame
-
-
-def _checked(frame: gpd.GeoDataFrame, source: str, crs: str | None) -> AOI:
-    if not isinstance(frame, gpd.GeoDataFrame) or (frame.geometry.is_empty | frame.geometry.isna()).all():
-        raise AOIError(f"{source}: holds no polygon.")
-    missing = int(frame.geometry.isna().sum())
-    if missing:
+    infinite = sum(not np.isfinite(shapely.get_coordinates(shape)).all() for shape in shapes)
+    if infinite:
         raise AOIError(
-            f"{source}: {missing} of {len(frame)} rows have no geometry. Delete them, or draw their polygons."
+            f"{label}: {infinite} of {len(shapes)} rows have coordinates that are not finite numbers. Delete them, or "
+            "draw them again."
         )
-    if frame.crs is None:
-        if crs is None:
-            raise AOIError(
-                f"{source}: no coordinate reference system. Expected one in the file (a .prj beside a Shapefile), "
-                "found none.\nName it, for instance: --aoi-crs EPSG:4326"
-            )
-        frame = frame.set_crs(_user_crs(crs))
-    other = sorted(set(frame.geometry.geom_type) - {"Polygon", "MultiPolygon"})
+    drawn = shapes[~shapely.is_empty(shapes)]
+    other = sorted({shape.geom_type for shape in drawn if not _polygons_of(shape)})
     if other:
-        raise AOIError(f"{source}: expected polygons only, found {', '.join(map(str, other))}.")
-    frame = frame.set_geometry(shapely.make_valid(frame.geometry.values))
-    if not shapely.area(frame.geometry.values).sum() > 0:
-        raise AOIError(f"{source}: holds no polygon with an area.")
-    column = next((c for c in frame.columns if str(c).lower() == "split"), None)
-    if column is None:
-        return AOI(frame[["geometry"]].copy(), source)
-    frame = frame[[column, "geometry"]].rename(columns={column: "split"})
-    frame["split"] = [str(s).strip().lower() for s in frame["split"]]
-    unknown = sorted(set(frame["split"]) - set(SPLITS))
-    if unknown:
-        raise AOIError(f"{source}: unknown split {', '.join(map(repr, unknown))}. Expected {', '.join(SPLITS)}.")
-    aoi = AOI(frame, source)
-    _require_disjoint(aoi)
-    return aoi
+        raise AOIError(f"{label}: expected polygons only, found {', '.join(other)}.{_closed_lines(source, drawn)}")
 
 
-def _require_disjoint(aoi: AOI) -> None:
-    found: Sequence[str] = aoi.splits
-    shapes = {s: aoi.polygons(s) for s in found}
-    for i, first in enumerate(found):
-        for second in found[i + 1 :]:
-            shared = shapes[first].intersection(shapes[second]).area
-            if shared > 1e-6 * min(shapes[first].area, shapes[second].area):
-                raise AOIError(
-                    f"{aoi.source}: the splits {first} and {second} overlap by "
-                    f"{100 * shared / shapes[second].area:.3g} % of {second}. "
-                    "Cut them apart: what is learned from must not be reported on."
-                )
+def _closed_lines(source: AreaSource, shapes: Iterable[BaseGeometry]) -> str:
+    """The way out where outlines of areas were drawn as lines."""
+    if source.kind != "file" or not all(s.geom_type == "LineString" and s.is_closed for s in shapes):
+        return ""
+    layer = "" if source.layer is None else f", layer={source.layer!r}"
+    code = (
+        f"import geopandas, shapely; a = geopandas.read_file({source.gdal!r}{layer}); "
+        'a.set_geometry([shapely.Polygon(line) for line in a.geometry], crs=a.crs).to_file("areas.gpkg")'
+    )
+    return f"\nThe lines are closed. Make areas.gpkg with polygons of them: python -c {shlex.quote(code)}"
 
 
-def _user_crs(crs: str) -> pyproj.CRS:
-    try:
-        return pyproj.CRS.from_user_input(crs)
-    except CRSError as error:
-        raise AOIError(f"{crs!r} is not a coordinate reference system. Expected for instance EPSG:32631.") from error
+def _parts(shape: BaseGeometry) -> list[BaseGeometry]:
+    """The simple geometries of a geometry, those in nested collections included."""
+    if not hasattr(shape, "geoms"):
+        return [shape]
+    return [p for part in shape.geoms for p in _parts(part)]
+
+
+def _polygons_of(shape: BaseGeometry) -> list[BaseGeometry]:
+    return [p for p in _parts(shape) if p.geom_type == "Polygon"]
+
+
+def _areas(shapes: NDArray[np.object_], label: str) -> NDArray[np.object_]:
+    """The areas of geometries, repaired where invalid; rows without an area are empty.
+
+    Raises:
+        AOIError: If there is no area at all.
+
+    Warns:
+        AreaWarning: If rows, or parts of rows, have no area.
+    """
+    found, partly = np.empty(len(shapes), object), 0
+    for i, shape in enumerate(shapely.make_valid(shapely.force_2d(shapes))):
+        parts = _parts(shape)
+        areas = [p for p in parts if p.area > 0]
+        whole = len(areas) == len(parts) and shape.geom_type != "GeometryCollection"
+        found[i] = shape if whole else shapely.union_all(areas or [shapely.Polygon()])
+        partly += bool(areas) and len(areas) < len(parts)
+    without = int(shapely.is_empty(found).sum())
+    if without == len(found):
+        raise AOIError(f"{label}: holds no polygon with an area.")
+    if without:
+        told = f"{label}: {without} of {len(found)} rows have no area, and do not count."
+        warnings.warn(told, AreaWarning, stacklevel=4)
+    if partly:
+        told = f"{label}: {partly} of {len(found)} rows also hold parts without an area; their areas alone count."
+        warnings.warn(told, AreaWarning, stacklevel=4)
+    return found
+
+
+def _require_disjoint(aoi: AOI, wanted: str | None) -> None:
+    """Check that splits share no area; of one that is wanted, that it shares none with those learned from before."""
+    shapes = {s: aoi.polygons(s) for s in aoi.splits}
+    for first, second in combinations(shapes, 2):
+        if wanted is not None and not _judges(wanted, first, second):
+            continue
+        shared = shapes[first].intersection(shapes[second]).area
+        if shared > 1e-6 * min(shapes[first].area, shapes[second].area):
+            raise AOIError(
+                f"{aoi.source}: the splits {first} and {second} overlap by "
+                f"{100 * shared / shapes[second].area:.3g} % of {second}. "
+                "Cut them apart: what is learned from must not be reported on."
+            )
+
+
+def _judges(wanted: str, first: str, second: str) -> bool:
+    learnt = _LEARNT_BEFORE.get(wanted, ())
+    return (first == wanted and second in learnt) or (second == wanted and first in learnt)

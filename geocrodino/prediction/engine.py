@@ -137,7 +137,7 @@ def predict(
             by name where both sides have names, by number otherwise.
         rescale: Multiply the values of the image by this number, for instance 1 / 257 where the training's values have
             8 bits and the image's 16.
-        aoi: Polygons to predict; the rest is nodata, and is not computed.
+        aoi: Polygons to predict, or what `geocrodino.read_aoi` takes; the rest is nodata, and is not computed.
         asset: Which asset of STAC items is the scene, where that is not plain.
         layers: What else to write, to ``NAME.layers.tif``: bytes that stand for 0 to 1, see `Layer`.
         workers: Tiles worked on at the same time, one per processor by default, 8 at most; more with ``batch``.

@@ -10,16 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-import pyproj
-import shapely
 from odc.geo.geobox import GeoBox
-from pyproj.exceptions import ProjError
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
-from geocrodino.geo.grid import Window, crs_of, whole, working_grid
+from geocrodino.geo.grid import Window, whole, working_grid
 from geocrodino.geo.mapfile import Further, MapFile, beside, check_map_name, class_map, layer_file
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.mosaic import fingerprint
@@ -45,8 +42,6 @@ GPU_BATCH = 4
 """Tiles at once on a graphics card: seven million pixels, which fill it, and some 2 GB."""
 WIDEST_EXACT_FIELD_PX = 256
 """Receptive fields beyond this make exact tiles cost more than they are worth: ``auto`` blends."""
-
-_EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ def prepare(
         modality = "optical" if second is None else "both"  # an image alone has bands to choose from
     modalities, reason = choose_modalities(modality, raster, second, bundle)
     _check_options(modalities, layers, ground, height_unit, bands, rescale)
-    area = aoi if aoi is None or isinstance(aoi, str | Path) else aoi.source
+    area = None if aoi is None else _area_file(aoi)
     lower = None if ground is None else open_scene(ground)
     for written in (out, *(beside(out, what) for what in get_args(Further))):
         keep_inputs(written, scene=raster, surface_model=second, bundle=bundle.path, ground=lower, area=area)
@@ -298,45 +293,30 @@ def _files(
     return tuple(found)
 
 
+def _area_file(aoi: str | Path | AOI) -> Path | None:
+    from geocrodino.geo.aoi import area_file  # areas alone need geopandas
+
+    return area_file(aoi)
+
+
 def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
     """Polygons in pixels of the scene.
 
     Raises:
         OverlapError: If they do not meet it.
     """
-    import geopandas as gpd  # areas alone need it
+    from geocrodino.geo.aoi import read_aoi  # areas alone need geopandas
+    from geocrodino.geo.aoi_place import on_grid, way_out
 
-    from geocrodino.geo.aoi import AOI, read_aoi
-
-    aoi = read_aoi(source) if isinstance(source, str | Path) else source
-    polygons = _around(aoi, raster.geobox)
-    if not polygons.is_empty:
-        side = max(polygons.bounds[2] - polygons.bounds[0], polygons.bounds[3] - polygons.bounds[1])
-        dense = gpd.GeoDataFrame(geometry=[shapely.segmentize(polygons, side / _EDGE_PARTS)], crs=aoi.crs)
-        moved = AOI(dense, aoi.source).to_crs(crs_of(raster.geobox).wkt).polygons()
-        t = ~raster.geobox.affine
-        area: BaseGeometry = affine_transform(moved, (t.a, t.b, t.d, t.e, t.c, t.f))
-        if area.intersects(window_box(whole(raster.geobox))):
-            return area
+    aoi = read_aoi(source, splits="none") if isinstance(source, str | Path) else source
+    t = ~raster.geobox.affine
+    moved = on_grid(aoi, raster.geobox).polygons()
+    area: BaseGeometry = affine_transform(moved, (t.a, t.b, t.d, t.e, t.c, t.f))
+    if area.intersects(window_box(whole(raster.geobox))):
+        return area
     raise OverlapError(
-        f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n"
-        "Check the CRS of the area, or leave it out."
+        f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n{way_out(aoi, raster.geobox)}"
     )
-
-
-def _around(aoi: AOI, grid: GeoBox) -> BaseGeometry:
-    """The part of an area around a scene: what is far away may have no image in the CRS of the scene."""
-    polygons = aoi.polygons()
-    try:
-        to_area = pyproj.Transformer.from_crs(crs_of(grid).wkt, aoi.crs, always_xy=True)
-        left, bottom, right, top = to_area.transform_bounds(*grid.boundingbox.bbox, densify_pts=21)
-    except ProjError:
-        return polygons
-    margin = max(right - left, top - bottom)
-    if not (left < right and math.isfinite(margin)):  # across the date line, or without an image there
-        return polygons
-    near = polygons.intersection(shapely.box(left - margin, bottom - margin, right + margin, top + margin))
-    return shapely.union_all([part for part in shapely.get_parts(near) if part.geom_type == "Polygon"])
 
 
 def _joined(words: Iterable[str]) -> str:

@@ -20,8 +20,9 @@ from geocrodino.data.splits import block_splits
 from geocrodino.data.statistics import class_counts, measure
 from geocrodino.errors import AOIError, HeightRangeWarning, RasterError
 from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.aoi_place import on_grid
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import crs_of, describe
+from geocrodino.geo.grid import describe
 from geocrodino.geo.labels import LabelSource, label_classes
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
@@ -108,7 +109,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     layers = align(sources, recipes, classes, grid, folder / "aligned", on_progress)
     _warn_of_heights(sources, layers)
     labels = layers.class_indices()
-    local = aoi.to_crs(crs_of(grid).wkt)
+    local = on_grid(aoi, grid)
     if not local.splits:
         patch = config.training.patch_px
         seed = config.training.seed

@@ -230,13 +230,21 @@ def test_reference_grid_is_the_part_that_the_area_covers(sources):
     assert reference_grid(sources.optical, area, 2.0).shape == (6, 5)
 
 
-@pytest.mark.parametrize("box", ["10,10,11,11", "1000,1000,2000,2000"], ids=["elsewhere", "no position at all"])
-def test_an_area_outside_the_image(sources, box):
+@pytest.mark.parametrize(
+    ("box", "crs", "found"),
+    [
+        ("399000,4999990,399900,5000000", "EPSG:32631", "x 399000 to 399900, y 4.99999e+06 to 5e+06"),
+        ("1e15,1e15,2e15,2e15", "EPSG:32633", "an area without a position there"),
+    ],
+    ids=["elsewhere", "no position at all"],
+)
+def test_an_area_outside_the_image(sources, box, crs, found):
     with pytest.raises(AOIError) as caught:
-        reference_grid(sources.optical, read_aoi(box, "EPSG:4326"), None)
-    assert str(caught.value).startswith(
+        reference_grid(sources.optical, read_aoi(box, crs), None)
+    assert str(caught.value) == (
         f"bounding box {box}: the area of interest lies outside {sources.optical.path}.\n"
-        "Expected some part of x 400000 to 400128, y 4.9999e+06 to 5e+06; found x "
+        f"Expected some part of x 400000 to 400128, y 4.9999e+06 to 5e+06; found {found} (in the raster's CRS).\n"
+        "Check that both show the same place and carry the right CRS."
     )
 
 

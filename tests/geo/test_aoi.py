@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import geopandas as gpd
+import numpy as np
 import pyproj
 import pytest
 import shapely
 
-from geocrodino.errors import AOIError
-from geocrodino.geo.aoi import AOI, from_polygons, read_aoi
+from geocrodino.errors import AOIError, AreaWarning
+from geocrodino.geo.aoi import AOI, area_file, from_polygons, read_aoi
 
 SQUARE = shapely.box(0, 0, 1, 1)
 BESIDE = shapely.box(2, 0, 3, 1)
@@ -68,13 +69,9 @@ def test_bounding_box():
 
 def test_bounding_boxes_that_are_refused(tmp_path):
     assert refusal("1,2,3,4") == "1,2,3,4: a bounding box needs a CRS. Name it, for instance: --aoi-crs EPSG:4326"
-    words = "expected minx,miny,maxx,maxy with minx < maxx and miny < maxy."
-    for box in ("3,2,1,4", "1,4,3,4", "nan,2,3,4", "1,2,inf,4"):
-        assert refusal(box, "EPSG:4326") == f"{box}: {words}"
     assert refusal("1,2,3,4", "EPSG:0") == (
-        "'EPSG:0' is not a coordinate reference system. Expected for instance EPSG:32631."
+        "'EPSG:0' is not a coordinate reference system. Expected for instance EPSG:32631, WKT or a PROJ string."
     )
-    assert refusal("1,2,3") == "1,2,3: no such file. Expected polygons, or a bounding box minx,miny,maxx,maxy."
 
 
 def test_a_shapefile_without_prj(save):
@@ -93,6 +90,11 @@ def test_files_that_hold_no_area(tmp_path, save):
     assert refusal(empty) == f"{empty}: holds no polygon."
     lines = save("lines.gpkg", [SQUARE, SQUARE.boundary, shapely.Point(0, 0)])
     assert refusal(lines) == f"{lines}: expected polygons only, found LineString, Point."
+    closed = save("closed.gpkg", [SQUARE.boundary])
+    assert refusal(closed).startswith(
+        f"{closed}: expected polygons only, found LineString.\n"
+        "The lines are closed. Make areas.gpkg with polygons of them: python -c "
+    )
     flat = tmp_path / "flat.geojson"
     ring = {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0], [0, 0]]]}
     flat.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": ring}))
@@ -102,16 +104,7 @@ def test_files_that_hold_no_area(tmp_path, save):
     assert refusal(text).startswith(f"{text}: not a file of polygons that GDAL can read (")
     table = tmp_path / "a.csv"
     table.write_text("a,b\n1,2\n")
-    assert refusal(table) == f"{table}: holds no polygon."
-
-
-def test_several_layers(save):
-    path = save("a.gpkg", [SQUARE])
-    gpd.GeoDataFrame(geometry=[BESIDE], crs="EPSG:32631").to_file(path, layer="old plan")
-    assert refusal(path) == (
-        f"{path}: expected one layer of polygons, found 2: a, old plan.\n"
-        f"Write the right one to a file of its own, for instance: ogr2ogr aoi.gpkg {path} a"
-    )
+    assert refusal(table) == f"{table}: holds no polygon.\nA table needs a column WKT with the polygons."
 
 
 def test_rows_without_geometry(save):
@@ -122,10 +115,21 @@ def test_rows_without_geometry(save):
 
 
 def test_unknown_splits(save):
-    path = save("a.gpkg", [SQUARE, BESIDE], split=["train", "validation"])
-    assert refusal(path) == f"{path}: unknown split 'validation'. Expected train, val, test, unlabelled."
-    path = save("b.gpkg", [SQUARE, BESIDE], split=["train", None])
-    assert "unknown split" in refusal(path)
+    path = save("a.gpkg", [SQUARE, BESIDE], split=["train", "evaluation"])
+    told = f"{path}: unknown split 'evaluation' in the column `split`. Expected train, val, test, unlabelled."
+    assert refusal(path) == told
+    assert read_aoi(path, splits="none").splits == ()
+    assert read_aoi(path, splits="none").polygons().area == 2
+    with pytest.warns(AreaWarning, match=r"1 of 2 rows have no known split in the column `split`, and are left out\.$"):
+        assert read_aoi(path, splits="train").polygons().area == 1
+
+
+def test_rows_without_a_split(save):
+    path = save("a.gpkg", [SQUARE, BESIDE, BESIDE], split=["train", None, " "])
+    assert refusal(path) == (
+        f"{path}: 2 of 3 rows have no value in the column `split`. Expected train, val, test, unlabelled. "
+        "Fill them in, or delete the rows."
+    )
 
 
 def test_overlapping_splits(save):
@@ -136,6 +140,17 @@ def test_overlapping_splits(save):
     )
 
 
+def test_overlaps_matter_where_a_split_is_judged(save):
+    """Train and test overlap, val lies apart."""
+    shapes = [shapely.box(0, 0, 4, 1), shapely.box(3, 0, 5, 1), shapely.box(7, 0, 8, 1)]
+    path = save("a.gpkg", shapes, split=["train", "test", "val"])
+    assert read_aoi(path, splits="none").polygons().area == 6
+    assert read_aoi(path, splits="val").polygons("val").area == 1
+    assert read_aoi(path, splits="train").polygons("train").area == 4
+    with pytest.raises(AOIError, match=r"the splits train and test overlap by 50 % of test\."):
+        read_aoi(path, splits="test")
+
+
 def test_splits_that_touch_are_allowed(save):
     aoi = read_aoi(save("a.gpkg", [SQUARE, shapely.box(1, 0, 2, 1)], split=["train", "test"]))
     assert aoi.polygons("test").area == 1
@@ -144,6 +159,44 @@ def test_splits_that_touch_are_allowed(save):
 def test_a_bow_tie_is_mended(save):
     tie = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
     assert read_aoi(save("a.gpkg", [tie])).polygons().area == pytest.approx(0.5)
+
+
+def test_only_areas_count(save):
+    """A square of 2 x 2 with a spike, a line that is drawn as a polygon, and an empty polygon: 4 of area."""
+    spike = shapely.Polygon([(0, 0), (2, 0), (2, 2), (2, 5), (2, 2), (0, 2)])
+    flat = shapely.Polygon([(5, 5), (6, 6), (5, 5)])
+    path = save("a.gpkg", [spike, flat, shapely.Polygon()], split=["train", "test", "test"])
+    with pytest.warns(AreaWarning) as caught:
+        aoi = read_aoi(path)
+    assert [str(w.message) for w in caught] == [
+        f"{path}: 2 of 3 rows have no area, and do not count.",
+        f"{path}: 1 of 3 rows also hold parts without an area; their areas alone count.",
+    ]
+    assert aoi.polygons().equals(shapely.box(0, 0, 2, 2))
+    assert aoi.splits == ("train",)
+
+
+def test_polygons_with_heights_are_flat(save):
+    path = save("a.gpkg", [shapely.force_3d(SQUARE, 7.0)])
+    assert not read_aoi(path).polygons().has_z
+    assert read_aoi(path).polygons().equals(SQUARE)
+
+
+def test_collections_of_polygons(save):
+    with pytest.warns(AreaWarning, match=r"1 of 2 rows also hold parts without an area; their areas alone count\.$"):
+        aoi = read_aoi(
+            save("a.gpkg", [shapely.GeometryCollection([SQUARE, shapely.Point(9, 9)]), shapely.MultiPolygon([BESIDE])])
+        )
+    assert aoi.polygons().equals(shapely.union_all([SQUARE, BESIDE]))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_coordinates_that_are_no_numbers(save):
+    broken = shapely.Polygon([(0, 0), (1, 0), (np.inf, 1), (0, 0)])
+    path = save("a.gpkg", [SQUARE, broken])
+    assert refusal(path) == (
+        f"{path}: 1 of 2 rows have coordinates that are not finite numbers. Delete them, or draw them again."
+    )
 
 
 def test_another_planet(save):
@@ -187,3 +240,11 @@ def test_save_and_read_back(tmp_path):
     assert again.splits == ("train", "val")
     assert again.polygons("val").equals(BESIDE)
     assert [p.name for p in tmp_path.iterdir()] == ["splits.gpkg"]
+
+
+def test_the_file_of_an_area(save):
+    path = save("a.gpkg", [SQUARE])
+    assert area_file(None) is None
+    assert area_file("1,2,3,4") is None
+    assert area_file(path) == area_file(f"{path}|layername=a") == area_file(read_aoi(path)) == path
+    assert area_file(from_polygons({"train": SQUARE}, "EPSG:32631", "here")) is None

@@ -223,7 +223,7 @@ def test_an_area_elsewhere(bundle, scene):
             mapped(scene, aoi, bundle)
         assert str(error.value) == (
             f"area: the area does not meet {scene} (3 bands uint8, 60 rows x 80 columns at 1 m, EPSG:32610).\n"
-            "Check the CRS of the area, or leave it out."
+            "Check that both show the same place and carry the right CRS."
         )
     assert names_in(scene.parent) == before
 
