@@ -38,7 +38,6 @@ def evaluate(
     """
     from geocrodino.errors import ConfigError
     from geocrodino.evaluation.evaluate import evaluate_maps
-    from geocrodino.evaluation.report import evaluation_table, side_by_side
     from geocrodino.geo.aoi import read_aoi
     from geocrodino.geo.aoi_splits import split_name
 
@@ -61,11 +60,18 @@ def evaluate(
     )
     for path in _write(comparison, maps, out or maps[0].parent, alike=alike):
         console.print(str(path), markup=False)
+    _show(comparison, console)
+
+
+def _show(comparison: Comparison, console: Console) -> None:
+    """Print the table of each map, and the one side by side where there are several."""
+    from geocrodino.evaluation.report import evaluation_table, side_by_side
+
     for result in comparison.evaluations.values():
         console.print(evaluation_table(result))
         if result.reliability is not None:
             console.print(f"Expected calibration error {100 * result.reliability.expected_calibration_error:.1f} %")
-    if len(maps) > 1:
+    if len(comparison.evaluations) > 1:
         console.print(side_by_side(comparison))
 
 
