@@ -23,11 +23,12 @@ from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset, stack_samples
 from torchgeo.samplers import RandomGeoSampler
 
-from geocrodino.data.alignment import Sources, align, discover_classes
+from geocrodino.data.alignment import Sources, align
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.normalisation import elevation_recipe, optical_recipe
 from geocrodino.data.sampling import BalancedPatchSampler
 from geocrodino.data.statistics import measure
+from geocrodino.geo.labels import LabelSource, label_classes
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.resample import source_positions
 
@@ -96,10 +97,11 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         paths = _place(Path(folder), options.size_px)
-        sources = Sources(*(RasterSource.open(p) for p in paths))
+        image, heights, labelled = (RasterSource.open(p) for p in paths)
+        sources = Sources(image, heights, LabelSource.of(labelled))
         recipes = {"optical": optical_recipe(sources.optical), "elevation": elevation_recipe(("height",))}
         started = time.perf_counter()
-        classes = discover_classes(sources.labels)
+        classes = label_classes(sources.labels, None)
         layers = align(sources, recipes, classes, sources.optical.geobox, Path(folder) / "aligned")
         aligned_s = time.perf_counter() - started
         inside = np.ones(layers.grid.shape, bool)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from geocrodino.data.synthetic import write_scene as write_scene
     from geocrodino.errors import GeocrodinoError as GeocrodinoError
     from geocrodino.evaluation.evaluate import evaluate_map as evaluate_map
+    from geocrodino.evaluation.evaluate import evaluate_maps as evaluate_maps
     from geocrodino.evaluation.report import map_preview as map_preview
     from geocrodino.geo.aoi import read_aoi as read_aoi
     from geocrodino.geo.array import read_raster as read_raster
@@ -32,6 +33,7 @@ _HOMES = {
     "SceneSettings": "geocrodino.data.synthetic",
     "TrainConfig": "geocrodino.config",
     "evaluate_map": "geocrodino.evaluation.evaluate",
+    "evaluate_maps": "geocrodino.evaluation.evaluate",
     "load_bundle": "geocrodino.bundle.io",
     "load_config": "geocrodino.config",
     "map_preview": "geocrodino.evaluation.report",

@@ -58,6 +58,9 @@ class DataConfig(_Section):
     )
     height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by the file where it says so")
     ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
+    label_values: dict[int, Annotated[int, Field(ge=0, le=254)]] = Field(
+        {}, description="class value that a value of the label file stands for, for instance 255: 1"
+    )
 
     @field_validator("aoi", mode="before")
     @classmethod

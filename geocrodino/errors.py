@@ -107,6 +107,10 @@ class BackendWarning(UserWarning):
     """The quicker way to run a network cannot be used, and the plain one takes its place."""
 
 
+class LabelWarning(UserWarning):
+    """Values or names of labels are used, and may not be what was meant."""
+
+
 class LeftOutWarning(UserWarning):
     """Something that stands where a scene was named is not read as part of it."""
 

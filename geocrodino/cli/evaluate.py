@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
-from geocrodino.cli.precheck import check_evaluation
-from geocrodino.errors import ConfigError
+from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+
+if TYPE_CHECKING:
+    from geocrodino.evaluation.evaluate import Comparison
 
 
 def evaluate(
@@ -20,68 +21,75 @@ def evaluate(
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
-    ignore: Annotated[list[int] | None, typer.Option(help="Label value to leave out; may be repeated.")] = None,
+    ignore: Ignore = None,
+    label_value: LabelValue = None,
     count_missing: Annotated[
         bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default that of the map.")] = None,
 ) -> None:
-    """Compare class maps with labels: a table, a JSON file and a picture.
+    """Compare class maps with labels: tables, JSON files and pictures.
 
     Every labelled pixel of the area counts once. Where the map has no class (its input was invalid there), a pixel is
-    left out and the share is told, unless --count-missing says that it counts as wrong.
+    left out and the share is reported, unless --count-missing counts it as wrong. Several maps are compared side by
+    side on the pixels where all of them have a class.
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
     """
-    maps = list(dict.fromkeys(maps))
-    if split is not None and aoi is None:
-        raise ConfigError("--split needs --aoi: which polygons are meant?")
-    require_area(aoi, aoi_crs)
-    check_evaluation(maps, labels, aoi, aoi_crs, out)
-
-    from geocrodino.errors import LabelError, OutputError
-    from geocrodino.evaluation.evaluate import evaluate_map
-    from geocrodino.evaluation.report import (
-        evaluation_table,
-        plot_reliability,
-        side_by_side,
-        write_comparison,
-        write_figure,
-        write_json,
-    )
+    from geocrodino.evaluation.evaluate import evaluate_maps
     from geocrodino.geo.aoi import read_aoi
     from geocrodino.geo.aoi_splits import split_name
 
     console = Console(highlight=False, soft_wrap=True)
     split = None if split is None else split_name(split)
     areas = None if aoi is None else read_aoi(aoi, aoi_crs, splits=split or "none")
-    folder = out or maps[0].parent
     alike = len({m.stem for m in maps}) < len(maps)
-    results = {
-        str(m) if alike else m.name: evaluate_map(
-            m, labels, aoi=areas, split=split, ignore_values=tuple(ignore or ()), count_missed=count_missing
-        )
-        for m in maps
-    }
-    if len({r.scheme for r in results.values()}) > 1:
-        raise LabelError("The maps have different classes and cannot be shown side by side: evaluate them one by one.")
+    comparison = evaluate_maps(
+        {str(m) if alike else m.name: m for m in maps},
+        labels,
+        aoi=areas,
+        split=split,
+        ignore_values=tuple(ignore or ()),
+        label_values=parse_label_values(label_value),
+        count_missed=count_missing,
+    )
+    for path in _write(comparison, maps, out or maps[0].parent, alike=alike):
+        console.print(str(path), markup=False)
+    _show(comparison, console)
+
+
+def _show(comparison: Comparison, console: Console) -> None:
+    """Print the table of each map, and the one side by side where there are several."""
+    from geocrodino.evaluation.report import evaluation_table, side_by_side
+
+    for result in comparison.evaluations.values():
+        console.print(evaluation_table(result))
+        if result.reliability is not None:
+            console.print(f"Expected calibration error {100 * result.reliability.expected_calibration_error:.1f} %")
+    if len(comparison.evaluations) > 1:
+        console.print(side_by_side(comparison))
+
+
+def _write(comparison: Comparison, maps: list[Path], folder: Path, *, alike: bool) -> list[Path]:
+    """Write the files of all maps, and those of the comparison where there are several."""
+    from geocrodino.errors import OutputError
+    from geocrodino.evaluation.report import plot_reliability, write_comparison, write_figure, write_json
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
-    shown: list[Table | str] = []  # files first: nothing that is shown may keep one from being written
-    for path, result in zip(maps, results.values(), strict=True):
-        shown.append(evaluation_table(result))
+    written = []
+    for path, result in zip(maps, comparison.evaluations.values(), strict=True):
         stem = folder / ("-".join((*path.parent.parts, path.stem)).lstrip("/-.") if alike else path.stem)
-        write_json(result, Path(f"{stem}.scores.json"))
-        write_figure(result, Path(f"{stem}.scores.png"))
-        shown.append(f"{stem}.scores.json, {stem}.scores.png")
+        written += [Path(f"{stem}.scores.json"), Path(f"{stem}.scores.png")]
+        write_json(result, written[-2])
+        write_figure(result, written[-1])
         if result.reliability is not None:
-            plot_reliability({path.name: result.reliability}, Path(f"{stem}.reliability.png"))
-            off = 100 * result.reliability.expected_calibration_error
-            shown.append(f"Expected calibration error {off:.1f} %: {stem}.reliability.png")
-    if len(results) > 1:
-        write_comparison(results, folder / "comparison.png")
-        shown += [side_by_side(results), str(folder / "comparison.png")]
-    for part in shown:
-        console.print(part, markup=not isinstance(part, str))
+            written.append(Path(f"{stem}.reliability.png"))
+            plot_reliability({path.name: result.reliability}, written[-1])
+    if len(maps) > 1:
+        written += [folder / "comparison.json", folder / "comparison.png"]
+        write_json(comparison, written[-2])
+        write_comparison(comparison, written[-1])
+    return written

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
+from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
 from geocrodino.config_file import PROJECT_FILE
 from geocrodino.geo.files import exists
@@ -24,13 +25,15 @@ def inspect(
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     config: Annotated[Path | None, typer.Option(help="Take files and settings from a YAML file.")] = None,
+    ignore: Ignore = None,
+    label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
 ) -> None:
     """Say what files are, whether they fit together, and what a training would use of them.
 
     Any of the files may be left out; without a raster, those of geocrodino.yaml are taken. Exits with 2 where files
-    would be refused. Rasters are looked at on a coarse grid, so a training may still find a rare value that is not.
+    would be refused. Labels are read whole, the other rasters on a coarse grid.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
@@ -66,7 +69,8 @@ def inspect(
         unit=height_unit,
         channels=ElevationConfig().channels if settings is None else settings.elevation.channels,
         classes=None if settings is None else settings.class_scheme(),
-        ignore_values=() if settings is None else settings.data.ignore_values,
+        ignore_values=tuple(ignore or ()) or (() if settings is None else settings.data.ignore_values),
+        label_values=parse_label_values(label_value) or (None if settings is None else settings.data.label_values),
         bands=None if settings is None else settings.data.bands,
     )
     for layer in report.layers:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_training
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
+    ignore: Ignore = None,
+    label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
@@ -65,6 +68,8 @@ def train(
         "data.labels": labels,
         "data.ground": ground,
         "data.aoi_crs": aoi_crs,
+        "data.ignore_values": ignore or None,
+        "data.label_values": parse_label_values(label_value) or None,
         "data.resolution_m": resolution,
         "data.height_unit": height_unit,
         "training.patch_px": patch_px,

@@ -26,13 +26,14 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 
 from geocrodino.data.normalisation import Recipe
-from geocrodino.errors import AOIError, LabelError, OutputError, RasterError
+from geocrodino.errors import AOIError, OutputError, RasterError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import durable_file, writing
 from geocrodino.geo.grid import Window, crop, pieces, whole, working_grid
 from geocrodino.geo.impossible import Impossible, impossible_heights, total
+from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.modality import Modality
 from geocrodino.geo.mosaic import fingerprint
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -55,15 +56,13 @@ class Sources:
         labels: Class values.
         ground: Heights of the bare ground, if there are any.
         height_unit: Unit of the heights, where the files do not say it.
-        ignore_values: Label values that are left out.
     """
 
     optical: RasterSource
     elevation: RasterSource
-    labels: RasterSource
+    labels: LabelSource
     ground: RasterSource | None = None
     height_unit: str | None = None
-    ignore_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,41 +121,6 @@ def reference_grid(optical: RasterSource, aoi: AOI, resolution_m: float | None) 
             f"found {bounds_there(aoi, grid)} (in the raster's CRS).\n{way_out(aoi, grid)}"
         )
     return found
-
-
-def discover_classes(labels: RasterSource, ignore_values: tuple[int, ...] = ()) -> ClassScheme:
-    """The values that a label raster holds, as classes named after their value, in the file's colours if it has any.
-
-    Raises:
-        LabelError: If there are fewer than two, or values that a map cannot hold.
-    """
-    seen: set[int] = set()
-    for window in pieces(whole(labels.geobox), _BLOCK_PX):
-        values, valid = labels.read_own(window, (1,))
-        seen |= set(np.unique(values[0][valid]).tolist())
-    seen -= set(ignore_values)
-    wrong = sorted(v for v in seen if v != int(v) or not 0 <= v <= 254)
-    if wrong or len(seen) < 2:
-        found = ", ".join(f"{v:g}" for v in sorted(seen)[:12]) or "none"
-        raise LabelError(
-            f"{labels.path}: expected two or more classes with whole values from 0 to 254, found values {found}.\n"
-            "Is this the label raster? Values to leave out go under `ignore_values` in `data`."
-        )
-    scheme = ClassScheme.from_values(int(v) for v in seen)
-    colours = _colour_table(labels.path)
-    return ClassScheme(
-        classes=tuple(c.model_copy(update={"colour": colours.get(c.value, c.colour)}) for c in scheme.classes)
-    )
-
-
-def _colour_table(path: Path) -> dict[int, str]:
-    """Colours of values as ``#rrggbb``; empty if the file has no colour table."""
-    with rasterio.open(path) as dataset:
-        try:
-            table = dataset.colormap(1)
-        except ValueError:
-            return {}
-    return {value: "#{:02x}{:02x}{:02x}".format(*colour[:3]) for value, colour in table.items()}
 
 
 def align(
@@ -273,10 +237,9 @@ def _write_layers(
         elevation, _ = recipes["elevation"].read(
             sources.elevation, layers.grid, window, ground=sources.ground, unit=sources.height_unit
         )
-        return window, optical, elevation, _label_indices(sources, classes, layers.grid, window)
+        return window, optical, elevation, sources.labels.indices(classes, window, layers.grid)
 
     windows = list(layers.blocks())
-    shape = layers.grid.shape
     with (
         _layer(layers.optical, layers.grid, len(recipes["optical"].channel_names), "float32") as write_optical,
         _layer(layers.elevation, layers.grid, len(recipes["elevation"].channel_names), "float32") as write_elevation,
@@ -297,11 +260,7 @@ def _write_layers(
                 on_progress(min(start + 4, len(windows)), len(windows))
     for name, source in (("optical", sources.optical), ("elevation", sources.elevation), ("labels", sources.labels)):
         if valid_px[name] == 0:
-            raise RasterError(
-                source.path,
-                f"no valid pixel within the area of interest ({shape[0]} x {shape[1]} px): all of it is nodata.\n"
-                "Check the nodata tag and the area.",
-            )
+            raise _nothing_valid(source, layers.grid)
     return total(notes)
 
 
@@ -311,12 +270,35 @@ def _impossible_in(sources: Sources, grid: GeoBox, window: Window) -> dict[str, 
     return {role: each.as_list() for role, each in found.items() if each.pixels}
 
 
-def _label_indices(sources: Sources, classes: ClassScheme, grid: GeoBox, window: Window) -> NDArray[np.uint8]:
-    values, valid = sources.labels.read(grid, window, bands=(1,), kind="categorical")
-    whole = whole_values(values[0], valid)
-    if sources.ignore_values:
-        valid &= ~np.isin(whole, sources.ignore_values)
-    return classes.to_indices(whole, valid, str(sources.labels.path))
+def check_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox, *, every_block: bool) -> None:
+    """Read labels on the grid of a training and refuse what `align` refuses of them.
+
+    Args:
+        labels: The labels.
+        classes: Classes of the labels.
+        grid: The grid.
+        every_block: Whether to look at all of the grid; otherwise only for the first label.
+
+    Raises:
+        LabelError: If a label value belongs to no class.
+        RasterError: If the file cannot be read, or is invalid all over the grid.
+    """
+    labelled = False
+    for window in pieces(whole(grid), _BLOCK_PX):
+        labelled |= bool((labels.indices(classes, window, grid) != IGNORE_INDEX).any())
+        if labelled and not every_block:
+            return
+    if not labelled:
+        raise _nothing_valid(labels, grid)
+
+
+def _nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
+    height, width = grid.shape
+    return RasterError(
+        source.path,
+        f"no valid pixel within the area of interest ({height} x {width} px): all of it is nodata.\n"
+        "Check the nodata tag and the area.",
+    )
 
 
 def _record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
@@ -385,6 +367,7 @@ def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
     files = [sources.optical, sources.elevation, sources.labels, *([sources.ground] if sources.ground else [])]
     stats = [fingerprint(file) for file in files]
-    said = [sources.height_unit, sources.ignore_values, classes.values, grid.shape, tuple(grid.affine), str(grid.crs)]
+    rules = [sources.labels.ignore_values, sources.labels.label_values, classes.values]
+    said = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
     read = {m: r.model_dump_json() for m, r in recipes.items()}
     return hashlib.sha256(json.dumps([_VERSION, stats, said, read], default=str).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geocrodino.data.alignment import reference_grid
+from geocrodino.data.label_look import look_at_labels
 from geocrodino.data.normalisation import HeightChannel, elevation_recipe, optical_recipe
-from geocrodino.errors import AOIError, BundleError, HeightError
+from geocrodino.errors import AOIError, BundleError, GridError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.aoi_place import likely_mistake, on_grid
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
+from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.units import ground_unit, height_unit
 
@@ -74,9 +78,12 @@ def inspect_files(
     channels: tuple[HeightChannel, ...] = ("height_above_ground", "slope", "topographic_position"),
     classes: ClassScheme | None = None,
     ignore_values: tuple[int, ...] = (),
+    label_values: Mapping[int, int] | None = None,
     bands: tuple[int, ...] | None = None,
 ) -> Inspection:
     """Look at rasters by role; values are read on a coarse grid, so that a large file takes no longer.
+
+    Labels alone are read whole, so that what is wrong with them is found here and not by a training.
 
     Args:
         sources: Rasters by role.
@@ -86,12 +93,16 @@ def inspect_files(
         channels: Height channels asked for.
         classes: Classes, if they are named.
         ignore_values: Label values that are no class.
+        label_values: Class value that a value of the label file stands for.
         bands: Optical bands asked for.
     """
     optical = sources.get("optical")
     grid = None if optical is None else working_grid(optical.geobox, resolution_m)
-    layers = tuple(_layer(role, s, aoi, unit, classes, ignore_values) for role, s in sources.items())
-    problems = [f"{layer.path}: {problem}" for layer in layers for problem in layer.problems]
+    if "labels" in sources:
+        sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
+    area = _training_grid(sources, aoi, resolution_m)
+    layers = tuple(_layer(role, s, aoi, unit, classes, area) for role, s in sources.items())
+    problems = [_with_path(layer, problem) for layer in layers for problem in layer.problems]
     problems += _missing_splits(aoi)
     if optical is not None:
         problems += _band_problems(optical, bands)
@@ -112,14 +123,12 @@ def _layer(
     aoi: AOI | None,
     unit: str | None,
     classes: ClassScheme | None,
-    ignore_values: tuple[int, ...],
+    area: GeoBox | None,
 ) -> LayerReport:
     height, width = source.geobox.shape
     look = source.geobox.zoom_to((min(height, _LOOK_PX), min(width, _LOOK_PX)))
-    categorical = role == "labels"
-    values, valid = _coarse(source, look, categorical=categorical)
-    if categorical:
-        valid &= ~np.isin(values[0], ignore_values)
+    values, valid = _coarse(source, look)
+    labels = look_at_labels(source, classes, area) if isinstance(source, LabelSource) else None
     notes = []
     if role == "elevation":
         notes.append(height_unit(source, unit)[1])
@@ -129,33 +138,27 @@ def _layer(
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if not source.says_validity:
         notes.append("no nodata tag, mask or transparency: every finite value counts")
-    if categorical and classes is not None:
-        strange = sorted(set(np.unique(values[0][valid]).tolist()) - set(classes.values))
-        if strange:
-            notes.append(
-                f"values of no class: {', '.join(f'{v:g}' for v in strange[:8])}; a training refuses them in its area. "
-                "Name them under `classes`, or leave them out under `ignore_values` in `data`"
-            )
+    if labels is not None:
+        notes += labels.notes
     covers = None if aoi is None else _covered(source, aoi)
     return LayerReport(
         role=role,
         path=source.path,
         what=source.describe(),
         valid=float(valid.mean()),
-        values=_label_values(values[0][valid], classes) if categorical else _ranges(source, values, valid),
+        values=_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
         covers=covers,
         notes=tuple(notes),
-        problems=tuple(_layer_problems(role, source, values, valid, covers, aoi)),
+        problems=(*_layer_problems(role, source, valid, covers, aoi), *(() if labels is None else labels.problems)),
     )
 
 
+def _with_path(layer: LayerReport, problem: str) -> str:
+    return problem if problem.startswith(str(layer.path)) else f"{layer.path}: {problem}"
+
+
 def _layer_problems(
-    role: str,
-    source: RasterSource,
-    values: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    covers: float | None,
-    aoi: AOI | None,
+    role: str, source: RasterSource, valid: NDArray[np.bool_], covers: float | None, aoi: AOI | None
 ) -> list[str]:
     found = []
     if not valid.any():
@@ -164,21 +167,15 @@ def _layer_problems(
         found.append(f"does not meet the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
     if role in {"elevation", "ground"} and len(source.data_bands) != 1:
         found.append(f"expected one band of heights, found {len(source.data_bands)}.")
-    if role == "labels":
-        wrong = np.unique(values[0][valid & ((values[0] % 1 != 0) | (values[0] < 0) | (values[0] > 254))])
-        if wrong.size:
-            some = ", ".join(f"{v:g}" for v in wrong[:5])
-            found.append(f"expected whole class values from 0 to 254, found {some}. Is this the label raster?")
     return found
 
 
-def _coarse(source: RasterSource, look: GeoBox, *, categorical: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Every k-th pixel of the file, row by row."""
     height, width = source.geobox.shape
     rows = np.linspace(0, height - 1, look.shape[0]).round().astype(int)
     cols = np.linspace(0, width - 1, look.shape[1]).round().astype(int)
-    bands = source.data_bands[:1] if categorical else source.data_bands
-    parts = [source.read_own((int(r), int(r) + 1, 0, width), bands) for r in rows]
+    parts = [source.read_own((int(r), int(r) + 1, 0, width), source.data_bands) for r in rows]
     return (
         np.concatenate([v[:, :, cols] for v, _ in parts], axis=1),
         np.concatenate([ok[:, cols] for _, ok in parts], axis=0),
@@ -192,15 +189,15 @@ def _ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np
     return ", ".join(f"{n} {v[valid].min():.5g} to {v[valid].max():.5g}" for n, v in zip(names, values, strict=True))
 
 
-def _label_values(values: NDArray[np.float32], classes: ClassScheme | None) -> str:
-    found, counts = np.unique(values, return_counts=True)
-    names = {} if classes is None else dict(zip(classes.values, classes.names, strict=True))
-    shares = 100 * counts / max(1, counts.sum())
-    told = [
-        f"{v:g} {names.get(int(v), '')}".strip() + f" {s:.2g} %"
-        for v, s in zip(found[:20].tolist(), shares[:20].tolist(), strict=True)
-    ]
-    return ", ".join(told) + (f" and {found.size - 20} more values" if found.size > 20 else "") or "none"
+def _training_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
+    """The grid that a training would read labels on, None where it is not known or labels do not meet it."""
+    if aoi is None or not {"optical", "labels"} <= sources.keys():
+        return None
+    try:
+        grid = reference_grid(sources["optical"], aoi, resolution_m)
+    except (AOIError, GridError):
+        return None
+    return grid if share_ground(sources["labels"].geobox, grid) else None
 
 
 def _covered(source: RasterSource, aoi: AOI) -> float:

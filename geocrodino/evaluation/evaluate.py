@@ -1,10 +1,11 @@
-"""Compare a class map with labels, wherever the two lie, block by block."""
+"""Compare class maps with labels, wherever they lie, block by block."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import LabelError, OverlapError
+from geocrodino.errors import LabelError, LabelWarning, OverlapError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.geo.aoi import AOI, read_aoi
 from geocrodino.geo.aoi_crs import span
 from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
 from geocrodino.geo.aoi_splits import split_name
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, whole_values
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.geo.grid import Window, window_grid
+from geocrodino.geo.label_bands import check_one_band
+from geocrodino.geo.labels import LabelSource, recoded_categories
 from geocrodino.geo.mapfile import beside, read_classes, tagged_classes
 from geocrodino.geo.names import raster_exists
 from geocrodino.geo.reader import RasterSource, require_overlap
@@ -77,6 +80,42 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Several maps compared with the same labels.
+
+    Attributes:
+        evaluations: Each map by name, on all labelled pixels that it covers.
+        common: Each map by name, on the labelled pixels where every map has a class; all labelled pixels where those
+            without a class in the map count as wrong.
+        left_out: Labelled pixels with a class in each map that are not among the common ones.
+    """
+
+    evaluations: Mapping[str, Evaluation]
+    common: Mapping[str, Evaluation]
+    left_out: Mapping[str, int]
+
+    @property
+    def pixels(self) -> int:
+        """Labelled pixels on which the maps are compared."""
+        return next(iter(self.common.values())).scores.pixels
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        shared = ("labels", "aoi", "split", "classes", "missed_count_as_wrong")
+        maps = {name: evaluation.as_dict() for name, evaluation in self.common.items()}
+        first = next(iter(maps.values()))
+        own = ("map", "scores", "confusion", "missed")
+        return {
+            **{key: first[key] for key in shared},
+            "pixels": self.pixels,
+            "maps": {
+                name: {**{key: found[key] for key in own}, "pixels_left_out": self.left_out[name]}
+                for name, found in maps.items()
+            },
+        }
+
+
 def evaluate_map(
     map_path: str | Path,
     labels_path: str | Path,
@@ -85,6 +124,7 @@ def evaluate_map(
     split: str | None = None,
     classes: ClassScheme | None = None,
     ignore_values: Collection[int] = (),
+    label_values: Mapping[int, int] | None = None,
     count_missed: bool = False,
     block_px: int = 1024,
 ) -> Evaluation:
@@ -102,7 +142,8 @@ def evaluate_map(
         aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
         split: Which of the areas, ``validation`` and other synonyms included; all by default.
         classes: Classes; by default those named in the map's tags.
-        ignore_values: Label values that are no class and do not count.
+        ignore_values: Values of the labels that are no class and do not count.
+        label_values: Class value that a value of the labels stands for, for instance ``{255: 1}``.
         count_missed: Whether labelled pixels where the map has no class count as wrong.
         block_px: Side of the blocks that are read at once.
 
@@ -113,63 +154,221 @@ def evaluate_map(
         RasterError: If a file is missing, unreadable, or a map that names no classes while none are given.
         OverlapError: If map, labels and areas do not meet.
         AOIError: If there are no areas of the split.
-        LabelError: If a value of labels or map is no class, or no pixel is labelled.
+        LabelError: If a file has several bands, a value of labels or map is no class, or no pixel is labelled.
+
+    Warns:
+        LabelWarning: If labels and map give a value different names.
     """
+    maps, labels = {"": map_path}, _labels(labels_path, ignore_values, label_values)
+    counts, place = _count_all(maps, labels, aoi, split, classes, block_px)
+    return counts[0].evaluation(place, count_missed=count_missed)
+
+
+def evaluate_maps(
+    maps: Mapping[str, str | Path],
+    labels_path: str | Path,
+    *,
+    aoi: AOI | str | Path | None = None,
+    split: str | None = None,
+    classes: ClassScheme | None = None,
+    ignore_values: Collection[int] = (),
+    label_values: Mapping[int, int] | None = None,
+    count_missed: bool = False,
+    block_px: int = 1024,
+) -> Comparison:
+    """Compare several class maps with labels, each by itself and all of them on the pixels that they share.
+
+    Args:
+        maps: Name of each map, for instance its modality, and its file.
+        labels_path: Labels, one band of class values; nodata is no label.
+        aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
+        split: Which of the areas, ``validation`` and other synonyms included; all by default.
+        classes: Classes; by default those named in the maps' tags.
+        ignore_values: Values of the labels that are no class and do not count.
+        label_values: Class value that a value of the labels stands for, for instance ``{255: 1}``.
+        count_missed: Whether labelled pixels where a map has no class count as wrong.
+        block_px: Side of the blocks that are read at once.
+
+    Returns:
+        The evaluation of each map, and that on the labelled pixels where all maps have a class.
+
+    Raises:
+        ValueError: If no map is named.
+        LabelError: If the maps have different classes, or no labelled pixel is covered by all of them; otherwise as for
+            `evaluate_map`.
+        GeocrodinoError: As for `evaluate_map`.
+    """
+    if not maps:
+        raise ValueError("expected one or more maps, found none")
+    labels = _labels(labels_path, ignore_values, label_values)
+    counts, place = _count_all(maps, labels, aoi, split, classes, block_px)
+    evaluations = {n: c.evaluation(place, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
+    if count_missed:
+        return Comparison(evaluations, evaluations, dict.fromkeys(maps, 0))
+    if not counts[0].shared.counts.any():
+        raise LabelError(
+            f"{labels.path}: no labelled pixel has a class in every map: {', '.join(maps)}.\n"
+            "Evaluate them one by one, or count pixels without a class as wrong with --count-missing."
+        )
+    return _on_common(evaluations, dict(zip(maps, counts, strict=True)))
+
+
+def _on_common(evaluations: Mapping[str, Evaluation], counts: Mapping[str, _MapCounts]) -> Comparison:
+    """The comparison on the pixels that every map covers."""
+    common, left_out = {}, {}
+    for name, each in counts.items():
+        shared = each.shared
+        common[name] = replace(
+            evaluations[name],
+            confusion=shared.counts,
+            missed=shared.missed,
+            scores=shared.scores(),
+            reliability=None,
+        )
+        left_out[name] = int(each.all.counts.sum() - shared.counts.sum())
+    return Comparison(evaluations, common, left_out)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where maps are compared with labels."""
+
+    labels: LabelSource
+    areas: AOI | None
+    split: str | None
+    polygon: BaseGeometry | None
+
+
+class _MapCounts:
+    """One of the maps, and its pixels so far: all labelled ones, and those that every map covers."""
+
+    def __init__(self, source: RasterSource, scheme: ClassScheme) -> None:
+        self.source, self.scheme = source, scheme
+        self.all, self.shared = ConfusionMatrix(len(scheme)), ConfusionMatrix(len(scheme))
+        self._reliability: Reliability | None = None
+        self._confidence = _confidence(source)
+
+    def read(self, labels: RasterSource, window: Window, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Class indices of the map on the labels' grid where there are labels, counted; 255 elsewhere."""
+        band = self.source.data_bands[:1]
+        values, valid = self.source.read(labels.geobox, window, bands=band, kind="categorical")
+        valid &= truth != IGNORE_INDEX
+        found = self.scheme.to_indices(values[0], valid, str(self.source.path), "map")
+        self.all.update(truth, found)
+        if self._confidence is not None:
+            layers, number = self._confidence
+            sure, known = layers.read(labels.geobox, window, bands=(number,), kind="categorical")
+            counted = known & valid
+            block = Reliability.of_confidence(sure[0, counted], (found == truth)[counted])
+            self._reliability = block if self._reliability is None else self._reliability.add(block)
+        return found
+
+    def evaluation(self, place: _Place, *, count_missed: bool) -> Evaluation:
+        """The evaluation of all labelled pixels."""
+        return Evaluation(
+            map_path=self.source.path,
+            labels_path=place.labels.path,
+            aoi=None if place.areas is None else place.areas.source,
+            split=place.split,
+            scheme=self.scheme,
+            confusion=self.all.counts,
+            missed=self.all.missed,
+            scores=self.all.scores(count_missed=count_missed),
+            count_missed=count_missed,
+            reliability=self._reliability,
+        )
+
+
+def _labels(path: str | Path, ignore_values: Collection[int], label_values: Mapping[int, int] | None) -> LabelSource:
+    labels = LabelSource.of(RasterSource.open(path), ignore_values, label_values)
+    check_one_band(labels)
+    return labels
+
+
+def _count_all(
+    maps: Mapping[str, str | Path],
+    labels: LabelSource,
+    aoi: AOI | str | Path | None,
+    split: str | None,
+    classes: ClassScheme | None,
+    block_px: int,
+) -> tuple[list[_MapCounts], _Place]:
+    """Read the labels once and every map where they are; the maps in the order of their names."""
     if split is not None and aoi is None:
         raise ValueError("a split needs an area of interest: give aoi")
-    predicted, labels = RasterSource.open(map_path), RasterSource.open(labels_path)
-    scheme = _scheme(predicted, classes)
-    require_overlap({"map": predicted}, labels.geobox)
+    opened = [RasterSource.open(path) for path in maps.values()]
+    schemes = [_scheme(source, classes) for source in opened]
+    _require_same_classes(opened, schemes)
+    for source in opened:
+        require_overlap({"map": source}, labels.geobox)
     split = None if split is None else split_name(split)
     areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi
-    polygon = _polygon(areas, split, labels)
-    matrix, reliability = _count(predicted, labels, scheme, polygon, ignore_values, block_px)
-    if not (matrix.counts.any() or matrix.missed.any()):
+    place = _Place(labels, areas, split, _polygon(areas, split, labels))
+    counts = [_MapCounts(source, schemes[0]) for source in opened]
+    for window, truth in _labelled_blocks(place, schemes[0], block_px):
+        found = [each.read(labels, window, truth) for each in counts]
+        covered = np.logical_and.reduce([part != IGNORE_INDEX for part in found])
+        for each, part in zip(counts, found, strict=True):
+            each.shared.update(np.where(covered, truth, IGNORE_INDEX), part)
+    if not (counts[0].all.counts.any() or counts[0].all.missed.any()):
         where = "" if areas is None else f" in {areas.source}" + (f" ({split})" if split else "")
         raise LabelError(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
-    return Evaluation(
-        map_path=predicted.path,
-        labels_path=labels.path,
-        aoi=None if areas is None else areas.source,
-        split=split,
-        scheme=scheme,
-        confusion=matrix.counts,
-        missed=matrix.missed,
-        scores=matrix.scores(count_missed=count_missed),
-        count_missed=count_missed,
-        reliability=reliability,
-    )
+    _compare_names(labels, opened[0], schemes[0], counts[0].all)
+    return counts, place
 
 
-def _count(
-    predicted: RasterSource,
-    labels: RasterSource,
-    scheme: ClassScheme,
-    polygon: BaseGeometry | None,
-    ignore_values: Collection[int],
-    block_px: int,
-) -> tuple[ConfusionMatrix, Reliability | None]:
-    matrix, reliability = ConfusionMatrix(len(scheme)), None
-    confidence = _confidence(predicted)
-    for window in _windows(labels.geobox, polygon, block_px):
-        truth = _label_block(labels, window, scheme, ignore_values)
-        if polygon is not None:
-            part = window_grid(labels.geobox, window)
-            truth[geometry_mask([polygon], part.shape, part.affine)] = IGNORE_INDEX
-        if (truth == IGNORE_INDEX).all():
+def _labelled_blocks(place: _Place, scheme: ClassScheme, block_px: int) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+    """Blocks of the labels that hold any, as class indices."""
+    for window in _windows(place.labels.geobox, place.polygon, block_px):
+        outside = None
+        if place.polygon is not None:
+            part = window_grid(place.labels.geobox, window)
+            outside = geometry_mask([place.polygon], part.shape, part.affine)
+        truth = place.labels.indices(scheme, window, outside=outside)
+        if (truth != IGNORE_INDEX).any():
+            yield window, truth
+
+
+def _require_same_classes(maps: Sequence[RasterSource], schemes: Sequence[ClassScheme]) -> None:
+    first = schemes[0].by_value
+    for source, scheme in zip(maps[1:], schemes[1:], strict=True):
+        if scheme.by_value == first:
             continue
-        values, valid = predicted.read(labels.geobox, window, bands=(1,), kind="categorical")
-        found = scheme.to_indices(whole_values(values[0], valid), valid, str(predicted.path))
-        matrix.update(truth, found)
-        if confidence is not None:
-            layers, band = confidence
-            sure, known = layers.read(labels.geobox, window, bands=(band,), kind="categorical")
-            counted = known & valid & (truth != IGNORE_INDEX)
-            block = Reliability.of_confidence(sure[0, counted], (found == truth)[counted])
-            reliability = block if reliability is None else reliability.add(block)
-    return matrix, reliability
+        pairs = ((maps[0].path, first, scheme.by_value), (source.path, scheme.by_value, first))
+        alone = "; ".join(f"{path} has {_only(own, other)}" for path, own, other in pairs)
+        raise LabelError(f"The maps have different classes: {alone}.\nEvaluate them one by one.")
+
+
+def _only(own: Mapping[int, str], other: Mapping[int, str]) -> str:
+    """Classes that only one map has."""
+    differ = [f"{value} {name}" for value, name in sorted(own.items()) if other.get(value) != name]
+    return ", ".join(differ) or "no other"
+
+
+def _compare_names(labels: LabelSource, source: RasterSource, scheme: ClassScheme, counted: ConfusionMatrix) -> None:
+    """Warn of values that occur in the labels and have one name there and another one in the map."""
+    there = recoded_categories(labels).names
+    present = (counted.counts.sum(axis=1) + counted.missed) > 0
+    differ = [
+        f"{c.value} is {there[c.value]!r} in the labels and {c.name!r} in the map"
+        for c, occurs in zip(scheme.classes, present, strict=True)
+        if occurs and c.value in there and not _same_name(there[c.value], c)
+    ]
+    if differ:
+        warnings.warn(
+            f"{labels.path} and {source.path} name classes differently: {'; '.join(differ)}. Values are compared, "
+            "whatever their names.",
+            LabelWarning,
+            stacklevel=4,
+        )
+
+
+def _same_name(name: str, land: LandClass) -> bool:
+    """Whether a name can stand for a class; names that only repeat the value say nothing."""
+    plain = {" ".join(n.casefold().replace("_", " ").split()) for n in (name, land.name)}
+    return len(plain) == 1 or f"class {land.value}" in plain
 
 
 def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
@@ -185,11 +384,12 @@ def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
 
 def _scheme(predicted: RasterSource, classes: ClassScheme | None) -> ClassScheme:
     """The classes given, which must be those of the map's tags if it has any."""
+    check_one_band(predicted, "map")
     if classes is None:
         return read_classes(predicted.path)
     tagged = tagged_classes(predicted.path)
-    found = {} if tagged is None else {c.value: c.name for c in tagged.classes}
-    given = {c.value: c.name for c in classes.classes}
+    found = {} if tagged is None else tagged.by_value
+    given = classes.by_value
     if tagged is not None and found != given:
         expected, there = (", ".join(f"{v} {n}" for v, n in sorted(each.items())) for each in (given, found))
         raise LabelError(
@@ -223,14 +423,6 @@ def _windows(grid: GeoBox, polygon: BaseGeometry | None, block_px: int) -> Itera
             window = (row, min(row + block_px, height), column, min(column + block_px, width))
             if polygon is None or polygon.intersects(window_grid(grid, window).extent.geom):
                 yield window
-
-
-def _label_block(
-    labels: RasterSource, window: Window, scheme: ClassScheme, ignore_values: Collection[int]
-) -> NDArray[np.uint8]:
-    values, valid = labels.read_own(window, (1,))
-    wanted = valid & ~np.isin(values[0], list(ignore_values))
-    return scheme.to_indices(whole_values(values[0], wanted), wanted, str(labels.path))
 
 
 def _number(value: float) -> float | None:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.evaluation.calibration import Reliability
-from geocrodino.evaluation.evaluate import Evaluation
+from geocrodino.evaluation.evaluate import Comparison, Evaluation
 from geocrodino.geo.classes import ClassScheme, LandClass
 from geocrodino.geo.files import whole_file
 from geocrodino.geo.mapfile import read_classes
@@ -49,38 +49,35 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def side_by_side(evaluations: Mapping[str, Evaluation]) -> Table:
-    """IoU of several maps next to each other, in percent, as a rich table.
-
-    Args:
-        evaluations: Name of each map, for instance its modality, and its evaluation.
-
-    Raises:
-        ValueError: If there are none, or their classes differ.
-    """
-    scheme = _one_scheme(evaluations)
-    table = Table(title="IoU % per class", caption=escape(_first_caption(evaluations)), caption_justify="left")
+def side_by_side(comparison: Comparison) -> Table:
+    """Scores of several maps next to each other, on the pixels that all of them cover, in percent, as a rich table."""
+    common = comparison.common
+    caption = escape(_comparison_caption(comparison))
+    table = Table(title="IoU % per class", caption=caption, caption_justify="left")
     table.add_column("class")
-    for name in evaluations:
+    for name in common:
         table.add_column(escape(name), justify="right")
-    for index, land in enumerate(scheme.classes):
-        shares = (_percent(e.scores.iou[index]) for e in evaluations.values())
+    for index, land in enumerate(_scheme_of(comparison).classes):
+        shares = (_percent(e.scores.iou[index]) for e in common.values())
         table.add_row(_land(land), *shares)
     table.add_section()
     for label, key in (("mean IoU", "mean_iou"), ("mean F1", "mean_f1"), ("accuracy", "accuracy")):
-        table.add_row(label, *(_percent(getattr(e.scores, key)) for e in evaluations.values()))
-    missed = (e.scores.missed / e.scores.pixels if e.scores.pixels else math.nan for e in evaluations.values())
-    table.add_row("no class in the map", *(_percent(share) for share in missed))
+        table.add_row(label, *(_percent(getattr(e.scores, key)) for e in common.values()))
+    table.add_section()
+    everything = [e.scores for e in comparison.evaluations.values()]
+    table.add_row("no class in the map", *(_percent(s.missed / s.pixels if s.pixels else math.nan) for s in everything))
+    if any(comparison.left_out.values()):
+        table.add_row("pixels left out", *(f"{comparison.left_out[name]:,}" for name in common))
     return table
 
 
-def write_json(evaluation: Evaluation, path: str | Path) -> None:
-    """Write scores and confusion matrix as JSON; the file appears whole or not at all.
+def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
+    """Write scores and confusion matrices as JSON; the file appears whole or not at all.
 
     Raises:
         OutputError: If it cannot be written.
     """
-    text = json.dumps(evaluation.as_dict(), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n"
     _whole(Path(path), lambda p: p.write_text(text, encoding="utf-8"))
 
 
@@ -95,26 +92,27 @@ def write_figure(evaluation: Evaluation, path: str | Path) -> None:
     figure = Figure(figsize=(side + 5.6, side), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(side + 0.6, 5))
     _draw_matrix(left, evaluation)
-    _draw_iou(right, {"": evaluation})
+    _draw_iou(right, evaluation.scheme, {"": evaluation})
     right.set_title(f"IoU, mean {_percent(evaluation.scores.mean_iou)} %")
     figure.suptitle(_title(evaluation) + "\n" + _caption(evaluation), fontsize=10)
     save_figure(figure, Path(path))
 
 
-def write_comparison(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
-    """Write the IoU of several maps per class, next to each other, as a PNG.
+def write_comparison(comparison: Comparison, path: str | Path) -> None:
+    """Write the IoU of several maps per class, next to each other, on the pixels that all of them cover, as a PNG.
 
     Raises:
-        ValueError: If there are none, or their classes differ.
-        OutputError: If it cannot be written.
+        OutputError: If the picture cannot be written.
     """
-    scheme = _one_scheme(evaluations)
-    height = 1.6 + 0.26 * (len(scheme) + 1) * (len(evaluations) + 0.8)
+    common = comparison.common
+    scheme = _scheme_of(comparison)
+    height = 2.0 + 0.26 * (len(scheme) + 1) * (len(common) + 0.8)
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.subplots()
-    _draw_iou(axes, evaluations)
-    figure.legend(loc="outside upper right", ncols=len(evaluations), frameon=False)
+    _draw_iou(axes, scheme, common)
+    figure.legend(loc="outside upper right", ncols=len(common), frameon=False)
     figure.suptitle("IoU per class", x=0.02, ha="left", fontsize=11)
+    figure.supxlabel(_comparison_caption(comparison), fontsize=8)
     save_figure(figure, Path(path))
 
 
@@ -175,7 +173,7 @@ def map_preview(
             values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
     except RasterioError as error:
         raise RasterError(map_path, f"the map is damaged or cut short: make it again ({error}).") from error
-    indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path))
+    indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path), "map")
     panels = 1 if optical is None else 2
     scale = 7 / max(height, width)
     figure = Figure(figsize=(max(width * scale, 2) * panels, max(height * scale, 2) + 0.6), layout="constrained")
@@ -232,8 +230,7 @@ def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
     axes.set_title("Where the labelled pixels of a class went")
 
 
-def _draw_iou(axes: Axes, evaluations: Mapping[str, Evaluation]) -> None:
-    scheme = _one_scheme(evaluations)
+def _draw_iou(axes: Axes, scheme: ClassScheme, evaluations: Mapping[str, Evaluation]) -> None:
     thick = 0.8 / len(evaluations)
     for number, (name, evaluation) in enumerate(evaluations.items()):
         shares = [100 * s for s in (*evaluation.scores.iou, evaluation.scores.mean_iou)]
@@ -251,11 +248,8 @@ def _draw_iou(axes: Axes, evaluations: Mapping[str, Evaluation]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _one_scheme(evaluations: Mapping[str, Evaluation]) -> ClassScheme:
-    schemes = [e.scheme for e in evaluations.values()]
-    if not schemes or any(s != schemes[0] for s in schemes):
-        raise ValueError("expected one or more evaluations of the same classes")
-    return schemes[0]
+def _scheme_of(comparison: Comparison) -> ClassScheme:
+    return next(iter(comparison.common.values())).scheme
 
 
 def _title(evaluation: Evaluation) -> str:
@@ -272,11 +266,13 @@ def _caption(evaluation: Evaluation) -> str:
     return f"accuracy {_percent(scores.accuracy)} %, kappa {kappa}{missed}"
 
 
-def _first_caption(evaluations: Mapping[str, Evaluation]) -> str:
-    pixels = sorted({e.scores.pixels for e in evaluations.values()})
-    splits = sorted({e.split for e in evaluations.values() if e.split})
-    where = f", split {', '.join(splits)}" if splits else ""
-    return " / ".join(f"{p:,}" for p in pixels) + f" labelled pixels{where}"
+def _comparison_caption(comparison: Comparison) -> str:
+    first = next(iter(comparison.evaluations.values()))
+    where = f", split {first.split}" if first.split else ""
+    if first.count_missed:
+        return f"{comparison.pixels:,} labelled pixels{where}; those without a class in a map count as wrong in it"
+    left_out = "; left out: pixels that a map covers and another does not" if any(comparison.left_out.values()) else ""
+    return f"{comparison.pixels:,} labelled pixels that every map covers{where}{left_out}"
 
 
 def _land(land: LandClass) -> str:

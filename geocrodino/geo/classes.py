@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,24 @@ _PALETTE = (
 )  # fmt: skip
 
 
-def whole_values(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Class values as whole numbers, int64, any shape; -1 where there is none or a fraction."""
-    return np.where(valid & (values == np.floor(values)), values, -1).astype(np.int64)
+def number(value: float) -> str:
+    """A value of a raster for people: whole numbers in full, others to six digits."""
+    # Beyond 2 ** 24 single precision does not hold every whole number.
+    return f"{value:.0f}" if value % 1 == 0 and abs(value) <= 2**24 else f"{value:.6g}"
+
+
+def ignore_advice(values: Iterable[float]) -> str:
+    """The option and the key that leave label values out."""
+    told = [number(v) for v in values]
+    return f"{' '.join(f'--ignore {v}' for v in told)} (`ignore_values: [{', '.join(told)}]` under `data`)"
+
+
+def recode_advice(rules: Mapping[float, int]) -> str:
+    """The option and the key that read label values as classes."""
+    told = {number(value): as_class for value, as_class in rules.items()}
+    options = " ".join(f"--label-value {value}={as_class}" for value, as_class in told.items())
+    keys = ", ".join(f"{value}: {as_class}" for value, as_class in told.items())
+    return f"{options} (`label_values: {{{keys}}}` under `data`)"
 
 
 def _hexadecimal(colour: object) -> str:
@@ -105,33 +120,57 @@ class ClassScheme(BaseModel):
         """File values, in index order."""
         return tuple(c.value for c in self.classes)
 
-    def to_indices(self, values: NDArray[np.integer], valid: NDArray[np.bool_], source: str) -> NDArray[np.uint8]:
+    @property
+    def by_value(self) -> dict[int, str]:
+        """Name of each file value."""
+        return dict(zip(self.values, self.names, strict=True))
+
+    def to_indices(
+        self,
+        values: NDArray[np.number],
+        valid: NDArray[np.bool_],
+        source: str,
+        role: Literal["labels", "map"] = "labels",
+    ) -> NDArray[np.uint8]:
         """File values to class indices.
 
         Args:
-            values: Label values, shape (H, W).
-            valid: False where there is no label, shape (H, W); such pixels become ``IGNORE_INDEX``.
-            source: Name of the label file, for the message.
+            values: Values, shape (H, W).
+            valid: False where there is no value, shape (H, W); such pixels become ``IGNORE_INDEX``.
+            source: Name of the file, for the message.
+            role: What the file is, for the message.
 
         Returns:
             Class indices, uint8, shape (H, W), 0 to ``len(self) - 1`` or ``IGNORE_INDEX``.
 
         Raises:
-            LabelError: If a labelled pixel holds a value of no class.
+            LabelError: If a valid pixel holds a value of no class.
         """
         indices = np.full(values.shape, IGNORE_INDEX, np.uint8)
         for index, value in enumerate(self.values):
             indices[valid & (values == value)] = index
         unknown = np.unique(values[valid & (indices == IGNORE_INDEX)])
         if unknown.size:
-            listed = ", ".join(str(v) for v in unknown[:8].tolist())
-            known = ", ".join(f"{c.value} {c.name}" for c in self.classes)
-            raise LabelError(
-                f"{source} holds label values outside the classes: {listed}. Expected: {known}.\n"
-                "Name every value under `classes`, or leave values out: `ignore_values` under `data` for a training, "
-                "--ignore for an evaluation."
-            )
+            raise LabelError(self._unknown(unknown.tolist(), source, role))
         return indices
+
+    def _unknown(self, values: list[float], source: str, role: str) -> str:
+        listed = ", ".join(number(v) for v in values[:8])
+        more = f" and {len(values) - 8} more" if len(values) > 8 else ""
+        known = ", ".join(f"{c.value} {c.name}" for c in self.classes)
+        what = "label values" if role == "labels" else "values"
+        found = f"{source} holds {what} outside the classes: {listed}{more}. Expected: {known}.\n"
+        if role == "map":
+            return found + "Give a class map that holds the values of its classes."
+        if more or any(v != int(v) for v in values):
+            return found + (
+                "Are these labels? JPEG compression and interpolation change class values: use a raster that was "
+                "compressed without loss and resampled with the nearest pixel."
+            )
+        return found + (
+            f"Name every value under `classes`; or leave values out with {ignore_advice(values)}; or read a value as a "
+            f"class, for instance with {recode_advice({values[0]: self.values[-1]})}."
+        )
 
     def to_values(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Class indices (uint8, any shape) to file values; ``IGNORE_INDEX`` stays."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.config import TrainConfig
-from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, discover_classes, reference_grid
+from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, reference_grid
 from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.data.normalisation import ModalitySpec, Recipe, elevation_recipe, optical_recipe
 from geocrodino.data.sampling import inside_mask, patch_corners, require_patches
@@ -25,6 +25,7 @@ from geocrodino.geo.aoi_place import on_grid
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.files import durable_file
 from geocrodino.geo.grid import describe
+from geocrodino.geo.labels import LabelSource, label_classes
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.units import ground_unit, height_unit
@@ -62,10 +63,9 @@ def open_sources(config: TrainConfig) -> Sources:
     return Sources(
         optical=RasterSource.open(data.optical),
         elevation=RasterSource.open(data.elevation),
-        labels=RasterSource.open(data.labels),
+        labels=LabelSource.of(RasterSource.open(data.labels), data.ignore_values, data.label_values),
         ground=None if data.ground is None else RasterSource.open(data.ground),
         height_unit=data.height_unit,
-        ignore_values=data.ignore_values,
     )
 
 
@@ -107,7 +107,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     sources = fitted_sources(sources, recipes)
     grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
     recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
-    classes = config.class_scheme() or discover_classes(sources.labels, sources.ignore_values)
+    classes = label_classes(sources.labels, config.class_scheme())
     layers = align(sources, recipes, classes, grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
     labels = layers.class_indices()

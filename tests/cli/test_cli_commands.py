@@ -102,7 +102,7 @@ def test_maps_of_one_name_keep_their_own_scores(run_cli, class_map, town, here):
     code, _, err = run_cli("evaluate", "first/map.tif", "second/map.tif", "--labels", town.labels, "--out", "scores")
     assert (code, err) == (0, "")
     assert sorted(p.name for p in Path("scores").iterdir()) == [
-        "comparison.png", "first-map.scores.json", "first-map.scores.png", "second-map.scores.json",
+        "comparison.json", "comparison.png", "first-map.scores.json", "first-map.scores.png", "second-map.scores.json",
         "second-map.scores.png",
     ]  # fmt: skip
     assert json.loads(Path("scores/second-map.scores.json").read_text())["map"] == "second/map.tif"

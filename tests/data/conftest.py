@@ -11,6 +11,7 @@ import pytest
 from geocrodino.data.alignment import AlignedLayers, Sources, align
 from geocrodino.data.normalisation import elevation_recipe, optical_recipe
 from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.reader import RasterSource
 
 SHAPE = (96, 128)
@@ -29,7 +30,7 @@ def sources(write_raster: Callable[..., Path]) -> Sources:
     return Sources(
         optical=RasterSource.open(write_raster("optical.tif", optical, nodata=255)),
         elevation=RasterSource.open(write_raster("dsm.tif", heights, nodata=float("nan"))),
-        labels=RasterSource.open(write_raster("labels.tif", labels, nodata=255)),
+        labels=LabelSource.of(RasterSource.open(write_raster("labels.tif", labels, nodata=255))),
     )
 
 

@@ -18,14 +18,20 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
 from geocrodino.data import alignment
-from geocrodino.data.alignment import Sources, align, discover_classes, reference_grid
+from geocrodino.data.alignment import Sources, align, reference_grid
 from geocrodino.data.normalisation import elevation_recipe, optical_recipe
 from geocrodino.errors import AOIError, LabelError, OutputError, OverlapError, RasterError
 from geocrodino.geo.aoi import read_aoi
 from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.labels import LabelSource
 from geocrodino.geo.reader import RasterSource
 
 LEFT, TOP = 400_000.0, 5_000_000.0
+
+
+def _opened(role, path):
+    source = RasterSource.open(path)
+    return LabelSource.of(source) if role == "labels" else source
 
 
 class Count:
@@ -78,9 +84,8 @@ def test_three_crs_and_three_resolutions_land_on_one_grid(write_raster, tmp_path
     dem = RasterSource.open(write_raster("dem.tif", heights, pixel=step, origin=where, crs="EPSG:4326"))
     x, y = to_utm32.transform(LEFT + 400, TOP - 300)
     classes = np.where(np.arange(400) < 200, 4, 9).astype(np.uint8) * np.ones((300, 1), np.uint8)
-    labels = RasterSource.open(
-        write_raster("labels.tif", classes, pixel=5.0, origin=(x - 1000, y + 750), crs="EPSG:32632")
-    )
+    path = write_raster("labels.tif", classes, pixel=5.0, origin=(x - 1000, y + 750), crs="EPSG:32632")
+    labels = LabelSource.of(RasterSource.open(path))
     recipes = {"optical": optical_recipe(image), "elevation": elevation_recipe(("height",))}
     scheme = ClassScheme.from_values([4, 9])
     layers = align(Sources(image, dem, labels), recipes, scheme, image.geobox, tmp_path / "aligned")
@@ -156,7 +161,8 @@ CHANGES = {
     },
     "the channels": lambda s, r, c, y: {"recipes": {**r, "elevation": elevation_recipe(("slope",))}},
     "the unit": lambda s, r, c, y: {"sources": replace(s, height_unit="ft")},
-    "ignored values": lambda s, r, c, y: {"sources": replace(s, ignore_values=(2,))},
+    "ignored values": lambda s, r, c, y: {"sources": replace(s, labels=replace(s.labels, ignore_values=(2,)))},
+    "recoded values": lambda s, r, c, y: {"sources": replace(s, labels=replace(s.labels, label_values=((2, 1),)))},
     "a ground raster": lambda s, r, c, y: {"sources": replace(s, ground=s.elevation)},
     "the classes": lambda s, r, c, y: {"scheme": ClassScheme.from_values([0, 1, 2, 3])},
     "the grid": lambda s, r, c, y: {"grid": GeoBox((90, 90), s.optical.geobox.affine, s.optical.geobox.crs)},
@@ -193,7 +199,7 @@ def test_a_raster_without_a_valid_pixel(write_raster, sources, align_again, role
     shape = (3, 96, 128) if role == "optical" else (96, 128)
     path = write_raster("void.tif", np.full(shape, 7, dtype), nodata=7)
     with pytest.raises(RasterError) as caught:
-        align_again(sources=replace(sources, **{role: RasterSource.open(path)}), grid=sources.optical.geobox)
+        align_again(sources=replace(sources, **{role: _opened(role, path)}), grid=sources.optical.geobox)
     assert str(caught.value) == (
         f"{path}: no valid pixel within the area of interest (96 x 128 px): all of it is nodata.\n"
         "Check the nodata tag and the area."
@@ -205,7 +211,10 @@ def test_labels_outside_the_classes(sources, align_again):
         LabelError, match=r"labels\.tif holds label values outside the classes: 3\. Expected: 1 class 1"
     ):
         align_again(scheme=ClassScheme.from_values([1, 2]))
-    assert align_again(scheme=ClassScheme.from_values([1, 2]), sources=replace(sources, ignore_values=(3,)))
+    assert align_again(
+        scheme=ClassScheme.from_values([1, 2]),
+        sources=replace(sources, labels=replace(sources.labels, ignore_values=(3,))),
+    )
 
 
 def test_a_folder_that_cannot_be_made(sources, recipes, scheme, tmp_path):
@@ -226,24 +235,6 @@ def test_a_source_cut_short_is_not_blamed_on_the_folder(write_raster, sources, a
 
 
 # --- classes and grid -----------------------------------------------------------------------------------------------
-
-
-def test_classes_are_found_in_the_labels(sources):
-    assert discover_classes(sources.labels).values == (1, 2, 3)
-    assert discover_classes(sources.labels, (2,)).values == (1, 3)
-
-
-@pytest.mark.parametrize(
-    ("values", "found"), [([[1, 1]], "1"), ([[1, 2.5]], "1, 2.5"), ([[-3, 1]], "-3, 1"), ([[1, 300]], "1, 300")]
-)
-def test_rasters_that_are_no_labels(write_raster, values, found):
-    path = write_raster("labels.tif", np.array(values, np.float32))
-    with pytest.raises(LabelError) as caught:
-        discover_classes(RasterSource.open(path))
-    assert str(caught.value) == (
-        f"{path}: expected two or more classes with whole values from 0 to 254, found values {found}.\n"
-        "Is this the label raster? Values to leave out go under `ignore_values` in `data`."
-    )
 
 
 def test_reference_grid_is_the_part_that_the_area_covers(sources):
@@ -273,7 +264,7 @@ def test_an_area_outside_the_image(sources, box, crs, found):
 
 def test_moved_files_are_found_to_be_others(sources, recipes, scheme, layers, align_again, tmp_path):
     copy = Path(shutil.copy(sources.labels.path, tmp_path / "copy.tif"))
-    assert align_again(sources=replace(sources, labels=RasterSource.open(copy)))
+    assert align_again(sources=replace(sources, labels=LabelSource.of(RasterSource.open(copy))))
 
 
 # --- the disk -------------------------------------------------------------------------------------------------------

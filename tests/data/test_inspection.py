@@ -104,23 +104,15 @@ def test_label_values_that_are_left_out_are_no_problem(write_raster):
     found = inspect_files(roles, classes=classes, ignore_values=(255, 7))
     assert found.problems == ()
     assert found.layers[0].notes[-1].startswith("values of no class: 3; a training refuses them in its area. Name them")
-    assert inspect_files(roles).problems == (
-        f"{path}: expected whole class values from 0 to 254, found 255. Is this the label raster?",
-    )
+    (told,) = inspect_files(roles).problems
+    assert told.startswith(f"{path}: expected two or more classes with whole values from 0 to 254, found the values 1")
+    assert inspect_files(roles, label_values={255: 0}).layers[0].values == "0 33 %, 1 17 %, 2 17 %, 3 17 %, 7 17 %"
 
 
 def test_bands_that_there_are_not(write_raster):
     source = RasterSource.open(write_raster("image.tif", np.ones((3, 9, 9), np.uint8)))
     (told,) = inspect_files({"optical": source}, bands=(1, 4)).problems
     assert told.startswith(f"{source.path}: expected 2 optical bands (red, band 4; numbers 1, 4), found 3")
-
-
-def test_heights_in_the_place_of_labels(write_raster):
-    path = write_raster("dsm.tif", np.array([[1, 2.5], [300, 4]], np.float32))
-    found = inspect_files({"labels": RasterSource.open(path)})
-    assert found.problems == (
-        f"{path}: expected whole class values from 0 to 254, found 2.5, 300. Is this the label raster?",
-    )
 
 
 def test_an_area_without_a_split_that_training_needs(roles):

@@ -10,8 +10,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely.geometry import box
 
-from geocrodino.errors import AOIError, LabelError, OverlapError, RasterError
-from geocrodino.evaluation.evaluate import evaluate_map
+from geocrodino.errors import AOIError, LabelError, LabelWarning, OverlapError, RasterError
+from geocrodino.evaluation.evaluate import evaluate_map, evaluate_maps
 from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.mapfile import class_map, layer_file, read_classes
 from geocrodino.geo.reader import RasterSource
@@ -120,8 +120,17 @@ def test_ignored_values_do_not_count(write_map, write_labels):
 
 
 def test_a_map_value_of_no_class_is_told(write_map, write_labels):
-    with pytest.raises(LabelError, match=r"map.tif holds label values outside the classes: 4"):
+    with pytest.raises(LabelError, match=r"map.tif holds values outside the classes: 4"):
         evaluate_map(write_map([[1, 4]]), write_labels([[1, 1]]))
+
+
+@pytest.mark.parametrize("block_px", [1, 1024])
+def test_values_of_no_class_outside_the_areas_do_not_matter(write_map, write_labels, tmp_path, block_px):
+    """Neither those of the labels nor those of the map, whatever the blocks."""
+    labels, predicted = write_labels([[1, 1, 9, 2]]), write_map([[1, 2, 4, 4]])
+    areas = _areas(tmp_path, test=box(X, Y - 1, X + 2, Y))
+    result = evaluate_map(predicted, labels, aoi=areas, split="test", block_px=block_px)
+    np.testing.assert_array_equal(result.confusion, [[1, 1, 0], [0, 0, 0], [0, 0, 0]])
 
 
 def test_given_classes_must_be_those_of_the_map(write_map, write_labels):
@@ -202,3 +211,99 @@ def test_a_layer_of_confidence_says_how_far_it_can_be_believed(tmp_path, write_m
     assert result.reliability.count.sum() == 4
     assert result.reliability.expected_calibration_error == pytest.approx(0.25)
     assert result.as_dict()["calibration_error"] == pytest.approx(0.25)
+
+
+# --- several maps ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_px", [1, 3, 1024])
+def test_maps_are_compared_on_the_pixels_that_all_of_them_cover(write_map, write_labels, block_px):
+    """MAP has one hole at a labelled pixel, the other map has two others."""
+    other = [[255, 1, 2, 2], [1, 1, 255, 2], [7, 7, 1, 1]]
+    maps = {"a": write_map(MAP, name="a.tif"), "b": write_map(other, name="b.tif")}
+    labels = write_labels(LABELS)
+    found = evaluate_maps(maps, labels, block_px=block_px)
+    assert found.pixels == 7
+    assert found.left_out == {"a": 2, "b": 1}
+    np.testing.assert_array_equal(found.common["a"].confusion, [[2, 1, 0], [1, 2, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(found.common["b"].confusion, [[3, 0, 0], [0, 3, 0], [0, 0, 1]])
+    assert not found.common["a"].missed.any()
+    assert found.common["a"].scores.accuracy == pytest.approx(5 / 7)
+    for name, path in maps.items():
+        alone = evaluate_map(path, labels)
+        np.testing.assert_array_equal(found.evaluations[name].confusion, alone.confusion)
+        assert found.evaluations[name].scores == alone.scores
+
+
+def test_maps_on_different_grids_are_compared(write_map, write_labels):
+    maps = {
+        "fine": write_map(np.repeat([[1, 1, 2, 255]], 2, axis=0), name="fine.tif"),
+        "coarse": write_map([[1, 7]], pixel=2.0, name="coarse.tif"),
+    }
+    found = evaluate_maps(maps, write_labels(np.repeat([[1, 1, 2, 7]], 2, axis=0)))
+    assert found.pixels == 6
+    assert found.left_out == {"fine": 0, "coarse": 2}
+    assert found.common["coarse"].scores.accuracy == pytest.approx(4 / 6)
+    assert found.evaluations["coarse"].scores.accuracy == pytest.approx(6 / 8)
+
+
+def test_missing_pixels_that_count_are_common(write_map, write_labels):
+    maps = {"a": write_map(MAP, name="a.tif"), "b": write_map([[1, 255]], name="b.tif")}
+    found = evaluate_maps(maps, write_labels(LABELS), count_missed=True)
+    assert found.pixels == 10
+    assert found.common == found.evaluations
+    assert found.as_dict()["maps"]["b"]["missed"] == [3, 4, 2]
+    assert found.as_dict()["missed_count_as_wrong"] is True
+
+
+def test_maps_with_the_same_classes_in_another_order_or_colour(write_map, write_labels, scheme):
+    turned = ClassScheme(classes=tuple(c.model_copy(update={"colour": "#123456"}) for c in scheme.classes[::-1]))
+    maps = {"a": write_map(MAP, name="a.tif"), "b": write_map(MAP, name="b.tif", scheme=turned)}
+    found = evaluate_maps(maps, write_labels(LABELS))
+    np.testing.assert_array_equal(found.common["a"].confusion, found.common["b"].confusion)
+
+
+def test_maps_that_cannot_be_compared(write_map, write_labels):
+    labels = write_labels([[1, 1, 2, 2]])
+    left, right = write_map([[1, 1, 255, 255]], name="l.tif"), write_map([[255, 255, 2, 2]], name="r.tif")
+    with pytest.raises(LabelError) as caught:
+        evaluate_maps({"left": left, "right": right}, labels)
+    assert str(caught.value) == (
+        f"{labels}: no labelled pixel has a class in every map: left, right.\n"
+        "Evaluate them one by one, or count pixels without a class as wrong with --count-missing."
+    )
+    with pytest.raises(ValueError, match="expected one or more maps, found none"):
+        evaluate_maps({}, labels)
+    fewer = write_map([[1, 2]], name="f.tif", scheme=ClassScheme.from_values([1, 2], ["grass", "road"]))
+    with pytest.raises(LabelError) as caught:
+        evaluate_maps({"left": left, "fewer": fewer}, labels)
+    assert str(caught.value) == (
+        f"The maps have different classes: {left} has 7 roof; {fewer} has no other.\nEvaluate them one by one."
+    )
+
+
+def test_labels_with_recoded_values(write_map, write_labels):
+    labels = write_labels([[0, 255, 9]], nodata=None)
+    result = evaluate_map(write_map([[1, 2, 2]]), labels, label_values={0: 1, 255: 2}, ignore_values=(9,))
+    np.testing.assert_array_equal(result.confusion, [[1, 0, 0], [0, 1, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("names", "differ"),
+    [
+        (["", "Grass", " ROAD "], None),
+        (["", "class 1", "road"], None),
+        (["", "road", "grass"], "1 is 'road' in the labels and 'grass' in the map; 2 is 'grass' in the labels and"),
+        (["", "grass", "road", "", "", "", "", "house"], None),  # no pixel of the value 7
+    ],
+)
+def test_names_of_the_labels_and_of_the_map(write_map, write_labels, names, differ, recwarn):
+    labels = write_labels([[1, 2]])
+    listed = "".join(f"<Category>{n}</Category>" for n in names)
+    labels.with_name("labels.tif.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{listed}</CategoryNames></PAMRasterBand></PAMDataset>'
+    )
+    evaluate_map(write_map([[1, 2]]), labels)
+    told = [str(w.message) for w in recwarn if issubclass(w.category, LabelWarning)]
+    assert bool(told) == (differ is not None)
+    assert all(differ in text for text in told)

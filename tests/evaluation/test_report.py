@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from geocrodino.errors import OutputError, RasterError
-from geocrodino.evaluation.evaluate import evaluate_map
+from geocrodino.evaluation.evaluate import evaluate_map, evaluate_maps
 from geocrodino.evaluation.report import (
     evaluation_table,
     map_preview,
@@ -55,25 +55,54 @@ def test_names_are_shown_as_they_are(write_map, write_labels, tmp_path):
     assert ["■ grass [dry]", "50.0", "66.7", "50.0", "100.0", "1"] in rows
     assert ["mean", "25.0", "33.3", "", "", "2"] in rows  # the pixel that is left out does not count
     assert "map[a].tif against labels.tif" in " ".join(" ".join(r) for r in rows)
-    assert ["■ [/road]", "0.0"] in _text(side_by_side({"[optical]": result}))
+    comparison = evaluate_maps({"[optical]": result.map_path}, labels)
+    assert ["■ [/road]", "0.0"] in _text(side_by_side(comparison))
 
 
-def test_side_by_side_has_one_column_for_each_map(evaluation):
-    rows = _text(side_by_side({"optical": evaluation, "elevation": evaluation}))
+@pytest.fixture
+def comparison(write_map, write_labels):
+    """Two maps, each with one hole; they share six of eight labelled pixels."""
+    labels = write_labels([[1, 1, 2, 2], [1, 1, 2, 2]])
+    maps = {
+        "optical": write_map([[1, 1, 2, 255], [1, 2, 2, 2]], name="optical.tif"),
+        "elevation": write_map([[255, 1, 2, 1], [1, 1, 2, 2]], name="elevation.tif"),
+    }
+    return evaluate_maps(maps, labels)
+
+
+def test_side_by_side_counts_the_pixels_that_all_maps_cover(comparison):
+    rows = _text(side_by_side(comparison))
     assert ["class", "optical", "elevation"] in rows
-    assert ["■ grass", "75.0", "75.0"] in rows
-    assert ["mean IoU", "67.5", "67.5"] in rows
+    assert ["■ grass", "66.7", "100.0"] in rows
+    assert ["■ road", "75.0", "100.0"] in rows
+    assert ["mean IoU", "70.8", "100.0"] in rows
     assert ["no class in the map", "12.5", "12.5"] in rows
+    assert ["pixels left out", "1", "1"] in rows
+    caption = " ".join(" ".join(row) for row in rows).split("└")[-1].replace("┘", "")
+    assert "6 labelled pixels that every map covers; left out: pixels that a map covers and another does not" in (
+        " ".join(caption.strip("─┴ ").split())
+    )
 
 
-def test_maps_of_different_classes_are_not_compared(evaluation, write_labels):
-    two = ClassScheme.from_values([1, 2])
-    labels = write_labels([[1, 2]], name="other.tif")
-    other = evaluate_map(labels, labels, classes=two)
-    with pytest.raises(ValueError, match="of the same classes"):
-        side_by_side({"a": evaluation, "b": other})
-    with pytest.raises(ValueError, match="one or more evaluations"):
-        side_by_side({})
+def test_side_by_side_of_maps_without_holes_leaves_nothing_out(write_map, write_labels):
+    labels, path = write_labels([[1, 2]]), write_map([[1, 1]])
+    comparison = evaluate_maps({"a": path, "b": path}, labels)
+    rows = _text(side_by_side(comparison))
+    assert "pixels left out" not in [r[0] for r in rows]
+    assert "2 labelled pixels that every map covers" in " ".join(" ".join(row) for row in rows)
+    assert "left out" not in " ".join(" ".join(row) for row in rows)
+
+
+def test_json_of_a_comparison_holds_the_numbers_of_the_table(comparison, tmp_path):
+    write_json(comparison, tmp_path / "comparison.json")
+    content = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=pytest.fail)
+    assert content["pixels"] == 6
+    assert list(content["maps"]) == ["optical", "elevation"]
+    optical = content["maps"]["optical"]
+    assert optical["confusion"] == [[2, 1, 0], [0, 3, 0], [0, 0, 0]]
+    assert optical["scores"]["iou"] == [pytest.approx(2 / 3), 0.75, None]
+    assert optical["pixels_left_out"] == 1
+    assert optical["map"].endswith("optical.tif")
 
 
 def test_json_is_valid_and_holds_the_matrix(evaluation, tmp_path):
@@ -87,10 +116,10 @@ def test_json_is_valid_and_holds_the_matrix(evaluation, tmp_path):
     assert not list(tmp_path.glob(".*partial*"))
 
 
-def test_pictures_are_written_whole_and_without_touching_the_backend(evaluation, tmp_path, write_labels):
+def test_pictures_are_written_whole_and_without_touching_the_backend(evaluation, comparison, tmp_path):
     before = matplotlib.get_backend(auto_select=False) if hasattr(matplotlib, "get_backend") else None
     write_figure(evaluation, tmp_path / "one.png")
-    write_comparison({"optical": evaluation, "elevation": evaluation}, tmp_path / "two.png")
+    write_comparison(comparison, tmp_path / "two.png")
     map_preview(evaluation.map_path, tmp_path / "map.png", optical=evaluation.labels_path)
     for name in ("one", "two", "map"):
         picture = imread(tmp_path / f"{name}.png")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from geocrodino.errors import LabelError
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass, whole_values
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass, number
 
 
 def test_from_values_sorts_and_names():
@@ -49,8 +49,32 @@ def test_unknown_values_are_listed_but_not_where_there_is_no_label():
         scheme.to_indices(values, np.array([[True, True, True, True, False]]), "labels.tif")
     assert str(caught.value) == (
         "labels.tif holds label values outside the classes: -4, 300. Expected: 1 grass, 2 road.\n"
-        "Name every value under `classes`, or leave values out: `ignore_values` under `data` for a training, "
-        "--ignore for an evaluation."
+        "Name every value under `classes`; or leave values out with --ignore -4 --ignore 300 "
+        "(`ignore_values: [-4, 300]` under `data`); or read a value as a class, for instance with --label-value -4=2 "
+        "(`label_values: {-4: 2}` under `data`)."
+    )
+
+
+def test_fractions_and_many_unknown_values_are_no_classes():
+    scheme = ClassScheme.from_values([1, 2], ["grass", "road"])
+    for values, listed in (([[1, 2.5]], "2.5"), ([range(20)], "0, 3, 4, 5, 6, 7, 8, 9 and 10 more")):
+        raster = np.array(values, np.float32)
+        with pytest.raises(LabelError) as caught:
+            scheme.to_indices(raster, np.ones(raster.shape, bool), "labels.tif")
+        assert str(caught.value) == (
+            f"labels.tif holds label values outside the classes: {listed}. Expected: 1 grass, 2 road.\n"
+            "Are these labels? JPEG compression and interpolation change class values: use a raster that was "
+            "compressed without loss and resampled with the nearest pixel."
+        )
+
+
+def test_unknown_values_of_a_map():
+    scheme = ClassScheme.from_values([1, 2], ["grass", "road"])
+    with pytest.raises(LabelError) as caught:
+        scheme.to_indices(np.array([[1, 3]]), np.ones((1, 2), bool), "map.tif", "map")
+    assert str(caught.value) == (
+        "map.tif holds values outside the classes: 3. Expected: 1 grass, 2 road.\n"
+        "Give a class map that holds the values of its classes."
     )
 
 
@@ -74,6 +98,16 @@ def test_colour_as_numbers():
     assert LandClass(value=1, name="a", colour="#ff8001").rgb == (255, 128, 1)
 
 
-def test_fractions_and_missing_values_are_no_class():
-    values = np.array([[1, 2.5, np.nan, 7]], np.float32)
-    np.testing.assert_array_equal(whole_values(values, np.array([[True, True, False, True]])), [[1, -1, -1, 7]])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (7.0, "7"),
+        (-9999.0, "-9999"),
+        (2.0**24, "16777216"),
+        (2.0**24 + 2, "1.67772e+07"),
+        (0.1, "0.1"),
+        (1e30, "1e+30"),
+    ],
+)
+def test_whole_numbers_are_shown_in_full(value, told):
+    assert number(value) == told

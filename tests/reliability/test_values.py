@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from kinds import case, marked
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
+
+from reliability.kinds import case, marked
 
 SCALE = "values on another scale than the training's"
 NAMES = "names of bands"
