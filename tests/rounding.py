@@ -1,14 +1,14 @@
 """How far two computations of the same values in float32 may differ, whatever the processor.
 
-All tolerances of the tests that allow for rounding come from here. Processors add the terms of a sum in the order that
-suits their registers, and round each product and sum by up to half of float32's epsilon. The errors have random signs,
-so they grow like a random walk: a sum of n terms is off by about sqrt(n) epsilon of its largest values (Higham and
-Mary, 2019, https://doi.org/10.1137/18M1226312). The layers of a network are sums one after the other, so the terms of
-all of them count together. Twice that is allowed, as both sides of a comparison are off.
+Processors add the terms of a sum in the order that suits their registers, and round each product and sum by up to half
+of float32's epsilon. The errors have random signs, so they grow like a random walk: a sum of n terms is off by about
+sqrt(n) epsilon of its largest values (Higham and Mary, 2019, https://doi.org/10.1137/18M1226312). The layers of a
+network are sums one after the other, so the terms of all of them count together. Twice that is allowed, as both sides
+of a comparison are off.
 
 On SSE, AVX2 and AVX-512 alike, networks with random weights reach less than a fifth of this. What tests guard against
 is far beyond it: bfloat16 is off by 2^16 epsilon a step, and a pixel that sees other pixels by a hundredth of the
-values.
+values. Tests in double precision need none of it: the default tolerances are a million times its epsilon.
 """
 
 from __future__ import annotations
