@@ -4,7 +4,7 @@
 
 A generated town, the default network, one thread, processes that take turns. A step is what two epochs take longer than
 one, validation included, divided by the steps of an epoch; a teacher's steps count for its students. The ratio is the
-median over rounds.
+median over rounds. The number format is bf16-mixed where the processor has bfloat16, else 32-true; it is printed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import yaml
 
 from geocrodino.config import load_config
 from geocrodino.data.synthetic.write import ScenePaths, write_scene
+from geocrodino.training import number_format
 from geocrodino.training.run import train
 
 PLAN = Path(__file__).parents[1] / "configs" / "studies" / "methods.yaml"
@@ -48,7 +49,7 @@ def run_child(scene: str, method: str, epochs: str, steps: str) -> None:
         "training.epochs": int(epochs),
         "training.steps_per_epoch": int(steps),
         "training.patch_px": 96,
-        "training.precision": "bf16-mixed",
+        "training.precision": "auto",
     }
     config = load_config(ScenePaths.within(Path(scene)).config, changes)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,6 +77,7 @@ def main() -> None:
             for method in methods:
                 one, two = (seconds(Path(folder) / "town", method, epochs, options.steps) for epochs in (1, 2))
                 costs[method].append((two - one) / options.steps)
+    print(number_format.describe(number_format.resolve("auto", "auto"), "auto") + "\n")
     print("| method | processor seconds a step | of single |")
     print("|---|---|---|")
     for method, found in costs.items():

@@ -109,7 +109,11 @@ class TrainingConfig(_Section):
     patience: int = Field(15, ge=1, description="epochs without a gain of either branch until training stops")
     seed: int = Field(0, ge=0, lt=2**32, description="start of all random numbers")
     accelerator: str = Field("auto", description="cpu, gpu, mps or auto")
-    precision: str = Field("32-true", description="Lightning's name of the number format, for instance 16-mixed")
+    precision: str = Field(
+        "32-true",
+        description="Lightning's name of the number format, for instance 16-mixed; auto: bf16-mixed where the device "
+        "multiplies bfloat16 in hardware, else 32-true",
+    )
     workers: int = Field(0, ge=0, description="reading processes; 0: read in the training process")
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
 

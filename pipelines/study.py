@@ -8,6 +8,9 @@ blocks. Runs that are there already are not repeated and interrupted ones go on,
 time. ``--only scene/method`` runs one row. Runs are spread over local workers, over ``--gpus``, or over the workers of
 a Dask cluster (``--scheduler tcp://...``, which must see the same files).
 
+A plan may leave the number format to this machine, by ``training.precision: auto``. It is then chosen once, printed and
+used by every run, so that the rows of a table compare. ``--precision`` names another one.
+
 Writes ``results.md``, ``results.csv`` and ``results.png`` to the output folder and prints the first.
 """
 
@@ -37,9 +40,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scoring import SCORING, load_networks, score
 from tables import Row, write_tables
 
-from geocrodino.config import TrainConfig, load_config
+from geocrodino.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.data.synthetic.write import ScenePaths, write_scene
 from geocrodino.errors import ConfigError
+from geocrodino.training import number_format
 from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, TEACHER_NAME, last_checkpoint, save_json
 from geocrodino.training.prepare import prepare
 from geocrodino.training.run import train
@@ -118,7 +122,9 @@ class Run:
     def command(self) -> list[str]:
         """What performs it in a process of its own."""
         script = [sys.executable, str(Path(__file__).resolve()), str(self.plan_path), "--out", str(self.root)]
-        return [*script, "--one", self.scene, self.method, str(self.seed)]
+        precision = self.plan.set.get("training.precision")
+        chosen = [] if precision is None else ["--precision", precision]
+        return [*script, *chosen, "--one", self.scene, self.method, str(self.seed)]
 
     def config(self) -> TrainConfig:
         """The resolved configuration, without the changes of labels."""
@@ -185,16 +191,19 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs at once on this machine, one thread each")
     parser.add_argument("--gpus", nargs="*", default=[], help="numbers of GPUs, one run at a time on each")
     parser.add_argument("--scheduler", help="address of a Dask cluster, for instance tcp://host:8786")
+    parser.add_argument("--precision", help="number format of runs for which the plan names none of their own")
     parser.add_argument("--tables", action="store_true", help="write the tables of what is there, run nothing")
     parser.add_argument("--one", nargs=3, metavar=("SCENE", "METHOD", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    plan = Plan.model_validate(yaml.safe_load(options.plan.read_text()))
+    plan = in_one_format(Plan.model_validate(yaml.safe_load(options.plan.read_text())), options.precision)
     root = (options.out or Path("runs/studies") / options.plan.stem).resolve()
     options.plan = options.plan.resolve()
     if options.one:
         scene, method, seed = options.one
         perform(Run(options.plan, plan, scene, method, int(seed), root))
         return
+    precision = plan.set.get("training.precision", TrainingConfig().precision)
+    print(number_format.describe(precision, _accelerator(plan)), flush=True)
     runs = list(_runs(options.plan, plan, root))
     wanted = [r for r in runs if not options.only or {r.scene, f"{r.scene}/{r.method}"} & set(options.only)]
     wanted = [r for r in wanted if options.first is None or r.seed < options.first]
@@ -208,6 +217,19 @@ def main() -> None:
     print(write_tables(plan.title, plan.baseline, _rows(runs), root))
     if failed:
         sys.exit("Failed: " + ", ".join(f"{r.scene}/{r.method} seed {r.seed} ({r.out / 'log.txt'})" for r in failed))
+
+
+def in_one_format(plan: Plan, precision: str | None) -> Plan:
+    """The plan with one number format in place of ``auto``; scenes and methods may still name their own."""
+    precision = precision or plan.set.get("training.precision")
+    if precision is None:
+        return plan
+    chosen = number_format.resolve(precision, _accelerator(plan))
+    return plan.model_copy(update={"set": {**plan.set, "training.precision": chosen}})
+
+
+def _accelerator(plan: Plan) -> str:
+    return str(plan.set.get("training.accelerator", "auto"))
 
 
 def _rows(runs: list[Run]) -> list[Row]:

@@ -42,6 +42,7 @@ def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
         "mIoU in % on `test`, mean ± standard deviation over seeds, and on `val`, by which each network's epoch was",
         f"chosen. In brackets the difference from `{baseline}` over the seeds that both have, with the 95 % interval",
         "of a bootstrap over seeds and spatial blocks of 128 px where there are three seeds or more.",
+        *_number_formats(rows),
         "",
     ]
     lines += _overview(baseline, rows)
@@ -72,6 +73,12 @@ def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
             writer.writerows(records)
         _draw(title, records, root / "results.png")
     return text
+
+
+def _number_formats(rows: list[Row]) -> list[str]:
+    """A line with the number formats of the trainings, none where there is no row."""
+    names = dict.fromkeys(result["settings"]["training"]["precision"] for row in rows for result in row.results)
+    return [f"Number format of the trainings: {', '.join(names)}."] if names else []
 
 
 def _overview(baseline: str, rows: list[Row]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from geocrodino.config import TrainConfig
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="geocrodino-tests-")  # converted networks, gone with the tests
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+settings.register_profile("any processor", deadline=None)  # a slow or busy one is no failure
+settings.load_profile("any processor")
 
 UTM31 = "EPSG:32631"
 WriteRaster = Callable[..., Path]

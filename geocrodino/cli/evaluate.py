@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.precheck import check_evaluation
+from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.evaluation.evaluate import Comparison
@@ -36,6 +38,12 @@ def evaluate(
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
     """
+    maps = list(dict.fromkeys(maps))
+    if split is not None and aoi is None:
+        raise ConfigError("--split needs --aoi: which polygons are meant?")
+    require_area(aoi, aoi_crs)
+    check_evaluation(maps, labels, aoi, aoi_crs, out)
+
     from geocrodino.evaluation.evaluate import evaluate_maps
     from geocrodino.geo.aoi import read_aoi
     from geocrodino.geo.aoi_splits import split_name

@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError
 from geocrodino.geo.modality import Modality
+from geocrodino.models.bfloat16 import has_bfloat16
 from geocrodino.prediction.backend import ASKED_TOLERANCE, check_tile, difference, no_half_precision, too_coarse
 from geocrodino.prediction.batching import Batches
 from geocrodino.prediction.options import BackendName, Precision
@@ -184,18 +185,11 @@ def _half_precision(device: torch.device, *, asked: bool) -> torch.dtype | None:
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
         return torch.float16
-    if asked and device.type == "cpu" and _cpu_has_bfloat16():
+    if asked and device.type == "cpu" and has_bfloat16(device):
         return torch.bfloat16
     if asked:
         raise no_half_precision(str(device))
     return None
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; elsewhere PyTorch computes it the long way round."""
-    known = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
-    with_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return with_onednn and any(test is not None and test() for test in known)
 
 
 def _to_host(found: Tensor) -> Tensor:

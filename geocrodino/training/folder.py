@@ -240,8 +240,19 @@ def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
         changed = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"))
         raise ConfigError(
             f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
+            f"{_other_number_format(before.training.precision, now.training.precision)}"
             "Take the change back, or start anew in another folder with --out."
         )
+
+
+def _other_number_format(before: str, now: str) -> str:
+    """A line on the number format, which differs without a change of the user's where ``auto`` was asked for."""
+    if before == now:
+        return ""
+    return (
+        f"The run began in {before}; expected the same, found {now}. What auto stands for depends on the device: "
+        f"set training.precision to {before} in the YAML file to go on here.\n"
+    )
 
 
 def _differences(before: Any, after: Any, key: str = "") -> list[str]:

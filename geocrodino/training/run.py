@@ -38,6 +38,7 @@ from geocrodino.geo.grid import crs_of, pixel_size_m
 from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.training import folder as run_folder
+from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated, calibrate
 from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
@@ -111,6 +112,7 @@ def train(
     tell = tell or (lambda _: None)
     out, teacher = Path(out), None if teacher is None else Path(teacher)
     _check(config, teacher)
+    config = _with_number_format(config)  # before it is compared with that of a run to resume
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
         _require_same_data(config, teacher)
@@ -139,6 +141,7 @@ def _prepare(
     L.seed_everything(config.training.seed, verbose=False)
     ready = prepare(config, out, on_progress)
     tell(told(ready))
+    tell(number_format.describe(config.training.precision, config.training.accelerator))
     if teacher is not None:
         _require_same_splits(ready, teacher)
     record(ready, out, resume=resume)
@@ -209,6 +212,12 @@ def _check(config: TrainConfig, teacher: Path | None) -> None:
         )
     if teacher is not None:
         check_teacher(teacher)
+
+
+def _with_number_format(config: TrainConfig) -> TrainConfig:
+    """The configuration with the number format that ``auto`` stands for on this device."""
+    precision = number_format.resolve(config.training.precision, config.training.accelerator)
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
 
 def _train_teacher(
@@ -445,6 +454,7 @@ def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Cali
         "seed": config.training.seed,
         "epochs": fitted.epochs,
         "patch_px": config.training.patch_px,
+        "precision": config.training.precision,
         "val_miou": dict(fitted.best.best),
         "best_epoch": dict(fitted.best.epoch),
         "parameters": {n: sum(p.numel() for p in net.parameters()) for n, net in fitted.networks.items()},

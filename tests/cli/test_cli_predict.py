@@ -53,7 +53,7 @@ def test_both_modalities_and_everything_that_can_be_written(predict, run_cli, to
 def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
     from geocrodino.prediction import torch_backend
 
-    monkeypatch.setattr(torch_backend, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(torch_backend, "has_bfloat16", lambda _: True)
     for precision, number in (("full", "float32"), ("half", "bfloat16")):
         words = ("--backend", "torch", "--precision", precision)
         code, _, err = predict(town.optical, "--out", f"{precision}.tif", *words)

@@ -19,6 +19,7 @@ from rasterio.features import geometry_mask
 
 from geocrodino.config import load_config
 from geocrodino.geo.aoi import read_aoi
+from geocrodino.training import number_format
 
 ROOT = Path(__file__).parents[2]
 PLANS = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
@@ -53,6 +54,23 @@ def test_every_run_of_a_plan_has_settings_that_can_be_used(path, pipeline, monke
         assert taught.teacher().method == "middle fusion"
 
 
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_all_runs_of_a_study_have_one_number_format(pipeline, monkeypatch, tmp_path, town, has, expected):
+    study = pipeline("study")
+    monkeypatch.setattr(number_format, "has_bfloat16", lambda _: has)
+    methods = {"as the plan": {}, "its own": {"training.precision": "64-true"}}
+    asked = {"training.precision": "auto"}
+    plan = study.Plan(
+        title="t", scenes={"a": {"config": str(town.config)}}, methods=methods, baseline="its own", set=asked
+    )
+    for precision, found in ((None, expected), ("16-mixed", "16-mixed")):
+        chosen = study.in_one_format(plan, precision)
+        first, second = (study.Run(tmp_path / "plan.yaml", chosen, "a", method, 0, tmp_path) for method in methods)
+        assert (first.config().training.precision, second.config().training.precision) == (found, "64-true")
+        words = first.command()
+        assert words[words.index("--precision") + 1] == found  # a worker elsewhere does not choose again
+
+
 def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
     sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
     plan = {
@@ -71,11 +89,13 @@ def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
     path.write_text(yaml.safe_dump(plan, sort_keys=False))
     line = [sys.executable, str(ROOT / "pipelines" / "study.py"), str(path), "--out", str(tmp_path / "out")]
     first = subprocess.run([*line, "--only", "town"], capture_output=True, text=True, check=True)
+    assert first.stdout.splitlines()[0] == "Number format: 32-true"
     assert "3/3 town/kd seed 0: done" in first.stdout  # its teacher comes before it
     again = subprocess.run([*line, "--only", "town/single"], capture_output=True, text=True, check=True)
     assert "done" not in again.stdout
     table = (tmp_path / "out" / "results.md").read_text()
     assert "| method | seeds | optical | elevation | fusion |" in table
+    assert "\nNumber format of the trainings: 32-true.\n" in table
     overview, rows = table.split("### town, scored on labels")
     assert overview.splitlines()[-2].startswith("| kd | 2 | ")
     assert [row.split(" | ")[0] for row in rows.splitlines() if row.startswith("| ")][1:] == [

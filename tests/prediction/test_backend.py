@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from rounding import output_rounding, probability_rounding, rounding
 from torch import nn
 
 from geocrodino.bundle.io import load_bundle, save_bundle
@@ -75,6 +76,17 @@ def plain_softmax(network, values):
     return network(torch.from_numpy(values)[None])[0].softmax(0).numpy()
 
 
+def tolerance(network, values):
+    """Largest difference of a probability by rounding; see `rounding`."""
+    return probability_rounding(network, torch.from_numpy(values)[None])
+
+
+def assert_probabilities(found, network, values, inside=np.s_[:]):
+    """Those of the network, but for rounding."""
+    expected = plain_softmax(network, values)[inside]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance(network, values))
+
+
 def files_in(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
@@ -106,28 +118,26 @@ def test_torch_gives_the_softmax_of_the_network(bundle):
         exact = bundle.branch("optical").double()(torch.from_numpy(tile())[None].double())[0].softmax(0).numpy()
     assert (found.dtype, found.shape) == (np.float32, (CLASSES, 64, 96))
     assert len(np.unique(exact.argmax(0))) == CLASSES
-    np.testing.assert_allclose(found, exact, rtol=0, atol=3e-6)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=tolerance(bundle.branch("optical"), tile()))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64, 96), (96, 64), (200, 16)])
 def test_tiles_of_any_shape(backend, bundle, shape):
-    expected = plain_softmax(bundle.branch("optical"), tile(*shape))
-    np.testing.assert_allclose(backend(tile(*shape)), expected, rtol=0, atol=1e-5)
+    assert_probabilities(backend(tile(*shape)), bundle.branch("optical"), tile(*shape))
 
 
 def test_one_backend_takes_tiles_of_many_shapes(backend, bundle):
     network = bundle.branch("optical")
     for height, width in ((64, 96), (16, 160), (64, 96), (128, 128), (8, 8)):
-        expected = plain_softmax(network, tile(height, width))
-        np.testing.assert_allclose(backend(tile(height, width)), expected, rtol=0, atol=1e-5)
+        assert_probabilities(backend(tile(height, width)), network, tile(height, width))
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
 def test_margins_that_nobody_wants_are_not_computed(bundle, tmp_path, name):
     backend = open_backend(bundle, "optical", name=name, unused_px=52, cache=tmp_path)
     assert backend.trim_px == 32  # the decoder needs 18 px: 34 px are left, of which 32 in whole strides of 8
-    expected = plain_softmax(bundle.branch("optical"), tile(160, 200))[:, 52:-52, 52:-52]
-    np.testing.assert_allclose(backend(tile(160, 200))[:, 20:-20, 20:-20], expected, rtol=0, atol=1e-5)
+    inner = backend(tile(160, 200))[:, 20:-20, 20:-20]
+    assert_probabilities(inner, bundle.branch("optical"), tile(160, 200), np.s_[:, 52:-52, 52:-52])
     again = open_backend(bundle, "optical", name=name, cache=tmp_path)  # is not taken for the trimmed one
     assert again(tile(160, 200)).shape == (CLASSES, 160, 200)
 
@@ -158,7 +168,8 @@ def test_temperature_divides_the_logits(tmp_path, name):
     for temperature, shares in ((1, (1, 4, 16)), (2, (1, 2, 4)), (0.5, (1, 16, 256))):
         found = open_backend(bundle, "optical", name=name, temperature=temperature, cache=tmp_path)(tile(8, 8))
         expected = np.broadcast_to(np.divide(shares, sum(shares))[:, None, None], (3, 8, 8))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        # Logits of up to log(256), divided by the temperature and exponentiated: a few operations for each class.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=rounding(math.log(256), terms=4 * CLASSES))
 
 
 @pytest.mark.parametrize("unused_px", [0, 52])
@@ -192,9 +203,7 @@ class TestBatches:
             assert [found.tobytes() for found in pool.map(backend.classes, tiles)] == classes
         assert len(set(alone)) == 10
         for values in tiles:
-            np.testing.assert_allclose(
-                backend(values), plain_softmax(bundle.branch("optical"), values), rtol=0, atol=1e-5
-            )
+            assert_probabilities(backend(values), bundle.branch("optical"), values)
 
     def test_the_network_always_sees_as_many(self):
         """How many tiles there are changes how a convolution is carried out."""
@@ -229,32 +238,35 @@ def test_half_precision_is_near(bundle):
     found = TorchBackend(network, device=CPU, half=torch.float16)(tile())
     difference = np.abs(found - plain_softmax(network, tile())).max()
     assert found.dtype == np.float32
-    assert 1e-5 < difference < torch_backend._HALF_TOLERANCE
+    assert tolerance(network, tile()) < difference < torch_backend._HALF_TOLERANCE
 
 
 @pytest.mark.parametrize(("half", "kept"), [(torch.float16, True), (None, False)])
 def test_half_precision_only_where_the_device_has_it(bundle, monkeypatch, half, kept):
     monkeypatch.setattr(torch_backend, "_half_precision", lambda *_, **__: half)
     found = open_backend(bundle, "optical", name="torch")(tile())
-    expected = plain_softmax(bundle.branch("optical"), tile())
-    assert (np.abs(found - expected).max() > 1e-5) == kept
+    network = bundle.branch("optical")
+    apart = np.abs(found - plain_softmax(network, tile())).max()
+    assert (apart > tolerance(network, tile())) == kept
 
 
 def test_full_precision_where_the_device_has_half(bundle, monkeypatch):
     monkeypatch.setattr(torch_backend, "_half_precision", lambda *_, **__: torch.float16)
     backend = open_backend(bundle, "optical", name="torch", precision="full")
     assert backend.number == "float32"
-    np.testing.assert_allclose(backend(tile()), plain_softmax(bundle.branch("optical"), tile()), rtol=0, atol=1e-5)
+    assert_probabilities(backend(tile()), bundle.branch("optical"), tile())
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
-def test_half_precision_on_request(bundle, tmp_path, name):
-    if not (openvino_backend.has_half() if name == "openvino" else torch_backend._cpu_has_bfloat16()):
+def test_half_precision_on_request(bundle, tmp_path, monkeypatch, name):
+    if name == "openvino" and not openvino_backend.has_half():
         pytest.skip("this processor has no bfloat16")
+    monkeypatch.setattr(torch_backend, "has_bfloat16", lambda _: True)  # elsewhere it is slow, and as coarse
     backend = open_backend(bundle, "optical", name=name, precision="half", cache=tmp_path)
     assert backend.number == "bfloat16"
-    difference = np.abs(backend(tile()) - plain_softmax(bundle.branch("optical"), tile())).max()
-    assert 1e-3 < difference < ASKED_TOLERANCE
+    network = bundle.branch("optical")
+    difference = np.abs(backend(tile()) - plain_softmax(network, tile())).max()
+    assert tolerance(network, tile()) < difference < ASKED_TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
@@ -263,7 +275,7 @@ def test_no_half_precision_on_the_cpu_unless_asked_for(bundle, tmp_path, name):
 
 
 def test_a_processor_without_half_precision(bundle, monkeypatch):
-    monkeypatch.setattr(torch_backend, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(torch_backend, "has_bfloat16", lambda _: False)
     with pytest.raises(ConfigError) as caught:
         open_backend(bundle, "optical", name="torch", precision="half")
     assert str(caught.value) == (
@@ -277,7 +289,7 @@ def test_half_precision_of_openvino_where_the_processor_has_none(bundle, monkeyp
     monkeypatch.setattr(openvino_backend, "has_half", lambda: False)
     with pytest.raises(ConfigError, match="--precision half: cpu has no half precision"):
         open_backend(bundle, "optical", name="openvino", precision="half")
-    monkeypatch.setattr(torch_backend, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(torch_backend, "has_bfloat16", lambda _: True)
     found = open_backend(bundle, "optical", precision="half")
     assert (found.name, found.number) == ("torch", "bfloat16")
 
@@ -293,7 +305,7 @@ def test_half_precision_of_openvino_that_fails(bundle, tmp_path, monkeypatch):
 
     monkeypatch.setattr(OpenVinoBackend, "__init__", fail)
     monkeypatch.setattr(openvino_backend, "has_half", lambda: True)
-    monkeypatch.setattr(torch_backend, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(torch_backend, "has_bfloat16", lambda _: True)
     with pytest.raises(BundleError, match="it fails with RuntimeError: no such kernel"):
         open_backend(bundle, "optical", name="openvino", precision="half", cache=tmp_path)
     with pytest.warns(BackendWarning, match="PyTorch is used instead"):
@@ -326,7 +338,7 @@ def test_half_precision_is_left_where_it_overflows(tmp_path, monkeypatch):
     monkeypatch.setattr(torch_backend, "_half_precision", lambda *_, **__: torch.float16)
     monkeypatch.setattr(torch_backend, "fold_batch_norm", lambda network, _: network)
     found = open_backend(bundle, "optical", name="torch")(tile())
-    np.testing.assert_allclose(found, plain_softmax(bundle.branch("optical"), tile()), rtol=0, atol=1e-5)
+    assert_probabilities(found, bundle.branch("optical"), tile())
 
 
 @pytest.mark.parametrize(
@@ -344,7 +356,7 @@ def test_convolutions_take_over_the_normalisation(settings, left):
     before = copy.deepcopy(network.state_dict())
     folded = fold_batch_norm(network, probe)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == left
-    np.testing.assert_allclose(plain_softmax(folded, tile()), plain_softmax(network, tile()), rtol=0, atol=1e-5)
+    assert_probabilities(plain_softmax(folded, tile()), network, tile())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -383,7 +395,8 @@ def test_only_untouched_convolutions_take_over():
     network, probe = Between().eval(), torch.randn(1, 3, 4, 4)
     folded = fold_batch_norm(network, probe)
     assert [type(m) for m in (folded.norm, folded.last[1])] == [nn.BatchNorm2d, nn.Identity]
-    torch.testing.assert_close(folded(probe), network(probe))
+    expected = network(probe)
+    torch.testing.assert_close(folded(probe), expected, rtol=0, atol=output_rounding(network, expected))
 
 
 def test_without_the_package(bundle, no_openvino):
@@ -438,8 +451,12 @@ class TestOpenVino:
         ours, theirs = (
             open_backend(bundle, "optical", name=name, cache=tmp_path)(tile(96, 160)) for name in ("openvino", "torch")
         )
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
-        assert (ours.argmax(0) != theirs.argmax(0)).mean() < 1e-3
+        allowed = tolerance(bundle.branch("optical"), tile(96, 160))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=allowed)
+        second, first = np.sort(theirs, axis=0)[-2:]
+        clear = first - second > 2 * allowed
+        np.testing.assert_array_equal(ours.argmax(0)[clear], theirs.argmax(0)[clear])
+        assert clear.mean() > 0.99
 
     def test_one_thread_for_each_tile_in_full_precision(self, bundle, tmp_path):
         backend = open_backend(bundle, "optical", workers=2, cache=tmp_path)
@@ -591,7 +608,7 @@ def test_difference_by_hand():
     found = expected.copy()
     found[:, 0, 1] = 0.25, 0.75
     apart, share = difference(found, expected)
-    assert apart == pytest.approx(0.35)
+    assert apart == pytest.approx(0.35, abs=rounding(0.6, terms=1))
     assert share == 0.25
     found[0, 0, 0] = np.nan
     assert math.isnan(difference(found, expected)[0])

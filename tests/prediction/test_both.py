@@ -9,6 +9,7 @@ import pyproj
 import pytest
 import rasterio
 from affine import Affine
+from rounding import rounding
 from small_scenes import (
     SCHEME,
     UTM,
@@ -33,6 +34,9 @@ pytestmark = pytest.mark.usefixtures("kept_networks")
 GRASS, ROOF = 2, 5  # file values
 OPTICAL, ELEVATION, BOTH, NOTHING = 1, 2, 3, 255  # who decided
 CALIBRATION = Calibration(temperature={"optical": 1.0, "elevation": 0.5}, weight={"optical": 0.25, "elevation": 0.75})
+
+# Layers hold shares in steps of 1 / 254. Where rounding decides which of two steps is nearer, either may be stored.
+HALF_A_STEP = 0.5 + rounding(254, terms=16)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +220,7 @@ def test_layers_use_the_temperatures_and_weights_of_the_bundle(opposed, tmp_path
         (0, 0): [255] * 6,
     }
     for (row, col), values in expected.items():
-        np.testing.assert_allclose(layers[:, row, col], values, atol=0.5001)
+        np.testing.assert_allclose(layers[:, row, col], values, rtol=0, atol=HALF_A_STEP)
     classes, decided = classes_of(tmp_path / "m.tif"), decided_in(tmp_path / "m.tif")
     assert [decided[place] for place in expected] == [BOTH, OPTICAL, ELEVATION, NOTHING]
     assert [classes[place] for place in expected] == [ROOF, GRASS, ROOF, NOTHING]
@@ -232,7 +236,7 @@ def test_without_a_calibration_both_count_alike(tmp_path):
     )  # fmt: skip
     even = (0.211942 + 0.576117) / 2
     np.testing.assert_allclose(
-        bands_of(tmp_path / "m.layers.tif")[:, 2, 2], [254 * 0.211942, 254 * even, 254 * even], atol=0.5001
+        bands_of(tmp_path / "m.layers.tif")[:, 2, 2], [254 * 0.211942, 254 * even, 254 * even], rtol=0, atol=HALF_A_STEP
     )
 
 

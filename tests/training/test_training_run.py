@@ -25,6 +25,7 @@ from geocrodino.bundle.io import load_bundle
 from geocrodino.config import load_config
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.prediction.engine import predict
+from geocrodino.training import number_format
 from geocrodino.training.method import MethodName
 from geocrodino.training.run import train
 
@@ -113,6 +114,7 @@ def test_what_the_run_folder_says(trained):
     manifest = load_bundle(trained / "bundle.safetensors").manifest
     assert manifest.training == metrics
     assert (metrics["epochs"], metrics["patch_px"], metrics["seed"]) == (2, 32, 0)
+    assert metrics["precision"] == "32-true"
     logged = log_of(trained)
     assert len(logged) == 4  # two epochs, each with losses and with scores
     for modality in ("optical", "elevation"):
@@ -231,6 +233,36 @@ def test_an_interrupted_run_is_neither_replaced_nor_resumed_with_other_settings(
     )
     assert (out / "checkpoints" / "last.ckpt").exists()
     assert load_config(out / "config.yaml", {}) == settings
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_the_number_format_that_auto_stands_for_is_recorded(tiny_config, tmp_path, monkeypatch, has, expected):
+    monkeypatch.setattr(number_format, "has_bfloat16", lambda _: has)
+    out, told = tmp_path / "run", []
+    train(tiny_config({"training.precision": "auto", "training.epochs": 1}), out, tell=told.append)
+    assert told[1] == f"Number format: {expected}"
+    assert json.loads((out / "metrics.json").read_text())["precision"] == expected
+    assert load_bundle(out / "bundle.safetensors").manifest.training["precision"] == expected
+    assert load_config(out / "config.yaml", {}).training.precision == expected
+
+
+def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypatch):
+    """Where `auto` stands for another one than where the run began, as on another processor."""
+    out, changes = tmp_path / "run", {"training.epochs": 3}
+    automatic = tiny_config({**changes, "training.precision": "auto"})
+    monkeypatch.setattr(number_format, "has_bfloat16", lambda _: True)
+    interrupted(automatic, out, epoch=1)
+    monkeypatch.setattr(number_format, "has_bfloat16", lambda _: False)
+    with pytest.raises(ConfigError) as refused:
+        train(automatic, out, resume=True)
+    assert str(refused.value) == (
+        f"{out}: a run can only be resumed with its own settings; changed: training.precision.\n"
+        "The run began in bf16-mixed; expected the same, found 32-true. What auto stands for depends on the device: "
+        "set training.precision to bf16-mixed in the YAML file to go on here.\n"
+        "Take the change back, or start anew in another folder with --out."
+    )
+    train(tiny_config({**changes, "training.precision": "bf16-mixed"}), out, resume=True)  # the way out
+    assert json.loads((out / "metrics.json").read_text())["precision"] == "bf16-mixed"
 
 
 def test_a_finished_run_is_refused_unless_it_may_be_replaced(trained, tiny_config):
@@ -493,8 +525,8 @@ def test_the_average_is_needed_to_agree(tiny_config, tmp_path):
 
 def test_a_teacher_is_trained_first(run_of, tiny_config):
     out, _, told = run_of("kd")
-    assert told[1] == "Training the teacher, of the method fusion (middle), first."
-    assert told[2].startswith("Teacher: best mIoU on val ")
+    assert told[2] == "Training the teacher, of the method fusion (middle), first."
+    assert told[3].startswith("Teacher: best mIoU on val ")
     teacher = out / "teacher"
     assert load_config(teacher / "config.yaml", {}) == tiny_config({"method.name": "fusion"})
     assert {r["epoch"] for r in log_of(teacher).values()} == {"0", "1"}
@@ -536,7 +568,7 @@ def test_terms_of_labels_are_the_teachers_too(tiny_config, tmp_path):
     train(tiny_config(changes), tmp_path / "run", tell=told.append)
     found = load_config(tmp_path / "run" / "teacher" / "config.yaml", {}).method
     assert (found.name, found.fusion, found.dice, found.label_smoothing) == ("fusion", "early", 0.5, 0.1)
-    assert told[1] == "Training the teacher, of the method fusion (early), first."
+    assert told[2] == "Training the teacher, of the method fusion (early), first."
 
 
 ADVICE = "\nLeave --teacher out, and one is trained first."
@@ -805,7 +837,7 @@ def test_but_the_rasters_there_are_learnt_from(tiny_config, bare, learnt_without
     silent = []
     without = train(tiny_config(config), tmp_path / "run", tell=silent.append)
     assert not same_weights(with_them.bundle, without.bundle)
-    assert len(silent) == 1  # as it was asked for
+    assert len(silent) == 2  # the data and the number format, as it was asked for
 
 
 @pytest.mark.parametrize("name", ["single", "crodino", "fusion"])
@@ -813,12 +845,12 @@ def test_a_method_that_cannot_learn_from_them_says_so(tiny_config, bare, tmp_pat
     told = []
     config = tiny_config({"method.name": name, "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
     train(config, tmp_path / "run", tell=told.append)
-    assert told[1:] == [f"The split unlabelled is not used: the method {name} learns from labels alone."]
+    assert told[2:] == [f"The split unlabelled is not used: the method {name} learns from labels alone."]
 
 
 def test_the_teacher_of_students_says_it_for_itself(tiny_config, bare, tmp_path):
     told = []
     config = tiny_config({"method.name": "kd", "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
     train(config, tmp_path / "run", tell=told.append)
-    assert told[2] == "The split unlabelled is not used: the method fusion learns from labels alone."
+    assert told[3] == "The split unlabelled is not used: the method fusion learns from labels alone."
     assert told[-1].startswith("A batch holds 2 patches with labels and ")

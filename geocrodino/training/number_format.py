@@ -1,0 +1,49 @@
+"""The number format that a training computes in."""
+
+from __future__ import annotations
+
+import torch
+
+from geocrodino.models.bfloat16 import has_bfloat16
+
+
+def resolve(precision: str, accelerator: str) -> str:
+    """Choose a number format by what the device computes quickly.
+
+    bfloat16 rather than float16: it has the range of float32, so nothing overflows and no loss has to be scaled.
+
+    Args:
+        precision: Lightning's name of a number format, or ``auto``.
+        accelerator: Lightning's name of a kind of device, or ``auto``.
+
+    Returns:
+        ``precision``; for ``auto`` it is ``bf16-mixed`` where the device multiplies bfloat16, else ``32-true``.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if has_bfloat16(_device(accelerator)) else "32-true"
+
+
+def describe(precision: str, accelerator: str) -> str:
+    """Name the number format of a training, and warn of one that the device computes slowly.
+
+    Args:
+        precision: Lightning's name of a number format.
+        accelerator: Lightning's name of a kind of device, or ``auto``.
+
+    Returns:
+        A line for the user.
+    """
+    slow = precision.startswith("bf16") and not has_bfloat16(_device(accelerator))
+    return f"Number format: {precision}" + (
+        "; this device has no bfloat16 of its own, so 32-true would be several times faster" if slow else ""
+    )
+
+
+def _device(accelerator: str) -> torch.device:
+    """The device that Lightning takes for a name; the CPU for a name that it will refuse."""
+    if accelerator in {"auto", "gpu", "mps"} and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("cpu")
