@@ -32,8 +32,20 @@ from geocrodino.training.task import OptimiserSettings
 
 _LIGHTNING = {
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
-    "precision": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "32", "16", "bf16", "64"),
-}
+    "precision": (
+        "auto",
+        "32-true",
+        "16-mixed",
+        "bf16-mixed",
+        "16-true",
+        "bf16-true",
+        "64-true",
+        "32",
+        "16",
+        "bf16",
+        "64",
+    ),
+}  # fmt: skip
 """Words that Lightning knows, which is slow to import."""
 
 _SHOWN = 5  # keys in a message

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,10 @@ from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
 from geocrodino.config_file import PROJECT_FILE
 from geocrodino.geo.files import exists
+
+if TYPE_CHECKING:
+    from geocrodino.config import TrainConfig
+    from geocrodino.data.inspection import Inspection
 
 
 def inspect(
@@ -29,11 +34,13 @@ def inspect(
     label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
+    patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
 ) -> None:
-    """Say what files are, whether they fit together, and what a training would use of them.
+    """Show what files are, whether they fit together, and what a training would use of them.
 
-    Any of the files may be left out; without a raster, those of geocrodino.yaml are taken. Exits with 2 where files
-    would be refused. Labels are read whole, the other rasters on a coarse grid.
+    Any of the files may be left out; without a raster, those of geocrodino.yaml are taken. Labels are read whole, the
+    other rasters on a coarse grid. Where image, surface model, labels and area are named, everything is checked that
+    a training checks. Exits with 2 if a training would be refused, with the same message.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
@@ -46,33 +53,65 @@ def inspect(
     from geocrodino.geo.aoi import read_aoi
     from geocrodino.geo.reader import RasterSource
 
-    console = Console(highlight=False, soft_wrap=True)
-    settings: TrainConfig | None = None
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
+    given: dict[str, Any] = {
+        **{role: None if path is None else str(path) for role, path in named.items()},
+        "aoi": aoi,
+        "aoi_crs": aoi_crs,
+        "resolution_m": resolution,
+        "height_unit": height_unit,
+        "ignore_values": ignore,
+        "label_values": parse_label_values(label_value),
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    training: TrainConfig | None = None
     if config is not None or (not any(named.values()) and exists(PROJECT_FILE)):
-        areas = {"aoi": aoi, "aoi_crs": aoi_crs}
-        given = {f"data.{k}": str(v) for k, v in {**named, **areas}.items() if v is not None}
-        settings = load_config(config, given)
-        data = settings.data
-        named = {"optical": data.optical, "elevation": data.elevation, "labels": data.labels, "ground": data.ground}
-        aoi, aoi_crs = data.aoi, data.aoi_crs
-        resolution, height_unit = resolution or data.resolution_m, height_unit or data.height_unit
-    require_area(aoi, aoi_crs)
-    sources = {role: RasterSource.open(path) for role, path in named.items() if path is not None}
+        training = load_config(
+            config, {**{f"data.{key}": value for key, value in given.items()}, "training.patch_px": patch_px}
+        )
+    elif {"optical", "elevation", "labels", "aoi"} <= given.keys():
+        patches = {} if patch_px is None else {"training": {"patch_px": patch_px}}
+        training = TrainConfig.model_validate({"data": given, **patches})
+    data = given if training is None else training.data.model_dump(exclude_none=True)
+    require_area(data.get("aoi"), data.get("aoi_crs"))
+    sources = {role: RasterSource.open(data[role]) for role in named if role in data}
     if not sources:
         raise ConfigError("Nothing to inspect: name --optical, --elevation, --labels or --config.")
     report = inspect_files(
         sources,
-        None if aoi is None else read_aoi(aoi, aoi_crs),
-        resolution_m=resolution,
-        unit=height_unit,
-        channels=ElevationConfig().channels if settings is None else settings.elevation.channels,
-        classes=None if settings is None else settings.class_scheme(),
-        ignore_values=tuple(ignore or ()) or (() if settings is None else settings.data.ignore_values),
-        label_values=parse_label_values(label_value) or (None if settings is None else settings.data.label_values),
-        bands=None if settings is None else settings.data.bands,
+        read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
+        resolution_m=data.get("resolution_m"),
+        unit=data.get("height_unit"),
+        channels=(ElevationConfig() if training is None else training.elevation).channels,
+        classes=None if training is None else training.class_scheme(),
+        ignore_values=tuple(data.get("ignore_values", ())),
+        label_values=data.get("label_values"),
+        bands=data.get("bands"),
     )
+    _show(report, Console(highlight=False, soft_wrap=True))
+    problems = list(report.problems)
+    refused = None if training is None else _refusal(training)
+    if refused is not None and refused not in problems:
+        problems.append(refused)
+    console = Console(highlight=False, soft_wrap=True)
+    for problem in problems:
+        console.print(f"[bold red]Problem:[/] {escape(problem)}")
+    if problems:
+        raise typer.Exit(2)
+    console.print("These files fit together." if len(sources) > 1 else "This file can be read.")
+
+
+def _refusal(training: TrainConfig) -> str | None:
+    """Why a training would be refused; what else is to be known was said before."""
+    from geocrodino.training.checks import refusal
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return refusal(training)
+
+
+def _show(report: Inspection, console: Console) -> None:
     for layer in report.layers:
         table = Table(title=escape(f"{layer.role}: {layer.path}"), title_justify="left", show_header=False, box=None)
         table.add_row("is", escape(layer.what))
@@ -87,8 +126,3 @@ def inspect(
         console.print(f"Reference grid: {report.grid}")
     for split, px in report.splits.items():
         console.print(f"Area {split}: {px:,} px")
-    for problem in report.problems:
-        console.print(f"[bold red]Problem:[/] {escape(problem)}")
-    if report.problems:
-        raise typer.Exit(2)
-    console.print("These files fit together." if len(sources) > 1 else "This file can be read.")

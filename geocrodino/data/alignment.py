@@ -260,7 +260,7 @@ def _write_layers(
                 on_progress(min(start + 4, len(windows)), len(windows))
     for name, source in (("optical", sources.optical), ("elevation", sources.elevation), ("labels", sources.labels)):
         if valid_px[name] == 0:
-            raise _nothing_valid(source, layers.grid)
+            raise nothing_valid(source, layers.grid)
     return total(notes)
 
 
@@ -289,10 +289,11 @@ def check_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox, *, eve
         if labelled and not every_block:
             return
     if not labelled:
-        raise _nothing_valid(labels, grid)
+        raise nothing_valid(labels, grid)
 
 
-def _nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
+def nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
+    """The error for a raster that has no data on a grid."""
     height, width = grid.shape
     return RasterError(
         source.path,

@@ -19,6 +19,7 @@ from geocrodino.data.sampling import (
     MixedSampler,
     covering_windows,
     one_thread_worker,
+    require_labels,
     require_patches,
 )
 from geocrodino.data.sampling import patch_corners as corners_of
@@ -129,8 +130,7 @@ class CoregisteredDataModule(L.LightningDataModule):
             balance=plan.balance,
             seed=plan.seed,
         )
-        if labelled.is_empty:
-            raise AOIError(f"{source}: no patch of the split 'train' holds a labelled pixel. Check the label raster.")
+        require_labels(labelled.corners, source)
         self.sampler: BalancedPatchSampler | MixedSampler = labelled
         self.unlabelled = 0
         if plan.unlabelled:

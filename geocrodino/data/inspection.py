@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,17 +14,21 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import reference_grid
+from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.data.label_look import look_at_labels
 from geocrodino.data.normalisation import HeightChannel, elevation_recipe, optical_recipe
-from geocrodino.errors import AOIError, BundleError, GridError, HeightError
+from geocrodino.data.splits import require_splits
+from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
 from geocrodino.geo.aoi import AOI
 from geocrodino.geo.aoi_place import likely_mistake, on_grid
 from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.grid import crs_of, describe, share_ground, working_grid
+from geocrodino.geo.grid import crs_of, describe, share_ground, whole, working_grid
+from geocrodino.geo.impossible import impossible_heights
 from geocrodino.geo.labels import LabelSource
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.units import ground_unit, height_unit
+from geocrodino.geo.reader import RasterSource, require_overlap
+from geocrodino.geo.units import ground_unit, height_unit, with_height_limits
 
+_COUNTED_PX = 2**27  # heights of larger rasters are not read whole to count impossible ones
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
 
 
@@ -100,21 +105,38 @@ def inspect_files(
     grid = None if optical is None else working_grid(optical.geobox, resolution_m)
     if "labels" in sources:
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
+    recipe = elevation_recipe(channels, height_unit=unit)
     area = _training_grid(sources, aoi, resolution_m)
     layers = tuple(_layer(role, s, aoi, unit, classes, area) for role, s in sources.items())
     problems = [_with_path(layer, problem) for layer in layers for problem in layer.problems]
-    problems += _missing_splits(aoi)
+    if aoi is not None:
+        problems += _refusals(lambda: require_splits(aoi))
     if optical is not None:
-        problems += _band_problems(optical, bands)
+        problems += _refusals(lambda: optical_recipe(optical, bands))
+    given = "ground" in sources
+    if "elevation" in sources:
+        problems += _refusals(lambda: recipe.check(sources["elevation"], ground_given=given))
+    if given:
+        problems += _refusals(lambda: recipe.check_ground(sources["ground"]))
     splits: dict[str, int] = {}
     if grid is not None:
-        problems += _height_problems(sources, grid, channels)
-        for source in sources.values():
-            if not share_ground(source.geobox, grid):
-                problems.append(f"{source.path}: does not meet the optical raster.")
+        if "elevation" in sources:
+            problems += _refusals(lambda: recipe.halo_px(grid, ground_given=given))
+        for role, source in sources.items():
+            problems += _refusals(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
         if aoi is not None:
             splits = _split_px(aoi, grid)
-    return Inspection(layers, None if grid is None else describe(grid), splits, tuple(problems))
+    distinct = tuple(dict.fromkeys(problems))
+    return Inspection(layers, None if grid is None else describe(grid), splits, distinct)
+
+
+def _refusals(check: Callable[[], object]) -> list[str]:
+    """What a check refuses, in its own words."""
+    try:
+        check()
+    except GeocrodinoError as error:
+        return [str(error)]
+    return []
 
 
 def _layer(
@@ -127,19 +149,22 @@ def _layer(
 ) -> LayerReport:
     height, width = source.geobox.shape
     look = source.geobox.zoom_to((min(height, _LOOK_PX), min(width, _LOOK_PX)))
-    values, valid = _coarse(source, look)
     labels = look_at_labels(source, classes, area) if isinstance(source, LabelSource) else None
-    notes = []
-    if role == "elevation":
-        notes.append(height_unit(source, unit)[1])
-    if role == "ground":
-        notes.append(ground_unit(source, unit)[1])
+    notes: list[str] = []
+    problems: list[str] = []
+    if role in {"elevation", "ground"}:
+        try:
+            source, notes = _checked_heights(role, source, unit)
+        except HeightError as error:
+            problems.append(str(error))
+    values, valid = _coarse(source, look)
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if not source.says_validity:
         notes.append("no nodata tag, mask or transparency: every finite value counts")
     if labels is not None:
         notes += labels.notes
+        problems += labels.problems
     covers = None if aoi is None else _covered(source, aoi)
     return LayerReport(
         role=role,
@@ -149,24 +174,34 @@ def _layer(
         values=_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
         covers=covers,
         notes=tuple(notes),
-        problems=(*_layer_problems(role, source, valid, covers, aoi), *(() if labels is None else labels.problems)),
+        problems=(*_layer_problems(source, valid, covers, aoi), *problems),
     )
+
+
+def _checked_heights(role: str, source: RasterSource, unit: str | None) -> tuple[RasterSource, list[str]]:
+    """Heights without those that are impossible, and what is known of their unit and of the impossible ones."""
+    factor, known_by = height_unit(source, unit) if role == "elevation" else ground_unit(source, unit)
+    notes = [known_by]
+    if len(source.data_bands) != 1 or source.has_palette or source.is_map:
+        return source, notes
+    source = with_height_limits(source, factor, unit)
+    if math.prod(source.geobox.shape) <= _COUNTED_PX:
+        found = impossible_heights(source, source.geobox, whole(source.geobox))
+        notes += [found.note(source)] if found.pixels else []
+    classes = few_values(source) if role == "elevation" else 0
+    return source, [*notes, few_values_note(source, classes)] if classes else notes
 
 
 def _with_path(layer: LayerReport, problem: str) -> str:
     return problem if problem.startswith(str(layer.path)) else f"{layer.path}: {problem}"
 
 
-def _layer_problems(
-    role: str, source: RasterSource, valid: NDArray[np.bool_], covers: float | None, aoi: AOI | None
-) -> list[str]:
+def _layer_problems(source: RasterSource, valid: NDArray[np.bool_], covers: float | None, aoi: AOI | None) -> list[str]:
     found = []
     if not valid.any():
         found.append("no valid pixel among those looked at: all of it seems to be nodata.")
     if covers == 0 and aoi is not None:
         found.append(f"does not meet the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
-    if role in {"elevation", "ground"} and len(source.data_bands) != 1:
-        found.append(f"expected one band of heights, found {len(source.data_bands)}.")
     return found
 
 
@@ -212,34 +247,6 @@ def _covered(source: RasterSource, aoi: AOI) -> float:
         back = gpd.GeoSeries([there], crs=crs_of(source.geobox).wkt).to_crs(aoi.crs)
         return float(back.area.iloc[0] / aoi.polygons().area)
     return min(1.0, float(there.area / area.area))
-
-
-def _missing_splits(aoi: AOI | None) -> list[str]:
-    if aoi is None or not aoi.splits:
-        return []
-    missing = [s for s in ("train", "val") if s not in aoi.splits]
-    return [f"{aoi.source}: no polygon of the split {s!r}, which a training needs." for s in missing]
-
-
-def _band_problems(optical: RasterSource, bands: tuple[int, ...] | None) -> list[str]:
-    try:
-        optical_recipe(optical, bands)
-    except BundleError as error:
-        return [str(error)]
-    return []
-
-
-def _height_problems(sources: dict[str, RasterSource], grid: GeoBox, channels: tuple[HeightChannel, ...]) -> list[str]:
-    if "elevation" not in sources:
-        return []
-    try:
-        recipe, given = elevation_recipe(channels), "ground" in sources
-        recipe.halo_px(grid, ground_given=given)
-        if len(sources["elevation"].data_bands) == 1:
-            recipe.check(sources["elevation"], ground_given=given)
-    except HeightError as error:
-        return [str(error)]
-    return []
 
 
 def _split_px(aoi: AOI, grid: GeoBox) -> dict[str, int]:

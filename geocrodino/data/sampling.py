@@ -74,6 +74,29 @@ def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_p
         )
 
 
+def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch_px: int) -> NDArray[np.bool_]:
+    """Those of `patch_corners` whose patch holds a label: one without a single label teaches nothing.
+
+    Args:
+        inside: Pixels wholly inside the split, shape (H, W).
+        labels: Class indices, uint8, shape (H, W), 255 where there is none.
+        patch_px: Side of a patch.
+    """
+    labelled = inside & (labels != IGNORE_INDEX)
+    corners: NDArray[np.bool_] = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
+    return corners
+
+
+def require_labels(corners: NDArray[np.bool_], source: str) -> None:
+    """Check that a training split holds at least one patch with a label, see `labelled_corners`.
+
+    Raises:
+        AOIError: If it holds none.
+    """
+    if not corners.any():
+        raise AOIError(f"{source}: no patch of the split 'train' holds a labelled pixel. Check the label raster.")
+
+
 def covering_windows(chosen: NDArray[np.bool_], size_px: int) -> list[Window]:
     """Windows of one size, side by side, that together hold every chosen pixel; they may reach over the mask's edge."""
     height, width = chosen.shape
@@ -136,8 +159,7 @@ class BalancedPatchSampler(GeoSampler):
         self.dataset, self.patch_px, self.length = dataset, patch_px, length
         self.balance, self.seed, self.epoch = balance, seed, 0
         labelled = inside & (labels != IGNORE_INDEX)
-        # A patch without a single label teaches nothing.
-        self.corners = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
+        self.corners = labelled_corners(inside, labels, patch_px)
         self._anywhere = EvenDraw(self.corners)
         rng = np.random.default_rng(seed)
         self._class_px = [

@@ -74,6 +74,20 @@ def block_splits(
     )
 
 
+def require_splits(aoi: AOI) -> None:
+    """Check that an area which names splits names those that a training needs.
+
+    Raises:
+        AOIError: If ``train`` or ``val`` is missing.
+    """
+    missing = {"train", "val"} - set(aoi.splits)
+    if aoi.splits and missing:
+        raise AOIError(
+            f"{aoi.source}: no polygon of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
+            f"to report on), found {', '.join(aoi.splits)}."
+        )
+
+
 def _blocks(
     area: BaseGeometry, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, patch_px: int
 ) -> list[_Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import RasterError
 from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.geo.modality import Modality
 
 _SAMPLE_PX = 4_000_000
 
@@ -42,9 +44,14 @@ def measure(
     values = np.concatenate(parts, axis=1) if parts else np.zeros((0, 0), np.float32)
     if values.size == 0:
         source = layers.optical if recipe.modality == "optical" else layers.elevation
-        raise RasterError(source, f"no valid {recipe.modality} pixel within the training polygons.")
+        raise no_valid_pixel(source, recipe.modality)
     measured = tuple(Channel.measure(n, v) for n, v in zip(recipe.channel_names, values, strict=True))
     return ModalitySpec(recipe=recipe, channels=measured, ground_given=ground_given)
+
+
+def no_valid_pixel(path: Path, modality: Modality) -> RasterError:
+    """The error for a raster without data in the split that is learned from."""
+    return RasterError(path, f"no valid {modality} pixel within the training polygons.")
 
 
 def class_counts(labels: NDArray[np.uint8], inside: NDArray[np.bool_], num_classes: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.config import TrainConfig
-from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align, reference_grid
+from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align
 from geocrodino.data.few_values import few_values, few_values_note
-from geocrodino.data.normalisation import ModalitySpec, Recipe, elevation_recipe, optical_recipe
-from geocrodino.data.sampling import inside_mask, patch_corners, require_patches
-from geocrodino.data.splits import block_splits
+from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.data.statistics import class_counts, measure
-from geocrodino.errors import AOIError, HeightRangeWarning, RasterError
-from geocrodino.geo.aoi import AOI, read_aoi
-from geocrodino.geo.aoi_place import on_grid
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.errors import HeightRangeWarning
+from geocrodino.geo.aoi import AOI
+from geocrodino.geo.classes import ClassScheme
 from geocrodino.geo.files import durable_file
 from geocrodino.geo.grid import describe
-from geocrodino.geo.labels import LabelSource, label_classes
 from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.units import ground_unit, height_unit
 from geocrodino.training import folder as run_folder
+from geocrodino.training.checks import check_inputs
 
 
 @dataclass(frozen=True)
@@ -57,83 +53,25 @@ class Prepared:
     drawn: Path | None
 
 
-def open_sources(config: TrainConfig) -> Sources:
-    """Open the rasters of a configuration; see `RasterSource.open` for the errors."""
-    data = config.data
-    return Sources(
-        optical=RasterSource.open(data.optical),
-        elevation=RasterSource.open(data.elevation),
-        labels=LabelSource.of(RasterSource.open(data.labels), data.ignore_values, data.label_values),
-        ground=None if data.ground is None else RasterSource.open(data.ground),
-        height_unit=data.height_unit,
-    )
-
-
-def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources:
-    """The rasters as the recipes read them.
-
-    Raises:
-        BundleError: If a raster of heights holds an image, classes or several bands.
-        HeightError: If heights are too coarse, or in a unit that is not known.
-    """
-    optical, elevation, unit = recipes["optical"], recipes["elevation"], sources.height_unit
-    elevation.check(sources.elevation, ground_given=sources.ground is not None)
-    ground = sources.ground
-    if ground is not None:
-        elevation.check_ground(ground)
-        ground = elevation.fitted_ground(ground, unit=unit)
-    return replace(
-        sources,
-        optical=optical.fitted(sources.optical, bands=optical.bands),
-        elevation=elevation.fitted(sources.elevation, unit=unit),
-        ground=ground,
-    )
-
-
 def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
-    """Open, check and align the rasters, find the splits, measure the training split.
+    """Check all files, align the rasters and measure the training split.
 
     Args:
         config: The configuration.
         folder: The run folder; gets ``aligned/``.
         on_progress: Told of every aligned block.
+
+    Raises:
+        GeocrodinoError: One of its kinds, see `check_inputs` and `align`.
     """
-    sources = open_sources(config)
-    aoi = read_aoi(config.data.aoi, config.data.aoi_crs)
-    recipes: dict[Modality, Recipe] = {
-        "optical": optical_recipe(sources.optical, config.data.bands),
-        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground, config.data.height_unit),
-    }
-    sources = fitted_sources(sources, recipes)
-    grid = reference_grid(sources.optical, aoi, config.data.resolution_m)
-    recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
-    classes = label_classes(sources.labels, config.class_scheme())
-    layers = align(sources, recipes, classes, grid, folder / run_folder.ALIGNED_NAME, on_progress)
+    found = check_inputs(config)
+    sources, recipes = found.sources, found.recipes
+    layers = align(sources, recipes, found.classes, found.grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
-    labels = layers.class_indices()
-    local = on_grid(aoi, grid)
-    if not local.splits:
-        patch = config.training.patch_px
-        seed = config.training.seed
-        local = block_splits(local.polygons(), grid, labels, len(classes), patch_px=patch, seed=seed)
-    missing = {"train", "val"} - set(local.splits)
-    if missing:
-        raise AOIError(
-            f"{aoi.source}: no polygon of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
-            f"to report on), found {', '.join(local.splits)}."
-        )
-    inside = {s: inside_mask(local.polygons(s), grid) for s in local.splits if s != "test"}
-    labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
-    require_patches(
-        patch_corners(inside["train"], config.training.patch_px), "train", aoi.source, config.training.patch_px, grid
-    )
     given = sources.ground is not None
-    specs = {m: measure(layers, recipes[m], inside["train"], ground_given=given) for m in MODALITIES}
-    for m in MODALITIES:
-        _require_validation(layers, recipes[m], inside["val"] & (labels != IGNORE_INDEX), aoi)
-    return Prepared(
-        sources, classes, local, layers, labels, inside, specs, None if aoi.splits else folder / run_folder.SPLITS_NAME
-    )
+    specs = {m: measure(layers, recipes[m], found.inside["train"], ground_given=given) for m in MODALITIES}
+    drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
+    return Prepared(sources, found.classes, found.aoi, layers, found.labels, found.inside, specs, drawn)
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
@@ -191,16 +129,6 @@ def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
         raster = rasters[role]
         if raster is not None:
             warnings.warn(found.note(raster), HeightRangeWarning, stacklevel=3)
-
-
-def _require_validation(layers: AlignedLayers, recipe: Recipe, labelled: NDArray[np.bool_], aoi: AOI) -> None:
-    try:
-        measure(layers, recipe, labelled)
-    except RasterError as error:
-        raise AOIError(
-            f"{aoi.source}: no labelled pixel of the split 'val' has a valid {recipe.modality} value, so the "
-            f"{recipe.modality} branch could not be judged. Draw polygons of val where all rasters hold data."
-        ) from error
 
 
 def told(ready: Prepared) -> str:

@@ -42,6 +42,7 @@ from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated, calibrate
 from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
+from geocrodino.training.checks import check_settings
 from geocrodino.training.learners.base import Shape, state_of
 from geocrodino.training.learners.build import build_learner, network_settings
 from geocrodino.training.learners.taught import TaughtLearner
@@ -195,16 +196,7 @@ def _save_fusion(out: Path, fitted: _Fitted) -> None:
 
 
 def _check(config: TrainConfig, teacher: Path | None) -> None:
-    if config.training.patch_px % config.network.stride_px:
-        raise ConfigError(
-            f"training.patch_px: expected a multiple of the network's stride of {config.network.stride_px} px, "
-            f"found {config.training.patch_px}."
-        )
-    if config.method.agreement and not config.training.ema_decay:
-        raise ConfigError(
-            "method.agreement: the branches learn from the average of their weights over the steps; expected "
-            "training.ema_decay above 0, found 0.\nTake 0.99, or agreement: 0."
-        )
+    check_settings(config)
     if teacher is not None and not config.method.has_teacher:
         raise ConfigError(
             f"--teacher: the method {config.method.name} learns without a teacher. Leave --teacher out, or take "

@@ -80,7 +80,7 @@ def test_lines_are_never_broken(run_cli, town, here, monkeypatch):
 
 def test_inspecting_a_study(run_cli, town, here, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    code, out, err = run_cli("inspect", "--config", town.config)
+    code, out, err = run_cli("inspect", "--config", town.config, "--patch-px", 32)
     assert (code, err) == (0, "")
     assert out.endswith("These files fit together.\n")
     assert "Reference grid: 320 rows x 320 columns at 0.5 m, EPSG:32631" in out

@@ -60,7 +60,9 @@ def test_rasters_that_do_not_meet(write_raster, roles):
     found = inspect_files({**roles, "elevation": RasterSource.open(path)}, area)
     assert found.problems == (
         f"{path}: does not meet the area of interest.",
-        f"{path}: does not meet the optical raster.",
+        f"{path}: the elevation raster does not meet the reference grid.\n"
+        "Expected some part of x 400000 to 400128, y 4.9999e+06 to 5e+06; found x 500000 to 500020, y 4.99998e+06 to "
+        "5e+06 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.",
     )
     assert found.splits == {"all": 2500}
 
@@ -69,7 +71,7 @@ def test_another_planet_is_a_problem_not_a_crash(write_raster, roles):
     path = write_raster("mars.tif", np.ones((20, 20), np.float32), crs="ESRI:104905", pixel=0.1, origin=(0.0, 0.0))
     area = read_aoi(f"{LEFT},{TOP - 50},{LEFT + 50},{TOP}", "EPSG:32631")
     found = inspect_files({**roles, "elevation": RasterSource.open(path)}, area)
-    assert f"{path}: does not meet the optical raster." in found.problems
+    assert any(p.startswith(f"{path}: the elevation raster cannot be put on") for p in found.problems)
 
 
 def test_a_raster_that_spans_the_globe_is_no_problem(write_raster, roles):
@@ -95,7 +97,10 @@ def test_notes(write_raster, roles):
         "heights in ft, as asked",
         "no nodata tag, mask or transparency: every finite value counts",
     )
-    assert found.problems == (f"{three.path}: expected one band of heights, found 3.",)
+    assert found.problems == (
+        f"{three.path}: expected one band of heights, found 3 (red, green, blue).\nAn image is given as the optical "
+        "raster: --modality optical in a prediction, --optical in a training.",
+    )
 
 
 def test_label_values_that_are_left_out_are_no_problem(write_raster):
@@ -118,7 +123,9 @@ def test_bands_that_there_are_not(write_raster):
 def test_an_area_without_a_split_that_training_needs(roles):
     area = from_polygons({"train": shapely.box(LEFT, TOP - 96, LEFT + 96, TOP)}, "EPSG:32631", "aoi.geojson")
     found = inspect_files(roles, area)
-    assert found.problems == ("aoi.geojson: no polygon of the split 'val', which a training needs.",)
+    assert found.problems == (
+        "aoi.geojson: no polygon of the split val. Expected train and val (and test, to report on), found train.",
+    )
 
 
 def test_an_area_without_splits_in_another_crs(roles, tmp_path):

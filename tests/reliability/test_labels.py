@@ -292,7 +292,7 @@ def test_a_mask_that_is_read_as_classes(run_cli, town, truth, write, tmp_path, m
     config = tiny_config({"data.labels": str(path), "data.label_values": {255: 1}})
     if how == "option":
         files = ("--optical", town.optical, "--elevation", town.elevation, "--labels", path, "--aoi", town.aoi)
-        code, out, _ = run_cli("inspect", *files, "--label-value", "255=1")
+        code, out, _ = run_cli("inspect", *files, "--label-value", "255=1", "--patch-px", 32)
         assert code == 0
         assert "These files fit together." in out
     else:

@@ -1,0 +1,199 @@
+"""All that a training refuses of its settings and files, found before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geocrodino.config import TrainConfig
+from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
+from geocrodino.data.normalisation import Recipe, elevation_recipe, optical_recipe
+from geocrodino.data.sampling import inside_mask, labelled_corners, patch_corners, require_labels, require_patches
+from geocrodino.data.splits import block_splits, require_splits
+from geocrodino.data.statistics import no_valid_pixel
+from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
+from geocrodino.geo.aoi import AOI, read_aoi
+from geocrodino.geo.aoi_place import on_grid
+from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.geo.grid import pieces, whole
+from geocrodino.geo.labels import LabelSource, label_classes
+from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.reader import RasterSource, require_overlap
+
+_BLOCK_PX = 512
+
+
+@dataclass(frozen=True)
+class CheckedInputs:
+    """What a training reads, checked.
+
+    Attributes:
+        sources: The rasters, as the recipes read them.
+        recipes: How channels are made, for each modality.
+        grid: The common grid.
+        classes: The classes.
+        aoi: Areas with a split, in the grid's CRS.
+        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
+        inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
+        drawn: Whether the splits were drawn as blocks, because the area names none.
+    """
+
+    sources: Sources
+    recipes: dict[Modality, Recipe]
+    grid: GeoBox
+    classes: ClassScheme
+    aoi: AOI
+    labels: NDArray[np.uint8]
+    inside: dict[str, NDArray[np.bool_]]
+    drawn: bool
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Check settings that depend on each other.
+
+    Raises:
+        ConfigError: If they contradict each other.
+    """
+    if config.training.patch_px % config.network.stride_px:
+        raise ConfigError(
+            f"training.patch_px: expected a multiple of the network's stride of {config.network.stride_px} px, "
+            f"found {config.training.patch_px}."
+        )
+    if config.method.agreement and not config.training.ema_decay:
+        raise ConfigError(
+            "method.agreement: the branches learn from the average of their weights over the steps; expected "
+            "training.ema_decay above 0, found 0.\nTake 0.99, or agreement: 0."
+        )
+
+
+def check_inputs(config: TrainConfig) -> CheckedInputs:
+    """Open and check all files of a training; labels are read whole, other rasters up to the first valid pixel.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
+    """
+    sources = open_sources(config)
+    given = read_aoi(config.data.aoi, config.data.aoi_crs)
+    recipes: dict[Modality, Recipe] = {
+        "optical": optical_recipe(sources.optical, config.data.bands),
+        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground, config.data.height_unit),
+    }
+    sources = fitted_sources(sources, recipes)
+    grid = reference_grid(sources.optical, given, config.data.resolution_m)
+    recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
+    classes = label_classes(sources.labels, config.class_scheme())
+    roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
+    require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)
+    labels = _class_indices(sources.labels, classes, grid)
+    aoi = _with_splits(on_grid(given, grid), grid, labels, len(classes), config)
+    inside = {s: inside_mask(aoi.polygons(s), grid) for s in aoi.splits if s != "test"}
+    labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
+    found = CheckedInputs(sources, recipes, grid, classes, aoi, labels, inside, drawn=not given.splits)
+    _check_patches(found, config)
+    for modality in MODALITIES:
+        _check_valid(found, modality)
+    return found
+
+
+def refusal(config: TrainConfig) -> str | None:
+    """Why a training would be refused, in the words of the training; None if it would not."""
+    try:
+        check_settings(config)
+        check_inputs(config)
+    except GeocrodinoError as error:
+        return str(error)
+    return None
+
+
+def open_sources(config: TrainConfig) -> Sources:
+    """Open the rasters of a configuration; see `RasterSource.open` for the errors."""
+    data = config.data
+    return Sources(
+        optical=RasterSource.open(data.optical),
+        elevation=RasterSource.open(data.elevation),
+        labels=LabelSource.of(RasterSource.open(data.labels), data.ignore_values, data.label_values),
+        ground=None if data.ground is None else RasterSource.open(data.ground),
+        height_unit=data.height_unit,
+    )
+
+
+def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources:
+    """The rasters as the recipes read them.
+
+    Raises:
+        BundleError: If a raster of heights holds an image, classes or several bands.
+        HeightError: If heights are too coarse, or in a unit that is not known.
+    """
+    optical, elevation, unit = recipes["optical"], recipes["elevation"], sources.height_unit
+    elevation.check(sources.elevation, ground_given=sources.ground is not None)
+    ground = sources.ground
+    if ground is not None:
+        elevation.check_ground(ground)
+        ground = elevation.fitted_ground(ground, unit=unit)
+    return replace(
+        sources,
+        optical=optical.fitted(sources.optical, bands=optical.bands),
+        elevation=elevation.fitted(sources.elevation, unit=unit),
+        ground=ground,
+    )
+
+
+def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8]:
+    """Class indices on the grid, uint8, shape (H, W), 255 where there is no label."""
+    found = np.full(grid.shape, IGNORE_INDEX, np.uint8)
+    for window in pieces(whole(grid), _BLOCK_PX):
+        r0, r1, c0, c1 = window
+        found[r0:r1, c0:c1] = labels.indices(classes, window, grid)
+    if (found == IGNORE_INDEX).all():
+        raise nothing_valid(labels, grid)
+    return found
+
+
+def _with_splits(aoi: AOI, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, config: TrainConfig) -> AOI:
+    """The area with the splits that a training needs, drawn as blocks where it names none."""
+    if not aoi.splits:
+        patch_px, seed = config.training.patch_px, config.training.seed
+        return block_splits(aoi.polygons(), grid, labels, num_classes, patch_px=patch_px, seed=seed)
+    require_splits(aoi)
+    return aoi
+
+
+def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
+    patch_px, source = config.training.patch_px, found.aoi.source
+    train = found.inside["train"]
+    require_patches(patch_corners(train, patch_px), "train", source, patch_px, found.grid)
+    require_labels(labelled_corners(train, found.labels, patch_px), source)
+    if "unlabelled" in found.inside and config.method.learns_without_labels and config.training.unlabelled_share:
+        corners = patch_corners(found.inside["unlabelled"], patch_px)
+        require_patches(corners, "unlabelled", source, patch_px, found.grid)
+
+
+def _check_valid(found: CheckedInputs, modality: Modality) -> None:
+    """Check that a modality has data in the area, among what is learned from and what is judged by."""
+    raster = found.sources.optical if modality == "optical" else found.sources.elevation
+    if not _any_valid(found, modality, np.ones(found.grid.shape, bool)):
+        raise nothing_valid(raster, found.grid)
+    if not _any_valid(found, modality, found.inside["train"]):
+        raise no_valid_pixel(raster.path, modality)
+    if not _any_valid(found, modality, found.inside["val"] & (found.labels != IGNORE_INDEX)):
+        raise AOIError(
+            f"{found.aoi.source}: no labelled pixel of the split 'val' has a valid {modality} value, so the "
+            f"{modality} branch could not be judged. Draw polygons of val where all rasters hold data."
+        )
+
+
+def _any_valid(found: CheckedInputs, modality: Modality, chosen: NDArray[np.bool_]) -> bool:
+    """Whether any of the chosen pixels, bool, shape (H, W), has data; reads up to the first one that does."""
+    sources, recipe = found.sources, found.recipes[modality]
+    raster = sources.optical if modality == "optical" else sources.elevation
+    for r0, r1, c0, c1 in pieces(whole(found.grid), _BLOCK_PX):
+        here = chosen[r0:r1, c0:c1]
+        if here.any():
+            window = (r0, r1, c0, c1)
+            _, valid = recipe.read(raster, found.grid, window, ground=sources.ground, unit=sources.height_unit)
+            if (valid & here).any():
+                return True
+    return False

@@ -1,0 +1,104 @@
+"""What an inspection refuses is what a training refuses, in the same words."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from rasterio.features import geometry_mask
+
+from geocrodino.errors import GeocrodinoError
+from geocrodino.training.checks import check_inputs, refusal
+from geocrodino.training.run import train
+
+
+@pytest.fixture
+def changed(town, tmp_path):
+    """Write a raster of the town with other values or another header; gives the key and the value of a setting."""
+
+    def make(role, change=lambda values: values, **profile):
+        with rasterio.open(getattr(town, role)) as dataset:
+            values = change(dataset.read())
+            layout = {k: dataset.profile[k] for k in ("driver", "width", "height", "crs", "transform", "nodata")}
+        layout |= {"count": len(values), "dtype": values.dtype, **profile}
+        path = tmp_path / f"{role}.tif"
+        with rasterio.open(path, "w", **layout) as target:
+            target.write(values)
+        return {f"data.{role}": str(path)}
+
+    return make
+
+
+def no_data(values):
+    return np.full_like(values, -9999)
+
+
+CASES = {
+    "label values of no class": (
+        lambda changed, town: changed("labels", lambda v: np.where(v == 1, 7, np.where(v == 2, 20, v)).astype("u1")),
+        "labels.tif holds label values outside the classes: 7, 20. Expected: 0 ground, 1 road",
+    ),
+    "a class that is unknown": (
+        lambda changed, town: {"classes": [{"value": 0, "name": "ground"}, {"value": 9, "name": "snow"}]},
+        "labels.tif holds label values outside the classes: 1, 2, 3",
+    ),
+    "rasters swapped": (
+        lambda changed, town: {"data.optical": str(town.elevation), "data.elevation": str(town.optical)},
+        "optical.tif: expected one band of heights, found 3 (red, green, blue).",
+    ),
+    "heights in place of labels": (
+        lambda changed, town: {"data.labels": str(town.elevation)},
+        "dsm.tif holds label values outside the classes: 1",
+    ),
+    "labels in place of heights": (
+        lambda changed, town: {"data.elevation": str(town.labels)},
+        "labels.tif: expected heights, found a table of colours",
+    ),
+    "another place": (
+        lambda changed, town: {"data.aoi": "0,0,1,1", "data.aoi_crs": "EPSG:32631"},
+        "the area of interest lies outside",
+    ),
+    "no height at all": (lambda changed, town: changed("elevation", no_data), "elevation.tif: no valid pixel within"),
+    "too large a patch": (lambda changed, town: {"training.patch_px": 256}, "hold no patch: expected room for one of"),
+    "a patch of an odd size": (lambda changed, town: {"training.patch_px": 33}, "expected a multiple of the network's"),
+    "a unit that is unknown": (
+        lambda changed, town: {"data.height_unit": "furlong"},
+        "unknown unit of height 'furlong'",
+    ),
+    "a band that is not there": (lambda changed, town: {"data.bands": [1, 7]}, "expected 2 optical bands (red, band 7"),
+    "pixels too coarse": (
+        lambda changed, town: {"data.resolution_m": 8.0},
+        "expected pixels of at most 5 m, found 8 m",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_inspection_refuses_what_a_training_refuses(tiny_config, changed, town, tmp_path, name):
+    make, words = CASES[name]
+    config = tiny_config(make(changed, town))
+    with pytest.raises(GeocrodinoError) as refused:
+        train(config, tmp_path / "run")
+    assert words in str(refused.value)
+    assert refusal(config) == str(refused.value)
+    assert not (tmp_path / "run" / "aligned").exists()
+
+
+def test_good_files_are_refused_by_neither(tiny_config):
+    config = tiny_config()
+    assert refusal(config) is None
+    found = check_inputs(config)
+    assert set(found.inside) == {"train", "val"}
+    assert not found.drawn
+    assert (found.labels[~(found.inside["train"] | found.inside["val"])] == 255).all()
+
+
+def test_a_training_split_without_labels(tiny_config, changed, town):
+    frame = gpd.read_file(town.aoi).to_crs("EPSG:32631")
+    with rasterio.open(town.labels) as dataset:
+        outside = geometry_mask(frame[frame["split"] == "val"].geometry, dataset.shape, dataset.transform)
+    settings = changed("labels", lambda v: np.where(outside, 255, v).astype(np.uint8))
+    assert refusal(tiny_config(settings)) == (
+        f"{town.aoi}: no patch of the split 'train' holds a labelled pixel. Check the label raster."
+    )
