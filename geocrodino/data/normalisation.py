@@ -345,11 +345,10 @@ def optical_recipe(raster: RasterSource, bands: tuple[int, ...] | None = None) -
         BandWarning: If a band that is tagged as transparency is taken for data by its values.
     """
     numbers = bands or raster.data_bands
-    tagged = tagged_alpha(raster.bands)
-    if bands is None and tagged in numbers:
+    if bands is None and tagged_alpha(raster.bands) in numbers:
         warnings.warn(
-            f"{raster.path}: band {tagged} is tagged as transparency, but its values look like those of an image: it "
-            "is read as data. Name the bands to use (`bands` under `data`) to decide otherwise.",
+            f"{raster.path}: band {tagged_alpha(raster.bands)} is tagged as transparency, but its values look like "
+            "those of an image: it is read as data. Name the bands to use (`bands` under `data`) to decide otherwise.",
             BandWarning,
             stacklevel=2,
         )

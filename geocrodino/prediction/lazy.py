@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,8 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.errors import BundleError, GridError, MissingCRSError
+from geocrodino.data.normalisation import ModalitySpec
+from geocrodino.errors import BundleError, GridError, MissingCRSError, ValueRangeWarning
 from geocrodino.geo.bands import Band, with_names
 from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.geo.grid import Window, describe, working_grid
@@ -93,6 +95,9 @@ def predict_array(
         BundleError: If the bundle lacks the branch, the array lacks its bands, or tiles cannot be joined exactly.
         GridError: If the array is not north up or has pixels of another size than the training.
         MissingCRSError: If it has no CRS.
+
+    Warns:
+        ValueRangeWarning: If its type is an integer type other than the training's.
     """
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     bundle.require(modality)
@@ -104,12 +109,14 @@ def predict_array(
     header = _header(array, grid, len(bands))
     spec = bundle.manifest.modalities[modality]
     spec.recipe.check(header)
+    _compare_type(header, spec)
     stride = bundle.manifest.network.stride_px
     shape = (int(grid.shape[0]), int(grid.shape[1]))
     core = round_up(core_px, stride)
     lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field_px)
     source = SceneInput(spec.recipe.fitted(header, unit=height_unit), spec, grid, None, height_unit)
-    halo = spec.recipe.halo_px(grid)
+    limits = source.raster.limits
+    halo = spec.recipe.halo_px(grid) + (0 if limits is None else limits.reach_px)
     work = _TileWork(source, lattice, (bundle.path.resolve(), bundle.sha256), backend)
     rows, cols = lattice.count
     chunks = [[work.chunk(bands, (row, col), halo) for col in range(cols)] for row in range(rows)]
@@ -205,6 +212,18 @@ def _header(array: xr.DataArray, grid: GeoBox, count: int) -> ArraySource:
         data_bands=numbers,
         values=np.empty((count, 0, 0), array.dtype),
     )
+
+
+def _compare_type(header: ArraySource, spec: ModalitySpec) -> None:
+    """Warn of another type than the training's: values of a lazy array cannot be compared before they are computed."""
+    trained, found = spec.recipe.dtype, "float32" if header.bands[0].is_scaled else header.dtype
+    if trained is not None and trained != found and not found.startswith("float"):
+        warnings.warn(
+            f"{header.path}: the array has the type {found}, and the model was trained on {trained}. The values are "
+            "not compared: make sure that they have the same scale.",
+            ValueRangeWarning,
+            stacklevel=3,
+        )
 
 
 def _for_each(value: Any, count: int) -> list[Any]:

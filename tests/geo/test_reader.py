@@ -215,6 +215,12 @@ def test_a_nodata_value_that_the_type_cannot_hold_marks_nothing(tmp_path, write_
     assert source.read(source.geobox)[1].all()
 
 
+@pytest.mark.parametrize("nodata", [np.inf, -np.inf])
+def test_infinity_as_nodata_marks_no_other_value(write_raster, nodata):
+    source = RasterSource.open(write_raster("a.tif", np.array([[nodata, 0, 3e38]], np.float32), nodata=nodata))
+    assert source.read(source.geobox)[1].tolist() == [[False, True, True]]
+
+
 @pytest.mark.parametrize("text", ["-3.40282e+38", "-3.4028234663852886e+38", "-3.402823466e+38"])
 def test_a_sentinel_that_lost_digits_as_text(tmp_path, write_raster, text):
     lowest = np.finfo(np.float32).min

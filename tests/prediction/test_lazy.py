@@ -27,7 +27,7 @@ from small_scenes import (
 )
 
 from geocrodino.bundle.manifest import Calibration
-from geocrodino.errors import BundleError, GridError, HeightError, MissingCRSError
+from geocrodino.errors import BundleError, GridError, HeightError, MissingCRSError, ValueRangeWarning
 from geocrodino.geo.heights import GroundFilter
 from geocrodino.prediction import lazy
 from geocrodino.prediction.engine import predict
@@ -90,6 +90,44 @@ def test_an_image_gives_the_map_of_its_file(bundle, dark, chunks):
     np.testing.assert_array_equal(found.values, expected)
     assert len(np.unique(expected)) == 4
     assert (expected == 255).sum() == 400
+
+
+@pytest.mark.filterwarnings("ignore::geocrodino.errors.HeightRangeWarning")
+def test_impossible_heights_beside_the_edge_of_a_chunk(bundle, tmp_path):
+    metres = heights(*SHAPE)
+    metres[[31, 32, 5], [31, 64, 89]] = -9999, 4000, -32768
+    metres[30:34, 62:66][1:3, 1:3] = 3000  # in four chunks
+    expected = of_file(tmp_path, metres, bundle, "elevation")
+    found = predict_array(labelled(metres, chunks=(13, 29)), bundle, "elevation", **TILES)
+    np.testing.assert_array_equal(found.values, expected)
+    assert (expected == 255).sum() >= 3
+
+
+def test_bands_are_found_by_the_names_of_an_array(bundle, by_pixel_lazily):
+    values = image(40, 40)
+    expected = brightest(values)
+    by_attribute = labelled(values[::-1], long_name=("blue", "green", "red"))
+    by_coordinate = labelled(values[::-1]).assign_coords(band=["B2", "B3", "B4"])
+    for array in (by_attribute, by_coordinate):
+        found = predict_array(array, bundle, "optical", **TILES)
+        np.testing.assert_array_equal(found.values, expected)
+
+
+def test_scale_and_offset_of_an_array(bundle, by_pixel_lazily):
+    values = image(40, 40)
+    stored = (values.astype(np.uint16) - 1) * 2
+    array = labelled(stored, scale_factor=0.5, add_offset=1.0)
+    np.testing.assert_array_equal(predict_array(array, bundle, "optical", **TILES).values, brightest(values))
+
+
+def test_another_type_than_the_training_s_is_a_warning(tmp_path):
+    bundle = make_bundle(tmp_path / "b")
+    spec = bundle.manifest.modalities["optical"]
+    recipe = spec.recipe.model_copy(update={"dtype": "uint8"})
+    modalities = {**bundle.manifest.modalities, "optical": spec.model_copy(update={"recipe": recipe})}
+    typed = replace(bundle, manifest=bundle.manifest.model_copy(update={"modalities": modalities}))
+    with pytest.warns(ValueRangeWarning, match="the array has the type uint16, and the model was trained on uint8"):
+        predict_array(labelled(image(40, 40).astype(np.uint16)), typed, "optical", **TILES)
 
 
 def test_margins_are_told_to_the_backend(bundle, monkeypatch):
