@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from geocrodino.config_file import PROJECT_FILE, read_settings
+from geocrodino.config_file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.data.normalisation import HeightChannel
 from geocrodino.errors import ConfigError
@@ -180,6 +180,22 @@ def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
         AccessError: If the operating system does not let a name be looked up or read.
     """
     source, tree = read_settings(file, overrides)
+    return _validated(tree, source, overrides)
+
+
+def config_of(values: Mapping[str, Any]) -> TrainConfig:
+    """A configuration without a file.
+
+    Args:
+        values: Values by dotted key, for instance ``{"training.seed": 1}``; None is no value.
+
+    Raises:
+        ConfigError: If a key or value is not what is expected.
+    """
+    return _validated(complete_settings({}, values, None), None, values)
+
+
+def _validated(tree: dict[str, Any], source: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:

@@ -45,6 +45,20 @@ def read_settings(file: Path | None, overrides: Mapping[str, Any]) -> tuple[Path
     source = file if file is not None else (Path(PROJECT_FILE) if exists(PROJECT_FILE) else None)
     tree = {} if source is None else _read(source)
     _keep_crs_with_its_area(tree, overrides, source)
+    return source, complete_settings(tree, overrides, source)
+
+
+def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> dict[str, Any]:
+    """Put the values of the command line into those of a file, and make all paths absolute.
+
+    Args:
+        tree: What the file says, changed in place; empty without one.
+        overrides: As for `read_settings`.
+        source: The file, for messages.
+
+    Raises:
+        ConfigError: If a section holds no keys, or a number is not finite.
+    """
     for key, value in overrides.items():
         if value is not None:
             *sections, last = key.split(".")
@@ -59,7 +73,7 @@ def read_settings(file: Path | None, overrides: Mapping[str, Any]) -> tuple[Path
             place[last] = value
     _require_finite(tree, source)
     _make_absolute(tree)
-    return source, tree
+    return tree
 
 
 def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> None:

@@ -47,7 +47,7 @@ def inspect(
     named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
     check_inspection(config, named, aoi, aoi_crs)
 
-    from geocrodino.config import ElevationConfig, TrainConfig, load_config
+    from geocrodino.config import ElevationConfig, config_of, load_config
     from geocrodino.data.inspection import inspect_files
     from geocrodino.errors import ConfigError
     from geocrodino.geo.aoi import read_aoi
@@ -65,14 +65,12 @@ def inspect(
         "label_values": parse_label_values(label_value),
     }
     given = {key: value for key, value in given.items() if value is not None}
+    settings = {**{f"data.{key}": value for key, value in given.items()}, "training.patch_px": patch_px}
     training: TrainConfig | None = None
     if config is not None or (not any(named.values()) and exists(PROJECT_FILE)):
-        training = load_config(
-            config, {**{f"data.{key}": value for key, value in given.items()}, "training.patch_px": patch_px}
-        )
+        training = load_config(config, settings)
     elif {"optical", "elevation", "labels", "aoi"} <= given.keys():
-        patches = {} if patch_px is None else {"training": {"patch_px": patch_px}}
-        training = TrainConfig.model_validate({"data": given, **patches})
+        training = config_of(settings)
     data = given if training is None else training.data.model_dump(exclude_none=True)
     require_area(data.get("aoi"), data.get("aoi_crs"))
     sources = {role: RasterSource.open(data[role]) for role in named if role in data}

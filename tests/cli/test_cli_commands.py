@@ -134,3 +134,13 @@ def test_ctrl_c_is_told(run_cli, town, here, monkeypatch):
     code, out, err = run_cli("sample", "town")
     assert (code, out) == (130, "")
     assert err == "Stopped. A result is written only when it is whole.\n"
+
+
+def test_settings_of_an_inspection_are_checked_as_those_of_a_training(run_cli, town, here):
+    files = ("--optical", town.optical, "--elevation", town.elevation, "--labels", town.labels, "--aoi", town.aoi)
+    code, out, err = run_cli("inspect", *files, "--patch-px", 16)
+    assert (code, out) == (2, "")
+    assert err == (
+        "Error: the command line: the configuration cannot be used:\n"
+        "  training.patch_px: input should be greater than or equal to 32, found 16\n"
+    )
