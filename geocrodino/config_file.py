@@ -19,7 +19,7 @@ from geocrodino.errors import AreaWarning, ConfigError
 from geocrodino.geo.aoi_names import absolute_source, box_numbers
 from geocrodino.geo.files import absence, access_errors, exists, is_folder
 from geocrodino.geo.modality import MODALITIES
-from geocrodino.geo.names import absolute_name, gdal_name, in_archive, is_remote, is_url, is_virtual
+from geocrodino.geo.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
 
 PROJECT_FILE = "geocrodino.yaml"
 """Looked for in the working folder."""
@@ -152,7 +152,7 @@ def _resolved(text: str, config: Path, *, area: bool = False) -> str:
     member = in_archive(expanded, config.parent)
     if member is not None:
         return member.name
-    if is_virtual(expanded) or is_url(expanded) or is_remote(expanded):
+    if is_gdal_name(expanded) or is_url(expanded) or is_remote(expanded):
         return gdal_name(expanded)
     try:
         place = Path(expanded).expanduser()

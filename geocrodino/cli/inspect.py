@@ -38,9 +38,9 @@ def inspect(
 ) -> None:
     """Show what files are, whether they fit together, and what a training would use of them.
 
-    Any of the files may be left out; without a raster, those of geocrodino.yaml are taken. Labels are read whole, the
-    other rasters on a coarse grid. Where image, surface model, labels and area are named, everything is checked that
-    a training checks. Exits with 2 if a training would be refused, with the same message.
+    Any of the files may be left out; without a raster, those of geocrodino.yaml are taken. Labels and heights are read
+    whole, images on a coarse grid. Where image, surface model, labels and area are named, everything is checked that a
+    training checks. Exits with 2 if a training would be refused, with the same message.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """

@@ -15,7 +15,7 @@ from typing import Any
 from geocrodino.config_file import PROJECT_FILE, RASTERS, read_settings
 from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.geo.files import check_readable, check_text, exists, is_file, is_folder
-from geocrodino.geo.names import check_member, check_raster, is_remote, is_virtual
+from geocrodino.geo.names import check_member, check_raster, is_gdal_name, is_remote
 
 
 def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path | None, out: Path) -> None:
@@ -67,7 +67,7 @@ def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: s
     """Look up the files of an evaluation and the folder of its results; errors as for `check_training`."""
     check_rasters([*maps, labels])
     check_area(aoi, crs)
-    if out is None and (is_remote(maps[0]) or is_virtual(str(maps[0]))):
+    if out is None and (is_remote(maps[0]) or is_gdal_name(str(maps[0]))):
         raise ConfigError(f"{maps[0]}: results cannot be written beside this map. Name a folder with --out.")
     check_folder(maps[0].parent if out is None else out)
 

@@ -21,7 +21,7 @@ from geocrodino.cli.precheck import check_area, check_prediction
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
 from geocrodino.geo.files import exists, full_path, is_file, is_folder, look_up, same_file
 from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.names import is_url, is_virtual
+from geocrodino.geo.names import is_gdal_name, is_url
 from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
 from geocrodino.spelling import did_you_mean
 
@@ -123,7 +123,7 @@ def predict(
         Stitch, typer.Option(help="exact: as in one pass; blend: mix neighbouring tiles.", rich_help_panel=_WORK)
     ] = "auto",
     backend: Annotated[
-        BackendName, typer.Option(help="Who computes; auto: the fastest installed.", rich_help_panel=_WORK)
+        BackendName, typer.Option(help="Inference backend; auto: the fastest installed.", rich_help_panel=_WORK)
     ] = "auto",
     precision: Annotated[
         Precision,
@@ -282,7 +282,7 @@ def _is_one_file(name: str) -> bool:
 def _default_name(scene: list[str]) -> Path:
     first = Path(scene[0])
     pattern = any(c in scene[0] for c in "*?[")
-    if len(scene) > 1 or is_url(scene[0]) or is_virtual(scene[0]) or (pattern and not exists(first)):
+    if len(scene) > 1 or is_url(scene[0]) or is_gdal_name(scene[0]) or (pattern and not exists(first)):
         raise ConfigError("several files, or one that is remote or in an archive: name the map with --out.")
     if is_folder(first):
         first = full_path(first)
@@ -400,7 +400,7 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
     if summary.layers_path:
         console.print(f"Layers: {summary.layers_path}", markup=False)
     if summary.resumed:
-        console.print(f"{summary.resumed} blocks were there from the run before.")
+        console.print(f"{summary.resumed} blocks reused from the previous run.")
     console.print(
         f"No data: {100 * summary.nodata_share:.1f} %. Took {duration(summary.seconds)} with {summary.backend}."
     )

@@ -58,7 +58,7 @@ def _by_name(raster: RasterSource, trained: Sequence[str]) -> tuple[int, ...]:
     names = [band.name for band in raster.bands]
     for wanted, there in ((_literal(trained), _literal(names)), (common_names(trained), common_names(names))):
         twice = [name for name in wanted if there.count(name) > 1]
-        if all(name in there for name in wanted) and not twice:
+        if all(name in there for name in wanted) and not twice and len(set(wanted)) == len(wanted):
             return tuple(there.index(name) + 1 for name in wanted)
     missing = [t for t, name in zip(trained, common_names(trained), strict=True) if name not in common_names(names)]
     if missing:

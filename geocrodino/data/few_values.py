@@ -14,8 +14,8 @@ _LOOK_PX = 512
 def few_values(raster: RasterSource) -> int:
     """The number of different values of a raster that holds few whole numbers, as classes are written; 0 otherwise.
 
-    A raster with a unit, a scale or fractions holds measured values. At most 512 x 512 pixels are read, in the middle
-    and in the four corners.
+    A raster with a unit, a scale or fractions holds measured values. Nine windows of at most
+    256 x 256 pixels are read, spread over the raster.
 
     Args:
         raster: A raster with one band.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -86,9 +86,10 @@ def inspect_files(
     label_values: Mapping[int, int] | None = None,
     bands: tuple[int, ...] | None = None,
 ) -> Inspection:
-    """Look at rasters by role; values are read on a coarse grid, so that a large file takes no longer.
+    """Look at rasters by role.
 
-    Labels alone are read whole, so that what is wrong with them is found here and not by a training.
+    Labels are read whole, and heights up to 134 million pixels too, to count those that are impossible. Values of the
+    other rasters are read on a coarse grid, so that a large file takes no longer.
 
     Args:
         sources: Rasters by role.
@@ -210,6 +211,8 @@ def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], ND
     height, width = source.geobox.shape
     rows = np.linspace(0, height - 1, look.shape[0]).round().astype(int)
     cols = np.linspace(0, width - 1, look.shape[1]).round().astype(int)
+    if source.limits is not None:  # to look for jumps would take the rows around each
+        source = source.with_limits(replace(source.limits, jump=math.inf, cluster_jump=math.inf))
     parts = [source.read_own((int(r), int(r) + 1, 0, width), source.data_bands) for r in rows]
     return (
         np.concatenate([v[:, :, cols] for v, _ in parts], axis=1),

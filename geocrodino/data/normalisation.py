@@ -84,10 +84,10 @@ class Recipe(BaseModel):
             BundleError: If it lacks a band, or its values are no brightness and no heights.
             HeightError: If its pixels are too coarse for height above ground.
         """
-        _require_measured(raster, self.modality)
         if self.modality == "optical":
             self.match(raster)
             return
+        _require_measured(raster, "elevation")
         if len(raster.data_bands) != 1:
             raise BundleError(
                 f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
@@ -113,7 +113,12 @@ class Recipe(BaseModel):
             )
 
     def match(self, raster: RasterSource, asked: tuple[int, ...] | None = None) -> BandMatch:
-        """Which bands of an image are those of the recipe; arguments and errors as for `match_bands`."""
+        """Which bands of an image are those of the recipe; arguments as for `match_bands`.
+
+        Raises:
+            BundleError: If a band is missing or has another name, or the values are no brightness.
+        """
+        _require_measured(raster, "optical")
         return match_bands(raster, self.band_names, self.bands, asked)
 
     def fitted(

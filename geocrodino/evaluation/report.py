@@ -131,7 +131,7 @@ def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
         raise ValueError("expected one or more curves, found none")
     figure = Figure(figsize=(5.6, 7.2 + 0.22 * len(curves)), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot((0, 100), (0, 100), color="#999999", linewidth=0.9, linestyle="--", label="as right as sure")
+    upper.plot((0, 100), (0, 100), color="#999999", linewidth=0.9, linestyle="--", label="perfect calibration")
     for number, (name, curve) in enumerate(curves.items()):
         _draw_curve(upper, lower, name, curve, SERIES[number % len(SERIES)])
     upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy %")

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from geocrodino.errors import AOIError
 from geocrodino.geo.files import access_errors
 from geocrodino.geo.names import is_url
 
@@ -64,6 +65,9 @@ def absolute_source(text: str, folder: Path) -> str:
     if bare.startswith("/vsi") and prefix is None:
         return bare
     head = prefix.group() if prefix else ""
-    rest = Path(bare[len(head) :]).expanduser()
+    try:
+        rest = Path(bare[len(head) :]).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise AOIError(f"{bare}: {error} Write the whole path.") from error
     with access_errors(bare):
         return head + os.path.abspath(folder / rest)  # noqa: PTH100 - links stay as they were named

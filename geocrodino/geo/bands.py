@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import rasterio
 from rasterio.enums import ColorInterp
@@ -14,15 +13,20 @@ _WORDS = {
     "red": "red", "r": "red", "rot": "red", "rouge": "red",
     "green": "green", "g": "green", "gruen": "green", "vert": "green",
     "blue": "blue", "b": "blue", "blau": "blue", "bleu": "blue",
-    "nir": "nir", "nearinfrared": "nir", "nearir": "nir", "infrared": "nir", "ir": "nir", "pir": "nir", "cir": "nir",
-    "nir08": "nir08", "nir09": "nir09", "nirnarrow": "nir08", "narrownir": "nir08",
+    "nir": "nir", "nearinfrared": "nir", "nearir": "nir", "infrared": "nir", "ir": "nir", "pir": "nir",
+    "nir08": "nir08", "nir09": "nir09", "nirnarrow": "nir08", "narrownir": "nir08", "nearinfrarednarrow": "nir08",
     "rededge": "rededge", "re": "rededge",
     "coastal": "coastal", "coastalaerosol": "coastal", "coastalblue": "coastal",
     "swir": "swir", "swir1": "swir16", "swir16": "swir16", "swir2": "swir22", "swir22": "swir22",
+    "shortwaveinfrared": "swir", "shortwaveinfrared1": "swir16", "shortwaveinfrared2": "swir22",
+    "midinfrared": "mwir", "midwaveinfrared": "mwir", "thermalinfrared": "tir", "longwaveinfrared": "lwir",
     "pan": "pan", "panchromatic": "pan", "gray": "gray", "grey": "gray",
     "yellow": "yellow", "tir": "tir", "thermal": "tir", "lwir": "lwir", "mwir": "mwir",
 }  # fmt: skip
 """Words of band names, without spaces and signs, and the common name (STAC's) that each stands for."""
+
+_ALONE = {"ir", "infrared"}
+"""Words that name a band only as its whole name: there are several infrared bands."""
 
 _NUMBERED = {
     "b1": "coastal", "b2": "blue", "b3": "green", "b4": "red", "b5": "rededge", "b8": "nir", "b8a": "nir08",
@@ -139,12 +143,26 @@ def _common(name: str, *, landsat: bool) -> str:
     parts = name.split("_")
     joined = "".join(parts)
     numbers = [re.sub(r"^(b|band)0*(?=\d)", "b", part) for part in parts]
-    for word in (joined, *(first + second for first, second in pairwise(parts)), *parts):
-        if word in _WORDS and (len(word) > 1 or len(parts) == 1):
-            return _WORDS[word]
+    for word in _phrases(parts):
+        if word in _WORDS and (len(parts) == 1 or (len(word) > 1 and word not in _ALONE)):
+            return _numbered_edge(_WORDS[word], parts)
     for number in numbers:
         if landsat and number in {"b5", "b6", "b7"}:
             return {"b5": "nir", "b6": "swir16", "b7": "swir22"}[number]
         if number in _NUMBERED:
             return _NUMBERED[number]
-    return joined
+    return next((n for n in numbers if re.fullmatch(r"b\d+a?", n)), joined)
+
+
+def _phrases(parts: Sequence[str]) -> Iterator[str]:
+    """The words that follow each other in a name, written as one, the longest first."""
+    for length in range(len(parts), 0, -1):
+        for start in range(len(parts) - length + 1):
+            yield "".join(parts[start : start + length])
+
+
+def _numbered_edge(name: str, parts: Sequence[str]) -> str:
+    """``rededge2`` for the second of several red edges."""
+    if name != "rededge":
+        return name
+    return name + next((digits for part in parts for digits in re.findall(r"^(?:rededge|edge|re)?(\d)$", part)), "")

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyproj
+import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
-from geocrodino.geo.grid import Window, crs_of, pieces, widened
+from geocrodino.geo.grid import Window, beside, crs_of, pieces, widened
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.resample import bounding_window, source_positions
 
-_PIECE_PX = 2048  # of the height raster, whose pixels may be much finer than those of the map
+_PIECE_PX = 1024  # of either grid: one may be much finer than the other
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,29 @@ class Impossible:
         )
 
 
-def impossible_heights(raster: RasterSource, grid: GeoBox, window: Window) -> Impossible:
+def impossible_heights(
+    raster: RasterSource, grid: GeoBox, window: Window, area: BaseGeometry | None = None
+) -> Impossible:
     """Impossible heights of a raster whose centres lie in a window of another grid.
 
     Args:
         raster: The heights.
         grid: The grid.
         window: Part of it; windows that do not overlap count no pixel twice.
+        area: Count only within these polygons, in pixels of the grid; everywhere by default.
     """
-    needed = window if raster.geobox == grid else _needed(raster, grid, window)
-    if raster.limits is None or needed is None:
-        return Impossible()
     found = Impossible()
-    for piece in pieces(needed, _PIECE_PX):
-        rows, cols, values = raster.impossible_px(piece)
-        if raster.geobox != grid and rows.size:
-            values = values[_inside(raster.geobox, rows, cols, grid, window)]
-        if values.size:
-            found = found.add(Impossible(values.size, float(values.min()), float(values.max())))
+    if raster.limits is None:
+        return found
+    grid = beside(grid, raster.geobox)
+    for part in pieces(window, _PIECE_PX):  # positions of a whole block would take much memory
+        needed = part if raster.geobox == grid else _needed(raster, grid, part)
+        for piece in () if needed is None else pieces(needed, _PIECE_PX):
+            rows, cols, values = raster.impossible_px(piece)
+            if rows.size:
+                values = values[_inside(raster.geobox, rows, cols, grid, part, area)]
+            if values.size:
+                found = found.add(Impossible(values.size, float(values.min()), float(values.max())))
     return found
 
 
@@ -88,9 +95,14 @@ def _needed(raster: RasterSource, grid: GeoBox, window: Window) -> Window | None
 
 
 def _inside(
-    source: GeoBox, rows: NDArray[np.intp], cols: NDArray[np.intp], grid: GeoBox, window: Window
+    source: GeoBox,
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    grid: GeoBox,
+    window: Window,
+    area: BaseGeometry | None,
 ) -> NDArray[np.bool_]:
-    """Which pixel centres of a grid lie in a window of another one."""
+    """Which pixel centres of a grid lie in a window of another one, and in an area if there is one."""
     a = source.affine
     x, y = a.a * (cols + 0.5) + a.b * (rows + 0.5) + a.c, a.d * (cols + 0.5) + a.e * (rows + 0.5) + a.f
     if source.crs != grid.crs:
@@ -99,4 +111,5 @@ def _inside(
     i = ~grid.affine
     col, row = i.a * x + i.b * y + i.c, i.d * x + i.e * y + i.f
     r0, r1, c0, c1 = window
-    return np.asarray((row >= r0) & (row < r1) & (col >= c0) & (col < c1))
+    inside = np.asarray((row >= r0) & (row < r1) & (col >= c0) & (col < c1))
+    return inside if area is None else inside & np.asarray(shapely.contains_xy(area, col, row))

@@ -82,6 +82,11 @@ class MosaicSource(RasterSource):
             header_of=np.array([numbers[_header_key(source)] for source in sources], np.min_scalar_type(len(headers))),
         )
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether all values of all members differ from the stored numbers."""
+        return all(header.is_scaled for header in self.headers)
+
     def member(self, index: int) -> RasterSource:
         """One of the files."""
         r0, r1, c0, c1 = self.boxes[:, index].tolist()

@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from geocrodino.errors import RasterError
@@ -53,7 +54,7 @@ def is_url(name: str) -> bool:
     return _URL.match(name) is not None
 
 
-def is_virtual(name: str) -> bool:
+def is_gdal_name(name: str) -> bool:
     """Whether a name means a file that GDAL finds elsewhere than under this path: in an archive, behind a URL."""
     return name.startswith("/vsi") or _ARCHIVE.match(name) is not None or _REMOTE_ARCHIVE.match(name) is not None
 
@@ -231,13 +232,20 @@ def _require_inside(name: str, member: Member) -> None:
     raise RasterError(name, f"expected {wanted} in {member.archive}, found {found}.\nName one of the files in it.")
 
 
-def _names_inside(name: str, member: Member) -> list[str]:
+def _names_inside(name: str, member: Member) -> tuple[str, ...]:
     try:
         with access_errors(member.archive):
-            if member.kind == "zip":
-                with zipfile.ZipFile(member.archive) as archive:
-                    return [info.filename for info in archive.infolist() if not info.is_dir()]
-            with tarfile.open(member.archive) as tar:
-                return [info.name.removeprefix("./") for info in tar if info.isfile()]
+            status = member.archive.stat()
+            return _listing(member.kind, member.archive, status.st_size, status.st_mtime_ns)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise RasterError(name, f"{member.archive} is not a readable {member.kind} archive ({error}).") from error
+
+
+@lru_cache(maxsize=16)  # a list may name thousands of files in one archive
+def _listing(kind: str, archive: Path, size: int, time_ns: int) -> tuple[str, ...]:
+    """Files in an archive; size and time tell another state of it."""
+    if kind == "zip":
+        with zipfile.ZipFile(archive) as opened:
+            return tuple(info.filename for info in opened.infolist() if not info.is_dir())
+    with tarfile.open(archive) as tar:
+        return tuple(info.name.removeprefix("./") for info in tar if info.isfile())

@@ -123,6 +123,11 @@ class RasterSource:
         return tuple(self.band_names[number - 1] for number in self.data_bands)
 
     @property
+    def is_scaled(self) -> bool:
+        """Whether all values differ from the stored numbers."""
+        return self._first.is_scaled
+
+    @property
     def says_validity(self) -> bool:
         """Whether the file marks missing pixels in any way but NaN."""
         tagged = any(self.bands[number - 1].nodata is not None for number in self.data_bands)
@@ -214,8 +219,9 @@ class RasterSource:
             kind: Whether numbers can be interpolated.
 
         Returns:
-            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W): a pixel is valid
-            if it is so in every band, by at least half of its weight.
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W): at least half of a
+            pixel's weight is valid. A pixel of the file is missing where all of its bands hold their nodata value, or
+            a band that is read holds no number.
 
         Raises:
             RasterError: If the file cannot be read there, for instance because it is truncated.
@@ -280,7 +286,7 @@ class RasterSource:
             return nowhere, nowhere, np.zeros(0, np.float32)
         reach = self.limits.reach_px
         values, _ = self._read_pixels(widened(window, reach), self.data_bands[:1])
-        inside = slice(reach, -reach), slice(reach, -reach)
+        inside = slice(reach, values.shape[1] - reach), slice(reach, values.shape[2] - reach)
         rows, cols = np.nonzero(self.limits.impossible(values[0])[inside])
         return rows + window[0], cols + window[2], values[0][inside][rows, cols]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import rasterio
 
 from geocrodino.errors import LeftOutWarning, RasterError
+from geocrodino.geo.header_checks import require_real
 from geocrodino.geo.mosaic import MosaicSource
 from geocrodino.geo.reader import MAP_TAGS, RasterSource, opened
 from geocrodino.geo.scene_files import SUFFIXES, FoundFiles, find_files, phrase
@@ -88,7 +89,9 @@ def _header(path: Path, described: Sequence[StacBand]) -> RasterSource | None:
     with opened(path) as dataset:
         if MAP_TAGS & dataset.tags().keys():
             return None
-        return with_stac_bands(RasterSource.of_dataset(path, dataset), described)
+        found = with_stac_bands(RasterSource.of_dataset(path, dataset), described)
+        require_real(path, found.bands)
+        return found
 
 
 def _common_folder(files: Iterable[str]) -> Path:

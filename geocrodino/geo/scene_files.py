@@ -23,9 +23,9 @@ from geocrodino.geo.names import (
     check_raster,
     gdal_name,
     in_archive,
+    is_gdal_name,
     is_remote,
     is_url,
-    is_virtual,
 )
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".asc", ".bil")
@@ -84,7 +84,7 @@ def find_files(names: Sequence[str], asset: str | None) -> FoundFiles:
 def _look_up(name: str, asset: str | None, found: FoundFiles) -> None:
     path = Path(name)
     suffix = path.suffix.lower()
-    if is_virtual(name):
+    if is_gdal_name(name):
         found.files.append(name)
     elif is_url(name):
         found.files.append(_located(name, Path()))
@@ -248,7 +248,7 @@ def _located(name: str, folder: Path) -> str:
     member = in_archive(name, folder)
     if member is not None:
         return member.name
-    if is_virtual(name):
+    if is_gdal_name(name):
         return name
     if name.startswith("file://"):
         return unquote(urlsplit(name).path)
@@ -267,7 +267,7 @@ def _located(name: str, folder: Path) -> str:
 def _refuse_duplicates(files: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in files:
-        full = absolute_name(name) if is_url(name) or is_virtual(name) else str(full_path(name))
+        full = absolute_name(name) if is_url(name) or is_gdal_name(name) else str(full_path(name))
         if full in seen:
             raise RasterError(name, f"named twice: it is the same file as {seen[full]}. Name each file once.")
         seen[full] = name

@@ -50,7 +50,8 @@ class HeightLimits:
             unit_m: Metres in one unit.
             pixel_m: Pixel size, metres: the wider a pixel, the more the ground may rise from one to the next.
             on_earth: Whether the raster shows the Earth.
-            scaled: Whether values differ from the stored numbers, which a sentinel is not told by then.
+            scaled: Whether values differ from the stored numbers; sentinels are stored numbers and are not looked for
+                then.
         """
         low, high = EARTH_M if on_earth else PLANETS_M
         rise = _STEEPEST * pixel_m
@@ -65,7 +66,7 @@ class HeightLimits:
     @property
     def reach_px(self) -> int:
         """Pixels around a window that decide which of its heights are impossible."""
-        return 2 * (_CLUSTER_PX // 2) + 1
+        return 2 * (_CLUSTER_PX // 2) + 1 if np.isfinite(self.jump) else 0
 
     def impossible(self, heights: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which heights are impossible.
@@ -83,15 +84,23 @@ class HeightLimits:
         rest = np.where(wrong, np.float32(np.nan), heights)
         known = np.isfinite(rest)
         # Where all heights lie close together nothing can jump: most windows end here.
-        if not known.any() or np.ptp(rest[known]) <= self.jump:
+        relief = float(np.ptp(rest[known])) if known.any() else 0.0
+        if relief <= self.jump:
             return wrong
         with np.errstate(invalid="ignore"):
-            return wrong | self._jumps(rest) | self._jumps(-rest)
+            for surface in (rest, -rest):
+                wrong |= self._alone(surface)
+                if relief > self.cluster_jump:
+                    wrong |= self._in_a_group(surface)
+        return wrong
 
-    def _jumps(self, heights: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Pixels that jump up from all around them; turned upside down, those that jump down."""
+    def _alone(self, heights: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Pixels that jump up from all their neighbours."""
         above = heights - highest_neighbour(heights)
         # A pixel without a neighbour cannot be compared: the difference is infinite.
-        alone = (above > self.jump) & np.isfinite(above)
+        return np.asarray((above > self.jump) & np.isfinite(above))
+
+    def _in_a_group(self, heights: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Pixels of groups that jump up from everything around them."""
         surface = np.where(np.isfinite(heights), heights, np.float32(np.inf))
-        return np.asarray(alone | (heights - opening(surface, _CLUSTER_PX // 2) > self.cluster_jump))
+        return np.asarray(heights - opening(surface, _CLUSTER_PX // 2) > self.cluster_jump)

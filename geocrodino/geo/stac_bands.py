@@ -46,8 +46,8 @@ def stac_bands(asset: dict[str, Any]) -> tuple[StacBand, ...]:
         StacBand(
             name=facts.get("common_name") or facts.get("name"),
             nodata=_number(facts.get("nodata")),
-            scale=_number(facts.get("scale")) or 1.0,
-            offset=_number(facts.get("offset")) or 0.0,
+            scale=_or(_number(facts.get("scale")), 1.0),
+            offset=_or(_number(facts.get("offset")), 0.0),
             unit=facts.get("unit"),
         )
         for facts in merged
@@ -80,6 +80,10 @@ def _completed(band: Band, facts: StacBand) -> Band:
         scale=band.scale if band.is_scaled else facts.scale,
         offset=band.offset if band.is_scaled else facts.offset,
     )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _is_list(part: object) -> bool:

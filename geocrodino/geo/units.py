@@ -134,9 +134,10 @@ def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) ->
     """
     if unit is not None and unit.strip().lower() == NO_UNIT:
         return raster.with_limits(HeightLimits())
-    scaled = raster.bands[raster.data_bands[0] - 1].is_scaled
     side = max(pixel_size_m(raster.geobox))
-    return raster.with_limits(HeightLimits.of_unit(unit_m, side, on_earth=_on_earth(raster.geobox), scaled=scaled))
+    return raster.with_limits(
+        HeightLimits.of_unit(unit_m, side, on_earth=_on_earth(raster.geobox), scaled=raster.is_scaled)
+    )
 
 
 def _on_earth(grid: GeoBox) -> bool:

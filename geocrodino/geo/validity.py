@@ -33,13 +33,13 @@ def holds(stored: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
     """
     if value is None or math.isnan(value):
         return np.zeros(stored.shape, bool)
+    if math.isinf(value):
+        return np.asarray(stored == value)
     if stored.dtype.kind in "iu":
         limits = np.iinfo(stored.dtype.name)
         if value != math.floor(value) or not limits.min <= value <= limits.max:
             return np.zeros(stored.shape, bool)  # a number that the type cannot hold
         return np.asarray(stored == stored.dtype.type(int(value)))
-    if math.isinf(value):
-        return np.asarray(stored == value)
     # GDAL's own tolerance for two floating-point numbers that are written differently.
     tolerance = 4 * float(np.finfo(np.float32).eps) if abs(value) < _HUGE else _HUGE_TOLERANCE
     with np.errstate(invalid="ignore", over="ignore"):

@@ -45,7 +45,7 @@ def choose_modalities(
     if elevation is not None:
         if wanted not in {"both", "auto"}:
             raise ConfigError(
-                f"{elevation.path}: a surface model beside the scene is of use with --modality both or auto, found "
+                f"{elevation.path}: a surface model beside the scene needs --modality both or auto, found "
                 f"{wanted}.\nLeave one of the two out."
             )
         for modality in MODALITIES:

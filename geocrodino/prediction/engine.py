@@ -147,7 +147,7 @@ def predict(
             network's stride; by default 1024, 512 where tiles are blended, or less where tiles at the edge would be
             nearly empty. Larger tiles take more memory, and less time in large scenes.
         stitch: How tiles are joined.
-        backend: Who computes; ``auto`` takes the fastest that is installed.
+        backend: Inference backend; ``auto`` takes the fastest that is installed.
         precision: In which numbers, see `Precision`.
         device: Torch device.
         batch: Tiles in one call of the network, on a GPU: 4 on CUDA GPUs by default, else 1. There are then at least

@@ -86,7 +86,7 @@ def predict_array(
         modality: Which of them to use.
         height_unit: Unit of heights, where the attribute ``units`` does not say it; see `geocrodino.predict`.
         core_px: Side of the chunks of the result, pixels; rounded up to the network's stride.
-        backend: Who computes.
+        backend: Inference backend.
 
     Returns:
         File values of the classes, uint8, dimensions ``(y, x)``, 255 where there is no data, a Dask array.

@@ -191,9 +191,7 @@ def _batch(asked: int | None, device: str, scheduler: str | None, tiles: int) ->
     if asked is None:
         return min(GPU_BATCH, tiles) if device.startswith("cuda") and scheduler is None else 1
     if asked > 1 and device.partition(":")[0] == "cpu":
-        raise ConfigError(
-            f"--batch {asked}: processors compute tiles side by side. Expected a GPU, found cpu.\nLeave it out."
-        )
+        raise ConfigError(f"--batch {asked}: batching needs a GPU, found cpu.\nLeave it out.")
     if asked > 1 and scheduler == PROCESSES:
         raise ConfigError(
             f"--batch {asked}: batches are gathered from threads. Expected threads of this process or of Dask workers, "
@@ -224,8 +222,6 @@ def _optical_input(
 ) -> SceneInput:
     spec = bundle.manifest.modalities["optical"]
     match = spec.recipe.match(raster, bands)
-    if bands is None:
-        spec.recipe.check(raster)
     require_overlap({"optical": raster}, grid)
     fitted = spec.recipe.fitted(raster, bands=match.numbers)
     fitted = fitted if rescale is None else fitted.rescaled(rescale)
@@ -328,7 +324,7 @@ def _joined(words: Iterable[str]) -> str:
 
 
 def _computed_by(work: Work, numbers: str) -> str:
-    """Who computes, as far as it changes the last digits."""
+    """What computes, as far as it changes the last digits."""
     device = work.device
     if device.startswith("cuda"):
         import torch
@@ -339,7 +335,7 @@ def _computed_by(work: Work, numbers: str) -> str:
 
 
 _SOFTWARE = ("geocrodino", "torch", "numpy", "scipy", "pyproj", "rasterio")
-"""Whose arithmetic decides the bytes of a map."""
+"""Libraries whose version affects the bytes of a map."""
 
 
 def _key(

@@ -12,7 +12,7 @@ from geocrodino.data.normalisation import Channel
 
 _ALL = 0.99  # share of pixels outside from which all of them are: a few dark ones lie inside by chance
 _MANY = 0.2
-_NARROW = 0.05  # a range so much narrower than the training's, of another type, is another scale
+_NARROW = 0.05  # values of another type within this share of the training's range, from below, are on another scale
 _FAR_STD = 3.0
 
 _FULL_RANGE = {"uint8": 255.0, "uint16": 65535.0}
@@ -52,8 +52,8 @@ class ChannelValues:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the values span a small part of the training's range only."""
-        return self.high - self.low < _NARROW * (self.channel.high - self.channel.low)
+        """Whether all values crowd at the lower end of the training's range, or below it."""
+        return self.high < self.channel.low + _NARROW * (self.channel.high - self.channel.low)
 
     def words(self) -> str:
         """The band's name, the training's range and the scene's."""

@@ -114,7 +114,7 @@ class Work:
         files: The files of the map: classes, which modality decided where there are two, layers if any.
         area: Where to work, in pixels of the map, or None for all of it.
         bundle: File of the bundle, and its hash, which another process must find there.
-        backend: Who computes.
+        backend: Inference backend.
         precision: In what.
         device: Torch device.
         workers: Blocks worked on at the same time in one process.
@@ -226,7 +226,7 @@ class BlockPredictor:
         source = self.work.inputs.get("elevation")
         rasters = {} if source is None else {"elevation": source.raster, "ground": source.ground}
         found = {
-            role: impossible_heights(raster, self.work.own, block)
+            role: impossible_heights(raster, self.work.own, block, self.work.area)
             for role, raster in rasters.items()
             if raster is not None
         }

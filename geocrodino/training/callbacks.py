@@ -41,7 +41,7 @@ class BestNetworks(Callback):
         return network.float().eval()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """A run that was broken off after its early end has no epoch left."""
+        """A run that was interrupted after early stopping has no epoch left."""
         self._stop_without_gain(trainer, trainer.current_epoch - 1)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:

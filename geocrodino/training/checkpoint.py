@@ -13,9 +13,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from geocrodino.errors import CheckpointError
 from geocrodino.geo.files import durable_file, writing
 from geocrodino.training.callbacks import BestNetworks
+from geocrodino.training.folder import RESTORE
 
 _KEYS = {"epoch", "global_step", "state_dict", "callbacks", "loops", "optimizer_states", "lr_schedulers"}
-_WAY_OUT = "Put a copy of the file back, or start anew with --overwrite in place of --resume."
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -59,16 +59,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: the checkpoint cannot be read ({error.strerror or error}).\n{_WAY_OUT}"
+            f"{path}: the checkpoint cannot be read ({error.strerror or error}).\n{RESTORE}"
         ) from error
     except MemoryError:
         raise
     except Exception as error:  # a damaged file can make zipfile and torch raise almost anything
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        raise CheckpointError(f"{path}: the checkpoint is damaged or cut short ({reason}).\n{_WAY_OUT}") from error
+        raise CheckpointError(f"{path}: the checkpoint is damaged or cut short ({reason}).\n{RESTORE}") from error
     if not _is_complete(found):
         raise CheckpointError(
-            f"{path}: expected a checkpoint of this version of geocrodino, found other content.\n{_WAY_OUT}"
+            f"{path}: expected a checkpoint of this version of geocrodino, found other content.\n{RESTORE}"
         )
     return dict(found)
 
@@ -87,7 +87,7 @@ def load_networks(task: torch.nn.Module, path: Path) -> None:
     try:
         task.load_state_dict(read_checkpoint(path)["state_dict"])
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: expected the networks of this training, found others.\n{_WAY_OUT}") from error
+        raise CheckpointError(f"{path}: expected the networks of this training, found others.\n{RESTORE}") from error
 
 
 def _is_complete(found: Any) -> bool:

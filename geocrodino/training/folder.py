@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from geocrodino.config import TrainConfig, load_config, save_config
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.geo.files import durable_file, exists, writing
+from geocrodino.training.teacher import FUSION_NAME
+
+__all__ = ["FUSION_NAME"]  # beside the other names of the folder
 
 BUNDLE_NAME = "bundle.safetensors"
-
-FUSION_NAME = "fusion.safetensors"
-"""The network of the method ``fusion``, which no bundle can hold: it needs both modalities."""
 
 SPLITS_NAME = "splits.gpkg"
 """The polygons that a run was trained and judged on."""
@@ -32,7 +32,8 @@ TEACHER_NAME = "teacher"
 
 
 _NEARLY_FULL_BYTES = 2**20
-_RESTORE = "Put a copy of the file back, or start anew with --overwrite in place of --resume."
+RESTORE = "Put a copy of the file back, or start anew with --overwrite in place of --resume."
+"""The way out where a file of the run is damaged."""
 
 
 def last_checkpoint(out: Path) -> Path:
@@ -225,14 +226,14 @@ def _settings_of(record: Path) -> TrainConfig:
     try:
         return load_config(record, {})
     except ConfigError as error:
-        raise ConfigError(f"{error}\n{_RESTORE}") from error
+        raise ConfigError(f"{error}\n{RESTORE}") from error
 
 
 def _inputs_of(record: Path) -> dict[str, str]:
     try:
         return dict(json.loads(record.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{record}: expected hashes of what the run reads, found {error}.\n{_RESTORE}") from error
+        raise ConfigError(f"{record}: expected hashes of what the run reads, found {error}.\n{RESTORE}") from error
 
 
 def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:

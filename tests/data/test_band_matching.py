@@ -91,6 +91,11 @@ def test_two_bands_of_one_name():
     assert match_bands(twice, RGB, (1, 2, 3)).numbers == (1, 3, 4)  # equal to the letter
 
 
+def test_no_band_serves_two_channels():
+    with pytest.raises(BundleError, match="found several of one name"):
+        match_bands(image("red", "nir", "ndvi"), ("red", "near infrared", "NIR"), (1, 2, 3))
+
+
 def test_a_name_at_another_place_where_one_band_has_none():
     with pytest.raises(BundleError, match="found other names at these places"):
         match_bands(image("nir", "red", "green", "blue"), (*RGB, "band 4"), (1, 2, 3, 4))

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
@@ -42,6 +43,23 @@ def test_blocks_of_any_grid_count_each_pixel_once(dsm, name, side):
     found = [impossible_heights(dsm, grid, window) for window in pieces((0, height, 0, width), side)]
     notes = [json.loads(json.dumps({"elevation": each.as_list()})) for each in found if each.pixels]
     assert total(notes) == {"elevation": Impossible(6, -9999, 1e6)}
+
+
+def test_within_an_area(dsm):
+    """In pixels of the grid: the first three pits, and the half of a pixel that holds the spike's centre."""
+    area = shapely.union_all([shapely.box(0, 0, 40, 30), shapely.box(70.4, 30.4, 71, 31)])
+    for side in (7, 500):
+        found = [impossible_heights(dsm, dsm.geobox, window, area) for window in pieces((0, 60, 0, 80), side)]
+        notes = [{"elevation": each.as_list()} for each in found]
+        assert total(notes) == {"elevation": Impossible(4, -9999, 1e6)}
+
+
+def test_longitudes_are_counted_from_either_side(write_raster):
+    heights = np.full((20, 20), 50, np.float32)
+    heights[5, 6] = -9999
+    source = RasterSource.open(write_raster("east.tif", heights, crs="EPSG:4326", pixel=0.01, origin=(190.0, 10.0)))
+    west = GeoBox((20, 20), Affine(0.01, 0, -170, 0, -0.01, 10), "EPSG:4326")
+    assert impossible_heights(with_height_limits(source, 1.0, None), west, (0, 20, 0, 20)).pixels == 1
 
 
 def test_without_limits_nothing_is_counted(dsm):

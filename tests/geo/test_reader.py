@@ -221,6 +221,13 @@ def test_infinity_as_nodata_marks_no_other_value(write_raster, nodata):
     assert source.read(source.geobox)[1].tolist() == [[False, True, True]]
 
 
+def test_infinity_as_nodata_of_whole_numbers_marks_nothing(write_raster):
+    path = write_raster("a.tif", np.ones((1, 2), np.uint8))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(NODATA_VALUES="inf")
+    assert RasterSource.open(path).read(grid_at(1, (1, 2)))[1].all()
+
+
 @pytest.mark.parametrize("text", ["-3.40282e+38", "-3.4028234663852886e+38", "-3.402823466e+38"])
 def test_a_sentinel_that_lost_digits_as_text(tmp_path, write_raster, text):
     lowest = np.finfo(np.float32).min

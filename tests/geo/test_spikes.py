@@ -27,7 +27,8 @@ def terrain(shape=(40, 50), seed=0):
 def found_in(heights, limits=METRES):
     reach = limits.reach_px
     padded = np.pad(heights, reach, constant_values=np.nan)
-    return limits.impossible(padded)[reach:-reach, reach:-reach]
+    inside = slice(reach, reach + heights.shape[0]), slice(reach, reach + heights.shape[1])
+    return limits.impossible(padded)[inside]
 
 
 def test_ordinary_heights_are_possible():
@@ -150,3 +151,18 @@ def test_stored_numbers_with_a_scale_are_no_sentinels(write_raster):
     read, valid = source.read(source.geobox)
     assert valid.all()
     np.testing.assert_allclose(read, 100.01, rtol=1e-6)
+
+
+@pytest.mark.parametrize("order", [("scaled", "plain"), ("plain", "scaled")])
+def test_sentinels_of_plain_tiles_beside_scaled_ones(write_raster, tmp_path, order):
+    (tmp_path / "tiles").mkdir()
+    for col, name in enumerate(order):
+        values = np.full((8, 8), 2000, np.int16) if name == "scaled" else np.full((8, 8), 200, np.float32)
+        values[3, 3] = values[3, 3] if name == "scaled" else -9999
+        path = write_raster(f"tiles/{col}.tif", values, origin=(400_000.0 + 8 * col, 5_000_000.0))
+        if name == "scaled":
+            with rasterio.open(path, "r+") as dataset:
+                dataset.scales = (0.1,)
+    tiles = checked(open_scene(tmp_path / "tiles"))
+    valid = tiles.read_own((0, 8, 0, 16), (1,))[1]
+    assert np.argwhere(~valid).tolist() == [[3, 3 + 8 * order.index("plain")]]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from geocrodino.errors import RasterError
 from geocrodino.geo.reader import RasterSource
 from geocrodino.geo.scene import open_scene
 from geocrodino.geo.stac_bands import StacBand, stac_bands, with_stac_bands
@@ -70,3 +71,13 @@ def test_a_scene_by_items_has_the_bands_that_they_name(write_raster, tmp_path):
     read, valid = source.read(source.geobox)
     assert valid.tolist() == [[True, False]]
     np.testing.assert_array_equal(read[:, 0, 0], [5, 10, 15, 20])
+
+
+@pytest.mark.parametrize("scale", ["nan", 0])
+def test_a_scale_that_loses_the_values(write_raster, tmp_path, scale):
+    write_raster("a.tif", np.ones((2, 2), np.uint16))
+    item = {"type": "Feature", "id": "one", "assets": {"image": {"href": "a.tif", "roles": ["data"]}}}
+    item["assets"]["image"]["raster:bands"] = [{"scale": scale}]
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    with pytest.raises(RasterError, match=r"a\.tif: expected a scale that is a number other than 0"):
+        open_scene(tmp_path / "item.json")

@@ -49,7 +49,7 @@ def test_both_of_one_raster():
 @pytest.mark.parametrize("wanted", ["optical", "elevation"])
 def test_a_surface_model_that_would_not_be_used(wanted):
     assert message(ConfigError, wanted, IMAGE, DSM, BOTH) == (
-        "dsm.tif: a surface model beside the scene is of use with --modality both or auto, found "
+        "dsm.tif: a surface model beside the scene needs --modality both or auto, found "
         f"{wanted}.\nLeave one of the two out."
     )
 

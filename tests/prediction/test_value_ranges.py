@@ -63,6 +63,7 @@ EIGHT_BITS = np.linspace(12, 245, 500)
         ("float32", "uint16", EIGHT_BITS * 257, channel(0.05, 0.95, 0.4, 0.2), True, "1/65535"),
         ("uint16", "uint8", EIGHT_BITS, channel(0, 9000, 3000, 900), True, None),
         ("uint8", "uint8", np.full(9, 20), channel(), False, None),
+        ("uint8", "uint16", np.linspace(98, 102, 50), channel(), False, None),  # a lake: little contrast is no scale
     ],
 )
 def test_scales_and_factors(trained, dtype, values, of, other, factor):

@@ -19,7 +19,7 @@ import shapely
 import yaml
 
 from geocrodino.errors import AreaWarning
-from tests.reliability.kinds import case, marked
+from reliability.kinds import case, marked
 
 CRS = "EPSG:32631"
 COMMANDS = ("inspect", "train", "predict", "evaluate")

@@ -22,7 +22,7 @@ from geocrodino.training import prepare, run
 from geocrodino.training.checkpoint import WholeCheckpoints
 from geocrodino.training.logs import EventLog, TableLog
 from geocrodino.training.task import TrainingTask
-from tests.reliability.kinds import case, marked
+from reliability.kinds import case, marked
 
 DISK_BYTES = 96 * 2**20
 FROM_THE_START = "the same command again: no epoch was finished, so it starts from the beginning."
