@@ -14,7 +14,7 @@ class GeocrodinoError(Exception):
 
 
 class AccessError(GeocrodinoError):
-    """The file system does not say what is behind a name, or does not let it be read."""
+    """The operating system refuses to look up a name, or to read the file."""
 
     @classmethod
     def because(cls, path: str | Path, error: OSError) -> AccessError:

@@ -101,7 +101,7 @@ def inspect(
 
 
 def _refusal(training: TrainConfig) -> str | None:
-    """Why a training would be refused; what else is to be known was said before."""
+    """Why a training would be refused; its warnings were shown before."""
     from geocrodino.training.checks import refusal
 
     with warnings.catch_warnings():
