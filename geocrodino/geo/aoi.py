@@ -109,7 +109,7 @@ def read_aoi(source: str | Path, crs: str | None = None, *, splits: str = "all")
               several layers as ``areas.gpkg|layername=fields``;
             - a bounding box ``minx,miny,maxx,maxy``;
             - a geometry as WKT, EWKT or GeoJSON.
-        crs: CRS of the coordinates. It goes before the one that a file names, with a warning if the two differ.
+        crs: CRS of the coordinates. It overrides the one that a file names, with a warning if the two differ.
         splits: Which splits must be usable: ``all``; one split, by name; or ``none``, where all polygons count alike
             and a column of splits is not read.
 

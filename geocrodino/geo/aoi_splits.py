@@ -78,7 +78,7 @@ def split_column(frame: gpd.GeoDataFrame, label: str, wanted: str | None = None)
 def _find(frame: gpd.GeoDataFrame, label: str) -> Hashable | None:
     """The column of splits.
 
-    Of several with the same content the first is taken; a column ``split`` goes before others.
+    Of several with the same content the first is taken; a column ``split`` precedes others.
     """
     columns = [c for c in frame.columns if c != frame.geometry.name]
     named = [c for c in columns if _plain(c) == "split"]

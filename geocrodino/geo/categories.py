@@ -48,7 +48,7 @@ class Categories:
 def read_categories(path: Path, band: int = 1) -> Categories:
     """Read the names and colours of a band's values.
 
-    The tag of our own maps goes before category names, and these go before an attribute table. Colour tables go before
+    The tag of our own maps takes precedence over category names, and these over an attribute table. Colour tables precede
     the colours of an attribute table.
 
     Args:
