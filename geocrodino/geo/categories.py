@@ -48,8 +48,8 @@ class Categories:
 def read_categories(path: Path, band: int = 1) -> Categories:
     """Read the names and colours of a band's values.
 
-    The tag of our own maps takes precedence over category names, and these over an attribute table. Colour tables precede
-    the colours of an attribute table.
+    The tag of our own maps takes precedence over category names, and these over an attribute table. A colour table
+    takes precedence over the colours of an attribute table.
 
     Args:
         path: The raster.
