@@ -248,7 +248,7 @@ def test_a_bundle_that_was_converted_is_predicted_without_torch(bundle, tmp_path
     [
         (
             {"device": "cpu"},
-            "--batch 4: processors compute tiles side by side. Expected a GPU, found cpu.\nLeave it out.",
+            "--batch 4: batching needs a GPU, found cpu.\nLeave it out.",
         ),
         (
             {"device": "cuda", "scheduler": "processes"},
