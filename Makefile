@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SAMPLE ?= sample
 RUN ?= runs/quickstart
 PYTEST ?=
-# Test processes: one for each core, none of them with threads of its own; each holds torch (1 GB), so no more than 4.
+# One single-threaded test process per core, at most 4 because each loads torch (1 GB).
 PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
 
 $(VENV)/.installed: pyproject.toml
@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 OLDEST := .venv-oldest
-# torchvision, which other packages ask for, names the torch that it belongs to.
+# Other packages require torchvision, and each torchvision requires one exact version of torch.
 OLDEST_TORCHVISION := 0.21.0
 
 .PHONY: quickstart test reliability test-oldest lint fix clean help
@@ -26,7 +26,7 @@ quickstart: $(VENV)/.installed ## Set up, then generate a scene, train, predict 
 test: $(VENV)/.installed ## Set up, then run the whole test suite
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
-reliability: $(VENV)/.installed ## Make awkward files of every known kind, try them, print the table of docs/reliability.md
+reliability: $(VENV)/.installed ## Generate awkward files of every known kind, try them, print the table of docs/reliability.md
 	$(BIN)/python -m pytest $(PARALLEL) -m reliability tests
 
 test-oldest: ## Install the lowest versions that pyproject.toml allows into .venv-oldest, then run the tests
@@ -35,18 +35,18 @@ test-oldest: ## Install the lowest versions that pyproject.toml allows into .ven
 	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]' torchvision==$(OLDEST_TORCHVISION)
 	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(PYTEST)
 
-lint: $(VENV)/.installed ## Style, types and import directions
+lint: $(VENV)/.installed ## Check style, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(VENV)/.installed ## Let ruff mend what it can
+fix: $(VENV)/.installed ## Apply ruff's automatic fixes and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, the sample scene and its run
 	rm -rf $(VENV) $(OLDEST) $(SAMPLE) $(RUN)
 
-help: ## Say what each target does
+help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
