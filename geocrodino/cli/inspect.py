@@ -14,12 +14,12 @@ from rich.table import Table
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
-from geocrodino.config_file import PROJECT_FILE
-from geocrodino.geo.files import exists
+from geocrodino.files.access import exists
+from geocrodino.settings.file import PROJECT_FILE
 
 if TYPE_CHECKING:
-    from geocrodino.config import TrainConfig
     from geocrodino.data.inspection import Inspection
+    from geocrodino.settings.config import TrainConfig
 
 
 def inspect(
@@ -47,11 +47,11 @@ def inspect(
     named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
     check_inspection(config, named, aoi, aoi_crs)
 
-    from geocrodino.config import ElevationConfig, config_of, load_config
     from geocrodino.data.inspection import inspect_files
     from geocrodino.errors import ConfigError
-    from geocrodino.geo.aoi import read_aoi
-    from geocrodino.geo.reader import RasterSource
+    from geocrodino.geo.areas.aoi import read_aoi
+    from geocrodino.geo.rasters.reader import RasterSource
+    from geocrodino.settings.config import ElevationConfig, config_of, load_config
 
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")

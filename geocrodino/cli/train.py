@@ -86,7 +86,7 @@ def train(
     check_training(config, given, teacher, folder)
 
     from geocrodino.cli.progress import duration, progress
-    from geocrodino.config import load_config
+    from geocrodino.settings.config import load_config
     from geocrodino.training.run import train as run
 
     # Importing the training library resets its log level: its advice is for developers.

@@ -16,8 +16,8 @@ from kornia.geometry.transform import warp_affine
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _VALID_WEIGHT = 0.5
 _CURVE_LIMIT_STD = 6.0

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.data.sampling import (
     BalancedPatchSampler,
     MixedSampler,
@@ -24,8 +23,9 @@ from geocrodino.data.sampling import (
 )
 from geocrodino.data.sampling import patch_corners as corners_of
 from geocrodino.errors import AOIError
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _VALIDATION_PX = 256
 

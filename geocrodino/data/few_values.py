@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from geocrodino.geo.grid import Window
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.reader import RasterSource
 
 _FEW = 32
 _LOOK_PX = 512

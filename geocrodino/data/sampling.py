@@ -16,8 +16,8 @@ from torchgeo.samplers import GeoSampler
 
 from geocrodino.data.datasets import CoregisteredDataset, query_of
 from geocrodino.errors import AOIError
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.grid import Window, pixel_size_m
+from geocrodino.geo.rasters.grid import Window, pixel_size_m
+from geocrodino.settings.classes import IGNORE_INDEX
 
 _EDGE_PX = 1e-3  # polygons drawn along pixel edges count those pixels in
 

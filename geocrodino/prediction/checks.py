@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, ResolutionWarning, ValueRangeWarning
-from geocrodino.geo.files import exists, same_file
-from geocrodino.geo.grid import pixel_size_m
-from geocrodino.geo.mosaic import source_files
-from geocrodino.geo.reader import RasterSource
-from geocrodino.prediction.network import SceneInput
-from geocrodino.prediction.value_ranges import ChannelValues, is_other_scale, likely_factor
+from geocrodino.files.access import exists, same_file
+from geocrodino.geo.rasters.grid import pixel_size_m
+from geocrodino.geo.rasters.mosaic import source_files
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
+from geocrodino.prediction.tiles.predictor import SceneInput
 
 _COARSE, _TOO_COARSE = 4, 16  # pixel size over that of the training: told, refused
 _UNUSUAL_SHARE = 0.05

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
-from geocrodino.geo.mapfile import as_bytes
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.maps.files import as_bytes
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.settings.modality import MODALITIES, Modality
 
 Layer = Literal["probabilities", "confidence", "entropy", "disagreement"]
 """``probabilities`` of each class; ``confidence``, that of the most likely one; ``entropy``, as a share of its highest

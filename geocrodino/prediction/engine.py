@@ -19,22 +19,22 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import ConfigError, HeightRangeWarning, OverlapError, RasterError
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
-from geocrodino.geo.impossible import total as total_impossible
-from geocrodino.geo.mapfile import Further, beside
-from geocrodino.geo.modality import Modality
-from geocrodino.geo.writer import EncodedPart, MapWriter
+from geocrodino.geo.rasters.grid import Window, pixel_area_m2, pixel_size_m, window_grid
+from geocrodino.geo.rasters.impossible_heights import total as total_impossible
+from geocrodino.maps.files import Further, beside
+from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.combine import DECIDED_BY, Layer
+from geocrodino.prediction.job import STRIP_PX, BlockPredictor
 from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_within
-from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
-from geocrodino.prediction.prepare import Prepared, prepare
+from geocrodino.prediction.plan import Prepared, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
-from geocrodino.prediction.tiling import probability_bytes
-from geocrodino.prediction.work import STRIP_PX, BlockPredictor
+from geocrodino.prediction.tiles.lattice import probability_bytes
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.modality import Modality
+from geocrodino.settings.prediction import BackendName, Precision, Stitch, Wanted
 
 if TYPE_CHECKING:
-    from geocrodino.geo.aoi import AOI
+    from geocrodino.geo.areas.aoi import AOI
 
 _MAX_WORKERS = 8  # by default: each holds the activations of a tile
 _TRIAL_PX = 1536  # a multiple of every stride; a larger trial could itself take more than it may
@@ -122,7 +122,7 @@ def predict(
 
     Args:
         scene: The optical image or surface model: a file, a folder, a pattern, a list file, a STAC item collection, or
-            several files. Many files are one scene, see `geocrodino.geo.scene.open_scene`.
+            several files. Many files are one scene, see `geocrodino.geo.rasters.scene.open_scene`.
         out: The map to write: a Cloud Optimized GeoTIFF of the classes' file values, 255 where there is no data. A name
             in ``.vrt`` leaves it in parts, a GeoTIFF for each block, under a virtual raster. With both modalities
             ``NAME.decided.tif`` says which of them decided.

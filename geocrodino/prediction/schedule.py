@@ -20,14 +20,14 @@ from dask.delayed import delayed
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import BundleError, ConfigError, GeocrodinoError
-from geocrodino.geo.grid import Window
-from geocrodino.geo.mosaic import MosaicSource
-from geocrodino.geo.names import absolute_name
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.writer import EncodedPart
-from geocrodino.prediction.network import SceneInput, one_thread, one_thread_per_network
-from geocrodino.prediction.options import PROCESSES
-from geocrodino.prediction.work import BlockPredictor, Work
+from geocrodino.files.names import absolute_name
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.mosaic import MosaicSource
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.maps.writer import EncodedPart
+from geocrodino.prediction.job import BlockPredictor, Work
+from geocrodino.prediction.tiles.predictor import SceneInput, one_thread, one_thread_per_network
+from geocrodino.settings.prediction import PROCESSES
 
 if TYPE_CHECKING:
     from distributed import Client

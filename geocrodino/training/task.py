@@ -17,8 +17,8 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.calibrate import ValidationPixels
 from geocrodino.training.learners.base import Learner, Step, network_input, network_valid
 from geocrodino.training.learners.joint import JointLearner

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation, RadiometrySettings
-from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.settings.classes import IGNORE_INDEX
 
 SIZE = 24
 CALM = RadiometrySettings(

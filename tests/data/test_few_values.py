@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geocrodino.data.few_values import few_values, few_values_note
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.rasters.reader import RasterSource
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.mapfile import class_map
-from geocrodino.geo.writer import MapWriter
+from geocrodino.maps.files import class_map
+from geocrodino.maps.writer import MapWriter
+from geocrodino.settings.classes import ClassScheme
 
 ORIGIN = (400_000.0, 5_000_000.0)
 

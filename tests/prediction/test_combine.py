@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_scenes import SCHEME
 
-from geocrodino.geo.mapfile import as_bytes
+from geocrodino.maps.files import as_bytes
 from geocrodino.prediction.combine import (
     DECIDED_BY,
     Answer,

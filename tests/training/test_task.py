@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation
+from geocrodino.settings.method import MethodSettings
 from geocrodino.training.learners.base import Learner
-from geocrodino.training.method import MethodSettings
 from geocrodino.training.task import OptimiserSettings, TrainingTask, averaged
 
 
