@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from geocrodino.geo.areas.aoi import read_aoi as read_aoi
     from geocrodino.geo.rasters.array import read_raster as read_raster
     from geocrodino.geo.rasters.reader import RasterSource as RasterSource
+    from geocrodino.maps.preview import map_preview as map_preview
     from geocrodino.prediction.engine import predict as predict
     from geocrodino.prediction.lazy import predict_array as predict_array
-    from geocrodino.report.figures import map_preview as map_preview
     from geocrodino.settings.config import TrainConfig as TrainConfig
     from geocrodino.settings.config import load_config as load_config
-    from geocrodino.town import SceneSettings as SceneSettings
+    from geocrodino.settings.town import SceneSettings as SceneSettings
     from geocrodino.town import write_scene as write_scene
     from geocrodino.training.run import train as train
 
@@ -30,13 +30,13 @@ _HOMES = {
     "Bundle": "geocrodino.bundle.io",
     "GeocrodinoError": "geocrodino.errors",
     "RasterSource": "geocrodino.geo.rasters.reader",
-    "SceneSettings": "geocrodino.town",
+    "SceneSettings": "geocrodino.settings.town",
     "TrainConfig": "geocrodino.settings.config",
     "evaluate_map": "geocrodino.evaluation.evaluate",
     "evaluate_maps": "geocrodino.evaluation.evaluate",
     "load_bundle": "geocrodino.bundle.io",
     "load_config": "geocrodino.settings.config",
-    "map_preview": "geocrodino.report.figures",
+    "map_preview": "geocrodino.maps.preview",
     "predict": "geocrodino.prediction.engine",
     "predict_array": "geocrodino.prediction.lazy",
     "read_aoi": "geocrodino.geo.areas.aoi",

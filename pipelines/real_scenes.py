@@ -22,9 +22,9 @@ from geocrodino.bundle.io import load_bundle
 from geocrodino.evaluation.evaluate import Evaluation, evaluate_map
 from geocrodino.geo.rasters.grid import Window
 from geocrodino.maps.files import class_map
+from geocrodino.maps.preview import map_preview
 from geocrodino.maps.writer import MapWriter
 from geocrodino.prediction.engine import predict
-from geocrodino.report.figures import map_preview
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig, load_config
 from geocrodino.settings.modality import MODALITIES, Modality

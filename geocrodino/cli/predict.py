@@ -203,7 +203,7 @@ def predict(
             )
             written.append(f"Polygons: {polygons}, {number:,}")
         if preview:
-            from geocrodino.report.figures import map_preview
+            from geocrodino.maps.preview import map_preview
 
             image = scene[0] if len(scene) == 1 and "optical" in summary.modalities else None
             map_preview(target, preview, optical=image if image and _is_one_file(image) else None)

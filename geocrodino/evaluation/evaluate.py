@@ -26,9 +26,10 @@ from geocrodino.geo.areas.place import bounds_there, on_grid, way_out
 from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
+from geocrodino.geo.labels.tags import tagged_classes
 from geocrodino.geo.rasters.grid import Window, window_grid
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
-from geocrodino.maps.files import beside, read_classes, tagged_classes
+from geocrodino.maps.files import beside, read_classes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 
 

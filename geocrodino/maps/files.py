@@ -18,20 +18,17 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import TypeAdapter, ValidationError
 from rasterio.drivers import raster_driver_extensions
 from rasterio.io import MemoryFile
 
 from geocrodino.errors import OutputError, RasterError
-from geocrodino.files.names import gdal_name
+from geocrodino.geo.labels.tags import CLASSES_TAG, tagged_classes
 from geocrodino.geo.rasters.grid import Window
-from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 
 TILE_PX = 512
 """Side of the internal tiles of a map."""
 
-CLASSES_TAG = "CLASSES"
-"""Tag of a map that lists its classes."""
 
 LAYER_SCALE = 1 / 254
 """Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for nothing."""
@@ -173,11 +170,6 @@ def parts_folder(path: Path) -> Path:
     return path.with_suffix(".parts")
 
 
-def names_file(path: Path) -> Path:
-    """Where GDAL looks for the names of the classes of a GeoTIFF."""
-    return path.with_name(f"{path.name}.aux.xml")
-
-
 Further = Literal["decided", "layers"]
 """Files that a map may have beside itself."""
 
@@ -259,19 +251,3 @@ def read_classes(path: str | Path) -> ClassScheme:
             "Give a map as `geocrodino predict` wrote it: some programs drop the tags when they save a raster.",
         )
     return scheme
-
-
-def tagged_classes(path: str | Path) -> ClassScheme | None:
-    """The classes that a map names in its tags, None if it names none.
-
-    Raises:
-        RasterError: If the tag does not list classes.
-    """
-    with rasterio.open(gdal_name(path)) as dataset:
-        text = dataset.tags().get(CLASSES_TAG)
-    if text is None:
-        return None
-    try:
-        return ClassScheme(classes=TypeAdapter(tuple[LandClass, ...]).validate_python(json.loads(text)))
-    except (ValidationError, ValueError) as error:
-        raise RasterError(path, f"the tag {CLASSES_TAG} does not list classes ({error}).") from error

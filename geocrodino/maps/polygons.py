@@ -32,8 +32,8 @@ from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.grid import crs_of, degrees_per_unit, metres_per_unit, pixel_area_m2
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import read_classes
+from geocrodino.maps.inputs import keep_inputs
 from geocrodino.maps.writer import check_output
-from geocrodino.prediction.checks import keep_inputs
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 
 LAYER = "classes"

@@ -40,9 +40,9 @@ from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.grid import crs_of, window_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import read_classes
+from geocrodino.maps.inputs import keep_inputs
 from geocrodino.maps.polygons import map_grid
 from geocrodino.maps.writer import check_output, map_parts
-from geocrodino.prediction.checks import keep_inputs
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import MODALITIES, Modality
 

@@ -21,8 +21,9 @@ from rasterio.errors import RasterioError
 
 from geocrodino.errors import OutputError
 from geocrodino.files.access import check_text, entries, exists, is_folder, synchronise, whole_file
+from geocrodino.geo.labels.tags import names_file
 from geocrodino.geo.rasters.grid import Window, window_grid
-from geocrodino.maps.files import TILE_PX, MapFile, is_virtual, names_file, parts_folder, side_file
+from geocrodino.maps.files import TILE_PX, MapFile, is_virtual, parts_folder, side_file
 from geocrodino.maps.ledger import Ledger
 
 _DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)

@@ -16,12 +16,13 @@ from shapely import Polygon, STRtree, box, get_parts, intersects
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.geo.rasters.grid import Window, pixel_size_m
+from geocrodino.geo.rasters.grid import Window, pixel_size_m, round_up
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
 from geocrodino.maps.files import TILE_PX, MapFile
 from geocrodino.maps.writer import EncodedPart, encode_part
-from geocrodino.prediction.backends.open import Backend, open_backend
+from geocrodino.prediction.backends.open import open_backend
+from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import (
     Answer,
     Layer,
@@ -31,7 +32,7 @@ from geocrodino.prediction.combine import (
     decided_alone,
     layer_values,
 )
-from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes, round_up
+from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes
 from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier, TilePredictor
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
@@ -49,7 +50,7 @@ _PART_PX = 1536  # probabilities are held for this many pixels a side at a time
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlockLayout:
     """The blocks of a scene in the order of work, the size of the pieces of a block, and how many tiles they share."""
 
     blocks: list[Window]
@@ -59,7 +60,7 @@ class Plan:
     @classmethod
     def make(
         cls, own: GeoBox, grid: GeoBox, lattice: TileLattice, num_classes: int, block_px: int | None, workers: int = 1
-    ) -> Plan:
+    ) -> BlockLayout:
         """Plan the work on a scene.
 
         Args:
@@ -98,7 +99,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Work:
+class Job:
     """All that decides the pixels of a map, and nothing that cannot cross to another process.
 
     Attributes:
@@ -175,22 +176,22 @@ class BlockPredictor:
     """Makes the blocks of one map; may be called from several threads.
 
     Args:
-        work: What to do.
-        backends: The branches, see `Work.backends`.
+        job: What to do.
+        backends: The branches, see `Job.backends`.
     """
 
-    def __init__(self, work: Work, backends: Mapping[Modality, Backend]) -> None:
-        self.work = work
+    def __init__(self, job: Job, backends: Mapping[Modality, Backend]) -> None:
+        self.job = job
         # Of many polygons, those near a window are found at once.
-        self._areas = None if work.area is None else STRtree(get_parts(work.area))
-        lattice, keep = work.lattice, work.keep_tiles
+        self._areas = None if job.area is None else STRtree(get_parts(job.area))
+        lattice, keep = job.lattice, job.keep_tiles
         self.classifier: TileClassifier | None = None
-        if work.classes_alone:
-            ((modality, source),) = work.inputs.items()
+        if job.classes_alone:
+            ((modality, source),) = job.inputs.items()
             self.classifier = TileClassifier(backends[modality], source, lattice, keep_tiles=keep)
         self.tiles = {
-            m: TilePredictor(backends[m], source, lattice, num_classes=len(work.classes), keep_tiles=keep)
-            for m, source in work.inputs.items()
+            m: TilePredictor(backends[m], source, lattice, num_classes=len(job.classes), keep_tiles=keep)
+            for m, source in job.inputs.items()
             if self.classifier is None
         }
 
@@ -202,14 +203,14 @@ class BlockPredictor:
             number of pixels, ``impossible`` the number, lowest and highest of the impossible heights of each raster.
         """
         r0, r1, c0, c1 = block
-        out = [np.full((len(f.bands), r1 - r0, c1 - c0), IGNORE_INDEX, np.uint8) for f in self.work.files]
+        out = [np.full((len(f.bands), r1 - r0, c1 - c0), IGNORE_INDEX, np.uint8) for f in self.job.files]
         counts: Counts = Counter()
         for window in self._parts(block):
             inside = None if self._areas is None else _inside(self._areas, window)
             indices, decided, layers = self._say(window, inside)
             place = (slice(None), slice(window[0] - r0, window[1] - r0), slice(window[2] - c0, window[3] - c0))
-            bands = [self.work.classes.to_values(indices)[None]]
-            if len(self.work.inputs) > 1:
+            bands = [self.job.classes.to_values(indices)[None]]
+            if len(self.job.inputs) > 1:
                 bands.append(decided[None])
             if layers is not None:
                 bands.append(layers)
@@ -220,13 +221,13 @@ class BlockPredictor:
             "pixels": [[*what, number] for what, number in sorted(counts.items())],
             "impossible": self._impossible(block),
         }
-        return encode_part(self.work.files, self.work.own, block, out, note)
+        return encode_part(self.job.files, self.job.own, block, out, note)
 
     def _impossible(self, block: Window) -> dict[str, list[float]]:
-        source = self.work.inputs.get("elevation")
+        source = self.job.inputs.get("elevation")
         rasters = {} if source is None else {"elevation": source.raster, "ground": source.ground}
         found = {
-            role: impossible_heights(raster, self.work.own, block, self.work.area)
+            role: impossible_heights(raster, self.job.own, block, self.job.area)
             for role, raster in rasters.items()
             if raster is not None
         }
@@ -234,16 +235,16 @@ class BlockPredictor:
 
     def _parts(self, block: Window) -> Iterator[Window]:
         r0, r1, c0, c1 = block
-        for a, b, c, d in blocks((r1 - r0, c1 - c0), self.work.part_px):
+        for a, b, c, d in blocks((r1 - r0, c1 - c0), self.job.part_px):
             yield from self._small_enough((r0 + a, r0 + b, c0 + c, c0 + d))
 
     def _small_enough(self, window: Window) -> Iterator[Window]:
         """A window, or quarters of it that need no more than so many pixels of the working grid."""
-        if not self.work.meets(window):
+        if not self.job.meets(window):
             return
-        grid = self.work.grid
-        if grid != self.work.own:
-            needed = bounding_window(source_positions(self.work.own, window, grid), self.work.lattice.shape)
+        grid = self.job.grid
+        if grid != self.job.own:
+            needed = bounding_window(source_positions(self.job.own, window, grid), self.job.lattice.shape)
             if needed is not None and _too_large(needed, window):
                 for smaller in _quarters(window):
                     yield from self._small_enough(smaller)
@@ -260,19 +261,19 @@ class BlockPredictor:
                 indices = np.where(inside, indices, np.uint8(IGNORE_INDEX))
             return indices, decided_alone(self.classifier.scene.spec.modality, indices != IGNORE_INDEX), None
         verdict = self._verdict(window, inside)
-        layers = layer_values(self.work.layers, verdict) if self.work.layers else None
+        layers = layer_values(self.job.layers, verdict) if self.job.layers else None
         return class_indices(verdict), verdict.decided, layers
 
     def _verdict(self, window: Window, inside: NDArray[np.bool_] | None) -> Verdict:
-        if self.work.grid == self.work.own:
+        if self.job.grid == self.job.own:
             answers = {m: self._direct(m, window) for m in self.tiles}
         else:
-            positions = source_positions(self.work.own, window, self.work.grid)
-            needed = bounding_window(positions, self.work.lattice.shape)
+            positions = source_positions(self.job.own, window, self.job.grid)
+            needed = bounding_window(positions, self.job.lattice.shape)
             answers = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
         if inside is not None:
             answers = {m: Answer(a.probabilities, a.valid & inside) for m, a in answers.items()}
-        return combine(answers, self.work.weight)
+        return combine(answers, self.job.weight)
 
     def _direct(self, modality: Modality, window: Window) -> Answer:
         field = self.tiles[modality].window(window)
@@ -282,7 +283,7 @@ class BlockPredictor:
         valid = self._valid(modality, window)
         if needed is None or not valid.any():
             return Answer(
-                np.full((len(self.work.classes), *valid.shape), 1 / len(self.work.classes), np.float32), valid & False
+                np.full((len(self.job.classes), *valid.shape), 1 / len(self.job.classes), np.float32), valid & False
             )
         field = self.tiles[modality].window(needed)
         probabilities, weight = bilinear(field[:-1], field[-1] >= 0.5, needed, positions)
@@ -290,7 +291,7 @@ class BlockPredictor:
 
     def _valid(self, modality: Modality, window: Window) -> NDArray[np.bool_]:
         """Where the raster itself has data, on the grid of the map."""
-        return self.work.inputs[modality].raster.read(self.work.own, window)[1]
+        return self.job.inputs[modality].raster.read(self.job.own, window)[1]
 
 
 def _count(

@@ -20,14 +20,15 @@ from odc.geo.xr import xr_coords
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import BundleError, GridError, MissingCRSError, ValueRangeWarning
 from geocrodino.geo.rasters.bands import Band, with_names
-from geocrodino.geo.rasters.grid import Window, describe, working_grid
+from geocrodino.geo.rasters.grid import Window, describe, round_up, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.validity import all_nodata, finite
 from geocrodino.modalities.recipe import ModalitySpec
-from geocrodino.prediction.backends.open import Backend, open_backend
+from geocrodino.prediction.backends.open import open_backend
+from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.plan import EXACT_CORE_PX
 from geocrodino.prediction.schedule import same_bundle
-from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice, round_up
+from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality

@@ -16,17 +16,18 @@ from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
-from geocrodino.geo.rasters.grid import Window, whole, working_grid
+from geocrodino.geo.rasters.grid import Window, round_up, whole, working_grid
 from geocrodino.geo.rasters.mosaic import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.maps.files import Further, MapFile, beside, check_map_name, class_map, layer_file
-from geocrodino.prediction.backends.open import Backend
-from geocrodino.prediction.checks import coarse_pixels, keep_inputs, unusual_values
+from geocrodino.maps.inputs import keep_inputs
+from geocrodino.prediction.backends.protocol import Backend
+from geocrodino.prediction.checks import coarse_pixels, unusual_values
 from geocrodino.prediction.choose import choose_modalities
 from geocrodino.prediction.combine import DECISIONS, LAYERS, Layer, layer_bands
-from geocrodino.prediction.job import Plan, Work, window_box
-from geocrodino.prediction.tiles.lattice import TileLattice, round_up
+from geocrodino.prediction.job import BlockLayout, Job, window_box
+from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import PROCESSES, BackendName, Precision, Stitch, Wanted
@@ -46,13 +47,13 @@ WIDEST_EXACT_FIELD_PX = 256
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PredictionPlan:
     """A prediction that can start.
 
     Attributes:
         scene: The raster whose grid is the map's.
         grid: The grid that the networks work on.
-        work: What decides the pixels.
+        job: What decides the pixels.
         backends: The branches, ready to compute.
         blocks: The blocks to work on, in order.
         key: What the map depends on, by name.
@@ -63,7 +64,7 @@ class Prepared:
 
     scene: RasterSource
     grid: GeoBox
-    work: Work
+    job: Job
     backends: dict[Modality, Backend]
     blocks: list[Window]
     key: dict[str, str]
@@ -95,7 +96,7 @@ def prepare(
     workers: int,
     batch: int | None,
     scheduler: str | None,
-) -> Prepared:
+) -> PredictionPlan:
     """Check and plan; arguments and errors as for `geocrodino.prediction.engine.predict`."""
     check_map_name(out)
     raster = open_scene(scene, asset=asset)
@@ -124,8 +125,8 @@ def prepare(
     batch = _batch(batch, device, scheduler, math.prod(lattice.count))
     if batch > 1:
         workers = max(workers, 2 * batch)  # as many as are computed read and write meanwhile
-    plan = Plan.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
-    work = Work(
+    plan = BlockLayout.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
+    job = Job(
         own=raster.geobox,
         inputs=inputs,
         lattice=lattice,
@@ -144,18 +145,18 @@ def prepare(
         workers=workers,
         batch=batch,
     )
-    backends = work.backends(bundle)
+    backends = job.backends(bundle)
     if len({b.name for b in backends.values()}) > 1:  # one branch alone cannot be converted
-        backends = replace(work, backend="torch").backends(bundle)
+        backends = replace(job, backend="torch").backends(bundle)
     # Named, so that other processes and a resumed run take the same.
     name = next(iter(backends.values())).name
     numbers = _joined(backend.number for backend in backends.values())
     files = _files(out, bundle, modalities, raster, how, layers, (name, numbers))
     if ", " not in numbers:
-        work = replace(work, precision="full" if numbers == "float32" else "half")
-    work = replace(work, backend=name, files=files)
-    blocks = [block for block in plan.blocks if work.meets(block)]
-    return Prepared(raster, grid, work, backends, blocks, _key(work, backends, block_px, lower), reason, how, notes)
+        job = replace(job, precision="full" if numbers == "float32" else "half")
+    job = replace(job, backend=name, files=files)
+    blocks = [block for block in plan.blocks if job.meets(block)]
+    return PredictionPlan(raster, grid, job, backends, blocks, _key(job, backends, block_px, lower), reason, how, notes)
 
 
 def _check_options(
@@ -323,15 +324,15 @@ def _joined(words: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(words))
 
 
-def _computed_by(work: Work, numbers: str) -> str:
+def _computed_by(job: Job, numbers: str) -> str:
     """What computes, as far as it changes the last digits."""
-    device = work.device
+    device = job.device
     if device.startswith("cuda"):
         import torch
 
         device = torch.cuda.get_device_name(device)
-    together = f", {work.batch} tiles at once" if work.batch > 1 else ""
-    return f"{work.backend} {version(work.backend)} on {device} in {numbers}{together}"
+    together = f", {job.batch} tiles at once" if job.batch > 1 else ""
+    return f"{job.backend} {version(job.backend)} on {device} in {numbers}{together}"
 
 
 _SOFTWARE = ("geocrodino", "torch", "numpy", "scipy", "pyproj", "rasterio")
@@ -339,22 +340,22 @@ _SOFTWARE = ("geocrodino", "torch", "numpy", "scipy", "pyproj", "rasterio")
 
 
 def _key(
-    work: Work, backends: Mapping[Modality, Backend], block_px: int | None, ground: RasterSource | None
+    job: Job, backends: Mapping[Modality, Backend], block_px: int | None, ground: RasterSource | None
 ) -> dict[str, str]:
     """What the bytes of a map depend on; workers and memory are not among it."""
-    lattice = work.lattice
-    rasters: dict[str, str] = {m: fingerprint(source.raster) for m, source in work.inputs.items()}
-    units = {source.unit for source in work.inputs.values() if source.unit}
+    lattice = job.lattice
+    rasters: dict[str, str] = {m: fingerprint(source.raster) for m, source in job.inputs.items()}
+    units = {source.unit for source in job.inputs.values() if source.unit}
     return {
         **rasters,
         "ground": fingerprint(ground) if ground else "none",
         "height unit": ", ".join(units) or "of the files",
-        "bundle": work.bundle[1],
+        "bundle": job.bundle[1],
         "software": ", ".join(f"{name} {version(name)}" for name in _SOFTWARE),
-        "backend": _computed_by(work, _joined(backend.number for backend in backends.values())),
+        "backend": _computed_by(job, _joined(backend.number for backend in backends.values())),
         "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
         "margin that is not decoded": _joined(f"{backend.trim_px} px" for backend in backends.values()),
         "block": "about one tile" if block_px is None else f"{block_px} px",
-        "layers": ", ".join(work.layers) or "none",
-        "area": "all" if work.area is None else hashlib.sha256(work.area.wkb).hexdigest(),
+        "layers": ", ".join(job.layers) or "none",
+        "area": "all" if job.area is None else hashlib.sha256(job.area.wkb).hexdigest(),
     }

@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rich.markup import escape
-from rich.table import Table
 
-from geocrodino.errors import OutputError, RasterError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.evaluate import Comparison, Evaluation
-from geocrodino.files.access import whole_file
-from geocrodino.files.names import gdal_name
-from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.maps.files import read_classes
-from geocrodino.settings.classes import ClassScheme, LandClass
+from geocrodino.maps.picture import save_figure
+from geocrodino.report.captions import caption, comparison_caption, percent, scheme_of, title
+from geocrodino.settings.classes import ClassScheme
 
 SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
 """Colours of the compared maps."""
-
-
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """Scores per class and in total, in percent, as a rich table."""
-    scores = evaluation.scores
-    table = Table(title=escape(_title(evaluation)), caption=_caption(evaluation), caption_justify="left")
-    table.add_column("class")
-    for name in ("IoU %", "F1 %", "precision %", "recall %", "pixels"):
-        table.add_column(name, justify="right")
-    rows = zip(scores.iou, scores.f1, scores.precision, scores.recall, scores.support, strict=True)
-    for land, (*shares, support) in zip(evaluation.scheme.classes, rows, strict=True):
-        table.add_row(_land(land), *(_percent(s) for s in shares), f"{support:,}")
-    table.add_section()
-    table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_f1), "", "", f"{sum(scores.support):,}")
-    return table
-
-
-def side_by_side(comparison: Comparison) -> Table:
-    """Scores of several maps next to each other, on the pixels that all of them cover, in percent, as a rich table."""
-    common = comparison.common
-    caption = escape(_comparison_caption(comparison))
-    table = Table(title="IoU % per class", caption=caption, caption_justify="left")
-    table.add_column("class")
-    for name in common:
-        table.add_column(escape(name), justify="right")
-    for index, land in enumerate(_scheme_of(comparison).classes):
-        shares = (_percent(e.scores.iou[index]) for e in common.values())
-        table.add_row(_land(land), *shares)
-    table.add_section()
-    for label, key in (("mean IoU", "mean_iou"), ("mean F1", "mean_f1"), ("accuracy", "accuracy")):
-        table.add_row(label, *(_percent(getattr(e.scores, key)) for e in common.values()))
-    table.add_section()
-    everything = [e.scores for e in comparison.evaluations.values()]
-    table.add_row("no class in the map", *(_percent(s.missed / s.pixels if s.pixels else math.nan) for s in everything))
-    if any(comparison.left_out.values()):
-        table.add_row("pixels left out", *(f"{comparison.left_out[name]:,}" for name in common))
-    return table
-
-
-def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
-    """Write scores and confusion matrices as JSON; the file appears whole or not at all.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    text = json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n"
-    _whole(Path(path), lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def write_figure(evaluation: Evaluation, path: str | Path) -> None:
@@ -93,8 +32,8 @@ def write_figure(evaluation: Evaluation, path: str | Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(side + 0.6, 5))
     _draw_matrix(left, evaluation)
     _draw_iou(right, evaluation.scheme, {"": evaluation})
-    right.set_title(f"IoU, mean {_percent(evaluation.scores.mean_iou)} %")
-    figure.suptitle(_title(evaluation) + "\n" + _caption(evaluation), fontsize=10)
+    right.set_title(f"IoU, mean {percent(evaluation.scores.mean_iou)} %")
+    figure.suptitle(title(evaluation) + "\n" + caption(evaluation), fontsize=10)
     save_figure(figure, Path(path))
 
 
@@ -105,14 +44,14 @@ def write_comparison(comparison: Comparison, path: str | Path) -> None:
         OutputError: If the picture cannot be written.
     """
     common = comparison.common
-    scheme = _scheme_of(comparison)
+    scheme = scheme_of(comparison)
     height = 2.0 + 0.26 * (len(scheme) + 1) * (len(common) + 0.8)
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.subplots()
     _draw_iou(axes, scheme, common)
     figure.legend(loc="outside upper right", ncols=len(common), frameon=False)
     figure.suptitle("IoU per class", x=0.02, ha="left", fontsize=11)
-    figure.supxlabel(_comparison_caption(comparison), fontsize=8)
+    figure.supxlabel(comparison_caption(comparison), fontsize=8)
     save_figure(figure, Path(path))
 
 
@@ -141,71 +80,6 @@ def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
     figure.legend(loc="outside lower left", frameon=False, fontsize=9)
     figure.suptitle("Reliability: larger points stand for more samples", x=0.02, ha="left", fontsize=11)
     save_figure(figure, Path(path))
-
-
-def map_preview(
-    map_path: str | Path,
-    out_png: str | Path,
-    *,
-    optical: str | Path | None = None,
-    classes: ClassScheme | None = None,
-    max_px: int = 1200,
-) -> None:
-    """Write a quick look at a class map with its legend, beside the image it was made from if given.
-
-    Args:
-        map_path: Class map.
-        out_png: The picture.
-        optical: Image to show beside it, read on the map's grid; its first three bands, stretched.
-        classes: Names and colours; by default those in the map's tags.
-        max_px: Longest side that is read; larger maps are read with fewer pixels.
-
-    Raises:
-        RasterError: If a raster cannot be read, or the map names no classes.
-        OutputError: If the picture cannot be written.
-    """
-    source = RasterSource.open(map_path)
-    scheme = classes if classes is not None else read_classes(map_path)
-    grid = source.geobox.zoom_out(max(1.0, max(source.geobox.shape) / max_px))
-    height, width = grid.shape
-    try:
-        with rasterio.open(gdal_name(map_path)) as dataset:
-            values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
-    except RasterioError as error:
-        raise RasterError(map_path, f"the map is damaged or cut short: make it again ({error}).") from error
-    indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path), "map")
-    panels = 1 if optical is None else 2
-    scale = 7 / max(height, width)
-    figure = Figure(figsize=(max(width * scale, 2) * panels, max(height * scale, 2) + 0.6), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    if optical is not None:
-        axes[0].imshow(_photo(RasterSource.open(optical), grid))
-        axes[0].set_title(Path(optical).name, fontsize=9)
-    colours = ListedColormap([c.colour for c in scheme.classes])
-    shown = np.ma.masked_greater_equal(indices, len(scheme))
-    axes[-1].imshow(shown, cmap=colours, vmin=-0.5, vmax=len(scheme) - 0.5, interpolation="nearest")
-    axes[-1].set_title(Path(map_path).name, fontsize=9)
-    for each in axes:
-        each.set_axis_off()
-    handles = [Patch(color=c.colour, label=c.name) for c in scheme.classes]
-    # About ten characters of the legend fit into an inch.
-    widest = max(len(c.name) for c in scheme.classes) + 6
-    columns = max(1, min(len(handles), int(10 * figure.get_figwidth() / widest)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    save_figure(figure, Path(out_png))
-
-
-def _photo(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
-    """Three bands in 0 to 1 on a grid, white where there is no image, shape (H, W, 3)."""
-    bands = image.data_bands[:3] if len(image.data_bands) >= 3 else image.data_bands[:1] * 3
-    height, width = grid.shape
-    rows = [image.read(grid, (r, min(r + 16, height), 0, width), bands=bands) for r in range(0, height, 16)]
-    values, valid = (np.concatenate(parts, axis=-2) for parts in zip(*rows, strict=True))
-    if not valid.any():
-        return np.ones((height, width, 3), np.float32)
-    low, high = np.percentile(values[:, valid], (1, 99), axis=1)[..., None, None]
-    values = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
-    return np.where(valid[..., None], values.transpose(1, 2, 0), 1).astype(np.float32)
 
 
 def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
@@ -248,69 +122,12 @@ def _draw_iou(axes: Axes, scheme: ClassScheme, evaluations: Mapping[str, Evaluat
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _scheme_of(comparison: Comparison) -> ClassScheme:
-    return next(iter(comparison.common.values())).scheme
-
-
-def _title(evaluation: Evaluation) -> str:
-    split = f", split {evaluation.split}" if evaluation.split else ""
-    return f"{evaluation.map_path.name} against {evaluation.labels_path.name}{split}"
-
-
-def _caption(evaluation: Evaluation) -> str:
-    scores = evaluation.scores
-    how = "count as wrong" if evaluation.count_missed else "are left out"
-    share = f"{scores.missed:,} labelled pixels ({_percent(scores.missed / max(1, scores.pixels))} %)"
-    missed = f"; {share} without a class in the map {how}" if scores.missed else ""
-    kappa = "-" if math.isnan(scores.kappa) else f"{scores.kappa:.3f}"
-    return f"accuracy {_percent(scores.accuracy)} %, kappa {kappa}{missed}"
-
-
-def _comparison_caption(comparison: Comparison) -> str:
-    first = next(iter(comparison.evaluations.values()))
-    where = f", split {first.split}" if first.split else ""
-    if first.count_missed:
-        return f"{comparison.pixels:,} labelled pixels{where}; those without a class in a map count as wrong in it"
-    left_out = "; left out: pixels that a map covers and another does not" if any(comparison.left_out.values()) else ""
-    return f"{comparison.pixels:,} labelled pixels that every map covers{where}{left_out}"
-
-
-def _land(land: LandClass) -> str:
-    return f"[{land.colour}]■[/] {escape(land.name)}"
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f}"
-
-
 def _short(count: int) -> str:
     """A count in few characters: 950, 12.3k, 4.6M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return str(count)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    FigureCanvasAgg(figure)
-    _whole(path, lambda p: figure.savefig(p, dpi=110, format="png"))
-
-
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a whole file or none, and say what is in the way."""
-    try:
-        with whole_file(path) as partial:
-            write(partial)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}).\n"
-            "Expected a folder with write permission and space."
-        ) from error
 
 
 def _draw_curve(upper: Axes, lower: Axes, name: str, curve: Reliability, colour: str) -> None:

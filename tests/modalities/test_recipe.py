@@ -224,21 +224,6 @@ def test_channels_do_not_depend_on_the_window(write_raster, pixel):
     check()
 
 
-def test_prediction_reads_what_training_reads(layers, sources, recipes):
-    from geocrodino.data.datasets import CoregisteredDataset
-    from geocrodino.data.statistics import measure
-
-    inside = np.ones(layers.grid.shape, bool)
-    specs = {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")}
-    window = (5, 69, 3, 67)
-    sample = CoregisteredDataset(layers, specs).read(window)
-    for modality, raster in (("optical", sources.optical), ("elevation", sources.elevation)):
-        values, valid = specs[modality].read(raster, layers.grid, window)
-        assert sample[modality].numpy().tobytes() == values.tobytes()
-        np.testing.assert_array_equal(sample[f"{modality}_valid"], valid)
-        assert (values[:, ~valid] == 0).all()
-
-
 def test_a_coarse_surface_model_is_refused_on_any_grid(write_raster):
     coarse = RasterSource.open(write_raster("srtm.tif", np.ones((8, 8), np.float32), pixel=30.0))
     with pytest.raises(HeightError, match=r"srtm\.tif: Height above ground needs .* at most 5 m, found 30 m"):

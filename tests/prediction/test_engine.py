@@ -22,13 +22,13 @@ from geocrodino.errors import (
     RasterError,
     ResolutionWarning,
 )
-from geocrodino.geo.rasters.grid import working_grid
+from geocrodino.geo.rasters.grid import round_up, working_grid
 from geocrodino.maps.writer import MapWriter
 from geocrodino.prediction.backends.torch import TorchBackend
 from geocrodino.prediction.engine import predict
-from geocrodino.prediction.job import Plan
+from geocrodino.prediction.job import BlockLayout
 from geocrodino.prediction.plan import _batch, even_tiles
-from geocrodino.prediction.tiles.lattice import TileLattice, round_up
+from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import TileAnswers
 
 
@@ -96,7 +96,7 @@ def test_margins_are_told_to_the_backend(bundle, tmp_path, monkeypatch, stitch, 
 def test_no_tile_is_kept_where_blocks_share_none(core_px):
     grid = GeoBox((9000, 9000), UTM, "EPSG:32610")
     lattice = TileLattice.exact(grid.shape, core_px=core_px, stride_px=16, receptive_field_px=150)
-    plan = Plan.make(grid, grid, lattice, 6, None, workers=8)
+    plan = BlockLayout.make(grid, grid, lattice, 6, None, workers=8)
     assert (plan.part_px, plan.keep_tiles) == (core_px, 0)
 
 
@@ -202,7 +202,7 @@ def test_tiles_of_a_wide_scene_are_rarely_computed_twice(stitch, turned_deg, res
         if stitch == "exact"
         else TileLattice.blended(grid.shape, core_px=512, stride_px=8, margin_px=64)
     )
-    plan = Plan.make(own, grid, lattice, 6, block_px)
+    plan = BlockLayout.make(own, grid, lattice, 6, block_px)
     to_grid = ~grid.affine @ own.affine
     kept, seen, computed = {}, set(), 0
     for r0, r1, c0, c1 in plan.blocks:

@@ -12,14 +12,9 @@ from rich.console import Console
 
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.evaluation.evaluate import evaluate_map, evaluate_maps
-from geocrodino.report.figures import (
-    evaluation_table,
-    map_preview,
-    side_by_side,
-    write_comparison,
-    write_figure,
-    write_json,
-)
+from geocrodino.maps.preview import map_preview
+from geocrodino.report.figures import write_comparison, write_figure
+from geocrodino.report.tables import evaluation_table, side_by_side, write_json
 from geocrodino.settings.classes import ClassScheme
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from geocrodino.errors import AreaWarning, ConfigError, OutputError
 from geocrodino.settings.config import TrainConfig, load_config, save_config
 
-STUDIES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+STUDIES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 FILES = {"optical": "o.tif", "elevation": "e.tif", "labels": "l.tif", "aoi": "a.geojson"}
 
 

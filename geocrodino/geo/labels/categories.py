@@ -19,7 +19,7 @@ from rasterio.errors import RasterioError
 from geocrodino.errors import RasterError
 from geocrodino.files.access import is_file
 from geocrodino.files.names import gdal_name, is_url
-from geocrodino.maps.files import names_file, tagged_classes
+from geocrodino.geo.labels.tags import names_file, tagged_classes
 
 # Meaning of a column of an attribute table, as GDAL numbers it.
 _NAME, _MIN, _MIN_MAX, _COLOURS = "2", "3", "5", ("6", "7", "8")

@@ -240,3 +240,8 @@ def crs_of(grid: GeoBox) -> CRS:
     if grid.crs is None:
         raise GridError("The grid has no coordinate reference system.")
     return grid.crs
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple that is not below a value."""
+    return -(-value // multiple) * multiple

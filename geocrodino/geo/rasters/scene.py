@@ -28,7 +28,7 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
 
             - a raster or virtual raster (VRT): a file, a file inside an archive (``/vsizip/scene.zip/a.tif`` or
               ``zip://scene.zip!a.tif``), or a URL that GDAL reads (``https://``, ``s3://`` ...);
-            - a folder: the files in it, sorted by name, that end in one of `geocrodino.geo.rasters.scene_files.SUFFIXES`;
+            - a folder: the files in it, sorted by name, that end in one of `scene_files.SUFFIXES`;
             - a pattern with ``*``, ``?``, ``[`` or ``**``: the files that match, sorted by name;
             - a text file (``.txt``, ``.lst``): one path or URL a line, relative to the file, ``#`` for comments;
             - a STAC Item or ItemCollection (``.json``, ``.geojson``), its paths relative to the file;

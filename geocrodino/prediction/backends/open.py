@@ -10,53 +10,15 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import Protocol, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import get_args
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BackendWarning, BundleError, ConfigError
+from geocrodino.prediction.backends.comparison import no_half_precision
+from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import BackendName, Precision
 from geocrodino.spelling import did_you_mean
-
-
-class Backend(Protocol):
-    """Computes what a network says of tiles; may be called from several threads at once.
-
-    Attributes:
-        name: ``torch`` or ``openvino``.
-        number: What it computes in: ``float32``, ``float16`` or ``bfloat16``.
-        trim_px: Pixels on each side of a tile that it gives no answer for.
-    """
-
-    name: BackendName
-    number: str
-    trim_px: int
-
-    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities of a tile.
-
-        Args:
-            values: Normalised channels, float32, shape (C, H, W), H and W multiples of the network's stride.
-
-        Returns:
-            softmax(logits / temperature), float32, shape (K, H - 2 * trim_px, W - 2 * trim_px), an array of the
-            caller's own.
-        """
-        ...
-
-    def classes(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Index of the most likely class at each pixel, the first of equals, without the way over probabilities.
-
-        Args:
-            values: As for the call.
-
-        Returns:
-            uint8, shape (H - 2 * trim_px, W - 2 * trim_px), an array of the caller's own.
-        """
-        ...
 
 
 def open_backend(
@@ -151,42 +113,6 @@ def open_backend(
             raise BundleError(f"{told}\nUse --backend torch.") from error
         warnings.warn(f"{told}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
         return torch_backend()
-
-
-CHECK_SHAPE = (128, 160)
-"""Rows and columns that are compared: multiples of every stride, and sides that cannot be taken for each other."""
-
-ASKED_TOLERANCE = 0.25
-"""Largest difference of a probability in half precision that was asked for. bfloat16 differs by up to 0.1 with random
-networks; beyond this something overflows."""
-
-
-def check_tile(channels: int, trim_px: int) -> NDArray[np.float32]:
-    """Random values of a tile whose answer has the shape that is compared, float32, shape (C, H, W)."""
-    height, width = (side + 2 * trim_px for side in CHECK_SHAPE)
-    return np.random.default_rng(0).standard_normal((channels, height, width), np.float32)
-
-
-def difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
-    """Largest difference of a probability, NaN if there is one, and share of pixels of another class."""
-    other = found.argmax(axis=0) != expected.argmax(axis=0)
-    return float(np.abs(found - expected).max()), float(other.mean())
-
-
-def too_coarse(modality: Modality, found: float) -> str:
-    """What is said of half precision that is of no use."""
-    return (
-        f"half precision is too coarse for the {modality} branch. Expected probabilities that differ by at most "
-        f"{ASKED_TOLERANCE:g}, found {found:.2g}."
-    )
-
-
-def no_half_precision(device: str) -> ConfigError:
-    """What is said where half precision would save nothing."""
-    return ConfigError(
-        f"--precision half: {device} has no half precision that is quicker. Expected a CPU with bfloat16 (AVX-512) or "
-        "a GPU of compute capability 7.0 or newer.\nUse --precision full."
-    )
 
 
 def _on_cpu(device: str) -> bool:

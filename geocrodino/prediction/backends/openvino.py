@@ -28,8 +28,8 @@ from safetensors.numpy import save
 from scipy.special import softmax
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.prediction.backends.open import ASKED_TOLERANCE, check_tile, difference, too_coarse
-from geocrodino.prediction.combine import most_likely
+from geocrodino.prediction.backends.comparison import ASKED_TOLERANCE, check_tile, difference, too_coarse
+from geocrodino.prediction.backends.protocol import most_likely
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import BackendName
 

@@ -17,7 +17,13 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError
 from geocrodino.models.bfloat16 import has_bfloat16
 from geocrodino.prediction.backends.batching import Batches
-from geocrodino.prediction.backends.open import ASKED_TOLERANCE, check_tile, difference, no_half_precision, too_coarse
+from geocrodino.prediction.backends.comparison import (
+    ASKED_TOLERANCE,
+    check_tile,
+    difference,
+    no_half_precision,
+    too_coarse,
+)
 from geocrodino.prediction.backends.trimming import Trimmed
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import BackendName, Precision

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geocrodino.geo.rasters.grid import round_up
 from geocrodino.models.branch import Branch
-from geocrodino.prediction.tiles.lattice import round_up
 
 _LEAST_CUT = 2  # strides: a cut copies the map, which must save more than it costs
 _SAME = 1e-4  # largest difference from the whole network that rounding makes, of the largest logit

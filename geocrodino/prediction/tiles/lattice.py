@@ -10,7 +10,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.grid import Window, round_up
 
 TileIndex = tuple[int, int]
 """Row and column of a tile in the lattice."""
@@ -119,11 +119,6 @@ class TileLattice:
 def probability_bytes(num_classes: int) -> int:
     """Bytes of a pixel's answer: float32 probabilities of each class, and validity; classes alone take one byte."""
     return 4 * (num_classes + 1)
-
-
-def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple that is not below a value."""
-    return -(-value // multiple) * multiple
 
 
 def blocks(shape: tuple[int, int], block_px: int, band_px: int | None = None) -> list[Window]:

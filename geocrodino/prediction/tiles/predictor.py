@@ -19,7 +19,7 @@ from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import height_unit
 from geocrodino.modalities.recipe import ModalitySpec
-from geocrodino.prediction.backends.open import Backend
+from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
 from geocrodino.prediction.tiles.stitching import Number, stitch
 from geocrodino.settings.classes import IGNORE_INDEX

@@ -73,7 +73,7 @@ def test_what_bands_look_like(write_raster, bands, looks):
 
 
 def test_an_image_is_not_read_whole(write_raster, monkeypatch):
-    from geocrodino.geo.labels.source import bands as label_bands
+    from geocrodino.geo.labels import bands as label_bands
     from geocrodino.geo.rasters import values
 
     path = write_raster("a.tif", RNG.integers(0, 255, (3, 64, 64)).astype(np.uint8))

@@ -19,7 +19,8 @@ from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import build_branch
 from geocrodino.prediction.backends import openvino as openvino_backend
 from geocrodino.prediction.backends import torch as torch_backend
-from geocrodino.prediction.backends.open import ASKED_TOLERANCE, check_tile, difference, open_backend
+from geocrodino.prediction.backends.comparison import ASKED_TOLERANCE, check_tile, difference
+from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.openvino import OpenVinoBackend
 from geocrodino.prediction.backends.torch import TorchBackend, fold_batch_norm
 from geocrodino.prediction.backends.trimming import Trimmed

@@ -7,10 +7,10 @@ import torch
 from rounding import output_rounding
 from torch import nn
 
+from geocrodino.geo.rasters.grid import round_up
 from geocrodino.models.branch import build_branch, receptive_field_radius_px
 from geocrodino.prediction.backends import trimming
 from geocrodino.prediction.backends.trimming import Trimmed, decoder_reach_px
-from geocrodino.prediction.tiles.lattice import round_up
 from geocrodino.settings.network import NetworkSettings
 
 SMALL = {"encoder": "tu-resnet10t", "depth": 3, "invariant_channels": 8}

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes, round_up
+from geocrodino.geo.rasters.grid import round_up
+from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes
 
 
 @st.composite
