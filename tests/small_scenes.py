@@ -8,11 +8,11 @@ from scipy.special import softmax
 
 from geocrodino.bundle.io import load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
-from geocrodino.geo.terrain import GroundFilter
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import build_branch, receptive_field_radius_px
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.settings.classes import ClassScheme, LandClass
+from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.network import NetworkSettings
 
 NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)

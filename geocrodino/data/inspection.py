@@ -25,8 +25,9 @@ from geocrodino.geo.rasters.grid import crs_of, describe, share_ground, whole, w
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
-from geocrodino.modalities.recipe import HeightChannel, elevation_recipe, optical_recipe
+from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
 from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.modality import HeightChannel
 
 _COUNTED_PX = 2**27  # heights of larger rasters are not read whole to count impossible ones
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side

@@ -7,61 +7,16 @@ computed. Heights are in metres.
 from __future__ import annotations
 
 import math
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
-from geocrodino.errors import HeightError
 from geocrodino.geo.rasters.morphology import opening
-
-_FILL_REACH = 4  # standard deviations
+from geocrodino.settings.ground import FILL_REACH_STD, GroundFilter, whole_cells
 
 _Value = TypeVar("_Value", bound=np.generic)
-
-
-class GroundFilter(BaseModel):
-    """How the ground under a surface model is found: a progressive morphological filter.
-
-    References:
-        Zhang et al. (2003). A progressive morphological filter for removing nonground measurements from airborne
-        lidar data. https://doi.org/10.1109/TGRS.2003.810682
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    radii_m: Annotated[tuple[float, ...], Field(min_length=1, description="opening radii, m, growing")] = (
-        2.0, 5.0, 11.0, 23.0, 45.0,
-    )  # fmt: skip
-    slope: Annotated[float, Field(gt=0, description="steepest ground, rise over run")] = 0.15
-    step_m: Annotated[float, Field(gt=0, description="smallest height of an object, m")] = 0.5
-    highest_step_m: Annotated[float, Field(gt=0, description="largest height step between two radii, m")] = 3.0
-    fill_m: Annotated[float, Field(gt=0, description="standard deviation of the filling under objects, m")] = 12.0
-    cell_m: Annotated[float, Field(gt=0, description="finest cell that the ground is sought on, m")] = 1.0
-    coarsest_m: Annotated[float, Field(gt=0, description="coarsest pixels that still show objects, m")] = 5.0
-
-    def factor(self, pixel_m: float) -> int:
-        """Pixels along the side of a cell."""
-        return max(1, math.floor(self.cell_m / pixel_m + 1e-6))
-
-    def halo_px(self, pixel_m: float) -> int:
-        """Pixels around a window that its ground depends on.
-
-        Raises:
-            HeightError: If the pixels are too coarse to show objects above ground.
-        """
-        if pixel_m > self.coarsest_m:
-            raise HeightError(
-                f"Height above ground needs a surface model that shows single objects: expected pixels of at most "
-                f"{self.coarsest_m:g} m, found {pixel_m:.3g} m.\n"
-                "Use absolute height instead (elevation.channels: [height, slope]), or give a ground raster."
-            )
-        factor = self.factor(pixel_m)
-        cell = factor * pixel_m
-        cells = sum(2 * _cells(r, cell) for r in self.radii_m) + _FILL_REACH * _cells(self.fill_m, cell) + 2
-        return cells * factor
 
 
 def ground_surface(
@@ -158,10 +113,6 @@ def _position_factor(pixel_m: float, sigma_m: float) -> int:
     return max(1, math.floor(sigma_m / 8 / pixel_m))
 
 
-def _cells(length_m: float, cell_m: float) -> int:
-    return max(1, round(length_m / cell_m))
-
-
 def _shifted(values: NDArray[np.float32], axis: int, by: int) -> NDArray[np.float32]:
     out = np.full_like(values, np.nan)
     to, of = [slice(None)] * 2, [slice(None)] * 2
@@ -206,12 +157,12 @@ def _cell_ground(
     opened, before = cells, 0.0
     for radius_m in settings.radii_m:
         step = min(settings.step_m + settings.slope * (radius_m - before), settings.highest_step_m)
-        smoother = opening(opened, _cells(radius_m, cell_m))
+        smoother = opening(opened, whole_cells(radius_m, cell_m))
         with np.errstate(invalid="ignore"):
             is_ground &= ~(opened - smoother > step)
         opened, before = smoother, radius_m
-    sigma = _cells(settings.fill_m, cell_m)
-    cut = max(0, unused - _FILL_REACH * sigma - 1)  # one more, as pixels lie between cells
+    sigma = whole_cells(settings.fill_m, cell_m)
+    cut = max(0, unused - FILL_REACH_STD * sigma - 1)  # one more, as pixels lie between cells
     kept = inner(np.where(is_ground, cells, 0).astype(np.float32), cut)
     return _fill(kept, inner(is_ground, cut), inner(opened, cut), sigma), cut
 
@@ -223,8 +174,8 @@ def _fill(
     # Weights are truncated: the reach is finite, and so the result independent of tiles.
     # Heights are taken relative to the opened surface, which keeps the steepness of the ground.
     base = np.where(np.isfinite(fallback), fallback, 0).astype(np.float32)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=_FILL_REACH)
-    above = ndimage.gaussian_filter(np.where(known, ground - base, 0), sigma, mode="constant", truncate=_FILL_REACH)
+    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=FILL_REACH_STD)
+    above = ndimage.gaussian_filter(np.where(known, ground - base, 0), sigma, mode="constant", truncate=FILL_REACH_STD)
     with np.errstate(invalid="ignore", divide="ignore"):
         filled = base + np.where(weight > 1e-3, above / weight, 0)
     out = np.where(known, ground, filled)

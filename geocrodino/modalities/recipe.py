@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,10 @@ from geocrodino.geo.rasters.grid import Window, pixel_size_m, widened
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.validity import tagged_alpha
-from geocrodino.geo.terrain import (
-    GroundFilter,
-    ground_surface,
-    inner,
-    position_halo_px,
-    slope_deg,
-    topographic_position,
-)
+from geocrodino.geo.terrain import ground_surface, inner, position_halo_px, slope_deg, topographic_position
 from geocrodino.modalities.band_matching import BandMatch, match_bands
-from geocrodino.settings.modality import Modality
-
-HeightChannel = Literal["height_above_ground", "topographic_position", "height", "slope"]
-"""``height_above_ground`` (m, compressed by the logarithm), ``topographic_position`` (m, the ground against the ground
-around it, compressed), ``height`` (m, absolute), ``slope`` (degrees)."""
+from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.modality import HeightChannel, Modality
 
 _NEEDS_GROUND = {"height_above_ground", "topographic_position"}
 _COMPRESSED = {"height_above_ground", "topographic_position"}

@@ -17,18 +17,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.errors import ConfigError
 from geocrodino.files.access import durable_file
-from geocrodino.geo.terrain import GroundFilter
-from geocrodino.modalities.recipe import HeightChannel
+from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
+from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import Modality
+from geocrodino.settings.modality import HeightChannel, Modality
 from geocrodino.settings.network import NetworkSettings
+from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.spelling import did_you_mean
-from geocrodino.training.task import OptimiserSettings
 
 _LIGHTNING = {
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),

@@ -10,13 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geocrodino.errors import HeightError
-from geocrodino.geo.terrain import (
-    GroundFilter,
-    ground_surface,
-    position_halo_px,
-    slope_deg,
-    topographic_position,
-)
+from geocrodino.geo.terrain import ground_surface, position_halo_px, slope_deg, topographic_position
+from geocrodino.settings.ground import GroundFilter
 
 SMALL = GroundFilter(radii_m=(1.0, 3.0, 8.0), fill_m=3.0)  # a halo of 38 px at 1 m keeps the arrays small
 

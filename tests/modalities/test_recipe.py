@@ -14,8 +14,8 @@ from rasterio.enums import ColorInterp
 
 from geocrodino.errors import BundleError, HeightError
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.terrain import GroundFilter
 from geocrodino.modalities.recipe import Channel, ModalitySpec, elevation_recipe, optical_recipe
+from geocrodino.settings.ground import GroundFilter
 
 LEFT, TOP = 400_000.0, 5_000_000.0
 

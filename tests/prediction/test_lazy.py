@@ -28,10 +28,10 @@ from small_scenes import (
 
 from geocrodino.bundle.manifest import Calibration
 from geocrodino.errors import BundleError, GridError, HeightError, MissingCRSError, ValueRangeWarning
-from geocrodino.geo.terrain import GroundFilter
 from geocrodino.prediction import lazy
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.lazy import predict_array
+from geocrodino.settings.ground import GroundFilter
 
 pytestmark = pytest.mark.usefixtures("kept_networks")
 

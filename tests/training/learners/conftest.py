@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation
+from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES
