@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import reference_grid
-from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.data.label_look import look_at_labels
 from geocrodino.data.splits import require_splits
 from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
@@ -25,6 +24,7 @@ from geocrodino.geo.rasters.grid import crs_of, describe, share_ground, whole, w
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
+from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import HeightChannel

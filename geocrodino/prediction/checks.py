@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.errors import BundleError, HeightRangeWarning, ResolutionWarning, ValueRangeWarning
 from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
 from geocrodino.prediction.tiles.predictor import SceneInput
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.data.few_values import few_values
 from geocrodino.errors import BundleError, ConfigError, HeightError
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.few_values import few_values
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.prediction import Wanted

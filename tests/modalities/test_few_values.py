@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.few_values import few_values, few_values_note
 
 
 @pytest.mark.parametrize(
