@@ -18,7 +18,8 @@ import numpy as np
 import rasterio
 
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.terrain import ground_surface, height_unit
+from geocrodino.geo.rasters.units import height_unit
+from geocrodino.geo.terrain import ground_surface
 from geocrodino.settings.ground import GroundFilter
 
 
