@@ -40,7 +40,7 @@ from sklearn.preprocessing import StandardScaler
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.sampling import covering_windows, inside_mask
+from geocrodino.data.patches import covering_windows, inside_mask
 from geocrodino.files.access import whole_file
 from geocrodino.geo.rasters.grid import Window
 from geocrodino.losses.contrastive import majority_labels

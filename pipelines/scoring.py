@@ -14,7 +14,7 @@ from torch import nn
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.sampling import covering_windows, inside_mask
+from geocrodino.data.patches import covering_windows, inside_mask
 from geocrodino.errors import AOIError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.geo.rasters.grid import Window

@@ -13,15 +13,9 @@ from torch.utils.data import DataLoader
 
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.sampling import (
-    BalancedPatchSampler,
-    MixedSampler,
-    covering_windows,
-    one_thread_worker,
-    require_labels,
-    require_patches,
-)
-from geocrodino.data.sampling import patch_corners as corners_of
+from geocrodino.data.patches import covering_windows, require_labels, require_patches
+from geocrodino.data.patches import patch_corners as corners_of
+from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thread_worker
 from geocrodino.errors import AOIError
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import IGNORE_INDEX

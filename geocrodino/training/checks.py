@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
-from geocrodino.data.sampling import inside_mask, labelled_corners, patch_corners, require_labels, require_patches
+from geocrodino.data.patches import inside_mask, labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.splits import block_splits, require_splits
 from geocrodino.data.statistics import no_valid_pixel
 from geocrodino.errors import AOIError, ConfigError, GeocrodinoError

@@ -27,7 +27,7 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
-from geocrodino.data.sampling import inside_mask
+from geocrodino.data.patches import inside_mask
 from geocrodino.data.statistics import class_counts, class_weights
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.files.access import durable_file, exists, writing

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from geocrodino.data.inspection import inspect_files
-from geocrodino.data.sampling import inside_mask
+from geocrodino.data.patches import inside_mask
 from geocrodino.errors import BandWarning, MissingCRSError, RasterError
 from geocrodino.geo.areas.aoi import read_aoi
 from geocrodino.geo.rasters.grid import pixel_size_m, window_grid, working_grid
