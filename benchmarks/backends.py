@@ -30,9 +30,9 @@ from prediction import save_branch
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.models.branch import build_branch
-from geocrodino.models.settings import NetworkSettings
-from geocrodino.prediction.backend import open_backend
-from geocrodino.prediction.network import one_thread_per_network
+from geocrodino.prediction.backends.open import open_backend
+from geocrodino.prediction.tiles.predictor import one_thread_per_network
+from geocrodino.settings.network import NetworkSettings
 
 SIDES, QUICK_SIDES = (832, 1088, 1344), (256,)  # the margin of 160 px around cores of 512, 768 and 1024 px
 

@@ -125,9 +125,9 @@ def _bare_seconds_per_pixel(bundle: Any, options: argparse.Namespace, precision:
     import torch
 
     from geocrodino.models.branch import receptive_field_radius_px
-    from geocrodino.prediction.prepare import EXACT_CORE_PX
-    from geocrodino.prediction.tiling import TileLattice
-    from geocrodino.prediction.trimming import Trimmed
+    from geocrodino.prediction.backends.trimming import Trimmed
+    from geocrodino.prediction.plan import EXACT_CORE_PX
+    from geocrodino.prediction.tiles.lattice import TileLattice
 
     core = 256 if options.quick else EXACT_CORE_PX
     branch = bundle.branch("optical")
@@ -195,7 +195,7 @@ def _operations(branch: Any, device: str) -> dict[str, float]:
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
     """Steps of several methods on a generated town."""
-    from geocrodino.data.synthetic import SceneSettings, write_scene
+    from geocrodino.town import SceneSettings, write_scene
 
     steps = 2 if options.quick else 25
     changes = {"training.patch_px": 64, "training.batch_size": 4} if options.quick else {}

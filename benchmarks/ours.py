@@ -40,10 +40,11 @@ def bare(bundle: str, scene: str, backend: str) -> None:
     import rasterio
 
     from geocrodino import load_bundle
-    from geocrodino.prediction.backend import open_backend
-    from geocrodino.prediction.network import one_thread, one_thread_per_network
-    from geocrodino.prediction.prepare import EXACT_CORE_PX, even_tiles
-    from geocrodino.prediction.tiling import TileLattice, round_up
+    from geocrodino.geo.rasters.grid import round_up
+    from geocrodino.prediction.backends.open import open_backend
+    from geocrodino.prediction.plan import EXACT_CORE_PX, even_tiles
+    from geocrodino.prediction.tiles.lattice import TileLattice
+    from geocrodino.prediction.tiles.predictor import one_thread, one_thread_per_network
 
     loaded = load_bundle(Path(bundle))
     with rasterio.open(scene) as source:

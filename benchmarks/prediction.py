@@ -39,11 +39,11 @@ from scipy import ndimage
 
 from geocrodino.bundle.io import load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
-from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
-from geocrodino.geo.classes import ClassScheme
+from geocrodino.geo.rasters.grid import round_up
+from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
-from geocrodino.models.settings import NetworkSettings
-from geocrodino.prediction.tiling import round_up
+from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.network import NetworkSettings
 
 NETWORKS = {
     "default": NetworkSettings(),

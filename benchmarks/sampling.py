@@ -25,12 +25,12 @@ from torchgeo.samplers import RandomGeoSampler
 
 from geocrodino.data.alignment import Sources, align
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.normalisation import elevation_recipe, optical_recipe
 from geocrodino.data.sampling import BalancedPatchSampler
 from geocrodino.data.statistics import measure
-from geocrodino.geo.labels import LabelSource, label_classes
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.resample import source_positions
+from geocrodino.geo.labels.source import LabelSource, label_classes
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.resample import source_positions
+from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
 
 
 def _write(path: Path, values: np.ndarray, crs: str, transform: rasterio.Affine, **options: Any) -> Path:

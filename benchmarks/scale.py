@@ -16,13 +16,13 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.grid import Window
-from geocrodino.geo.ledger import Ledger
-from geocrodino.geo.mapfile import class_map
-from geocrodino.geo.scene import open_scene
-from geocrodino.geo.writer import MapWriter
-from geocrodino.prediction.tiling import blocks
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.scene import open_scene
+from geocrodino.maps.files import class_map
+from geocrodino.maps.ledger import Ledger
+from geocrodino.maps.writer import MapWriter
+from geocrodino.prediction.tiles.lattice import blocks
+from geocrodino.settings.classes import ClassScheme
 
 CLASSES = ClassScheme.from_values(range(6))
 TILE_PX, LARGE_PX = 1152, 9216

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 import yaml
 
-from geocrodino.config import load_config
-from geocrodino.data.synthetic.write import ScenePaths, write_scene
+from geocrodino.settings.config import load_config
+from geocrodino.town.write import ScenePaths, write_scene
 from geocrodino.training import number_format
 from geocrodino.training.run import train
 

@@ -21,8 +21,8 @@ from rasterio.transform import from_origin
 from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from geocrodino.geo.grid import Window, window_grid
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.rasters.grid import Window, window_grid
+from geocrodino.geo.rasters.reader import RasterSource
 
 STEP = 1 / 1200
 

@@ -11,38 +11,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle as Bundle
     from geocrodino.bundle.io import load_bundle as load_bundle
-    from geocrodino.config import TrainConfig as TrainConfig
-    from geocrodino.config import load_config as load_config
-    from geocrodino.data.synthetic import SceneSettings as SceneSettings
-    from geocrodino.data.synthetic import write_scene as write_scene
     from geocrodino.errors import GeocrodinoError as GeocrodinoError
     from geocrodino.evaluation.evaluate import evaluate_map as evaluate_map
     from geocrodino.evaluation.evaluate import evaluate_maps as evaluate_maps
-    from geocrodino.evaluation.report import map_preview as map_preview
-    from geocrodino.geo.aoi import read_aoi as read_aoi
-    from geocrodino.geo.array import read_raster as read_raster
-    from geocrodino.geo.reader import RasterSource as RasterSource
+    from geocrodino.geo.areas.aoi import read_aoi as read_aoi
+    from geocrodino.geo.rasters.array import read_raster as read_raster
+    from geocrodino.geo.rasters.reader import RasterSource as RasterSource
+    from geocrodino.maps.preview import map_preview as map_preview
     from geocrodino.prediction.engine import predict as predict
     from geocrodino.prediction.lazy import predict_array as predict_array
+    from geocrodino.settings.config import TrainConfig as TrainConfig
+    from geocrodino.settings.config import load_config as load_config
+    from geocrodino.settings.town import SceneSettings as SceneSettings
+    from geocrodino.town import write_scene as write_scene
     from geocrodino.training.run import train as train
 
 _HOMES = {
     "Bundle": "geocrodino.bundle.io",
     "GeocrodinoError": "geocrodino.errors",
-    "RasterSource": "geocrodino.geo.reader",
-    "SceneSettings": "geocrodino.data.synthetic",
-    "TrainConfig": "geocrodino.config",
+    "RasterSource": "geocrodino.geo.rasters.reader",
+    "SceneSettings": "geocrodino.settings.town",
+    "TrainConfig": "geocrodino.settings.config",
     "evaluate_map": "geocrodino.evaluation.evaluate",
     "evaluate_maps": "geocrodino.evaluation.evaluate",
     "load_bundle": "geocrodino.bundle.io",
-    "load_config": "geocrodino.config",
-    "map_preview": "geocrodino.evaluation.report",
+    "load_config": "geocrodino.settings.config",
+    "map_preview": "geocrodino.maps.preview",
     "predict": "geocrodino.prediction.engine",
     "predict_array": "geocrodino.prediction.lazy",
-    "read_aoi": "geocrodino.geo.aoi",
-    "read_raster": "geocrodino.geo.array",
+    "read_aoi": "geocrodino.geo.areas.aoi",
+    "read_raster": "geocrodino.geo.rasters.array",
     "train": "geocrodino.training.run",
-    "write_scene": "geocrodino.data.synthetic",
+    "write_scene": "geocrodino.town",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - one list of names, here

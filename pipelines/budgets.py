@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from scoring import SCORING
 from tables import COLOURS
 
-from geocrodino.geo.files import whole_file
+from geocrodino.files.access import whole_file
 
 Scores = dict[tuple[str, str], dict[int, list[float]]]
 """mIoU in %, by network and split, then by steps."""

@@ -39,15 +39,15 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.config import TrainConfig, load_config
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.sampling import covering_windows, inside_mask
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.files import whole_file
-from geocrodino.geo.grid import Window
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.data.patches import covering_windows, inside_mask
+from geocrodino.files.access import whole_file
+from geocrodino.geo.rasters.grid import Window
 from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.disentanglement import orthogonality_loss
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.config import TrainConfig, load_config
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training.folder import BUNDLE_NAME
 from geocrodino.training.prepare import Prepared, prepare
 

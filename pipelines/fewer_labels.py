@@ -10,10 +10,10 @@ import rasterio
 import shapely
 from rasterio.features import geometry_mask
 
-from geocrodino.config import TrainConfig
-from geocrodino.geo.aoi import read_aoi
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.files import whole_file
+from geocrodino.files.access import whole_file
+from geocrodino.geo.areas.aoi import read_aoi
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.config import TrainConfig
 
 _SQUARE_PX = 64
 _ENOUGH_PX = 100

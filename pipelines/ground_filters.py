@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from geocrodino.geo.heights import GroundFilter, ground_surface, height_unit
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.units import height_unit
+from geocrodino.geo.terrain import ground_surface
+from geocrodino.settings.ground import GroundFilter
 
 
 def _bulldozer(path: Path, max_object_size: float) -> np.ndarray:

@@ -19,15 +19,15 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from geocrodino.bundle.io import load_bundle
-from geocrodino.config import TrainConfig, load_config
 from geocrodino.evaluation.evaluate import Evaluation, evaluate_map
-from geocrodino.evaluation.report import map_preview
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.grid import Window
-from geocrodino.geo.mapfile import class_map
-from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.writer import MapWriter
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.maps.files import class_map
+from geocrodino.maps.preview import map_preview
+from geocrodino.maps.writer import MapWriter
 from geocrodino.prediction.engine import predict
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.config import TrainConfig, load_config
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training.run import Prepared, prepare, train
 
 _FOREST_PX = 20_000

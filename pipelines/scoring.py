@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from geocrodino.bundle.io import load_bundle
-from geocrodino.config import TrainConfig
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.sampling import covering_windows, inside_mask
+from geocrodino.data.patches import covering_windows, inside_mask
 from geocrodino.errors import AOIError
 from geocrodino.evaluation.calibration import Reliability
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.grid import Window
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.config import TrainConfig
 from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME
 from geocrodino.training.learners.base import Shape, network_input, network_valid
 from geocrodino.training.learners.fusion import build_fusion

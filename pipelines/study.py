@@ -40,9 +40,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scoring import SCORING, load_networks, score
 from tables import Row, write_tables
 
-from geocrodino.config import TrainConfig, TrainingConfig, load_config
-from geocrodino.data.synthetic.write import ScenePaths, write_scene
 from geocrodino.errors import ConfigError
+from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
+from geocrodino.town.write import ScenePaths, write_scene
 from geocrodino.training import number_format
 from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, TEACHER_NAME, last_checkpoint, save_json
 from geocrodino.training.prepare import prepare

@@ -19,8 +19,8 @@ from affine import Affine
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from geocrodino.config import TrainConfig
-    from geocrodino.data.synthetic.write import ScenePaths
+    from geocrodino.settings.config import TrainConfig
+    from geocrodino.town.write import ScenePaths
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="geocrodino-tests-")  # converted networks, gone with the tests
@@ -132,8 +132,8 @@ def tiny() -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def town(tmp_path_factory: pytest.TempPathFactory) -> ScenePaths:
     """A generated scene of 160 m; not to be changed."""
-    from geocrodino.data.synthetic.settings import SceneSettings
-    from geocrodino.data.synthetic.write import write_scene
+    from geocrodino.settings.town import SceneSettings
+    from geocrodino.town.write import write_scene
 
     return write_scene(tmp_path_factory.mktemp("town"), SceneSettings(size_m=160))
 
@@ -141,7 +141,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> ScenePaths:
 @pytest.fixture(scope="session")
 def tiny_config(town: ScenePaths, tiny: dict[str, dict[str, Any]]) -> Callable[..., TrainConfig]:
     """Settings of a training of one second, with changes by dotted key."""
-    from geocrodino.config import load_config
+    from geocrodino.settings.config import load_config
 
     sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
 

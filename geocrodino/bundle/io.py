@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
-from geocrodino.bundle.name import check_bundle_name
 from geocrodino.errors import BundleError
-from geocrodino.geo.files import access_errors, synchronise
-from geocrodino.geo.modality import Modality
+from geocrodino.files.access import access_errors, synchronise
+from geocrodino.files.bundle_name import check_bundle_name
+from geocrodino.settings.modality import Modality
 
 if TYPE_CHECKING:
     from torch import nn

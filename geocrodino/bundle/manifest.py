@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from geocrodino.data.normalisation import ModalitySpec
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.network import NetworkSettings
 
 FORMAT_VERSION = 1
 """Version of the bundle's layout. A reader refuses any other."""

@@ -45,8 +45,8 @@ def evaluate(
     check_evaluation(maps, labels, aoi, aoi_crs, out)
 
     from geocrodino.evaluation.evaluate import evaluate_maps
-    from geocrodino.geo.aoi import read_aoi
-    from geocrodino.geo.aoi_splits import split_name
+    from geocrodino.geo.areas.aoi import read_aoi
+    from geocrodino.geo.areas.splits import split_name
 
     console = Console(highlight=False, soft_wrap=True)
     split = None if split is None else split_name(split)
@@ -68,7 +68,7 @@ def evaluate(
 
 def _show(comparison: Comparison, console: Console) -> None:
     """Print the table of each map, and the one side by side where there are several."""
-    from geocrodino.evaluation.report import evaluation_table, side_by_side
+    from geocrodino.report.tables import evaluation_table, side_by_side
 
     for result in comparison.evaluations.values():
         console.print(evaluation_table(result))
@@ -81,7 +81,8 @@ def _show(comparison: Comparison, console: Console) -> None:
 def _write(comparison: Comparison, maps: list[Path], folder: Path, *, alike: bool) -> list[Path]:
     """Write the files of all maps, and those of the comparison where there are several."""
     from geocrodino.errors import OutputError
-    from geocrodino.evaluation.report import plot_reliability, write_comparison, write_figure, write_json
+    from geocrodino.report.figures import plot_reliability, write_comparison, write_figure
+    from geocrodino.report.tables import write_json
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

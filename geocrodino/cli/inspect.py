@@ -14,12 +14,12 @@ from rich.table import Table
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
-from geocrodino.config_file import PROJECT_FILE
-from geocrodino.geo.files import exists
+from geocrodino.files.access import exists
+from geocrodino.settings.file import PROJECT_FILE
 
 if TYPE_CHECKING:
-    from geocrodino.config import TrainConfig
     from geocrodino.data.inspection import Inspection
+    from geocrodino.settings.config import TrainConfig
 
 
 def inspect(
@@ -47,11 +47,8 @@ def inspect(
     named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
     check_inspection(config, named, aoi, aoi_crs)
 
-    from geocrodino.config import ElevationConfig, config_of, load_config
-    from geocrodino.data.inspection import inspect_files
     from geocrodino.errors import ConfigError
-    from geocrodino.geo.aoi import read_aoi
-    from geocrodino.geo.reader import RasterSource
+    from geocrodino.settings.config import ElevationConfig, config_of, load_config
 
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
@@ -73,9 +70,18 @@ def inspect(
         training = config_of(settings)
     data = given if training is None else training.data.model_dump(exclude_none=True)
     require_area(data.get("aoi"), data.get("aoi_crs"))
-    sources = {role: RasterSource.open(data[role]) for role in named if role in data}
-    if not sources:
+    roles = [role for role in named if role in data]
+    if not roles:
         raise ConfigError("Nothing to inspect: name --optical, --elevation, --labels or --config.")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"Reading {', '.join(roles)}.")
+
+    # These libraries take a second to import.
+    from geocrodino.data.inspection import inspect_files
+    from geocrodino.geo.areas.aoi import read_aoi
+    from geocrodino.geo.rasters.reader import RasterSource
+
+    sources = {role: RasterSource.open(data[role]) for role in roles}
     report = inspect_files(
         sources,
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
@@ -87,12 +93,11 @@ def inspect(
         label_values=data.get("label_values"),
         bands=data.get("bands"),
     )
-    _show(report, Console(highlight=False, soft_wrap=True))
+    _show(report, console)
     problems = list(report.problems)
     refused = None if training is None else _refusal(training)
     if refused is not None and refused not in problems:
         problems.append(refused)
-    console = Console(highlight=False, soft_wrap=True)
     for problem in problems:
         console.print(f"[bold red]Problem:[/] {escape(problem)}")
     if problems:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geocrodino.config_file import PROJECT_FILE, RASTERS, read_settings
 from geocrodino.errors import AccessError, ConfigError, OutputError
-from geocrodino.geo.files import check_readable, check_text, exists, is_file, is_folder
-from geocrodino.geo.names import check_member, check_raster, is_gdal_name, is_remote
+from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
+from geocrodino.files.names import check_member, check_raster, is_gdal_name, is_remote
+from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings
 
 
 def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path | None, out: Path) -> None:
@@ -23,7 +23,7 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
 
     Args:
         config: The file named by ``--config``.
-        given: Values of the command line by dotted key, as for `geocrodino.config.load_config`.
+        given: Values of the command line by dotted key, as for `geocrodino.settings.config.load_config`.
         teacher: The folder of a teacher.
         out: The run folder, which need not exist.
 
@@ -53,8 +53,8 @@ def check_prediction(
     scene: Sequence[str], elevation: str | None, ground: Path | None, asset: str | None, model: Path
 ) -> None:
     """Look up the files that a map is made from; errors as for `check_training`."""
-    from geocrodino.bundle.name import check_bundle_name
-    from geocrodino.geo.scene_files import check_scene
+    from geocrodino.files.bundle_name import check_bundle_name
+    from geocrodino.geo.rasters.scene_files import check_scene
 
     check_bundle_name(model)
     check_scene(scene, asset=asset)
@@ -79,7 +79,7 @@ def check_rasters(paths: Iterable[str | Path]) -> None:
         check_raster(path)
         check_member(path)
 
-    from geocrodino.geo.reader import RasterSource
+    from geocrodino.geo.rasters.reader import RasterSource
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when the work opens the raster
@@ -104,7 +104,7 @@ def check_area(source: str | None, crs: str | None) -> None:
         if is_file(source):
             check_readable(source)
         return
-    from geocrodino.geo.aoi import read_aoi
+    from geocrodino.geo.areas.aoi import read_aoi
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when the work reads the area
@@ -146,7 +146,7 @@ def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:
         if isinstance(aoi, str):
             check_area(aoi, crs if isinstance(crs, str) else None)
     if isinstance(weights, dict):
-        from geocrodino.models.local_weights import check_weights_file
+        from geocrodino.settings.encoder_weights import check_weights_file
 
         for path in weights.values():
             if isinstance(path, str):

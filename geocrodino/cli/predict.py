@@ -19,15 +19,15 @@ from rich.table import Table
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.precheck import check_area, check_prediction
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
-from geocrodino.geo.files import exists, full_path, is_file, is_folder, look_up, same_file
-from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.names import is_gdal_name, is_url
-from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
+from geocrodino.files.access import exists, full_path, is_file, is_folder, look_up, same_file
+from geocrodino.files.names import is_gdal_name, is_url
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.prediction import BackendName, Precision, Stitch, Wanted
 from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle
-    from geocrodino.geo.aoi import AOI
+    from geocrodino.geo.areas.aoi import AOI
     from geocrodino.prediction.engine import PredictionSummary
 
 
@@ -196,14 +196,14 @@ def predict(
     written: list[str] = []
     try:  # files first: what is shown comes last, also of a map whose further files could not be written
         if polygons:
-            from geocrodino.prediction.polygons import write_polygons
+            from geocrodino.maps.polygons import write_polygons
 
             number = write_polygons(
                 target, polygons, min_area_m2=min_area_m2, simplify_m=simplify_m, overwrite=overwrite
             )
             written.append(f"Polygons: {polygons}, {number:,}")
         if preview:
-            from geocrodino.evaluation.report import map_preview
+            from geocrodino.maps.preview import map_preview
 
             image = scene[0] if len(scene) == 1 and "optical" in summary.modalities else None
             map_preview(target, preview, optical=image if image and _is_one_file(image) else None)
@@ -304,7 +304,7 @@ def _check_products(
     overwrite: bool,
 ) -> None:
     """What is written after hours of work is checked before."""
-    from geocrodino.geo.writer import check_output
+    from geocrodino.maps.writer import check_output
 
     if polygons is None and (min_area_m2 or simplify_m):
         raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
@@ -353,8 +353,8 @@ def _write_items(
     overwrite: bool,
 ) -> None:
     """The item of the map, and beside it those of the branches that made it."""
-    from geocrodino.geo.mapfile import is_virtual
-    from geocrodino.prediction.stac import FurtherFile, write_item, write_model_item, write_part_items
+    from geocrodino.maps.files import is_virtual
+    from geocrodino.maps.stac import FurtherFile, write_item, write_model_item, write_part_items
 
     models = {m: _model_item(out, m) for m in summary.modalities}
     virtual = is_virtual(summary.path)
@@ -407,7 +407,7 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
 
 
 def _area(given: str, crs: str | None) -> AOI:
-    from geocrodino.geo.aoi import read_aoi
+    from geocrodino.geo.areas.aoi import read_aoi
 
     return read_aoi(given, crs, splits="none")
 

@@ -19,8 +19,8 @@ def sample(
 
     Example:  geocrodino sample town && cd town && geocrodino train --aoi aoi.geojson
     """
-    from geocrodino.data.synthetic.settings import SceneSettings
-    from geocrodino.data.synthetic.write import write_scene
+    from geocrodino.settings.town import SceneSettings
+    from geocrodino.town.write import write_scene
 
     console = Console(highlight=False, soft_wrap=True)
     paths = write_scene(folder, SceneSettings(size_m=size_m, seed=seed), overwrite=overwrite)

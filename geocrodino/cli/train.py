@@ -18,6 +18,8 @@ from geocrodino.cli.precheck import check_training
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
+    from geocrodino.settings.config import TrainConfig
+
 
 def train(
     aoi: Annotated[
@@ -85,17 +87,22 @@ def train(
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     check_training(config, given, teacher, folder)
 
-    from geocrodino.cli.progress import duration, progress
-    from geocrodino.config import load_config
-    from geocrodino.training.run import train as run
+    from geocrodino.settings.config import load_config
 
-    # Importing the training library resets its log level: its advice is for developers.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     console = Console(highlight=False, soft_wrap=True)
     settings = load_config(config, given)
 
     def say(line: str) -> None:
         console.print(line, markup=False)
+
+    say(_announcement(settings, folder, resume=resume))
+
+    # PyTorch and Lightning take seconds to import.
+    from geocrodino.cli.progress import duration, progress
+    from geocrodino.training.run import train as run
+
+    # Importing the training library resets its log level: its advice is for developers.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
     with progress(console, "Aligning rasters") as aligned:
         result = run(
@@ -115,6 +122,14 @@ def train(
         return
     say(f"Bundle: {result.bundle}")
     say(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
+
+
+def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
+    """What the command is about to do, in one line."""
+    data = settings.data
+    rasters = ", ".join(path.name for path in (data.optical, data.elevation, data.labels))
+    begins = "Resuming" if resume else "Starting"
+    return f"{begins} a training in {folder}: method {settings.method.name}; {rasters}"
 
 
 def _epoch_lines(say: Callable[[str], None]) -> Callback:

@@ -25,18 +25,18 @@ from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 
-from geocrodino.data.normalisation import Recipe
 from geocrodino.errors import AOIError, OutputError, RasterError
-from geocrodino.geo.aoi import AOI
-from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.files import durable_file, writing
-from geocrodino.geo.grid import Window, crop, pieces, whole, working_grid
-from geocrodino.geo.impossible import Impossible, impossible_heights, total
-from geocrodino.geo.labels import LabelSource
-from geocrodino.geo.modality import Modality
-from geocrodino.geo.mosaic import fingerprint
-from geocrodino.geo.reader import RasterSource, require_overlap
+from geocrodino.files.access import durable_file, writing
+from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.areas.place import bounds_there, on_grid, way_out
+from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.grid import Window, crop, pieces, whole, working_grid
+from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
+from geocrodino.geo.rasters.mosaic import fingerprint
+from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.modalities.recipe import Recipe
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.modality import Modality
 
 Progress = Callable[[int, int], None]
 """Called with the work done and the work in all."""

@@ -13,19 +13,13 @@ from torch.utils.data import DataLoader
 
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.normalisation import ModalitySpec
-from geocrodino.data.sampling import (
-    BalancedPatchSampler,
-    MixedSampler,
-    covering_windows,
-    one_thread_worker,
-    require_labels,
-    require_patches,
-)
-from geocrodino.data.sampling import patch_corners as corners_of
+from geocrodino.data.patches import covering_windows, require_labels, require_patches
+from geocrodino.data.patches import patch_corners as corners_of
+from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thread_worker
 from geocrodino.errors import AOIError
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _VALIDATION_PX = 256
 

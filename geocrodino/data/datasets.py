@@ -15,9 +15,9 @@ from odc.geo.geobox import GeoBox
 from torchgeo.datasets import GeoDataset
 
 from geocrodino.data.alignment import AlignedLayers
-from geocrodino.data.normalisation import ModalitySpec
-from geocrodino.geo.grid import Window, crs_of
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.geo.rasters.grid import Window, crs_of
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
 

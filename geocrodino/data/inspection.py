@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import reference_grid
-from geocrodino.data.few_values import few_values, few_values_note
 from geocrodino.data.label_look import look_at_labels
-from geocrodino.data.normalisation import HeightChannel, elevation_recipe, optical_recipe
 from geocrodino.data.splits import require_splits
 from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
-from geocrodino.geo.aoi import AOI
-from geocrodino.geo.aoi_place import likely_mistake, on_grid
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.grid import crs_of, describe, share_ground, whole, working_grid
-from geocrodino.geo.impossible import impossible_heights
-from geocrodino.geo.labels import LabelSource
-from geocrodino.geo.reader import RasterSource, require_overlap
-from geocrodino.geo.units import ground_unit, height_unit, with_height_limits
+from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.areas.place import likely_mistake, on_grid
+from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.grid import crs_of, describe, share_ground, whole, working_grid
+from geocrodino.geo.rasters.impossible_heights import impossible_heights
+from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
+from geocrodino.modalities.few_values import few_values, few_values_note
+from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
+from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.modality import HeightChannel
 
 _COUNTED_PX = 2**27  # heights of larger rasters are not read whole to count impossible ones
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side

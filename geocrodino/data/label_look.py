@@ -9,10 +9,10 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import check_labels
 from geocrodino.errors import LabelError, RasterError
-from geocrodino.geo.classes import ClassScheme, number
-from geocrodino.geo.label_bands import check_one_band
-from geocrodino.geo.labels import LabelSource, find_classes, lossy_notes
-from geocrodino.geo.values import count_values
+from geocrodino.geo.labels.bands import check_one_band
+from geocrodino.geo.labels.source import LabelSource, find_classes, lossy_notes
+from geocrodino.geo.rasters.values import count_values
+from geocrodino.settings.classes import ClassScheme, number
 
 _LISTED = 20
 

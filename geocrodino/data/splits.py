@@ -14,10 +14,10 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
-from geocrodino.geo.aoi import AOI, from_polygons
-from geocrodino.geo.aoi_splits import Split
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.grid import crs_of
+from geocrodino.geo.areas.aoi import AOI, from_polygons
+from geocrodino.geo.areas.splits import Split
+from geocrodino.geo.rasters.grid import crs_of
+from geocrodino.settings.classes import IGNORE_INDEX
 
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 _SPLITS = tuple(_SHARES)

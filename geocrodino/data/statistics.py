@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.data.alignment import AlignedLayers
-from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import RasterError
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import Modality
+from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import Modality
 
 _SAMPLE_PX = 4_000_000
 

@@ -19,17 +19,18 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import LabelError, LabelWarning, OverlapError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
-from geocrodino.geo.aoi import AOI, read_aoi
-from geocrodino.geo.aoi_crs import span
-from geocrodino.geo.aoi_place import bounds_there, on_grid, way_out
-from geocrodino.geo.aoi_splits import split_name
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
-from geocrodino.geo.grid import Window, window_grid
-from geocrodino.geo.label_bands import check_one_band
-from geocrodino.geo.labels import LabelSource, recoded_categories
-from geocrodino.geo.mapfile import beside, read_classes, tagged_classes
-from geocrodino.geo.names import raster_exists
-from geocrodino.geo.reader import RasterSource, require_overlap
+from geocrodino.files.names import raster_exists
+from geocrodino.geo.areas.aoi import AOI, read_aoi
+from geocrodino.geo.areas.crs import span
+from geocrodino.geo.areas.place import bounds_there, on_grid, way_out
+from geocrodino.geo.areas.splits import split_name
+from geocrodino.geo.labels.bands import check_one_band
+from geocrodino.geo.labels.source import LabelSource, recoded_categories
+from geocrodino.geo.labels.tags import tagged_classes
+from geocrodino.geo.rasters.grid import Window, window_grid
+from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.maps.files import beside, read_classes
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 
 
 @dataclass(frozen=True)

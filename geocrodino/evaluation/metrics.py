@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.settings.classes import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.losses.precision import at_least_float32, full_precision
+from geocrodino.settings.classes import IGNORE_INDEX
 
 _SEEN = 0.999
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.losses.precision import at_least_float32
+from geocrodino.settings.classes import IGNORE_INDEX
 
 
 def cross_entropy(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from geocrodino.models.decoders import PyramidHead, UnetHead, initialise
 from geocrodino.models.encoders import create_encoder
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.settings.network import NetworkSettings
 
 
 class BranchOutput(NamedTuple):

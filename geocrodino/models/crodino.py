@@ -8,10 +8,10 @@ from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import Branch, build_branch
 from geocrodino.models.decoders import AuxiliaryDecoder
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.network import NetworkSettings
 
 
 class CrodinoOutput(NamedTuple):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geocrodino.errors import ModelError
-from geocrodino.models.local_weights import check_weights_file
+from geocrodino.settings.encoder_weights import check_weights_file
 from geocrodino.spelling import did_you_mean
 
 _BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

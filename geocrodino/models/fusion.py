@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from geocrodino.errors import ModelError
-from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.models.branch import (
     Branch,
     FeatureNetwork,
@@ -22,7 +21,8 @@ from geocrodino.models.branch import (
 )
 from geocrodino.models.decoders import conv_block, initialise
 from geocrodino.models.encoders import create_encoder
-from geocrodino.models.settings import FIRST_SCALE, NetworkSettings
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.network import FIRST_SCALE, NetworkSettings
 
 
 class MiddleFusion(FeatureNetwork):

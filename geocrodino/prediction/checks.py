@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.data.few_values import few_values, few_values_note
-from geocrodino.errors import BundleError, HeightRangeWarning, OutputError, ResolutionWarning, ValueRangeWarning
-from geocrodino.geo.files import exists, same_file
-from geocrodino.geo.grid import pixel_size_m
-from geocrodino.geo.mosaic import source_files
-from geocrodino.geo.reader import RasterSource
-from geocrodino.prediction.network import SceneInput
-from geocrodino.prediction.value_ranges import ChannelValues, is_other_scale, likely_factor
+from geocrodino.errors import BundleError, HeightRangeWarning, ResolutionWarning, ValueRangeWarning
+from geocrodino.geo.rasters.grid import pixel_size_m
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.few_values import few_values, few_values_note
+from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
+from geocrodino.prediction.tiles.predictor import SceneInput
 
 _COARSE, _TOO_COARSE = 4, 16  # pixel size over that of the training: told, refused
 _UNUSUAL_SHARE = 0.05
 _SAMPLES, _SAMPLE_PX = 3, 256
-
-
-def keep_inputs(out: Path, **inputs: str | Path | RasterSource | None) -> None:
-    """Check that a map would not take the place of a file that it is made from.
-
-    Raises:
-        OutputError: If it would.
-    """
-    if not exists(out):
-        return
-    for role, given in inputs.items():
-        for path in _paths(given):
-            if same_file(out, path):
-                what = role.replace("_", " ")
-                raise OutputError(f"{out}: the map would replace the {what} itself.\nChoose another name.")
 
 
 def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
@@ -155,9 +137,3 @@ def _height_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]
                 f"{high:.4g}. Check the unit of height; otherwise trust the map less."
             )
     return notes
-
-
-def _paths(given: str | Path | RasterSource | None) -> list[Path]:
-    if isinstance(given, RasterSource):
-        return [Path(name) for name in source_files(given)]
-    return [] if given is None else [Path(given)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import get_args
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.data.few_values import few_values
-from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.errors import BundleError, ConfigError, HeightError
-from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.reader import RasterSource
-from geocrodino.prediction.options import Wanted
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.few_values import few_values
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.prediction import Wanted
 from geocrodino.spelling import did_you_mean
 
 

@@ -9,9 +9,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme, LandClass
-from geocrodino.geo.mapfile import as_bytes
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.maps.files import as_bytes
+from geocrodino.prediction.backends.protocol import most_likely
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.settings.modality import MODALITIES, Modality
 
 Layer = Literal["probabilities", "confidence", "entropy", "disagreement"]
 """``probabilities`` of each class; ``confidence``, that of the most likely one; ``entropy``, as a share of its highest
@@ -92,20 +93,6 @@ def class_indices(verdict: Verdict) -> NDArray[np.uint8]:
     """The most likely class of each pixel, 255 where nothing is valid."""
     indices = most_likely(verdict.probabilities)
     indices[~verdict.valid] = IGNORE_INDEX
-    return indices
-
-
-def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Index of the largest of K probabilities, shape (K, H, W), at each pixel; the first one of equals.
-
-    As ``argmax`` along the first axis, which copies the whole array to begin with; 0 where all are NaN.
-    """
-    largest = probabilities[0].copy()
-    indices = np.zeros(largest.shape, np.uint8)
-    for index, probability in enumerate(probabilities[1:], start=1):
-        larger = probability > largest
-        indices[larger] = index
-        np.maximum(largest, probability, out=largest)
     return indices
 
 

@@ -19,22 +19,22 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import ConfigError, HeightRangeWarning, OverlapError, RasterError
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import Window, pixel_area_m2, pixel_size_m, window_grid
-from geocrodino.geo.impossible import total as total_impossible
-from geocrodino.geo.mapfile import Further, beside
-from geocrodino.geo.modality import Modality
-from geocrodino.geo.writer import EncodedPart, MapWriter
+from geocrodino.geo.rasters.grid import Window, pixel_area_m2, pixel_size_m, window_grid
+from geocrodino.geo.rasters.impossible_heights import total as total_impossible
+from geocrodino.maps.files import Further, beside
+from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.combine import DECIDED_BY, Layer
+from geocrodino.prediction.job import STRIP_PX, BlockPredictor
 from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_within
-from geocrodino.prediction.options import BackendName, Precision, Stitch, Wanted
-from geocrodino.prediction.prepare import Prepared, prepare
+from geocrodino.prediction.plan import PredictionPlan, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
-from geocrodino.prediction.tiling import probability_bytes
-from geocrodino.prediction.work import STRIP_PX, BlockPredictor
+from geocrodino.prediction.tiles.lattice import probability_bytes
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.modality import Modality
+from geocrodino.settings.prediction import BackendName, Precision, Stitch, Wanted
 
 if TYPE_CHECKING:
-    from geocrodino.geo.aoi import AOI
+    from geocrodino.geo.areas.aoi import AOI
 
 _MAX_WORKERS = 8  # by default: each holds the activations of a tile
 _TRIAL_PX = 1536  # a multiple of every stride; a larger trial could itself take more than it may
@@ -122,7 +122,7 @@ def predict(
 
     Args:
         scene: The optical image or surface model: a file, a folder, a pattern, a list file, a STAC item collection, or
-            several files. Many files are one scene, see `geocrodino.geo.scene.open_scene`.
+            several files. Many files are one scene, see `geocrodino.geo.rasters.scene.open_scene`.
         out: The map to write: a Cloud Optimized GeoTIFF of the classes' file values, 255 where there is no data. A name
             in ``.vrt`` leaves it in parts, a GeoTIFF for each block, under a virtual raster. With both modalities
             ``NAME.decided.tif`` says which of them decided.
@@ -208,10 +208,10 @@ def predict(
     with (
         rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
         MapWriter(
-            ready.work.files,
-            ready.work.own,
+            ready.job.files,
+            ready.job.own,
             key=ready.key,
-            stale=[path for path in further if path not in {file.path for file in ready.work.files}],
+            stale=[path for path in further if path not in {file.path for file in ready.job.files}],
             overwrite=overwrite,
             resume=resume,
         ) as writer,
@@ -263,7 +263,7 @@ class _Taker:
 
 
 def _run(
-    ready: Prepared,
+    ready: PredictionPlan,
     todo: Sequence[Window],
     memory: int | str | None,
     scheduler: str | None,
@@ -271,38 +271,38 @@ def _run(
 ) -> None:
     if not todo:
         return
-    workers = min(ready.work.workers, len(todo))
+    workers = min(ready.job.workers, len(todo))
     if scheduler is not None:
         with open_client(scheduler, workers) as client:
-            run_cluster(client, ready.work, todo, take)
+            run_cluster(client, ready.job, todo, take)
         return
     if memory is not None:
         workers = _workers_within(as_bytes(memory), ready, workers)
-        if workers < min(ready.work.batch, len(todo)):
+        if workers < min(ready.job.batch, len(todo)):
             raise ConfigError(
-                f"memory {memory}: expected room for the {ready.work.batch} tiles of a batch, found it for {workers}.\n"
+                f"memory {memory}: expected room for the {ready.job.batch} tiles of a batch, found it for {workers}.\n"
                 "Take --batch 1, or more memory."
             )
-    run_threads(BlockPredictor(ready.work, ready.backends), todo, workers, take)
+    run_threads(BlockPredictor(ready.job, ready.backends), todo, workers, take)
 
 
-def _workers_within(limit: int, ready: Prepared, wanted: int) -> int:
+def _workers_within(limit: int, ready: PredictionPlan, wanted: int) -> int:
     """Measure what one tile takes, read and computed in the middle of the scene, and divide."""
-    work, backends = ready.work, ready.backends
+    job, backends = ready.job, ready.backends
     before = in_use()  # memory that the trial gives back stays with the process, for the tiles to come
-    largest, (height, width) = work.lattice.tile_shape, work.lattice.shape
+    largest, (height, width) = job.lattice.tile_shape, job.lattice.shape
     rows, cols = (min(side, _TRIAL_PX) for side in largest)
     r0, c0 = (height - rows) // 2, (width - cols) // 2
 
     def try_out(modality: Modality) -> None:
-        backend, values = backends[modality], work.inputs[modality].read((r0, r0 + rows, c0, c0 + cols))[0]
-        (backend.classes if work.classes_alone else backend)(values)
+        backend, values = backends[modality], job.inputs[modality].read((r0, r0 + rows, c0, c0 + cols))[0]
+        (backend.classes if job.classes_alone else backend)(values)
 
-    each = max(peak_growth(partial(try_out, m)) for m in work.inputs) * math.prod(largest) // (rows * cols)
-    tile_bytes = work.lattice.tile_bytes(1 if work.classes_alone else probability_bytes(len(work.classes)))
-    shared = GDAL_CACHE_BYTES + len(backends) * work.keep_tiles * tile_bytes
+    each = max(peak_growth(partial(try_out, m)) for m in job.inputs) * math.prod(largest) // (rows * cols)
+    tile_bytes = job.lattice.tile_bytes(1 if job.classes_alone else probability_bytes(len(job.classes)))
+    shared = GDAL_CACHE_BYTES + len(backends) * job.keep_tiles * tile_bytes
     block = max((r1 - r0) * (c1 - c0) for r0, r1, c0, c1 in ready.blocks)
-    answer = 2 * block * sum(len(file.bands) for file in work.files)  # once more while it is encoded
+    answer = 2 * block * sum(len(file.bands) for file in job.files)  # once more while it is encoded
     return workers_within(limit, wanted, each + len(backends) * tile_bytes + answer, before + shared)
 
 
@@ -314,9 +314,9 @@ def _total(notes: Iterable[Any]) -> Counter[tuple[int, int, int]]:
     return counts
 
 
-def _impossible_notes(ready: Prepared, notes: Iterable[Any]) -> tuple[str, ...]:
+def _impossible_notes(ready: PredictionPlan, notes: Iterable[Any]) -> tuple[str, ...]:
     """What the user should know of impossible heights."""
-    source = ready.work.inputs.get("elevation")
+    source = ready.job.inputs.get("elevation")
     if source is None:
         return ()
     rasters = {"elevation": source.raster, "ground": source.ground}
@@ -325,31 +325,35 @@ def _impossible_notes(ready: Prepared, notes: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _summary(
-    ready: Prepared, counts: Counter[tuple[int, int, int]], resumed: int, seconds: float, impossible: tuple[str, ...]
+    ready: PredictionPlan,
+    counts: Counter[tuple[int, int, int]],
+    resumed: int,
+    seconds: float,
+    impossible: tuple[str, ...],
 ) -> PredictionSummary:
-    work = ready.work
-    pixels, area, nodata = _tally(counts, work.own, work.classes)
+    job = ready.job
+    pixels, area, nodata = _tally(counts, job.own, job.classes)
     mapped = sum(pixels.values())
-    heights, image = work.inputs.get("elevation"), work.inputs.get("optical")
+    heights, image = job.inputs.get("elevation"), job.inputs.get("optical")
     decided: dict[str, float] = {}
-    if len(work.inputs) > 1:
+    if len(job.inputs) > 1:
         by_whom = Counter(dict.fromkeys(DECIDED_BY.values(), 0))
         for (_, _, by), number in counts.items():
             by_whom[by] += number
         decided = {name: by_whom[by] / mapped for name, by in DECIDED_BY.items()}
     return PredictionSummary(
-        path=work.files[0].path,
-        decided_path=work.files[1].path if len(work.inputs) > 1 else None,
-        layers_path=work.files[-1].path if work.layers else None,
-        modalities=tuple(work.inputs),
+        path=job.files[0].path,
+        decided_path=job.files[1].path if len(job.inputs) > 1 else None,
+        layers_path=job.files[-1].path if job.layers else None,
+        modalities=tuple(job.inputs),
         reason=ready.reason,
-        bundle_sha256=work.bundle[1],
+        bundle_sha256=job.bundle[1],
         pixels=pixels,
         area_m2=area,
         decided=decided,
         nodata_share=nodata / (nodata + mapped),
         stitch=ready.stitch,
-        backend=work.backend,
+        backend=job.backend,
         heights=None if heights is None else heights.unit_known_by,
         bands=None if image is None else image.bands_known_by,
         working_resolution_m=math.sqrt(math.prod(pixel_size_m(ready.grid))),
@@ -376,16 +380,15 @@ def _tally(
     return pixels, area, nodata
 
 
-def _no_valid_pixel(ready: Prepared, notes: Iterable[Any]) -> str:
-    where = "" if ready.work.area is None else " in the area"
+def _no_valid_pixel(ready: PredictionPlan, notes: Iterable[Any]) -> str:
+    where = "" if ready.job.area is None else " in the area"
     impossible = _impossible_notes(ready, notes)
     if impossible:
-        return (
-            f"no pixel is valid for {' or '.join(ready.work.inputs)}{where}. Check the unit of height.\n"
-            + "\n".join(impossible)
+        return f"no pixel is valid for {' or '.join(ready.job.inputs)}{where}. Check the unit of height.\n" + "\n".join(
+            impossible
         )
     return (
-        f"no pixel is valid for {' or '.join(ready.work.inputs)}{where}: all are nodata, masked or NaN.\n"
+        f"no pixel is valid for {' or '.join(ready.job.inputs)}{where}: all are nodata, masked or NaN.\n"
         "Expected at least one valid pixel. Check the nodata tag: it may name the value of the data."
     )
 

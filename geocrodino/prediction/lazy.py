@@ -18,20 +18,21 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.errors import BundleError, GridError, MissingCRSError, ValueRangeWarning
-from geocrodino.geo.bands import Band, with_names
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import Window, describe, working_grid
-from geocrodino.geo.modality import Modality
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.validity import all_nodata, finite
-from geocrodino.prediction.backend import Backend, open_backend
-from geocrodino.prediction.network import SceneInput, TileClassifier
-from geocrodino.prediction.options import BackendName
-from geocrodino.prediction.prepare import EXACT_CORE_PX
+from geocrodino.geo.rasters.bands import Band, with_names
+from geocrodino.geo.rasters.grid import Window, describe, round_up, working_grid
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.validity import all_nodata, finite
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.prediction.backends.open import open_backend
+from geocrodino.prediction.backends.protocol import Backend
+from geocrodino.prediction.plan import EXACT_CORE_PX
 from geocrodino.prediction.schedule import same_bundle
-from geocrodino.prediction.tiling import TileIndex, TileLattice, round_up
+from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
+from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.modality import Modality
+from geocrodino.settings.prediction import BackendName
 
 
 @dataclass(frozen=True, kw_only=True)

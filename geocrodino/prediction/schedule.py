@@ -20,14 +20,14 @@ from dask.delayed import delayed
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import BundleError, ConfigError, GeocrodinoError
-from geocrodino.geo.grid import Window
-from geocrodino.geo.mosaic import MosaicSource
-from geocrodino.geo.names import absolute_name
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.writer import EncodedPart
-from geocrodino.prediction.network import SceneInput, one_thread, one_thread_per_network
-from geocrodino.prediction.options import PROCESSES
-from geocrodino.prediction.work import BlockPredictor, Work
+from geocrodino.files.names import absolute_name
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.mosaic import MosaicSource
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.maps.writer import EncodedPart
+from geocrodino.prediction.job import BlockPredictor, Job
+from geocrodino.prediction.tiles.predictor import SceneInput, one_thread, one_thread_per_network
+from geocrodino.settings.prediction import PROCESSES
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -59,7 +59,7 @@ def run_threads(predict: BlockPredictor, windows: Sequence[Window], workers: int
         run_all(*tasks, scheduler="threads", pool=pool, num_workers=workers, optimize_graph=False)
 
 
-def run_cluster(client: Client, work: Work, windows: Sequence[Window], take: Take) -> None:
+def run_cluster(client: Client, job: Job, windows: Sequence[Window], take: Take) -> None:
     """All blocks on a cluster; parts come back as bytes and are taken here, one at a time.
 
     A worker that dies costs the blocks that it was at: they are computed again elsewhere.
@@ -67,7 +67,7 @@ def run_cluster(client: Client, work: Work, windows: Sequence[Window], take: Tak
     from distributed import KilledWorker, as_completed
 
     # As the result of a task rather than data: what a dead worker held is then made again.
-    described = client.submit(_as_it_is, (uuid4().hex, _absolute(work)), pure=False)
+    described = client.submit(_as_it_is, (uuid4().hex, _absolute(job)), pure=False)
     threads = max(1, sum(client.nthreads().values()))
     waiting = iter(windows)
 
@@ -133,7 +133,7 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
         yield client
 
 
-_Named = tuple[str, Work]
+_Named = tuple[str, Job]
 """A work, and a name of its own: two copies of one are not always equal, as NaN is not, and slow to compare."""
 
 _opening = Lock()
@@ -141,14 +141,14 @@ _kept: dict[str, BlockPredictor] = {}
 """Of a worker of a cluster: the networks at work, from one block to the next. One at a time, they are large."""
 
 
-def _absolute(work: Work) -> Work:
+def _absolute(job: Job) -> Job:
     """The same work for processes that were started in another folder."""
 
     def moved(source: SceneInput) -> SceneInput:
         ground = None if source.ground is None else _absolute_files(source.ground)
         return replace(source, raster=_absolute_files(source.raster), ground=ground)
 
-    return replace(work, inputs={m: moved(source) for m, source in work.inputs.items()})
+    return replace(job, inputs={m: moved(source) for m, source in job.inputs.items()})
 
 
 def _absolute_files(raster: RasterSource) -> RasterSource:
@@ -179,11 +179,11 @@ def _threads() -> int:
     return threads
 
 
-def _predictor(name: str, work: Work) -> BlockPredictor:
+def _predictor(name: str, job: Job) -> BlockPredictor:
     with _opening:
         if name not in _kept:
             _kept.clear()
-            _kept[name] = BlockPredictor(work, work.backends(same_bundle(*work.bundle), _threads()))
+            _kept[name] = BlockPredictor(job, job.backends(same_bundle(*job.bundle), _threads()))
         one_thread()
         return _kept[name]
 

@@ -15,8 +15,8 @@ from geocrodino.bundle.manifest import Calibration
 from geocrodino.data.datamodule import CoregisteredDataModule
 from geocrodino.errors import ModelError
 from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _MOST_PX = 200_000
 """Labelled pixels that are looked at, spread over the split."""

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from geocrodino.errors import CheckpointError
-from geocrodino.geo.files import durable_file, writing
+from geocrodino.files.access import durable_file, writing
 from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.folder import RESTORE
 

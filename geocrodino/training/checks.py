@@ -8,20 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.config import TrainConfig
 from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
-from geocrodino.data.normalisation import Recipe, elevation_recipe, optical_recipe
-from geocrodino.data.sampling import inside_mask, labelled_corners, patch_corners, require_labels, require_patches
+from geocrodino.data.patches import inside_mask, labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.splits import block_splits, require_splits
 from geocrodino.data.statistics import no_valid_pixel
 from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
-from geocrodino.geo.aoi import AOI, read_aoi
-from geocrodino.geo.aoi_place import on_grid
-from geocrodino.geo.classes import IGNORE_INDEX, ClassScheme
-from geocrodino.geo.grid import pieces, whole
-from geocrodino.geo.labels import LabelSource, label_classes
-from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.reader import RasterSource, require_overlap
+from geocrodino.geo.areas.aoi import AOI, read_aoi
+from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.labels.source import LabelSource, label_classes
+from geocrodino.geo.rasters.grid import pieces, whole
+from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.modalities.recipe import Recipe, elevation_recipe, optical_recipe
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.config import TrainConfig
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _BLOCK_PX = 512
 

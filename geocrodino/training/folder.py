@@ -12,9 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from geocrodino.config import TrainConfig, load_config, save_config
 from geocrodino.errors import ConfigError, OutputError
-from geocrodino.geo.files import durable_file, exists, writing
+from geocrodino.files.access import durable_file, exists, writing
+from geocrodino.settings.config import TrainConfig, load_config, save_config
 from geocrodino.training.teacher import FUSION_NAME
 
 __all__ = ["FUSION_NAME"]  # beside the other names of the folder

@@ -19,7 +19,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from geocrodino.geo.files import durable_file, writing
+from geocrodino.files.access import durable_file, writing
 
 
 class _Log(Logger):

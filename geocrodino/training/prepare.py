@@ -12,18 +12,18 @@ import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.config import TrainConfig
 from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align
-from geocrodino.data.few_values import few_values, few_values_note
-from geocrodino.data.normalisation import ModalitySpec
 from geocrodino.data.statistics import class_counts, measure
 from geocrodino.errors import HeightRangeWarning
-from geocrodino.geo.aoi import AOI
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.files import durable_file
-from geocrodino.geo.grid import describe
-from geocrodino.geo.modality import MODALITIES, Modality
-from geocrodino.geo.units import ground_unit, height_unit
+from geocrodino.files.access import durable_file
+from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.rasters.grid import describe
+from geocrodino.geo.rasters.units import ground_unit, height_unit
+from geocrodino.modalities.few_values import few_values, few_values_note
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.config import TrainConfig
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import check_inputs
 

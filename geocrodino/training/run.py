@@ -24,19 +24,20 @@ from torch import nn
 
 from geocrodino.bundle.io import save_bundle
 from geocrodino.bundle.manifest import Manifest
-from geocrodino.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
-from geocrodino.data.sampling import inside_mask
+from geocrodino.data.patches import inside_mask
 from geocrodino.data.statistics import class_counts, class_weights
 from geocrodino.errors import BundleError, ConfigError
-from geocrodino.evaluation.report import plot_reliability
-from geocrodino.geo.aoi import AOI
-from geocrodino.geo.files import durable_file, exists, writing
-from geocrodino.geo.grid import crs_of, pixel_size_m
-from geocrodino.geo.modality import MODALITIES, Modality
+from geocrodino.files.access import durable_file, exists, writing
+from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
 from geocrodino.models.branch import receptive_field_radius_px
+from geocrodino.report.figures import plot_reliability
+from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated, calibrate
@@ -47,7 +48,6 @@ from geocrodino.training.learners.base import Shape, state_of
 from geocrodino.training.learners.build import build_learner, network_settings
 from geocrodino.training.learners.taught import TaughtLearner
 from geocrodino.training.logs import EventLog, TableLog
-from geocrodino.training.method import MethodSettings
 from geocrodino.training.prepare import Prepared, prepare, record, told
 from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import check_teacher, no_teacher

@@ -11,35 +11,20 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import MODALITIES
+from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.training.calibrate import ValidationPixels
 from geocrodino.training.learners.base import Learner, Step, network_input, network_valid
 from geocrodino.training.learners.joint import JointLearner
 
 _CALIBRATION_PX = 50_000
 """Validation pixels from which the branches' trust in each other is measured after each epoch."""
-
-
-class OptimiserSettings(BaseModel):
-    """How weights are updated: AdamW with one cycle of the learning rate (Smith and Topin 2018).
-
-    It rises along a cosine from 1/25 of the highest and falls to nearly 0, while the decay of the gradient's first
-    moment goes from 0.95 to 0.85 and back.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
-    gradient_norm: float = Field(1.0, gt=0, description="limit of the gradient's norm, for each network on its own")
 
 
 class TrainingTask(L.LightningModule):

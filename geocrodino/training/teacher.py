@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geocrodino.errors import ConfigError
-from geocrodino.geo.files import exists
+from geocrodino.files.access import exists
 
 FUSION_NAME = "fusion.safetensors"
 """The network of the method ``fusion`` in the folder of its run."""

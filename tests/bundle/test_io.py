@@ -11,11 +11,11 @@ from safetensors.torch import save_file as torch_save
 
 from geocrodino.bundle.io import _digest, load_bundle, save_bundle
 from geocrodino.bundle.manifest import Manifest
-from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
 from geocrodino.errors import AccessError, BundleError
-from geocrodino.geo.classes import ClassScheme
+from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import build_branch
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.network import NetworkSettings
 
 NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)
 

@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from geocrodino.bundle.manifest import Calibration, Manifest
-from geocrodino.data.normalisation import Channel, ModalitySpec, Recipe
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
+from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.network import NetworkSettings
 
 
 def manifest(**changes):

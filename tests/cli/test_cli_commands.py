@@ -130,7 +130,7 @@ def test_ctrl_c_is_told(run_cli, town, here, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geocrodino.data.synthetic.write.write_scene", stopped)
+    monkeypatch.setattr("geocrodino.town.write.write_scene", stopped)
     code, out, err = run_cli("sample", "town")
     assert (code, out) == (130, "")
     assert err == "Stopped. A result is written only when it is whole.\n"

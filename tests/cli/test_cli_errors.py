@@ -336,9 +336,9 @@ def test_an_error_of_the_system_that_nobody_expected(run_cli, monkeypatch, here)
     def fail(*_, **__):
         raise OSError(116, "Stale file handle", "/net/a.tif")
 
-    monkeypatch.setattr("geocrodino.data.synthetic.write.write_scene", fail)
+    monkeypatch.setattr("geocrodino.town.write.write_scene", fail)
     err = refused(run_cli("sample", "town"), "/net/a.tif: cannot be accessed (Stale file handle).\n")
     assert err.endswith("Show where it happened: geocrodino --debug COMMAND ...\n")
-    monkeypatch.setattr("geocrodino.data.synthetic.write.write_scene", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("geocrodino.town.write.write_scene", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_cli("sample", "town")

@@ -7,7 +7,7 @@ import geopandas as gpd
 import pytest
 import rasterio
 
-from geocrodino.prediction.network import TileAnswers
+from geocrodino.prediction.tiles.predictor import TileAnswers
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_both_modalities_and_everything_that_can_be_written(predict, run_cli, to
 
 
 def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
-    from geocrodino.prediction import torch_backend
+    from geocrodino.prediction.backends import torch as torch_backend
 
     monkeypatch.setattr(torch_backend, "has_bfloat16", lambda _: True)
     for precision, number in (("full", "float32"), ("half", "bfloat16")):

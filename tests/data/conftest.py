@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from geocrodino.data.alignment import AlignedLayers, Sources, align
-from geocrodino.data.normalisation import elevation_recipe, optical_recipe
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.labels import LabelSource
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
+from geocrodino.settings.classes import ClassScheme
 
 SHAPE = (96, 128)
 

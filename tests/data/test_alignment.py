@@ -19,12 +19,12 @@ from rasterio.errors import RasterioIOError
 
 from geocrodino.data import alignment
 from geocrodino.data.alignment import Sources, align, reference_grid
-from geocrodino.data.normalisation import elevation_recipe, optical_recipe
 from geocrodino.errors import AOIError, LabelError, OutputError, OverlapError, RasterError
-from geocrodino.geo.aoi import read_aoi
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.labels import LabelSource
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.areas.aoi import read_aoi
+from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
+from geocrodino.settings.classes import ClassScheme
 
 LEFT, TOP = 400_000.0, 5_000_000.0
 

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation, RadiometrySettings
-from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
+from geocrodino.settings.classes import IGNORE_INDEX
 
 SIZE = 24
 CALM = RadiometrySettings(

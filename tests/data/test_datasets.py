@@ -114,3 +114,15 @@ def test_torchgeo_operations(dataset):
     assert len(both) == 1
     assert len(dataset | dataset) == 2
     assert dataset.res == (1.0, 1.0)
+
+
+def test_prediction_reads_what_training_reads(layers, sources, recipes):
+    inside = np.ones(layers.grid.shape, bool)
+    specs = {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")}
+    window = (5, 69, 3, 67)
+    sample = CoregisteredDataset(layers, specs).read(window)
+    for modality, raster in (("optical", sources.optical), ("elevation", sources.elevation)):
+        values, valid = specs[modality].read(raster, layers.grid, window)
+        assert sample[modality].numpy().tobytes() == values.tobytes()
+        np.testing.assert_array_equal(sample[f"{modality}_valid"], valid)
+        assert (values[:, ~valid] == 0).all()

@@ -8,9 +8,9 @@ import pytest
 import shapely
 
 from geocrodino.data.inspection import inspect_files
-from geocrodino.geo.aoi import from_polygons, read_aoi
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.areas.aoi import from_polygons, read_aoi
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.settings.classes import ClassScheme
 
 LEFT, TOP = 400_000.0, 5_000_000.0
 

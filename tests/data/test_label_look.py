@@ -7,9 +7,9 @@ import pytest
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.label_look import look_at_labels
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.labels import LabelSource
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.settings.classes import ClassScheme
 
 TWO = ClassScheme.from_values([1, 2], ["grass", "road"])
 

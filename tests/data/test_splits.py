@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.sampling import inside_mask, patch_corners
+from geocrodino.data.patches import inside_mask, patch_corners
 from geocrodino.data.splits import block_splits
 from geocrodino.errors import AOIError
 

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from geocrodino.errors import OutputError
 from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
-from geocrodino.evaluation.report import plot_reliability
+from geocrodino.report.figures import plot_reliability
 
 
 def _softmax(logits):

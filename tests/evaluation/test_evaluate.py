@@ -12,10 +12,10 @@ from shapely.geometry import box
 
 from geocrodino.errors import AOIError, LabelError, LabelWarning, OverlapError, RasterError
 from geocrodino.evaluation.evaluate import evaluate_map, evaluate_maps
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.mapfile import class_map, layer_file, read_classes
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.writer import MapWriter
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.maps.files import class_map, layer_file, read_classes
+from geocrodino.maps.writer import MapWriter
+from geocrodino.settings.classes import ClassScheme
 
 X, Y = 400_000.0, 5_000_000.0
 

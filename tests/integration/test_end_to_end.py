@@ -12,7 +12,7 @@ import rasterio
 import yaml
 
 from geocrodino.bundle.io import load_bundle
-from geocrodino.data.synthetic.settings import CLASSES
+from geocrodino.settings.town import CLASSES
 
 Run = Callable[..., str]
 

@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from geocrodino.bundle.io import load_bundle
-from geocrodino.config import load_config
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.geo.modality import MODALITIES
+from geocrodino.settings.config import load_config
+from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.prepare import prepare
 
 ROOT = Path(__file__).parents[2]

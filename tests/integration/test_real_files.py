@@ -13,13 +13,13 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from geocrodino.data.inspection import inspect_files
-from geocrodino.data.normalisation import elevation_recipe, optical_recipe
-from geocrodino.data.sampling import inside_mask
+from geocrodino.data.patches import inside_mask
 from geocrodino.errors import BandWarning, MissingCRSError, RasterError
-from geocrodino.geo.aoi import read_aoi
-from geocrodino.geo.grid import pixel_size_m, window_grid, working_grid
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.units import height_unit
+from geocrodino.geo.areas.aoi import read_aoi
+from geocrodino.geo.rasters.grid import pixel_size_m, window_grid, working_grid
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.units import height_unit
+from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
 
 pytestmark = pytest.mark.usefixtures("real_data")
 

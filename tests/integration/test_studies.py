@@ -17,8 +17,8 @@ import rasterio
 import yaml
 from rasterio.features import geometry_mask
 
-from geocrodino.config import load_config
-from geocrodino.geo.aoi import read_aoi
+from geocrodino.geo.areas.aoi import read_aoi
+from geocrodino.settings.config import load_config
 from geocrodino.training import number_format
 
 ROOT = Path(__file__).parents[2]

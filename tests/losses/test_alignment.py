@@ -6,8 +6,9 @@ import pytest
 import torch
 from rounding import rounding
 
-from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation, RadiometrySettings
+from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.losses.alignment import carry
+from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
 
 SIDE = 12
 PLAIN = RadiometrySettings(

@@ -4,7 +4,6 @@ import pytest
 import torch
 from rounding import rounding
 
-from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.losses.contrastive import (
     class_contrast,
     feature_transform,
@@ -12,6 +11,7 @@ from geocrodino.losses.contrastive import (
     majority_labels,
     pixel_contrast,
 )
+from geocrodino.settings.classes import IGNORE_INDEX
 
 # Losses worked out by hand: cosines over a temperature of up to 2, means over up to 8 positions.
 HAND = rounding(2, terms=32)

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from rounding import rounding
 
-from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.distillation import (
     MaskTokens,
@@ -17,6 +16,7 @@ from geocrodino.losses.distillation import (
     masked_feature_loss,
     prototype_distillation_loss,
 )
+from geocrodino.settings.classes import IGNORE_INDEX
 
 SHAPE = (2, 3, 2, 4)
 LABELS = torch.tensor([[[0, 1, 1, 0], [1, 2, 0, 2]], [[2, 0, 0, 2], [IGNORE_INDEX, 2, 0, 0]]])

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from rounding import rounding
 
-from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.losses.segmentation import cross_entropy, dice_loss
+from geocrodino.settings.classes import IGNORE_INDEX
 
 # Losses worked out by hand: logits of up to 9, a handful of exponentials and sums.
 HAND = rounding(9, terms=24)

@@ -7,7 +7,7 @@ from torch import nn
 
 from geocrodino.errors import ModelError
 from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.settings.network import NetworkSettings
 
 SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
 SEPARATE = SMALL.model_copy(update={"separate_encoders": True})

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from geocrodino.models.crodino import CroDiNo
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.settings.network import NetworkSettings
 
 SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from geocrodino.errors import ModelError
 from geocrodino.models.branch import build_branch, receptive_field_radius_px
 from geocrodino.models.fusion import MiddleFusion, modality_branch
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.settings.network import NetworkSettings
 
 SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
 BANDS = {"optical": 3, "elevation": 1}

@@ -4,7 +4,7 @@ import pytest
 from small_scenes import PixelByPixel, make_bundle
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.prediction.backend import open_backend
+from geocrodino.prediction.backends.open import open_backend
 
 _networks = {}
 
@@ -32,7 +32,7 @@ def kept_networks(monkeypatch):
 
     monkeypatch.setattr(Bundle, "branch", lambda *asked: kept(branch, *asked))
     monkeypatch.setattr(
-        "geocrodino.prediction.work.open_backend", lambda *asked, **options: kept(open_backend, *asked, **options)
+        "geocrodino.prediction.job.open_backend", lambda *asked, **options: kept(open_backend, *asked, **options)
     )
 
 
@@ -41,7 +41,7 @@ def by_pixel(kept_networks, monkeypatch):
     """Let `PixelByPixel` compute in place of networks; gives the list of the tiles that it was asked for."""
     calls = []
     monkeypatch.setattr(
-        "geocrodino.prediction.work.open_backend",
+        "geocrodino.prediction.job.open_backend",
         lambda *_, temperature, precision, **__: PixelByPixel(calls, temperature, precision),
     )
     return calls

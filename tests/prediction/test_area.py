@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from small_scenes import UTM, brightest, classes_of, decided_in, heights, image, make_bundle, names_in, write_raster
 
 from geocrodino.errors import AOIError, OverlapError, RasterError
-from geocrodino.geo.aoi import AOI
+from geocrodino.geo.areas.aoi import AOI
 from geocrodino.prediction.engine import predict
-from geocrodino.prediction.tiling import blocks
-from geocrodino.prediction.work import _inside
+from geocrodino.prediction.job import _inside
+from geocrodino.prediction.tiles.lattice import blocks
 
 SHAPE = (60, 80)
 TO_DEGREES = pyproj.Transformer.from_crs("EPSG:32610", "EPSG:4326", always_xy=True)

@@ -384,7 +384,7 @@ def test_both_branches_compute_with_one_backend(opposed, tmp_path, monkeypatch):
         made.name = "openvino" if name == "auto" and modality == "optical" else "torch"
         return made
 
-    monkeypatch.setattr("geocrodino.prediction.work.open_backend", open_one)
+    monkeypatch.setattr("geocrodino.prediction.job.open_backend", open_one)
     scene = write_raster(tmp_path / "s.tif", image(40, 50))
     surface = write_raster(tmp_path / "d.tif", heights(40, 50))
     for second, name in ((None, "openvino"), (surface, "torch")):

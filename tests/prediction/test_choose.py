@@ -7,8 +7,8 @@ from small_scenes import UTM, make_manifest, make_specs
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError
-from geocrodino.geo.bands import Band
-from geocrodino.geo.reader import RasterSource
+from geocrodino.geo.rasters.bands import Band
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.prediction.choose import choose_modalities
 
 

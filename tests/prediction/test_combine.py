@@ -6,17 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_scenes import SCHEME
 
-from geocrodino.geo.mapfile import as_bytes
-from geocrodino.prediction.combine import (
-    DECIDED_BY,
-    Answer,
-    Verdict,
-    class_indices,
-    combine,
-    layer_bands,
-    layer_values,
-    most_likely,
-)
+from geocrodino.maps.files import as_bytes
+from geocrodino.prediction.backends.protocol import most_likely
+from geocrodino.prediction.combine import DECIDED_BY, Answer, Verdict, class_indices, combine, layer_bands, layer_values
 
 OPTICAL, ELEVATION = (0.6, 0.3, 0.1), (0.15, 0.05, 0.8)
 EVEN = {"optical": 0.5, "elevation": 0.5}

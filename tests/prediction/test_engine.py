@@ -22,14 +22,14 @@ from geocrodino.errors import (
     RasterError,
     ResolutionWarning,
 )
-from geocrodino.geo.grid import working_grid
-from geocrodino.geo.writer import MapWriter
+from geocrodino.geo.rasters.grid import round_up, working_grid
+from geocrodino.maps.writer import MapWriter
+from geocrodino.prediction.backends.torch import TorchBackend
 from geocrodino.prediction.engine import predict
-from geocrodino.prediction.network import TileAnswers
-from geocrodino.prediction.prepare import _batch, even_tiles
-from geocrodino.prediction.tiling import TileLattice, round_up
-from geocrodino.prediction.torch_backend import TorchBackend
-from geocrodino.prediction.work import Plan
+from geocrodino.prediction.job import BlockLayout
+from geocrodino.prediction.plan import _batch, even_tiles
+from geocrodino.prediction.tiles.lattice import TileLattice
+from geocrodino.prediction.tiles.predictor import TileAnswers
 
 
 def one_pass(bundle, values, margin):
@@ -75,7 +75,7 @@ def test_bytes_do_not_depend_on_workers_or_blocks(tmp_path, stitch, resolution):
 def test_tiles_of_any_side_are_rounded_up_to_the_stride(bundle, kept_networks, tmp_path, monkeypatch):
     write_raster(tmp_path / "s.tif", image(64, 96))
     calls = []
-    monkeypatch.setattr("geocrodino.prediction.work.open_backend", counting(calls))
+    monkeypatch.setattr("geocrodino.prediction.job.open_backend", counting(calls))
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=30)
     side = 32 + 2 * round_up(bundle.manifest.receptive_field_px, 8)
     assert calls == [(3, side, side)] * 6
@@ -85,7 +85,7 @@ def test_tiles_of_any_side_are_rounded_up_to_the_stride(bundle, kept_networks, t
 def test_margins_are_told_to_the_backend(bundle, tmp_path, monkeypatch, stitch, unused):
     asked = []
     monkeypatch.setattr(
-        "geocrodino.prediction.work.open_backend", lambda *_, unused_px, **__: asked.append(unused_px) or PixelByPixel()
+        "geocrodino.prediction.job.open_backend", lambda *_, unused_px, **__: asked.append(unused_px) or PixelByPixel()
     )
     write_raster(tmp_path / "s.tif", image(64, 64))
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", stitch=stitch)
@@ -96,7 +96,7 @@ def test_margins_are_told_to_the_backend(bundle, tmp_path, monkeypatch, stitch, 
 def test_no_tile_is_kept_where_blocks_share_none(core_px):
     grid = GeoBox((9000, 9000), UTM, "EPSG:32610")
     lattice = TileLattice.exact(grid.shape, core_px=core_px, stride_px=16, receptive_field_px=150)
-    plan = Plan.make(grid, grid, lattice, 6, None, workers=8)
+    plan = BlockLayout.make(grid, grid, lattice, 6, None, workers=8)
     assert (plan.part_px, plan.keep_tiles) == (core_px, 0)
 
 
@@ -175,7 +175,7 @@ def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch, 
     values[:, :rows] = 9
     write_raster(tmp_path / "s.tif", values, nodata=0)
     calls = []
-    monkeypatch.setattr("geocrodino.prediction.work.open_backend", counting(calls))
+    monkeypatch.setattr("geocrodino.prediction.job.open_backend", counting(calls))
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=64)
     assert len(calls) == tiles
     assert (classes_of(tmp_path / "m.tif")[rows:] == 255).all()
@@ -202,7 +202,7 @@ def test_tiles_of_a_wide_scene_are_rarely_computed_twice(stitch, turned_deg, res
         if stitch == "exact"
         else TileLattice.blended(grid.shape, core_px=512, stride_px=8, margin_px=64)
     )
-    plan = Plan.make(own, grid, lattice, 6, block_px)
+    plan = BlockLayout.make(own, grid, lattice, 6, block_px)
     to_grid = ~grid.affine @ own.affine
     kept, seen, computed = {}, set(), 0
     for r0, r1, c0, c1 in plan.blocks:
@@ -301,7 +301,7 @@ def test_blended_tiles_at_the_edge_are_not_empty():
 
 def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
     """Which are for GPUs: here a processor stands for one."""
-    monkeypatch.setattr("geocrodino.prediction.prepare._batch", lambda asked, *_: asked)
+    monkeypatch.setattr("geocrodino.prediction.plan._batch", lambda asked, *_: asked)
     write_raster(tmp_path / "s.tif", image(150, 210))
     sizes, maps = [], []
     compute = TorchBackend._classes
@@ -324,7 +324,7 @@ def test_a_block_larger_than_a_tile_computes_none_again(bundle, tmp_path, monkey
     seen = []
     original = TileAnswers._compute
     monkeypatch.setattr(TileAnswers, "_compute", lambda self, i: seen.append(i) or original(self, i))
-    monkeypatch.setattr("geocrodino.prediction.work._PART_PX", 256)
+    monkeypatch.setattr("geocrodino.prediction.job._PART_PX", 256)
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=512, block_px=2048)
     assert sorted(seen) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 

@@ -108,7 +108,7 @@ def test_each_branch_reads_its_own_modality(bundle, kept_networks, tmp_path, mon
     def opened(_, modality, *, temperature, **__):
         return PixelByPixel(asked.setdefault(modality, []), temperature)
 
-    monkeypatch.setattr("geocrodino.prediction.work.open_backend", opened)
+    monkeypatch.setattr("geocrodino.prediction.job.open_backend", opened)
     write_raster(tmp_path / "i.tif", image(*SHAPE))
     write_raster(tmp_path / "d.tif", heights(*SHAPE))
     predict(tmp_path / "i.tif", tmp_path / "m.tif", bundle, elevation=tmp_path / "d.tif")

@@ -28,10 +28,10 @@ from small_scenes import (
 
 from geocrodino.bundle.manifest import Calibration
 from geocrodino.errors import BundleError, GridError, HeightError, MissingCRSError, ValueRangeWarning
-from geocrodino.geo.heights import GroundFilter
 from geocrodino.prediction import lazy
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.lazy import predict_array
+from geocrodino.settings.ground import GroundFilter
 
 pytestmark = pytest.mark.usefixtures("kept_networks")
 
@@ -163,7 +163,7 @@ def test_ground_is_the_same_as_far_as_a_network_sees(tmp_path, monkeypatch):
         def __call__(self, values):
             return super().__call__(np.roll(values[:1], (-52, -52), axis=(1, 2)))
 
-    for module in ("work", "lazy"):
+    for module in ("job", "lazy"):
         monkeypatch.setattr(f"geocrodino.prediction.{module}.open_backend", lambda *_, **__: FarSighted())
     near = GroundFilter(radii_m=(2, 5), fill_m=3)
     bundle = make_bundle(tmp_path / "b", heights=("height_above_ground",), ground=near)

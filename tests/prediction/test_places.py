@@ -28,9 +28,9 @@ from small_scenes import (
 )
 
 from geocrodino.errors import LeftOutWarning, OutputError, RasterError
-from geocrodino.geo.aoi import read_aoi
-from geocrodino.geo.classes import ClassScheme, LandClass
+from geocrodino.geo.areas.aoi import read_aoi
 from geocrodino.prediction.engine import predict
+from geocrodino.settings.classes import ClassScheme, LandClass
 
 pytestmark = pytest.mark.usefixtures("kept_networks")
 

@@ -23,7 +23,7 @@ from small_scenes import (
 
 from geocrodino.bundle.manifest import Calibration
 from geocrodino.errors import OutputError, RasterError
-from geocrodino.geo.aoi import read_aoi
+from geocrodino.geo.areas.aoi import read_aoi
 from geocrodino.prediction.engine import predict
 
 SHAPE = (90, 130)
@@ -112,7 +112,7 @@ def test_a_network_that_fails_in_the_middle(bundle, by_pixel, scene, tmp_path, m
         return plain
 
     with monkeypatch.context() as patched:
-        patched.setattr("geocrodino.prediction.work.open_backend", opened)
+        patched.setattr("geocrodino.prediction.job.open_backend", opened)
         with pytest.raises(MemoryError, match="no more") as error:
             run(scene, bundle)
     assert error.value.__notes__ == [KEPT.format(5, BLOCKS)]
@@ -122,7 +122,7 @@ def test_a_network_that_fails_in_the_middle(bundle, by_pixel, scene, tmp_path, m
 
 def test_a_scene_that_breaks_in_the_middle(bundle, by_pixel, tmp_path, monkeypatch):
     # The check of values would find the damage first.
-    monkeypatch.setattr("geocrodino.prediction.prepare.unusual_values", lambda _: ())
+    monkeypatch.setattr("geocrodino.prediction.plan.unusual_values", lambda _: ())
     tiles = {"tiled": True, "blockxsize": 32, "blockysize": 32, "interleave": "pixel"}
     whole = write_raster(tmp_path / "s.tif", image(256, 64), **tiles)
     content = whole.read_bytes()

@@ -18,8 +18,8 @@ from small_scenes import UTM, heights, image, make_bundle, names_in, write_raste
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError, MissingCRSError, RasterError
 from geocrodino.prediction.engine import predict
+from geocrodino.prediction.job import BlockPredictor
 from geocrodino.prediction.schedule import run_threads, same_bundle
-from geocrodino.prediction.work import BlockPredictor
 
 distributed = pytest.importorskip("distributed")
 
@@ -121,7 +121,7 @@ def test_relative_names_mean_the_folder_of_the_caller(bundle, town, cluster, tmp
 
 def test_what_goes_wrong_on_a_worker_is_told_as_here(bundle, cluster, tmp_path, monkeypatch):
     # The check of values would find the damage first.
-    monkeypatch.setattr("geocrodino.prediction.prepare.unusual_values", lambda _: ())
+    monkeypatch.setattr("geocrodino.prediction.plan.unusual_values", lambda _: ())
     tiles = {"tiled": True, "blockxsize": 32, "blockysize": 32, "interleave": "pixel"}
     path = write_raster(tmp_path / "s.tif", image(256, 64), **tiles)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])

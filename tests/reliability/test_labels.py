@@ -19,15 +19,15 @@ from rasterio.enums import ColorInterp
 from rasterio.rio.main import main_group
 from scipy.ndimage import zoom
 
-from geocrodino.config import load_config
 from geocrodino.data.alignment import check_labels
 from geocrodino.errors import LabelError
 from geocrodino.evaluation.evaluate import evaluate_map, evaluate_maps
-from geocrodino.geo.classes import ClassScheme
-from geocrodino.geo.labels import LabelSource, find_classes, label_classes
-from geocrodino.geo.mapfile import class_map
-from geocrodino.geo.reader import RasterSource
-from geocrodino.geo.writer import MapWriter
+from geocrodino.geo.labels.source import LabelSource, find_classes, label_classes
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.maps.files import class_map
+from geocrodino.maps.writer import MapWriter
+from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.config import load_config
 from reliability.kinds import case, marked
 
 BANDS, INTERPOLATED, MASKS = "labels in several bands", "labels with interpolated values", "masks of 0 and 255"

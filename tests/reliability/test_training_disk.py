@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geocrodino.config import save_config
 from geocrodino.data import alignment
+from geocrodino.settings.config import save_config
 from geocrodino.training import folder as run_folder
 from geocrodino.training import prepare, run
 from geocrodino.training.checkpoint import WholeCheckpoints
@@ -304,7 +304,7 @@ def test_a_folder_in_which_another_process_trains(settings, run_cli, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from geocrodino.config import load_config
+from geocrodino.settings.config import load_config
 from geocrodino.training import run
 from geocrodino.training.task import TrainingTask
 import torch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from reliability.kinds import case
 
 from geocrodino.errors import GeocrodinoError
+from reliability.kinds import case
 
 WORD = "an unknown word"
 
@@ -33,7 +33,7 @@ def settings(changes):
 
 @pytest.mark.parametrize("change", [case(WORD, "refused", c, id=c[1].split(":")[0]) for c in CHANGES])
 def test_a_word_in_the_settings(tmp_path, change):
-    from geocrodino.config import load_config
+    from geocrodino.settings.config import load_config
 
     changes, *told = change
     path = tmp_path / "study.yaml"
@@ -66,7 +66,7 @@ COLOURS = {"red": "#ff0000", "#888": "#888888", "#C8B68C": "#C8B68C", "RED": "#f
 
 @pytest.mark.parametrize("colour", [case(WORD, "right", c, id=c) for c in COLOURS])
 def test_a_colour_by_name_or_in_short(colour):
-    from geocrodino.geo.classes import LandClass
+    from geocrodino.settings.classes import LandClass
 
     land = LandClass(value=1, name="a", colour=colour)
     assert land.colour == COLOURS[colour]
@@ -85,7 +85,7 @@ def test_a_colour_by_name_or_in_short(colour):
     ],
 )  # fmt: skip
 def test_a_class_in_the_settings(tmp_path, text, told):
-    from geocrodino.config import load_config
+    from geocrodino.settings.config import load_config
 
     path = tmp_path / "study.yaml"
     items = "".join(f"  - value: {v}\n    name: c{v}\n    {text}\n" for v in (1, 2))

@@ -11,10 +11,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation
+from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.settings.augmentation import AugmentationSettings
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.training.learners.base import Learner
-from geocrodino.training.method import MethodSettings
-from geocrodino.training.task import OptimiserSettings, TrainingTask, averaged
+from geocrodino.training.task import TrainingTask, averaged
 
 
 class Constant(nn.Module):

@@ -22,11 +22,11 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
-from geocrodino.config import load_config
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.prediction.engine import predict
+from geocrodino.settings.config import load_config
+from geocrodino.settings.method import MethodName
 from geocrodino.training import number_format
-from geocrodino.training.method import MethodName
 from geocrodino.training.run import train
 
 MODALITIES = ("optical", "elevation")

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.losses.segmentation import cross_entropy, dice_loss
-from geocrodino.models.settings import NetworkSettings
-from geocrodino.training.method import MethodSettings
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.network import NetworkSettings
 
 Weights = Mapping[Modality, Path]
 """Local encoder weights by modality; one left out starts at random."""

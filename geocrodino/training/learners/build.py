@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.network import NetworkSettings
 from geocrodino.training.learners.base import Learner, Shape, Weights
 from geocrodino.training.learners.fusion import DropoutLearner, FusionLearner
 from geocrodino.training.learners.joint import JointLearner
 from geocrodino.training.learners.taught import TaughtLearner
-from geocrodino.training.method import MethodSettings
 
 
 def network_settings(method: MethodSettings, network: NetworkSettings) -> NetworkSettings:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from geocrodino.errors import ConfigError
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES
 from geocrodino.models.branch import Branch, build_branch
 from geocrodino.models.fusion import MiddleFusion, modality_branch
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.learners.base import Learner, Shape, Step, Weights, network_input
-from geocrodino.training.method import MethodSettings
 
 
 class FusionLearner(Learner):

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES, Modality
 from geocrodino.losses.adversarial import modality_loss, reverse_gradient
 from geocrodino.losses.alignment import carry
 from geocrodino.losses.contrastive import class_contrast, image_contrast, pixel_contrast
@@ -21,8 +19,10 @@ from geocrodino.losses.segmentation import cross_entropy
 from geocrodino.models.branch import Branch
 from geocrodino.models.crodino import CroDiNo, CrodinoOutput
 from geocrodino.models.decoders import AuxiliaryDecoder
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid
-from geocrodino.training.method import MethodSettings
 
 Outputs = Mapping[Modality, CrodinoOutput]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from geocrodino.geo.modality import MODALITIES
 from geocrodino.losses.distillation import (
     MaskTokens,
     distillation_loss,
@@ -17,9 +16,10 @@ from geocrodino.losses.segmentation import cross_entropy
 from geocrodino.models.branch import Branch, BranchOutput
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.models.fusion import MiddleFusion
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, network_input
 from geocrodino.training.learners.fusion import build_fusion, either_labels
-from geocrodino.training.method import MethodSettings
 
 _MASK_SHARE = 0.2
 """Share of the steps in which mask tokens are learnt; the students learn from labels alone meanwhile."""

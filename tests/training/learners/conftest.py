@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation
-from geocrodino.geo.classes import IGNORE_INDEX
-from geocrodino.geo.modality import MODALITIES
-from geocrodino.models.settings import NetworkSettings
+from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.settings.augmentation import AugmentationSettings
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import MODALITIES
+from geocrodino.settings.network import NetworkSettings
 from geocrodino.training.learners.base import Learner, Shape, Step
 from geocrodino.training.learners.build import build_learner, network_settings
-from geocrodino.training.method import MethodSettings
 
 K, SIDE = 3, 32
 CHANNELS = {"optical": 2, "elevation": 1}

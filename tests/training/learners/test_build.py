@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from geocrodino.data.augmentation import AugmentationSettings
 from geocrodino.models.branch import Branch
 from geocrodino.models.fusion import MiddleFusion
+from geocrodino.settings.augmentation import AugmentationSettings
+from geocrodino.settings.method import MethodName
 from geocrodino.training.learners.base import network_input
 from geocrodino.training.learners.joint import JointLearner
-from geocrodino.training.method import MethodName
 from geocrodino.training.task import averaged
 
 from .conftest import CHANNELS, K

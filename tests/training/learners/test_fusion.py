@@ -9,13 +9,13 @@ import torch
 from rounding import output_rounding
 
 from geocrodino.errors import ConfigError
-from geocrodino.geo.classes import IGNORE_INDEX
 from geocrodino.models.branch import Branch
 from geocrodino.models.fusion import MiddleFusion
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.method import MethodSettings
 from geocrodino.training.learners.base import Shape, Step, network_input
 from geocrodino.training.learners.build import build_learner
 from geocrodino.training.learners.fusion import either_labels
-from geocrodino.training.method import MethodSettings
 
 from .conftest import CHANNELS, NETWORK, SIDE, Answer, K
 

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation, RadiometrySettings
-from geocrodino.geo.classes import IGNORE_INDEX
+from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.losses.contrastive import class_contrast, image_contrast, pixel_contrast
 from geocrodino.models.crodino import CrodinoOutput
+from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.method import MethodSettings
 from geocrodino.training.learners.base import Step
 from geocrodino.training.learners.joint import advice, agreement, contrast, ramped
-from geocrodino.training.method import MethodSettings
 
 from .conftest import CHANNELS, SIDE, K
 

@@ -1,0 +1,102 @@
+"""Where patches lie: wholly inside the polygons of their split, never over a neighbour's pixels. Needs no PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.features import rasterize
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.errors import AOIError
+from geocrodino.geo.rasters.grid import Window, pixel_size_m
+from geocrodino.settings.classes import IGNORE_INDEX
+
+_EDGE_PX = 1e-3  # polygons drawn along pixel edges count those pixels in
+
+
+def inside_mask(polygon: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
+    """Pixels that lie wholly inside a polygon.
+
+    Args:
+        polygon: In the grid's CRS.
+        grid: A north-up grid.
+
+    Returns:
+        Bool, shape (H, W).
+    """
+    pixel = abs(grid.affine.a)
+    grown = polygon.buffer(_EDGE_PX * pixel, join_style="mitre")
+    around = shapely.box(*grid.boundingbox).buffer(2 * pixel)
+    outside = around.difference(grown)
+    if outside.is_empty:
+        return np.ones(grid.shape, bool)
+    burnt = rasterize([(outside, 1)], out_shape=grid.shape, transform=grid.affine, all_touched=True, dtype="uint8")
+    inside: NDArray[np.bool_] = burnt == 0
+    return inside
+
+
+def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+    """Number of set pixels in every ``size`` x ``size`` box, by its upper left pixel; shape (H-size+1, W-size+1)."""
+    height, width = mask.shape
+    if height < size or width < size:
+        return np.zeros((0, 0), np.int64)
+    total = np.zeros((height + 1, width + 1), np.int64)
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int64), axis=1, out=total[1:, 1:])
+    return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+
+
+def patch_corners(inside: NDArray[np.bool_], patch_px: int) -> NDArray[np.bool_]:
+    """Upper left pixels of the patches that lie wholly inside; bool, shape (H-patch_px+1, W-patch_px+1)."""
+    corners: NDArray[np.bool_] = box_sums(inside, patch_px) == patch_px**2
+    return corners
+
+
+def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_px: int, grid: GeoBox) -> None:
+    """Check that a split holds at least one patch.
+
+    Raises:
+        AOIError: If it holds none.
+    """
+    if not corners.any():
+        side = patch_px * pixel_size_m(grid)[0]
+        raise AOIError(
+            f"{source}: the polygons of the split {split!r} hold no patch: expected room for one of {patch_px} x "
+            f"{patch_px} px ({side:.0f} m) inside the rasters, found none.\n"
+            "Draw larger polygons, or take smaller patches (--patch-px)."
+        )
+
+
+def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch_px: int) -> NDArray[np.bool_]:
+    """Those of `patch_corners` whose patch holds a label: one without a single label teaches nothing.
+
+    Args:
+        inside: Pixels wholly inside the split, shape (H, W).
+        labels: Class indices, uint8, shape (H, W), 255 where there is none.
+        patch_px: Side of a patch.
+    """
+    labelled = inside & (labels != IGNORE_INDEX)
+    corners: NDArray[np.bool_] = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
+    return corners
+
+
+def require_labels(corners: NDArray[np.bool_], source: str) -> None:
+    """Check that a training split holds at least one patch with a label, see `labelled_corners`.
+
+    Raises:
+        AOIError: If it holds none.
+    """
+    if not corners.any():
+        raise AOIError(f"{source}: no patch of the split 'train' holds a labelled pixel. Check the label raster.")
+
+
+def covering_windows(chosen: NDArray[np.bool_], size_px: int) -> list[Window]:
+    """Windows of one size, side by side, that together hold every chosen pixel; they may reach over the mask's edge."""
+    height, width = chosen.shape
+    return [
+        (r, r + size_px, c, c + size_px)
+        for r in range(0, height, size_px)
+        for c in range(0, width, size_px)
+        if chosen[r : r + size_px, c : c + size_px].any()
+    ]

@@ -1,7 +1,0 @@
-"""A generated scene: a small town with image, heights, labels and areas, for examples and tests."""
-
-from geocrodino.data.synthetic.scene import Scene, generate_scene
-from geocrodino.data.synthetic.settings import CLASSES, SceneSettings
-from geocrodino.data.synthetic.write import ScenePaths, write_scene
-
-__all__ = ["CLASSES", "Scene", "ScenePaths", "SceneSettings", "generate_scene", "write_scene"]

@@ -1,0 +1,1 @@
+"""Areas of interest: polygons with a split."""

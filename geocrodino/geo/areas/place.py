@@ -1,0 +1,175 @@
+"""Where an area of interest lies on the grid of a raster, and what may be wrong where the two do not meet."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import warnings
+
+import geopandas as gpd
+import numpy as np
+import pyproj
+import shapely
+from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.errors import AOIError, AreaWarning
+from geocrodino.files.area_names import box_numbers
+from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.areas.crs import crs_name, span
+from geocrodino.geo.areas.sources import swapped_option
+from geocrodino.geo.areas.text import box_option
+from geocrodino.geo.rasters.grid import crs_of
+
+_MUCH_SMALLER = 0.01  # share of the size of a bounding box
+_EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS
+
+
+def on_grid(aoi: AOI, grid: GeoBox) -> AOI:
+    """The part of an area around a grid, in the CRS of the grid.
+
+    What is far away may have no position there, and straight edges become curves, so areas are cut and their edges get
+    points in between before they move.
+
+    Args:
+        aoi: The area.
+        grid: Grid of a raster.
+
+    Returns:
+        The same rows; polygons without a position in that CRS are empty.
+
+    Raises:
+        AOIError: If no transformation leads there.
+
+    Warns:
+        AreaWarning: If the area is a bounding box whose numbers may be in another order.
+    """
+    _warn_of_order(aoi, grid)
+    crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
+    if aoi.crs.equals(crs, ignore_axis_order=True):
+        return AOI(aoi.frame.set_crs(crs, allow_override=True), aoi.source)
+    frame = _around(aoi, grid)
+    left, bottom, right, top = frame.total_bounds
+    side = max(right - left, top - bottom)
+    if side > 0:
+        frame = frame.set_geometry(shapely.segmentize(frame.geometry.values, side / _EDGE_PARTS), crs=aoi.crs)
+    moved = AOI(frame, aoi.source).to_crs(crs)
+    shapes = [_with_position(shape) for shape in moved.frame.geometry]
+    return AOI(moved.frame.set_geometry(shapes, crs=crs), aoi.source)
+
+
+def meets(aoi: AOI, grid: GeoBox) -> bool:
+    """Whether an area shares ground with a grid; not where no transformation joins their CRSs."""
+    try:
+        return bool(on_grid(aoi, grid).polygons().intersects(grid.extent.geom))
+    except AOIError:
+        return False
+
+
+def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
+    """The bounds of an area, or of one split of it, in the CRS of a grid, in words."""
+    try:
+        area = aoi.to_crs(crs_of(grid).wkt).polygons(split)
+    except (AOIError, shapely.errors.ShapelyError):
+        return "an area without a position there"
+    if area.is_empty or not all(map(math.isfinite, area.bounds)):
+        return "an area without a position there"
+    return span(*area.bounds)
+
+
+def way_out(aoi: AOI, grid: GeoBox) -> str:
+    """What to do about an area that does not meet a grid: what `likely_mistake` says, or to check the CRS."""
+    return likely_mistake(aoi, grid) or "Check that both show the same place and carry the right CRS."
+
+
+def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
+    """Why an area does not meet a grid, where a common mistake explains it, and the way out.
+
+    Args:
+        aoi: The area as it was read.
+        grid: Grid of the raster that it should meet.
+
+    Returns:
+        That x and y are exchanged, that a box has its numbers in another order, or that the coordinates are in the CRS
+        of the raster or in degrees; empty where none of these would make the area meet the grid.
+    """
+    if aoi.given is not None:
+        reordered = _reordered_box(aoi, grid)
+        if reordered:
+            return reordered
+        if meets(_moved(aoi, shapely.transform(aoi.frame.geometry.values, lambda c: c[:, ::-1]), aoi.crs), grid):
+            return (
+                "With x and y exchanged it meets the raster: latitude and longitude, or northing and easting, seem to "
+                f"be swapped. {swapped_option(aoi.given)}"
+            )
+        for crs in (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326)):
+            if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
+                name = crs_name(crs)
+                return (
+                    f"It meets the raster if its coordinates are in {name}. If they are: --aoi-crs "
+                    f"{name if crs.to_epsg() else shlex.quote(crs.to_wkt())}"
+                )
+    return ""
+
+
+def _warn_of_order(aoi: AOI, grid: GeoBox) -> None:
+    """Tell the user where a bounding box is huge, and would be a small one at the raster in another order."""
+    other = _reordered_box(aoi, grid, _MUCH_SMALLER)
+    if other:
+        warnings.warn(f"{aoi.source}: check the order of its numbers. {other}", AreaWarning, stacklevel=3)
+
+
+def _reordered_box(aoi: AOI, grid: GeoBox, share: float = 1.0) -> str:
+    """The way out where a bounding box meets a grid if its numbers are in another common order.
+
+    Read in a wrong order, a small box becomes a large one, so only boxes smaller than this share of its size count.
+    """
+    if aoi.given is None or aoi.given.kind != "box":
+        return ""
+    a, b, c, d = box_numbers(aoi.given.text) or []
+    orders = {"minx,maxx,miny,maxy": (a, c, b, d), "miny,maxy,minx,maxx": (c, a, d, b)}
+    for order, (west, south, east, north) in orders.items():
+        smaller = west < east and south < north and (east - west) * (north - south) < share * (c - a) * (d - b)
+        if smaller and meets(_moved(aoi, [shapely.box(west, south, east, north)], aoi.crs), grid):
+            option = box_option(west, south, east, north)
+            return f"It meets the raster if the numbers are {order}. Give them as minx,miny,maxx,maxy: {option}"
+    return ""
+
+
+def _moved(aoi: AOI, shapes: object, crs: pyproj.CRS) -> AOI:
+    return AOI(gpd.GeoDataFrame(geometry=np.asarray(shapes), crs=crs), aoi.source)
+
+
+def _around(aoi: AOI, grid: GeoBox) -> gpd.GeoDataFrame:
+    """The part of an area in the surroundings of a grid, as wide as the grid on each side."""
+    try:
+        to_area = pyproj.Transformer.from_crs(crs_of(grid).wkt, aoi.crs, always_xy=True)
+        left, bottom, right, top = to_area.transform_bounds(*grid.boundingbox.bbox, densify_pts=21)
+    except ProjError:
+        return aoi.frame
+    margin = max(right - left, top - bottom)
+    if not (left < right and math.isfinite(margin)):  # across the date line, or without an image there
+        return aoi.frame
+    near = shapely.box(left - margin, bottom - margin, right + margin, top + margin)
+    shapes = np.array(aoi.frame.geometry.values, object)
+    outside = ~shapely.covers(near, shapes)
+    if not outside.any():
+        return aoi.frame
+    shapes[outside] = [_polygons(part) for part in shapely.intersection(shapes[outside], near)]
+    return aoi.frame.set_geometry(shapes, crs=aoi.crs)
+
+
+def _polygons(shape: BaseGeometry) -> BaseGeometry:
+    """The polygons of an intersection, without the lines and points in which geometries only touch."""
+    if shape.geom_type in {"Polygon", "MultiPolygon"}:
+        return shape
+    return shapely.union_all([p for p in shapely.get_parts(shape) if p.geom_type == "Polygon"] or [shapely.Polygon()])
+
+
+def _with_position(shape: BaseGeometry) -> BaseGeometry:
+    """A shape without the parts that have no position in its CRS."""
+    if np.isfinite(shapely.get_coordinates(shape)).all():
+        return shape
+    parts = [p for p in shapely.get_parts(shape) if np.isfinite(shapely.get_coordinates(p)).all()]
+    return shapely.union_all(parts) if parts else shapely.Polygon()

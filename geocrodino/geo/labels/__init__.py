@@ -1,0 +1,1 @@
+"""Labels: class rasters, their bands and the names of their classes."""

@@ -1,0 +1,349 @@
+"""What makes a raster a raster of labels: one band, whole class values, few of them, with names where the file has any.
+
+`inspect`, `train` and `evaluate` ask the functions here, so that all of them accept and refuse the same files.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Compression
+
+from geocrodino.errors import LabelError, LabelWarning
+from geocrodino.files.names import gdal_name
+from geocrodino.geo.labels.bands import check_one_band, quoted
+from geocrodino.geo.labels.categories import Categories, read_categories
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.values import MOST_VALUES, ValueCounts, count_values
+from geocrodino.settings.classes import ClassScheme, ignore_advice, number, recode_advice
+
+_WHOLE_WITHIN = 1e-3  # real numbers are taken as whole within this: warping leaves such errors
+_RARE = 0.01  # share of the labelled pixels below which a value is rare
+# Numbers of values from which JPEG compression, interpolation or object numbers are assumed, where many are rare. In
+# trials on land cover of 5 to 8 classes, these left 25 values or more unless class values were close to each other, a
+# third of them rare or more. Land-cover products of a region hold up to some 20 classes, about half of them rare.
+_SUSPICIOUS_FROM, _REFUSED_FROM = 12, 25
+_LISTED = 8  # values in a message
+
+
+@dataclass(frozen=True)
+class LabelSource(RasterSource):
+    """A raster of labels, read with the user's rules for its values.
+
+    Rules are applied to the pixels of the file, before pixels are combined to coarser ones.
+
+    Attributes:
+        ignore_values: Values that are no label.
+        label_values: Pairs of a value in the file and the class value that it stands for.
+    """
+
+    ignore_values: tuple[int, ...] = ()
+    label_values: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(
+        cls, source: RasterSource, ignore_values: Collection[int] = (), label_values: Mapping[int, int] | None = None
+    ) -> LabelSource:
+        """Take a raster as labels.
+
+        Args:
+            source: The raster.
+            ignore_values: Values of the file that are no label.
+            label_values: Class value, 0 to 254, of values of the file; other values stay as they are.
+
+        Raises:
+            LabelError: If the rules contradict each other or the file.
+        """
+        rules = dict(label_values or {})
+        _check_rules(source, set(ignore_values), rules)
+        header = {f.name: getattr(source, f.name) for f in fields(RasterSource)}
+        return cls(**header, ignore_values=tuple(sorted(set(ignore_values))), label_values=tuple(sorted(rules.items())))
+
+    def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of the file's own grid, with the rules applied; see `RasterSource.read_own`."""
+        values, valid = super().read_own(window, bands)
+        if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
+            near = np.rint(values)
+            values = np.where(np.abs(values - near) <= _WHOLE_WITHIN, near, values)
+        if len(bands) > 1:  # no labels; only looked at for a message
+            return values, valid
+        if self.ignore_values:
+            dropped = np.isin(values[0], self.ignore_values)
+            valid &= ~dropped
+            values[:, dropped] = np.nan
+        return _recoded(values, self.label_values), valid
+
+    def indices(
+        self,
+        scheme: ClassScheme,
+        window: Window,
+        grid: GeoBox | None = None,
+        outside: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Read class indices.
+
+        Args:
+            scheme: The classes.
+            window: Part of the grid.
+            grid: Grid of the result; the file's own by default.
+            outside: Pixels that are of no interest, whatever their value, shape (H, W).
+
+        Returns:
+            Class indices, uint8, shape (H, W), 255 where there is no label.
+
+        Raises:
+            LabelError: If a pixel holds a value of no class.
+        """
+        band = self.data_bands[:1]
+        values, valid = (
+            self.read_own(window, band) if grid is None else self.read(grid, window, bands=band, kind="categorical")
+        )
+        wanted = valid if outside is None else valid & ~outside
+        return scheme.to_indices(values[0], wanted, str(self.path))
+
+
+def _recoded(values: NDArray[np.float32], rules: tuple[tuple[int, int], ...]) -> NDArray[np.float32]:
+    if not rules:
+        return values
+    out = values.copy()  # two values may change places
+    for before, after in rules:
+        out[values == before] = after
+    return out
+
+
+def _check_rules(source: RasterSource, ignored: set[int], rules: dict[int, int]) -> None:
+    wrong = sorted(v for v in rules.values() if not 0 <= v <= 254)
+    if wrong:
+        raise LabelError(f"{source.path}: expected class values from 0 to 254 in `label_values`, found {wrong[0]}.")
+    beyond = sorted(v for v in ignored | set(rules) if float(np.float32(v)) != v)
+    if beyond:
+        raise LabelError(
+            f"{source.path}: expected values that single precision can hold, up to 16,777,216, in `ignore_values` and "
+            f"`label_values`, found {beyond[0]}.\nWrite smaller numbers into the file first."
+        )
+    both = sorted(ignored & set(rules))
+    if both:
+        raise LabelError(
+            f"{source.path}: the value {both[0]} is to be left out (`ignore_values`, --ignore) and to be read as class "
+            f"{rules[both[0]]} (`label_values`, --label-value).\nKeep one of the two."
+        )
+    if source.nodata in rules:
+        raise LabelError(
+            f"{source.path}: {number(source.nodata)} is to be read as class {rules[int(source.nodata)]} "
+            f"(`label_values`, --label-value), but is the file's nodata value, which marks pixels without a label.\n"
+            f"{_without_nodata(source)}"
+        )
+
+
+def _without_nodata(source: RasterSource) -> str:
+    return f"Remove the nodata tag if these pixels hold a class: rio edit-info --unset-nodata {quoted(source)}"
+
+
+@dataclass(frozen=True)
+class FoundClasses:
+    """The classes of a raster of labels.
+
+    Attributes:
+        scheme: The classes.
+        shares: Share of the labelled pixels of each value, 0 to 1.
+        notes: What deserves attention, in sentences.
+    """
+
+    scheme: ClassScheme
+    shares: Mapping[float, float]
+    notes: tuple[str, ...]
+
+
+def label_classes(labels: LabelSource, named: ClassScheme | None) -> ClassScheme:
+    """Check that a raster holds labels, and find its classes.
+
+    Args:
+        labels: The labels.
+        named: The classes, where the user names them.
+
+    Returns:
+        The classes that are named, otherwise those that `find_classes` finds.
+
+    Raises:
+        LabelError: If the raster has several bands, or no classes are named and it does not seem to hold any.
+    """
+    if named is not None:
+        check_one_band(labels)
+        scheme, notes = named, lossy_notes(labels)
+    else:
+        found = find_classes(labels)
+        scheme, notes = found.scheme, found.notes
+    for note in notes:
+        warnings.warn(f"{labels.path}: {note}.", LabelWarning, stacklevel=2)
+    return scheme
+
+
+def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
+    """A note if the file's compression changes values."""
+    with rasterio.open(gdal_name(labels.path)) as dataset:
+        jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
+    return ("JPEG compression may have changed class values",) if jpeg else ()
+
+
+def find_classes(labels: LabelSource, counts: ValueCounts | None = None) -> FoundClasses:
+    """The values that a raster holds as classes, with the names and colours that the file gives them.
+
+    Values without a name are called ``class <value>``.
+
+    Args:
+        labels: The labels.
+        counts: Their values, where they have been counted already.
+
+    Raises:
+        LabelError: If the raster has several bands, fewer than two values, values that a map cannot hold, or so many
+            rare values that they are more likely to be artefacts.
+    """
+    check_one_band(labels)
+    counts = counts or count_values(labels, labels.data_bands[0])
+    categories, shares = recoded_categories(labels), counts.shares()
+    notes = _check_values(labels, shares, categories, more=counts.more)
+    scheme, unnamed = _scheme([int(v) for v in shares], categories)
+    return FoundClasses(scheme, shares, (*notes, *categories.notes, *unnamed))
+
+
+def recoded_categories(labels: LabelSource) -> Categories:
+    """Names and colours of class values: those of the file, after the rules for its values."""
+    found = read_categories(labels.path, labels.data_bands[0])
+    rules = dict(labels.label_values)
+
+    def moved(by_value: Mapping[int, str]) -> dict[int, str]:
+        taken = {rules[v]: text for v, text in by_value.items() if v in rules}
+        return taken | {v: text for v, text in by_value.items() if v not in rules}
+
+    return Categories(moved(found.names), moved(found.colours), found.notes)
+
+
+def _scheme(values: list[int], categories: Categories) -> tuple[ClassScheme, tuple[str, ...]]:
+    """Classes with the file's names; a name that several values share is left to none of them."""
+    names = {v: categories.names.get(v, f"class {v}") for v in values}
+    repeated = {n for n in names.values() if list(names.values()).count(n) > 1}
+    notes = tuple(
+        f"the name {name!r} stands for the values {_listed([v for v in values if names[v] == name])}, which are called "
+        "after their value instead"
+        for name in sorted(repeated)
+    )
+    # A name such as "class 3" may also be taken by another value.
+    plain = {f"class {v}" for v in values if names[v] in repeated}
+    names = {v: f"class {v}" if n in repeated | plain else n for v, n in names.items()}
+    if len(set(names.values())) < len(names):
+        names = {v: f"class {v}" for v in values}
+    scheme = ClassScheme.from_values(values, [names[v] for v in values])
+    coloured = (c.model_copy(update={"colour": categories.colours.get(c.value, c.colour)}) for c in scheme.classes)
+    return ClassScheme(classes=tuple(coloured)), notes
+
+
+def _check_values(
+    labels: LabelSource, shares: Mapping[float, float], categories: Categories, *, more: bool
+) -> tuple[str, ...]:
+    """Refuse values that are no classes; what is only suspicious comes back as notes."""
+    wrong = [v for v in shares if v % 1 or not 0 <= v <= 254]
+    if more or len(wrong) > _LISTED or any(v % 1 for v in wrong):
+        raise _refusal(labels, _listed(list(shares), more=more), _not_classes(labels, shares, more=more))
+    rare = [v for v, share in shares.items() if share < _RARE]
+    many = f"{len(shares)} values ({_listed(list(shares))}); {_rare(shares, rare)}"
+    named = all(int(v) in categories.names for v in shares)
+    if len(shares) >= _REFUSED_FROM and 3 * len(rare) >= len(shares) and not named:
+        raise _refusal(labels, many, _ARTEFACTS)
+    if len(shares) < 2:
+        found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
+        raise _refusal(labels, found, _too_few(labels, list(shares)))
+    if wrong:
+        raise _refusal(labels, f"the values {_listed(list(shares))}", _ways_out(list(shares), wrong))
+    notes = list(lossy_notes(labels))
+    if notes and rare:
+        raise _refusal(labels, f"{many}, in a file with JPEG compression", _ARTEFACTS)
+    if len(shares) >= _SUSPICIOUS_FROM and 2 * len(rare) >= len(shares) and not named:
+        notes.append(f"{many}. JPEG compression and interpolation leave such values")
+    return tuple(notes)
+
+
+_ARTEFACTS = (
+    "JPEG compression and interpolation leave such values, and so does a number for each object. Use class values that "
+    "were compressed without loss and resampled with the nearest pixel. If all of them are classes, list them under "
+    "`classes`."
+)
+
+
+def _refusal(labels: RasterSource, found: str, way_out: str) -> LabelError:
+    return LabelError(
+        f"{labels.path}: expected two or more classes with whole values from 0 to 254, found {found}.\n{way_out}"
+    )
+
+
+def _rare(shares: Mapping[float, float], rare: list[float]) -> str:
+    together = 100 * sum(shares[v] for v in rare)
+    return (
+        f"{len(rare)} of them hold less than {100 * _RARE:g} % of the labelled pixels each, {together:.2g} % together"
+    )
+
+
+def _listed(values: list[float] | list[int], *, more: bool = False) -> str:
+    if more:
+        return f"more than {MOST_VALUES:,} values such as {', '.join(number(v) for v in values[:3])}"
+    told = [number(v) for v in values[:_LISTED]]
+    if len(values) > _LISTED:
+        return f"{', '.join(told)} ... {number(values[-1])}"
+    return " and ".join((", ".join(told[:-1]), told[-1])) if len(told) > 1 else "".join(told)
+
+
+def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bool) -> str:
+    """What a raster looks like whose values are no classes."""
+    fractions = sum(share for v, share in shares.items() if v % 1)
+    if not more and 0 < fractions < 0.5:
+        return (
+            f"{100 * fractions:.2g} % of the pixels hold fractions: these look like classes that were interpolated. "
+            "Resample the original with the nearest pixel, for instance: "
+            f"rio warp ORIGINAL.tif {quoted(labels)} --like OPTICAL.tif --resampling nearest --overwrite"
+        )
+    low, high = min(shares), max(shares)
+    if low >= 0 and high <= 1:
+        looks = "probabilities or an image"
+    elif not fractions:
+        looks = "heights, an image, or a number for each object"
+    else:
+        looks = "heights or an image"
+    return f"This looks like {looks}. Give the raster of class values as labels."
+
+
+def _ways_out(values: list[float], wrong: list[float]) -> str:
+    """How to read a raster whose values are classes but for a few."""
+    good = [v for v in values if v not in wrong]
+    # Of a mask, the marked pixels become 1.
+    order = (1, 0, *range(2, 255)) if len(wrong) == 1 else range(255)
+    free = [v for v in order if v not in good]
+    if len(good) >= 2:
+        return (
+            f"Leave out what is no class with {ignore_advice(wrong)}. Read what is a class as a value from 0 to 254, "
+            f"for instance with {recode_advice({wrong[0]: min(free)})}."
+        )
+    looks = "This looks like a mask. " if set(values) == {0, 255} else ""
+    told = _listed(wrong)
+    classes = "a class" if len(wrong) == 1 else "classes"
+    return f"{looks}Read {told} as {classes} with {recode_advice(dict(zip(wrong, free, strict=False)))}."
+
+
+def _too_few(labels: LabelSource, values: list[float]) -> str:
+    nodata = labels.nodata
+    if nodata is not None and not math.isnan(nodata):
+        unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {_without_nodata(labels)}"
+        wrong = [v for v in (*values, nodata) if not 0 <= v <= 254]
+        return f"{unlabelled}\n{_ways_out([*values, nodata], wrong)}" if wrong and values else unlabelled
+    if labels.ignore_values or labels.label_values or labels.mask != "none" or labels.alpha_band:
+        return (
+            "Check the file's mask, and the values that are left out (`ignore_values`, --ignore) or read as others "
+            "(`label_values`, --label-value)."
+        )
+    return "Give a raster that holds every class."

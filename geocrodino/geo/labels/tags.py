@@ -1,0 +1,37 @@
+"""Names of classes in a raster: the tag of our own maps, and the side file of GDAL."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import rasterio
+from pydantic import TypeAdapter, ValidationError
+
+from geocrodino.errors import RasterError
+from geocrodino.files.names import gdal_name
+from geocrodino.settings.classes import ClassScheme, LandClass
+
+CLASSES_TAG = "CLASSES"
+"""Tag of a map that lists its classes."""
+
+
+def names_file(path: Path) -> Path:
+    """Where GDAL looks for the names of the classes of a GeoTIFF."""
+    return path.with_name(f"{path.name}.aux.xml")
+
+
+def tagged_classes(path: str | Path) -> ClassScheme | None:
+    """The classes that a map names in its tags, None if it names none.
+
+    Raises:
+        RasterError: If the tag does not list classes.
+    """
+    with rasterio.open(gdal_name(path)) as dataset:
+        text = dataset.tags().get(CLASSES_TAG)
+    if text is None:
+        return None
+    try:
+        return ClassScheme(classes=TypeAdapter(tuple[LandClass, ...]).validate_python(json.loads(text)))
+    except (ValidationError, ValueError) as error:
+        raise RasterError(path, f"the tag {CLASSES_TAG} does not list classes ({error}).") from error

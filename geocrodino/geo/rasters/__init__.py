@@ -1,0 +1,1 @@
+"""Rasters: grids, reading, validity, resampling, units."""

@@ -1,0 +1,115 @@
+"""How many heights of a scene are impossible, counted block by block and each of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.geo.rasters.grid import Window, beside, crs_of, pieces, widened
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.resample import bounding_window, source_positions
+
+_PIECE_PX = 1024  # of either grid: one may be much finer than the other
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """Impossible heights of one raster.
+
+    Attributes:
+        pixels: How many there are.
+        low: The lowest of them, in the unit of the file.
+        high: The highest.
+    """
+
+    pixels: int = 0
+    low: float = np.inf
+    high: float = -np.inf
+
+    def as_list(self) -> list[float]:
+        """The attributes in order, as JSON can hold them."""
+        return [self.pixels, self.low, self.high]
+
+    def add(self, other: Impossible) -> Impossible:
+        """Those of two parts of a raster together."""
+        return Impossible(self.pixels + other.pixels, min(self.low, other.low), max(self.high, other.high))
+
+    def note(self, raster: RasterSource) -> str:
+        """What the user should know."""
+        unit = f" {raster.unit}" if raster.unit else ""
+        values = f"{self.low:.6g}" if self.low == self.high else f"{self.low:.6g} to {self.high:.6g}"
+        found = "1 impossible height" if self.pixels == 1 else f"{self.pixels:,} impossible heights"
+        return (
+            f"{raster.path}: {found} ({values}{unit}), read as missing: no ground lies so high or low, or a pixel "
+            "jumps away from all its neighbours. If the value stands for missing data, tag it as nodata."
+        )
+
+
+def impossible_heights(
+    raster: RasterSource, grid: GeoBox, window: Window, area: BaseGeometry | None = None
+) -> Impossible:
+    """Impossible heights of a raster whose centres lie in a window of another grid.
+
+    Args:
+        raster: The heights.
+        grid: The grid.
+        window: Part of it; windows that do not overlap count no pixel twice.
+        area: Count only within these polygons, in pixels of the grid; everywhere by default.
+    """
+    found = Impossible()
+    if raster.limits is None:
+        return found
+    grid = beside(grid, raster.geobox)
+    for part in pieces(window, _PIECE_PX):  # positions of a whole block would take much memory
+        needed = part if raster.geobox == grid else _needed(raster, grid, part)
+        for piece in () if needed is None else pieces(needed, _PIECE_PX):
+            rows, cols, values = raster.impossible_px(piece)
+            if rows.size:
+                values = values[_inside(raster.geobox, rows, cols, grid, part, area)]
+            if values.size:
+                found = found.add(Impossible(values.size, float(values.min()), float(values.max())))
+    return found
+
+
+def total(notes: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, Impossible]:
+    """Sums by role of what blocks found, see `Impossible`."""
+    sums: dict[str, Impossible] = {}
+    for note in notes:
+        for role, counted in note.items():
+            pixels, low, high = counted
+            sums[role] = sums.get(role, Impossible()).add(Impossible(int(pixels), low, high))
+    return sums
+
+
+def _needed(raster: RasterSource, grid: GeoBox, window: Window) -> Window | None:
+    height, width = raster.geobox.shape
+    # One pixel more: positions are those of centres, and half a pixel of the window lies beyond the outer ones.
+    return bounding_window(source_positions(grid, widened(window, 1), raster.geobox), (height, width))
+
+
+def _inside(
+    source: GeoBox,
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    grid: GeoBox,
+    window: Window,
+    area: BaseGeometry | None,
+) -> NDArray[np.bool_]:
+    """Which pixel centres of a grid lie in a window of another one, and in an area if there is one."""
+    a = source.affine
+    x, y = a.a * (cols + 0.5) + a.b * (rows + 0.5) + a.c, a.d * (cols + 0.5) + a.e * (rows + 0.5) + a.f
+    if source.crs != grid.crs:
+        transformer = pyproj.Transformer.from_crs(crs_of(source).wkt, crs_of(grid).wkt, always_xy=True)
+        x, y = transformer.transform(x, y)
+    i = ~grid.affine
+    col, row = i.a * x + i.b * y + i.c, i.d * x + i.e * y + i.f
+    r0, r1, c0, c1 = window
+    inside = np.asarray((row >= r0) & (row < r1) & (col >= c0) & (col < c1))
+    return inside if area is None else inside & np.asarray(shapely.contains_xy(area, col, row))

@@ -1,0 +1,164 @@
+"""Resampling at exact positions, so that a pixel does not depend on the window that it is computed in.
+
+GDAL's warper is not used here: through rasterio it always approximates the transformation, to an eighth of a source
+pixel and by another amount for every window; in steep terrain that is metres of height.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geocrodino.geo.rasters.grid import Window, crs_of, turn_of
+
+Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Rows and columns in source pixels, centre of the first pixel at 0, shapes that broadcast to the target's."""
+
+
+def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 1) -> Positions:
+    """Where the centres of target pixels lie in a source raster.
+
+    Args:
+        grid: Target grid.
+        window: Part of it.
+        source: Grid of the source raster.
+        parts: Each target pixel is split into ``parts`` x ``parts`` sub-pixels.
+
+    Returns:
+        Source rows and columns, float64, broadcasting to (H * parts, W * parts); infinite where a position has no
+        image in the source's CRS.
+    """
+    r0, r1, c0, c1 = window
+    rows = (np.arange(r0 * parts, r1 * parts) + 0.5)[:, None] / parts
+    cols = (np.arange(c0 * parts, c1 * parts) + 0.5)[None, :] / parts
+    a, i = grid.affine, ~source.affine
+    if grid.crs == source.crs and a.b == a.d == i.b == i.d == 0:
+        return i.e * (a.e * rows + a.f) + i.f - 0.5, i.a * (a.a * cols + a.c) + i.c - 0.5
+    x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
+    if grid.crs != source.crs:
+        transformer = pyproj.Transformer.from_crs(str(grid.crs), str(source.crs), always_xy=True)
+        x, y = transformer.transform(x, y)
+        x = _beside(source, x)
+    return i.d * x + i.e * y + i.f - 0.5, i.a * x + i.b * y + i.c - 0.5
+
+
+def _beside(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same longitudes, counted as the source counts them: up to 181 degrees, say, or from 0 to 360."""
+    crs = crs_of(source)
+    if not crs.geographic:
+        return x
+    turn = turn_of(crs)
+    middle, _ = source.affine @ (source.shape[1] / 2, source.shape[0] / 2)
+    with np.errstate(invalid="ignore"):  # where there is no position
+        away: NDArray[np.float64] = x - turn * np.round((x - middle) / turn)
+    return away
+
+
+def bounding_window(positions: Positions, shape: tuple[int, int]) -> Window | None:
+    """The source pixels that bilinear interpolation at these positions touches, or None if there are none."""
+    limits = []
+    for values, size in zip(positions, shape, strict=True):
+        finite = values[np.isfinite(values)]
+        if finite.size == 0:
+            return None
+        start, stop = max(0, math.floor(finite.min())), min(size, math.floor(finite.max()) + 2)
+        if start >= stop:
+            return None
+        limits += [start, stop]
+    return (limits[0], limits[1], limits[2], limits[3])
+
+
+def bilinear(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], window: Window, positions: Positions
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Interpolate between valid pixels only.
+
+    Args:
+        values: Source values of ``window``, shape (B, h, w); what is invalid may be NaN.
+        valid: Validity, shape (h, w).
+        window: Which part of the source ``values`` holds.
+        positions: Where to interpolate, broadcasting to (H, W).
+
+    Returns:
+        Values, float32, shape (B, H, W), NaN without a valid neighbour; share of the weight on valid pixels, float32,
+        shape (H, W).
+    """
+    held = np.where(valid, values, 0).astype(np.float32, copy=False)
+    shape = np.broadcast_shapes(positions[0].shape, positions[1].shape)
+    total = np.zeros((len(values), *shape), np.float32)
+    weight: NDArray[np.float32] = np.zeros(shape, np.float32)
+    rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
+    low_r, low_c = np.floor(rows), np.floor(cols)
+    for step_r in (0, 1):
+        share_r = np.abs(1 - step_r - (rows - low_r)).astype(np.float32)
+        r, in_r = _index(low_r + step_r, window[0], window[1])
+        for step_c in (0, 1):
+            share_c = np.abs(1 - step_c - (cols - low_c)).astype(np.float32)
+            c, in_c = _index(low_c + step_c, window[2], window[3])
+            share = share_r * share_c * (in_r & in_c & valid[r, c])
+            weight += share
+            total += held[:, r, c] * share
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.divide(total, weight, dtype=np.float32), weight
+
+
+def nearest(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], window: Window, positions: Positions
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The value of the pixel that a position lies in; shapes as in `bilinear`, validity as bool."""
+    rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
+    # A hair towards the upper left, so that positions on a pixel edge do not flip with the last bit.
+    r, in_r = _index(np.ceil(rows - 0.5 - 1e-6), window[0], window[1])
+    c, in_c = _index(np.ceil(cols - 0.5 - 1e-6), window[2], window[3])
+    ok = in_r & in_c & valid[r, c]
+    return np.where(ok, values[:, r, c], np.nan).astype(np.float32, copy=False), ok
+
+
+def block_mean(
+    values: NDArray[np.float32], weight: NDArray[np.float32], parts: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean over ``parts`` x ``parts`` sub-pixels, weighted by validity; (B, H*p, W*p) to (B, H, W)."""
+    count, height, width = values.shape
+    blocks = (count, height // parts, parts, width // parts, parts)
+    weights = weight.reshape(blocks[1:])
+    weighted = np.nan_to_num(values).reshape(blocks) * weights
+    total = np.zeros((count, blocks[1], blocks[3]), np.float32)
+    share = np.zeros((blocks[1], blocks[3]), np.float32)
+    # One by one: NumPy's own sum takes another order for another shape, and the last bit would depend on the window.
+    for row in range(parts):
+        for col in range(parts):
+            total += weighted[:, :, row, :, col]
+            share += weights[:, row, :, col]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (total / share).astype(np.float32), (share / parts**2).astype(np.float32)
+
+
+def block_majority(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], parts: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Most frequent valid value of ``parts`` x ``parts`` sub-pixels, the smaller one of equals.
+
+    Returns:
+        Values, float32, shape (1, H, W), NaN where invalid; validity: at least half of the sub-pixels are valid.
+    """
+    height, width = valid.shape
+    blocks = (height // parts, parts, width // parts, parts)
+    best = np.full((blocks[0], blocks[2]), np.nan, np.float32)
+    most = np.zeros((blocks[0], blocks[2]), np.int32)
+    for value in np.unique(values[0][valid]):
+        count = (valid & (values[0] == value)).reshape(blocks).sum(axis=(1, 3))
+        best[count > most] = value
+        most = np.maximum(most, count)
+    ok = valid.reshape(blocks).sum(axis=(1, 3)) * 2 >= parts**2
+    best[~ok] = np.nan
+    return best[None], ok
+
+
+def _index(position: NDArray[np.float64], start: int, stop: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Positions as indices into a part that begins at ``start``, clipped, and whether they lay inside."""
+    inside = (position >= start) & (position < stop)
+    return (np.clip(position, start, stop - 1) - start).astype(np.intp), inside

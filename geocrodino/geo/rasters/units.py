@@ -1,0 +1,173 @@
+"""Units of height: every spelling that GDAL, EPSG, PROJ, ESRI and UDUNITS have for a unit of length."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+import pyproj
+from odc.geo.geobox import GeoBox
+from pyproj.database import get_units_map
+
+from geocrodino.errors import HeightError
+from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.spikes import HeightLimits
+
+NO_UNIT = "none"
+"""Name for numbers without a unit, which are taken as they are."""
+
+_COMMON = ("m", "ft", "us-ft", "cm", "dm", "mm", "km", NO_UNIT)
+_FOOT_M = (0.3, 0.31)  # metres in a foot, whichever
+_EARTH_RADIUS_M = (6.3e6, 6.45e6)
+
+_UNSAID = {"", "unknown", "unspecified", "n/a", "na", "null"}
+"""Unit tags that name no unit."""
+
+_WORDS = {
+    "m": "metre", "meter": "metre", "mtr": "metre", "metro": "metre",
+    "feet": "foot", "ft": "foot", "yd": "yard",
+    "intl": "international", "int": "international", "i": "international",
+    "survey": "us", "usa": "us", "u": "us",
+    "mm": "millimetre", "millimeter": "millimetre", "cm": "centimetre", "centimeter": "centimetre",
+    "dm": "decimetre", "decimeter": "decimetre", "km": "kilometre", "kilometer": "kilometre",
+    "in": "inch", "inche": "inch", "mi": "mile", "fm": "fathom", "fath": "fathom",
+}  # fmt: skip
+"""Words of unit names, in the singular, and the one that stands for all of them."""
+
+_JOINED = {
+    "ftus": "us foot", "usft": "us foot", "ussft": "us foot", "sft": "us foot", "usfoot": "us foot",
+    "usfeet": "us foot", "footus": "us foot", "feetus": "us foot", "surveyfoot": "us foot", "surveyfeet": "us foot",
+    "ift": "foot", "ftint": "foot", "ftintl": "foot", "fti": "foot", "intlft": "foot", "footintl": "foot",
+    "internationalfoot": "foot", "internationalfeet": "foot", "internationalft": "foot",
+}  # fmt: skip
+"""Names that are written as one word."""
+
+_PREFIXED_M = {"decimetre": 0.1, "centimetre": 0.01, "millimetre": 0.001, "kilometre": 1000.0, "metre": 1.0}
+
+
+def metres_in(unit: str) -> float | None:
+    """Metres in one unit of length.
+
+    Args:
+        unit: Name in any spelling: ``m``, ``US survey foot``, ``ftUS``, ``Foot_US``, ``feet (US)`` ... ``none`` is 1.
+
+    Returns:
+        The length in metres, or None if no such unit is known.
+    """
+    if unit.strip().lower() in {NO_UNIT, "unitless", "dimensionless", "1"}:
+        return 1.0
+    return _lengths().get(_key(unit))
+
+
+def unit_in_metres(unit: str, source: str) -> float:
+    """Metres in one of the named units of height.
+
+    Args:
+        unit: Name of the unit.
+        source: The file that the heights are in, for the message.
+
+    Raises:
+        HeightError: If the unit is not known, naming some that are.
+    """
+    found = metres_in(unit)
+    if found is None:
+        raise HeightError(
+            f"{source}: unknown unit of height {unit!r}. Expected a unit of length such as {', '.join(_COMMON)}.\n"
+            "Give the unit that the heights are in: --height-unit m, or height_unit under `data`."
+        )
+    return found
+
+
+def height_unit(raster: RasterSource, override: str | None = None, otherwise: str | None = None) -> tuple[float, str]:
+    """Metres in one unit of a height raster, and how that is known.
+
+    In this order: ``override``, the band's unit tag, the vertical axis of the CRS, the horizontal unit of a projected
+    CRS that counts in feet (feet across come with feet up), ``otherwise``, metres.
+
+    Args:
+        raster: The heights.
+        override: Unit that the user gave for this raster.
+        otherwise: Unit that the user gave for the training, for files that name none.
+
+    Returns:
+        The factor and a sentence for people.
+
+    Raises:
+        HeightError: If a unit is named that is not known.
+    """
+    path = str(raster.path)
+    if override is not None:
+        return unit_in_metres(override, path), f"heights in {override}, as asked"
+    tag = (raster.unit or "").strip()
+    if tag.lower() not in _UNSAID:
+        return unit_in_metres(tag, path), f"heights in {tag}, by the band's unit tag"
+    crs = pyproj.CRS.from_user_input(crs_of(raster.geobox).wkt)
+    if len(crs.axis_info) == 3:
+        axis = crs.axis_info[2]
+        return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
+    across = crs.axis_info[0] if crs.is_projected else None
+    in_feet = across is not None and _FOOT_M[0] < across.unit_conversion_factor < _FOOT_M[1]
+    if otherwise is not None and not in_feet:
+        known = f"heights taken as {otherwise}, the unit given for the training; the file names no unit of height"
+        return unit_in_metres(otherwise, path), known
+    if across is not None and in_feet:
+        return float(across.unit_conversion_factor), (
+            f"heights taken as {across.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
+        )
+    return 1.0, "heights taken as metres; the file names no unit of height"
+
+
+def ground_unit(ground: RasterSource, given: str | None) -> tuple[float, str]:
+    """As `height_unit`, for a ground raster: its own tag takes precedence over the unit given for the surface."""
+    return height_unit(ground, None, given)
+
+
+def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) -> RasterSource:
+    """A height raster whose impossible heights are read as missing.
+
+    Args:
+        raster: The heights.
+        unit_m: Metres in one unit of them.
+        unit: Name of the unit, where one was given; numbers without a unit can have any value.
+    """
+    if unit is not None and unit.strip().lower() == NO_UNIT:
+        return raster.with_limits(HeightLimits())
+    side = max(pixel_size_m(raster.geobox))
+    return raster.with_limits(
+        HeightLimits.of_unit(unit_m, side, on_earth=_on_earth(raster.geobox), scaled=raster.is_scaled)
+    )
+
+
+def _on_earth(grid: GeoBox) -> bool:
+    ellipsoid = pyproj.CRS.from_user_input(crs_of(grid).wkt).ellipsoid
+    return ellipsoid is None or _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]
+
+
+@lru_cache(maxsize=1)
+def _lengths() -> dict[frozenset[str], float]:
+    """Metres in every unit of length of the EPSG registry, by the words of its name."""
+    found = {frozenset({name}): length for name, length in _PREFIXED_M.items()}
+    found[frozenset({"us", "foot"})] = 1200 / 3937  # as it is defined; the registry rounds it
+    for name, unit in get_units_map(category="linear").items():
+        found.setdefault(_key(name), unit.conv_factor)
+        if unit.proj_short_name is not None:
+            found.setdefault(_key(unit.proj_short_name), unit.conv_factor)
+    found[frozenset({"mile"})] = found[_key("Statute mile")]
+    return found
+
+
+def _key(unit: str) -> frozenset[str]:
+    """The words of a unit's name, whatever their order, number and spelling."""
+    plain = unicodedata.normalize("NFKD", unit).encode("ascii", "ignore").decode()  # mètre
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)  # ftUS
+    words = re.findall(r"[a-z]+|\d+", text.lower())
+    joined = "".join(words)
+    if joined in _JOINED:
+        words = _JOINED[joined].split()
+    singular = [w[:-1] if len(w) > 2 and w.endswith("s") and not w.endswith("ss") else w for w in words]
+    known = {_WORDS.get(word, word) for word in singular} - {"s", "legal"} if "german" not in words else set(words)
+    if known in ({"international", "foot"}, {"international", "metre"}):
+        known.discard("international")
+    return frozenset(known)

@@ -1,0 +1,73 @@
+"""Which values the bands of a raster hold, found block by block in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from geocrodino.files.names import gdal_name
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.reader import RasterSource
+
+MOST_VALUES = 1000
+"""Different values outside 0 to 255 that are counted; no raster of classes holds more."""
+
+_BLOCK_PX = 1024
+
+
+@dataclass
+class ValueCounts:
+    """Pixels of each value, in bounded memory.
+
+    Attributes:
+        whole: Pixels of the values 0 to 255, int64, shape (256,).
+        others: Pixels of each other value.
+        more: Whether counting ended early because there were too many other values.
+    """
+
+    whole: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    others: dict[float, int] = field(default_factory=dict)
+    more: bool = False
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Add the values of pixels, any shape, finite."""
+        inside = (values >= 0) & (values <= 255)
+        codes = np.where(inside, values, 0).astype(np.uint8)
+        inside &= codes == values
+        self.whole += np.bincount(codes[inside], minlength=256)
+        found, counts = np.unique(values[~inside], return_counts=True)
+        for value, count in zip(found[: MOST_VALUES + 1].tolist(), counts.tolist(), strict=False):
+            self.others[value] = self.others.get(value, 0) + count
+        self.more = len(self.others) > MOST_VALUES
+
+    def shares(self) -> dict[float, float]:
+        """Share of the pixels of each value, 0 to 1, by ascending value."""
+        pixels = {float(v): int(self.whole[v]) for v in np.flatnonzero(self.whole)} | self.others
+        total = max(1, sum(pixels.values()))
+        return {v: pixels[v] / total for v in sorted(pixels)}
+
+
+def count_values(source: RasterSource, band: int) -> ValueCounts:
+    """Count the pixels of each value of a band; ends early where there are far more values than classes."""
+    counts = ValueCounts()
+    for window in file_blocks(source):
+        values, valid = source.read_own(window, (band,))
+        counts.add(values[0][valid])
+        if counts.more:
+            break
+    return counts
+
+
+def file_blocks(source: RasterSource) -> Iterator[Window]:
+    """Windows that cover a raster: strips of whole rows where the file is stored in such, squares otherwise."""
+    height, width = source.geobox.shape
+    with rasterio.open(gdal_name(source.path)) as dataset:
+        strips = dataset.block_shapes[0][1] >= width
+    rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
+    for row in range(0, height, rows):
+        for column in range(0, width, columns):
+            yield row, min(row + rows, height), column, min(column + columns, width)

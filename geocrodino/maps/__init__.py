@@ -1,0 +1,1 @@
+"""Class maps as files: writing, polygons, STAC items, previews."""

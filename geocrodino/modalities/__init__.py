@@ -1,0 +1,1 @@
+"""What a branch reads of a raster: channels, statistics, bands, ranges of values."""

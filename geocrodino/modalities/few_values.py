@@ -1,0 +1,47 @@
+"""Rasters of heights that look like rasters of classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.reader import RasterSource
+
+_FEW = 32
+_LOOK_PX = 512
+
+
+def few_values(raster: RasterSource) -> int:
+    """The number of different values of a raster that holds few whole numbers, as classes are written; 0 otherwise.
+
+    A raster with a unit, a scale or fractions holds measured values. Nine windows of at most
+    256 x 256 pixels are read, spread over the raster.
+
+    Args:
+        raster: A raster with one band.
+
+    Raises:
+        RasterError: If it cannot be read.
+    """
+    band = raster.bands[raster.data_bands[0] - 1]
+    if band.dtype.startswith("float") or band.unit or band.is_scaled:
+        return 0
+    seen: set[float] = set()
+    for window in _windows(raster.geobox.shape[0], raster.geobox.shape[1]):
+        values, valid = raster.read_own(window, raster.data_bands[:1])
+        seen |= set(np.unique(values[0][valid]).tolist())
+        if len(seen) > _FEW:
+            return 0
+    return len(seen)
+
+
+def few_values_note(raster: RasterSource, count: int) -> str:
+    """What the user should know of a raster of heights that looks like one of classes."""
+    return f"{raster.path}: expected heights, found {count} different whole numbers, as class rasters hold them."
+
+
+def _windows(height: int, width: int) -> list[Window]:
+    half = _LOOK_PX // 2
+    rows = {0, max(0, height // 2 - half // 2), max(0, height - half)}
+    cols = {0, max(0, width // 2 - half // 2), max(0, width - half)}
+    return [(r, min(r + half, height), c, min(c + half, width)) for r in sorted(rows) for c in sorted(cols)]

@@ -1,0 +1,1 @@
+"""Inference backends: PyTorch and OpenVINO."""

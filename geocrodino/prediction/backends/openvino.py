@@ -1,0 +1,306 @@
+"""OpenVINO as what computes tiles: networks converted once, kept on the disk with what PyTorch made of a small tile.
+
+PyTorch is imported for the conversion alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from scipy.special import softmax
+
+from geocrodino.bundle.io import Bundle
+from geocrodino.prediction.backends.comparison import ASKED_TOLERANCE, check_tile, difference, too_coarse
+from geocrodino.prediction.backends.protocol import most_likely
+from geocrodino.settings.modality import Modality
+from geocrodino.settings.prediction import BackendName
+
+if TYPE_CHECKING:
+    from geocrodino.prediction.backends.trimming import Trimmed
+
+TOLERANCE = 1e-3
+"""Largest difference of a probability from PyTorch's. float32 stays below 5e-6 with trained networks and 3e-4 with
+random ones of large logits; bfloat16 exceeds 4e-3."""
+TOLERANCE_SHARE = 1e-3
+"""Largest share of pixels of another class than PyTorch's."""
+
+_KEPT_GRAPHS = 20  # 13 MB each with the default network
+_TELEMETRY = "openvino_telemetry"
+
+
+class UnusableError(Exception):
+    """OpenVINO cannot stand in for PyTorch; the text says why."""
+
+
+class Graph(NamedTuple):
+    """A network as OpenVINO keeps it, and what tells whether it computes the same.
+
+    Attributes:
+        xml: The graph, which gives logits, as XML.
+        weights: What it points into, uint8.
+        trim_px: What it leaves out on each side of a tile.
+        logits: PyTorch's of `check_tile`, float32, shape (K, H, W).
+    """
+
+    xml: bytes
+    weights: bytes
+    trim_px: int
+    logits: NDArray[np.float32]
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU, with one thread for each tile.
+
+    Args:
+        graph: A converted network.
+        workers: Tiles computed at the same time; further callers wait.
+        temperature: Divides the logits.
+        half: Compute in bfloat16 instead of float32.
+    """
+
+    name: BackendName = "openvino"
+
+    def __init__(self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False) -> None:
+        self.trim_px = graph.trim_px
+        self.number = "bfloat16" if half else "float32"
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # said, or else the processor decides
+            "INFERENCE_NUM_THREADS": workers,
+            "NUM_STREAMS": str(workers),
+            "ENABLE_CPU_PINNING": False,  # two processes would settle on the same processors
+        }
+        self._core = _openvino().Core()
+        self._model = _with_softmax(self._core.read_model(graph.xml, graph.weights), temperature)
+        self._compiling = threading.Lock()
+        self._compiled = _Compiled((), None, SimpleQueue())
+
+    def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Class probabilities of a tile, see ``Backend``."""
+        with self._inferred(values) as found:
+            return found.copy()
+
+    def classes(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Most likely classes of a tile, see ``Backend``."""
+        with self._inferred(values) as found:
+            return most_likely(found)
+
+    @contextmanager
+    def _inferred(self, values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """Probabilities where OpenVINO wrote them; whoever comes next overwrites them."""
+        compiled = self._compiled_for(values.shape)
+        try:
+            request = compiled.requests.get_nowait()
+        except Empty:
+            request = compiled.model.create_infer_request()
+        request.infer({0: np.ascontiguousarray(values[None])}, share_inputs=True, share_outputs=True)
+        yield request.get_output_tensor(0).data[0]
+        compiled.requests.put(request)
+
+    def _compiled_for(self, shape: tuple[int, ...]) -> _Compiled:
+        """The network for tiles of one shape; that of another is forgotten, for what it computes in is large.
+
+        Made for one shape it needs a sixth less memory, and starts seconds sooner, than made for any.
+        """
+        with self._compiling:
+            if self._compiled.shape != shape:
+                self._compiled = _Compiled((), None, SimpleQueue())  # before the next one takes as much
+                model = self._model.clone()
+                model.reshape([1, *shape])
+                compiled = self._core.compile_model(model, "CPU", self._settings)
+                self._compiled = _Compiled(shape, compiled, SimpleQueue())
+            return self._compiled
+
+
+class _Compiled(NamedTuple):
+    """A network for tiles of one shape, and those of its requests that nobody is using."""
+
+    shape: tuple[int, ...]
+    model: Any
+    requests: SimpleQueue[Any]
+
+
+def open_openvino(
+    bundle: Bundle,
+    modality: Modality,
+    *,
+    workers: int,
+    temperature: float,
+    half: bool,
+    unused_px: int,
+    cache: Path | None,
+) -> OpenVinoBackend:
+    """The graph on disk where it computes what PyTorch did, else one converted now and kept.
+
+    Arguments as in `open_backend`.
+
+    Raises:
+        UnusableError: If OpenVINO cannot run the network, or gives other probabilities than PyTorch.
+    """
+
+    def checked(graph: Graph) -> OpenVinoBackend:
+        opened = partial(OpenVinoBackend, graph, workers=workers, temperature=temperature)
+        tile = check_tile(len(bundle.manifest.modalities[modality].channels), graph.trim_px)
+        expected = softmax(graph.logits / np.float32(temperature), axis=0)
+        with _told_as_unusable():
+            backend = opened()
+            apart, share = difference(backend(tile), expected)
+        if not (apart <= TOLERANCE and share <= TOLERANCE_SHARE):
+            raise UnusableError(
+                f"their probabilities differ. Expected at most {TOLERANCE:g} and {TOLERANCE_SHARE:.1%} of pixels of "
+                f"another class, found {apart:.2g} and {share:.1%}."
+            )
+        if not half:
+            return backend
+        with _told_as_unusable():
+            quick = opened(half=True)
+            apart, _ = difference(quick(tile), expected)
+        if not apart <= ASKED_TOLERANCE:
+            raise UnusableError(too_coarse(modality, apart))
+        return quick
+
+    path, key = _graph_path(bundle, modality, unused_px, cache), _graph_key(bundle, modality, unused_px)
+    kept = None if path is None else _read_graph(path, key)
+    if kept is not None:
+        with suppress(UnusableError):
+            return checked(kept)
+    from geocrodino.prediction.backends.trimming import Trimmed  # with PyTorch
+
+    network = Trimmed(bundle.branch(modality), unused_px).eval()
+    with _told_as_unusable():
+        graph = _convert(network)
+    backend = checked(graph)
+    if path is not None:
+        with suppress(OSError):  # an optimisation alone: the next call converts again
+            _write_graph(path, key, graph)
+    return backend
+
+
+def installed() -> bool:
+    """Whether there is a package of that name."""
+    return find_spec("openvino") is not None
+
+
+def has_half() -> bool:
+    """Whether the processor multiplies bfloat16 itself."""
+    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@contextmanager
+def _told_as_unusable() -> Iterator[None]:
+    """Whatever another library raises on a network that it does not know becomes one error."""
+    try:
+        yield
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise UnusableError(f"it fails with {type(error).__name__}: {first}") from error
+
+
+def _convert(network: Trimmed) -> Graph:
+    """The graph of a network for images of any height and width."""
+    import torch
+
+    tile = torch.from_numpy(check_tile(network.in_channels, network.trim_px))[None]
+    with torch.inference_mode():
+        logits = network(tile)[0].numpy()
+    ov = _openvino()
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")  # checks of the shape are not traced
+        model = ov.convert_model(
+            network, example_input=tile.mT.contiguous(), input=[ov.PartialShape([1, network.in_channels, -1, -1])]
+        )
+        file = Path(folder) / "graph.xml"
+        ov.save_model(model, file, compress_to_fp16=False)
+        return Graph(file.read_bytes(), file.with_suffix(".bin").read_bytes(), network.trim_px, logits)
+
+
+def _with_softmax(logits: Any, temperature: float) -> Any:
+    """A graph that goes on to probabilities."""
+    ov = _openvino()
+    ops = importlib.import_module("openvino.opset13")
+    scaled = ops.divide(logits.get_results()[0].input_value(0), ops.constant(np.float32(temperature)))
+    return ov.Model([ops.softmax(scaled, axis=1)], logits.get_parameters())
+
+
+def _openvino() -> Any:
+    """The library, which tells its makers of each import and conversion wherever its package for that is found."""
+    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELEMETRY]
+
+
+def _graph_path(bundle: Bundle, modality: Modality, unused_px: int, folder: Path | None) -> Path | None:
+    """Where the graph of a branch is kept, None where there is no such place."""
+    if folder is None:
+        named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        try:
+            folder = (named if named.is_absolute() else Path.home() / ".cache") / "geocrodino"
+        except RuntimeError:  # a user without a home
+            return None
+    return folder / f"{bundle.sha256}-{modality}-{unused_px}-openvino-{version('openvino')}.safetensors"
+
+
+def _graph_key(bundle: Bundle, modality: Modality, unused_px: int) -> str:
+    """What a graph depends on."""
+    made_by = (f"{package} {version(package)}" for package in ("openvino", "torch", "geocrodino"))
+    return ", ".join((bundle.sha256, modality, f"{unused_px} px unused", *made_by))
+
+
+def _read_graph(path: Path, key: str) -> Graph | None:
+    """The graph of a file, None if there is no such file, or a damaged one, or one of another network."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            graph = Graph(
+                file.get_tensor("xml").tobytes(),
+                file.get_tensor("weights").tobytes(),
+                int(metadata["trim_px"]),
+                file.get_tensor("logits"),
+            )
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+    return graph if metadata == _header(graph, key) else None
+
+
+def _write_graph(path: Path, key: str, graph: Graph) -> None:
+    """Write a graph in one step, and forget the oldest ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, NDArray[Any]] = {
+        "xml": np.frombuffer(graph.xml, np.uint8),
+        "weights": np.frombuffer(graph.weights, np.uint8),
+        "logits": graph.logits,
+    }
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+        finished = Path(folder) / path.name
+        finished.write_bytes(save(tensors, metadata=_header(graph, key)))
+        finished.replace(path)
+    kept = sorted(path.parent.glob("*-openvino-*.safetensors"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for old in kept[_KEPT_GRAPHS:]:
+        old.unlink(missing_ok=True)
+
+
+def _header(graph: Graph, key: str) -> dict[str, str]:
+    parts = (graph.xml, graph.weights, graph.logits.tobytes())
+    digest = hashlib.sha256(b"".join(b"%d %b" % (len(part), part) for part in parts))
+    return {"key": key, "trim_px": str(graph.trim_px), "sha256": digest.hexdigest()}

@@ -1,0 +1,342 @@
+"""The work on one scene: its blocks, and what becomes of one."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from shapely import Polygon, STRtree, box, get_parts, intersects
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.bundle.io import Bundle
+from geocrodino.geo.rasters.grid import Window, pixel_size_m, round_up
+from geocrodino.geo.rasters.impossible_heights import impossible_heights
+from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
+from geocrodino.maps.files import TILE_PX, MapFile
+from geocrodino.maps.writer import EncodedPart, encode_part
+from geocrodino.prediction.backends.open import open_backend
+from geocrodino.prediction.backends.protocol import Backend
+from geocrodino.prediction.combine import (
+    Answer,
+    Layer,
+    Verdict,
+    class_indices,
+    combine,
+    decided_alone,
+    layer_values,
+)
+from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes
+from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier, TilePredictor
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.modality import Modality
+from geocrodino.settings.prediction import BackendName, Precision
+
+STRIP_PX = TILE_PX
+"""Pixels are counted by strips of this many rows, whose pixels have about one area."""
+
+Counts = Counter[tuple[int, int, int]]
+"""Number of pixels by strip, class index and which modality decided, ``IGNORE_INDEX`` where there is none."""
+
+_KEPT_BYTES = 512 * 2**20
+_STEP_PX = 256  # blocks are multiples of it, as are the tiles of most files
+_PART_PX = 1536  # probabilities are held for this many pixels a side at a time
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """The blocks of a scene in the order of work, the size of the pieces of a block, and how many tiles they share."""
+
+    blocks: list[Window]
+    part_px: int
+    keep_tiles: int
+
+    @classmethod
+    def make(
+        cls, own: GeoBox, grid: GeoBox, lattice: TileLattice, num_classes: int, block_px: int | None, workers: int = 1
+    ) -> BlockLayout:
+        """Plan the work on a scene.
+
+        Args:
+            own: Grid of the scene.
+            grid: Grid that the network works on.
+            lattice: Tiles over ``grid``.
+            num_classes: Number of classes.
+            block_px: Side of a block in pixels of the scene, about one tile by default; of more, whole tiles.
+            workers: Blocks worked on at the same time; each one beyond the first needs some more tiles at hand.
+        """
+        scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
+        shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
+        direct = grid == own and lattice.ramp_px == 0  # each block then has tiles of its own
+        one_tile = core if direct else max(2 * _STEP_PX, round_up(round(core * scale), _STEP_PX))
+        block = one_tile if block_px is None else block_px
+        if block > one_tile:
+            block = round(block / one_tile) * one_tile
+        if direct and block % core == 0:
+            return cls(blocks(shape, block), core, 0)  # no tile is wanted twice
+        part = min(block, one_tile if one_tile <= _PART_PX else _PART_PX)
+
+        # Side of the upright box around a block of a rotated scene, in sides of the block.
+        turned = (abs(own.affine.a) + abs(own.affine.b)) / math.hypot(own.affine.a, own.affine.b)
+
+        def touched(count: int) -> int:
+            """Most tiles along one axis that so many blocks side by side ask for, interpolation included."""
+            return math.ceil(((count - 1 + turned) * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
+
+        # What one row of blocks of a band asks for stays at hand, so that going down the band computes none again.
+        tile_bytes = lattice.tile_bytes(probability_bytes(num_classes))
+        rows, across = touched(1), 1
+        while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
+            across += 1
+        ahead = min(rows * (workers - 1), _KEPT_BYTES // tile_bytes)
+        return cls(blocks(shape, block, across * block), part, rows * touched(across) + ahead)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides the pixels of a map, and nothing that cannot cross to another process.
+
+    Attributes:
+        own: Grid of the map.
+        inputs: What is read for each modality, on one working grid.
+        lattice: Tiles over the working grid.
+        part_px: Side of the pieces that a block is computed in, pixels of the map.
+        keep_tiles: How many tiles are kept for neighbours.
+        classes: Classes of the map.
+        weight: Of each branch where both decide.
+        temperature: Divides the logits of each branch.
+        layers: What the last file holds.
+        files: The files of the map: classes, which modality decided where there are two, layers if any.
+        area: Where to work, in pixels of the map, or None for all of it.
+        bundle: File of the bundle, and its hash, which another process must find there.
+        backend: Inference backend.
+        precision: In what.
+        device: Torch device.
+        workers: Blocks worked on at the same time in one process.
+        batch: Tiles in one call of a network.
+    """
+
+    own: GeoBox
+    inputs: Mapping[Modality, SceneInput]
+    lattice: TileLattice
+    part_px: int
+    keep_tiles: int
+    classes: ClassScheme
+    weight: Mapping[Modality, float]
+    temperature: Mapping[Modality, float]
+    layers: tuple[Layer, ...]
+    files: tuple[MapFile, ...]
+    area: BaseGeometry | None
+    bundle: tuple[Path, str]
+    backend: BackendName
+    precision: Precision
+    device: str
+    workers: int
+    batch: int
+
+    @property
+    def classes_alone(self) -> bool:
+        """Whether nothing but the most likely class of each pixel of a tile is asked for."""
+        return not self.layers and len(self.inputs) == 1 and self.lattice.ramp_px == 0 and self.grid == self.own
+
+    @property
+    def grid(self) -> GeoBox:
+        """Grid that the networks work on."""
+        return next(iter(self.inputs.values())).grid
+
+    def backends(self, bundle: Bundle, workers: int | None = None) -> dict[Modality, Backend]:
+        """The branches, ready to compute so many tiles at the same time."""
+        return {
+            m: open_backend(
+                bundle,
+                m,
+                name=self.backend,
+                device=self.device,
+                workers=workers or self.workers,
+                temperature=self.temperature[m],
+                precision=self.precision,
+                unused_px=self.lattice.unused_px,
+                batch=self.batch,
+            )
+            for m in self.inputs
+        }
+
+    def meets(self, window: Window) -> bool:
+        """Whether any of a window is to be worked on."""
+        return self.area is None or bool(intersects(self.area, window_box(window)))
+
+
+class BlockPredictor:
+    """Makes the blocks of one map; may be called from several threads.
+
+    Args:
+        job: What to do.
+        backends: The branches, see `Job.backends`.
+    """
+
+    def __init__(self, job: Job, backends: Mapping[Modality, Backend]) -> None:
+        self.job = job
+        # Of many polygons, those near a window are found at once.
+        self._areas = None if job.area is None else STRtree(get_parts(job.area))
+        lattice, keep = job.lattice, job.keep_tiles
+        self.classifier: TileClassifier | None = None
+        if job.classes_alone:
+            ((modality, source),) = job.inputs.items()
+            self.classifier = TileClassifier(backends[modality], source, lattice, keep_tiles=keep)
+        self.tiles = {
+            m: TilePredictor(backends[m], source, lattice, num_classes=len(job.classes), keep_tiles=keep)
+            for m, source in job.inputs.items()
+            if self.classifier is None
+        }
+
+    def __call__(self, block: Window) -> EncodedPart:
+        """Predict one block.
+
+        Returns:
+            The block's files. Its note has two entries: ``pixels`` lists strip, class index, which modality decided and
+            number of pixels, ``impossible`` the number, lowest and highest of the impossible heights of each raster.
+        """
+        r0, r1, c0, c1 = block
+        out = [np.full((len(f.bands), r1 - r0, c1 - c0), IGNORE_INDEX, np.uint8) for f in self.job.files]
+        counts: Counts = Counter()
+        for window in self._parts(block):
+            inside = None if self._areas is None else _inside(self._areas, window)
+            indices, decided, layers = self._say(window, inside)
+            place = (slice(None), slice(window[0] - r0, window[1] - r0), slice(window[2] - c0, window[3] - c0))
+            bands = [self.job.classes.to_values(indices)[None]]
+            if len(self.job.inputs) > 1:
+                bands.append(decided[None])
+            if layers is not None:
+                bands.append(layers)
+            for whole, part in zip(out, bands, strict=True):
+                whole[place] = part
+            _count(counts, window, indices, decided, inside)
+        note = {
+            "pixels": [[*what, number] for what, number in sorted(counts.items())],
+            "impossible": self._impossible(block),
+        }
+        return encode_part(self.job.files, self.job.own, block, out, note)
+
+    def _impossible(self, block: Window) -> dict[str, list[float]]:
+        source = self.job.inputs.get("elevation")
+        rasters = {} if source is None else {"elevation": source.raster, "ground": source.ground}
+        found = {
+            role: impossible_heights(raster, self.job.own, block, self.job.area)
+            for role, raster in rasters.items()
+            if raster is not None
+        }
+        return {role: each.as_list() for role, each in found.items() if each.pixels}
+
+    def _parts(self, block: Window) -> Iterator[Window]:
+        r0, r1, c0, c1 = block
+        for a, b, c, d in blocks((r1 - r0, c1 - c0), self.job.part_px):
+            yield from self._small_enough((r0 + a, r0 + b, c0 + c, c0 + d))
+
+    def _small_enough(self, window: Window) -> Iterator[Window]:
+        """A window, or quarters of it that need no more than so many pixels of the working grid."""
+        if not self.job.meets(window):
+            return
+        grid = self.job.grid
+        if grid != self.job.own:
+            needed = bounding_window(source_positions(self.job.own, window, grid), self.job.lattice.shape)
+            if needed is not None and _too_large(needed, window):
+                for smaller in _quarters(window):
+                    yield from self._small_enough(smaller)
+                return
+        yield window
+
+    def _say(
+        self, window: Window, inside: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Class indices, which modality decided, and layers if any are asked for."""
+        if self.classifier is not None:
+            indices = self.classifier.window(window)[0]
+            if inside is not None:
+                indices = np.where(inside, indices, np.uint8(IGNORE_INDEX))
+            return indices, decided_alone(self.classifier.scene.spec.modality, indices != IGNORE_INDEX), None
+        verdict = self._verdict(window, inside)
+        layers = layer_values(self.job.layers, verdict) if self.job.layers else None
+        return class_indices(verdict), verdict.decided, layers
+
+    def _verdict(self, window: Window, inside: NDArray[np.bool_] | None) -> Verdict:
+        if self.job.grid == self.job.own:
+            answers = {m: self._direct(m, window) for m in self.tiles}
+        else:
+            positions = source_positions(self.job.own, window, self.job.grid)
+            needed = bounding_window(positions, self.job.lattice.shape)
+            answers = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
+        if inside is not None:
+            answers = {m: Answer(a.probabilities, a.valid & inside) for m, a in answers.items()}
+        return combine(answers, self.job.weight)
+
+    def _direct(self, modality: Modality, window: Window) -> Answer:
+        field = self.tiles[modality].window(window)
+        return Answer(field[:-1], field[-1] >= 0.5)
+
+    def _interpolated(self, modality: Modality, window: Window, positions: Positions, needed: Window | None) -> Answer:
+        valid = self._valid(modality, window)
+        if needed is None or not valid.any():
+            return Answer(
+                np.full((len(self.job.classes), *valid.shape), 1 / len(self.job.classes), np.float32), valid & False
+            )
+        field = self.tiles[modality].window(needed)
+        probabilities, weight = bilinear(field[:-1], field[-1] >= 0.5, needed, positions)
+        return Answer(np.nan_to_num(probabilities), valid & (weight > 0))
+
+    def _valid(self, modality: Modality, window: Window) -> NDArray[np.bool_]:
+        """Where the raster itself has data, on the grid of the map."""
+        return self.job.inputs[modality].raster.read(self.job.own, window)[1]
+
+
+def _count(
+    counts: Counts,
+    window: Window,
+    indices: NDArray[np.uint8],
+    decided: NDArray[np.uint8],
+    counted: NDArray[np.bool_] | None,
+) -> None:
+    for strip in range(window[0] // STRIP_PX, (window[1] - 1) // STRIP_PX + 1):
+        rows = slice(max(0, strip * STRIP_PX - window[0]), (strip + 1) * STRIP_PX - window[0])
+        both = indices[rows].astype(np.uint16) * 256 + decided[rows]
+        found, number = np.unique(both if counted is None else both[counted[rows]], return_counts=True)
+        counts.update({(strip, *divmod(int(i), 256)): int(n) for i, n in zip(found, number, strict=True)})
+
+
+def window_box(window: Window) -> Polygon:
+    """A window as a polygon, x by columns, y by rows."""
+    return box(window[2], window[0], window[3], window[1])
+
+
+def _inside(areas: STRtree, window: Window) -> NDArray[np.bool_]:
+    """Pixels whose centres lie in one of the polygons, the same ones in every window."""
+    r0, r1, c0, c1 = window
+    near = areas.geometries[areas.query(window_box(window), predicate="intersects")]
+    corners, ring = shapely.get_coordinates(shapely.get_rings(near), return_index=True)
+    along = ring[1:] == ring[:-1]
+    (xa, ya), (xb, yb) = corners[:-1][along].T, corners[1:][along].T
+    # From the whole edge, not from a part that was cut out: else a centre on an edge would be in or out by the window.
+    first, stop = (np.clip(np.ceil(of(ya, yb) - 0.5), r0, r1).astype(int) for of in (np.minimum, np.maximum))
+    edge = np.repeat(np.arange(len(first)), stop - first)
+    row = np.arange(len(edge)) + np.repeat(first - np.cumsum(stop - first) + stop - first, stop - first)
+    x = xa[edge] + (row + 0.5 - ya[edge]) * ((xb - xa)[edge] / (yb - ya)[edge])
+    crossed = np.zeros((r1 - r0, c1 - c0 + 1), np.int32)
+    np.add.at(crossed, (row - r0, np.clip(np.ceil(x - 0.5), c0, c1).astype(int) - c0), 1)
+    inside: NDArray[np.bool_] = crossed[:, :-1].cumsum(axis=1) % 2 == 1
+    return inside
+
+
+def _too_large(needed: Window, window: Window) -> bool:
+    held = (needed[1] - needed[0]) * (needed[3] - needed[2])
+    return held > (2 * _PART_PX) ** 2 and max(window[1] - window[0], window[3] - window[2]) > 1
+
+
+def _quarters(window: Window) -> list[Window]:
+    r0, r1, c0, c1 = window
+    side = max(1, -(-max(r1 - r0, c1 - c0) // 2))
+    return [(r0 + a, r0 + b, c0 + c, c0 + d) for a, b, c, d in blocks((r1 - r0, c1 - c0), side)]

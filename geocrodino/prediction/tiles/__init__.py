@@ -1,0 +1,1 @@
+"""Tiles of a scene: where they lie, their prediction, their stitching."""

@@ -1,0 +1,143 @@
+"""Where the tiles of a scene lie: one lattice for each scene, counted from its first pixel.
+
+A tile reads its core and a margin around it. It answers for its core and, where tiles are blended, for a ramp beyond.
+Nothing here depends on who asks for which part of the scene, so neither does the map.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from geocrodino.geo.rasters.grid import Window, round_up
+
+TileIndex = tuple[int, int]
+"""Row and column of a tile in the lattice."""
+
+
+@dataclass(frozen=True)
+class TileLattice:
+    """Tiles over a grid of pixels.
+
+    With ``ramp_px = 0`` every pixel belongs to the one tile whose core holds it. If the margin is then at least as
+    wide as the network's receptive field, the result is that of one pass over the whole scene. Otherwise
+    neighbouring tiles are mixed over ``2 * ramp_px`` pixels around the common edge of their cores.
+
+    Attributes:
+        shape: Rows and columns of the scene.
+        core_px: Side of a core.
+        margin_px: Context that is read on each side of a core.
+        ramp_px: How far the answer of a tile reaches beyond its core.
+        stride_px: Stride of the network; cores and margins are multiples of it, so that all tiles are in phase.
+    """
+
+    shape: tuple[int, int]
+    core_px: int
+    margin_px: int
+    ramp_px: int
+    stride_px: int
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1 or self.stride_px < 1:
+            raise ValueError(f"shape {self.shape} and stride {self.stride_px} px must be at least 1")
+        if self.core_px < 1 or self.core_px % self.stride_px or self.margin_px < 0 or self.margin_px % self.stride_px:
+            raise ValueError(
+                f"core {self.core_px} px and margin {self.margin_px} px must be multiples of the stride "
+                f"{self.stride_px} px"
+            )
+        if not 0 <= self.ramp_px <= min(self.margin_px, self.core_px // 2):
+            raise ValueError(
+                f"ramp {self.ramp_px} px must lie in 0 to the margin {self.margin_px} px and half the core "
+                f"{self.core_px} px"
+            )
+
+    @classmethod
+    def exact(cls, shape: tuple[int, int], *, core_px: int, stride_px: int, receptive_field_px: int) -> TileLattice:
+        """Tiles that give the result of one pass, for a network that sees ``receptive_field_px`` pixels far."""
+        return cls(shape, core_px, round_up(receptive_field_px, stride_px), 0, stride_px)
+
+    @classmethod
+    def blended(cls, shape: tuple[int, int], *, core_px: int, stride_px: int, margin_px: int) -> TileLattice:
+        """Tiles mixed over half of their margin; the outer half is context that no pixel lacks."""
+        return cls(shape, core_px, margin_px, min(margin_px // 2, core_px // 2), stride_px)
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        return -(-self.shape[0] // self.core_px), -(-self.shape[1] // self.core_px)
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """Rows and columns that each tile reads.
+
+        Tiles at the edge of the scene are as large as all: a network is made ready for one shape.
+        """
+        rows, cols = (min(self.core_px, round_up(size, self.stride_px)) + 2 * self.margin_px for size in self.shape)
+        return rows, cols
+
+    @property
+    def unused_px(self) -> int:
+        """Margin of a tile that it reads and gives no answer for."""
+        return self.margin_px - self.ramp_px
+
+    def tile_bytes(self, each: int) -> int:
+        """Memory of what a tile answers, with so many bytes for each pixel."""
+        return each * math.prod(side - 2 * self.unused_px for side in self.tile_shape)
+
+    def read_window(self, index: TileIndex) -> Window:
+        """Pixels that a tile reads, `tile_shape` in all; they may lie outside the scene."""
+        r0, c0 = (i * self.core_px - self.margin_px for i in index)
+        rows, cols = self.tile_shape
+        return r0, r0 + rows, c0, c0 + cols
+
+    def support(self, index: TileIndex) -> Window:
+        """Pixels of the scene that a tile answers for, ramps included."""
+        (r0, r1), (c0, c1) = (
+            (max(0, i * self.core_px - self.ramp_px), min(size, (i + 1) * self.core_px + self.ramp_px))
+            for i, size in zip(index, self.shape, strict=True)
+        )
+        return r0, r1, c0, c1
+
+    def tiles(self, window: Window) -> list[TileIndex]:
+        """The tiles that answer for a window of the scene, row by row.
+
+        Raises:
+            ValueError: If the window is empty or reaches outside the scene.
+        """
+        r0, r1, c0, c1 = window
+        height, width = self.shape
+        if not (0 <= r0 < r1 <= height and 0 <= c0 < c1 <= width):
+            raise ValueError(f"window {window} is empty or outside the scene of {height} x {width} px")
+        rows, cols = (
+            range(max(0, (a - self.ramp_px) // self.core_px), min(n, (b - 1 + self.ramp_px) // self.core_px + 1))
+            for a, b, n in ((r0, r1, self.count[0]), (c0, c1, self.count[1]))
+        )
+        return list(itertools.product(rows, cols))
+
+
+def probability_bytes(num_classes: int) -> int:
+    """Bytes of a pixel's answer: float32 probabilities of each class, and validity; classes alone take one byte."""
+    return 4 * (num_classes + 1)
+
+
+def blocks(shape: tuple[int, int], block_px: int, band_px: int | None = None) -> list[Window]:
+    """Cut a grid into windows of at most ``block_px`` pixels a side.
+
+    Args:
+        shape: Rows and columns of the grid.
+        block_px: Side of a block; those at the lower and right edge are smaller.
+        band_px: Go down the grid in bands of about this width, so that neighbours follow each other closely even in
+            a very wide grid; one band by default.
+
+    Returns:
+        Windows that cover every pixel once, band by band, row by row.
+    """
+    height, width = shape
+    band = round_up(max(1, width if band_px is None else band_px), block_px)
+    return [
+        (r, min(r + block_px, height), c, min(c + block_px, width))
+        for left in range(0, width, band)
+        for r in range(0, height, block_px)
+        for c in range(left, min(left + band, width), block_px)
+    ]

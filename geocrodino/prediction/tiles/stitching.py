@@ -1,0 +1,91 @@
+"""From the answers of single tiles to one field of probabilities.
+
+The weights of all tiles add up to one at every pixel by construction: no division, no pixel without a weight, and a
+constant stays a constant. At the border of the scene there is no neighbour to mix with, so there is no ramp either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocrodino.geo.rasters.grid import Window
+from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
+
+Number = TypeVar("Number", np.float32, np.uint8)
+"""What a tile answers with: probabilities, or classes, which cannot be mixed."""
+
+
+def axis_weights(lattice: TileLattice, axis: int, tile: int, start: int, stop: int) -> NDArray[np.float32]:
+    """Weights of one tile along one axis.
+
+    Args:
+        lattice: The tiles.
+        axis: 0 for rows, 1 for columns.
+        tile: Number of the tile along the axis.
+        start: First pixel.
+        stop: Pixel after the last one.
+
+    Returns:
+        Weights in [0, 1], float32, shape (stop - start,): 0 outside the support, 1 in the middle of the core, linear
+        between, one half at the common edge of two cores.
+    """
+    centres = np.arange(start, stop, dtype=np.float64) + 0.5
+    rise = np.ones_like(centres) if tile == 0 else _ramp(centres, tile * lattice.core_px, lattice.ramp_px)
+    if tile + 1 < lattice.count[axis]:
+        rise = rise - _ramp(centres, (tile + 1) * lattice.core_px, lattice.ramp_px)
+    return rise.astype(np.float32)
+
+
+def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], NDArray[Number]]) -> NDArray[Number]:
+    """What tiles say of a window of the scene.
+
+    Args:
+        lattice: The tiles.
+        window: Pixels inside the scene.
+        source: Gives what a tile says over its support, shape (B, H, W), float32 where tiles are mixed; called once
+            for each tile that answers for the window, row by row.
+
+    Returns:
+        The same for the window, shape (B, H, W), perhaps a view of a tile. A pixel's value does not depend on the
+        window.
+
+    Raises:
+        ValueError: If the window is empty or outside the scene, or a tile has the wrong shape, or a type that cannot be
+            mixed.
+    """
+    r0, r1, c0, c1 = window
+    total: NDArray[Number] | None = None
+    for index in lattice.tiles(window):
+        tile, (t0, t1, u0, u1) = source(index), lattice.support(index)
+        if tile.shape[1:] != (t1 - t0, u1 - u0):
+            raise ValueError(f"tile {index}: expected (B, {t1 - t0}, {u1 - u0}), found {tile.shape}")
+        a0, a1, b0, b1 = max(r0, t0), min(r1, t1), max(c0, u0), min(c1, u1)
+        part = tile[:, a0 - t0 : a1 - t0, b0 - u0 : b1 - u0]
+        if lattice.ramp_px == 0 and (a0, a1, b0, b1) == window:
+            return part  # of one tile alone, and nothing is mixed
+        if total is None:
+            total = np.zeros((len(tile), r1 - r0, c1 - c0), tile.dtype)
+        place = (slice(None), slice(a0 - r0, a1 - r0), slice(b0 - c0, b1 - c0))
+        if lattice.ramp_px == 0:
+            total[place] = part
+            continue
+        if tile.dtype != np.float32:
+            raise ValueError(f"tile {index}: expected float32, found {tile.dtype}, which cannot be mixed")
+        weights = np.outer(
+            axis_weights(lattice, 0, index[0], a0, a1), axis_weights(lattice, 1, index[1], b0, b1)
+        ).astype(np.float32, copy=False)
+        np.add(total[place], weights * part, out=total[place])
+    if total is None:
+        raise ValueError(f"no tile answers for window {window}")
+    return total
+
+
+def _ramp(centres: NDArray[np.float64], edge: int, half_width: int) -> NDArray[np.float64]:
+    """0 before the edge, 1 after it, linear within ``half_width`` of it."""
+    if half_width == 0:
+        return (centres > edge).astype(np.float64)
+    return np.clip((centres - edge + half_width) / (2 * half_width), 0.0, 1.0)

@@ -1,0 +1,44 @@
+"""Titles, captions and numbers that tables and figures share."""
+
+from __future__ import annotations
+
+import math
+
+from geocrodino.evaluation.evaluate import Comparison, Evaluation
+from geocrodino.settings.classes import ClassScheme
+
+
+def scheme_of(comparison: Comparison) -> ClassScheme:
+    """The classes that the compared maps share."""
+    return next(iter(comparison.common.values())).scheme
+
+
+def title(evaluation: Evaluation) -> str:
+    """Names of the map, the labels and the split."""
+    split = f", split {evaluation.split}" if evaluation.split else ""
+    return f"{evaluation.map_path.name} against {evaluation.labels_path.name}{split}"
+
+
+def caption(evaluation: Evaluation) -> str:
+    """Accuracy in percent, kappa, and the labelled pixels that the map left without a class."""
+    scores = evaluation.scores
+    how = "count as wrong" if evaluation.count_missed else "are left out"
+    share = f"{scores.missed:,} labelled pixels ({percent(scores.missed / max(1, scores.pixels))} %)"
+    missed = f"; {share} without a class in the map {how}" if scores.missed else ""
+    kappa = "-" if math.isnan(scores.kappa) else f"{scores.kappa:.3f}"
+    return f"accuracy {percent(scores.accuracy)} %, kappa {kappa}{missed}"
+
+
+def comparison_caption(comparison: Comparison) -> str:
+    """Number of the compared pixels, and which pixels are left out."""
+    first = next(iter(comparison.evaluations.values()))
+    where = f", split {first.split}" if first.split else ""
+    if first.count_missed:
+        return f"{comparison.pixels:,} labelled pixels{where}; those without a class in a map count as wrong in it"
+    left_out = "; left out: pixels that a map covers and another does not" if any(comparison.left_out.values()) else ""
+    return f"{comparison.pixels:,} labelled pixels that every map covers{where}{left_out}"
+
+
+def percent(share: float) -> str:
+    """A share, 0 to 1, in percent; a dash for NaN."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"

@@ -1,0 +1,66 @@
+"""Scores as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from geocrodino.evaluation.evaluate import Comparison, Evaluation
+from geocrodino.maps.picture import write_whole
+from geocrodino.report.captions import caption, comparison_caption, percent, scheme_of, title
+from geocrodino.settings.classes import LandClass
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Scores per class and in total, in percent, as a rich table."""
+    scores = evaluation.scores
+    table = Table(title=escape(title(evaluation)), caption=caption(evaluation), caption_justify="left")
+    table.add_column("class")
+    for name in ("IoU %", "F1 %", "precision %", "recall %", "pixels"):
+        table.add_column(name, justify="right")
+    rows = zip(scores.iou, scores.f1, scores.precision, scores.recall, scores.support, strict=True)
+    for land, (*shares, support) in zip(evaluation.scheme.classes, rows, strict=True):
+        table.add_row(_land(land), *(percent(s) for s in shares), f"{support:,}")
+    table.add_section()
+    table.add_row("mean", percent(scores.mean_iou), percent(scores.mean_f1), "", "", f"{sum(scores.support):,}")
+    return table
+
+
+def side_by_side(comparison: Comparison) -> Table:
+    """Scores of several maps next to each other, on the pixels that all of them cover, in percent, as a rich table."""
+    common = comparison.common
+    below = escape(comparison_caption(comparison))
+    table = Table(title="IoU % per class", caption=below, caption_justify="left")
+    table.add_column("class")
+    for name in common:
+        table.add_column(escape(name), justify="right")
+    for index, land in enumerate(scheme_of(comparison).classes):
+        shares = (percent(e.scores.iou[index]) for e in common.values())
+        table.add_row(_land(land), *shares)
+    table.add_section()
+    for label, key in (("mean IoU", "mean_iou"), ("mean F1", "mean_f1"), ("accuracy", "accuracy")):
+        table.add_row(label, *(percent(getattr(e.scores, key)) for e in common.values()))
+    table.add_section()
+    everything = [e.scores for e in comparison.evaluations.values()]
+    table.add_row("no class in the map", *(percent(s.missed / s.pixels if s.pixels else math.nan) for s in everything))
+    if any(comparison.left_out.values()):
+        table.add_row("pixels left out", *(f"{comparison.left_out[name]:,}" for name in common))
+    return table
+
+
+def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
+    """Write scores and confusion matrices as JSON; the file appears whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    text = json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n"
+    write_whole(Path(path), lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def _land(land: LandClass) -> str:
+    return f"[{land.colour}]■[/] {escape(land.name)}"

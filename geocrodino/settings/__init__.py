@@ -1,0 +1,1 @@
+"""What a user can configure: values checked by pydantic, without a heavy library."""

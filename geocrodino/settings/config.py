@@ -1,0 +1,281 @@
+"""The configuration of a training: what a YAML file may say, checked, with units.
+
+Values come, the first found wins, from the command line, the file named by ``--config``, ``geocrodino.yaml`` in the
+working folder, and the defaults here. Paths in a file are relative to that file and may hold ``${VARIABLES}``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from geocrodino.errors import ConfigError
+from geocrodino.files.access import durable_file
+from geocrodino.settings.augmentation import AugmentationSettings
+from geocrodino.settings.classes import ClassScheme, LandClass
+from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
+from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import HeightChannel, Modality
+from geocrodino.settings.network import NetworkSettings
+from geocrodino.settings.optimiser import OptimiserSettings
+from geocrodino.spelling import did_you_mean
+
+_LIGHTNING = {
+    "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "precision": (
+        "auto",
+        "32-true",
+        "16-mixed",
+        "bf16-mixed",
+        "16-true",
+        "bf16-true",
+        "64-true",
+        "32",
+        "16",
+        "bf16",
+        "64",
+    ),
+}  # fmt: skip
+"""Words that Lightning knows, which is slow to import."""
+
+_SHOWN = 5  # keys in a message
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """Which files, and how they are read."""
+
+    optical: Path = Field(description="image, any bands, CRS and resolution")
+    elevation: Path = Field(description="surface model, any CRS and resolution")
+    labels: Path = Field(description="class values, 0 to 254")
+    aoi: str = Field(description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy")
+    ground: Path | None = Field(None, description="terrain model, if there is one; else the ground is estimated")
+    aoi_crs: str | None = Field(None, description="CRS of the area's coordinates; by default the one its file names")
+    resolution_m: float | None = Field(None, gt=0, description="pixel size to work at, m; the optical's by default")
+    bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="optical bands to use, counted from 1; all by default"
+    )
+    height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by the file where it says so")
+    ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
+    label_values: dict[int, Annotated[int, Field(ge=0, le=254)]] = Field(
+        {}, description="class value that a value of the label file stands for, for instance 255: 1"
+    )
+
+    @field_validator("aoi", mode="before")
+    @classmethod
+    def _write_area_as_text(cls, aoi: object) -> object:
+        """YAML may hold a bounding box as a list, and GeoJSON as keys and values."""
+        if isinstance(aoi, list | tuple) and all(isinstance(v, int | float) for v in aoi):
+            return ",".join(map(repr, aoi))
+        return json.dumps(aoi) if isinstance(aoi, dict) else aoi
+
+    @field_validator("aoi_crs", mode="before")
+    @classmethod
+    def _write_code_as_text(cls, crs: object) -> object:
+        return str(crs) if isinstance(crs, int) else crs
+
+
+class ElevationConfig(_Section):
+    """What the elevation branch reads."""
+
+    channels: tuple[HeightChannel, ...] = Field(
+        ("height_above_ground", "slope", "topographic_position"),
+        description="height_above_ground (m), slope (degrees), topographic_position (m), height (m, absolute)",
+    )
+    ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
+
+
+class TrainingConfig(_Section):
+    """How long, how much at a time, on what."""
+
+    epochs: int = Field(30, ge=1, description="passes; each ends with a validation")
+    steps_per_epoch: int = Field(40, ge=1, description="batches in an epoch")
+    batch_size: int = Field(8, ge=2, description="patches in a batch")
+    patch_px: int = Field(128, ge=32, description="side of a patch, px")
+    unlabelled_share: float = Field(
+        0.5,
+        ge=0,
+        description="most patches without labels for each patch with labels: of the split unlabelled, or of train",
+    )
+    balance: float = Field(0.5, ge=0, le=1, description="share of patches drawn around an evenly drawn class")
+    class_weight_power: float = Field(0.5, ge=0, le=1, description="0: equal class weights, 1: inverse frequency")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="moving average of weights, per step; 0: none")
+    batch_norm_batches: int = Field(
+        0,
+        ge=0,
+        description="training batches from which batch-norm statistics are measured anew before a validation; 0: not",
+    )
+    patience: int = Field(15, ge=1, description="epochs without a gain of either branch until training stops")
+    seed: int = Field(0, ge=0, lt=2**32, description="start of all random numbers")
+    accelerator: str = Field("auto", description="cpu, gpu, mps or auto")
+    precision: str = Field(
+        "32-true",
+        description="Lightning's name of the number format, for instance 16-mixed; auto: bf16-mixed where the device "
+        "multiplies bfloat16 in hardware, else 32-true",
+    )
+    workers: int = Field(0, ge=0, description="reading processes; 0: read in the training process")
+    optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
+
+    @field_validator("accelerator", "precision")
+    @classmethod
+    def _known_to_lightning(cls, word: str, info: ValidationInfo) -> str:
+        known = _LIGHTNING[str(info.field_name)]
+        if word not in known:
+            *first, last = map(repr, known)
+            raise PydanticCustomError(
+                "literal_error", "input should be {expected}", {"expected": f"{', '.join(first)} or {last}"}
+            )
+        return word
+
+
+class TrainConfig(_Section):
+    """Everything that a training depends on; its resolved copy lies in the run folder."""
+
+    data: DataConfig = Field(description="which files, and how they are read")
+    classes: tuple[LandClass, ...] | None = Field(None, description="value, name and colour; by the file otherwise")
+    elevation: ElevationConfig = Field(ElevationConfig(), description="what the elevation branch reads")
+    network: NetworkSettings = Field(NetworkSettings(), description="the same for both branches")
+    encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is fetched")
+    method: MethodSettings = Field(MethodSettings(), description="what is learned, and how")
+    augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of patches")
+    training: TrainingConfig = Field(TrainingConfig(), description="how long, how much at a time, on what")
+
+    @field_validator("classes")
+    @classmethod
+    def _make_a_scheme(cls, classes: tuple[LandClass, ...] | None) -> tuple[LandClass, ...] | None:
+        if classes is not None:
+            try:
+                ClassScheme(classes=classes)
+            except ValidationError as error:
+                raise ValueError("; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())) from None
+        return classes
+
+    def class_scheme(self) -> ClassScheme | None:
+        """The classes, if they are named."""
+        return None if self.classes is None else ClassScheme(classes=self.classes)
+
+
+def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
+    """Resolve a configuration.
+
+    Args:
+        file: YAML file; None takes ``geocrodino.yaml`` of the working folder where there is one.
+        overrides: Values of the command line by dotted key, for instance ``{"training.seed": 1}``; None is no value.
+
+    Raises:
+        ConfigError: If the file is missing or not YAML, or a key or value is not what is expected.
+        AccessError: If the operating system does not let a name be looked up or read.
+    """
+    source, tree = read_settings(file, overrides)
+    return _validated(tree, source, overrides)
+
+
+def config_of(values: Mapping[str, Any]) -> TrainConfig:
+    """A configuration without a file.
+
+    Args:
+        values: Values by dotted key, for instance ``{"training.seed": 1}``; None is no value.
+
+    Raises:
+        ConfigError: If a key or value is not what is expected.
+    """
+    return _validated(complete_settings({}, values, None), None, values)
+
+
+def _validated(tree: dict[str, Any], source: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_told(error, source, {k for k, v in overrides.items() if v is not None})) from error
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    with durable_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
+    complaints: dict[tuple[str, str], list[str]] = {}
+    for item in error.errors():
+        place = item["loc"]
+        alike = ".".join("*" if isinstance(part, int) else part for part in place)  # the same key of other list items
+        key = ".".join(map(str, place))
+        said = _complaint(item, " (from an option, not from the file)" if source and key in overridden else "")
+        complaints.setdefault((alike, said), []).append(key)
+    lines = [f"  {_some_keys(keys)}: {said}" for (_, said), keys in complaints.items()]
+    where = str(source) if source else "the command line"
+    return f"{where}: the configuration cannot be used:\n" + "\n".join(lines) + _needed(error)
+
+
+def _complaint(item: ErrorDetails, origin: str) -> str:
+    """What is wrong with one key: what was expected, what was found and where it came from."""
+    kind, found = item["type"], item["input"]
+    if kind == "missing":
+        return "is needed, found nothing"
+    if kind == "extra_forbidden":
+        return f"is not a known key{origin}.{_expected_keys(item['loc'])}"
+    said = item["msg"].removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    said, _, hint = said.partition(". Did you mean")
+    said = said.removesuffix(".")
+    if not isinstance(found, dict):  # a whole section says nothing that the file does not say
+        said += f", found {found!r}{origin}"
+    if hint:
+        return f"{said}. Did you mean{hint}"
+    if kind == "string_type" and isinstance(found, bool | int | float | date):
+        said += ". Put it in quotes"
+    if kind in {"literal_error", "enum"} and isinstance(found, str):
+        hint = did_you_mean(found, re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", "")))
+        said += f".{hint}" if hint else ""
+    return said
+
+
+def _some_keys(keys: list[str]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return ", ".join(keys[:_SHOWN]) + more
+
+
+def _needed(error: ValidationError) -> str:
+    """How to name files that are needed and were not named."""
+    absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
+    if ("data",) in absent:
+        return f"\nName --optical, --elevation, --labels and --aoi, or write them under `data:` in {PROJECT_FILE}."
+    needed = [f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if ("data", k) in absent]
+    return f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
+
+
+def _expected_keys(place: tuple[int | str, ...]) -> str:
+    """The keys that there are beside an unknown one, a likely one alone if there is such."""
+    model: Any = TrainConfig
+    for key in place[:-1]:
+        if isinstance(key, str):
+            field = getattr(model, "model_fields", {}).get(key)
+            model = None if field is None else _model_in(field.annotation)
+    known = sorted(getattr(model, "model_fields", {}))
+    hint = did_you_mean(place[-1], known)
+    return hint or (f" Expected one of {', '.join(known)}." if known else "")
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model that an annotation is, or holds: of ``tuple[LandClass, ...] | None`` it is LandClass."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)

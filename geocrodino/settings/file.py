@@ -1,0 +1,196 @@
+"""The YAML file before its values are checked: its keys, its paths, and what the command line replaces.
+
+It needs no heavy library, so that the names in it can be looked up at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from geocrodino.errors import AreaWarning, ConfigError
+from geocrodino.files.access import absence, access_errors, exists, is_folder
+from geocrodino.files.area_names import absolute_source, box_numbers
+from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
+from geocrodino.settings.modality import MODALITIES
+
+PROJECT_FILE = "geocrodino.yaml"
+"""Looked for in the working folder."""
+
+RASTERS = ("optical", "elevation", "labels", "ground")
+_PATHS = (*RASTERS, "aoi")
+
+
+def read_settings(file: Path | None, overrides: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """Read a configuration as nested dictionaries, with absolute paths.
+
+    Args:
+        file: YAML file; None takes ``geocrodino.yaml`` of the working folder where there is one.
+        overrides: Values of the command line by dotted key, for instance ``{"training.seed": 1}``; None is no value.
+
+    Returns:
+        The file that was read, if any, and what it and the command line say.
+
+    Raises:
+        ConfigError: If the file is missing or not YAML, or has no sections.
+        AccessError: If the operating system does not let a name be looked up or read.
+    """
+    source = file if file is not None else (Path(PROJECT_FILE) if exists(PROJECT_FILE) else None)
+    tree = {} if source is None else _read(source)
+    _keep_crs_with_its_area(tree, overrides, source)
+    return source, complete_settings(tree, overrides, source)
+
+
+def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> dict[str, Any]:
+    """Put the values of the command line into those of a file, and make all paths absolute.
+
+    Args:
+        tree: What the file says, changed in place; empty without one.
+        overrides: As for `read_settings`.
+        source: The file, for messages.
+
+    Raises:
+        ConfigError: If a section holds no keys, or a number is not finite.
+    """
+    for key, value in overrides.items():
+        if value is not None:
+            *sections, last = key.split(".")
+            place = tree
+            for section in sections:
+                inner = place.get(section)
+                if inner is None:  # a section that is left out, or a heading with nothing under it
+                    inner = place[section] = {}
+                if not isinstance(inner, dict):
+                    raise ConfigError(f"{source}: {section}: expected keys and values, found {inner!r}.")
+                place = inner
+            place[last] = value
+    _require_finite(tree, source)
+    _make_absolute(tree)
+    return tree
+
+
+def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> None:
+    """Drop the CRS of a file's area where an option names another area, unless both are bounding boxes."""
+    data = tree.get("data")
+    area, crs = overrides.get("data.aoi"), overrides.get("data.aoi_crs")
+    if not isinstance(data, dict) or area is None or crs is not None or {"aoi", "aoi_crs"} - data.keys():
+        return
+    if box_numbers(str(area)) is None:
+        warnings.warn(
+            f"{source}: aoi_crs {data['aoi_crs']} is the CRS of the area in this file, and is not used for "
+            f"--aoi {area}. Name its CRS with --aoi-crs where its file names none.",
+            AreaWarning,
+            stacklevel=4,
+        )
+        del data["aoi_crs"]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is written twice, of which YAML would keep the last alone."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    loader.flatten_mapping(node)
+    found: dict[Hashable, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in found:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
+        found[key] = loader.construct_object(value_node, deep=True)
+    return found
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not exists(path):
+        raise ConfigError(f"{path}: {absence(path).replace('file', 'configuration file', 1)}.")
+    if is_folder(path):
+        raise ConfigError(f"{path}: not a readable YAML file, but a folder. Name the file in it.")
+    try:
+        with access_errors(path):
+            text = path.read_text(encoding="utf-8")
+        tree = yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:  # a list as a key is a TypeError
+        comment = isinstance(error, yaml.YAMLError) and re.search(r":\s+#[0-9a-fA-F]{3}", text)
+        hint = "\nA # after a space starts a comment in YAML: put colours in quotes." if comment else ""
+        raise ConfigError(f"{path}: not a readable YAML file ({error}).{hint}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections such as `data:`, found {type(tree).__name__}.")
+    data = tree.get("data")
+    if isinstance(data, dict):
+        for key in _PATHS:
+            if isinstance(data.get(key), str):
+                data[key] = _resolved(data[key], path, area=key == "aoi")
+    weights = tree.get("encoder_weights")
+    if isinstance(weights, dict):
+        tree["encoder_weights"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in weights.items()}
+    return tree
+
+
+def _resolved(text: str, config: Path, *, area: bool = False) -> str:
+    """A path of a configuration file, relative to that file."""
+    expanded = os.path.expandvars(text)
+    missing = re.search(r"\$\{?(\w+)\}?", expanded)
+    if missing:
+        raise ConfigError(
+            f"{config}: {text} needs the environment variable {missing.group(1)}, which is not set.\n"
+            f"Set it, for instance: export {missing.group(1)}=/path/to/data"
+        )
+    if area:
+        return absolute_source(expanded, config.parent)
+    member = in_archive(expanded, config.parent)
+    if member is not None:
+        return member.name
+    if is_gdal_name(expanded) or is_url(expanded) or is_remote(expanded):
+        return gdal_name(expanded)
+    try:
+        place = Path(expanded).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise ConfigError(f"{config}: {text}: {error} Write the whole path.") from error
+    return str(place if place.is_absolute() else config.parent / place)
+
+
+def _make_absolute(tree: dict[str, Any]) -> None:
+    """The resolved copy must mean the same files wherever it lies and from wherever a run is resumed."""
+    for section, keys in (("data", _PATHS), ("encoder_weights", MODALITIES)):
+        place = tree.get(section)
+        if not isinstance(place, dict):
+            continue
+        for key in keys:
+            value = place.get(key)
+            if isinstance(value, str):
+                place[key] = absolute_source(value, Path.cwd()) if key == "aoi" else _absolute(value)
+
+
+def _absolute(text: str) -> str:
+    if is_remote(text) or in_archive(text) is not None:
+        return absolute_name(text)
+    with access_errors(text):
+        return os.path.abspath(text)  # noqa: PTH100 - links stay as they were named
+
+
+def _require_finite(tree: dict[str, Any], source: Path | None) -> None:
+    for key, value in _numbers(tree):
+        if not math.isfinite(value):
+            where = "the command line" if source is None else source
+            raise ConfigError(f"{where}: {key}: expected a finite number, found {value}.")
+
+
+def _numbers(value: object, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number with a fraction, with its dotted key."""
+    if isinstance(value, float):
+        yield key, value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, inner in pairs:
+        yield from _numbers(inner, f"{key}.{name}".lstrip("."))

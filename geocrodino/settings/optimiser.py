@@ -1,0 +1,20 @@
+"""How weights are updated in a training."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class OptimiserSettings(BaseModel):
+    """How weights are updated: AdamW with one cycle of the learning rate (Smith and Topin 2018).
+
+    It rises along a cosine from 1/25 of the highest and falls to nearly 0, while the decay of the gradient's first
+    moment goes from 0.95 to 0.85 and back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
+    gradient_norm: float = Field(1.0, gt=0, description="limit of the gradient's norm, for each network on its own")

@@ -1,0 +1,7 @@
+"""A generated scene: a small town with image, heights, labels and areas, for examples and tests."""
+
+from geocrodino.settings.town import CLASSES, SceneSettings
+from geocrodino.town.scene import Scene, generate_scene
+from geocrodino.town.write import ScenePaths, write_scene
+
+__all__ = ["CLASSES", "Scene", "ScenePaths", "SceneSettings", "generate_scene", "write_scene"]
