@@ -42,7 +42,7 @@ from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows, inside_mask
 from geocrodino.files.access import whole_file
-from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.window import Window
 from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.disentanglement import orthogonality_loss
 from geocrodino.settings.classes import IGNORE_INDEX

@@ -20,7 +20,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.evaluation.evaluate import Evaluation, evaluate_map
-from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import class_map
 from geocrodino.maps.preview import map_preview
 from geocrodino.maps.writer import MapWriter

@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 from geocrodino.errors import RasterError
 from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import read_classes
 from geocrodino.maps.picture import save_figure
 from geocrodino.settings.classes import ClassScheme
@@ -78,7 +79,8 @@ def _photo(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
     """Three bands in 0 to 1 on a grid, white where there is no image, shape (H, W, 3)."""
     bands = image.data_bands[:3] if len(image.data_bands) >= 3 else image.data_bands[:1] * 3
     height, width = grid.shape
-    rows = [image.read(grid, (r, min(r + 16, height), 0, width), bands=bands) for r in range(0, height, 16)]
+    strips = (Window(r, min(r + 16, height), 0, width) for r in range(0, height, 16))
+    rows = [image.read(grid, strip, bands=bands) for strip in strips]
     values, valid = (np.concatenate(parts, axis=-2) for parts in zip(*rows, strict=True))
     if not valid.any():
         return np.ones((height, width, 3), np.float32)

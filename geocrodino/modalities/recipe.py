@@ -12,10 +12,11 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field
 
 from geocrodino.errors import BandWarning, BundleError, HeightError
-from geocrodino.geo.rasters.grid import Window, pixel_size_m, widened
+from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.validity import tagged_alpha
+from geocrodino.geo.rasters.window import Window
 from geocrodino.geo.terrain import ground_surface, inner, position_halo_px, slope_deg, topographic_position
 from geocrodino.modalities.band_matching import BandMatch, match_bands
 from geocrodino.settings.ground import GroundFilter
@@ -158,10 +159,11 @@ class Recipe(BaseModel):
         Returns:
             Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
         """
+        window = Window(*window)
         if self.modality == "optical":
             return raster.read(grid, window)
         halo = self.halo_px(grid, ground_given=ground is not None)
-        values, valid = raster.read(grid, widened(window, halo))
+        values, valid = raster.read(grid, window.grow(halo))
         surface = values[0] * np.float32(height_unit(raster, unit, self.height_unit)[0])
         below = surface  # where no channel needs the ground
         if _NEEDS_GROUND & set(self.channels):
@@ -190,7 +192,7 @@ class Recipe(BaseModel):
             return inner(slope_deg(inner(surface, halo - 1), pixel_size_m(grid)), 1)
         around = self._around_px(grid)
         if name == "topographic_position":
-            corner = (window[0] - around, window[2] - around)
+            corner = window.grow(around).corner
             return topographic_position(below, _side_m(grid), self.position_m, corner, trim_px=around)
         return inner(surface, halo) - inner(below, around)
 
@@ -206,9 +208,9 @@ class Recipe(BaseModel):
         """Ground of a window and ``_around_px``."""
         around = self._around_px(grid)
         if ground is None:
-            corner = (window[0] - halo, window[2] - halo)
+            corner = window.grow(halo).corner
             return ground_surface(surface, self.ground, _side_m(grid), corner, trim_px=halo - around)
-        values, _ = ground.read(grid, widened(window, around))
+        values, _ = ground.read(grid, window.grow(around))
         heights: NDArray[np.float32] = values[0] * np.float32(ground_unit(ground, unit or self.height_unit)[0])
         return heights
 
