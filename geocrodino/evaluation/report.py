@@ -1,4 +1,4 @@
-"""Evaluations for people and programs: tables, JSON and pictures."""
+"""Tables, JSON and figures of evaluations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Scores per class and in total, in percent, as a rich table."""
+    """Create a table of the scores per class and in total.
+
+    Args:
+        evaluation: The evaluation.
+
+    Returns:
+        A rich table, scores in percent.
+    """
     scores = evaluation.scores
     table = Table(title=escape(_title(evaluation)), caption=_caption(evaluation), caption_justify="left")
     table.add_column("class")
@@ -50,7 +57,14 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def side_by_side(comparison: Comparison) -> Table:
-    """Scores of several maps next to each other, on the pixels that all of them cover, in percent, as a rich table."""
+    """Create a table of the scores of several maps, on the pixels that all of them cover.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        A rich table with a column for each map, scores in percent.
+    """
     common = comparison.common
     caption = escape(_comparison_caption(comparison))
     table = Table(title="IoU % per class", caption=caption, caption_justify="left")
@@ -72,17 +86,25 @@ def side_by_side(comparison: Comparison) -> Table:
 
 
 def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
-    """Write scores and confusion matrices as JSON; the file appears whole or not at all.
+    """Write scores and confusion matrices as JSON. The file appears complete or not at all.
+
+    Args:
+        result: The evaluation of one map, or the comparison of several.
+        path: The file.
 
     Raises:
         OutputError: If it cannot be written.
     """
     text = json.dumps(result.as_dict(), indent=2, allow_nan=False) + "\n"
-    _whole(Path(path), lambda p: p.write_text(text, encoding="utf-8"))
+    _write_whole(Path(path), lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def write_figure(evaluation: Evaluation, path: str | Path) -> None:
-    """Write the confusion matrix, in shares of each label class, and the IoU of each class as a PNG.
+    """Write a figure of one evaluation: the confusion matrix, in shares of each labelled class, and the IoUs.
+
+    Args:
+        evaluation: The evaluation.
+        path: The PNG file; it appears complete or not at all.
 
     Raises:
         OutputError: If it cannot be written.
@@ -99,10 +121,14 @@ def write_figure(evaluation: Evaluation, path: str | Path) -> None:
 
 
 def write_comparison(comparison: Comparison, path: str | Path) -> None:
-    """Write the IoU of several maps per class, next to each other, on the pixels that all of them cover, as a PNG.
+    """Write a figure of the IoU of several maps per class, on the pixels that all of them cover.
+
+    Args:
+        comparison: The comparison.
+        path: The PNG file; it appears complete or not at all.
 
     Raises:
-        OutputError: If the picture cannot be written.
+        OutputError: If it cannot be written.
     """
     common = comparison.common
     scheme = _scheme_of(comparison)
@@ -117,15 +143,15 @@ def write_comparison(comparison: Comparison, path: str | Path) -> None:
 
 
 def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
-    """Write accuracy against confidence of several predictions as a PNG, and how many samples are how sure.
+    """Write a reliability diagram: accuracy against confidence above, a histogram of confidence below.
 
     Args:
-        curves: Name of each prediction, for instance its modality, and its reliability.
-        path: The picture; it appears whole or not at all.
+        curves: Reliability by name of the prediction, for instance its modality.
+        path: The PNG file; it appears complete or not at all.
 
     Raises:
         ValueError: If there are no curves.
-        OutputError: If the picture cannot be written.
+        OutputError: If the file cannot be written.
     """
     if not curves:
         raise ValueError("expected one or more curves, found none")
@@ -151,17 +177,17 @@ def map_preview(
     classes: ClassScheme | None = None,
     max_px: int = 1200,
 ) -> None:
-    """Write a quick look at a class map with its legend, beside the image it was made from if given.
+    """Write a small picture of a class map with its legend, beside the image it was made from if that is given.
 
     Args:
         map_path: Class map.
-        out_png: The picture.
-        optical: Image to show beside it, read on the map's grid; its first three bands, stretched.
-        classes: Names and colours; by default those in the map's tags.
-        max_px: Longest side that is read; larger maps are read with fewer pixels.
+        out_png: The PNG file; it appears complete or not at all.
+        optical: Image to show beside the map. Its first three bands are read on the map's grid and stretched.
+        classes: Names and colours; None: those in the map's tags.
+        max_px: Longest side that is read, in px. Larger maps are read at a lower resolution.
 
     Raises:
-        RasterError: If a raster cannot be read, or the map names no classes.
+        RasterError: If a raster cannot be read, or no classes are given and the map has none in its tags.
         OutputError: If the picture cannot be written.
     """
     source = RasterSource.open(map_path)
@@ -172,7 +198,7 @@ def map_preview(
         with rasterio.open(gdal_name(map_path)) as dataset:
             values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
     except RasterioError as error:
-        raise RasterError(map_path, f"the map is damaged or cut short: make it again ({error}).") from error
+        raise RasterError(map_path, f"the map is damaged or cut short ({error}). Create it again.") from error
     indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path), "map")
     panels = 1 if optical is None else 2
     scale = 7 / max(height, width)
@@ -188,7 +214,7 @@ def map_preview(
     for each in axes:
         each.set_axis_off()
     handles = [Patch(color=c.colour, label=c.name) for c in scheme.classes]
-    # About ten characters of the legend fit into an inch.
+    # About ten characters of the legend fit in an inch.
     widest = max(len(c.name) for c in scheme.classes) + 6
     columns = max(1, min(len(handles), int(10 * figure.get_figwidth() / widest)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
@@ -196,7 +222,7 @@ def map_preview(
 
 
 def _photo(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
-    """Three bands in 0 to 1 on a grid, white where there is no image, shape (H, W, 3)."""
+    """Three bands of an image on a grid, scaled to 0 to 1, white where it has no data, shape (H, W, 3)."""
     bands = image.data_bands[:3] if len(image.data_bands) >= 3 else image.data_bands[:1] * 3
     height, width = grid.shape
     rows = [image.read(grid, (r, min(r + 16, height), 0, width), bands=bands) for r in range(0, height, 16)]
@@ -220,9 +246,9 @@ def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if not total[row, 0]:
             continue
-        ink = "white" if share > 0.55 else "black"
+        text_colour = "white" if share > 0.55 else "black"
         text = f"{100 * share:.1f} %\n{_short(int(counts[row, column]))}"
-        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+        axes.text(column, row, text, ha="center", va="center", color=text_colour, fontsize=8)
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("map")
@@ -292,17 +318,21 @@ def _short(count: int) -> str:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all.
+    """Write a figure as a PNG file. The file appears complete or not at all.
+
+    Args:
+        figure: The figure.
+        path: The file.
 
     Raises:
         OutputError: If it cannot be written.
     """
     FigureCanvasAgg(figure)
-    _whole(path, lambda p: figure.savefig(p, dpi=110, format="png"))
+    _write_whole(path, lambda p: figure.savefig(p, dpi=110, format="png"))
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a whole file or none, and say what is in the way."""
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file completely or not at all; name the reason if it cannot be written."""
     try:
         with whole_file(path) as partial:
             write(partial)
@@ -317,7 +347,7 @@ def _draw_curve(upper: Axes, lower: Axes, name: str, curve: Reliability, colour:
     error = curve.expected_calibration_error
     label = f"{name}: " + ("no samples" if np.isnan(error) else f"calibration error {100 * error:.1f} %")
     share = 100 * curve.count / max(1, int(curve.count.sum()))
-    # Points by their weight: one sample in a bin is right or wrong, and says nothing about the other bins.
+    # The size of a point shows the samples in its bin: the accuracy of a bin with few samples is noise.
     places = (100 * curve.confidence, 100 * curve.accuracy)
     upper.plot(*places, color=colour, linewidth=0.8, label=label, marker="o", markersize=2, clip_on=False)
     upper.scatter(*places, s=4 * share, color=colour, alpha=0.7, linewidths=0, clip_on=False)
