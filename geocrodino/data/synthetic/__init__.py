@@ -1,4 +1,4 @@
-"""A generated scene: a small town with image, heights, labels and areas, for examples and tests."""
+"""A generated scene for examples and tests: a small town with image, heights, labels and areas."""
 
 from geocrodino.data.synthetic.scene import Scene, generate_scene
 from geocrodino.data.synthetic.settings import CLASSES, SceneSettings
