@@ -47,7 +47,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
         0.91
     """
     (logits,), labels = _labelled(labels, logits=logits)
-    _refuse_none(labels)
+    _require_samples(labels)
     own = labels[:, None]
     margins = logits - np.take_along_axis(logits, own, axis=1)
     # The loss is log(1 + sum of the other classes' terms). logaddexp keeps that sum exact even where it is tiny.
@@ -56,7 +56,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     def loss(log_temperature: float) -> float:
         return float(np.logaddexp(0, logsumexp(margins / np.exp(log_temperature), axis=1)).mean())
 
-    best = np.exp(_lowest(loss, np.log(LOWEST_TEMPERATURE), 0.0, np.log(HIGHEST_TEMPERATURE)))
+    best = np.exp(_minimise(loss, np.log(LOWEST_TEMPERATURE), 0.0, np.log(HIGHEST_TEMPERATURE)))
     return float(np.clip(best, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE))
 
 
@@ -84,9 +84,9 @@ def fit_pooling(optical: NDArray[np.floating], elevation: NDArray[np.floating], 
         1.0
     """
     (optical, elevation), labels = _labelled(labels, optical=optical, elevation=elevation)
-    _refuse_none(labels)
+    _require_samples(labels)
     for name, values in (("optical", optical), ("elevation", elevation)):
-        _refuse_no_probability(name, values)
+        _require_probabilities(name, values)
     own = labels[:, None]
     from_image, from_heights = (np.take_along_axis(p, own, axis=1) for p in (optical, elevation))
 
@@ -95,7 +95,7 @@ def fit_pooling(optical: NDArray[np.floating], elevation: NDArray[np.floating], 
         pooled = np.maximum(weight * from_image + (1 - weight) * from_heights, np.finfo(np.float64).tiny)
         return float(-np.log(pooled).mean())
 
-    return _lowest(loss, 0.0, 0.5, 1.0)
+    return _minimise(loss, 0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Reliability:
         if bins < 1:
             raise ValueError(f"expected at least one bin, found {bins}")
         (probabilities,), labels = _labelled(labels, probabilities=probabilities)
-        _refuse_no_probability("probabilities", probabilities)
+        _require_probabilities("probabilities", probabilities)
         confidence = np.clip(probabilities.max(axis=1, initial=0), 0, 1)
         return cls.of_confidence(confidence, probabilities.argmax(axis=1) == labels, bins)
 
@@ -223,17 +223,17 @@ def _labelled(
     return chosen, truth
 
 
-def _refuse_none(labels: NDArray[np.int64]) -> None:
+def _require_samples(labels: NDArray[np.int64]) -> None:
     if not labels.size:
         raise ValueError("expected at least one sample with a label, found none")
 
 
-def _refuse_no_probability(name: str, values: NDArray[np.float64]) -> None:
+def _require_probabilities(name: str, values: NDArray[np.float64]) -> None:
     if values.size and (values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING):
         raise ValueError(f"expected {name} within 0 to 1, found {values.min():.3g} to {values.max():.3g}")
 
 
-def _lowest(loss: Callable[[float], float], low: float, neutral: float, high: float) -> float:
+def _minimise(loss: Callable[[float], float], low: float, neutral: float, high: float) -> float:
     """Position of the minimum of a unimodal function; the neutral position if the minimum is not lower than there."""
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
     # The bounded search approaches the ends without reaching them, so compare them too.

@@ -170,8 +170,8 @@ def evaluate_map(
         LabelWarning: If labels and map name a value differently.
     """
     maps, labels = {"": map_path}, _labels(labels_path, ignore_values, label_values)
-    counts, place = _count_all(maps, labels, aoi, split, classes, block_px)
-    return counts[0].evaluation(place, count_missed=count_missed)
+    counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
+    return counts[0].evaluation(reference, count_missed=count_missed)
 
 
 def evaluate_maps(
@@ -212,8 +212,8 @@ def evaluate_maps(
     if not maps:
         raise ValueError("expected one or more maps, found none")
     labels = _labels(labels_path, ignore_values, label_values)
-    counts, place = _count_all(maps, labels, aoi, split, classes, block_px)
-    evaluations = {n: c.evaluation(place, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
+    counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
+    evaluations = {n: c.evaluation(reference, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
     if count_missed:
         return Comparison(evaluations, evaluations, dict.fromkeys(maps, 0))
     if not counts[0].shared.counts.any():
@@ -241,7 +241,7 @@ def _on_common(evaluations: Mapping[str, Evaluation], counts: Mapping[str, _MapC
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Reference:
     """The labels and areas that maps are compared in."""
 
     labels: LabelSource
@@ -278,13 +278,13 @@ class _MapCounts:
             self._reliability = block if self._reliability is None else self._reliability.add(block)
         return found
 
-    def evaluation(self, place: _Place, *, count_missed: bool) -> Evaluation:
+    def evaluation(self, reference: _Reference, *, count_missed: bool) -> Evaluation:
         """The evaluation on all labelled pixels."""
         return Evaluation(
             map_path=self.source.path,
-            labels_path=place.labels.path,
-            aoi=None if place.areas is None else place.areas.source,
-            split=place.split,
+            labels_path=reference.labels.path,
+            aoi=None if reference.areas is None else reference.areas.source,
+            split=reference.split,
             scheme=self.scheme,
             confusion=self.all.counts,
             missed=self.all.missed,
@@ -307,7 +307,7 @@ def _count_all(
     split: str | None,
     classes: ClassScheme | None,
     block_px: int,
-) -> tuple[list[_MapCounts], _Place]:
+) -> tuple[list[_MapCounts], _Reference]:
     """Count all maps in one pass over the labels; the counts are in the order of the maps."""
     if split is not None and aoi is None:
         raise ValueError("a split needs an area of interest: give aoi")
@@ -318,9 +318,9 @@ def _count_all(
         require_overlap({"map": source}, labels.geobox)
     split = None if split is None else split_name(split)
     areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi
-    place = _Place(labels, areas, split, _polygon(areas, split, labels))
+    reference = _Reference(labels, areas, split, _polygon(areas, split, labels))
     counts = [_MapCounts(source, schemes[0]) for source in opened]
-    for window, truth in _labelled_blocks(place, schemes[0], block_px):
+    for window, truth in _labelled_blocks(reference, schemes[0], block_px):
         found = [each.read(labels, window, truth) for each in counts]
         covered = np.logical_and.reduce([part != IGNORE_INDEX for part in found])
         for each, part in zip(counts, found, strict=True):
@@ -331,17 +331,19 @@ def _count_all(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
     _compare_names(labels, opened[0], schemes[0], counts[0].all)
-    return counts, place
+    return counts, reference
 
 
-def _labelled_blocks(place: _Place, scheme: ClassScheme, block_px: int) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+def _labelled_blocks(
+    reference: _Reference, scheme: ClassScheme, block_px: int
+) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Blocks with at least one labelled pixel, as class indices."""
-    for window in _windows(place.labels.geobox, place.polygon, block_px):
+    for window in _windows(reference.labels.geobox, reference.polygon, block_px):
         outside = None
-        if place.polygon is not None:
-            part = window_grid(place.labels.geobox, window)
-            outside = geometry_mask([place.polygon], part.shape, part.affine)
-        truth = place.labels.indices(scheme, window, outside=outside)
+        if reference.polygon is not None:
+            part = window_grid(reference.labels.geobox, window)
+            outside = geometry_mask([reference.polygon], part.shape, part.affine)
+        truth = reference.labels.indices(scheme, window, outside=outside)
         if (truth != IGNORE_INDEX).any():
             yield window, truth
 
@@ -352,11 +354,11 @@ def _require_same_classes(maps: Sequence[RasterSource], schemes: Sequence[ClassS
         if scheme.by_value == first:
             continue
         pairs = ((maps[0].path, first, scheme.by_value), (source.path, scheme.by_value, first))
-        alone = "; ".join(f"{path} has {_only(own, other)}" for path, own, other in pairs)
+        alone = "; ".join(f"{path} has {_classes_only_in(own, other)}" for path, own, other in pairs)
         raise LabelError(f"The maps have different classes: {alone}.\nEvaluate them one by one.")
 
 
-def _only(own: Mapping[int, str], other: Mapping[int, str]) -> str:
+def _classes_only_in(own: Mapping[int, str], other: Mapping[int, str]) -> str:
     """Classes that only one map has."""
     differ = [f"{value} {name}" for value, name in sorted(own.items()) if other.get(value) != name]
     return ", ".join(differ) or "no other"

@@ -50,7 +50,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right")
     rows = zip(scores.iou, scores.f1, scores.precision, scores.recall, scores.support, strict=True)
     for land, (*shares, support) in zip(evaluation.scheme.classes, rows, strict=True):
-        table.add_row(_land(land), *(_percent(s) for s in shares), f"{support:,}")
+        table.add_row(_class_label(land), *(_percent(s) for s in shares), f"{support:,}")
     table.add_section()
     table.add_row("mean", _percent(scores.mean_iou), _percent(scores.mean_f1), "", "", f"{sum(scores.support):,}")
     return table
@@ -73,7 +73,7 @@ def side_by_side(comparison: Comparison) -> Table:
         table.add_column(escape(name), justify="right")
     for index, land in enumerate(_scheme_of(comparison).classes):
         shares = (_percent(e.scores.iou[index]) for e in common.values())
-        table.add_row(_land(land), *shares)
+        table.add_row(_class_label(land), *shares)
     table.add_section()
     for label, key in (("mean IoU", "mean_iou"), ("mean F1", "mean_f1"), ("accuracy", "accuracy")):
         table.add_row(label, *(_percent(getattr(e.scores, key)) for e in common.values()))
@@ -205,7 +205,7 @@ def map_preview(
     figure = Figure(figsize=(max(width * scale, 2) * panels, max(height * scale, 2) + 0.6), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if optical is not None:
-        axes[0].imshow(_photo(RasterSource.open(optical), grid))
+        axes[0].imshow(_scaled_image(RasterSource.open(optical), grid))
         axes[0].set_title(Path(optical).name, fontsize=9)
     colours = ListedColormap([c.colour for c in scheme.classes])
     shown = np.ma.masked_greater_equal(indices, len(scheme))
@@ -221,7 +221,7 @@ def map_preview(
     save_figure(figure, Path(out_png))
 
 
-def _photo(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
+def _scaled_image(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
     """Three bands of an image on a grid, scaled to 0 to 1, white where it has no data, shape (H, W, 3)."""
     bands = image.data_bands[:3] if len(image.data_bands) >= 3 else image.data_bands[:1] * 3
     height, width = grid.shape
@@ -247,7 +247,7 @@ def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
         if not total[row, 0]:
             continue
         text_colour = "white" if share > 0.55 else "black"
-        text = f"{100 * share:.1f} %\n{_short(int(counts[row, column]))}"
+        text = f"{100 * share:.1f} %\n{_short_count(int(counts[row, column]))}"
         axes.text(column, row, text, ha="center", va="center", color=text_colour, fontsize=8)
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
@@ -301,7 +301,7 @@ def _comparison_caption(comparison: Comparison) -> str:
     return f"{comparison.pixels:,} labelled pixels that every map covers{where}{left_out}"
 
 
-def _land(land: LandClass) -> str:
+def _class_label(land: LandClass) -> str:
     return f"[{land.colour}]■[/] {escape(land.name)}"
 
 
@@ -309,7 +309,7 @@ def _percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.1f}"
 
 
-def _short(count: int) -> str:
+def _short_count(count: int) -> str:
     """A count in few characters: 950, 12.3k, 4.6M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:

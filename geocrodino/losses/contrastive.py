@@ -66,7 +66,7 @@ def image_contrast(
     pooled_optical, seen_optical = _pooled(optical, optical_valid)
     pooled_elevation, seen_elevation = _pooled(elevation, elevation_valid)
     both = seen_optical & seen_elevation
-    order = _order(int(both.sum()), shuffled)
+    order = _pairing(int(both.sum()), shuffled)
     return _symmetric_info_nce(pooled_optical[both], pooled_elevation[both][order], temperature)
 
 
@@ -117,7 +117,7 @@ def class_contrast(
     means_optical, has_optical = _class_means(optical, optical_labels, num_classes)
     means_elevation, has_elevation = _class_means(elevation, elevation_labels, num_classes)
     both = has_optical & has_elevation
-    order = _order(int(both.sum()), shuffled)
+    order = _pairing(int(both.sum()), shuffled)
     return _symmetric_info_nce(means_optical[both], means_elevation[both][order], temperature)
 
 
@@ -176,7 +176,7 @@ def pixel_contrast(
     _check_pair(optical, elevation, temperature)
     if optical.shape != elevation.shape:
         raise ValueError(f"expected feature maps of one shape, found {tuple(optical.shape)}, {tuple(elevation.shape)}")
-    order = _order(len(elevation), shuffled)
+    order = _pairing(len(elevation), shuffled)
     views = (
         _View(optical, optical_transform, optical_valid, stride),
         _View(
@@ -271,7 +271,7 @@ def feature_transform(transform: Tensor, stride: int) -> Tensor:
     return shrink @ transform @ enlarge
 
 
-def _order(rows: int, shuffled: bool) -> Tensor:
+def _pairing(rows: int, shuffled: bool) -> Tensor:
     """For each row of one modality, the row of the other that it is paired with: its own, or a random one."""
     return torch.randperm(rows) if shuffled else torch.arange(rows)
 

@@ -109,7 +109,7 @@ def prototype_distillation_loss(
     height, width = student.shape[2:]
     coarse = majority_labels(labels, (height, width), num_classes).flatten(1)
     members = coarse[:, None] == torch.arange(num_classes, device=coarse.device)[:, None]
-    difference = _likeness(student, members) - _likeness(teacher.detach(), members)
+    difference = _cosines_to_class_means(student, members) - _cosines_to_class_means(teacher.detach(), members)
     # A class that is absent has a mean of 0, so its cosines are 0 in both networks.
     squares = difference.square()
     counted = torch.ones_like(coarse, dtype=torch.bool) if valid is None else valid.flatten(1)
@@ -283,15 +283,15 @@ def mask_diversity_loss(masks: Tensor) -> Tensor:
     return pairs.sum() / max(pairs.numel(), 1)
 
 
-def _likeness(features: Tensor, members: Tensor) -> Tensor:
+def _cosines_to_class_means(features: Tensor, members: Tensor) -> Tensor:
     """Cosines (B, K, N) of each feature with the class means of its image; members is bool (B, K, N)."""
     flat = at_least_float32(features).flatten(2).mT
     shares = members.to(flat)
     means = shares @ flat / shares.sum(dim=2, keepdim=True).clamp(min=1)
-    return _unit(means) @ _unit(flat).mT
+    return _normalised(means) @ _normalised(flat).mT
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def _normalised(vectors: Tensor) -> Tensor:
     """Scale vectors along the last axis to length 1.
 
     Zero vectors stay as they are and get no gradient, which would be unbounded.

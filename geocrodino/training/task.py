@@ -168,7 +168,7 @@ class TrainingTask(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Prepare the networks to validate, and reset the counts."""
         self.confusion = self._empty_counts()
-        self.judged = {name: self._judge(name) for name in self.learner.method.networks}
+        self.judged = {name: self._validated_network(name) for name in self.learner.method.networks}
         if isinstance(self.learner, JointLearner) and self.learner.method.agreement:
             labelled_px = self.trainer.datamodule.val_labelled_px  # type: ignore[attr-defined]
             self.pixels = ValidationPixels(labelled_px, _CALIBRATION_PX)
@@ -214,7 +214,7 @@ class TrainingTask(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _judge(self, name: str) -> nn.Module:
+    def _validated_network(self, name: str) -> nn.Module:
         """The network as it is validated and saved; its batch-norm statistics are measured anew if asked for."""
         network = self.kept.network(name)
         if self.batch_norm_batches:

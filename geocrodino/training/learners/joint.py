@@ -77,7 +77,9 @@ class JointLearner(Learner):
         }
         for m in MODALITIES:
             if self.across[m]:
-                self.readers[m] = AuxiliaryDecoder(2 * channels, shape.in_channels[_other(m)], self.model.stride)
+                self.readers[m] = AuxiliaryDecoder(
+                    2 * channels, shape.in_channels[_other_modality(m)], self.model.stride
+                )
 
     def network(self, name: str) -> nn.Module:
         """Get the branch of a modality.
@@ -113,7 +115,7 @@ class JointLearner(Learner):
             iou: IoU of each branch and class, 0 to 1, shape (K,). No branch teaches a class whose IoU is NaN.
         """
         for index, m in enumerate(MODALITIES):
-            lead = np.nan_to_num(iou[m] - iou[_other(m)]).clip(min=0)
+            lead = np.nan_to_num(iou[m] - iou[_other_modality(m)]).clip(min=0)
             self.temperature[index], self.lead[index] = temperature[m], torch.from_numpy(lead)
 
     def parts(self) -> list[list[nn.Parameter]]:
@@ -142,18 +144,18 @@ class JointLearner(Learner):
         terms: dict[str, Tensor] = {}
         for m in MODALITIES:
             terms |= self.supervised(m, outputs[m].logits, batch[f"{m}_labels"])
-        terms |= self._halves(outputs, batch)
+        terms |= self._half_terms(outputs, batch)
         ramp = ramped(step.progress, method.ramp)
         if method.contrast != "none" and method.contrast_weight:
             weight = ramp * method.contrast_weight
             terms["contrast"] = weight * contrast(outputs, batch, method, len(self.class_weights), self.model.stride)
         if method.agreement:
             for m in MODALITIES:
-                target = self._advice(average, step.source, _other(m))
+                target = self._advice(average, step.source, _other_modality(m))
                 terms[f"agreement/{m}"] = ramp * method.agreement * agreement(outputs[m].logits, target, batch, m)
         for m in MODALITIES:
             if self.across[m]:
-                terms[f"across/{m}"] = self.across[m] * self._read_across(outputs, batch, m)
+                terms[f"across/{m}"] = self.across[m] * self._reconstruction_term(outputs, batch, m)
         return terms
 
     @torch.no_grad()
@@ -162,7 +164,7 @@ class JointLearner(Learner):
         logits = average.network(m)(source[m]).float() / self.temperature[index]
         return advice(logits, self.lead[index], source[f"{m}_valid"])
 
-    def _halves(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _half_terms(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the invariant and the specific half of each modality."""
         method, terms = self.method, {}
         for index, m in enumerate(MODALITIES):
@@ -181,9 +183,9 @@ class JointLearner(Learner):
                 terms[f"adversary/{m}"] = method.adversary * modality_loss(guess, index, valid)
         return terms
 
-    def _read_across(self, outputs: Outputs, batch: Mapping[str, Tensor], m: Modality) -> Tensor:
+    def _reconstruction_term(self, outputs: Outputs, batch: Mapping[str, Tensor], m: Modality) -> Tensor:
         """Smooth L1 distance between the other modality's channels and their reconstruction from this modality."""
-        other = _other(m)
+        other = _other_modality(m)
         read = self.readers[m](torch.cat([outputs[m].invariant, outputs[m].specific], dim=1))
         with torch.no_grad():
             layers = torch.cat([batch[other], batch[f"{other}_valid"][:, None].to(batch[other])], dim=1)
@@ -292,5 +294,5 @@ def ramped(progress: float, ramp: float) -> float:
     return 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * progress / ramp)))
 
 
-def _other(modality: Modality) -> Modality:
+def _other_modality(modality: Modality) -> Modality:
     return "elevation" if modality == "optical" else "optical"
