@@ -20,11 +20,11 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from features_table import HALVES, Half, Number, Numbers, table
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -51,10 +51,8 @@ from geocrodino.losses.disentanglement import orthogonality_loss
 from geocrodino.training.folder import BUNDLE_NAME
 from geocrodino.training.prepare import Prepared, prepare
 
-Half = Literal["invariant", "specific"]
 Features = dict[tuple[Modality, Half], NDArray[np.float32]]
 
-_HALVES: tuple[Half, ...] = get_args(Half)
 _WAYS: tuple[tuple[Modality, Modality], ...] = (("optical", "elevation"), ("elevation", "optical"))
 _MOST = 6000
 """Most samples that a probe is fitted on, and most positions that it is scored on."""
@@ -68,20 +66,6 @@ _WINDOWS = 24
 """Windows of a large scene that samples are drawn from; more if these have too few positions."""
 _SHOWN = 40
 """Most features along a side of the picture."""
-_MEANING = """\
-- modality, linear: a logistic regression separates optical from elevation features. A constant offset is enough for it.
-- modality, each standardised: the same after each modality was standardised by its own mean and scale. A linear probe
-  can then learn nothing (its best weights are 0 for any features), so a Gaussian kernel is used: it finds other
-  differences.
-- modality, main components: as the last one, on the first three principal components of both modalities together.
-- class: a logistic regression predicts the most frequent label under a feature, for the modality it was fitted on or
-  for the other one. The other one's features are scaled like those it was fitted on or, "each standardised", by their
-  own mean and scale. Classes with fewer than 10 positions in `train` or in `test` are left out.
-- position: share of features whose nearest neighbour by cosine, among 200 features of random positions in the other
-  modality, is the one at the same position.
-- squared cosine: mean over positions of the squared cosine of invariant and specific feature. Chance is the value for
-  random directions.
-"""
 
 
 @dataclass(frozen=True)
@@ -95,23 +79,6 @@ class Sample:
 
     features: Features
     labels: NDArray[np.int64]
-
-
-class Number(NamedTuple):
-    """A result with its baseline.
-
-    Attributes:
-        value: The result, 0 to 1.
-        chance: The value for a random guess, 0 to 1.
-        expected: What to expect of an invariant and of a specific half, in words.
-    """
-
-    value: float
-    chance: float
-    expected: str
-
-
-Numbers = dict[str, Number]
 
 
 @dataclass(frozen=True)
@@ -154,7 +121,7 @@ def main() -> None:
         samples = [read_sample(bundle, ready, cells, split) for split in ("train", "test")]
         found.append(measure(*samples))
         counted = counted or samples
-    text = table(configs[0].method.name, found, *counted, ready.classes.names)
+    text = table(configs[0].method.name, found, *(sample.labels for sample in counted), ready.classes.names)
     with whole_file(options.out / "features.md") as partial:
         partial.write_text(text)
     print(text)
@@ -252,7 +219,7 @@ def read_features(bundle: Bundle, ready: Prepared, chosen: NDArray[np.bool_]) ->
     branches = {m: bundle.branch(m) for m in MODALITIES}
     order = np.cumsum(chosen).reshape(chosen.shape) - 1
     shape = (int(chosen.sum()), network.invariant_channels)
-    features: Features = {(m, half): np.empty(shape, np.float32) for m in MODALITIES for half in _HALVES}
+    features: Features = {(m, half): np.empty(shape, np.float32) for m in MODALITIES for half in HALVES}
     for window in covering_windows(chosen, _WINDOW_PX // network.stride_px):
         here = (slice(*window[:2]), slice(*window[2:]))
         rows, columns = np.nonzero(chosen[here])
@@ -262,7 +229,7 @@ def read_features(bundle: Bundle, ready: Prepared, chosen: NDArray[np.bool_]) ->
         for m in MODALITIES:
             # The deepest map as in forward_features, without the decoder.
             halves = branches[m].encode(batch[m])[-1][0, :, top + rows, left + columns].T.chunk(2, dim=1)
-            for half, values in zip(_HALVES, halves, strict=True):
+            for half, values in zip(HALVES, halves, strict=True):
                 features[m, half][order[here][rows, columns]] = values.numpy()
     return features
 
@@ -281,14 +248,14 @@ def measure(train: Sample, test: Sample) -> dict[Half, Numbers]:
         ValueError: If fewer than two classes are left.
     """
     channels = next(iter(test.features.values())).shape[1]
-    halves = {half: {**_probe_modality(train, test, half), **_probe_class(train, test, half)} for half in _HALVES}
+    halves = {half: {**_probe_modality(train, test, half), **_probe_class(train, test, half)} for half in HALVES}
     candidates = min(_CANDIDATES, len(test.labels))
     for half, found in halves.items():
         for source, target in _WAYS:
             hits = retrieval(test.features[source, half], test.features[target, half])
             found[f"position, {source} to {target}"] = Number(hits, 1 / candidates, "high; chance")
         for m in MODALITIES:
-            pair = [torch.from_numpy(test.features[m, h].T.copy())[None, :, None] for h in _HALVES]
+            pair = [torch.from_numpy(test.features[m, h].T.copy())[None, :, None] for h in HALVES]
             cosine = float(orthogonality_loss(*pair))
             found[f"squared cosine of the halves, {m}"] = Number(cosine, 1 / channels, "0")
     return halves
@@ -406,42 +373,6 @@ def _directions(values: NDArray[np.float32]) -> NDArray[np.float64]:
     wide = values.astype(np.float64)
     found: NDArray[np.float64] = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
     return found
-
-
-def table(title: str, found: list[dict[Half, Numbers]], train: Sample, test: Sample, names: tuple[str, ...]) -> str:
-    """Compose the table of all runs in Markdown.
-
-    Args:
-        title: Title of the table.
-        found: Results of each run by half and name.
-        train: Sample of the first run that probes were fitted on.
-        test: Sample of the first run that was scored on.
-        names: Names of the classes.
-
-    Returns:
-        The Markdown text, with sample counts and an explanation of the numbers.
-    """
-    counts = np.bincount(test.labels, minlength=len(names))
-    held = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count)
-    runs = "one run" if len(found) == 1 else f"mean ± standard deviation of {len(found)} runs"
-    lines = [
-        f"## Halves of the features: {title}",
-        "",
-        f"Balanced accuracy, positions found and squared cosine in %, {runs}. Probes fitted on {len(train.labels):,} "
-        f"samples of `train`, all scored on {len(test.labels):,} positions of `test` ({held}).",
-        "",
-        "| | chance | invariant | specific | expected: invariant; specific |",
-        "|---|---|---|---|---|",
-    ]
-    for name, first in found[0]["invariant"].items():
-        chance = 100 * np.mean([halves["invariant"][name].chance for halves in found])
-        cells = [_spread([100 * halves[half][name].value for halves in found]) for half in _HALVES]
-        lines.append(f"| {name} | {chance:.1f} | {' | '.join(cells)} | {first.expected} |")
-    return "\n".join([*lines, "", _MEANING])
-
-
-def _spread(values: list[float]) -> str:
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def draw(bundle: Bundle, ready: Prepared, cells: Cells, title: str, path: Path) -> None:

@@ -466,7 +466,7 @@ def _train(run: Run, config: TrainConfig, teacher: Path | None) -> None:
         try:
             train(config, run.out, resume=True, teacher=teacher)
         except ConfigError as error:
-            print(f"Started anew: {error}")
+            print(f"Starting anew, because the earlier run cannot be resumed: {error}")
         else:
             return
     train(config, run.out, overwrite=True, teacher=teacher)

@@ -214,12 +214,13 @@ def _labelled(
         raise ValueError(f"expected {', '.join(predictions)} (N, K) and labels (N,), found {found}")
     counted = labels != IGNORE_INDEX
     truth = labels[counted].astype(np.int64)
-    if ((truth < 0) | (truth >= shape[1])).any():
-        raise ValueError(f"expected label indices 0 to {shape[1] - 1} or {IGNORE_INDEX}, found others")
+    unknown = truth[(truth < 0) | (truth >= shape[1])]
+    if unknown.size:
+        raise ValueError(f"expected label indices 0 to {shape[1] - 1} or {IGNORE_INDEX}, found {unknown[0]}")
     chosen = [values[counted].astype(np.float64) for values in predictions.values()]
     for name, values in zip(predictions, chosen, strict=True):
         if not np.isfinite(values).all():
-            raise ValueError(f"expected finite {name}, found others")
+            raise ValueError(f"expected finite {name}, found infinity or NaN")
     return chosen, truth
 
 

@@ -81,8 +81,9 @@ class ConfusionMatrix:
         labelled = labels != IGNORE_INDEX
         truth, mapped = labels[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
         for name, values in (("label", truth), ("map", mapped)):
-            if ((values < 0) | ((values >= classes) & (values != IGNORE_INDEX))).any():
-                raise ValueError(f"expected {name} indices 0 to {classes - 1} or {IGNORE_INDEX}, found others")
+            unknown = values[(values < 0) | ((values >= classes) & (values != IGNORE_INDEX))]
+            if unknown.size:
+                raise ValueError(f"expected {name} indices 0 to {classes - 1} or {IGNORE_INDEX}, found {unknown[0]}")
         mapped[mapped == IGNORE_INDEX] = classes
         table = np.bincount(truth * (classes + 1) + mapped, minlength=classes * (classes + 1))
         table = table.reshape(classes, classes + 1)

@@ -66,7 +66,7 @@ class ValidationPixels:
         for m in MODALITIES:
             if not torch.isfinite(logits[m]).all():
                 raise ModelError(
-                    f"The training diverged: expected finite logits of the {m} branch, found others.\n"
+                    f"The training diverged: expected finite logits of the {m} branch, found infinity or NaN.\n"
                     "Reduce training.optimiser.learning_rate, or set training.precision to 32-true."
                 )
             self._logits[m].append(logits[m].movedim(1, -1).flatten(0, 2)[chosen].float().cpu().numpy())

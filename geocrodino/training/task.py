@@ -215,7 +215,7 @@ class TrainingTask(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _validated_network(self, name: str) -> nn.Module:
-        """The network as it is validated and saved; its batch-norm statistics are measured anew if asked for."""
+        """The network as it is validated and saved, with batch-norm statistics of training batches if asked for."""
         network = self.kept.network(name)
         if self.batch_norm_batches:
             network = copy.deepcopy(network)
