@@ -12,11 +12,13 @@ class Window(NamedTuple):
     A window may reach outside its grid. It is a tuple, so it compares with, and pickles like, four numbers.
 
     >>> window = Window(2, 5, 0, 10)
-    >>> window.shape, window.grow(1), window.intersect(Window(4, 9, 6, 20))
-    ((3, 10), Window(row_start=1, row_stop=6, col_start=-1, col_stop=11), Window(row_start=4, row_stop=5, col_start=6, col_stop=10))
+    >>> window.shape
+    (3, 10)
+    >>> tuple(window.intersect(Window(4, 9, 6, 20)))
+    (4, 5, 6, 10)
     >>> [tuple(block) for block in window.blocks(8)]
     [(2, 5, 0, 8), (2, 5, 8, 10)]
-    """  # noqa: E501 - the output of a doctest
+    """
 
     row_start: int
     row_stop: int
