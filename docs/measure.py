@@ -72,7 +72,7 @@ def main() -> None:
     print("| room | files | lines of a file, median | largest file |\n|---|---|---|---|")
     for room in sorted({room_of(path, package) for path in trees}):
         lines = [len(p.read_text(encoding="utf-8").splitlines()) for p in trees if room_of(p, package) == room]
-        print(f"| {room or '(root)'} | {len(lines)} | {statistics.median(lines):.0f} | {max(lines)} |")
+        print(f"| {room} | {len(lines)} | {statistics.median(lines):.0f} | {max(lines)} |")
     functions = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     counts = sorted(len([*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs]) for f in functions)
     sizes = sorted((f.end_lineno or 0) - f.lineno + 1 for f in functions)
@@ -97,8 +97,9 @@ def main() -> None:
 
 
 def room_of(path: Path, package: Path) -> str:
-    """The folder of a file, dotted."""
-    return ".".join(path.relative_to(package).parts[:-1])
+    """The folder of a file, dotted; files beside the rooms count as rooms of their own."""
+    parts = path.relative_to(package).parts
+    return ".".join(parts[:-1]) or path.stem
 
 
 def arrows_of(path: Path, tree: ast.AST, package: Path) -> Iterator[tuple[str, str]]:
