@@ -81,7 +81,8 @@ def main() -> None:
         "files": str(len(trees)),
         "parameters: median / 90 % / most": _spread(counts),
         "lines of a function: median / 90 % / most": _spread(sizes),
-        "arrows between rooms": str(len(arrows)),
+        "arrows between rooms, rooms inside rooms aside": str(len(outer(arrows))),
+        "arrows between all rooms": str(len(arrows)),
         "circles of rooms": "; ".join(", ".join(sorted(group)) for group in circles(arrows)) or "none",
     }
     for name in ("predict", "train"):
@@ -114,6 +115,11 @@ def arrows_of(path: Path, tree: ast.AST, package: Path) -> Iterator[tuple[str, s
             other = room_of(module, package)
             if other != room_of(path, package):
                 yield room_of(path, package), other
+
+
+def outer(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The arrows between rooms of the first level."""
+    return {(a.split(".")[0], b.split(".")[0]) for a, b in arrows if a.split(".")[0] != b.split(".")[0]}
 
 
 def circles(arrows: set[tuple[str, str]]) -> list[set[str]]:
