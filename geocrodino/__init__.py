@@ -22,15 +22,23 @@ if TYPE_CHECKING:
     from geocrodino.prediction.lazy import predict_array as predict_array
     from geocrodino.settings.config import TrainConfig as TrainConfig
     from geocrodino.settings.config import load_config as load_config
+    from geocrodino.settings.prediction import Execution as Execution
+    from geocrodino.settings.prediction import Inputs as Inputs
+    from geocrodino.settings.prediction import Outputs as Outputs
+    from geocrodino.settings.prediction import Tiling as Tiling
     from geocrodino.settings.town import SceneSettings as SceneSettings
     from geocrodino.town import write_scene as write_scene
     from geocrodino.training.run import train as train
 
 _HOMES = {
     "Bundle": "geocrodino.bundle.io",
+    "Execution": "geocrodino.settings.prediction",
     "GeocrodinoError": "geocrodino.errors",
+    "Inputs": "geocrodino.settings.prediction",
+    "Outputs": "geocrodino.settings.prediction",
     "RasterSource": "geocrodino.geo.rasters.reader",
     "SceneSettings": "geocrodino.settings.town",
+    "Tiling": "geocrodino.settings.prediction",
     "TrainConfig": "geocrodino.settings.config",
     "evaluate_map": "geocrodino.evaluation.evaluate",
     "evaluate_maps": "geocrodino.evaluation.evaluate",

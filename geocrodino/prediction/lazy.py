@@ -149,12 +149,12 @@ class _TileWork:
             raise ValueError("expected an array")
         source = replace(self.source, raster=replace(raster, values=part, corner=corner))
         shape = None if self.backend == "torch" else self.lattice.tile_shape
-        with _opening:  # the cache alone lets several threads open the same one
+        with _open_lock:  # the cache alone lets several threads open the same one
             backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px, shape)
         return scheme.to_values(TileClassifier(backend, source, self.lattice, keep_tiles=0)(index)[0])
 
 
-_opening = Lock()
+_open_lock = Lock()
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ _LOOK_EVERY_S = 0.002
 _SPARE = 1.1  # of what one tile takes: reading and writing have peaks of their own
 
 
-def as_bytes(size: int | str) -> int:
+def parse_memory(size: int | str) -> int:
     """A size as a number of bytes: ``2GB``, ``1500 MB``, ``2GiB``, or the number itself.
 
     Raises:

@@ -136,7 +136,7 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
 _Named = tuple[str, Job]
 """A work, and a name of its own: two copies of one are not always equal, as NaN is not, and slow to compare."""
 
-_opening = Lock()
+_open_lock = Lock()
 _kept: dict[str, BlockPredictor] = {}
 """Of a worker of a cluster: the networks at work, from one block to the next. One at a time, they are large."""
 
@@ -180,7 +180,7 @@ def _threads() -> int:
 
 
 def _predictor(name: str, job: Job) -> BlockPredictor:
-    with _opening:
+    with _open_lock:
         if name not in _kept:
             _kept.clear()
             _kept[name] = BlockPredictor(job, job.backends(same_bundle(*job.bundle), _threads()))

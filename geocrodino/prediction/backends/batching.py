@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _PATIENCE_S = 0.05  # how long a batch waits for more before it is computed with fewer
 
 
-class Batches(Generic[Answer]):
+class Batches(Generic[Result]):
     """Answers single tiles from several threads by computing several of them at once.
 
     No thread is kept for it. The first that waits gathers tiles of its shape until there are enough, or none has come
@@ -27,16 +27,16 @@ class Batches(Generic[Answer]):
         size: Most tiles at once. With 1, each thread computes its own.
     """
 
-    def __init__(self, compute: Callable[[Sequence[NDArray[np.float32]]], Sequence[Answer]], size: int) -> None:
+    def __init__(self, compute: Callable[[Sequence[NDArray[np.float32]]], Sequence[Result]], size: int) -> None:
         self._compute, self._size = compute, size
-        self._waiting: list[tuple[NDArray[np.float32], Future[Answer]]] = []
+        self._waiting: list[tuple[NDArray[np.float32], Future[Result]]] = []
         self._came, self._computing = Condition(), Lock()
 
-    def __call__(self, tile: NDArray[np.float32]) -> Answer:
+    def __call__(self, tile: NDArray[np.float32]) -> Result:
         """The answer for one tile, once it is computed."""
         if self._size == 1:
             return self._compute([tile])[0]
-        future: Future[Answer] = Future()
+        future: Future[Result] = Future()
         with self._came:
             self._waiting.append((tile, future))
             self._came.notify_all()
@@ -45,10 +45,10 @@ class Batches(Generic[Answer]):
                 self._answer(self._gather(tile.shape))
         return future.result()
 
-    def _gather(self, shape: tuple[int, ...]) -> list[tuple[NDArray[np.float32], Future[Answer]]]:
+    def _gather(self, shape: tuple[int, ...]) -> list[tuple[NDArray[np.float32], Future[Result]]]:
         """Waiting tiles of a shape, as many as there may be in a batch, as soon as they are there or none comes."""
 
-        def fitting() -> list[tuple[NDArray[np.float32], Future[Answer]]]:
+        def fitting() -> list[tuple[NDArray[np.float32], Future[Result]]]:
             return [entry for entry in self._waiting if entry[0].shape == shape][: self._size]
 
         with self._came:
@@ -58,7 +58,7 @@ class Batches(Generic[Answer]):
             self._waiting = [entry for entry in self._waiting if not any(entry is one for one in taken)]
         return taken
 
-    def _answer(self, batch: Sequence[tuple[NDArray[np.float32], Future[Answer]]]) -> None:
+    def _answer(self, batch: Sequence[tuple[NDArray[np.float32], Future[Result]]]) -> None:
         try:
             answers = self._compute([tile for tile, _ in batch])
         except BaseException as error:

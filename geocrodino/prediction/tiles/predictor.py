@@ -90,7 +90,7 @@ class SceneInput:
         return height_unit(self.raster, self.unit, self.spec.recipe.height_unit)[1]
 
 
-class TileAnswers(Generic[Number]):
+class CachedTiles(Generic[Number]):
     """What is said of tiles, kept for neighbours up to a limit of memory; may be called from several threads.
 
     Args:
@@ -173,7 +173,7 @@ class TileAnswers(Generic[Number]):
         raise NotImplementedError
 
 
-class TilePredictor(TileAnswers[np.float32]):
+class TilePredictor(CachedTiles[np.float32]):
     """Probabilities of tiles: of K classes, then 1 where the modality is valid and 0 elsewhere.
 
     Args:
@@ -200,7 +200,7 @@ class TilePredictor(TileAnswers[np.float32]):
         return out
 
 
-class TileClassifier(TileAnswers[np.uint8]):
+class TileClassifier(CachedTiles[np.uint8]):
     """Most likely classes of tiles, one band, 255 where the modality is not valid."""
 
     def _answer(
