@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, required=True, help="folder for table, picture and aligned layers")
     options = parser.parse_args()
-    configs = [load_config(run / "config.yaml", {}) for run in options.runs]
+    configs = [load_config(run / "config.yaml") for run in options.runs]
     if any(_common_settings(c) != _common_settings(configs[0]) for c in configs):
         parser.error(
             "the runs differ in more than seed, labels and area: their mean has no meaning. Measure them one by one."

@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--no-forest", action="store_true")
     options = parser.parse_args()
-    config = load_config(options.config, {})
+    config = load_config(options.config)
     points = options.points or _hand_points(config)
     labels = {"labels": (config.data.labels, config.data.ignore_values)}
     if points is not None:

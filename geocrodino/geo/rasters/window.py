@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """Rows ``row_start`` to ``row_stop`` and columns ``col_start`` to ``col_stop`` of a grid, stops excluded, px.
+    """Rows ``row_start`` to ``row_stop`` and columns ``col_start`` to ``col_stop`` of a grid, stops excluded, in px.
 
     A window may reach outside its grid. It is a tuple, so it compares with, and pickles like, four numbers.
 
