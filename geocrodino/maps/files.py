@@ -1,4 +1,4 @@
-"""What the files of a map hold, and how they say it.
+"""The files of a map: their bands, tags, colours and names.
 
 Names of classes reach people in two ways. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
 nowhere else, and QGIS reads its legend from there, so that file is written too. The same names, values and colours
@@ -167,7 +167,14 @@ class MapFiles:
 
 
 def is_virtual(path: Path) -> bool:
-    """Whether a map of this name is in parts under a virtual raster."""
+    """Whether a map of this name consists of parts under a virtual raster.
+
+    Args:
+        path: The map.
+
+    Returns:
+        True for a name in ``.vrt``.
+    """
     return path.suffix.lower() == ".vrt"
 
 
@@ -186,7 +193,14 @@ def check_map_name(path: Path) -> None:
 
 
 def parts_folder(path: Path) -> Path:
-    """Where a virtual map has its parts."""
+    """Folder of the parts of a virtual map.
+
+    Args:
+        path: The map.
+
+    Returns:
+        A folder beside it.
+    """
     return path.with_suffix(".parts")
 
 
@@ -224,12 +238,29 @@ def class_map(
 
 
 def layer_file(path: Path, bands: tuple[str, ...], *, tags: Mapping[str, str] | None = None) -> MapFile:
-    """A file of fractions: bytes 0 to 254 stand for 0 to 1, as the scale of the bands says."""
+    """A file of fractions: bytes 0 to 254 stand for 0 to 1, with the scale 1/254 in its bands.
+
+    Args:
+        path: The file.
+        bands: Description of each band.
+        tags: Metadata.
+
+    Returns:
+        The description of the file.
+    """
     return MapFile(path, bands, "AVERAGE", tags or {}, scale=LAYER_SCALE)
 
 
 def encode_fractions(fractions: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Fractions 0 to 1, shape (..., H, W), as a layer's bytes; 255 where not valid, shape (H, W)."""
+    """Convert fractions to the bytes of a layer.
+
+    Args:
+        fractions: 0 to 1, shape (..., H, W).
+        valid: Where they mean anything, shape (H, W).
+
+    Returns:
+        uint8, shape (..., H, W): 0 to 254, and 255 where not valid.
+    """
     found: NDArray[np.uint8] = np.rint(np.where(valid, fractions, 0) / LAYER_SCALE).clip(0, 254).astype(np.uint8)
     found[..., ~valid] = IGNORE_INDEX
     return found

@@ -68,7 +68,7 @@ def choose_modalities(
     for modality in MODALITIES:
         if choice == modality:
             bundle.require(modality)
-            return ChosenModalities((modality,), "as asked for", requested=True)
+            return ChosenModalities((modality,), "as requested", requested=True)
     return _fitting(scene, bundle)
 
 

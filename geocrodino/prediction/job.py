@@ -186,7 +186,14 @@ class Job:
         }
 
     def meets(self, window: Window) -> bool:
-        """Whether a window of the map meets the area to predict."""
+        """Whether a window meets the area to predict.
+
+        Args:
+            window: Pixels of the map.
+
+        Returns:
+            True if any of it is to be predicted.
+        """
         return self.area is None or bool(intersects(self.area, window_box(window)))
 
 
