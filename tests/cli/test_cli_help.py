@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from geocrodino.cli.app import app
 from geocrodino.cli.predict import LayerName
-from geocrodino.prediction.combine import LAYERS
+from geocrodino.settings.prediction import LAYERS
 
 COMMANDS = ["sample", "inspect", "train", "predict", "evaluate"]
 PLAIN = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}

@@ -35,7 +35,7 @@ def message(error, *asked):
 
 @pytest.mark.parametrize("wanted", ["both", "auto"])
 def test_an_image_with_a_surface_model_is_both(wanted):
-    expected = (("optical", "elevation"), "an image and a surface model were given")
+    expected = (("optical", "elevation"), "an image and a surface model were given", False)
     assert choose_modalities(wanted, IMAGE, DSM, BOTH) == expected
 
 
@@ -65,7 +65,7 @@ def test_both_of_a_bundle_of_one_branch(there, missing, wanted):
 
 @pytest.mark.parametrize(("wanted", "scene"), [("optical", IMAGE), ("elevation", DSM), ("elevation", IMAGE)])
 def test_what_is_asked_for_is_taken_without_a_look_at_the_scene(wanted, scene):
-    assert choose_modalities(wanted, scene, None, BOTH) == ((wanted,), "as asked for")
+    assert choose_modalities(wanted, scene, None, BOTH) == ((wanted,), "as requested", True)
 
 
 def test_a_branch_that_is_not_there():
@@ -78,10 +78,12 @@ def test_auto_takes_the_branch_that_fits():
     assert choose_modalities("auto", IMAGE, None, BOTH) == (
         ("optical",),
         "3 bands of uint8: an image, for the optical branch (red, green, blue)",
+        False,
     )
     assert choose_modalities("auto", DSM, None, BOTH) == (
         ("elevation",),
         "1 band of float32: heights, for the elevation branch",
+        False,
     )
 
 
@@ -92,7 +94,7 @@ def test_auto_with_transparency_counts_the_bands_of_data():
 
 def test_auto_with_more_bands_than_the_network_reads():
     found = choose_modalities("auto", raster("four.tif", 4, "uint16"), None, BOTH)
-    assert found == (("optical",), "4 bands of uint16: an image, for the optical branch (red, green, blue)")
+    assert found == (("optical",), "4 bands of uint16: an image, for the optical branch (red, green, blue)", False)
 
 
 def test_auto_of_one_band_that_both_branches_read():

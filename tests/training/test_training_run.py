@@ -26,6 +26,7 @@ from geocrodino.errors import ConfigError, OutputError
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import load_config
 from geocrodino.settings.method import MethodName
+from geocrodino.settings.prediction import Execution
 from geocrodino.training import number_format
 from geocrodino.training.run import train
 
@@ -422,7 +423,7 @@ def test_every_method_makes_a_bundle_that_predicts(run_of, town, tmp_path, name)
     bundle = load_bundle(result.bundle)
     assert bundle.manifest.network.separate_encoders is (name == "discom")
     for modality, scene in (("optical", town.optical), ("elevation", town.elevation)):
-        predict(scene, tmp_path / f"{modality}.tif", bundle, modality, workers=1)
+        predict(scene, tmp_path / f"{modality}.tif", bundle, modality, execution=Execution(workers=1))
         with rasterio.open(tmp_path / f"{modality}.tif") as made:
             assert set(np.unique(made.read(1))) <= {*bundle.manifest.classes.values, 255}
     parameters = {m: bundle.branch(m).num_parameters for m in MODALITIES}
