@@ -14,6 +14,7 @@ from rich.console import Console
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_training
+from geocrodino.cli.wording import Wording
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    ctx: typer.Context,
     aoi: Annotated[
         str | None,
         typer.Option(help=f"{AREA_HELP}; a column split says what each polygon is for."),
@@ -92,8 +94,10 @@ def train(
     console = Console(highlight=False, soft_wrap=True)
     settings = load_config(config, given)
 
+    wording = Wording(ctx.command)
+
     def say(line: str) -> None:
-        console.print(line, markup=False)
+        console.print(wording(line), markup=False)
 
     say(_announcement(settings, folder, resume=resume))
 

@@ -228,7 +228,7 @@ def predict(
         except BaseException as error:
             if writer.done:
                 error.add_note(
-                    f"{len(writer.done)} of {len(ready.blocks)} blocks are finished and kept: go on with --resume."
+                    f"{len(writer.done)} of {len(ready.blocks)} blocks are finished and kept: go on with `resume=True`."
                 )
             raise
         counts = _total(writer.done.values())
@@ -282,7 +282,7 @@ def _run(
         if workers < min(ready.job.batch, len(todo)):
             raise ConfigError(
                 f"memory {memory}: expected room for the {ready.job.batch} tiles of a batch, found it for {workers}.\n"
-                "Take --batch 1, or more memory."
+                "Take `batch=1`, or allow more memory."
             )
     run_threads(BlockPredictor(ready.job, ready.backends), todo, workers, take)
 

@@ -338,13 +338,13 @@ def test_one_item_is_one_raster(stac, tmp_path):
         open_scene(path)
     assert str(caught.value) == (
         f"{path}: item one: expected one asset with the role data, or one GeoTIFF, found 2 of them: dsm, rgb.\n"
-        "Name the asset (--asset), or list the files in a .txt."
+        "Name the asset with `asset`, or list the files in a .txt."
     )
     with pytest.raises(RasterError) as caught:
         open_scene(path, asset="dtm")
     assert str(caught.value) == (
         f"{path}: item one: expected an asset 'dtm', found none among: dsm, rgb.\n"
-        "Name the asset (--asset), or list the files in a .txt."
+        "Name the asset with `asset`, or list the files in a .txt."
     )
 
 
