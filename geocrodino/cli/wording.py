@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from typer.core import TyperCommand, TyperOption
 
-_IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
+_IN_BACKTICKS = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 _RENAMED = {
     "bundle": "model",

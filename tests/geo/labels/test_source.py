@@ -73,7 +73,7 @@ def test_real_numbers_are_rounded_where_they_are_nearly_whole(labels):
             {"label_values": {7: 1}, "ignore_values": (7,)},
             "the value 7 stands both in `ignore_values` and in `label_values`, there as class 1.\nName it in one",
         ),
-        ({"label_values": {255: 1}, "nodata": 255}, "`label_values` reads 255 as class 1, but it is the file's nodata "),
+        ({"label_values": {255: 1}, "nodata": 255}, "`label_values` reads 255 as class 1, but it is the file's"),
     ],
 )  # fmt: skip
 def test_rules_that_contradict(labels, rules, told):
@@ -135,7 +135,7 @@ EXPECTED = "expected two or more classes with whole values from 0 to 254, found 
     [
         ([[1, 1]], {}, "the value 1 alone.\nGive a raster that holds every class."),
         ([[255, 255]], {"nodata": 255}, "no labelled pixel.\nThe file's nodata value 255 marks pixels without"),
-        ([[1, 3]], {"ignore_values": (3,)}, "the value 1 alone.\nCheck the file's mask, the values left out with `ignore"),
+        ([[1, 3]], {"ignore_values": (3,)}, "the value 1 alone.\nCheck the file's mask, the values left out with"),
         (
             [[0, 255]],
             {},
@@ -161,7 +161,7 @@ def test_a_mask_with_a_nodata_tag(labels):
 
 def test_values_that_are_all_too_large(labels):
     assert _told(labels([[300, 301]], dtype=np.uint16)) == (
-        f"{EXPECTED}the values 300 and 301.\nRead 300 and 301 as classes with `label_values={300: 0, 301: 1}`."
+        f"{EXPECTED}the values 300 and 301.\nRead 300 and 301 as classes with `label_values={{300: 0, 301: 1}}`."
     )
 
 

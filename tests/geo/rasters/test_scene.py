@@ -175,7 +175,7 @@ def test_bands_tagged_by_mistake_are_told_of_once(write_tile, tmp_path):
         optical_recipe(source)
     assert [str(w.message) for w in caught] == [
         f"{tmp_path}: band 4 is tagged as transparency, but its values look like those of an image: it is read as "
-        "data. Name the bands to use (`bands` under `data`) to decide otherwise."
+        "data. Name the bands to use with `data.bands` to decide otherwise."
     ]
 
 
