@@ -16,6 +16,7 @@ from geocrodino.cli.area import AREA_HELP, CRS_HELP
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
+from geocrodino.cli.wording import Wording
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -90,6 +91,7 @@ class MethodOptions:
 
 @with_options()
 def train(
+    ctx: typer.Context,
     data: DataOptions,
     learning: MethodOptions,
     config: Annotated[
@@ -118,8 +120,10 @@ def train(
     console = Console(highlight=False, soft_wrap=True)
     settings = load_config(config, given)
 
+    wording = Wording(ctx.command)
+
     def say(line: str) -> None:
-        console.print(line, markup=False)
+        console.print(wording(line), markup=False)
 
     say(_announcement(settings, folder, resume=resume))
 

@@ -221,7 +221,7 @@ def evaluate_maps(
     if not counts[0].shared.counts.any():
         raise LabelError(
             f"{labels.path}: no labelled pixel has a class in every map: {', '.join(maps)}.\n"
-            "Evaluate them one by one, or count pixels without a class as wrong with --count-missing."
+            "Evaluate them one by one, or count pixels without a class as wrong with `count_missed=True`."
         )
     return _on_common(evaluations, dict(zip(maps, counts, strict=True)))
 

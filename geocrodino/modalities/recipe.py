@@ -82,8 +82,8 @@ class Recipe(BaseModel):
         if len(raster.data_bands) != 1:
             raise BundleError(
                 f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
-                f"({', '.join(raster.data_names)}).\nAn image is given as the optical raster: --modality optical in a "
-                "prediction, --optical in a training."
+                f"({', '.join(raster.data_names)}).\nGive an image as the optical raster: `modality='optical'` in a "
+                "prediction, `data.optical` in a training."
             )
         try:
             self.halo_px(raster.geobox, ground_given=ground_given)
@@ -345,7 +345,7 @@ def optical_recipe(raster: RasterSource, bands: tuple[int, ...] | None = None) -
     if bands is None and tagged_alpha(raster.bands) in numbers:
         warnings.warn(
             f"{raster.path}: band {tagged_alpha(raster.bands)} is tagged as transparency, but its values look like "
-            "those of an image: it is read as data. Name the bands to use (`bands` under `data`) to decide otherwise.",
+            "those of an image: it is read as data. Name the bands to use with `data.bands` to decide otherwise.",
             BandWarning,
             stacklevel=2,
         )

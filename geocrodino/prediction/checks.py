@@ -104,10 +104,10 @@ def _image_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]:
     expected = "; ".join(band.words() for band in bands)
     if is_other_scale(bands, spec.recipe.dtype, dtype):
         way_out = (
-            f"Values of these types differ by a factor: --rescale {factor} gives the image the training's."
+            f"Values of these types differ by a factor: `rescale={factor}` gives the image the scale of the training."
             if factor is not None
-            else "If the values differ by a constant factor, give it, for instance --rescale 255/10000; otherwise "
-            "predict with an image that is processed as that of the training."
+            else "If the values differ by a constant factor, give it, for instance `rescale=255/10000`; "
+            "otherwise predict with an image that is processed like that of the training."
         )
         raise BundleError(
             f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{way_out}"
@@ -115,7 +115,7 @@ def _image_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]:
     far = [band for band in bands if band.is_far]
     if not far:
         return []
-    hint = "" if factor is None else f"Values of these types often differ by a factor: try --rescale {factor}. "
+    hint = "" if factor is None else f"Values of these types often differ by a factor: try `rescale={factor}`. "
     most = max(band.outside for band in far)
     return [
         f"{path}: the values are unlike those of the training{types}: up to {most:.0%} of a band's sampled pixels lie "
@@ -128,7 +128,7 @@ def _height_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]
     if spec.ground_given and source.ground is None and "height_above_ground" in spec.recipe.channels:
         notes.append(
             f"{source.raster.path}: the model was trained on heights above a ground raster, and none was given: the "
-            "ground is estimated. Give one with --ground."
+            "ground is estimated. Give one with `ground`."
         )
     classes = few_values(source.raster)
     if classes:

@@ -53,13 +53,13 @@ def choose_modalities(
         raise ValueError(f"modality must be one of {', '.join(get_args(ModalityChoice))}, found {choice!r}.{hint}")
     if choice == "both" and elevation is None:
         raise ConfigError(
-            f"{scene.path}: --modality both needs an image and a surface model, found one raster.\n"
-            "Give the surface model with --elevation."
+            f"{scene.path}: `modality='both'` needs an image and a surface model, found one raster.\n"
+            "Give the surface model with `elevation`."
         )
     if elevation is not None:
         if choice not in {"both", "auto"}:
             raise ConfigError(
-                f"{elevation.path}: a surface model beside the scene needs --modality both or auto, found "
+                f"{elevation.path}: a surface model beside the scene needs `modality='both'` or auto, found "
                 f"{choice}.\nLeave one of the two out."
             )
         for modality in MODALITIES:
@@ -86,7 +86,7 @@ def _fitting(scene: RasterSource, bundle: Bundle) -> ChosenModalities:
     if fits:
         raise ConfigError(
             f"{scene.path}: {bands} can be an image or heights, and the bundle reads both.\n"
-            "Say which: --modality optical or --modality elevation."
+            "Say which: `modality='optical'` or `modality='elevation'`."
         )
     reasons = " ".join(f"As {m}: {str(problem).removeprefix(f'{scene.path}: ')}" for m, problem in problems.items())
     raise BundleError(f"{scene.path}: fits no branch of {bundle.path}. {reasons}")
@@ -98,7 +98,7 @@ def _require_heights(scene: RasterSource) -> None:
     if values:
         raise ConfigError(
             f"{scene.path}: expected heights or an image, found {values} different whole numbers in one band, as class "
-            "rasters hold them.\nIf these are heights, say --modality elevation."
+            "rasters hold them.\nIf these are heights, give `modality='elevation'`."
         )
 
 

@@ -185,7 +185,7 @@ def predict(
         except BaseException as error:
             if writer.done:
                 error.add_note(
-                    f"{len(writer.done)} of {len(ready.blocks)} blocks are finished and kept: go on with --resume."
+                    f"{len(writer.done)} of {len(ready.blocks)} blocks are finished and kept: go on with `resume=True`."
                 )
             raise
         counts = _total(writer.done.values())
@@ -233,7 +233,7 @@ def _run(ready: PredictionPlan, todo: Sequence[Window], execution: Execution, co
         if workers < min(ready.job.batch, len(todo)):
             raise ConfigError(
                 f"memory {execution.memory}: expected room for the {ready.job.batch} tiles of a batch, found it for "
-                f"{workers}.\nTake --batch 1, or more memory."
+                f"{workers}.\nTake `batch=1`, or allow more memory."
             )
     run_threads(BlockPredictor(ready.job, ready.backends), todo, workers, collect)
 

@@ -24,6 +24,7 @@ from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import require_distinct_output
+from geocrodino.phrases import arguments
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
 from geocrodino.prediction.choose import ChosenModalities, choose_modalities
@@ -240,14 +241,15 @@ def _settled(precision: Precision, numbers: tuple[str, ...]) -> Precision:
 def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], inputs: Inputs) -> None:
     ground, height_unit, rescale = inputs.ground, inputs.height_unit, inputs.rescale
     if "optical" not in modalities and (inputs.bands is not None or rescale is not None):
-        option = "--bands" if inputs.bands is not None else "--rescale"
-        raise ConfigError(f"{option} applies only to an image, found elevation alone.\nLeave it out.")
+        option = "bands" if inputs.bands is not None else "rescale"
+        raise ConfigError(f"`{option}` applies only to an image, found elevation alone.\nLeave it out.")
     if rescale is not None and not (math.isfinite(rescale) and rescale > 0):
-        raise ConfigError(f"--rescale {rescale:g}: expected a number above 0, for instance 1/257.")
+        raise ConfigError(f"`rescale={rescale:g}`: expected a number above 0, for instance 1/257.")
     if "elevation" not in modalities and ground is not None:
-        raise ConfigError(f"{ground}: --ground applies only to elevation, found optical alone.\nLeave it out.")
+        raise ConfigError(f"{ground}: `ground` applies only to elevation, found optical alone.\nLeave it out.")
     if "elevation" not in modalities and height_unit is not None:
-        raise ConfigError(f"--height-unit {height_unit} applies only to elevation, found optical alone.\nLeave it out.")
+        unit = arguments(height_unit=height_unit)
+        raise ConfigError(f"{unit} applies only to elevation, found optical alone.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
         hint = did_you_mean(unknown[0], LAYERS)
@@ -265,11 +267,11 @@ def _batch(execution: Execution, tiles: int) -> int:
     if batch is None:
         return min(GPU_BATCH, tiles) if device.startswith("cuda") and execution.scheduler is None else 1
     if batch > 1 and device.partition(":")[0] == "cpu":
-        raise ConfigError(f"--batch {batch}: batching needs a GPU, found cpu.\nLeave it out.")
+        raise ConfigError(f"`batch={batch}`: batching needs a GPU, found cpu.\nLeave it out.")
     if batch > 1 and execution.scheduler == PROCESSES:
         raise ConfigError(
-            f"--batch {batch}: batches are gathered from threads. Expected threads of this process or of Dask workers, "
-            "found processes with one each.\nLeave it or --scheduler out."
+            f"`batch={batch}`: batches are gathered from threads. Expected threads of this process or of Dask workers, "
+            "found processes with one each.\nLeave `batch` or `scheduler` out."
         )
     return batch
 
@@ -331,7 +333,7 @@ def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice,
     if stitch == "exact" and field is None:
         raise BundleError(
             f"{bundle.path}: tiles cannot be joined exactly. Expected a network with a bounded receptive field, found "
-            "one whose every output depends on the whole tile.\nUse --stitch blend."
+            "one whose every output depends on the whole tile.\nUse `stitch='blend'`."
         )
     if stitch == "blend" or field is None or (stitch == "auto" and field > WIDEST_EXACT_FIELD_PX):
         core = round_up(core_px or BLEND_CORE_PX, stride)

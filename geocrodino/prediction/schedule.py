@@ -97,7 +97,8 @@ def run_cluster(client: Client, job: Job, windows: Sequence[Window], take: Take)
         except KilledWorker as error:
             raise ConfigError(
                 "scheduler: several workers in turn died at the same block, most likely because their memory ended.\n"
-                "Give each more memory and go on with --resume, or start anew with a smaller --block-px or --tile-px."
+                "Give each more memory and go on with `resume=True`, or start anew with a smaller `block_px` or "
+                "`core_px`."
             ) from error
         future.release()
         following = next(waiting, None)
@@ -139,7 +140,8 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"scheduler {scheduler}: no Dask scheduler answers ({error}).\n"
-            "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take --scheduler processes."
+            "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take "
+            "`scheduler='processes'`."
         ) from error
     with client:
         try:

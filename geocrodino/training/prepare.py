@@ -138,7 +138,7 @@ def told(ready: Prepared) -> str:
     if sources.ground is not None:
         unit += f"; ground: {ground_unit(sources.ground, sources.height_unit)[1]}"
     px = {s: int(m.sum()) for s, m in ready.inside.items()}
-    drawn = f"\nSplits drawn as blocks, for --aoi of an evaluation: {ready.drawn}" if ready.drawn else ""
+    drawn = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {ready.drawn}" if ready.drawn else ""
     return (
         f"Grid: {describe(ready.layers.grid)}\n{unit[0].upper()}{unit[1:]}\nClasses: {', '.join(ready.classes.names)}\n"
         f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{drawn}"

@@ -142,6 +142,6 @@ def test_settings_of_an_inspection_are_checked_as_those_of_a_training(run_cli, t
     code, out, err = run_cli("inspect", *files, "--patch-px", 16)
     assert (code, out) == (2, "")
     assert err == (
-        "Error: the command line: the configuration cannot be used:\n"
+        "Error: the given configuration cannot be used:\n"
         "  training.patch_px: input should be greater than or equal to 32, found 16\n"
     )

@@ -372,8 +372,8 @@ def test_an_image_as_surface_model(opposed, tmp_path):
          "Give an image and a surface model, or leave the layer out."),
         ({"layers": ["height"]}, "layer 'height' is unknown. Expected some of probabilities, confidence, entropy, "
          "disagreement."),
-        ({"height_unit": "ft"}, "--height-unit ft applies only to elevation, found optical alone.\nLeave it out."),
-        ({"ground": "g.tif"}, "g.tif: --ground applies only to elevation, found optical alone.\nLeave it out."),
+        ({"height_unit": "ft"}, "`height_unit='ft'` applies only to elevation, found optical alone.\nLeave it out."),
+        ({"ground": "g.tif"}, "g.tif: `ground` applies only to elevation, found optical alone.\nLeave it out."),
     ],
 )  # fmt: skip
 def test_options_of_another_modality(opposed, tmp_path, options, message):
@@ -394,7 +394,7 @@ def test_files_of_an_earlier_map_do_not_outlive_it(opposed, tmp_path):
         predict(scene, out, opposed, "optical")
     assert str(error.value) == (
         f"{tmp_path / beside[0]}: belongs to another map of this name.\n"
-        "Choose another name, or let --overwrite remove it."
+        "Choose another name, or let `overwrite=True` remove it."
     )
     predict(scene, out, opposed, "optical", outputs=Outputs(overwrite=True))
     assert sorted(path.name for path in tmp_path.glob("map*")) == ["map.tif", "map.tif.aux.xml"]

@@ -41,15 +41,15 @@ def test_an_image_with_a_surface_model_is_both(wanted):
 
 def test_both_of_one_raster():
     assert message(ConfigError, "both", IMAGE, None, BOTH) == (
-        "image.tif: --modality both needs an image and a surface model, found one raster.\n"
-        "Give the surface model with --elevation."
+        "image.tif: `modality='both'` needs an image and a surface model, found one raster.\n"
+        "Give the surface model with `elevation`."
     )
 
 
 @pytest.mark.parametrize("wanted", ["optical", "elevation"])
 def test_a_surface_model_that_would_not_be_used(wanted):
     assert message(ConfigError, wanted, IMAGE, DSM, BOTH) == (
-        "dsm.tif: a surface model beside the scene needs --modality both or auto, found "
+        "dsm.tif: a surface model beside the scene needs `modality='both'` or auto, found "
         f"{wanted}.\nLeave one of the two out."
     )
 
@@ -100,7 +100,7 @@ def test_auto_with_more_bands_than_the_network_reads():
 def test_auto_of_one_band_that_both_branches_read():
     assert message(ConfigError, "auto", DSM, None, bundle(bands=("grey",))) == (
         "dsm.tif: 1 band of float32 can be an image or heights, and the bundle reads both.\n"
-        "Say which: --modality optical or --modality elevation."
+        "Say which: `modality='optical'` or `modality='elevation'`."
     )
 
 
@@ -116,7 +116,7 @@ def test_auto_of_what_no_branch_reads():
         "3), found 2 (band 1, band 2).\n"
         "Predict with a raster that has these bands, or train a bundle on the bands that there are. "
         "As elevation: expected one band of heights, found 2 (band 1, band 2).\n"
-        "An image is given as the optical raster: --modality optical in a prediction, --optical in a training."
+        "Give an image as the optical raster: `modality='optical'` in a prediction, `data.optical` in a training."
     )
 
 

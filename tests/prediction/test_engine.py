@@ -281,12 +281,12 @@ def test_a_bundle_that_was_converted_is_predicted_without_torch(bundle, tmp_path
     [
         (
             {"device": "cpu"},
-            "--batch 4: batching needs a GPU, found cpu.\nLeave it out.",
+            "`batch=4`: batching needs a GPU, found cpu.\nLeave it out.",
         ),
         (
             {"device": "cuda", "scheduler": "processes"},
-            "--batch 4: batches are gathered from threads. Expected threads of this process or of Dask workers, found "
-            "processes with one each.\nLeave it or --scheduler out.",
+            "`batch=4`: batches are gathered from threads. Expected threads of this process or of Dask workers, found "
+            "processes with one each.\nLeave `batch` or `scheduler` out.",
         ),
     ],
 )
@@ -426,7 +426,7 @@ def test_output_is_checked_first(bundle, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="does not exist"):
         predict(path, tmp_path / "none" / "m.tif", bundle, "optical")
     (tmp_path / "m.tif").touch()
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite=True`"):
         predict(path, tmp_path / "m.tif", bundle, "optical")
 
 
@@ -465,7 +465,7 @@ def test_pixels_much_larger_than_in_training(constant, tmp_path):
 
 def test_ground_is_for_elevation(bundle, tmp_path):
     write_raster(tmp_path / "s.tif", image(20, 20))
-    with pytest.raises(ConfigError, match=r"g.tif: --ground applies only to elevation, found optical alone"):
+    with pytest.raises(ConfigError, match=r"g.tif: `ground` applies only to elevation, found optical alone"):
         predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", inputs=Inputs(ground=tmp_path / "g.tif"))
 
 
@@ -492,7 +492,7 @@ def test_unbounded_network_cannot_be_joined_exactly(bundle, tmp_path):
 
     unbounded = replace(bundle, manifest=bundle.manifest.model_copy(update={"receptive_field_px": None}))
     write_raster(tmp_path / "s.tif", image(20, 20))
-    with pytest.raises(BundleError, match="Use --stitch blend"):
+    with pytest.raises(BundleError, match="Use `stitch='blend'`"):
         predict(tmp_path / "s.tif", tmp_path / "m.tif", unbounded, "optical", tiling=Tiling(stitch="exact"))
     assert predict(tmp_path / "s.tif", tmp_path / "m.tif", unbounded, "optical").stitch == "blend"
 

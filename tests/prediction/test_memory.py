@@ -199,7 +199,7 @@ def test_too_little_memory_to_go_on_keeps_what_there_is(bundle, by_pixel, measur
         predict(scene, tmp_path / "m.tif", bundle, "optical", on_progress=stop, **grouped(workers=1, **options))
     with pytest.raises(ConfigError, match="too little") as error:
         predict(scene, tmp_path / "m.tif", bundle, "optical", **grouped(resume=True, memory="1GiB", **options))
-    assert error.value.__notes__ == ["1 of 9 blocks are finished and kept: go on with --resume."]
+    assert error.value.__notes__ == ["1 of 9 blocks are finished and kept: go on with `resume=True`."]
     assert (
         predict(scene, tmp_path / "m.tif", bundle, "optical", **grouped(resume=True, memory="2GiB", **options)).resumed
         == 1

@@ -30,7 +30,7 @@ from geocrodino.settings.prediction import Execution, Outputs, Tiling
 
 SHAPE = (90, 130)
 BLOCKS = 15  # of 32 px
-KEPT = "{} of {} blocks are finished and kept: go on with --resume."
+KEPT = "{} of {} blocks are finished and kept: go on with `resume=True`."
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_nothing_to_go_on_with(bundle, by_pixel, scene, tmp_path):
         run(scene, bundle, resume=True)
     assert str(error.value) == (
         f"{tmp_path / 'm.tif'}: there is no work to go on with. Expected the folder .m.tif.part of a run that was "
-        "stopped, found none.\nRun without --resume."
+        "stopped, found none.\nRun without `resume`."
     )
     run(scene, bundle)
     with pytest.raises(OutputError, match=r"m\.tif: the file exists"):
@@ -184,7 +184,7 @@ def refusal(scene, bundle, **options):
         run(scene, bundle, resume=True, **options)
     assert parts_in(scene.parent) == before
     first, way_out = str(error.value).splitlines()
-    assert way_out == "Give it as it was then, or start anew without --resume."
+    assert way_out == "Give it as it was then, or start anew without `resume`."
     start = f"{scene.with_name('m.tif')}: the work that was stopped was another one. "
     assert first.startswith(start)
     return first.removeprefix(start)

@@ -142,7 +142,7 @@ def test_what_goes_wrong_on_a_worker_is_told_as_here(bundle, cluster, tmp_path, 
             predict(path, tmp_path / "m.tif", bundle, "optical", **grouped(workers=1, scheduler=scheduler, **BLOCKS))
         assert error.value.path == path
         said.append(str(error.value).partition("(")[0])
-        assert "blocks are finished and kept: go on with --resume." in error.value.__notes__[0]
+        assert "blocks are finished and kept: go on with `resume=True`." in error.value.__notes__[0]
     assert said[0].startswith(f"{path}: cannot be read at rows ")
     # Which of two damaged places is met first is up to the workers.
     assert said[0].partition(" at rows ")[0] == said[1].partition(" at rows ")[0]
@@ -214,7 +214,7 @@ def test_no_scheduler_answers(bundle, town, tmp_path, monkeypatch):
     first, way_out = str(error.value).splitlines()
     assert first.startswith("scheduler tcp://127.0.0.1:9: no Dask scheduler answers (")
     assert way_out == (
-        "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take --scheduler processes."
+        "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take `scheduler='processes'`."
     )
     assert names_in(tmp_path) == []
 

@@ -71,6 +71,6 @@ def no_half_precision(device: str) -> ConfigError:
         The error, to raise.
     """
     return ConfigError(
-        f"--precision half: {device} has no half precision that is quicker. Expected a CPU with bfloat16 (AVX-512) or "
-        "a GPU of compute capability 7.0 or newer.\nUse --precision full."
+        f"`precision='half'`: {device} is not faster in half precision. Expected a CPU with bfloat16 (AVX-512) or a "
+        "GPU of compute capability 7.0 or newer.\nUse `precision='full'`."
     )

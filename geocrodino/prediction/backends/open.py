@@ -114,7 +114,7 @@ def open_backend(
     except openvino.UnusableError as error:
         message = f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the {modality} branch: {error}"
         if name == "openvino":
-            raise BundleError(f"{message}\nUse --backend torch.") from error
+            raise BundleError(f"{message}\nUse `backend='torch'`.") from error
         warnings.warn(f"{message}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
         return torch_backend()
 
@@ -126,15 +126,15 @@ def _on_cpu(device: str) -> bool:
 def _require_openvino(device: str, batch: int, *, installed: bool) -> None:
     if not _on_cpu(device):
         raise ConfigError(
-            f"The backend openvino computes on the CPU. Expected device cpu, found {device}.\nUse --backend torch."
+            f"The backend openvino computes on the CPU. Expected device cpu, found {device}.\nUse `backend='torch'`."
         )
     if batch > 1:
         raise ConfigError(
             f"The backend openvino computes tiles side by side. Expected batch 1, found {batch}.\n"
-            "Use --backend torch, or leave --batch out."
+            "Use `backend='torch'`, or leave `batch` out."
         )
     if not installed:
         raise ConfigError(
             "The backend openvino is not installed. Expected the package openvino, found none.\n"
-            'Install it by pip install "geocrodino[openvino]", or use --backend torch.'
+            "Install it by pip install \"geocrodino[openvino]\", or use `backend='torch'`."
         )

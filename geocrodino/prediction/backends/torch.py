@@ -157,7 +157,7 @@ def open_torch(
     if precision == "auto":
         return quick if apart <= _HALF_TOLERANCE else plain
     if not apart <= ASKED_TOLERANCE:
-        raise BundleError(f"{bundle.path}: {too_coarse(modality, apart)}\nUse --precision full.")
+        raise BundleError(f"{bundle.path}: {too_coarse(modality, apart)}\nUse `precision='full'`.")
     return quick
 
 
