@@ -1,7 +1,8 @@
 """Resampling at exact positions, so that a pixel does not depend on the window that it is computed in.
 
-GDAL's warper is not used here: through rasterio it always approximates the transformation, to an eighth of a source
-pixel and by another amount for every window; in steep terrain that is metres of height.
+GDAL's warper is not used here. Rasterio's `reproject` approximates positions by an amount that depends on the window: in
+steep terrain that is metres of height. `WarpedVRT(tolerance=1e-6)` is exact, but has another rule of validity and is
+slower for small windows, see docs/performance.md.
 """
 
 from __future__ import annotations
