@@ -354,7 +354,7 @@ def _write_items(
 ) -> None:
     """The item of the map, and beside it those of the branches that made it."""
     from geocrodino.maps.files import is_virtual
-    from geocrodino.maps.stac import FurtherFile, write_item, write_model_item, write_part_items
+    from geocrodino.maps.stac import CompanionFile, write_item, write_model_item, write_part_items
 
     models = {m: _model_item(out, m) for m in summary.modalities}
     virtual = is_virtual(summary.path)
@@ -370,7 +370,7 @@ def _write_items(
         ("polygons", polygons, "Polygons", "data"),
         ("preview", preview, "Preview", "overview"),
     )
-    files = {name: FurtherFile(path, title, (role,)) for name, path, title, role in further if path is not None}
+    files = {name: CompanionFile(path, title, (role,)) for name, path, title, role in further if path is not None}
     write_item(summary.path, out, manifest=bundle.manifest, models=models, files=files, overwrite=overwrite)
     if virtual:
         write_part_items(summary.path, _part_items(out), manifest=bundle.manifest, models=models, overwrite=overwrite)

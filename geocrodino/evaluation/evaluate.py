@@ -22,7 +22,7 @@ from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.files.names import raster_exists
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.crs import span
-from geocrodino.geo.areas.place import bounds_there, on_grid, way_out
+from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
@@ -30,7 +30,7 @@ from geocrodino.geo.labels.tags import tagged_classes
 from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import beside, read_classes
+from geocrodino.maps.files import companion_path, read_classes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 
 
@@ -392,7 +392,7 @@ def _same_name(name: str, land: LandClass) -> bool:
 
 def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
     """The layers beside a map and the number of their band of confidence, if there is one."""
-    path = beside(predicted.path, "layers")
+    path = companion_path(predicted.path, "layers")
     if not raster_exists(path):
         return None
     layers = RasterSource.open(path)
@@ -426,8 +426,8 @@ def _polygon(areas: AOI | None, split: str | None, labels: RasterSource) -> Base
         named = areas.source + (f" ({split})" if split else "")
         raise OverlapError(
             f"{named} does not meet the labels {labels.path}: expected areas within "
-            f"{span(*labels.geobox.extent.geom.bounds)}, found {bounds_there(areas, labels.geobox, split)} (in the CRS "
-            f"of the labels).\n{way_out(areas, labels.geobox)}"
+            f"{span(*labels.geobox.extent.geom.bounds)}, found {bounds_on_grid(areas, labels.geobox, split)} "
+            f"(in the CRS of the labels).\n{placement_advice(areas, labels.geobox)}"
         )
     return polygon
 

@@ -170,11 +170,11 @@ def parts_folder(path: Path) -> Path:
     return path.with_suffix(".parts")
 
 
-Further = Literal["decided", "layers"]
+Companion = Literal["decided", "layers"]
 """Files that a map may have beside itself."""
 
 
-def beside(path: Path, what: Further) -> Path:
+def companion_path(path: Path, what: Companion) -> Path:
     """Name of a further file of a map, for instance ``map.layers.tif``."""
     return path.with_name(f"{path.stem}.{what}{path.suffix}")
 
@@ -198,7 +198,7 @@ def layer_file(path: Path, bands: tuple[str, ...], *, tags: Mapping[str, str] | 
     return MapFile(path, bands, "AVERAGE", tags or {}, scale=LAYER_SCALE)
 
 
-def as_bytes(fractions: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def encode_fractions(fractions: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Fractions 0 to 1, shape (..., H, W), as a layer's bytes; 255 where not valid, shape (H, W)."""
     found: NDArray[np.uint8] = np.rint(np.where(valid, fractions, 0) / LAYER_SCALE).clip(0, 254).astype(np.uint8)
     found[..., ~valid] = IGNORE_INDEX

@@ -58,7 +58,7 @@ _SHA256_MULTIHASH = "1220"  # kind of hash and its length in bytes, as the file 
 
 
 @dataclass(frozen=True)
-class FurtherFile:
+class CompanionFile:
     """A file that belongs to a map: a layer of it, its polygons, a preview.
 
     Attributes:
@@ -79,7 +79,7 @@ def write_item(
     manifest: Manifest,
     models: Mapping[Modality, Path],
     acquired: datetime | tuple[datetime, datetime] | None = None,
-    files: Mapping[str, FurtherFile] | None = None,
+    files: Mapping[str, CompanionFile] | None = None,
     properties: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -265,7 +265,7 @@ class _Map:
         return item
 
 
-def _require_files(files: Mapping[str, FurtherFile]) -> None:
+def _require_files(files: Mapping[str, CompanionFile]) -> None:
     for name, file in files.items():
         if not is_file(file.path):
             raise OutputError(f"{file.path}: no such file, so the item cannot list it as {name!r}.\nWrite it first.")
@@ -421,7 +421,7 @@ def _add_origin(item: pystac.Item, models: Mapping[str, str], created: datetime)
         fields["mlm:name"] = names[0]
 
 
-def _add_asset(item: pystac.Item, name: str, file: FurtherFile, href: str) -> None:
+def _add_asset(item: pystac.Item, name: str, file: CompanionFile, href: str) -> None:
     import pystac
 
     item.add_asset(name, pystac.Asset(href, file.title, media_type=_media_type(file.path), roles=list(file.roles)))

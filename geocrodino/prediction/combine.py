@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.maps.files import as_bytes
+from geocrodino.maps.files import encode_fractions
 from geocrodino.prediction.backends.protocol import most_likely
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -113,11 +113,11 @@ def layer_values(layers: tuple[Layer, ...], verdict: Verdict) -> NDArray[np.uint
 def _layer(layer: Layer, verdict: Verdict) -> NDArray[np.uint8]:
     probabilities = verdict.probabilities
     if layer == "probabilities":
-        return as_bytes(probabilities, verdict.valid)
+        return encode_fractions(probabilities, verdict.valid)
     if layer == "disagreement":
-        return as_bytes(verdict.disagreement[None], verdict.compared)
+        return encode_fractions(verdict.disagreement[None], verdict.compared)
     if layer == "confidence":
-        return as_bytes(probabilities.max(axis=0, keepdims=True), verdict.valid)
+        return encode_fractions(probabilities.max(axis=0, keepdims=True), verdict.valid)
     terms = probabilities * np.log(np.maximum(probabilities, np.float32(1e-12)))
     highest = np.log(max(2, len(probabilities)))
-    return as_bytes((-terms.sum(axis=0, keepdims=True) / highest).astype(np.float32), verdict.valid)
+    return encode_fractions((-terms.sum(axis=0, keepdims=True) / highest).astype(np.float32), verdict.valid)

@@ -22,7 +22,7 @@ from geocrodino.errors import ConfigError, HeightRangeWarning, OverlapError, Ras
 from geocrodino.geo.rasters.grid import pixel_area_m2, pixel_size_m, window_grid
 from geocrodino.geo.rasters.impossible_heights import total as total_impossible
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import Further, beside
+from geocrodino.maps.files import Companion, companion_path
 from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.combine import DECIDED_BY, Layer
 from geocrodino.prediction.job import STRIP_PX, BlockPredictor
@@ -205,7 +205,7 @@ def predict(
         batch=batch,
         scheduler=scheduler,
     )
-    further = [beside(Path(out), what) for what in get_args(Further)]
+    further = [companion_path(Path(out), what) for what in get_args(Companion)]
     with (
         rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
         MapWriter(

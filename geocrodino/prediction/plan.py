@@ -21,7 +21,7 @@ from geocrodino.geo.rasters.mosaic import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import Further, MapFile, beside, check_map_name, class_map, layer_file
+from geocrodino.maps.files import Companion, MapFile, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import keep_inputs
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
@@ -108,7 +108,7 @@ def prepare(
     _check_options(modalities, layers, ground, height_unit, bands, rescale)
     area = None if aoi is None else _area_file(aoi)
     lower = None if ground is None else open_scene(ground)
-    for written in (out, *(beside(out, what) for what in get_args(Further))):
+    for written in (out, *(companion_path(out, what) for what in get_args(Companion))):
         keep_inputs(written, scene=raster, surface_model=second, bundle=bundle.path, ground=lower, area=area)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
@@ -288,9 +288,9 @@ def _files(
     classes = bundle.manifest.classes
     found = [class_map(out, classes, tags=tags)]
     if len(modalities) > 1:
-        found.append(class_map(beside(out, "decided"), DECISIONS, tags=tags, band="decided by"))
+        found.append(class_map(companion_path(out, "decided"), DECISIONS, tags=tags, band="decided by"))
     if layers:
-        found.append(layer_file(beside(out, "layers"), layer_bands(layers, classes), tags=tags))
+        found.append(layer_file(companion_path(out, "layers"), layer_bands(layers, classes), tags=tags))
     return tuple(found)
 
 
@@ -307,7 +307,7 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
         OverlapError: If they do not meet it.
     """
     from geocrodino.geo.areas.aoi import read_aoi  # areas alone need geopandas
-    from geocrodino.geo.areas.place import on_grid, way_out
+    from geocrodino.geo.areas.place import on_grid, placement_advice
 
     aoi = read_aoi(source, splits="none") if isinstance(source, str | Path) else source
     t = ~raster.geobox.affine
@@ -316,7 +316,8 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
     if area.intersects(window_box(Window.of(raster.geobox.shape))):
         return area
     raise OverlapError(
-        f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n{way_out(aoi, raster.geobox)}"
+        f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n"
+        f"{placement_advice(aoi, raster.geobox)}"
     )
 
 

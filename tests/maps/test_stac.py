@@ -26,7 +26,7 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.maps.files import class_map
 from geocrodino.maps.polygons import write_polygons
-from geocrodino.maps.stac import FurtherFile, write_item, write_model_item, write_part_items
+from geocrodino.maps.stac import CompanionFile, write_item, write_model_item, write_part_items
 from geocrodino.maps.writer import MapWriter
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.prediction.engine import predict
@@ -395,9 +395,9 @@ def test_further_files_and_properties(write_map, item_of, tmp_path):
     item = item_of(
         class_map,
         files={
-            "polygons": FurtherFile(tmp_path / "map.gpkg", "Polygons"),
-            "preview": FurtherFile(tmp_path / "map.png", "Preview", ("overview", "visual")),
-            "layers": FurtherFile(layers, "Layers"),
+            "polygons": CompanionFile(tmp_path / "map.gpkg", "Polygons"),
+            "preview": CompanionFile(tmp_path / "map.png", "Preview", ("overview", "visual")),
+            "layers": CompanionFile(layers, "Layers"),
         },
         properties={"title": "My map", "license": "CC-BY-4.0"},
     )
@@ -455,7 +455,7 @@ def test_items_that_are_not_of_the_branch_are_refused(write_map, item_of, models
 
 def test_what_is_missing_or_in_the_way_is_told(write_map, item_of, models, tmp_path):
     class_map, out = write_map(), tmp_path / "map.json"
-    absent = FurtherFile(tmp_path / "none.gpkg", "Polygons")
+    absent = CompanionFile(tmp_path / "none.gpkg", "Polygons")
     with pytest.raises(OutputError) as error:
         item_of(class_map, files={"polygons": absent})
     assert str(error.value) == (
@@ -464,7 +464,7 @@ def test_what_is_missing_or_in_the_way_is_told(write_map, item_of, models, tmp_p
     with pytest.raises(RasterError, match="names no classes"):
         item_of(write_map(tags={}))
     with pytest.raises(ValueError, match="expected no further file called map"):
-        item_of(class_map, files={"map": FurtherFile(class_map, "Map")})
+        item_of(class_map, files={"map": CompanionFile(class_map, "Map")})
     with pytest.raises(ValueError, match="expected the item of a model at least, found none"):
         item_of(class_map, models={})
     assert not out.exists()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_scenes import SCHEME
 
-from geocrodino.maps.files import as_bytes
+from geocrodino.maps.files import encode_fractions
 from geocrodino.prediction.backends.protocol import most_likely
 from geocrodino.prediction.combine import DECIDED_BY, Answer, Verdict, class_indices, combine, layer_bands, layer_values
 
@@ -169,7 +169,7 @@ def test_fractions_as_bytes():
     fractions = np.array([[[0, 1, 1 / 254, 0.00196, 0.00198, 1.0000001, -1e-9, np.nan]]], np.float32)
     valid = np.array([[True] * 7 + [False]])
     # Half of a step is 0.0019685; rounding errors beyond 0 and 1 are cut.
-    assert as_bytes(fractions, valid).tolist() == [[[0, 254, 1, 0, 1, 254, 0, 255]]]
+    assert encode_fractions(fractions, valid).tolist() == [[[0, 254, 1, 0, 1, 254, 0, 255]]]
 
 
 def test_names_of_bands_follow_the_order_asked_for():

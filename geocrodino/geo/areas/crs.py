@@ -116,14 +116,14 @@ def _require_degrees(raw: RawArea, crs: pyproj.CRS, who: str) -> None:
         f"{raw.source.label}: {why} {crs_name(crs)}, which counts in degrees: expected x from -360 to 360 and y from "
         f"-90 to 90, found {span(west, south, east, north)}."
     )
-    raise AOIError(f"{told}\n{_way_out(raw, crs, swapped=_are_degrees(y, x), named=bool(who))}")
+    raise AOIError(f"{told}\n{_advice(raw, crs, swapped=_are_degrees(y, x), named=bool(who))}")
 
 
 def _are_degrees(lon: float, lat: float) -> bool:
     return bool(lon <= _MOST_LON_DEG + _SLACK_DEG and lat <= _MOST_LAT_DEG + _SLACK_DEG)
 
 
-def _way_out(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> str:
+def _advice(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> str:
     if swapped:
         return f"Latitude and longitude seem to be swapped. {swapped_option(raw.source)}"
     if named and raw.crs is not None and not _same(raw.crs, crs):

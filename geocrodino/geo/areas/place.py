@@ -67,7 +67,7 @@ def meets(aoi: AOI, grid: GeoBox) -> bool:
         return False
 
 
-def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
+def bounds_on_grid(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
     """The bounds of an area, or of one split of it, in the CRS of a grid, in words."""
     try:
         area = aoi.to_crs(crs_of(grid).wkt).polygons(split)
@@ -78,7 +78,7 @@ def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
     return span(*area.bounds)
 
 
-def way_out(aoi: AOI, grid: GeoBox) -> str:
+def placement_advice(aoi: AOI, grid: GeoBox) -> str:
     """What to do about an area that does not meet a grid: what `likely_mistake` says, or to check the CRS."""
     return likely_mistake(aoi, grid) or "Check that both show the same place and carry the right CRS."
 

@@ -40,7 +40,7 @@ def read_box(text: str) -> shapely.Polygon:
     pairs = (("x", minx, maxx), ("y", miny, maxy))
     wrong = [f"min{a} {low:.10g} and max{a} {high:.10g}" for a, low, high in pairs if low >= high]
     if wrong:
-        raise AOIError(f"{expected}, found {' and '.join(wrong)}.\n{_box_way_out(minx, miny, maxx, maxy)}")
+        raise AOIError(f"{expected}, found {' and '.join(wrong)}.\n{_box_advice(minx, miny, maxx, maxy)}")
     return shapely.box(minx, miny, maxx, maxy)
 
 
@@ -124,7 +124,7 @@ def _swapped_positions(value: Any) -> Any:
     return [_swapped_positions(v) for v in value]
 
 
-def _box_way_out(minx: float, miny: float, maxx: float, maxy: float) -> str:
+def _box_advice(minx: float, miny: float, maxx: float, maxy: float) -> str:
     if minx == maxx or miny == maxy:
         return "A bounding box needs a width and a height."
     x, y = sorted((minx, maxx)), sorted((miny, maxy))

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import pyproj
 from affine import Affine
-from odc.geo import CRS
+from odc.geo import CRS, resxy_
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 
@@ -79,7 +79,8 @@ def pixel_area_m2(grid: GeoBox) -> float:
 def window_grid(grid: GeoBox, window: Window) -> GeoBox:
     """The part of a grid that a window covers, itself a grid."""
     window = Window(*window)
-    return GeoBox(window.shape, grid.affine @ Affine.translation(window.col_start, window.row_start), grid.crs)
+    # Not `grid[window.slices]`: negative numbers would count from the far edge.
+    return grid.translate_pix(window.col_start, window.row_start).crop(window.shape)
 
 
 def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tuple[int, int] | None:
@@ -141,10 +142,9 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
     else:
         box = source.boundingbox
         unit = metres_per_unit(crs, (box.left + box.right) / 2, (box.bottom + box.top) / 2)
-    step_x, step_y = target / unit[0], target / unit[1]
+    steps = resxy_(target / unit[0], -target / unit[1])
     # A hair is taken off so that 300.0000001 pixels do not become 301.
-    shape = (math.ceil((box.top - box.bottom) / step_y - 1e-6), math.ceil((box.right - box.left) / step_x - 1e-6))
-    return GeoBox((max(1, shape[0]), max(1, shape[1])), Affine(step_x, 0, box.left, 0, -step_y, box.top), crs)
+    return GeoBox.from_bbox(box, crs, resolution=steps, tight=True, tol=1e-6)
 
 
 @lru_cache(maxsize=256)  # asked for at every read
@@ -153,7 +153,7 @@ def turn_of(crs: CRS) -> float:
     return 360 / degrees_per_unit(pyproj.CRS.from_user_input(crs.wkt))
 
 
-def beside(grid: GeoBox, other: GeoBox) -> GeoBox:
+def align_longitudes(grid: GeoBox, other: GeoBox) -> GeoBox:
     """The same grid with longitudes counted as another of its CRS does, for instance from 0 to 360 degrees."""
     if grid.crs != other.crs or not crs_of(grid).geographic:
         return grid
@@ -177,7 +177,7 @@ def share_ground(first: GeoBox, second: GeoBox) -> bool:
 
     Asked in the CRS of either: the outline of a raster that spans the globe has no image in a UTM zone.
     """
-    first = beside(first, second)
+    first = align_longitudes(first, second)
     try:
         return any(
             a.extent.to_crs(crs_of(b), resolution=math.inf).intersects(b.extent)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.geo.rasters.grid import beside, crs_of
+from geocrodino.geo.rasters.grid import align_longitudes, crs_of
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import bounding_window, source_positions
 from geocrodino.geo.rasters.window import Window
@@ -67,7 +67,7 @@ def impossible_heights(
     found = Impossible()
     if raster.limits is None:
         return found
-    grid = beside(grid, raster.geobox)
+    grid = align_longitudes(grid, raster.geobox)
     for part in window.blocks(_PIECE_PX):  # positions of a whole block would take much memory
         needed = part if raster.geobox == grid else _needed(raster, grid, part)
         for piece in () if needed is None else needed.blocks(_PIECE_PX):

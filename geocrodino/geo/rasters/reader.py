@@ -30,7 +30,7 @@ from geocrodino.files.names import check_raster, explain_failure, gdal_name
 from geocrodino.geo.rasters.bands import Band, bands_of, with_names
 from geocrodino.geo.rasters.grid import (
     SAME_SIZE_TOLERANCE,
-    beside,
+    align_longitudes,
     crs_of,
     describe,
     pixel_offset,
@@ -232,7 +232,7 @@ class RasterSource:
             RasterError: If the file cannot be read there, for instance because it is truncated.
         """
         window = Window.of(grid.shape) if window is None else Window(*window)
-        grid = beside(grid, self.geobox)
+        grid = align_longitudes(grid, self.geobox)
         numbers = self.data_bands if bands is None else bands
         offset = pixel_offset(grid, self.geobox)
         if offset is not None:

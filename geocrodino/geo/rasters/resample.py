@@ -1,7 +1,7 @@
 """Resampling at exact positions, so that a pixel does not depend on the window that it is computed in.
 
-GDAL's warper is not used here. Rasterio's `reproject` approximates positions by an amount that depends on the window: in
-steep terrain that is metres of height. `WarpedVRT(tolerance=1e-6)` is exact, but has another rule of validity and is
+GDAL's warper is not used here. Rasterio's `reproject` approximates positions, with an error that depends on the window;
+in steep terrain that is metres of height. `WarpedVRT(tolerance=1e-6)` is exact, but has another rule of validity and is
 slower for small windows, see docs/performance.md.
 """
 
@@ -44,11 +44,11 @@ def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 
     if grid.crs != source.crs:
         transformer = pyproj.Transformer.from_crs(str(grid.crs), str(source.crs), always_xy=True)
         x, y = transformer.transform(x, y)
-        x = _beside(source, x)
+        x = _align_longitudes(source, x)
     return i.d * x + i.e * y + i.f - 0.5, i.a * x + i.b * y + i.c - 0.5
 
 
-def _beside(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _align_longitudes(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same longitudes, counted as the source counts them: up to 181 degrees, say, or from 0 to 360."""
     crs = crs_of(source)
     if not crs.geographic:

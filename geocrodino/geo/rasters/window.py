@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """Rows ``row_start`` to ``row_stop`` and columns ``col_start`` to ``col_stop`` of a grid, stops excluded, in pixels.
+    """Rows ``row_start`` to ``row_stop`` and columns ``col_start`` to ``col_stop`` of a grid, in pixels.
 
+    The stops are excluded, as in Python's slices.
     A window may reach outside its grid. It is a tuple, so it compares with, and pickles like, four numbers.
 
     >>> window = Window(2, 5, 0, 10)
