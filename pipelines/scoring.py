@@ -14,9 +14,10 @@ from torch import nn
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.patches import covering_windows, inside_mask
+from geocrodino.data.patches import covering_windows
 from geocrodino.errors import AOIError
 from geocrodino.evaluation.calibration import Reliability
+from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX

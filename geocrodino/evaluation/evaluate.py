@@ -13,7 +13,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import LabelError, LabelWarning, OverlapError
@@ -22,6 +21,7 @@ from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.files.names import raster_exists
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.crs import span
+from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
@@ -340,11 +340,10 @@ def _labelled_blocks(
     reference: _Reference, scheme: ClassScheme, block_px: int
 ) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Blocks with at least one labelled pixel, as class indices."""
-    for window in _windows(reference.labels.geobox, reference.polygon, block_px):
-        outside = None
-        if reference.polygon is not None:
-            part = window_grid(reference.labels.geobox, window)
-            outside = geometry_mask([reference.polygon], part.shape, part.affine)
+    grid, polygon = reference.labels.geobox, reference.polygon
+    mask = None if polygon is None else AreaMask.on(polygon, grid)
+    for window in _windows(grid, polygon, block_px):
+        outside = None if mask is None else ~mask.read(window)
         truth = reference.labels.indices(scheme, window, outside=outside)
         if (truth != IGNORE_INDEX).any():
             yield window, truth

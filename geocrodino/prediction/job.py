@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from shapely import Polygon, STRtree, box, get_parts, intersects
+from shapely import Polygon, box, intersects
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
+from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.rasters.grid import pixel_size_m, round_up
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
@@ -184,7 +184,7 @@ class BlockPredictor:
     def __init__(self, job: Job, backends: Mapping[Modality, Backend]) -> None:
         self.job = job
         # Of many polygons, those near a window are found at once.
-        self._areas = None if job.area is None else STRtree(get_parts(job.area))
+        self._area_mask = None if job.area is None else AreaMask(job.area)
         lattice, keep = job.lattice, job.keep_tiles
         self.classifier: TileClassifier | None = None
         if job.classes_alone:
@@ -207,7 +207,7 @@ class BlockPredictor:
         out = [np.full((len(f.bands), *block.shape), IGNORE_INDEX, np.uint8) for f in self.job.files]
         counts: Counts = Counter()
         for window in self._parts(block):
-            inside = None if self._areas is None else _inside(self._areas, window)
+            inside = None if self._area_mask is None else self._area_mask.read(window)
             indices, decided, layers = self._say(window, inside)
             place = (slice(None), *window.within(block).slices)
             bands = [self.job.classes.to_values(indices)[None]]
@@ -312,24 +312,6 @@ def _count(
 def window_box(window: Window) -> Polygon:
     """A window as a polygon, x by columns, y by rows."""
     return box(window.col_start, window.row_start, window.col_stop, window.row_stop)
-
-
-def _inside(areas: STRtree, window: Window) -> NDArray[np.bool_]:
-    """Pixels whose centres lie in one of the polygons, the same ones in every window."""
-    r0, r1, c0, c1 = window
-    near = areas.geometries[areas.query(window_box(window), predicate="intersects")]
-    corners, ring = shapely.get_coordinates(shapely.get_rings(near), return_index=True)
-    along = ring[1:] == ring[:-1]
-    (xa, ya), (xb, yb) = corners[:-1][along].T, corners[1:][along].T
-    # From the whole edge, not from a part that was cut out: else a centre on an edge would be in or out by the window.
-    first, stop = (np.clip(np.ceil(of(ya, yb) - 0.5), r0, r1).astype(int) for of in (np.minimum, np.maximum))
-    edge = np.repeat(np.arange(len(first)), stop - first)
-    row = np.arange(len(edge)) + np.repeat(first - np.cumsum(stop - first) + stop - first, stop - first)
-    x = xa[edge] + (row + 0.5 - ya[edge]) * ((xb - xa)[edge] / (yb - ya)[edge])
-    crossed = np.zeros((r1 - r0, c1 - c0 + 1), np.int32)
-    np.add.at(crossed, (row - r0, np.clip(np.ceil(x - 0.5), c0, c1).astype(int) - c0), 1)
-    inside: NDArray[np.bool_] = crossed[:, :-1].cumsum(axis=1) % 2 == 1
-    return inside
 
 
 def _too_large(needed: Window, window: Window) -> bool:

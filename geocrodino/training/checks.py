@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
-from geocrodino.data.patches import inside_mask, labelled_corners, patch_corners, require_labels, require_patches
+from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.splits import block_splits, require_splits
 from geocrodino.data.statistics import no_valid_pixel
 from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
 from geocrodino.geo.areas.aoi import AOI, read_aoi
+from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
