@@ -29,6 +29,7 @@ from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
 from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import companion_path, read_classes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
@@ -297,7 +298,7 @@ class _MapCounts:
 
 
 def _labels(path: str | Path, ignore_values: Collection[int], label_values: Mapping[int, int] | None) -> LabelSource:
-    labels = LabelSource.of(RasterSource.open(path), ignore_values, label_values)
+    labels = LabelSource.of(open_raster(path), ignore_values, label_values)
     check_one_band(labels)
     return labels
 
@@ -313,7 +314,7 @@ def _count_all(
     """Count all maps in one pass over the labels; the counts are in the order of the maps."""
     if split is not None and aoi is None:
         raise ValueError("a split needs an area of interest: give aoi")
-    opened = [RasterSource.open(path) for path in maps.values()]
+    opened = [open_raster(path) for path in maps.values()]
     schemes = [_scheme(source, classes) for source in opened]
     _require_same_classes(opened, schemes)
     for source in opened:

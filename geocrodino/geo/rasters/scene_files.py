@@ -9,6 +9,7 @@ import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from geocrodino.errors import AccessError, RasterError
-from geocrodino.files.access import absence, access_errors, entries, exists, full_path, is_folder
+from geocrodino.files.access import absence, access_errors, entries, exists, full_path, is_file, is_folder
 from geocrodino.files.names import (
     absolute_name,
     check_member,
@@ -62,10 +63,23 @@ def check_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = 
 
     Arguments and errors are those of `geocrodino.geo.rasters.scene.open_scene`.
     """
-    found = find_files([str(path)] if isinstance(path, str | Path) else [str(entry) for entry in path], asset)
+    found = find_files(given_names(path), asset)
     for name in found.files:
         check_raster(name)
         check_member(name)
+
+
+def given_names(path: str | Path | Sequence[str | Path]) -> list[str]:
+    """What a user names, as a list of text; a URL that became a `Path` gets its slashes back.
+
+    Args:
+        path: One name or several.
+
+    Returns:
+        The names in order.
+    """
+    entries = [path] if isinstance(path, str | Path) else path
+    return [gdal_name(entry) if isinstance(entry, Path) and is_remote(entry) else str(entry) for entry in entries]
 
 
 def find_files(names: Sequence[str], asset: str | None) -> FoundFiles:
@@ -94,7 +108,7 @@ def _look_up(name: str, asset: str | None, found: FoundFiles) -> None:
         names, locked = _matches(name)
         found.files += names
         found.left_out += phrase(locked, "folder that may not be read", "folders that may not be read")
-    elif suffix in {".txt", ".lst"}:
+    elif suffix in {".txt", ".lst"} and not _is_text_raster(path):
         found.files += _listed(path)
     elif suffix in {".json", ".geojson"}:
         _look_up_items(path, asset, found)
@@ -163,6 +177,18 @@ def _root(pattern: str) -> str:
     parts = Path(pattern).parts
     plain = itertools.takewhile(lambda part: not set(part) & set("*?["), parts)
     return str(Path(*plain))
+
+
+def _is_text_raster(path: Path) -> bool:
+    """Whether a text file holds heights instead of names: an ASCII grid, or x, y and z of each pixel."""
+    if not is_file(path):
+        return False
+    with access_errors(path), path.open("rb") as file:
+        line = file.readline(200).decode("latin-1").strip().lower()
+    return (
+        re.match(r"(ncols|nrows|dsaa|north:)(\s|$)", line) is not None
+        or re.fullmatch(r"x[\s,;]+y[\s,;]+z|[-+\d.e]+([\s,;]+[-+\d.e]+){2,}", line) is not None
+    )
 
 
 def _listed(path: Path) -> list[str]:
