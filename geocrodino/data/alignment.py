@@ -31,8 +31,8 @@ from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import crop, working_grid
+from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
-from geocrodino.geo.rasters.mosaic import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import Recipe

@@ -6,15 +6,20 @@ from pathlib import Path
 
 from geocrodino.errors import OutputError
 from geocrodino.files.access import exists, same_file
-from geocrodino.geo.rasters.mosaic import source_files
+from geocrodino.geo.rasters.identity import source_files
 from geocrodino.geo.rasters.reader import RasterSource
 
 
 def keep_inputs(out: Path, **inputs: str | Path | RasterSource | None) -> None:
-    """Check that a map would not take the place of a file that it is made from.
+    """Check that an output would not replace a file that it is made from.
+
+    Args:
+        out: The file to write.
+        **inputs: Rasters and files by role; roles appear in the message, None is left out.
 
     Raises:
-        OutputError: If it would.
+        OutputError: If it would replace one of them.
+        AccessError: If a file cannot be looked up.
     """
     if not exists(out):
         return

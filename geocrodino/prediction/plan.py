@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.geo.rasters.grid import round_up, working_grid
-from geocrodino.geo.rasters.mosaic import fingerprint
+from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window

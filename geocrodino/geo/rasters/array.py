@@ -8,7 +8,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from geocrodino.geo.rasters.reader import Kind
+from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.scene import open_scene
 
 

@@ -16,7 +16,8 @@ from geocrodino.errors import LeftOutWarning, RasterError
 from geocrodino.files.access import is_folder
 from geocrodino.geo.rasters.header_checks import require_real
 from geocrodino.geo.rasters.mosaic import MosaicSource
-from geocrodino.geo.rasters.reader import MAP_TAGS, RasterSource, opened
+from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.reader import MAP_TAGS, RasterSource
 from geocrodino.geo.rasters.scene_files import SUFFIXES, FoundFiles, find_files, given_names, phrase
 from geocrodino.geo.rasters.stac_bands import StacBand, stac_bands, with_stac_bands
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from geocrodino.errors import AccessError, RasterError
 from geocrodino.files.access import absence, access_errors, entries, exists, full_path, is_file, is_folder
@@ -27,6 +27,7 @@ from geocrodino.files.names import (
     is_gdal_name,
     is_remote,
     is_url,
+    vsi_name,
 )
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".asc", ".bil")
@@ -59,9 +60,15 @@ class FoundFiles:
 
 
 def check_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = None) -> None:
-    """Check that the files that name a scene are there, without opening a raster.
+    """Check that the files that a name leads to exist, without opening a raster.
 
-    Arguments and errors are those of `geocrodino.geo.rasters.scene.open_scene`.
+    Args:
+        path: As for `geocrodino.geo.rasters.scene.open_scene`.
+        asset: Key of the asset to read of each STAC item.
+
+    Raises:
+        RasterError: If nothing is there, a file is named twice, or an item does not say which of its assets to read.
+        AccessError: If the operating system does not let a name be looked up or read.
     """
     found = find_files(given_names(path), asset)
     for name in found.files:
@@ -83,7 +90,19 @@ def given_names(path: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def find_files(names: Sequence[str], asset: str | None) -> FoundFiles:
-    """Find the files of a scene; arguments and errors are those of `geocrodino.geo.rasters.scene.open_scene`."""
+    """Find the files that names lead to, without opening a raster.
+
+    Args:
+        names: As for `geocrodino.geo.rasters.scene.open_scene`, as text.
+        asset: Key of the asset to read of each STAC item.
+
+    Returns:
+        The files, and what was found but not taken.
+
+    Raises:
+        RasterError: If nothing is there, a file is named twice, or an item does not say which of its assets to read.
+        AccessError: If the operating system does not let a name be looked up or read.
+    """
     if not names:
         raise RasterError("scene", "the list of files is empty. Expected at least one raster.")
     found = FoundFiles()
@@ -277,7 +296,7 @@ def _located(name: str, folder: Path) -> str:
     if is_gdal_name(name):
         return name
     if name.startswith("file://"):
-        return unquote(urlsplit(name).path)
+        return vsi_name(name) or name
     if not is_url(name):
         literal = folder / name
         return str(literal if exists(literal) else folder / unquote(name))
@@ -304,6 +323,15 @@ def _count(count: int, one: str, many: str | None = None) -> str:
 
 
 def phrase(names: Sequence[str], one: str, many: str | None = None) -> list[str]:
-    """One phrase on some names, none where there is none."""
+    """Write a count of names, with some of them.
+
+    Args:
+        names: The names.
+        one: The noun for one of them.
+        many: The noun for several; by default with an ``s``.
+
+    Returns:
+        One phrase, for instance ``2 files (a.tif, b.tif)``; nothing if there are no names.
+    """
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return [f"{_count(len(names), one, many)} ({', '.join(names[:_SHOWN])}{more})"] if names else []

@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp
 
 from geocrodino.errors import AccessError, BandWarning, LeftOutWarning, MissingCRSError, RasterError
 from geocrodino.geo.rasters import scene
-from geocrodino.geo.rasters.mosaic import fingerprint, source_files
+from geocrodino.geo.rasters.identity import fingerprint, source_files
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_raster, open_scene
 from geocrodino.modalities.recipe import optical_recipe
