@@ -11,6 +11,9 @@ from geocrodino.files.access import check_readable, exists, is_file, is_folder
 def check_bundle_name(path: Path) -> None:
     """Check that a bundle is there, without reading it.
 
+    Args:
+        path: The bundle.
+
     Raises:
         BundleError: If there is no such file.
         AccessError: If the operating system does not let it be looked up or read.

@@ -98,13 +98,29 @@ def topographic_position(
 
 
 def position_halo_px(pixel_m: float, sigma_m: float) -> int:
-    """Pixels around a window that its topographic position depends on."""
+    """Compute how far a topographic position sees.
+
+    Args:
+        pixel_m: Pixel size, metres.
+        sigma_m: Standard deviation of the Gaussian, metres.
+
+    Returns:
+        Pixels around a window that its topographic position depends on.
+    """
     factor = _position_factor(pixel_m, sigma_m)
     return (math.ceil(3 * sigma_m / (factor * pixel_m)) + 2) * factor
 
 
 def inner(values: NDArray[_Value], trim_px: int) -> NDArray[_Value]:
-    """Values of shape (H, W) without so many pixels along the edge."""
+    """Cut pixels off along the edge.
+
+    Args:
+        values: Values, shape (H, W).
+        trim_px: Pixels to cut off on each side.
+
+    Returns:
+        Values, shape (H - 2 * trim_px, W - 2 * trim_px), a view.
+    """
     return values[trim_px : values.shape[0] - trim_px, trim_px : values.shape[1] - trim_px]
 
 

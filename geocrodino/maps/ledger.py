@@ -77,10 +77,14 @@ class Ledger:
         self._release()
 
     def add(self, name: str, note: Any) -> None:
-        """Note a part as finished; its files must be on the disk. May be called from several threads.
+        """Record a part as finished; several threads may call this.
+
+        Args:
+            name: Name of the part, whose files must be on the disk.
+            note: What to remember of it, a value that JSON can hold.
 
         Raises:
-            OSError: If the disk does not take the line.
+            OSError: If the line cannot be written.
         """
         line = json.dumps({"part": name, "note": note}, separators=(",", ":")) + "\n"
         with self._lock:

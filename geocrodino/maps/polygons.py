@@ -117,7 +117,13 @@ def write_polygons(
 
 
 def map_grid(class_map: Path) -> GeoBox:
-    """The grid of a class map.
+    """Read the grid of a class map.
+
+    Args:
+        class_map: The map.
+
+    Returns:
+        Its grid.
 
     Raises:
         RasterError: If the file is missing, or no class map.

@@ -125,14 +125,27 @@ class MapWriter:
             self._ledger.__exit__(kind, error, trace)
 
     def write(self, window: Window, values: Sequence[NDArray[np.uint8]], note: Any = None) -> None:
-        """Encode and keep a part; may be called from several threads. See `encode_part` and `put`."""
+        """Encode and keep a part; several threads may call this. See `encode_part` and `put`.
+
+        Args:
+            window: Pixels of the map.
+            values: For each file of the map, uint8, shape (bands, H, W) of the window, 255 for nodata.
+            note: What to remember of the part, a value that JSON can hold.
+
+        Raises:
+            OutputError: If the part cannot be written.
+            ValueError: If a type or shape is not that of the window.
+        """
         self.put(encode_part(self.files, self.grid, window, values, note))
 
     def put(self, part: EncodedPart) -> None:
-        """Keep a finished part; may be called from several threads.
+        """Keep a finished part; several threads may call this.
+
+        Args:
+            part: The part.
 
         Raises:
-            OutputError: If the disk does not take it.
+            OutputError: If it cannot be written.
         """
         name = _name(part.window)
         try:
@@ -245,7 +258,7 @@ class MapWriter:
 def encode_part(
     files: Sequence[MapFile], grid: GeoBox, window: Window, values: Sequence[NDArray[np.uint8]], note: Any = None
 ) -> EncodedPart:
-    """Make the files of a part; touches no disk, so that it may be called where the disk is not.
+    """Encode a part of a map as files. No disk is used, so a remote worker can call this.
 
     Args:
         files: The files of the map.
@@ -253,6 +266,9 @@ def encode_part(
         window: Pixels of it.
         values: For each file, uint8, shape (bands, H, W) of the window, 255 for nodata.
         note: What to remember of the part, values that JSON can hold.
+
+    Returns:
+        The part.
 
     Raises:
         ValueError: If a type or shape is not that of the window.
@@ -262,7 +278,11 @@ def encode_part(
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Check that a file may be written, before the work that fills it.
+    """Check that a file can be written, before the work that fills it.
+
+    Args:
+        path: The file.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
         OutputError: If the folder is missing or cannot be written, the path is a folder, or the file exists and
@@ -284,7 +304,14 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def map_parts(path: Path) -> list[tuple[Window, Path]]:
-    """Windows and files of the parts of a virtual map, in the order of the map; none of any other."""
+    """List the parts of a virtual map.
+
+    Args:
+        path: The map.
+
+    Returns:
+        Window and file of each part, in the order of the map; nothing for any other map.
+    """
     found = parts_folder(path).glob("*.tif") if is_virtual(path) else ()
     return sorted((_window(part.stem), part) for part in found if _PART_NAME.fullmatch(part.name))
 

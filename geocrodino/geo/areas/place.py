@@ -60,15 +60,32 @@ def on_grid(aoi: AOI, grid: GeoBox) -> AOI:
 
 
 def meets(aoi: AOI, grid: GeoBox) -> bool:
-    """Whether an area shares ground with a grid; not where no transformation joins their CRSs."""
+    """Find out whether an area shares ground with a grid.
+
+    Args:
+        aoi: The area.
+        grid: The grid.
+
+    Returns:
+        Whether they intersect; False if there is no transformation between their CRSs.
+    """
     try:
         return bool(on_grid(aoi, grid).polygons().intersects(grid.extent.geom))
     except AOIError:
         return False
 
 
-def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
-    """The bounds of an area, or of one split of it, in the CRS of a grid, in words."""
+def bounds_on_grid(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
+    """Write the bounds of an area in the CRS of a grid.
+
+    Args:
+        aoi: The area.
+        grid: The grid.
+        split: Only the polygons of this split; all by default.
+
+    Returns:
+        The bounds in words, or that the area has no position in that CRS.
+    """
     try:
         area = aoi.to_crs(crs_of(grid).wkt).polygons(split)
     except (AOIError, shapely.errors.ShapelyError):
@@ -78,8 +95,16 @@ def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
     return span(*area.bounds)
 
 
-def way_out(aoi: AOI, grid: GeoBox) -> str:
-    """What to do about an area that does not meet a grid: what `likely_mistake` says, or to check the CRS."""
+def placement_advice(aoi: AOI, grid: GeoBox) -> str:
+    """Advise a user whose area does not meet a grid.
+
+    Args:
+        aoi: The area as it was read.
+        grid: Grid of the raster that it should meet.
+
+    Returns:
+        What `likely_mistake` finds; otherwise the advice to check place and CRS.
+    """
     return likely_mistake(aoi, grid) or "Check that both show the same place and carry the right CRS."
 
 

@@ -30,7 +30,13 @@ _NAMES = {
 
 
 def split_name(text: str) -> str:
-    """The name of a split, where a synonym such as ``validation`` is given; other words as they are.
+    """Read the name of a split.
+
+    Args:
+        text: A name, in any case; synonyms such as ``validation`` are understood.
+
+    Returns:
+        The name of the split; unknown words in lower case.
 
     Warns:
         AreaWarning: If a synonym is given.

@@ -12,7 +12,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import LabelError
-from geocrodino.geo.rasters.reader import RasterSource, opened
+from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import count_values, file_blocks
 
 _MOST_COLOURS = 64  # an image has thousands
@@ -135,7 +136,14 @@ def _calc(source: RasterSource, expression: str) -> str:
 
 
 def quoted(source: RasterSource) -> str:
-    """The name of a file, as a shell takes it."""
+    """Quote the name of a file for a shell.
+
+    Args:
+        source: The raster.
+
+    Returns:
+        Its path, quoted where that is necessary.
+    """
     return shlex.quote(str(source.path))
 
 

@@ -55,6 +55,9 @@ def read_categories(path: Path, band: int = 1) -> Categories:
         path: The raster.
         band: One-based number of the band.
 
+    Returns:
+        Names and colours by value, and sentences on what could not be read.
+
     Raises:
         RasterError: If the raster cannot be opened.
     """

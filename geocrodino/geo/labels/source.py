@@ -59,6 +59,9 @@ class LabelSource(RasterSource):
             ignore_values: Values of the file that are no label.
             label_values: Class value, 0 to 254, of values of the file; other values stay as they are.
 
+        Returns:
+            The raster with the rules for its values.
+
         Raises:
             LabelError: If the rules contradict each other or the file.
         """
@@ -68,7 +71,18 @@ class LabelSource(RasterSource):
         return cls(**header, ignore_values=tuple(sorted(set(ignore_values))), label_values=tuple(sorted(rules.items())))
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the file's own grid, with the rules applied; see `RasterSource.read_own`."""
+        """Read a window of the file's own grid, with the rules applied.
+
+        Args:
+            window: Pixels of the file; it may reach outside.
+            bands: One-based band numbers; rules are applied if there is one band.
+
+        Returns:
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W).
+
+        Raises:
+            RasterError: If the file cannot be read there.
+        """
         values, valid = super().read_own(window, bands)
         if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
             near = np.rint(values)
@@ -187,20 +201,28 @@ def label_classes(labels: LabelSource, named: ClassScheme | None) -> ClassScheme
 
 
 def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
-    """A note if the file's compression changes values."""
+    """Note that a file's compression changes values.
+
+    Args:
+        labels: The labels.
+
+    Returns:
+        One sentence if the file is compressed with loss, nothing otherwise.
+    """
     with rasterio.open(gdal_name(labels.path)) as dataset:
         jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
     return ("JPEG compression may have changed class values",) if jpeg else ()
 
 
 def find_classes(labels: LabelSource, counts: ValueCounts | None = None) -> FoundClasses:
-    """The values that a raster holds as classes, with the names and colours that the file gives them.
-
-    Values without a name are called ``class <value>``.
+    """Take the values that a raster holds as its classes, with the names and colours that the file gives them.
 
     Args:
         labels: The labels.
         counts: Their values, where they have been counted already.
+
+    Returns:
+        The classes and what deserves attention.
 
     Raises:
         LabelError: If the raster has several bands, fewer than two values, values that a map cannot hold, or so many
@@ -215,7 +237,14 @@ def find_classes(labels: LabelSource, counts: ValueCounts | None = None) -> Foun
 
 
 def recoded_categories(labels: LabelSource) -> Categories:
-    """Names and colours of class values: those of the file, after the rules for its values."""
+    """Read the names and colours of class values.
+
+    Args:
+        labels: The labels.
+
+    Returns:
+        Those of the file, after the rules for its values.
+    """
     found = read_categories(labels.path, labels.data_bands[0])
     rules = dict(labels.label_values)
 

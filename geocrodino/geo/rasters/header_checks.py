@@ -15,8 +15,12 @@ from geocrodino.geo.rasters.bands import Band
 def require_real(path: Path, bands: tuple[Band, ...]) -> None:
     """Refuse complex numbers, and scales that lose the values.
 
+    Args:
+        path: The raster, for messages.
+        bands: Its bands.
+
     Raises:
-        RasterError: Naming the type or the scale.
+        RasterError: If a band is complex, or a scale is 0 or not finite.
     """
     if any(band.dtype.startswith("complex") for band in bands):
         raise RasterError(
@@ -37,8 +41,12 @@ def require_real(path: Path, bands: tuple[Band, ...]) -> None:
 def require_place(path: Path, dataset: rasterio.DatasetReader) -> None:
     """Refuse a raster that does not say where on the ground its pixels lie.
 
+    Args:
+        path: The raster, for messages.
+        dataset: The open raster.
+
     Raises:
-        RasterError: If it has no geotransform, with the way to one from what it has instead.
+        RasterError: If it has no geotransform, with the command that makes one from what it has instead.
         MissingCRSError: If it has no coordinate reference system.
     """
     place = dataset.transform

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.geo.rasters.grid import beside, crs_of
+from geocrodino.geo.rasters.grid import align_longitudes, crs_of
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import bounding_window, source_positions
 from geocrodino.geo.rasters.window import Window
@@ -35,15 +35,33 @@ class Impossible:
     high: float = -np.inf
 
     def as_list(self) -> list[float]:
-        """The attributes in order, as JSON can hold them."""
+        """List the attributes in order, as JSON can hold them.
+
+        Returns:
+            Number of pixels, lowest and highest value.
+        """
         return [self.pixels, self.low, self.high]
 
     def add(self, other: Impossible) -> Impossible:
-        """Those of two parts of a raster together."""
+        """Add what was found in another part of the same raster.
+
+        Args:
+            other: What was found there.
+
+        Returns:
+            Both parts together.
+        """
         return Impossible(self.pixels + other.pixels, min(self.low, other.low), max(self.high, other.high))
 
     def note(self, raster: RasterSource) -> str:
-        """What the user should know."""
+        """Write a note for the user.
+
+        Args:
+            raster: The raster.
+
+        Returns:
+            How many heights are impossible, their values, and what to do about them.
+        """
         unit = f" {raster.unit}" if raster.unit else ""
         values = f"{self.low:.6g}" if self.low == self.high else f"{self.low:.6g} to {self.high:.6g}"
         found = "1 impossible height" if self.pixels == 1 else f"{self.pixels:,} impossible heights"
@@ -56,18 +74,24 @@ class Impossible:
 def impossible_heights(
     raster: RasterSource, grid: GeoBox, window: Window, area: BaseGeometry | None = None
 ) -> Impossible:
-    """Impossible heights of a raster whose centres lie in a window of another grid.
+    """Count the impossible heights of a raster whose pixel centres lie in a window of another grid.
 
     Args:
         raster: The heights.
         grid: The grid.
         window: Part of it; windows that do not overlap count no pixel twice.
         area: Count only within these polygons, in pixels of the grid; everywhere by default.
+
+    Returns:
+        What was found; nothing if the raster has no limits.
+
+    Raises:
+        RasterError: If the raster cannot be read there.
     """
     found = Impossible()
     if raster.limits is None:
         return found
-    grid = beside(grid, raster.geobox)
+    grid = align_longitudes(grid, raster.geobox)
     for part in window.blocks(_PIECE_PX):  # positions of a whole block would take much memory
         needed = part if raster.geobox == grid else _needed(raster, grid, part)
         for piece in () if needed is None else needed.blocks(_PIECE_PX):
@@ -80,7 +104,14 @@ def impossible_heights(
 
 
 def total(notes: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, Impossible]:
-    """Sums by role of what blocks found, see `Impossible`."""
+    """Sum what blocks found, by role of the raster.
+
+    Args:
+        notes: For each block the lists of `Impossible.as_list` by role.
+
+    Returns:
+        The sum for each role.
+    """
     sums: dict[str, Impossible] = {}
     for note in notes:
         for role, counted in note.items():

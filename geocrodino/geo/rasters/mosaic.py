@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,11 +14,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import RasterError
-from geocrodino.files.access import exists, full_path, look_up
-from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_remote
+from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.bands import common_names
-from geocrodino.geo.rasters.grid import crs_of, pixel_offset, window_grid
-from geocrodino.geo.rasters.reader import RasterSource, opened
+from geocrodino.geo.rasters.grid import grid_crs_name, pixel_offset, window_grid
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import metres_in
 from geocrodino.geo.rasters.validity import tagged_alpha
 from geocrodino.geo.rasters.window import Window
@@ -50,11 +48,14 @@ class MosaicSource(RasterSource):
 
     @staticmethod
     def join(sources: Sequence[RasterSource], path: Path) -> MosaicSource:
-        """Put rasters together.
+        """Join rasters to one.
 
         Args:
             sources: The members, in the order in which they decide where they overlap.
             path: What the user named.
+
+        Returns:
+            The mosaic.
 
         Raises:
             RasterError: If two of them are not of one lattice, or differ in what gives values their meaning (number,
@@ -71,7 +72,7 @@ class MosaicSource(RasterSource):
         height, width = (stop - start).tolist()
         headers: dict[object, RasterSource] = {}
         for source in sources:
-            headers.setdefault(_header_key(source), replace(source, path=Path(), geobox=sources[0].geobox))
+            headers.setdefault(source.header_key, replace(source, path=Path(), geobox=sources[0].geobox))
         numbers = {key: number for number, key in enumerate(headers)}
         return MosaicSource(
             path=path,
@@ -80,8 +81,18 @@ class MosaicSource(RasterSource):
             files=tuple(gdal_name(source.path) for source in sources),
             boxes=np.stack([corners[0], corners[0] + sizes[0], corners[1], corners[1] + sizes[1]]),
             headers=tuple(headers.values()),
-            header_of=np.array([numbers[_header_key(source)] for source in sources], np.min_scalar_type(len(headers))),
+            header_of=np.array([numbers[source.header_key] for source in sources], np.min_scalar_type(len(headers))),
         )
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the files that hold the pixels, as GDAL opens them."""
+        return self.files
+
+    @property
+    def layout_key(self) -> list[object]:
+        """Place and header of every member."""
+        return [self.boxes.tolist(), self.header_of.tolist(), [header.header_key for header in self.headers]]
 
     @property
     def is_scaled(self) -> bool:
@@ -89,7 +100,14 @@ class MosaicSource(RasterSource):
         return all(header.is_scaled for header in self.headers)
 
     def member(self, index: int) -> RasterSource:
-        """One of the files."""
+        """Take one of the files.
+
+        Args:
+            index: Position in ``files``, from 0.
+
+        Returns:
+            The file as a raster, on its part of the mosaic's grid.
+        """
         header = self.headers[int(self.header_of[index])]
         return replace(header, path=Path(self.files[index]), geobox=window_grid(self.geobox, self._box(index)))
 
@@ -97,16 +115,34 @@ class MosaicSource(RasterSource):
         return Window(*self.boxes[:, index].tolist())
 
     def with_bands(self, numbers: tuple[int, ...]) -> Self:
-        """The same mosaic with these data bands of every member; see `RasterSource.with_bands`."""
+        """Choose the data bands of every member; see `RasterSource.with_bands`.
+
+        Args:
+            numbers: One-based numbers of bands, in the order in which they are read.
+
+        Returns:
+            The mosaic with these data bands.
+        """
         headers = tuple(header.with_bands(numbers) for header in self.headers)
         return replace(self, headers=headers, data_bands=numbers, alpha_band=headers[0].alpha_band)
 
     def rescaled(self, factor: float) -> Self:
-        """The same mosaic, all of whose values are multiplied by a number."""
+        """Multiply all values by a number.
+
+        Args:
+            factor: The number.
+
+        Returns:
+            The mosaic whose values are multiplied.
+        """
         return replace(super().rescaled(factor), headers=tuple(header.rescaled(factor) for header in self.headers))
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the mosaic in one line.
+
+        Returns:
+            Number of files, bands, type and grid.
+        """
         return f"{len(self.files)} files, {super().describe()}"
 
     def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -146,39 +182,6 @@ class MosaicSource(RasterSource):
         self.__dict__.update({**state, "files": tuple(files), "boxes": boxes})
 
 
-def fingerprint(source: RasterSource) -> str:
-    """What a scene is, so that a work on it goes on only while its files are the same.
-
-    Args:
-        source: A raster or a mosaic.
-
-    Returns:
-        SHA-256, hexadecimal, of grid and header, and of the full path, size and time of change (ns) of every file
-        that is read, those behind a virtual raster included. Of a URL only the name counts.
-
-    Raises:
-        RasterError: If a file is gone or cannot be opened.
-    """
-    grid = source.geobox
-    stated: list[object] = [tuple(grid.shape), tuple(grid.affine), _crs_name(grid), _header_key(source)]
-    if isinstance(source, MosaicSource):
-        stated += [source.boxes.tolist(), source.header_of.tolist(), [_header_key(h) for h in source.headers]]
-    digest = hashlib.sha256(repr(stated).encode())
-    for name in source_files(source):
-        digest.update(repr((name, *_size_and_time(name))).encode())
-    return digest.hexdigest()
-
-
-def source_files(source: RasterSource) -> tuple[str, ...]:
-    """Every file that a source reads pixels from: full paths, or URLs as they are.
-
-    Raises:
-        RasterError: If a file that is no TIFF cannot be opened to ask what it is made of.
-    """
-    members = source.files if isinstance(source, MosaicSource) else (gdal_name(source.path),)
-    return tuple(dict.fromkeys(name for member in members for name in _files_behind(member, frozenset())))
-
-
 # --- what members must share ----------------------------------------------------------------------------------------
 
 
@@ -197,7 +200,7 @@ def _other_lattice(found: GeoBox, expected: GeoBox) -> str:
     way_out = "Warp it onto the pixels of the other one first, or read it as a scene of its own."
     hair = 1e-6 * abs(a.determinant) ** 0.5
     if found.crs != expected.crs:
-        return f"expected the CRS {_crs_name(expected)}, found {_crs_name(found)}.\n{way_out}"
+        return f"expected the CRS {grid_crs_name(expected)}, found {grid_crs_name(found)}.\n{way_out}"
     if not np.allclose((a.a, a.b, a.d, a.e), (b.a, b.b, b.d, b.e), rtol=0, atol=hair):
         return f"expected pixels with {_steps(a)}, found {_steps(b)}, in units of the CRS.\n{way_out}"
     height, width = found.shape
@@ -277,17 +280,6 @@ def _steps(affine: Affine) -> str:
     return f"steps of ({affine.a:.9g}, {affine.d:.9g}) a column and ({affine.b:.9g}, {affine.e:.9g}) a row"
 
 
-def _crs_name(grid: GeoBox) -> str:
-    crs = crs_of(grid)
-    return f"EPSG:{crs.epsg}" if crs.epsg else str(crs)
-
-
-def _header_key(source: RasterSource) -> tuple[object, ...]:
-    """All of a header but path and grid; NaN as nodata equals itself."""
-    marks = (source.alpha_band, source.mask, source.nodata_values, source.has_palette, source.limits)
-    return (repr(source.bands), source.data_bands, *map(repr, marks))
-
-
 def _shared(headers: Sequence[RasterSource]) -> dict[str, Any]:
     """The header of a mosaic: what its members share."""
     first = headers[0]
@@ -307,39 +299,3 @@ def _anchor(sources: Sequence[RasterSource], corners: NDArray[np.int64]) -> Affi
             return source.geobox.affine
     row, col = corners[:, 0].tolist()
     return sources[0].geobox.affine @ Affine.translation(-col, -row)
-
-
-# --- identity -------------------------------------------------------------------------------------------------------
-
-
-def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:
-    """A file and those that it draws its pixels from; for a file inside an archive also the archive."""
-    member = in_archive(name)
-    if member is not None:
-        yield absolute_name(name)
-        yield str(full_path(member.archive))
-        return
-    if is_remote(name):
-        yield name
-        return
-    path = full_path(name)
-    if str(path) in above:
-        return
-    yield str(path)
-    if path.suffix.lower() in {".tif", ".tiff"}:  # holds its pixels itself; at most a mask lies beside it
-        mask = path.with_name(f"{path.name}.msk")
-        yield from [str(mask)] if exists(mask) else []
-    elif not above or path.suffix.lower() == ".vrt":
-        with opened(path) as dataset:
-            listed = [part for part in dataset.files if not part.endswith((".aux.xml", ".ovr"))]
-        for part in listed:
-            yield from _files_behind(part, above | {str(path)})
-
-
-def _size_and_time(name: str) -> tuple[int, ...]:
-    if is_remote(name) or in_archive(name) is not None:
-        return ()
-    status = look_up(name)
-    if status is None:
-        raise RasterError(name, "part of the scene, but no longer there. Restore the file.")
-    return status.st_size, status.st_mtime_ns

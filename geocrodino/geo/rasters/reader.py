@@ -7,13 +7,10 @@ value. The result for a pixel does not depend on the window that it is read with
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import rasterio
@@ -22,30 +19,16 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import OverlapError, RasterError
-from geocrodino.files.names import check_raster, explain_failure, gdal_name
+from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.bands import Band, bands_of, with_names
-from geocrodino.geo.rasters.grid import (
-    SAME_SIZE_TOLERANCE,
-    beside,
-    crs_of,
-    describe,
-    pixel_offset,
-    pixel_size_m,
-    share_ground,
-)
+from geocrodino.geo.rasters.grid import crs_of, describe, share_ground
 from geocrodino.geo.rasters.header_checks import require_place, require_real
-from geocrodino.geo.rasters.resample import (
-    bilinear,
-    block_majority,
-    block_mean,
-    bounding_window,
-    nearest,
-    source_positions,
-)
+from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.spikes import HeightLimits
 from geocrodino.geo.rasters.validity import (
     MaskKind,
@@ -58,15 +41,11 @@ from geocrodino.geo.rasters.validity import (
     read_mask,
     tagged_alpha,
 )
+from geocrodino.geo.rasters.warp import read_on_grid
 from geocrodino.geo.rasters.window import Window
-
-Kind = Literal["continuous", "categorical"]
 
 MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
 """Tags of the maps that this package writes."""
-
-_AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
-_SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
 
 
 @dataclass(frozen=True)
@@ -139,6 +118,22 @@ class RasterSource:
         return tagged or self.mask != "none" or self.alpha_band is not None or self.nodata_values is not None
 
     @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the files that hold the pixels, as GDAL opens them."""
+        return (gdal_name(self.path),)
+
+    @property
+    def header_key(self) -> tuple[object, ...]:
+        """All of the header that determines values and validity, besides path and grid; NaN as nodata equals itself."""
+        marks = (self.alpha_band, self.mask, self.nodata_values, self.has_palette, self.limits)
+        return (repr(self.bands), self.data_bands, *map(repr, marks))
+
+    @property
+    def layout_key(self) -> list[object]:
+        """What else identifies the raster, besides header and grid; for a mosaic place and header of its members."""
+        return []
+
+    @property
     def _first(self) -> Band:
         return self.bands[self.data_bands[0] - 1] if self.data_bands else self.bands[0]
 
@@ -146,16 +141,36 @@ class RasterSource:
     def open(cls, path: str | Path) -> RasterSource:
         """Read the header of a raster.
 
+        Args:
+            path: A file, a file in an archive, or a URL that GDAL reads. To open what a user names, use
+                `geocrodino.geo.rasters.scene`.
+
+        Returns:
+            The raster; the file is closed again.
+
         Raises:
             RasterError: If the file is missing, empty, no raster, holds complex numbers, or does not say where it lies.
             MissingCRSError: If it has no coordinate reference system.
+            AccessError: If the operating system does not let it be looked up or read.
         """
         with opened(Path(path)) as dataset:
             return RasterSource.of_dataset(Path(path), dataset)
 
     @staticmethod
     def of_dataset(path: Path, dataset: rasterio.DatasetReader) -> RasterSource:
-        """The header of a raster that is open; errors as for `open`."""
+        """Read the header of a raster that is open.
+
+        Args:
+            path: Its name.
+            dataset: The open raster.
+
+        Returns:
+            The raster.
+
+        Raises:
+            RasterError: If it has no bands, holds complex numbers, or does not say where it lies.
+            MissingCRSError: If it has no coordinate reference system.
+        """
         if dataset.count == 0:
             inside = ", ".join(dataset.subdatasets[:4]) or "none"
             raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
@@ -176,31 +191,59 @@ class RasterSource:
         )
 
     def with_bands(self, numbers: tuple[int, ...]) -> Self:
-        """The same raster with these data bands, in this order.
+        """Choose the data bands and their order.
 
-        A band that is tagged as transparency is data where it is among them; where it is not, it marks validity.
+        A band that is tagged as transparency is data if it is among them; otherwise it marks validity.
 
         Args:
             numbers: One-based numbers of bands.
+
+        Returns:
+            The raster with these data bands.
         """
         tagged = tagged_alpha(self.bands)
         return replace(self, data_bands=numbers, alpha_band=None if tagged in numbers else tagged)
 
     def rescaled(self, factor: float) -> Self:
-        """The same raster, all of whose values are multiplied by a number."""
+        """Multiply all values by a number.
+
+        Args:
+            factor: The number, for instance metres per foot.
+
+        Returns:
+            The raster whose values are multiplied.
+        """
         bands = tuple(replace(b, scale=b.scale * factor, offset=b.offset * factor) for b in self.bands)
         return replace(self, bands=bands)
 
     def with_names(self, names: Sequence[str | None]) -> Self:
-        """The same raster, with names for bands that the file does not name itself."""
+        """Name the bands that the file does not name itself.
+
+        Args:
+            names: A name for each band, or None.
+
+        Returns:
+            The raster with these names.
+        """
         return replace(self, bands=with_names(self.bands, names))
 
     def with_limits(self, limits: HeightLimits | None) -> Self:
-        """The same raster, whose impossible heights are read as missing."""
+        """Read impossible heights as missing.
+
+        Args:
+            limits: What is impossible; None checks nothing.
+
+        Returns:
+            The raster with these limits.
+        """
         return replace(self, limits=limits)
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the raster in one line.
+
+        Returns:
+            Number of data bands, type and grid.
+        """
         bands = f"{len(self.data_bands)} band{'s' if len(self.data_bands) > 1 else ''} {self.dtype}"
         return f"{bands}, {describe(self.geobox)}"
 
@@ -232,49 +275,21 @@ class RasterSource:
             RasterError: If the file cannot be read there, for instance because it is truncated.
         """
         window = Window.of(grid.shape) if window is None else Window(*window)
-        grid = beside(grid, self.geobox)
-        numbers = self.data_bands if bands is None else bands
-        offset = pixel_offset(grid, self.geobox)
-        if offset is not None:
-            return self.read_own(window.shift(*offset), numbers)
-        # Sub-pixels as fine as the source's own, where the target's pixels are markedly larger.
-        ratio = max(resampling_ratio(grid, self.geobox))
-        parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= _AGGREGATE_FROM else 1
-        height, width = window.shape
-        if parts > 1 and height * width > max(1, _SUB_PIXELS // parts**2):
-            return self._read_halves(grid, window, numbers, kind)
-        positions = source_positions(grid, window, self.geobox, parts)
-        needed = bounding_window(positions, (self.geobox.shape[0], self.geobox.shape[1]))
-        if needed is None:
-            return np.full((len(numbers), height, width), np.nan, np.float32), np.zeros((height, width), bool)
-        values, valid = self.read_own(needed, numbers)
-        if kind == "categorical":
-            values, valid = nearest(values, valid, needed, positions)
-            return (values, valid) if parts == 1 else block_majority(values, valid, parts)
-        values, weight = bilinear(values, valid, needed, positions)
-        if parts > 1:
-            values, weight = block_mean(values, weight, parts)
-        valid = weight >= 0.5
-        values[:, ~valid] = np.nan
-        return values, valid
-
-    def _read_halves(
-        self, grid: GeoBox, window: Window, bands: tuple[int, ...], kind: Kind
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        r0, r1, c0, c1 = window
-        row, col = (r0 + r1) // 2, (c0 + c1) // 2
-        across = c1 - c0 > r1 - r0
-        halves: tuple[Window, Window] = (
-            (Window(r0, r1, c0, col), Window(r0, r1, col, c1))
-            if across
-            else (Window(r0, row, c0, c1), Window(row, r1, c0, c1))
-        )
-        parts = [self.read(grid, half, bands=bands, kind=kind) for half in halves]
-        axis = -1 if across else -2
-        return np.concatenate([v for v, _ in parts], axis), np.concatenate([ok for _, ok in parts], axis)
+        return read_on_grid(self, grid, window, self.data_bands if bands is None else bands, kind)
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the file's own grid; arguments and result as for `read`."""
+        """Read a window of the file's own grid.
+
+        Args:
+            window: Pixels of the file; what lies outside is invalid.
+            bands: One-based band numbers.
+
+        Returns:
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W).
+
+        Raises:
+            RasterError: If the file cannot be read there.
+        """
         window = Window(*window)
         if self.limits is None:
             return self._read_pixels(window, bands)
@@ -287,7 +302,17 @@ class RasterSource:
         return np.ascontiguousarray(values[:, *inside]), np.ascontiguousarray(valid[inside])
 
     def impossible_px(self, window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-        """Rows, columns and values, each of shape (N,), of impossible heights in a window of the file's own grid."""
+        """Find impossible heights in a window of the file's own grid.
+
+        Args:
+            window: Pixels of the file.
+
+        Returns:
+            Rows, columns (int) and values (float32) of these pixels, each of shape (N,).
+
+        Raises:
+            RasterError: If the file cannot be read there.
+        """
         if self.limits is None:
             nowhere = np.zeros(0, np.intp)
             return nowhere, nowhere, np.zeros(0, np.float32)
@@ -372,42 +397,15 @@ class RasterSource:
         return missing
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """A raster that is open for reading: a local file, also inside an archive, or a URL that GDAL reads.
-
-    Raises:
-        RasterError: If it is missing, empty or no raster.
-        AccessError: If the operating system does not let it be looked up or read.
-    """
-    name = gdal_name(path)
-    check_raster(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(name)
-    except RasterioError as error:
-        explain_failure(path)
-        vector = path.suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
-        hint = "\nPolygons become a raster with gdal_rasterize, see the README." if vector else ""
-        raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error
-    with dataset:
-        yield dataset
-
-
-@lru_cache(maxsize=256)
-def resampling_ratio(target: GeoBox, source: GeoBox) -> tuple[float, float]:
-    """How many source pixels a target pixel spans, along columns and rows."""
-    wide, high = pixel_size_m(target)
-    source_wide, source_high = pixel_size_m(source)
-    return wide / source_wide, high / source_high
-
-
 def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
     """Check that every raster meets a grid.
 
+    Args:
+        sources: Rasters by role; the roles appear in messages.
+        grid: The grid.
+
     Raises:
-        OverlapError: Naming the rasters that do not, with their distance in the grid's CRS.
+        OverlapError: If a raster does not meet the grid, with the extents of both in the grid's CRS.
     """
     for role, source in sources.items():
         if share_ground(source.geobox, grid):

@@ -52,6 +52,9 @@ class HeightLimits:
             on_earth: Whether the raster shows the Earth.
             scaled: Whether values differ from the stored numbers; sentinels are stored numbers and are not looked for
                 then.
+
+        Returns:
+            The limits.
         """
         low, high = EARTH_M if on_earth else PLANETS_M
         rise = _STEEPEST * pixel_m

@@ -68,6 +68,9 @@ def unit_in_metres(unit: str, source: str) -> float:
         unit: Name of the unit.
         source: The file that the heights are in, for the message.
 
+    Returns:
+        Metres in one unit.
+
     Raises:
         HeightError: If the unit is not known, naming some that are.
     """
@@ -120,17 +123,28 @@ def height_unit(raster: RasterSource, override: str | None = None, otherwise: st
 
 
 def ground_unit(ground: RasterSource, given: str | None) -> tuple[float, str]:
-    """As `height_unit`, for a ground raster: its own tag takes precedence over the unit given for the surface."""
+    """Find the unit of a ground raster. As `height_unit`, but the file's own tag takes precedence over the given unit.
+
+    Args:
+        ground: The raster of ground heights.
+        given: The unit that the user gives for the surface, or None.
+
+    Returns:
+        Metres in one unit, and where the unit comes from.
+    """
     return height_unit(ground, None, given)
 
 
 def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) -> RasterSource:
-    """A height raster whose impossible heights are read as missing.
+    """Read impossible heights of a raster as missing.
 
     Args:
         raster: The heights.
         unit_m: Metres in one unit of them.
         unit: Name of the unit, where one was given; numbers without a unit can have any value.
+
+    Returns:
+        The raster with limits.
     """
     if unit is not None and unit.strip().lower() == NO_UNIT:
         return raster.with_limits(HeightLimits())

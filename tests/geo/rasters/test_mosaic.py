@@ -18,7 +18,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
 from geocrodino.errors import LeftOutWarning, RasterError
-from geocrodino.geo.rasters.mosaic import MosaicSource, fingerprint, source_files
+from geocrodino.geo.rasters.identity import fingerprint, source_files
+from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
 
