@@ -1,8 +1,8 @@
-"""What the files of a map hold, and how they say it.
+"""Contents and metadata of the files of a map.
 
-Names of classes reach people in two ways. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
+Names of classes are stored in two places. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
 nowhere else, and QGIS reads its legend from there, so that file is written too. The same names, values and colours
-are in the tag ``CLASSES`` of the map as JSON, so that a map that lost its side file still explains itself.
+are in the tag ``CLASSES`` of the map as JSON, so a map without its side file still names its classes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TILE_PX = 512
 
 
 LAYER_SCALE = 1 / 254
-"""Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for nothing."""
+"""Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for no data."""
 
 
 @dataclass(frozen=True)
 class MapFile:
-    """What one of the files of a map holds: bands of bytes, 255 where there is nothing.
+    """Description of one file of a map: bands of bytes, 255 where there is no data.
 
     Attributes:
         path: The file.
@@ -194,7 +194,7 @@ def parts_folder(path: Path) -> Path:
 
 
 Companion = Literal["decided", "layers"]
-"""Files that a map may have beside itself."""
+"""Companion files of a map: which modality decided, and extra layers."""
 
 
 def companion_path(path: Path, what: Companion) -> Path:
@@ -281,16 +281,16 @@ def _add_categories(band: ElementTree.Element, scheme: ClassScheme) -> None:
 
 
 def _add_source(band: ElementTree.Element, window: Window, name: str, number: int) -> None:
-    r0, r1, c0, c1 = window
-    size = {"xSize": str(c1 - c0), "ySize": str(r1 - r0)}
+    height, width = map(str, window.shape)
+    size = {"xSize": width, "ySize": height}
     source = ElementTree.SubElement(band, "SimpleSource")
     ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1").text = name
     ElementTree.SubElement(source, "SourceBand").text = str(number)
     # With these GDAL need not open each file to open the virtual raster.
-    properties = {"RasterXSize": str(c1 - c0), "RasterYSize": str(r1 - r0), "DataType": "Byte"}
+    properties = {"RasterXSize": width, "RasterYSize": height, "DataType": "Byte"}
     ElementTree.SubElement(source, "SourceProperties", properties)
     ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
-    ElementTree.SubElement(source, "DstRect", {"xOff": str(c0), "yOff": str(r0), **size})
+    ElementTree.SubElement(source, "DstRect", {"xOff": str(window.col_start), "yOff": str(window.row_start), **size})
 
 
 def _classes_json(scheme: ClassScheme) -> str:
