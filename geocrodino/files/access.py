@@ -1,4 +1,4 @@
-"""The file system: what a name leads to, and files that appear whole under their name or not at all."""
+"""Access to the file system, and files that are written completely or not at all."""
 
 from __future__ import annotations
 

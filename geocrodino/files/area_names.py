@@ -1,4 +1,4 @@
-"""Names of areas of interest: files, or text that is a bounding box, WKT or GeoJSON. Needs no heavy library."""
+"""Names of areas of interest: files, or text that is a bounding box, WKT or GeoJSON. No heavy library is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name of a bundle, apart from its reading: to look it up needs no heavy library."""
+"""Checks of the name of a bundle. No heavy library is imported."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Names of rasters: files, URLs and files inside archives, and what can be checked before GDAL opens them.
 
-A `Path` folds two slashes into one, which changes URLs and GDAL's virtual names; `gdal_name` restores them.
+Names are text. A `Path` folds two slashes into one, which changes URLs; `raster_name` restores them where a caller
+gives a `Path`.
 """
 
 from __future__ import annotations
@@ -156,6 +157,23 @@ def is_remote(path: str | Path) -> bool:
     """
     name = gdal_name(path)
     return in_archive(name) is None and (is_url(name) or name.startswith("/vsi"))
+
+
+def raster_name(path: str | Path) -> str:
+    """Name a raster as text, with all slashes of a URL.
+
+    Args:
+        path: A path, a URL or a name in GDAL's or rasterio's notation, also as a `Path`, which folds two slashes.
+
+    Returns:
+        A path in its shortest form; other names as they are, the slashes of a URL restored.
+
+    Raises:
+        AccessError: If the file system does not say whether an archive of that name exists.
+    """
+    if isinstance(path, Path):
+        return gdal_name(path) if is_remote(path) else str(path)
+    return path if is_url(path) or is_gdal_name(path) else str(Path(path))
 
 
 def gdal_name(path: str | Path) -> str:
@@ -326,12 +344,12 @@ def explain_failure(path: str | Path) -> None:
 
 
 def _places(text: str, folder: Path) -> list[Path]:
-    """What the path of an archive may mean: relative, or absolute with its first slash lost."""
+    """Places that the path of an archive may mean: relative, or absolute without its first slash."""
     return [folder / text] if text.startswith("/") else [folder / text, Path(f"/{text}")]
 
 
 def _split(kind: str, rest: str, folder: Path) -> Member:
-    """Part a name where a file on its way is the archive."""
+    """Split a name at the first file on its path, which is the archive."""
     for place in _places(rest, folder):
         for archive in () if kind == "gzip" else place.parents:
             if is_file(archive):
@@ -364,7 +382,7 @@ def _names_inside(name: str, member: Member) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)  # a list may name thousands of files in one archive
 def _listing(kind: str, archive: Path, size: int, time_ns: int) -> tuple[str, ...]:
-    """Files in an archive; size and time tell another state of it."""
+    """Files in an archive; size and time are part of the cache key, so that a changed archive is read again."""
     if kind == "zip":
         with zipfile.ZipFile(archive) as opened:
             return tuple(info.filename for info in opened.infolist() if not info.is_dir())

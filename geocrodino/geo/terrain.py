@@ -1,6 +1,6 @@
 """From a surface model to what a network reads: height above ground, slope, absolute height.
 
-Everything here looks at a bounded neighbourhood, so that a pixel's value does not depend on the window in which it is
+All functions use a bounded neighbourhood, so that a pixel's value does not depend on the window in which it is
 computed. Heights are in metres.
 """
 
@@ -140,7 +140,7 @@ def _shifted(values: NDArray[np.float32], axis: int, by: int) -> NDArray[np.floa
 def _cells_of(
     values: NDArray[np.float32], factor: int, anchor: tuple[int, int], *, lowest: bool = False
 ) -> tuple[NDArray[np.float32], tuple[int, int]]:
-    """Lowest or mean value of ``factor`` x ``factor`` pixels (missing: infinite or NaN), and the pixels put before."""
+    """Lowest or mean value of ``factor`` x ``factor`` pixels (missing: infinite or NaN); pixels added in front."""
     before = (anchor[0] % factor, anchor[1] % factor)
     pads = [(b, -(size + b) % factor) for size, b in zip(values.shape, before, strict=True)]
     padded = np.pad(values, pads, constant_values=np.nan)
@@ -158,7 +158,7 @@ def _cells_of(
 def _pixels_of(
     cells: NDArray[np.float32], factor: int, before: tuple[int, int], shape: tuple[int, ...], trim: int, cut: int = 0
 ) -> NDArray[np.float32]:
-    """Cells, less those cut off at the edge, to the pixels that they were made of, less those to be trimmed."""
+    """Interpolate cells, of which some were cut off at the edge, to pixels, of which some are trimmed."""
     rows, cols = (
         slice(b + trim - cut * factor, b + size - trim - cut * factor) for b, size in zip(before, shape, strict=True)
     )
@@ -168,7 +168,7 @@ def _pixels_of(
 def _cell_ground(
     cells: NDArray[np.float32], settings: GroundFilter, cell_m: float, unused: int
 ) -> tuple[NDArray[np.float32], int]:
-    """Ground of cells, of which so many along the edge are not wanted, and how many were cut off there."""
+    """Ground of cells, ``unused`` of which along the edge are not wanted, and the number cut off there."""
     is_ground = np.isfinite(cells)
     opened, before = cells, 0.0
     for radius_m in settings.radii_m:
@@ -186,7 +186,7 @@ def _cell_ground(
 def _fill(
     ground: NDArray[np.float32], known: NDArray[np.bool_], fallback: NDArray[np.float32], sigma: int
 ) -> NDArray[np.float32]:
-    """Known ground as it is; under objects the weighted mean of the ground around, else the opened surface."""
+    """Keep known ground; under objects take the weighted mean of the ground around, or else the opened surface."""
     # Weights are truncated: the reach is finite, and so the result independent of tiles.
     # Heights are taken relative to the opened surface, which keeps the steepness of the ground.
     base = np.where(np.isfinite(fallback), fallback, 0).astype(np.float32)

@@ -1,8 +1,8 @@
 """The files of a map: their bands, tags, colours and names.
 
-Names of classes reach people in two ways. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
+Names of classes are stored in two places. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
 nowhere else, and QGIS reads its legend from there, so that file is written too. The same names, values and colours
-are in the tag ``CLASSES`` of the map as JSON, so that a map that lost its side file still explains itself.
+are in the tag ``CLASSES`` of the map as JSON, so a map without its side file still names its classes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TILE_PX = 512
 
 
 LAYER_SCALE = 1 / 254
-"""Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for nothing."""
+"""Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for no data."""
 
 
 @dataclass(frozen=True)
 class MapFile:
-    """What one of the files of a map holds: bands of bytes, 255 where there is nothing.
+    """Description of one file of a map: bands of bytes, 255 where there is no data.
 
     Attributes:
         path: The file.

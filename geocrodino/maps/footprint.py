@@ -1,4 +1,4 @@
-"""Where a map lies on the globe, as GeoJSON has it."""
+"""Outlines of maps in longitude and latitude, as GeoJSON."""
 
 from __future__ import annotations
 

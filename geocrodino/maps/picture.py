@@ -1,4 +1,4 @@
-"""Pictures as files that appear whole or not at all."""
+"""Pictures as files that are written completely or not at all."""
 
 from __future__ import annotations
 

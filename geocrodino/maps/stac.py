@@ -90,25 +90,25 @@ def write_item(
         models: Item of each branch that made it, written by :func:`write_model_item`.
         acquired: When the scene was taken, or from when to when, with time zone. Where that is not known, the item's
             time is that at which the map was written, which ``created`` of its asset always is.
-        files: Further files, by the name of their asset.
-        properties: Further properties; they replace those of the same name.
+        files: Companion files, by the name of their asset.
+        properties: More properties; they replace those of the same name.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
         RasterError: If the map is missing, no class map, or cannot be placed on the globe.
         BundleError: If another bundle or branch made the map, or an item is not that of a branch.
-        OutputError: If the file exists or cannot be written, or a further file is missing.
+        OutputError: If the file exists or cannot be written, or a companion file is missing.
         ValueError: If there is no model, a time has no time zone, or an asset is to be called ``map``.
     """
     class_map, out, files = Path(class_map), Path(out), files or {}
     if "map" in files:
-        raise ValueError(f"expected no further file called map, found {list(files)}")
+        raise ValueError(f"expected no companion file called map, found {list(files)}")
     check_output(out, overwrite=overwrite)
     inputs = {f"item of {modality}": path for modality, path in models.items()}
     require_distinct_output(out, map=class_map, **inputs, **{name: file.path for name, file in files.items()})
     _require_files(files)
-    told = _Map.read(class_map, out, manifest, models, acquired)
-    item = told.item(class_map.stem, told.raster)
+    described = _Map.read(class_map, out, manifest, models, acquired)
+    item = described.item(class_map.stem, described.raster)
     item.properties |= properties or {}
     for name, file in files.items():
         _add_asset(item, name, file, _href(file.path, out))
@@ -146,15 +146,15 @@ def write_part_items(
     class_map, out = Path(class_map), Path(out)
     check_output(out, overwrite=overwrite)
     require_distinct_output(out, map=class_map, **{f"item of {modality}": path for modality, path in models.items()})
-    told = _Map.read(class_map, out, manifest, models, acquired)
+    described = _Map.read(class_map, out, manifest, models, acquired)
     parts = map_parts(class_map)
     if not parts:
         raise RasterError(class_map, "no parts beside it. Expected a map that was written with a name in .vrt.")
     items = [
         _as_dict(
-            told.item(
+            described.item(
                 f"{class_map.stem}-{path.stem}",
-                replace(told.raster, path=path, geobox=window_grid(told.raster.geobox, window)),
+                replace(described.raster, name=str(path), geobox=window_grid(described.raster.geobox, window)),
             )
         )
         for window, path in parts
@@ -173,7 +173,7 @@ def write_model_item(
     Args:
         bundle: The bundle.
         out: The file to write, ``*.json``.
-        manifest: What the bundle says of itself.
+        manifest: Manifest of the bundle.
         modality: The branch; each is a model of its own.
         overwrite: Whether an existing file may be replaced.
 
@@ -220,7 +220,7 @@ def write_model_item(
 
 @dataclass(frozen=True)
 class _Map:
-    """What the items of a map and of its parts have in common."""
+    """Content that the items of a map and of its parts share."""
 
     raster: RasterSource
     scheme: ClassScheme
@@ -268,7 +268,7 @@ def _require_files(files: Mapping[str, CompanionFile]) -> None:
 def _require_bundle(
     class_map: Path, tags: Mapping[str, str], manifest: Manifest, modalities: tuple[Modality, ...]
 ) -> None:
-    """Check what the map's tags say of its origin, as far as they do."""
+    """Check the origin that the map's tags name, if they name one."""
     made_by = tags.get("BUNDLE_SHA256", manifest.sha256)
     if made_by != manifest.sha256:
         raise BundleError(
@@ -323,7 +323,7 @@ def _item(name: str, outline: BaseGeometry | None, when: datetime | tuple[dateti
 
 
 def _facts(tags: Mapping[str, str], manifest: Manifest, modalities: tuple[Modality, ...]) -> dict[str, Any]:
-    """What is worth knowing of how the map was made, as properties."""
+    """Properties on how the map was made."""
     scene = tags.get("SCENE", "a scene")
     used = " and ".join(modalities)
     software, _, version = tags.get("TIFFTAG_SOFTWARE", "").partition(" ")
@@ -399,7 +399,7 @@ def _classes(scheme: ClassScheme) -> list[dict[str, Any]]:
 
 
 def _add_origin(item: pystac.Item, models: Mapping[str, str], created: datetime) -> None:
-    """Say which models made the map, by the references of their items and their names."""
+    """Add the models that made the map: links to their items, and their names."""
     import pystac
     from pystac.utils import datetime_to_str
 

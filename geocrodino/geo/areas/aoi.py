@@ -24,7 +24,7 @@ from geocrodino.geo.areas.sources import AreaSource, area_source, read_source
 from geocrodino.geo.areas.splits import SPLITS, Split, split_column
 
 _LEARNT_BEFORE: dict[str, tuple[str, ...]] = {"val": ("train", "unlabelled"), "test": ("train", "val", "unlabelled")}
-"""Splits that a training has seen before it is judged on another one."""
+"""For each split that a training is judged on, the splits that it used before."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AOI:
     Attributes:
         frame: GeoDataFrame with polygons and, where the file has one, a column ``split``.
         source: Where it comes from, for messages.
-        given: What the user named, in whose coordinates the polygons are; None if they were made or moved.
+        given: What the user named, if the polygons still have its coordinates; None if they were made or transformed.
     """
 
     frame: gpd.GeoDataFrame
@@ -229,7 +229,7 @@ def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:
 
 
 def _closed_lines(source: AreaSource, shapes: Iterable[BaseGeometry]) -> str:
-    """The way out where outlines of areas were drawn as lines."""
+    """Advice for outlines of areas that were drawn as lines."""
     if source.kind != "file" or not all(s.geom_type == "LineString" and s.is_closed for s in shapes):
         return ""
     layer = "" if source.layer is None else f", layer={source.layer!r}"
@@ -271,16 +271,16 @@ def _areas(shapes: NDArray[np.object_], label: str) -> NDArray[np.object_]:
     if without == len(found):
         raise AOIError(f"{label}: holds no polygon with an area.")
     if without:
-        told = f"{label}: {without} of {len(found)} rows have no area, and do not count."
-        warnings.warn(told, AreaWarning, stacklevel=4)
+        note = f"{label}: {without} of {len(found)} rows have no area, and do not count."
+        warnings.warn(note, AreaWarning, stacklevel=4)
     if partly:
-        told = f"{label}: {partly} of {len(found)} rows also hold parts without an area; their areas alone count."
-        warnings.warn(told, AreaWarning, stacklevel=4)
+        note = f"{label}: {partly} of {len(found)} rows also hold parts without an area; their areas alone count."
+        warnings.warn(note, AreaWarning, stacklevel=4)
     return found
 
 
 def _require_disjoint(aoi: AOI, wanted: str | None) -> None:
-    """Check that splits share no area; of one that is wanted, that it shares none with those learned from before."""
+    """Check that splits share no area; for one wanted split, only those that the training used before count."""
     shapes = {s: aoi.polygons(s) for s in aoi.splits}
     for first, second in combinations(shapes, 2):
         if wanted is not None and not _judges(wanted, first, second):

@@ -1,4 +1,4 @@
-"""The CRS of an area of interest: what its source names, what the user says, and whether coordinates fit it."""
+"""The CRS of an area of interest: named by the source or by the user, and checked against the coordinates."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def crs_name(crs: pyproj.CRS) -> str:
 
 
 def _same(first: pyproj.CRS, second: pyproj.CRS) -> bool:
-    """Whether positions in two CRSs are the same: codes may be, where the words are not, and heights do not count."""
+    """Whether two CRSs give the same positions: by definition or by code; vertical parts do not count."""
     flat = [c.to_2d() for c in (first, second)]
     codes = [c.to_epsg() for c in flat]
     return bool(flat[0].equals(flat[1], ignore_axis_order=True)) or (codes[0] is not None and codes[0] == codes[1])
@@ -125,11 +125,11 @@ def _require_degrees(raw: RawArea, crs: pyproj.CRS, who: str) -> None:
     found = shapely.get_coordinates(raw.frame.geometry.values)
     (west, south), (east, north) = found.min(axis=0), found.max(axis=0)
     why = who or raw.crs_is
-    told = (
+    problem = (
         f"{raw.source.label}: {why} {crs_name(crs)}, which counts in degrees: expected x from -360 to 360 and y from "
         f"-90 to 90, found {span(west, south, east, north)}."
     )
-    raise AOIError(f"{told}\n{_advice(raw, crs, swapped=_are_degrees(y, x), named=bool(who))}")
+    raise AOIError(f"{problem}\n{_advice(raw, crs, swapped=_are_degrees(y, x), named=bool(who))}")
 
 
 def _are_degrees(lon: float, lat: float) -> bool:

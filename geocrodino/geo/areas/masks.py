@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.geo.rasters.window import Window
 
 _EDGE_PX = 1e-3  # polygons drawn along pixel edges count those pixels in
-_STRIP_PX = 2**22  # pixels that are worked out at a time
+_STRIP_PX = 2**22  # pixels that are computed at a time
 
 
 class AreaMask:
@@ -66,7 +66,7 @@ class AreaMask:
         corners, ring = shapely.get_coordinates(shapely.get_rings(near), return_index=True)
         along = ring[1:] == ring[:-1]
         (xa, ya), (xb, yb) = corners[:-1][along].T, corners[1:][along].T
-        # From the whole edge, not from a part that was cut out: the window would decide about a centre on an edge.
+        # From the whole edge: with a part that was cut out, a centre on an edge would depend on the window.
         first, stop = (np.clip(np.ceil(of(ya, yb) - 0.5), r0, r1).astype(int) for of in (np.minimum, np.maximum))
         edge = np.repeat(np.arange(len(first)), stop - first)
         row = np.arange(len(edge)) + np.repeat(first - np.cumsum(stop - first) + stop - first, stop - first)

@@ -1,4 +1,4 @@
-"""Where an area of interest lies on the grid of a raster, and what may be wrong where the two do not meet."""
+"""Areas of interest on the grid of a raster, and advice if the two do not meet."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they a
 def on_grid(aoi: AOI, grid: GeoBox) -> AOI:
     """The part of an area around a grid, in the CRS of the grid.
 
-    What is far away may have no position there, and straight edges become curves, so areas are cut and their edges get
-    points in between before they move.
+    Far-away parts may have no position in that CRS, and straight edges become curves. Areas are therefore cut first,
+    and their edges get more points.
 
     Args:
         aoi: The area.
@@ -109,7 +109,7 @@ def placement_advice(aoi: AOI, grid: GeoBox) -> str:
 
 
 def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
-    """Why an area does not meet a grid, where a common mistake explains it, and the way out.
+    """Find a common mistake that explains why an area does not meet a grid.
 
     Args:
         aoi: The area as it was read.
@@ -137,14 +137,14 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
 
 
 def _warn_of_order(aoi: AOI, grid: GeoBox) -> None:
-    """Tell the user where a bounding box is huge, and would be a small one at the raster in another order."""
+    """Warn if a bounding box is huge, and with its numbers in another order would be a small one at the raster."""
     other = _reordered_box(aoi, grid, _MUCH_SMALLER)
     if other:
         warnings.warn(f"{aoi.source}: check the order of its numbers. {other}", AreaWarning, stacklevel=3)
 
 
 def _reordered_box(aoi: AOI, grid: GeoBox, share: float = 1.0) -> str:
-    """The way out where a bounding box meets a grid if its numbers are in another common order.
+    """Advice for a bounding box that meets a grid if its numbers are in another common order.
 
     Read in a wrong order, a small box becomes a large one, so only boxes smaller than this share of its size count.
     """

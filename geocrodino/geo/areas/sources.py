@@ -337,7 +337,7 @@ def _crs_is(source: AreaSource, driver: str) -> str:
 
 
 def _has_crs_member(path: Path | None) -> bool:
-    """Whether a GeoJSON file names a CRS; only words of messages depend on it."""
+    """Whether a GeoJSON file names a CRS; only the text of messages depends on it."""
     if path is None or path.suffix.lower() not in {".geojson", ".json"}:
         return False
     return re.search(rb'"crs"\s*:\s*\{', path.read_bytes()) is not None

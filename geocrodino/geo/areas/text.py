@@ -88,7 +88,7 @@ def read_wkt(text: str, label: str) -> tuple[gpd.GeoDataFrame, pyproj.CRS | None
             f"{label}: not a geometry in WKT ({error}).\nExpected for instance: POLYGON ((0 0, 1 0, 1 1, 0 1, 0 0))"
         ) from error
     frame = gpd.GeoDataFrame(geometry=[geometry])
-    if int(found["srid"] or 0) == 0:  # 0 says that it is unknown
+    if int(found["srid"] or 0) == 0:  # 0 means unknown
         return frame, None
     try:
         return frame, pyproj.CRS.from_epsg(int(found["srid"]))
@@ -157,9 +157,9 @@ def _box_advice(minx: float, miny: float, maxx: float, maxy: float) -> str:
     if minx == maxx or miny == maxy:
         return "A bounding box needs a width and a height."
     x, y = sorted((minx, maxx)), sorted((miny, maxy))
-    way_out = f"If minimum and maximum are exchanged: {box_option(x[0], y[0], x[1], y[1])}"
+    advice = f"If minimum and maximum are exchanged: {box_option(x[0], y[0], x[1], y[1])}"
     if not -180 <= maxx < 0 < minx <= 180:
-        return way_out
+        return advice
     halves = shapely.multipolygons([shapely.box(minx, y[0], 180, y[1]), shapely.box(-180, y[0], maxx, y[1])])
     both = shapely.to_wkt(halves, rounding_precision=-1, trim=True)
-    return f"{way_out}\nIf the box crosses the antimeridian, give its two parts: {arguments(aoi=both)}"
+    return f"{advice}\nIf the box crosses the antimeridian, give its two parts: {arguments(aoi=both)}"

@@ -1,4 +1,4 @@
-"""Names of classes in a raster: the tag of our own maps, and the side file of GDAL."""
+"""Names of classes in a raster: the tag of geocrodino's maps, and GDAL's side file."""
 
 from __future__ import annotations
 

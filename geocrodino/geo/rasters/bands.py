@@ -1,4 +1,4 @@
-"""Bands of a raster: what a file says about the values of each, and names of bands in the words of different makers."""
+"""Bands of a raster: what a file says about each, and their names in different conventions."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from geocrodino.errors import GridError
 from geocrodino.geo.rasters.window import Window
 
 SAME_SIZE_TOLERANCE = 0.01
-"""Pixel sizes that differ by less than this share are one size: a map projection alone changes as much."""
+"""Pixel sizes that differ by less than this share count as equal: a map projection alone changes them as much."""
 
 
 def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
@@ -158,7 +158,7 @@ def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tup
 def _shared_px(
     shape: Sequence[int], other: Sequence[int], from_other: Affine
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Rows and columns of a grid that another covers, all of them along an axis on which the two do not meet."""
+    """Rows and columns of a grid that another covers; all of them along an axis on which the two do not meet."""
     corners = [from_other @ (c, r) for r in (0, other[0]) for c in (0, other[1])]
     spans = []
     for size, places in ((shape[0], [y for _, y in corners]), (shape[1], [x for x, _ in corners])):
@@ -192,8 +192,8 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
         return source
     if crs.geographic:
         crs = CRS(_utm(source))
-        # Straight edges in degrees are curves in the zone, so many points of them; what bulges between is far below a
-        # pixel, and one more on each side lets every pixel of the edge have its four neighbours.
+        # Straight edges in degrees are curves in the zone, so they get many points; the error between these is far
+        # below a pixel. One more pixel on each side gives every pixel at the edge its four neighbours.
         extent = source.extent
         box = extent.to_crs(crs, resolution=max(extent.boundingbox.span_x, extent.boundingbox.span_y) / 500).boundingbox
         box = box.buffered(target)
@@ -202,7 +202,7 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
         box = source.boundingbox
         unit = metres_per_unit(crs, (box.left + box.right) / 2, (box.bottom + box.top) / 2)
     steps = resxy_(target / unit[0], -target / unit[1])
-    # A hair is taken off so that 300.0000001 pixels do not become 301.
+    # The tolerance keeps 300.0000001 pixels from becoming 301.
     return GeoBox.from_bbox(box, crs, resolution=steps, tight=True, tol=1e-6)
 
 

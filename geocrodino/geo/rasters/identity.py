@@ -50,7 +50,7 @@ def source_files(source: Raster) -> tuple[str, ...]:
 
 
 def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:
-    """A file and those that it draws its pixels from; for a file inside an archive also the archive."""
+    """A file and those that it takes pixels from; for a file inside an archive also the archive."""
     member = in_archive(name)
     if member is not None:
         yield absolute_name(name)

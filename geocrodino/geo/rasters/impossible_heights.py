@@ -1,4 +1,4 @@
-"""How many heights of a scene are impossible, counted block by block and each of them once."""
+"""Numbers of impossible heights, counted block by block, each pixel once."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Impossible:
         values = f"{self.low:.6g}" if self.low == self.high else f"{self.low:.6g} to {self.high:.6g}"
         found = "1 impossible height" if self.pixels == 1 else f"{self.pixels:,} impossible heights"
         return (
-            f"{raster.path}: {found} ({values}{unit}), read as missing: no ground lies so high or low, or a pixel "
+            f"{raster.name}: {found} ({values}{unit}), read as missing: no ground lies so high or low, or a pixel "
             "jumps away from all its neighbours. If the value stands for missing data, tag it as nodata."
         )
 
@@ -97,7 +97,7 @@ def impossible_heights(
         for piece in () if needed is None else needed.blocks(_PIECE_PX):
             rows, cols, values = raster.impossible_px(piece)
             if rows.size:
-                values = values[_inside(raster.geobox, rows, cols, grid, part, area)]
+                values = values[_centres_in(raster.geobox, rows, cols, grid, part, area)]
             if values.size:
                 found = found.add(Impossible(values.size, float(values.min()), float(values.max())))
     return found
@@ -126,7 +126,7 @@ def _needed(raster: RasterSource, grid: GeoBox, window: Window) -> Window | None
     return bounding_window(source_positions(grid, window.grow(1), raster.geobox), (height, width))
 
 
-def _inside(
+def _centres_in(
     source: GeoBox,
     rows: NDArray[np.intp],
     cols: NDArray[np.intp],
@@ -142,6 +142,6 @@ def _inside(
         x, y = transformer.transform(x, y)
     i = ~grid.affine
     col, row = i.a * x + i.b * y + i.c, i.d * x + i.e * y + i.f
-    r0, r1, c0, c1 = window
-    inside = np.asarray((row >= r0) & (row < r1) & (col >= c0) & (col < c1))
+    rows_in = (row >= window.row_start) & (row < window.row_stop)
+    inside = np.asarray(rows_in & (col >= window.col_start) & (col < window.col_stop))
     return inside if area is None else inside & np.asarray(shapely.contains_xy(area, col, row))

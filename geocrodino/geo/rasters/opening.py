@@ -15,7 +15,7 @@ from geocrodino.files.names import check_raster, explain_failure, gdal_name
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+def opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a raster for reading.
 
     Args:
@@ -36,7 +36,7 @@ def opened(path: Path) -> Iterator[rasterio.DatasetReader]:
             dataset = rasterio.open(name)
     except RasterioError as error:
         explain_failure(path)
-        vector = path.suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
+        vector = Path(path).suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
         hint = "\nPolygons become a raster with gdal_rasterize, see the README." if vector else ""
         raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error
     with dataset:

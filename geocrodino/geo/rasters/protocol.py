@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -23,8 +22,8 @@ class Raster(Protocol):
     """
 
     @property
-    def path(self) -> Path:
-        """What the user named."""
+    def name(self) -> str:
+        """What the user named: a path, a URL or a name in GDAL's or rasterio's notation."""
 
     @property
     def geobox(self) -> GeoBox:

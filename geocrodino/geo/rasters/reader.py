@@ -1,4 +1,4 @@
-"""Windowed reading of any raster on any grid, with validity.
+"""A raster file: its header, and windows of its values with their validity.
 
 What is invalid (nodata value, NaN, transparency, mask, impossible height) never takes part in an interpolation; 0 is a
 value. The result for a pixel does not depend on the window that it is read with.
@@ -23,7 +23,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import OverlapError, RasterError
-from geocrodino.files.names import gdal_name
+from geocrodino.files.names import gdal_name, raster_name
 from geocrodino.geo.rasters.bands import Band, bands_of, with_names
 from geocrodino.geo.rasters.grid import crs_of, describe, share_ground
 from geocrodino.geo.rasters.header_checks import require_place, require_real
@@ -50,10 +50,10 @@ MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
 
 @dataclass(frozen=True)
 class RasterSource:
-    """A raster file, known by its header. Files are opened for each read, so it may cross threads and processes.
+    """A raster file, known by its header. Each read opens the file, so threads and processes may share it.
 
     Attributes:
-        path: The file; a path folds the two slashes of a URL into one, `gdal_name` gives them back.
+        name: The file: a path, a URL or a name in GDAL's or rasterio's notation, as text.
         geobox: Its grid.
         bands: What the file says about each band, transparency included.
         data_bands: One-based numbers of the bands that hold data, in the order in which they are read.
@@ -65,7 +65,7 @@ class RasterSource:
         limits: Heights that are read as missing, None where nothing is checked; see `HeightLimits`.
     """
 
-    path: Path
+    name: str
     geobox: GeoBox
     bands: tuple[Band, ...]
     data_bands: tuple[int, ...]
@@ -75,6 +75,11 @@ class RasterSource:
     has_palette: bool = False
     is_map: bool = False
     limits: HeightLimits | None = None
+
+    @property
+    def path(self) -> Path:
+        """The name as a path, for files of this machine; a path folds the two slashes of a URL into one."""
+        return Path(self.name)
 
     @property
     def count(self) -> int:
@@ -120,7 +125,7 @@ class RasterSource:
     @property
     def file_names(self) -> tuple[str, ...]:
         """Names of the files that hold the pixels, as GDAL opens them."""
-        return (gdal_name(self.path),)
+        return (gdal_name(self.name),)
 
     @property
     def header_key(self) -> tuple[object, ...]:
@@ -153,15 +158,16 @@ class RasterSource:
             MissingCRSError: If it has no coordinate reference system.
             AccessError: If the operating system does not let it be looked up or read.
         """
-        with opened(Path(path)) as dataset:
-            return RasterSource.of_dataset(Path(path), dataset)
+        name = raster_name(path)
+        with opened(name) as dataset:
+            return RasterSource.of_dataset(name, dataset)
 
     @staticmethod
-    def of_dataset(path: Path, dataset: rasterio.DatasetReader) -> RasterSource:
+    def of_dataset(name: str, dataset: rasterio.DatasetReader) -> RasterSource:
         """Read the header of a raster that is open.
 
         Args:
-            path: Its name.
+            name: Its name.
             dataset: The open raster.
 
         Returns:
@@ -173,13 +179,13 @@ class RasterSource:
         """
         if dataset.count == 0:
             inside = ", ".join(dataset.subdatasets[:4]) or "none"
-            raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
-        require_place(path, dataset)
+            raise RasterError(name, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
+        require_place(name, dataset)
         bands = bands_of(dataset)
-        require_real(path, bands)
+        require_real(name, bands)
         alpha = alpha_of(bands, dataset)
         return RasterSource(
-            path=path,
+            name=name,
             geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
             bands=bands,
             data_bands=tuple(b for b in dataset.indexes if b != alpha),
@@ -334,12 +340,12 @@ class RasterSource:
         inner = held.within(window).slices
         part = RasterioWindow.from_slices(*held.slices)
         try:
-            with rasterio.open(gdal_name(self.path)) as dataset:
+            with rasterio.open(gdal_name(self.name)) as dataset:
                 stored = dataset.read(list(bands), window=part)
                 ok = self._valid_in(dataset, stored, part, bands)
         except RasterioError as error:
             raise RasterError(
-                gdal_name(self.path),
+                gdal_name(self.name),
                 f"cannot be read at rows {held.row_start} to {held.row_stop}, columns {held.col_start} to "
                 f"{held.col_stop}: the file is damaged or cut "
                 f"short. Copy or download it again ({error.__cause__ or error}).",
@@ -355,7 +361,7 @@ class RasterSource:
         found = list(dict.fromkeys(self.bands[b - 1].dtype for b in bands))
         if len(found) > 1:
             raise RasterError(
-                self.path,
+                self.name,
                 f"expected one type for the bands {', '.join(map(str, bands))}, found {', '.join(found)}.\n"
                 f"Give them one, for instance: gdal_translate -ot Float32 {self.path.name} alike.tif",
             )
@@ -364,13 +370,13 @@ class RasterSource:
         """Stored numbers, shape (B, H, W), as values."""
         with np.errstate(over="ignore", invalid="ignore"):
             for number, band, target in zip(bands, stored, out, strict=True):
-                said = self.bands[number - 1]
-                target[...] = band.astype(np.float64) * said.scale + said.offset if said.is_scaled else band
+                coding = self.bands[number - 1]
+                target[...] = band.astype(np.float64) * coding.scale + coding.offset if coding.is_scaled else band
 
     def _valid_in(
         self, dataset: rasterio.DatasetReader, stored: NDArray[np.generic], part: RasterioWindow, bands: tuple[int, ...]
     ) -> NDArray[np.bool_]:
-        """Where a part of an open file holds data by all that the file says, bool, shape (H, W)."""
+        """Where a part of an open file holds data: by nodata, transparency and masks; bool, shape (H, W)."""
         ok = finite(stored)
         ok &= ~self._missing(dataset, stored, part, bands, [band.nodata for band in self.bands])
         if self.nodata_values is not None:
@@ -414,13 +420,13 @@ def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
             there = source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf).boundingbox
         except ProjError:
             raise OverlapError(
-                f"{source.path}: the {role} raster cannot be put on the reference grid: there is no transformation "
+                f"{source.name}: the {role} raster cannot be put on the reference grid: there is no transformation "
                 f"from its CRS ({describe(source.geobox)}) to that of the reference ({describe(grid)}).\n"
                 "Check that the files show the same place and carry the right CRS."
             ) from None
         here = grid.boundingbox
         raise OverlapError(
-            f"{source.path}: the {role} raster does not meet the reference grid.\n"
+            f"{source.name}: the {role} raster does not meet the reference grid.\n"
             f"Expected some part of x {here.left:.6g} to {here.right:.6g}, y {here.bottom:.6g} to {here.top:.6g}; "
             f"found x {there.left:.6g} to {there.right:.6g}, y {there.bottom:.6g} to {there.top:.6g} "
             "(in the CRS of the reference).\n"

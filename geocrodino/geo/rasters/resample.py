@@ -34,9 +34,8 @@ def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 
         Source rows and columns, float64, broadcasting to (H * parts, W * parts); infinite where a position has no
         image in the source's CRS.
     """
-    r0, r1, c0, c1 = window
-    rows = (np.arange(r0 * parts, r1 * parts) + 0.5)[:, None] / parts
-    cols = (np.arange(c0 * parts, c1 * parts) + 0.5)[None, :] / parts
+    rows = (np.arange(window.row_start * parts, window.row_stop * parts) + 0.5)[:, None] / parts
+    cols = (np.arange(window.col_start * parts, window.col_stop * parts) + 0.5)[None, :] / parts
     a, i = grid.affine, ~source.affine
     if grid.crs == source.crs and a.b == a.d == i.b == i.d == 0:
         return i.e * (a.e * rows + a.f) + i.f - 0.5, i.a * (a.a * cols + a.c) + i.c - 0.5
@@ -131,7 +130,7 @@ def nearest(
         Values, float32, shape (B, H, W), NaN where invalid; validity, bool, shape (H, W).
     """
     rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
-    # A hair towards the upper left, so that positions on a pixel edge do not flip with the last bit.
+    # A little towards the upper left, so that the last bit does not decide positions on a pixel edge.
     r, in_r = _index(np.ceil(rows - 0.5 - 1e-6), window.row_start, window.row_stop)
     c, in_c = _index(np.ceil(cols - 0.5 - 1e-6), window.col_start, window.col_stop)
     ok = in_r & in_c & valid[r, c]
@@ -157,7 +156,7 @@ def block_mean(
     weighted = np.nan_to_num(values).reshape(blocks) * weights
     total = np.zeros((count, blocks[1], blocks[3]), np.float32)
     share = np.zeros((blocks[1], blocks[3]), np.float32)
-    # One by one: NumPy's own sum takes another order for another shape, and the last bit would depend on the window.
+    # In a fixed order: the order of NumPy's sum depends on the shape, and so would the last bit.
     for row in range(parts):
         for col in range(parts):
             total += weighted[:, :, row, :, col]

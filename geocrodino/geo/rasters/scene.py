@@ -61,7 +61,7 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
     if not sources:
         return _whole_folder(named, found)
     _tell_left_out(named, found)
-    return sources[0] if len(sources) == 1 else MosaicSource.join(sources, named)
+    return sources[0] if len(sources) == 1 else MosaicSource.join(sources, str(named))
 
 
 def open_raster(path: str | Path) -> RasterSource:
@@ -95,9 +95,9 @@ def open_raster(path: str | Path) -> RasterSource:
             "Name one of them, or join them first, for instance: gdalbuildvrt joined.vrt FILES",
         )
     _tell_left_out(named, found)
-    file = Path(found.files[0])
+    file = found.files[0]
     with opened(file) as dataset:
-        return _with_asset(file, dataset, stac_bands(found.assets.get(found.files[0], {})))
+        return _with_asset(file, dataset, stac_bands(found.assets.get(file, {})))
 
 
 def _look_up(path: str | Path | Sequence[str | Path], asset: str | None) -> tuple[list[str], FoundFiles]:
@@ -131,7 +131,7 @@ def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
     with rasterio.Env(**options):
         for name in found.files:
             try:
-                headers[name] = _header(Path(name), stac_bands(found.assets.get(name, {})))
+                headers[name] = _header(name, stac_bands(found.assets.get(name, {})))
             except RasterError as error:
                 failures.append(error)
     if len(failures) == 1:
@@ -144,13 +144,13 @@ def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
     return [header for header in headers.values() if header is not None]
 
 
-def _header(path: Path, described: Sequence[StacBand]) -> RasterSource | None:
+def _header(path: str, described: Sequence[StacBand]) -> RasterSource | None:
     """The header of a raster, None where a bundle made it."""
     with opened(path) as dataset:
         return None if MAP_TAGS & dataset.tags().keys() else _with_asset(path, dataset, described)
 
 
-def _with_asset(path: Path, dataset: rasterio.DatasetReader, described: Sequence[StacBand]) -> RasterSource:
+def _with_asset(path: str, dataset: rasterio.DatasetReader, described: Sequence[StacBand]) -> RasterSource:
     """The header of an open raster, with what a STAC asset says about its bands."""
     found = with_stac_bands(RasterSource.of_dataset(path, dataset), described)
     require_real(path, found.bands)

@@ -1,6 +1,6 @@
-"""What names a scene: files, folders, patterns, lists and STAC items, and the files that they lead to.
+"""Names of scenes (files, folders, patterns, lists, STAC items), and the files that they lead to.
 
-Nothing is opened here, and no heavy library is needed to look names up.
+No raster is opened here, and no heavy library is imported.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from geocrodino.files.names import (
     is_gdal_name,
     is_remote,
     is_url,
+    raster_name,
     vsi_name,
 )
 from geocrodino.phrases import listed
@@ -38,7 +39,7 @@ _OTHER_RASTERS = (
     ".vrt", ".png", ".jpg", ".jpeg", ".webp", ".ecw", ".sid", ".nc", ".hdf", ".h5", ".gpkg", ".mbtiles", ".dem",
     ".hgt", ".flt", ".grd", ".zarr", ".zip",
 )  # fmt: skip
-"""Files of a folder that may be rasters too: they are not read, and the user is told."""
+"""Files of a folder that may be rasters too: they are not read, which is reported."""
 
 
 @dataclass
@@ -85,7 +86,7 @@ def given_names(path: str | Path | Sequence[str | Path]) -> list[str]:
         The names in order.
     """
     entries = [path] if isinstance(path, str | Path) else path
-    return [gdal_name(entry) if isinstance(entry, Path) and is_remote(entry) else str(entry) for entry in entries]
+    return [raster_name(entry) if isinstance(entry, Path) else entry for entry in entries]
 
 
 def find_files(names: Sequence[str], asset: str | None) -> FoundFiles:
@@ -152,7 +153,7 @@ def _look_into(folder: Path, found: FoundFiles) -> None:
 
 
 def _is_folder(entry: Path) -> bool:
-    """Whether an entry of a folder is a folder itself; what becomes of a name that leads nowhere is told later."""
+    """Whether an entry of a folder is itself a folder; a broken link is reported when it is opened."""
     try:
         return is_folder(entry)
     except AccessError:
@@ -168,7 +169,7 @@ def _may_hold_rasters(folder: Path) -> bool:
 
 def _matches(pattern: str) -> tuple[list[str], list[str]]:
     """The files that match a pattern, and the folders that may not be searched for them."""
-    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a path of its own takes no absolute pattern
+    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     # glob passes over such folders without an error.
     above = glob.glob(os.path.dirname(pattern), recursive=True) or [_root(pattern)]  # noqa: PTH120, PTH207
     locked = [name for name in above if not os.access(name or os.curdir, os.R_OK | os.X_OK) and _may_be_folder(name)]
@@ -278,8 +279,8 @@ def _existing(path: Path, entries: Sequence[tuple[str, str]]) -> list[str]:
     located = [(place, _located(name, path.parent)) for place, name in entries]
     missing = [f"{place}: {name}" for place, name in located if not _is_there(name)]
     if missing:
-        told = phrase(missing, "of its files is not there", "of its files are not there")
-        raise RasterError(path, f"{told[0]}. Relative paths start at the folder of this file.")
+        problem = phrase(missing, "of its files is not there", "of its files are not there")
+        raise RasterError(path, f"{problem[0]}. Relative paths start at the folder of this file.")
     return [name for _, name in located]
 
 

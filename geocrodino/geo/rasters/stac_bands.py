@@ -1,4 +1,4 @@
-"""What a STAC item says about the values of an asset's bands, for files that do not say it themselves."""
+"""Facts about bands from STAC items, for files that do not contain them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.spikes import HeightLimits
 
 NO_UNIT = "none"
-"""Name for numbers without a unit, which are taken as they are."""
+"""Name for numbers without a unit, which are used as they are."""
 
 _COMMON = ("m", "ft", "us-ft", "cm", "dm", "mm", "km", NO_UNIT)
 _FOOT_M = (0.3, 0.31)  # metres in a foot, whichever

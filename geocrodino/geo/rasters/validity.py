@@ -21,7 +21,7 @@ MaskKind = Literal["none", "dataset", "bands"]
 _HUGE = 1e30  # sentinels such as -3.40282e+38 lose digits where they are written as text
 _HUGE_TOLERANCE = 1e-5
 _SOFT_SHARE = 0.05  # pixels that are neither off nor fully on, up to which a band is surely transparency
-_OPAQUE_SHARE = 0.25  # pixels that are fully on, of those that are not off, from which it is too
+_OPAQUE_SHARE = 0.25  # share of fully opaque pixels among those not off, from which it surely is as well
 
 
 def holds(stored: NDArray[Any], value: float | None) -> NDArray[np.bool_]:

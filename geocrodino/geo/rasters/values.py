@@ -91,7 +91,7 @@ def file_blocks(source: RasterSource) -> Iterator[Window]:
         Windows: strips of whole rows if the file is stored in strips, squares otherwise.
     """
     height, width = source.geobox.shape
-    with rasterio.open(gdal_name(source.path)) as dataset:
+    with rasterio.open(gdal_name(source.name)) as dataset:
         strips = dataset.block_shapes[0][1] >= width
     rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
     for row in range(0, height, rows):
