@@ -98,7 +98,7 @@ def test_notes(write_raster, roles):
         "no nodata tag, mask or transparency: every finite value counts",
     )
     assert found.problems == (
-        f"{three.path}: expected one band of heights, found 3 (red, green, blue).\nAn image is given as the optical "
+        f"{three.path}: expected one band of heights, found 3 (red, green, blue).\nGive an image as the optical "
         "raster: `modality='optical'` in a prediction, `data.optical` in a training.",
     )
 

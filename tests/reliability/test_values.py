@@ -92,7 +92,11 @@ def test_another_scale_is_refused_and_the_factor_named_is_right(predict, plain, 
     [
         case(SCALE, "refused", lambda v: v.astype(np.uint16) * 39 + 400, "--rescale 255/10000", id="0 to 10000"),
         case(
-            SCALE, "refused", lambda v: v.astype(np.int16) - 300, "is processed as that of the training", id="negative"
+            SCALE,
+            "refused",
+            lambda v: v.astype(np.int16) - 300,
+            "is processed like that of the training",
+            id="negative",
         ),
         case(SCALE, "refused", lambda v: v.astype(np.float32) * 1e6, "another scale", id="far too large"),
     ],
