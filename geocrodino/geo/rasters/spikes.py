@@ -1,4 +1,4 @@
-"""Impossible heights: sentinels without a tag, values beyond any ground, single pixels that differ from all neighbours."""
+"""Impossible heights: sentinels without a tag, values beyond any ground, pixels far from all their neighbours."""
 
 from __future__ import annotations
 
