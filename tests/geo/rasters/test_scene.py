@@ -459,7 +459,7 @@ def test_other_warnings_pass(write_tile, monkeypatch):
     real = scene._header
 
     def noisy(path, described):
-        warnings.warn(f"{path.name} is odd", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{Path(path).name} is odd", RuntimeWarning, stacklevel=2)
         return real(path, described)
 
     monkeypatch.setattr(scene, "_header", noisy)
