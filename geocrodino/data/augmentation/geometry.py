@@ -30,22 +30,7 @@ class Layers(NamedTuple):
     labels: Tensor
 
 
-def snap(transform: Tensor, height: int, width: int) -> Tensor:
-    """Replace matrices that are a turn or a mirror up to rounding by the exact ones.
-
-    Args:
-        transform: Source to target pixels (x, y), float64 on the CPU, shape (B, 3, 3).
-        height: Rows of the image.
-        width: Columns of the image.
-
-    Returns:
-        Matrices of the same shape.
-    """
-    turns = _exact_turns(transform, height, width)
-    return torch.where((turns >= 0)[:, None, None], _turn_matrices(height, width)[turns.clamp(min=0)], transform)
-
-
-def move(layers: Layers, transform: Tensor) -> Layers:
+def move(layers: Layers, transform: Tensor) -> tuple[Layers, Tensor]:
     """Bring the layers of each image where its matrix says.
 
     Quarter turns and mirrors move values and never mix them. Everything else is interpolated: images bilinearly over
@@ -56,12 +41,15 @@ def move(layers: Layers, transform: Tensor) -> Layers:
         transform: Source to target pixels (x, y), affine, float64 on the CPU, shape (B, 3, 3).
 
     Returns:
-        Layers of the same shapes and dtypes. Pixels from outside are 0, not valid and ``IGNORE_INDEX``.
+        Layers of the same shapes and dtypes, where pixels from outside are 0, not valid and ``IGNORE_INDEX``; and the
+        matrices, exact where they turn or mirror up to rounding.
     """
     image, valid, labels = layers
-    turns = _exact_turns(transform, *image.shape[-2:])
+    size = image.shape[-2], image.shape[-1]
+    turns = _exact_turns(transform, *size)
+    transform = torch.where((turns >= 0)[:, None, None], _turn_matrices(*size)[turns.clamp(min=0)], transform)
     if not turns.any():
-        return layers
+        return layers, transform
     kind = torch.promote_types(image.dtype, torch.float32)  # holds class indices exactly
     stacked = torch.cat([image.to(kind), valid[:, None].to(kind), labels[:, None].to(kind)], dim=1)
     order = turns.argsort(stable=True)
@@ -73,7 +61,8 @@ def move(layers: Layers, transform: Tensor) -> Layers:
         part = stacked.index_select(0, rows[start:end])
         part = _warp(part, transform[order[start:end]]) if turn < 0 else turned(part, turn)
         stacked.index_copy_(0, rows[start:end], part)
-    return Layers(stacked[:, :-2].to(image.dtype), stacked[:, -2] > _VALID_WEIGHT, stacked[:, -1].to(labels.dtype))
+    image, valid = stacked[:, :-2].to(image.dtype), stacked[:, -2] > _VALID_WEIGHT
+    return Layers(image, valid, stacked[:, -1].to(labels.dtype)), transform
 
 
 def turned(values: Tensor, turn: int) -> Tensor:

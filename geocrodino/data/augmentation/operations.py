@@ -10,6 +10,7 @@ from typing import Any
 
 import kornia.augmentation as K
 import torch
+from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 from geocrodino.data.augmentation.geometry import quarter_turn_matrices, turned
@@ -51,11 +52,11 @@ class RandomQuarterTurn(K.GeometricAugmentationBase2D):
         return torch.stack([turned(x, int(k)) for x, k in zip(input, params["quarter_turns"], strict=True)])
 
 
-class RandomRotationScale(K.RandomAffine):
+class RandomRotationScale(K.GeometricAugmentationBase2D):
     """Rotate and enlarge about the middle. Halving is as likely as doubling, unlike with Kornia's ``RandomAffine``.
 
     Args:
-        degrees: Largest rotation either way, or the smallest and the largest, degrees.
+        degrees: Largest rotation either way, or the smallest and the largest, degrees, anticlockwise.
         scale: Smallest and largest enlargement.
         same_on_batch: Whether all images get the same draw.
         p: Share of images that the draw applies to.
@@ -68,17 +69,40 @@ class RandomRotationScale(K.RandomAffine):
         same_on_batch: bool = False,
         p: float = 0.5,
     ) -> None:
-        super().__init__(degrees=degrees, same_on_batch=same_on_batch, p=p)
+        super().__init__(p=p, same_on_batch=same_on_batch)
+        low, high = degrees if isinstance(degrees, tuple) else (-degrees, degrees)
+        if not -360 <= low <= high <= 360:
+            raise ValueError(f"degrees must be one number, or two, the smaller first, up to 360, found {degrees}")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"scale must be two numbers above 0, the smaller first, found {scale}")
-        self.logarithms = math.log(scale[0]), math.log(scale[1])
+        self.degrees, self.scale = (low, high), scale
 
     def generate_parameters(self, batch_shape: torch.Size) -> Parameters:
-        """Draw as RandomAffine does, and the enlargement evenly in its logarithm."""
-        drawn: Parameters = super().generate_parameters(batch_shape)
-        low, high = self.logarithms
-        scale = (low + (high - low) * torch.rand(1 if self.same_on_batch else batch_shape[0], 1)).exp()
-        return {**drawn, "scale": scale.expand(batch_shape[0], 2)}
+        """Draw angles in degrees and enlargements, evenly in the logarithm, float32, shape (B,)."""
+        count = 1 if self.same_on_batch else batch_shape[0]
+        (first, last), (low, high) = self.degrees, map(math.log, self.scale)
+        angle = first + (last - first) * torch.rand(count)
+        scale = (low + (high - low) * torch.rand(count)).exp()
+        return {"angle": angle.expand(batch_shape[0]), "scale": scale.expand(batch_shape[0])}
+
+    def compute_transformation(self, input: Tensor, params: Parameters, flags: dict[str, Any]) -> Tensor:
+        """Matrices (B, 3, 3)."""
+        height, width = input.shape[-2:]
+        angle = torch.deg2rad(params["angle"].double())
+        cosine, sine = params["scale"] * angle.cos(), params["scale"] * angle.sin()
+        x, y = (width - 1) / 2, (height - 1) / 2
+        zero, one = torch.zeros_like(cosine), torch.ones_like(cosine)
+        rows = [cosine, sine, x - cosine * x - sine * y, -sine, cosine, y + sine * x - cosine * y, zero, zero, one]
+        return torch.stack(rows, dim=1).reshape(-1, 3, 3).to(input)
+
+    def apply_transform(
+        self, input: Tensor, params: Parameters, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Images (B, C, H, W), rotated and enlarged."""
+        size = (input.shape[-2], input.shape[-1])
+        matrices = self.compute_transformation(input, params, flags)
+        moved: Tensor = warp_affine(input, matrices[:, :2], size, align_corners=True)
+        return moved
 
 
 class RandomCurve(K.IntensityAugmentationBase2D):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geocrodino.data.augmentation.build import build_operation, place_of
-from geocrodino.data.augmentation.geometry import Layers, move, snap
+from geocrodino.data.augmentation.geometry import Layers, move
 from geocrodino.data.augmentation.operations import OPERATIONS
 from geocrodino.settings.augmentation import Operation
 from geocrodino.settings.modality import Modality
@@ -90,7 +90,7 @@ class Step:
             drawn = self.kornia.forward_parameters(part)
             like = torch.empty(1, dtype=torch.float64).expand(part)  # for shape, dtype and device
             found = self.kornia.generate_transformation_matrix(like, drawn, self.kornia.flags)
-            matrices[chosen] = snap(found.expand(len(chosen), 3, 3).contiguous(), *shape[-2:])
+            matrices[chosen] = found.expand(len(chosen), 3, 3)
         return matrices
 
     def change_values(self, image: Tensor, valid: Tensor, *, always: bool = False) -> Tensor:
@@ -183,14 +183,15 @@ class Pipeline:
                 ahead = next(matrices) @ ahead
                 continue
             if ahead is not same:
-                layers, done, ahead = move(self._clean(layers, changed), ahead), ahead @ done, same
-                changed = False
+                layers, moved = move(self._clean(layers, changed), ahead)
+                done, ahead, changed = moved @ done, same, False
             image = step.change_values(layers.image, layers.valid)
             changed = changed or image is not layers.image
             layers = layers._replace(image=image)
         layers = self._clean(layers, changed)
         if ahead is not same:
-            layers, done = move(layers, ahead), ahead @ done
+            layers, moved = move(layers, ahead)
+            done = moved @ done
         return layers, done
 
     @staticmethod
