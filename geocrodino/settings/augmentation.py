@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Tag,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -25,6 +26,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 SHORT_FORM, LIST_FORM = "<short form>", "<list of operations>"
 """Tags of the two ways to configure a modality; they appear in pydantic's locations, not in a YAML file."""
+
+_EXAMPLE = "{RandomHorizontalFlip: {p: 0.5}}"
 
 _GEOMETRY_KEYS = ("flip", "quarter_turn", "rotation_deg", "scale", "resample_probability")
 
@@ -46,15 +49,21 @@ class Operation(BaseModel):
     def _one_name(cls, value: object) -> object:
         if isinstance(value, str):  # a name without parameters
             return {"name": value}
-        if not isinstance(value, Mapping) or "name" in value:
+        if isinstance(value, Operation) or (isinstance(value, Mapping) and "name" in value):
             return value
-        if len(value) != 1:
-            raise ValueError(f"expected one operation with its parameters, such as {{RandomHorizontalFlip: {{p: 0.5}}}}, "
-                             f"found {len(value)} keys ({', '.join(map(str, value))})")  # fmt: skip
+        if not isinstance(value, Mapping) or len(value) != 1:
+            found = f", found {len(value)} keys ({', '.join(map(str, value))})" if isinstance(value, Mapping) else ""
+            raise ValueError(f"expected one operation with its parameters, such as {_EXAMPLE}{found}")
         ((name, parameters),) = value.items()
         if parameters is not None and not isinstance(parameters, Mapping):
             raise ValueError(f"expected parameters by name, such as {{{name}: {{p: 0.5}}}}, found {parameters!r}")
         return {"name": name, "parameters": dict(parameters or {})}
+
+    @field_validator("parameters")
+    @classmethod
+    def _lists_as_tuples(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Kornia takes tuples where YAML has lists."""
+        return {name: _as_tuples(value) for name, value in parameters.items()}
 
     @model_serializer
     def _as_written(self) -> dict[str, dict[str, Any]]:
@@ -199,3 +208,7 @@ class AugmentationSettings(BaseModel):
 
 def _operation(name: str, **parameters: Any) -> Operation:
     return Operation(name=name, parameters=parameters)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import kornia
 import kornia.augmentation as K
@@ -42,12 +42,12 @@ def build_operation(operation: Operation, place: str) -> nn.Module:
             missing or has a value that Kornia refuses.
     """
     kind = _class_of(operation.name, place)
-    parameters = {name: _as_tuples(value) for name, value in operation.parameters.items()}
-    _check_parameters(kind, parameters, place)
+    _check_parameters(kind, operation.parameters, place)
     try:
-        built: nn.Module = kind(**parameters)
+        built: nn.Module = kind(**operation.parameters)
     except Exception as error:  # Kornia raises many kinds
-        raise ConfigError(f"{place}: cannot be built with {operation.parameters}: {first_line(error)}.") from error
+        given = ", ".join(f"{name} {value}" for name, value in operation.parameters.items()) or "no parameters"
+        raise ConfigError(f"{place}: cannot be built with {given}: {first_line(error)}.") from error
     return built
 
 
@@ -73,7 +73,7 @@ def _class_of(name: str, place: str) -> type[nn.Module]:
             f"{place}: expected an operation that changes the values of an image or moves its pixels by a matrix, "
             f"found {name}, which {reason}.{did_you_mean(name, set(_usable()) - {name})}"
         )
-    return found
+    return cast(type[nn.Module], found)
 
 
 def _usable() -> list[str]:
@@ -119,8 +119,3 @@ def _check_parameters(kind: type[nn.Module], parameters: dict[str, Any], place: 
 
 def _expected(names: Iterable[str]) -> str:
     return f" Expected one of {', '.join(names)}."
-
-
-def _as_tuples(value: Any) -> Any:
-    """Kornia takes tuples where YAML has lists."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

@@ -102,7 +102,9 @@ def _warp(stacked: Tensor, transform: Tensor) -> Tensor:
     """Interpolate image, validity and labels, stacked as (B, C + 2, H, W)."""
     height, width = stacked.shape[-2:]
     # From target pixels to -1 to 1 and back, in double on the CPU: no solver runs on the device.
-    unit = torch.tensor([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]], dtype=torch.float64)
+    unit = torch.tensor(
+        [[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]], dtype=torch.float64
+    )
     backwards = unit @ torch.linalg.inv(transform) @ torch.linalg.inv(unit)
     theta = backwards[:, :2].to(stacked.dtype).to(stacked.device)
     grid = F.affine_grid(theta, [len(stacked), 1, height, width], align_corners=False)

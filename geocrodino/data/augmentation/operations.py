@@ -33,7 +33,7 @@ class RandomQuarterTurn(K.GeometricAugmentationBase2D):
     def __init__(self, same_on_batch: bool = False, p: float = 1.0) -> None:
         super().__init__(p=p, same_on_batch=same_on_batch)
 
-    def generate_parameters(self, batch_shape: torch.Size) -> Parameters:
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
         """Draw right angles, int64, shape (B,)."""
         drawn = torch.randint(4, (1 if self.same_on_batch else batch_shape[0],))
         if batch_shape[-1] != batch_shape[-2]:
@@ -77,7 +77,7 @@ class RandomRotationScale(K.GeometricAugmentationBase2D):
             raise ValueError(f"scale must be two numbers above 0, the smaller first, found {scale}")
         self.degrees, self.scale = (low, high), scale
 
-    def generate_parameters(self, batch_shape: torch.Size) -> Parameters:
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
         """Draw angles in degrees and enlargements, evenly in the logarithm, float32, shape (B,)."""
         count = 1 if self.same_on_batch else batch_shape[0]
         (first, last), (low, high) = self.degrees, map(math.log, self.scale)
@@ -118,7 +118,7 @@ class RandomCurve(K.IntensityAugmentationBase2D):
         super().__init__(p=p, same_on_batch=same_on_batch)
         self.curve = _within("curve", curve, below=1.0)
 
-    def generate_parameters(self, batch_shape: torch.Size) -> Parameters:
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
         """Draw bends, shape (B, 1, 1, 1)."""
         bend = _around_zero(self.curve, batch_shape, 1, same=self.same_on_batch)
         return {"bend": bend.where(bend.abs() > 1e-4, 1e-4)}
@@ -159,7 +159,7 @@ class RandomGainOffset(K.IntensityAugmentationBase2D):
         self.offset_std = _within("offset_std", offset_std)
         self.band_offset_std = _within("band_offset_std", band_offset_std)
 
-    def generate_parameters(self, batch_shape: torch.Size) -> Parameters:
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
         """Draw gains and offsets, shape (B, C, 1, 1)."""
         same, bands = self.same_on_batch, batch_shape[1]
         gain = 1 + _around_zero(self.gain, batch_shape, 1, same=same)
@@ -190,7 +190,7 @@ class RandomNoiseLevel(K.IntensityAugmentationBase2D):
         super().__init__(p=p, same_on_batch=same_on_batch)
         self.noise_std = _within("noise_std", noise_std)
 
-    def generate_parameters(self, batch_shape: torch.Size) -> Parameters:
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
         """Draw strengths, shape (B, 1, 1, 1)."""
         return {"noise_std": _around_zero(self.noise_std, batch_shape, 1, same=self.same_on_batch)}
 
@@ -207,7 +207,7 @@ OPERATIONS: dict[str, type[K.RigidAffineAugmentationBase2D]] = {
 """Operations of this module by name."""
 
 
-def _around_zero(most: float, batch_shape: torch.Size, bands: int, *, same: bool) -> Tensor:
+def _around_zero(most: float, batch_shape: tuple[int, ...], bands: int, *, same: bool) -> Tensor:
     """Uniform in -most to most, shape (B, bands, 1, 1). Drawn on the CPU: one seed, one result anywhere."""
     drawn = (2 * torch.rand(1 if same else batch_shape[0], bands, 1, 1) - 1) * most
     return drawn.expand(batch_shape[0], bands, 1, 1)

@@ -65,13 +65,14 @@ class Step:
 
     def __init__(self, operation: Operation, place: str) -> None:
         self.operation, self.place = operation, place
-        self.kornia: Any = build_operation(operation, place)
-        self.geometric = isinstance(self.kornia, K.GeometricAugmentationBase2D)
-        self._p, self._p_batch = float(self.kornia.p), float(self.kornia.p_batch)
-        self.kornia.p = self.kornia.p_batch = 1.0
+        built: Any = build_operation(operation, place)
+        self._p, self._p_batch = float(built.p), float(built.p_batch)
+        built.p = built.p_batch = 1.0
+        self.kornia: Any = built
+        self.geometric = isinstance(built, K.GeometricAugmentationBase2D)
         name = operation.name
         self._linear_filter = name in _LINEAR_FILTERS
-        self._unit_range = name in _UNIT_RANGE and getattr(self.kornia, "clip_output", True)
+        self._unit_range = name in _UNIT_RANGE and getattr(built, "clip_output", True)
         self._by_pixel = name in OPERATIONS
 
     def draw_matrices(self, shape: torch.Size) -> Tensor:

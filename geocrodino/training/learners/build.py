@@ -31,6 +31,11 @@ def build_learner(
     Raises:
         ModelError: If a network cannot be built as asked.
     """
+    return learner_kind(method)(method, shape, class_weights, weights)
+
+
+def learner_kind(method: MethodSettings) -> type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]:
+    """The class of learners of a method."""
     kinds: dict[str, type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]] = {
         "fusion": FusionLearner,
         "dropout": DropoutLearner,
@@ -38,4 +43,4 @@ def build_learner(
         "protokd": TaughtLearner,
         "maskedkd": TaughtLearner,
     }
-    return kinds.get(method.name, JointLearner)(method, shape, class_weights, weights)
+    return kinds.get(method.name, JointLearner)
