@@ -1,25 +1,34 @@
 """Pipelines of Kornia's operations by name, and what is refused of them."""
 
+import re
+from pathlib import Path
+
 import kornia.augmentation as K
 import pytest
 import torch
 import yaml
 
 from geocrodino.data.augmentation import PairAugmentation, check_channels, check_operations
-from geocrodino.data.augmentation.build import _usable
+from geocrodino.data.augmentation.build import _CHANGES_SIZE, _WITHOUT_MATRIX, _usable
 from geocrodino.data.augmentation.operations import OPERATIONS
+from geocrodino.data.augmentation.pipeline import _UNIT_RANGE
 from geocrodino.errors import ConfigError
 from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import MODALITIES
 
 SIZE = 24
+_COLOURS = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1}
 NEEDED = {
+    "ColorJiggle": _COLOURS,
+    "ColorJitter": _COLOURS,
     "Denormalize": {"mean": 0.0, "std": 1.0},
     "Normalize": {"mean": 0.0, "std": 1.0},
     "RandomAffine": {"degrees": 15, "scale": [0.8, 1.2], "translate": [0.1, 0.1]},
     "RandomCurve": {"curve": 0.2},
     "RandomGaussianBlur": {"kernel_size": [3, 3], "sigma": [0.1, 1.0]},
+    "RandomHue": {"hue": [-0.1, 0.1]},
+    "RandomSaturation": {"saturation": [0.8, 1.2]},
     "RandomMotionBlur": {"kernel_size": 3, "angle": 20.0, "direction": 0.5},
     "RandomNoiseLevel": {"noise_std": 0.1},
     "RandomRain": {"drop_height": [2, 3], "drop_width": [1, 2], "number_of_drops": [3, 4]},
@@ -358,6 +367,23 @@ def test_operations_that_spoil_standardised_values(monkeypatch):
     monkeypatch.setattr(K.RandomGamma, "apply_transform", lambda self, x, *a, **k: x.log())
     with pytest.raises(ConfigError, match="expected finite values, found NaN or infinity"):
         check_channels(pipeline(gamma), {"optical": 3}, SIZE)
+
+
+def test_the_page_lists_what_is_handled_in_a_special_way():
+    page = (Path(__file__).parents[2] / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    values = page.partition("## Kornia's classes")[2]
+    listed, rest = (set(re.findall(r"`(\w+)`", part)) for part in (values.partition("\n- ")[0], values))
+    assert listed - {"clip_output"} == set(_UNIT_RANGE)
+    assert rest >= {*_CHANGES_SIZE, *_WITHOUT_MATRIX}
+    assert set(OPERATIONS) <= set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    three = set(re.findall(r"`(\w+)`", values.partition("**Three bands only:**")[2].partition("**One or three:**")[0]))
+    for name in sorted(set(NAMES) - set(OPERATIONS)):
+        settings = pipeline({name: NEEDED.get(name, {})})
+        if name in three:
+            with pytest.raises(ConfigError, match="cannot be applied to 1 channel"):
+                check_channels(settings, {"optical": 1}, SIZE)
+        else:
+            check_channels(settings, {"optical": 1}, SIZE)
 
 
 def test_own_names_are_not_kornias():

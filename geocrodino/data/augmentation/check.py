@@ -79,7 +79,7 @@ def _try_values(step: Step, channels: int, patch_px: int) -> None:
             f"{step.place}: expected finite values, found NaN or infinity. The values of a patch have mean 0 and "
             "standard deviation 1, so half of them are below 0. Leave the operation out."
         )
-    if changed.min() >= 0 and changed.max() <= 1:
+    if changed.min() >= 0 and 0 < changed.max() <= 1:  # all 0: the only channel was dropped
         raise ConfigError(
             f"{step.place}: cuts all values to 0 to 1. The values of a patch have mean 0 and standard deviation 1. "
             "Leave the operation out."
