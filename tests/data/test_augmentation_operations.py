@@ -96,6 +96,19 @@ def test_any_operation_by_name(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_any_operation_after_a_move(name):
+    """Operations get the memory layout that they were checked with."""
+    torch.manual_seed(5)
+    given = batch()
+    moves = {"RandomVerticalFlip": {"p": 1.0}}, {"RandomRotation": {"degrees": 30.0, "p": 0.5}}
+    found = call(pipeline(*moves, {name: {**NEEDED.get(name, {}), "p": 0.7}}), given)
+    assert found["optical"].is_contiguous()
+    assert found["optical"].isfinite().all()
+    assert found["optical_labels"][~found["optical_valid"]].eq(IGNORE_INDEX).all()
+    assert found["optical"].movedim(1, -1)[~found["optical_valid"]].eq(0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_operation_that_is_never_drawn_is_the_identity_bitwise(name):
     settings = pipeline({name: {**NEEDED.get(name, {}), "p": 0.0}})
     torch.manual_seed(5)

@@ -61,7 +61,8 @@ def move(layers: Layers, transform: Tensor) -> tuple[Layers, Tensor]:
         part = stacked.index_select(0, rows[start:end])
         part = _warp(part, transform[order[start:end]]) if turn < 0 else turned(part, turn)
         stacked.index_copy_(0, rows[start:end], part)
-    image, valid = stacked[:, :-2].to(image.dtype), stacked[:, -2] > _VALID_WEIGHT
+    # Contiguous, because operations of Kornia may take views of it.
+    image, valid = stacked[:, :-2].to(image.dtype).contiguous(), stacked[:, -2] > _VALID_WEIGHT
     return Layers(image, valid, stacked[:, -1].to(labels.dtype)), transform
 
 
