@@ -5,7 +5,8 @@
 Rows: the default augmentation of both modalities, its geometry alone, and `AugmentationSequential` with the same
 operations under Kornia's own names, image and labels of both modalities. Then: what share of the pixels that come from
 outside the patch the container labels as class 0, how far its quarter turn changes values of standard deviation 1, and
-what a hole of 0 does to the values beside it in a rotation. Prints a Markdown table.
+what a hole of 0 does to the values beside it in a rotation. Rows take turns, so that
+their ratios hold on a busy machine. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ import kornia.augmentation as K
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
 
+Work = Callable[[dict[str, Tensor]], object]
 SIZES = ((8, 128), (32, 256))
 STILL = RadiometrySettings(
     gain=0, offset_std=0, band_gain=0, band_offset_std=0, curve=0, noise_std=0, blur_sigma_px=0, blur_probability=0
@@ -67,17 +70,35 @@ def container() -> dict[str, nn.Module]:
     }
 
 
-def milliseconds(work: Callable[[], object], device: str, repeats: int) -> float:
-    """Median time of a call, after two that do not count."""
-    spent = []
-    for index in range(repeats + 2):
-        wait(device)
-        started = time.perf_counter()
-        work()
-        wait(device)
-        if index >= 2:
-            spent.append(1000 * (time.perf_counter() - started))
-    return statistics.median(spent)
+def milliseconds(rows: Mapping[str, Work], batch: dict[str, Tensor], device: str, repeats: int) -> dict[str, float]:
+    """Median time of a call of each row, after one that does not count; the rows take turns."""
+    spent: dict[str, list[float]] = {name: [] for name in rows}
+    for index in range(repeats + 1):
+        for name, work in rows.items():
+            torch.manual_seed(index)
+            wait(device)
+            started = time.perf_counter()
+            work(batch)
+            wait(device)
+            if index:
+                spent[name].append(1000 * (time.perf_counter() - started))
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+class ImageOperations(TorchDispatchMode):
+    """Counts operations whose result is as large as a layer of a batch, without views: each is a kernel of a GPU."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.numbers, self.count = numbers, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+        results = found if isinstance(found, tuple | list) else [found]
+        large = any(isinstance(r, Tensor) and r.numel() >= self.numbers for r in results)
+        self.count += large and not view
+        return found
 
 
 def wait(device: str) -> None:
@@ -162,17 +183,20 @@ def main() -> None:
         for name, augment in sequential.items():
             augment(batch[name], batch["labels"][:, None].float())
 
-    rows: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    rows: dict[str, Work] = {
         "geocrodino, default": default,
         "geocrodino, geometry alone": geometry,
         "AugmentationSequential": kornia,
     }
-    print("| ms a batch | " + " | ".join(f"{n} x 3 x {s} x {s}" for n, s in SIZES) + " |")
-    print("|---|" + "---|" * len(SIZES))
     batches = [make_batch(count, side, options.device) for count, side in SIZES]
+    found = [milliseconds(rows, batch, options.device, options.repeats) for batch in batches]
+    print("| ms a batch | " + " | ".join(f"{n} x 3 x {s} x {s}" for n, s in SIZES) + " | operations, larger batch |")
+    print("|---|" + "---|" * (len(SIZES) + 1))
     for name, work in rows.items():
-        found = [milliseconds(lambda w=work, b=b: w(b), options.device, options.repeats) for b in batches]
-        print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in found) + " |", flush=True)
+        # An image of the batch or more: what is drawn for it is smaller.
+        with ImageOperations(SIZES[-1][1] ** 2) as operations:
+            work(batches[-1])
+        print(f"| {name} | " + " | ".join(f"{times[name]:.1f}" for times in found) + f" | {operations.count} |")
     outside, turned, bled = faults(options.device)
     print(
         f"\nAugmentationSequential: {100 * outside:.0f} % of the pixels from outside are class 0; a quarter turn "
