@@ -337,6 +337,11 @@ REFUSED = {
         {"RandomCurve": {"curve": 2}},
         "RandomCurve: cannot be built with curve 2: curve must be at least 0 and below 1, found 2",
     ),
+    "a percentage": (
+        {"RandomHorizontalFlip": {"p": 50}},
+        "RandomHorizontalFlip.p: expected a share of the patches, 0 to 1, found 50",
+    ),
+    "a word for a share": ({"RandomHorizontalFlip": {"p": "half"}}, "a share of the patches, 0 to 1, found 'half'"),
     "mixed images": ({"RandomMixUpV2": {}}, "found RandomMixUpV2, which mixes the images of a batch"),
     "a change of size": ({"CenterCrop": {"size": 9}}, "CenterCrop, which changes the size of a patch"),
     "no matrix": ({"RandomElasticTransform": {}}, "RandomElasticTransform, which moves pixels without a matrix"),

@@ -112,6 +112,10 @@ def _check_parameters(kind: type[nn.Module], parameters: dict[str, Any], place: 
         if name not in known:
             hint = did_you_mean(name, usable)
             raise ConfigError(f"{place}.{name}: is not a parameter.{hint or _expected(usable)}")
+    for name in ("p", "p_batch"):
+        share = parameters.get(name, 1.0)
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise ConfigError(f"{place}.{name}: expected a share of the patches, 0 to 1, found {share!r}.")
     missing = [n for n in usable if known[n].default is inspect.Parameter.empty and n not in parameters]
     if missing:
         raise ConfigError(f"{place}: expected {', '.join(missing)}, found {', '.join(parameters) or 'no parameters'}.")

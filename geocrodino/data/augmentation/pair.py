@@ -6,7 +6,7 @@ together again travels with the batch, as a transform for each image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from geocrodino.data.augmentation.geometry import Layers
 from geocrodino.data.augmentation.pipeline import Pipeline
 from geocrodino.errors import ConfigError
-from geocrodino.settings.augmentation import AugmentationSettings
+from geocrodino.settings.augmentation import AugmentationSettings, Operation
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import MODALITIES, Modality
 
@@ -91,19 +91,24 @@ def build_pipelines(settings: AugmentationSettings) -> dict[Modality, Pipeline]:
     """
     pipelines = {m: Pipeline(settings.operations(m), m) for m in MODALITIES}
     if not settings.decoupled:
-        first, second = (pipelines[m].geometry for m in MODALITIES)
-        if first != second:
-            optical, elevation = (", ".join(o.name for o in found) or "none" for found in (first, second))
-            raise ConfigError(
-                "augmentation: both modalities move together, because of decoupled: false or the method; expected the "
-                f"same geometric operations in both lists, found {optical} for optical and {elevation} for elevation.\n"
-                "Copy those of one list to the other."
-                if optical != elevation
-                else "augmentation: both modalities move together, because of decoupled: false or the method; expected "
-                f"the same parameters of {optical} in both lists, found different ones.\n"
-                "Copy those of one list to the other."
-            )
+        _require_same_geometry(*(pipelines[m].geometry for m in MODALITIES))
     return pipelines
+
+
+def _require_same_geometry(optical: Sequence[Operation], elevation: Sequence[Operation]) -> None:
+    if optical == elevation:
+        return
+    first, second = (", ".join(o.name for o in operations) or "none" for operations in (optical, elevation))
+    if first == second:
+        difference = f"the same parameters of {first} in both lists, found different ones"
+    else:
+        difference = (
+            f"the same geometric operations in both lists, found {first} for optical and {second} for elevation"
+        )
+    raise ConfigError(
+        "augmentation: both modalities move together, because of decoupled: false or the method; expected "
+        f"{difference}.\nCopy those of one list to the other."
+    )
 
 
 def _check_shapes(modality: str, image: Tensor, valid: Tensor, labels: Tensor) -> None:
