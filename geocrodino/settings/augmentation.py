@@ -1,17 +1,73 @@
-"""Random changes of training patches: geometry and radiometry."""
+"""Random changes of training patches: one list of operations for each modality, or a short form that stands for it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from geocrodino.settings.modality import Modality
+from geocrodino.settings.modality import MODALITIES, Modality
 
 Strength = Annotated[float, Field(ge=0, lt=1)]
 
-
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+SHORT_FORM, LIST_FORM = "<short form>", "<list of operations>"
+"""Tags of the two ways to configure a modality; they appear in pydantic's locations, not in a YAML file."""
+
+_EXAMPLE = "{RandomHorizontalFlip: {p: 0.5}}"
+
+_GEOMETRY_KEYS = ("flip", "quarter_turn", "rotation_deg", "scale", "resample_probability")
+
+
+class Operation(BaseModel):
+    """One operation of a pipeline, in YAML ``{RandomGaussianBlur: {kernel_size: [3, 3], sigma: [0.1, 1.0]}}``.
+
+    The name is that of a class of ``kornia.augmentation`` or ``geocrodino.data.augmentation.operations``. Names and
+    parameters are checked where the pipeline is built, because settings do not import Kornia.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="class of kornia.augmentation, or one of geocrodino's own")
+    parameters: dict[str, Any] = Field({}, description="arguments of the class by name")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, value: object) -> object:
+        if isinstance(value, str):  # a name without parameters
+            return {"name": value}
+        if isinstance(value, Operation) or (isinstance(value, Mapping) and "name" in value):
+            return value
+        if not isinstance(value, Mapping) or len(value) != 1:
+            found = f", found {len(value)} keys ({', '.join(map(str, value))})" if isinstance(value, Mapping) else ""
+            raise ValueError(f"expected one operation with its parameters, such as {_EXAMPLE}{found}")
+        ((name, parameters),) = value.items()
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise ValueError(f"expected parameters by name, such as {{{name}: {{p: 0.5}}}}, found {parameters!r}")
+        return {"name": name, "parameters": dict(parameters or {})}
+
+    @field_validator("parameters")
+    @classmethod
+    def _lists_as_tuples(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Kornia takes tuples where YAML has lists."""
+        return {name: _as_tuples(value) for name, value in parameters.items()}
+
+    @model_serializer
+    def _as_written(self) -> dict[str, dict[str, Any]]:
+        return {self.name: self.parameters}
 
 
 class RadiometrySettings(BaseModel):
@@ -28,6 +84,27 @@ class RadiometrySettings(BaseModel):
     blur_sigma_px: float = Field(1.0, ge=0, description="largest width of a Gaussian blur, px")
     blur_probability: Probability = Field(0.2, description="share of images blurred")
 
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations that these settings stand for, in order."""
+        found = []
+        if self.blur_sigma_px and self.blur_probability:
+            size = 2 * math.ceil(3 * self.blur_sigma_px) + 1
+            blur = {"kernel_size": (size, size), "sigma": (0.1 * self.blur_sigma_px, self.blur_sigma_px)}
+            found.append(_operation("RandomGaussianBlur", **blur, border_type="constant", p=self.blur_probability))
+        if self.curve:
+            found.append(_operation("RandomCurve", curve=self.curve))
+        linear = {
+            "gain": self.gain,
+            "offset_std": self.offset_std,
+            "band_gain": self.band_gain,
+            "band_offset_std": self.band_offset_std,
+        }
+        if any(linear.values()):
+            found.append(_operation("RandomGainOffset", **linear))
+        if self.noise_std:
+            found.append(_operation("RandomNoiseLevel", noise_std=self.noise_std))
+        return tuple(found)
+
 
 _ELEVATION_RADIOMETRY = RadiometrySettings(
     gain=0.05,
@@ -39,6 +116,17 @@ _ELEVATION_RADIOMETRY = RadiometrySettings(
     blur_sigma_px=0.0,
     blur_probability=0.0,
 )
+
+
+def _form(value: object) -> str:
+    return LIST_FORM if isinstance(value, list | tuple) else SHORT_FORM
+
+
+ModalityAugmentation = Annotated[
+    Annotated[RadiometrySettings, Tag(SHORT_FORM)] | Annotated[tuple[Operation, ...], Tag(LIST_FORM)],
+    Discriminator(_form),
+]
+"""Either all operations of a modality in order, or radiometry alone, which follows the common geometry keys."""
 
 
 class AugmentationSettings(BaseModel):
@@ -56,8 +144,12 @@ class AugmentationSettings(BaseModel):
     resample_probability: Probability = Field(
         0.5, description="share of images that get the free rotation and scale, and so are interpolated"
     )
-    optical: RadiometrySettings = Field(default_factory=RadiometrySettings, description="radiometry of bands")
-    elevation: RadiometrySettings = Field(_ELEVATION_RADIOMETRY, description="radiometry of heights")
+    optical: ModalityAugmentation = Field(
+        default_factory=RadiometrySettings, description="a list of all operations, or the radiometry of bands"
+    )
+    elevation: ModalityAugmentation = Field(
+        _ELEVATION_RADIOMETRY, description="a list of all operations, or the radiometry of heights"
+    )
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> AugmentationSettings:
@@ -65,6 +157,58 @@ class AugmentationSettings(BaseModel):
             raise ValueError(f"scale must be two numbers above 0, the smaller first, found {self.scale}")
         return self
 
-    def radiometry(self, modality: Modality) -> RadiometrySettings:
-        """The radiometry of a modality."""
-        return self.optical if modality == "optical" else self.elevation
+    @model_validator(mode="after")
+    def _one_form(self) -> AugmentationSettings:
+        """Geometry keys without a modality that follows them would be ignored."""
+        given = [key for key in _GEOMETRY_KEYS if key in self.model_fields_set]
+        if given and not self._uses_short_form:
+            raise ValueError(
+                f"{', '.join(given)} changes nothing, because optical and elevation list all their operations; "
+                "leave it out, or name the operation in both lists"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return written if self._uses_short_form else {k: v for k, v in written.items() if k not in _GEOMETRY_KEYS}
+
+    @property
+    def _uses_short_form(self) -> bool:
+        return any(isinstance(getattr(self, m), RadiometrySettings) for m in MODALITIES)
+
+    @property
+    def names_operations(self) -> bool:
+        """Whether a list names operations, which must then be checked before use."""
+        return any(not isinstance(getattr(self, m), RadiometrySettings) for m in MODALITIES)
+
+    def operations(self, modality: Modality) -> tuple[Operation, ...]:
+        """All operations of a modality, in order; the short form is written out.
+
+        Args:
+            modality: The modality.
+
+        Returns:
+            The modality's own list; without one the operations of the geometry keys, then those of its radiometry.
+        """
+        own = self.optical if modality == "optical" else self.elevation
+        return self._geometry() + own.operations() if isinstance(own, RadiometrySettings) else own
+
+    def _geometry(self) -> tuple[Operation, ...]:
+        found = []
+        if self.flip:
+            found.append(_operation("RandomHorizontalFlip", p=0.5))
+        if self.quarter_turn:
+            found.append(_operation("RandomQuarterTurn", p=1.0))
+        if self.resample_probability and (self.rotation_deg or self.scale != (1.0, 1.0)):
+            free = {"degrees": self.rotation_deg, "scale": self.scale, "p": self.resample_probability}
+            found.append(_operation("RandomRotationScale", **free))
+        return tuple(found)
+
+
+def _operation(name: str, **parameters: Any) -> Operation:
+    return Operation(name=name, parameters=parameters)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

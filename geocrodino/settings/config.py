@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from geocrodino.errors import ConfigError
 from geocrodino.files.access import durable_file
 from geocrodino.phrases import listed
-from geocrodino.settings.augmentation import AugmentationSettings
+from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM, AugmentationSettings
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.ground import GroundFilter
@@ -219,7 +219,7 @@ def save_config(config: TrainConfig, path: Path) -> None:
 def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
     complaints: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
-        place = item["loc"]
+        place = _place(item)
         alike = ".".join("*" if isinstance(part, int) else part for part in place)  # the same key of other list items
         key = ".".join(map(str, place))
         said = _complaint(item, " (not from the file)" if source and key in overridden else "")
@@ -229,13 +229,18 @@ def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> 
     return f"{what} cannot be used:\n" + "\n".join(lines) + _needed(error)
 
 
+def _place(item: ErrorDetails) -> tuple[int | str, ...]:
+    """The keys to a value as the file has them, without pydantic's name for one of two forms."""
+    return tuple(part for part in item["loc"] if part not in (SHORT_FORM, LIST_FORM))
+
+
 def _complaint(item: ErrorDetails, origin: str) -> str:
     """What is wrong with one key: what was expected, what was found and where it came from."""
     kind, found = item["type"], item["input"]
     if kind == "missing":
         return "is needed, found nothing"
     if kind == "extra_forbidden":
-        return f"is not a known key{origin}.{_expected_keys(item['loc'])}"
+        return f"is not a known key{origin}.{_expected_keys(_place(item))}"
     said = item["msg"].removeprefix("Value error, ")
     said = said[:1].lower() + said[1:]
     said, _, hint = said.partition(". Did you mean")

@@ -69,6 +69,13 @@ def check_settings(config: TrainConfig) -> None:
             "method.agreement: the branches learn from the average of their weights over the steps; expected "
             "training.ema_decay above 0, found 0.\nTake 0.99, or agreement: 0."
         )
+    if config.augmentation.names_operations:
+        # Kornia is slow to import, and the short form needs no check.
+        from geocrodino.data.augmentation import check_operations
+        from geocrodino.training.learners.build import learner_kind
+
+        coupled = learner_kind(config.method).coupled
+        check_operations(config.augmentation, config.training.patch_px, coupled=coupled)
 
 
 def check_inputs(config: TrainConfig) -> CheckedInputs:
@@ -86,6 +93,12 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     sources = fitted_sources(sources, recipes)
     grid = reference_grid(sources.optical, given, config.data.resolution_m)
     recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
+    if config.augmentation.names_operations:
+        from geocrodino.data.augmentation import check_channels
+
+        check_channels(
+            config.augmentation, {m: len(r.channel_names) for m, r in recipes.items()}, config.training.patch_px
+        )
     classes = label_classes(sources.labels, config.class_scheme())
     roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
     require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from geocrodino import predict
 from geocrodino.bundle.io import load_bundle
-from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation, RadiometrySettings
+from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
 from geocrodino.settings.prediction import Execution, Outputs, Tiling
 from geocrodino.training.run import train
 

@@ -68,6 +68,32 @@ def test_defaults_and_files(write, tmp_path):
         ({"data": FILES, "training": None}, "training: input should be a valid dictionary"),
         ({"data": FILES, "network": {"decoder": "fpn", "decoder_channels": [1, 2]}}, "needs 1 numbers, found 2"),
         ({"data": FILES, "augmentation": {"scale": [2, 1]}}, "scale must be two numbers above 0, the smaller first"),
+        (
+            {"data": FILES, "augmentation": {"optical": {"gian": 0.1}}},
+            "augmentation.optical.gian: is not a known key. Did you mean gain?",
+        ),
+        (
+            {"data": FILES, "augmentation": {"optical": {"gain": 2}}},
+            "augmentation.optical.gain: input should be less than 1, found 2",
+        ),
+        (
+            {"data": FILES, "augmentation": {"optical": [{"RandomErasing": 0.5}]}},
+            "augmentation.optical.0: expected parameters by name, such as {RandomErasing: {p: 0.5}}, found 0.5",
+        ),
+        (
+            {"data": FILES, "augmentation": {"elevation": [{"RandomErasing": None, "RandomInvert": None}]}},
+            "augmentation.elevation.0: expected one operation with its parameters, such as {RandomHorizontalFlip: {p: "
+            "0.5}}, found 2 keys (RandomErasing, RandomInvert)",
+        ),
+        (
+            {"data": FILES, "augmentation": {"optical": [7]}},
+            "augmentation.optical.0: expected one operation with its parameters, such as {RandomHorizontalFlip: {p: "
+            "0.5}}, found 7",
+        ),
+        (
+            {"data": FILES, "augmentation": {"flip": True, "optical": [], "elevation": []}},
+            "augmentation: flip changes nothing, because optical and elevation list all their operations",
+        ),
         ({"data": FILES, "classes": [{"value": 1, "name": "a"}]}, "classes: tuple should have at least 2 items"),
         (
             {"data": FILES, "classes": [{"value": 1, "name": "a"}, {"value": 1, "name": "b"}]},
@@ -229,6 +255,44 @@ def test_the_resolved_copy_means_the_same_from_anywhere(write, tmp_path, monkeyp
     assert load_config(tmp_path / "run" / "config.yaml", {}) == config
     assert config.data.ground == tmp_path / "g.tif"
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_lists_of_operations_are_copied_as_written(write, tmp_path):
+    blur = {"RandomGaussianBlur": {"kernel_size": [3, 3], "sigma": [0.1, 1.0], "p": 0.2}}
+    lists = {"optical": ["RandomVerticalFlip", blur, {"RandomErasing": None}], "elevation": []}
+    config = load_config(write({"data": FILES, "augmentation": {"decoupled": False, **lists}}), {})
+    save_config(config, tmp_path / "copy.yaml")
+    assert load_config(tmp_path / "copy.yaml", {}) == config
+    assert yaml.safe_load((tmp_path / "copy.yaml").read_text())["augmentation"] == {
+        "decoupled": False,
+        "optical": [{"RandomVerticalFlip": {}}, blur, {"RandomErasing": {}}],
+        "elevation": [],
+    }
+    one_list = load_config(write({"data": FILES, "augmentation": {"flip": False, "optical": [blur]}}), {})
+    save_config(one_list, tmp_path / "copy.yaml")
+    assert load_config(tmp_path / "copy.yaml", {}) == one_list
+    assert one_list.augmentation.operations("elevation")[0].name == "RandomQuarterTurn"
+
+
+def test_the_copy_of_the_first_version(write, tmp_path):
+    """What `config.yaml` of version 0.1 says of the augmentation, and what is written today."""
+    values = {"gain": 0.2, "offset_std": 0.2, "band_gain": 0.1, "band_offset_std": 0.1}
+    optical = values | {"curve": 0.15, "noise_std": 0.05, "blur_sigma_px": 1.0, "blur_probability": 0.2}
+    elevation = dict.fromkeys(optical, 0.0) | {"gain": 0.05, "offset_std": 0.05, "noise_std": 0.02}
+    first = {
+        "decoupled": True,
+        "flip": True,
+        "quarter_turn": True,
+        "rotation_deg": 20.0,
+        "scale": [0.8, 1.25],
+        "resample_probability": 0.5,
+        "optical": optical,
+        "elevation": elevation,
+    }
+    config = load_config(write({"data": FILES, "augmentation": first}), {})
+    assert config.augmentation == load_config(write({"data": FILES}), {}).augmentation
+    save_config(config, tmp_path / "copy.yaml")
+    assert yaml.safe_load((tmp_path / "copy.yaml").read_text())["augmentation"] == first
 
 
 def test_a_copy_that_cannot_be_written(write, tmp_path):

@@ -69,6 +69,22 @@ CASES = {
         "unknown unit of height 'furlong'",
     ),
     "a band that is not there": (lambda changed, town: {"data.bands": [1, 7]}, "expected 2 optical bands (red, band 7"),
+    "an augmentation that Kornia does not have": (
+        lambda changed, town: {"augmentation.optical": [{"RandomGausianBlur": {"p": 0.5}}]},
+        "Did you mean RandomGaussianBlur?",
+    ),
+    "an augmentation for images of three bands": (
+        lambda changed, town: {"augmentation.elevation": [{"RandomHue": {"hue": [-0.1, 0.1]}}]},
+        "augmentation.elevation.0.RandomHue: cannot be applied to 1 channel:",
+    ),
+    "one geometry for both, of two kinds": (
+        lambda changed, town: {
+            "method.name": "fusion",
+            "augmentation.optical": [],
+            "augmentation.elevation": ["RandomHorizontalFlip"],
+        },
+        "augmentation: both modalities move together",
+    ),
     "pixels too coarse": (
         lambda changed, town: {"data.resolution_m": 8.0},
         "expected pixels of at most 5 m, found 8 m",

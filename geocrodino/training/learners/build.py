@@ -43,6 +43,11 @@ def build_learner(
         ModelError: If a network cannot be built with these settings.
         ConfigError: If ``weights`` are given for a network with one encoder for both modalities.
     """
+    return learner_kind(method)(method, shape, class_weights, weights)
+
+
+def learner_kind(method: MethodSettings) -> type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]:
+    """The class of learners of a method."""
     kinds: dict[str, type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]] = {
         "fusion": FusionLearner,
         "dropout": DropoutLearner,
@@ -50,4 +55,4 @@ def build_learner(
         "protokd": TaughtLearner,
         "maskedkd": TaughtLearner,
     }
-    return kinds.get(method.name, JointLearner)(method, shape, class_weights, weights)
+    return kinds.get(method.name, JointLearner)

@@ -1,0 +1,120 @@
+"""The augmentation of a batch of both modalities.
+
+Decoupled geometry lets the two networks see the same scene in two ways. What the losses need to bring the views
+together again travels with the batch, as a transform for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from geocrodino.data.augmentation.geometry import Layers
+from geocrodino.data.augmentation.pipeline import Pipeline
+from geocrodino.errors import ConfigError
+from geocrodino.settings.augmentation import AugmentationSettings, Operation
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import MODALITIES, Modality
+
+
+class PairAugmentation(nn.Module):
+    """Augments a batch on the device it lies on. Does nothing but name the keys in evaluation mode.
+
+    Seeding torch's global generator reproduces a call.
+
+    Args:
+        settings: What to change; None never changes anything.
+
+    Raises:
+        ConfigError: If an operation or parameter is not known or cannot be used.
+    """
+
+    def __init__(self, settings: AugmentationSettings | None) -> None:
+        super().__init__()
+        self.settings = settings
+        # In a plain dictionary: Kornia draws on the device that a module is moved to, and draws shall stay on the CPU.
+        self.pipelines = {} if settings is None else build_pipelines(settings)
+
+    @torch.no_grad()
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Augment every modality of a batch.
+
+        Args:
+            batch: For each modality m that is there, "m" float (B, C, H, W), 0 where invalid, and "m_valid" bool
+                (B, H, W); "labels" int64 (B, H, W), class indices or ``IGNORE_INDEX``.
+
+        Returns:
+            For each modality m: "m" and "m_valid" as above; "m_labels" int64 (B, H, W), ``IGNORE_INDEX`` where there
+            is no label or m is invalid; "m_transform" float32 (B, 3, 3), source to augmented pixels (x, y).
+
+        Raises:
+            ValueError: If no modality is there or shapes do not fit.
+        """
+        present: list[Modality] = [m for m in MODALITIES if m in batch]
+        if not present:
+            raise ValueError(f"expected one of {', '.join(MODALITIES)} in the batch, found {', '.join(batch)}")
+        with torch.autocast(batch[present[0]].device.type, enabled=False):
+            return self._augment(present, batch)
+
+    def _augment(self, present: list[Modality], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        labels = batch["labels"]
+        settings = self.settings if self.training else None
+        augmented: dict[str, Tensor] = {}
+        geometry: list[Tensor] | None = None
+        for modality in present:
+            image, valid = batch[modality], batch[f"{modality}_valid"]
+            _check_shapes(modality, image, valid, labels)
+            layers, transform = Layers(image, valid, labels), torch.eye(3).repeat(len(image), 1, 1)
+            if settings is not None:
+                pipeline = self.pipelines[modality]
+                if geometry is None or settings.decoupled:
+                    geometry = pipeline.draw_geometry(image.shape)
+                layers, transform = pipeline.apply(layers, geometry)
+            augmented[modality] = layers.image
+            augmented[f"{modality}_valid"] = layers.valid
+            augmented[f"{modality}_labels"] = layers.labels.masked_fill(~layers.valid, IGNORE_INDEX)
+            augmented[f"{modality}_transform"] = transform.to(torch.float32).to(image.device)
+        return augmented
+
+
+def build_pipelines(settings: AugmentationSettings) -> dict[Modality, Pipeline]:
+    """The pipeline of each modality.
+
+    Args:
+        settings: What to change.
+
+    Raises:
+        ConfigError: If an operation or parameter is not known or cannot be used, or the modalities should move
+            together and their geometric operations differ.
+    """
+    pipelines = {m: Pipeline(settings.operations(m), m) for m in MODALITIES}
+    if not settings.decoupled:
+        _require_same_geometry(*(pipelines[m].geometry for m in MODALITIES))
+    return pipelines
+
+
+def _require_same_geometry(optical: Sequence[Operation], elevation: Sequence[Operation]) -> None:
+    if optical == elevation:
+        return
+    first, second = (", ".join(o.name for o in operations) or "none" for operations in (optical, elevation))
+    if first == second:
+        difference = f"the same parameters of {first} in both lists, found different ones"
+    else:
+        difference = (
+            f"the same geometric operations in both lists, found {first} for optical and {second} for elevation"
+        )
+    raise ConfigError(
+        "augmentation: both modalities move together, because of decoupled: false or the method; expected "
+        f"{difference}.\nCopy those of one list to the other."
+    )
+
+
+def _check_shapes(modality: str, image: Tensor, valid: Tensor, labels: Tensor) -> None:
+    expected = (image.shape[0], *image.shape[2:])
+    if image.ndim != 4 or valid.shape != expected or labels.shape != expected:
+        raise ValueError(
+            f"expected {modality} (B, C, H, W) with validity and labels (B, H, W), found {tuple(image.shape)}, "
+            f"{tuple(valid.shape)} and {tuple(labels.shape)}"
+        )

@@ -1,0 +1,203 @@
+"""The operations of one modality, drawn on the CPU and applied to a batch on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import kornia.augmentation as K
+import torch
+from torch import Tensor
+
+from geocrodino.data.augmentation.build import build_operation, place_of
+from geocrodino.data.augmentation.geometry import Layers, move
+from geocrodino.data.augmentation.operations import OPERATIONS
+from geocrodino.settings.augmentation import Operation
+from geocrodino.settings.modality import Modality
+
+_LINEAR_FILTERS = ("RandomGaussianBlur", "RandomBoxBlur", "RandomMotionBlur")
+"""Operations that are linear in the image, and so can be applied to weights as well."""
+
+_UNIT_RANGE = (
+    "ColorJiggle",
+    "ColorJitter",
+    "RandomAutoContrast",
+    "RandomBrightness",
+    "RandomClahe",
+    "RandomContrast",
+    "RandomEqualize",
+    "RandomGamma",
+    "RandomGaussianIllumination",
+    "RandomHue",
+    "RandomInvert",
+    "RandomJPEG",
+    "RandomLinearCornerIllumination",
+    "RandomLinearIllumination",
+    "RandomPlanckianJitter",
+    "RandomPlasmaBrightness",
+    "RandomPlasmaContrast",
+    "RandomPlasmaShadow",
+    "RandomPosterize",
+    "RandomRGBShift",
+    "RandomRain",
+    "RandomSaltAndPepperNoise",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomSnow",
+    "RandomSolarize",
+)
+"""Operations that assume values of 0 to 1."""
+
+UNIT_RANGE_STD = 3.0
+"""To operations that assume values of 0 to 1, these stand for minus and plus this many standard deviations."""
+
+
+class Step:
+    """One operation with its chance.
+
+    Kornia applies an operation to every image and then keeps the originals of those that were not drawn. Here the
+    draw comes first, so that the operation computes the drawn images alone.
+
+    Args:
+        operation: Name and parameters.
+        place: Its key, for messages.
+    """
+
+    def __init__(self, operation: Operation, place: str) -> None:
+        self.operation, self.place = operation, place
+        built: Any = build_operation(operation, place)
+        self._p, self._p_batch = float(built.p), float(built.p_batch)
+        built.p = built.p_batch = 1.0
+        self.kornia: Any = built
+        self.geometric = isinstance(built, K.GeometricAugmentationBase2D)
+        name = operation.name
+        self._linear_filter = name in _LINEAR_FILTERS
+        self._unit_range = name in _UNIT_RANGE and getattr(built, "clip_output", True)
+        self._by_pixel = name in OPERATIONS
+
+    def draw_matrices(self, shape: torch.Size) -> Tensor:
+        """Draw the matrix of each image of a batch of a geometric operation.
+
+        Args:
+            shape: (B, C, H, W).
+
+        Returns:
+            Source to target pixels (x, y), float64 on the CPU, shape (B, 3, 3).
+        """
+        chosen = self._draw(shape[0])
+        matrices = torch.eye(3, dtype=torch.float64).repeat(shape[0], 1, 1)
+        if len(chosen):
+            part = torch.Size((len(chosen), *shape[1:]))
+            drawn = self.kornia.forward_parameters(part)
+            like = torch.empty(1, dtype=torch.float64).expand(part)  # for shape, dtype and device
+            found = self.kornia.generate_transformation_matrix(like, drawn, self.kornia.flags)
+            matrices[chosen] = found.expand(len(chosen), 3, 3)
+        return matrices
+
+    def change_values(self, image: Tensor, valid: Tensor, *, always: bool = False) -> Tensor:
+        """Apply an operation on values.
+
+        Args:
+            image: Float, shape (B, C, H, W).
+            valid: Bool, shape (B, H, W).
+            always: Whether to change all images whatever the chance.
+
+        Returns:
+            Images of the same shape. Invalid pixels may hold any value.
+        """
+        chosen = torch.arange(len(image)) if always else self._draw(len(image))
+        if not len(chosen):
+            return image
+        if len(chosen) == len(image):
+            return self._changed(image, valid[:, None])
+        here = chosen.to(image.device)
+        part = self._changed(image.index_select(0, here), valid[:, None].index_select(0, here))
+        return image.index_copy(0, here, part)
+
+    def _draw(self, batch: int) -> Tensor:
+        """Draw the images to change, int64 on the CPU."""
+        if self._p_batch < 1 and torch.rand(1) >= self._p_batch:
+            return torch.empty(0, dtype=torch.int64)
+        if self._p >= 1:
+            return torch.arange(batch)
+        drawn = torch.rand(1 if self.kornia.same_on_batch else batch) < self._p
+        return drawn.expand(batch).nonzero().flatten()
+
+    def _changed(self, image: Tensor, valid: Tensor) -> Tensor:
+        if self._by_pixel:
+            return self._apply(image)
+        if self._linear_filter:
+            weight = valid.to(image.dtype)
+            filtered = self._apply(torch.cat([image * weight, weight], dim=1))
+            return filtered[:, :-1] / filtered[:, -1:].clamp(min=torch.finfo(image.dtype).tiny)
+        image = torch.where(valid, image, 0.0)
+        if not self._unit_range:
+            return self._apply(image)
+        limited = image.clamp(-UNIT_RANGE_STD, UNIT_RANGE_STD)
+        changed = self._apply(limited / (2 * UNIT_RANGE_STD) + 0.5)
+        return (changed - 0.5) * (2 * UNIT_RANGE_STD) + (image - limited)
+
+    def _apply(self, image: Tensor) -> Tensor:
+        changed: Tensor = self.kornia(image)
+        return changed
+
+
+class Pipeline:
+    """The operations of one modality, in order.
+
+    Consecutive geometric operations become one matrix, so that pixels are interpolated once.
+
+    Args:
+        operations: Names and parameters.
+        modality: Whose operations they are, for messages.
+    """
+
+    def __init__(self, operations: Sequence[Operation], modality: Modality) -> None:
+        self.steps = [Step(o, place_of(modality, i, o.name)) for i, o in enumerate(operations)]
+
+    @property
+    def geometry(self) -> list[Operation]:
+        """The geometric operations, in order."""
+        return [step.operation for step in self.steps if step.geometric]
+
+    def draw_geometry(self, shape: torch.Size) -> list[Tensor]:
+        """Draw matrices (B, 3, 3), float64 on the CPU, of each geometric operation for images of a shape."""
+        return [step.draw_matrices(shape) for step in self.steps if step.geometric]
+
+    def apply(self, layers: Layers, geometry: Sequence[Tensor]) -> tuple[Layers, Tensor]:
+        """Apply all operations.
+
+        Args:
+            layers: Image, validity and labels.
+            geometry: What ``draw_geometry`` of this pipeline, or of one with the same geometric operations, drew.
+
+        Returns:
+            Layers of the same shapes, invalid pixels 0, and source to target pixels (x, y), float64 on the CPU, shape
+            (B, 3, 3).
+        """
+        shape = layers.image.shape
+        same = torch.eye(3, dtype=torch.float64).repeat(shape[0], 1, 1)
+        done, ahead, matrices = same, same, iter(geometry)
+        changed = False
+        for step in self.steps:
+            if step.geometric:
+                ahead = next(matrices) @ ahead
+                continue
+            if ahead is not same:
+                layers, moved = move(self._clean(layers, changed), ahead)
+                done, ahead, changed = moved @ done, same, False
+            image = step.change_values(layers.image, layers.valid)
+            changed = changed or image is not layers.image
+            layers = layers._replace(image=image)
+        layers = self._clean(layers, changed)
+        if ahead is not same:
+            layers, moved = move(layers, ahead)
+            done = moved @ done
+        return layers, done
+
+    @staticmethod
+    def _clean(layers: Layers, changed: bool) -> Layers:
+        """Layers with 0 at invalid pixels."""
+        if not changed:
+            return layers
+        return layers._replace(image=torch.where(layers.valid[:, None], layers.image, 0.0))
