@@ -27,7 +27,7 @@ from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_l
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
 from geocrodino.settings.classes import ClassScheme
-from geocrodino.settings.modality import HeightChannel
+from geocrodino.settings.height_channels import HeightChannelName
 
 _COUNTED_PX = 2**27  # heights of larger rasters are not read whole to count impossible ones
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
@@ -81,7 +81,7 @@ def inspect_files(
     *,
     resolution_m: float | None = None,
     unit: str | None = None,
-    channels: tuple[HeightChannel, ...] = ("height_above_ground", "slope", "topographic_position"),
+    channels: tuple[HeightChannelName, ...] = ("height_above_ground", "slope", "topographic_position"),
     classes: ClassScheme | None = None,
     ignore_values: tuple[int, ...] = (),
     label_values: Mapping[int, int] | None = None,

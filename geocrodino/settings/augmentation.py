@@ -29,7 +29,7 @@ class RadiometrySettings(BaseModel):
     blur_probability: Probability = Field(0.2, description="share of images blurred")
 
 
-_ELEVATION_RADIOMETRY = RadiometrySettings(
+ELEVATION_RADIOMETRY = RadiometrySettings(
     gain=0.05,
     offset_std=0.05,
     band_gain=0.0,
@@ -57,7 +57,7 @@ class AugmentationSettings(BaseModel):
         0.5, description="share of images that get the free rotation and scale, and so are interpolated"
     )
     optical: RadiometrySettings = Field(default_factory=RadiometrySettings, description="radiometry of bands")
-    elevation: RadiometrySettings = Field(_ELEVATION_RADIOMETRY, description="radiometry of heights")
+    elevation: RadiometrySettings = Field(ELEVATION_RADIOMETRY, description="radiometry of heights")
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> AugmentationSettings:

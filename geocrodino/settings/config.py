@@ -23,8 +23,9 @@ from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import HeightChannel, Modality
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.spelling import did_you_mean
@@ -90,9 +91,9 @@ class DataConfig(_Section):
 class ElevationConfig(_Section):
     """What the elevation branch reads."""
 
-    channels: tuple[HeightChannel, ...] = Field(
+    channels: tuple[HeightChannelName, ...] = Field(
         ("height_above_ground", "slope", "topographic_position"),
-        description="height_above_ground (m), slope (degrees), topographic_position (m), height (m, absolute)",
+        description="; ".join(f"{c.name} ({c.unit}): {c.description}" for c in HEIGHT_CHANNELS.values()),
     )
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
 
