@@ -1,13 +1,13 @@
-"""How fast the backends compute tiles: PyTorch and OpenVINO as ``open_backend`` gives them, beside the bare network.
+"""Measure the speed of the inference backends: PyTorch and OpenVINO as predictions use them, and the bare network.
 
     python benchmarks/backends.py            tiles of 832, 1088 and 1344 px, two at once
     python benchmarks/backends.py --quick    tiles of 256 px
     python benchmarks/backends.py --threads 1 --rounds 21
 
-All run in turn, in another order each round, with one thread for each tile. The default network has random weights and
-statistics. Ratios are medians over the rounds of the bare network's time over each one's, by the clock and by the
-processors' time, which other programs disturb less. ``other class`` is the share of pixels of another class than the
-bare network's.
+The candidates take turns, in a different order in each round, with one thread for each tile. The network is the default
+one with random weights and statistics. A ratio is the time of the bare network divided by that of the backend, median
+over the rounds: by wall time, and by processor time, which other programs disturb less. ``other class`` is the share of
+pixels whose class differs from that of the bare network.
 """
 
 from __future__ import annotations
@@ -34,14 +34,21 @@ from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.tiles.predictor import one_thread_per_network
 from geocrodino.settings.network import NetworkSettings
 
-SIDES, QUICK_SIDES = (832, 1088, 1344), (256,)  # the margin of 160 px around cores of 512, 768 and 1024 px
+SIDES, QUICK_SIDES = (832, 1088, 1344), (256,)  # cores of 512, 768 and 1024 px with a margin of 160 px
 
 Tile = NDArray[np.float32]
 Compute = Callable[[Tile], Tile]
 
 
 def make_bundle(path: Path) -> Bundle:
-    """The default network with random weights, statistics as after a training, logits of a few units."""
+    """Write a bundle of the default network: random weights, batch statistics as after training, realistic logits.
+
+    Args:
+        path: The file to write.
+
+    Returns:
+        The bundle.
+    """
     torch.manual_seed(0)
     branch = build_branch(NetworkSettings(), len(BANDS), CLASSES).eval().requires_grad_(False)
     for module in branch.modules():
@@ -55,7 +62,14 @@ def make_bundle(path: Path) -> Bundle:
 
 
 def bare(bundle: Bundle) -> Compute:
-    """The network as it is loaded."""
+    """Prepare the network as it is loaded, without a backend.
+
+    Args:
+        bundle: The bundle.
+
+    Returns:
+        Function from normalised tiles (C, H, W) to class probabilities (K, H, W).
+    """
     branch = bundle.branch("optical")
 
     @torch.inference_mode()
@@ -66,7 +80,16 @@ def bare(bundle: Bundle) -> Compute:
 
 
 def measure(rivals: dict[str, Compute], tiles: list[Tile], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds of each round by the clock and of the processors."""
+    """Measure all candidates in turn.
+
+    Args:
+        rivals: Functions from a tile to probabilities, by name.
+        tiles: Tiles to compute at once, one thread for each.
+        rounds: Number of measurements of each candidate, after one to warm up.
+
+    Returns:
+        By name: seconds of wall time and of processor time, one for each round.
+    """
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in rivals}
     with ThreadPoolExecutor(len(tiles)) as pool:
         for number in range(rounds + 1):
@@ -80,7 +103,15 @@ def measure(rivals: dict[str, Compute], tiles: list[Tile], rounds: int) -> dict[
 
 
 def ratio(seconds: list[float], reference: list[float]) -> float:
-    """Median over the rounds of how many times as fast as the reference."""
+    """Median over the rounds of the speed relative to a reference.
+
+    Args:
+        seconds: Times of the candidate by round.
+        reference: Times of the reference by round.
+
+    Returns:
+        Above 1 if the candidate is faster.
+    """
     return statistics.median(r / s for s, r in zip(seconds, reference, strict=True))
 
 
@@ -89,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small tiles")
     parser.add_argument("--threads", type=int, default=2, help="tiles computed at once")
-    parser.add_argument("--rounds", type=int, default=9, help="measurements of each")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each backend")
     options = parser.parse_args()
     print("| tile, px | backend | s per tile | ratio, clock | ratio, processors | other class |")
     print("|---|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Time and memory of whole processes; nothing but Python's own library, so that any environment can import it."""
+"""Measure time and memory of processes. Uses only the standard library, so that any environment can import it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def report_peak() -> None:
-    """Print the largest memory that this process had, as JSON; called at its end."""
+    """Print the peak memory of this process in MB, as JSON. To be called at its end."""
     print(json.dumps({"peak_mb": _peak_bytes() / 1e6}))
 
 
@@ -21,12 +21,19 @@ def _peak_bytes() -> int:
         status = Path("/proc/self/status").read_text()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    # Where there is this, not the other: Linux counts what the parent held when it started this process.
+    # VmHWM is preferred: on Linux, ru_maxrss includes the memory of the parent when it started this process.
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def measure(command: Sequence[str]) -> dict[str, float] | str:
-    """Seconds from start to end of a process that ends with `report_peak`, and its memory, or why there are none."""
+    """Run a process that ends with `report_peak`, and measure it.
+
+    Args:
+        command: The words of the command.
+
+    Returns:
+        ``seconds`` from start to end and ``peak_mb``; or the last line of its error output if it failed.
+    """
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started

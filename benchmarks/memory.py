@@ -1,7 +1,7 @@
-"""Whether memory grows with the scene: peak resident set of a prediction, by the side of the scene.
+"""Measure whether memory grows with the scene: peak resident set of predictions of scenes of different sizes.
 
-The scenes are sparse files: a diagonal of filled blocks on nodata, so that the largest one takes minutes. A second run
-of each writes the probabilities of all classes too.
+The scenes are sparse files, with squares of data along the diagonal and nodata elsewhere, so that the largest one takes
+minutes only. A second prediction of each scene also writes the probabilities of all classes.
 
     python benchmarks/memory.py                      4096 and 32768 px a side
     python benchmarks/memory.py --sides 2048 8192
@@ -24,10 +24,16 @@ from prediction import NETWORKS, write_bundle
 from rasterio.windows import Window
 
 FILLED_PX = 2048
+"""Side of the squares with data."""
 
 
 def write_sparse(path: Path, side: int) -> None:
-    """An image with data in squares along its diagonal and nothing elsewhere."""
+    """Write an image with data in squares along its diagonal and nodata elsewhere.
+
+    Args:
+        path: The file.
+        side: Height and width in px.
+    """
     profile = {
         "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": "EPSG:32631",
         "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,

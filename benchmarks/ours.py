@@ -1,7 +1,9 @@
-"""Ours and its floor, in a process that loads what a user's would and nothing else. Called by other benchmarks:
+"""A prediction by geocrodino, and its forward passes alone, in a process that loads only what a user's process loads.
 
-python benchmarks/ours.py predict BUNDLE SCENE OUT OPTIONS      options of geocrodino.predict as JSON
-python benchmarks/ours.py bare BUNDLE SCENE BACKEND             the forward passes of the same tiles alone
+Called by the other benchmarks:
+
+    python benchmarks/ours.py predict BUNDLE SCENE OUT OPTIONS      options of geocrodino.predict as JSON
+    python benchmarks/ours.py bare BUNDLE SCENE BACKEND             the forward passes of the same tiles alone
 """
 
 from __future__ import annotations
@@ -15,27 +17,55 @@ from pathlib import Path
 from measured import report_peak
 
 WORKERS = 2
+"""Tiles computed at once."""
 
 
 def command(*words: object) -> list[str]:
-    """What runs this file."""
+    """Compose the command that runs this file.
+
+    Args:
+        *words: Arguments of this file.
+
+    Returns:
+        The words of the command.
+    """
     return [sys.executable, __file__, *map(str, words)]
 
 
 def hole_of(side: int) -> tuple[int, int, int, int]:
-    """Rows and columns without data, of a scene as `prediction.write_scene` makes it."""
+    """Locate the nodata rectangle of a scene of `prediction.write_scene`.
+
+    Args:
+        side: Height and width of the scene in px.
+
+    Returns:
+        First and last row, first and last column; ends are exclusive.
+    """
     return side // 4, side // 2, side // 4, side // 2
 
 
 def predict(bundle: str, scene: str, out: str, options: str) -> None:
-    """The engine, as a user calls it."""
+    """Predict as a user does.
+
+    Args:
+        bundle: Path of the bundle.
+        scene: Path of the scene.
+        out: Path of the map.
+        options: Options of `geocrodino.predict` as JSON.
+    """
     from geocrodino import predict
 
     predict(scene, out, bundle, "optical", workers=WORKERS, **json.loads(options))
 
 
 def bare(bundle: str, scene: str, backend: str) -> None:
-    """The forward passes of the tiles that the engine computes, on values that are not read, and nothing else."""
+    """Compute the forward passes of the tiles that a prediction computes, on random values, and nothing else.
+
+    Args:
+        bundle: Path of the bundle.
+        scene: Path of the scene; only its size is read.
+        backend: Name of the inference backend.
+    """
     import numpy as np
     import rasterio
 

@@ -1,5 +1,6 @@
-"""How other tools map a whole scene, one function each; nothing of geocrodino is imported, so that each of them can run
-in an environment of its own. Called by prediction.py:
+"""Whole-scene prediction with other tools, one function for each.
+
+Nothing of geocrodino is imported, so that each tool can run in its own environment. Called by prediction.py:
 
     python benchmarks/peers.py NAME network.pt scene.tif out.tif
 
@@ -27,12 +28,25 @@ Network = torch.jit.ScriptModule
 
 
 def normalise(values: np.ndarray) -> np.ndarray:
-    """Digital numbers as the network reads them."""
+    """Normalise digital numbers for the network.
+
+    Args:
+        values: Any shape and dtype.
+
+    Returns:
+        float32, same shape.
+    """
     return (values.astype(np.float32) - MEAN) / STD
 
 
 def loop(network: Network, scene: Path, out: Path) -> None:
-    """What one writes with rasterio in half an hour: clipped reads, padding, the network, the middle of the answer."""
+    """Predict with a simple loop over rasterio windows: clipped reads, padding, the network, the centre of its output.
+
+    Args:
+        network: The network.
+        scene: The image.
+        out: The map to write.
+    """
     margin, core = OVERLAP_PX // 2, TILE_PX - OVERLAP_PX
     with rasterio.open(scene) as source, rasterio.open(out, "w", **_profile(source)) as target:
         for row in range(0, source.height, core):
@@ -50,7 +64,13 @@ def loop(network: Network, scene: Path, out: Path) -> None:
 
 
 def torchgeo(network: Network, scene: Path, out: Path) -> None:
-    """The recipe of torchgeo's users: a grid sampler, cropped tiles, one array for the scene."""
+    """Predict with torchgeo as its users do: a grid sampler, cropped tiles, one array for the scene.
+
+    Args:
+        network: The network.
+        scene: The image.
+        out: The map to write.
+    """
     from torch.utils.data import DataLoader
     from torchgeo.datasets import RasterDataset, stack_samples
     from torchgeo.samplers import GridGeoSampler
@@ -75,7 +95,13 @@ def torchgeo(network: Network, scene: Path, out: Path) -> None:
 
 
 def geoai(network: Network, scene: Path, out: Path) -> None:
-    """geoai's predict_geotiff."""
+    """Predict with geoai's predict_geotiff.
+
+    Args:
+        network: The network.
+        scene: The image.
+        out: The map to write.
+    """
     from geoai.inference import predict_geotiff
 
     predict_geotiff(
@@ -86,7 +112,13 @@ def geoai(network: Network, scene: Path, out: Path) -> None:
 
 
 def terratorch(network: Network, scene: Path, out: Path) -> None:
-    """terratorch's tiled_inference, with the scene in memory as it asks for."""
+    """Predict with terratorch's tiled_inference, which needs the whole scene in memory.
+
+    Args:
+        network: The network.
+        scene: The image.
+        out: The map to write.
+    """
     from terratorch.tasks.tiled_inference import tiled_inference
 
     with rasterio.open(scene) as source:

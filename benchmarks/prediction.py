@@ -1,20 +1,20 @@
-"""Whole-scene prediction beside what people would use instead: speed, memory, and what becomes of each pixel.
+"""Compare whole-scene prediction with the alternatives: speed, memory, and correctness of the pixels.
 
-All contenders use one network with random weights and one image with a hole without data, and write a compressed
-GeoTIFF. The others take tiles of 512 px with an overlap of 64. Ours is measured as it comes (``exact``: tiles that
-read as far as the network sees), with larger tiles, blended, and in half precision (bfloat16). Each measurement is a
-process of its own from start to end, imports and all; times are medians of rounds in which all contenders take turns;
-memory is the peak resident set. ``bare`` is the floor: the same tiles through the same backend, with nothing read or
-written.
+All contenders use one network with random weights and one image with a nodata hole, and write a compressed GeoTIFF. The
+other tools use tiles of 512 px with an overlap of 64 px. Geocrodino ("ours") is measured with its defaults (``exact``:
+tiles with a margin as wide as the network sees), with larger tiles, blended, and in half precision (bfloat16). Each
+measurement is one process from start to end, imports included. Times are medians over rounds in which all contenders
+take turns; memory is the peak resident set. ``bare`` is the lower limit: the same tiles through the same backend,
+without reading or writing.
 
     python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
     python benchmarks/prediction.py --sides 1024 --rounds 1
-    python benchmarks/prediction.py --contenders "ours, blended" loop      these beside ours
+    python benchmarks/prediction.py --contenders "ours, blended" loop      only these, and "ours"
     python benchmarks/prediction.py --python geoai=/path/to/env/bin/python --python terratorch=...
 
-geoai and terratorch run where an environment of theirs is given (or their packages are installed here), and are left
-out with a word elsewhere. "As one pass" is the share of pixels whose class is that of one pass of the network over
-the whole scene, the hole aside; it is left out where one pass does not fit into memory (--one-pass-up-to).
+geoai and terratorch need an environment, given with ``--python``, unless they are installed here; otherwise they are
+reported as not run. "As one pass" is the share of pixels outside the hole whose class equals that of one pass of the
+network over the whole scene. It is left out if one pass does not fit in memory (--one-pass-up-to).
 """
 
 from __future__ import annotations
@@ -50,11 +50,19 @@ NETWORKS = {
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
 RING_PX = 32
+"""Width of the outer ring in which pixels without a class are counted."""
+
 WARM_PX = 512
+"""Side of the scene of the first prediction, which converts the network and is not measured."""
 
 
 def write_scene(path: Path, side: int) -> None:
-    """A smooth random image, written strip by strip, whose nodata value 0 fills a rectangle of a sixteenth."""
+    """Write a smooth random image in strips, with nodata (0) in a rectangle of a sixteenth of its area.
+
+    Args:
+        path: The file.
+        side: Height and width in px.
+    """
     profile = {
         "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": "EPSG:32631",
         "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
@@ -70,13 +78,23 @@ def write_scene(path: Path, side: int) -> None:
 
 
 def write_bundle(path: Path, settings: NetworkSettings) -> None:
-    """A network with random weights."""
+    """Write a bundle of a network with random weights.
+
+    Args:
+        path: The file.
+        settings: Shape of the network.
+    """
     torch.manual_seed(0)
     save_branch(path, build_branch(settings, len(BANDS), CLASSES))
 
 
 def save_branch(path: Path, branch: Branch) -> None:
-    """A bundle of one optical branch."""
+    """Write a bundle of one optical branch.
+
+    Args:
+        path: The file.
+        branch: The branch.
+    """
     recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=BANDS)
     channels = tuple(Channel(name=n, unit="digital number", low=0, high=255, mean=MEAN, std=STD) for n in BANDS)
     manifest = Manifest(
@@ -93,7 +111,12 @@ def save_branch(path: Path, branch: Branch) -> None:
 
 
 def write_network(bundle: Path, path: Path) -> None:
-    """The branch for those that know nothing of bundles."""
+    """Write the branch of a bundle as TorchScript, for tools that cannot read bundles.
+
+    Args:
+        bundle: The bundle.
+        path: The file to write.
+    """
     branch = load_bundle(bundle).branch("optical")
     with torch.inference_mode():
         torch.jit.trace(branch, torch.zeros(2, len(BANDS), 256, 256)).save(str(path))
@@ -101,7 +124,13 @@ def write_network(bundle: Path, path: Path) -> None:
 
 @torch.inference_mode()
 def one_pass(bundle: Path, scene: Path, out: Path) -> None:
-    """The whole scene at once, with zeros around it and in the hole."""
+    """Predict the whole scene in one pass, with zeros around it and in the hole.
+
+    Args:
+        bundle: The bundle.
+        scene: The image.
+        out: The map to write.
+    """
     loaded = load_bundle(bundle)
     margin = round_up(loaded.manifest.receptive_field_px or 0, loaded.manifest.network.stride_px)
     with rasterio.open(scene) as source:
@@ -128,7 +157,17 @@ CONTENDERS = [*OURS, *BARE, *PEERS]
 
 
 def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -> dict[str, float] | str:
-    """One measurement in a fresh process: seconds and memory, or why there is none."""
+    """Measure one contender in its own process.
+
+    Args:
+        name: Name of the contender, or ``one pass``.
+        paths: ``bundle``, ``network`` and ``scene``.
+        out: The map to write.
+        pythons: Interpreters by contender.
+
+    Returns:
+        ``seconds`` and ``peak_mb``, or why the contender failed.
+    """
     if name in PEERS:
         script = str(Path(__file__).with_name("peers.py"))
         return measure(
@@ -142,7 +181,15 @@ def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -
 
 
 def judge(out: Path, truth: Path | None) -> dict[str, float]:
-    """Shares, in %: pixels as in one pass, pixels of the hole with a class, pixels of the outer ring without one."""
+    """Check the pixels of a map.
+
+    Args:
+        out: The map.
+        truth: Map of one pass; None: not compared.
+
+    Returns:
+        In %: pixels as in one pass, pixels of the hole with a class, pixels of the outer ring without a class.
+    """
     with rasterio.open(out) as file:
         classes, side = file.read(1), file.height
     r0, r1, c0, c1 = hole_of(side)
@@ -162,15 +209,22 @@ def judge(out: Path, truth: Path | None) -> dict[str, float]:
 
 
 def table(network: str, side: int, paths: dict[str, Path], folder: Path, options: argparse.Namespace) -> None:
-    """Measure all contenders on one scene and print them."""
+    """Measure all contenders on one scene and print a table.
+
+    Args:
+        network: Name of the network.
+        side: Height and width of the scene in px.
+        paths: ``bundle``, ``network`` and ``scene``.
+        folder: Where maps are written.
+        options: Options of the command line.
+    """
     pythons = dict(pair.split("=", 1) for pair in options.python)
     truth = folder / "one_pass.tif" if side <= options.one_pass_up_to else None
     if truth is not None and isinstance(why := run("one pass", paths, truth, pythons), str):
         print(f"One pass was not possible: {why}\n")
         truth = None
-    names = [
-        name for name in CONTENDERS if name == "ours" or name in options.contenders
-    ]  # the others are measured by ours
+    # "ours" is always measured: it is the reference of the ratios.
+    names = [name for name in CONTENDERS if name == "ours" or name in options.contenders]
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
     for _ in range(options.rounds):
@@ -227,7 +281,7 @@ def main() -> None:
             paths = {"bundle": folder / f"{network}.safetensors", "network": folder / f"{network}.pt"}
             write_bundle(paths["bundle"], NETWORKS[network])
             write_network(paths["bundle"], paths["network"])
-            for kind in ("ours", "ours, blended"):  # convert the network, as the first prediction of a bundle does
+            for kind in ("ours", "ours, blended"):  # not measured: the first prediction of a bundle converts it
                 warm = run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})
                 if isinstance(warm, str):
                     sys.exit(warm)

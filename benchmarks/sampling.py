@@ -1,8 +1,8 @@
-"""Samples per second: aligned layers read by window, beside torchgeo's own reading of the same three files.
+"""Measure training patches per second: aligned layers read by window, and torchgeo's own reading of the same files.
 
     python benchmarks/sampling.py
 
-Writes a generated place to a temporary folder: an image, heights in another CRS, labels. Prints a Markdown table.
+Generates a scene in a temporary folder: an image, heights in another CRS, labels. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _write(path: Path, values: np.ndarray, crs: str, transform: rasterio.Affine,
     return path
 
 
-def _place(folder: Path, size: int) -> tuple[Path, Path, Path]:
+def _write_layers(folder: Path, size: int) -> tuple[Path, Path, Path]:
     rng = np.random.default_rng(0)
     grid = from_origin(400_000, 5_000_000, 0.5, 0.5)
     optical = _write(folder / "optical.tif", rng.integers(0, 255, (3, size, size), np.uint8), "EPSG:32631", grid)
@@ -57,7 +57,7 @@ def _place(folder: Path, size: int) -> tuple[Path, Path, Path]:
     return optical, heights, labels
 
 
-def _rate(batches: Iterable[Any], batch: int, seconds: float) -> float:
+def _samples_per_second(batches: Iterable[Any], batch: int, seconds: float) -> float:
     iterator = iter(batches)
     next(iterator)
     start, count = time.perf_counter(), 0
@@ -71,7 +71,7 @@ def _rate(batches: Iterable[Any], batch: int, seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def _stock(optical: Path, heights: Path, labels: Path) -> RasterDataset:
+def _torchgeo_dataset(optical: Path, heights: Path, labels: Path) -> RasterDataset:
     class Optical(RasterDataset):
         filename_glob = "optical.tif"
 
@@ -86,7 +86,7 @@ def _stock(optical: Path, heights: Path, labels: Path) -> RasterDataset:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size-px", type=int, default=4096)
     parser.add_argument("--patch-px", type=int, default=256)
@@ -96,7 +96,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        paths = _place(Path(folder), options.size_px)
+        paths = _write_layers(Path(folder), options.size_px)
         image, heights, labelled = (RasterSource.open(p) for p in paths)
         sources = Sources(image, heights, LabelSource.of(labelled))
         recipes = {"optical": optical_recipe(sources.optical), "elevation": elevation_recipe(("height",))}
@@ -108,7 +108,7 @@ def main() -> None:
         specs = {m: measure(layers, r, inside) for m, r in recipes.items()}
         ours = CoregisteredDataset(layers, specs)
         sampler = BalancedPatchSampler(ours, inside, layers.class_indices(), patch_px=options.patch_px, length=10**6)
-        stock = _stock(*paths)
+        stock = _torchgeo_dataset(*paths)
         theirs = RandomGeoSampler(stock, size=options.patch_px, length=10**6, units=_pixels())
         rows: list[tuple[str, Callable[[int], DataLoader]]] = [
             ("aligned layers, by window", lambda n: DataLoader(ours, options.batch, sampler=sampler, num_workers=n)),
@@ -118,7 +118,7 @@ def main() -> None:
         print(f"{options.patch_px} px patches of three layers, {options.size_px} px a side; aligned once in "
               f"{aligned_s:.1f} s\n\n| reading | workers | samples/s | ratio |\n|---|---|---|---|")  # fmt: skip
         for workers in (0, 2):
-            rates = [_rate(make(workers), options.batch, options.seconds) for _, make in rows]
+            rates = [_samples_per_second(make(workers), options.batch, options.seconds) for _, make in rows]
             for (name, _), rate in zip(rows, rates, strict=True):
                 print(f"| {name} | {workers} | {rate:.0f} | {rate / rates[-1]:.1f} |", flush=True)
 

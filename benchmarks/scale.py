@@ -1,4 +1,4 @@
-"""What large predictions cost beside the computing: parts, ledger, virtual raster, the copy to one file, many inputs.
+"""Measure the costs of large predictions apart from the network: parts, ledger, virtual raster, COG copy, many inputs.
 
 python benchmarks/scale.py
 """
@@ -28,16 +28,28 @@ CLASSES = ClassScheme.from_values(range(6))
 TILE_PX, LARGE_PX = 1152, 9216
 SIDE_PX, COUNTRY_PX = 16384, 1_000_000
 INPUTS = 2_000
+"""Number of input files."""
 
 
 def grid(side: int) -> GeoBox:
-    """A square at 20 cm."""
+    """Create a square grid with pixels of 20 cm.
+
+    Args:
+        side: Height and width in px.
+
+    Returns:
+        The grid.
+    """
     return GeoBox((side, side), Affine(0.2, 0, 5e5, 0, -0.2, 5e6), "EPSG:32631")
 
 
 @contextmanager
 def timed() -> Iterator[list[float]]:
-    """Seconds that something takes, in the list when it is over."""
+    """Measure the wall time of a block.
+
+    Yields:
+        A list that holds the seconds after the block.
+    """
     found: list[float] = []
     started = time.perf_counter()
     yield found
@@ -45,7 +57,11 @@ def timed() -> Iterator[list[float]]:
 
 
 def parts_and_copy(folder: Path) -> None:
-    """Write a map block by block, then as one file."""
+    """Measure writing a map block by block, and copying the blocks to one file.
+
+    Args:
+        folder: Where to write.
+    """
     values = np.kron(np.random.default_rng(0).integers(0, 6, (96, 96)), np.ones((12, 12))).astype(np.uint8)[None]
     windows = blocks((SIDE_PX, SIDE_PX), TILE_PX)
     path = folder / "map.tif"
@@ -63,7 +79,12 @@ def parts_and_copy(folder: Path) -> None:
 
 
 def virtual_raster(folder: Path, block_px: int) -> None:
-    """A virtual raster over the blocks of a country."""
+    """Measure a virtual raster over the blocks of a map of a country.
+
+    Args:
+        folder: Where to write.
+        block_px: Side of the blocks in px.
+    """
     windows: list[Window] = blocks((COUNTRY_PX, COUNTRY_PX), block_px)
     path = folder / "country.vrt"
     named = ((window, f"country.parts/{'-'.join(map(str, window))}.tif") for window in windows)
@@ -75,14 +96,18 @@ def virtual_raster(folder: Path, block_px: int) -> None:
 
 
 def ledger(folder: Path) -> None:
-    """Read the ledger of a country."""
+    """Measure reading the ledger of a map of a country.
+
+    Args:
+        folder: Where to write.
+    """
     windows = blocks((COUNTRY_PX, COUNTRY_PX), LARGE_PX)
     path, note = folder / "ledger.tif", [[strip, index, 1, 12345] for strip in range(18) for index in range(6)]
     try:
         with Ledger(path, {}) as begun:
             for window in windows:
                 begun.add("-".join(map(str, window)), {"files": [True], "note": note})
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # leaves the ledger on the disk
     except KeyboardInterrupt:
         pass
     with timed() as reading, Ledger(path, {}, resume=True) as again:
@@ -91,7 +116,11 @@ def ledger(folder: Path) -> None:
 
 
 def inputs(folder: Path) -> None:
-    """Open many files as one scene."""
+    """Measure opening many files as one scene.
+
+    Args:
+        folder: Where to write.
+    """
     tiles = folder / "tiles"
     tiles.mkdir()
     side = int(np.ceil(np.sqrt(INPUTS)))

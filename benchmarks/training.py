@@ -1,10 +1,11 @@
-"""What a training step costs with each method: processor seconds, as a ratio to `single`.
+"""Measure the cost of a training step with each method: processor time, relative to `single`.
 
     python benchmarks/training.py
 
-A generated town, the default network, one thread, processes that take turns. A step is what two epochs take longer than
-one, validation included, divided by the steps of an epoch; a teacher's steps count for its students. The ratio is the
-median over rounds. The number format is bf16-mixed where the processor has bfloat16, else 32-true; it is printed.
+Trains on a generated town with the default network and one thread, in processes that take turns. The time of a step is
+the difference between two epochs and one, validation included, divided by the steps of an epoch; it includes the steps
+of a teacher. The ratio is the median over rounds. The number format is bf16-mixed if the processor has bfloat16, else
+32-true; it is printed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,17 @@ METHODS: dict[str, dict[str, Any]] = yaml.safe_load(PLAN.read_text())["methods"]
 
 
 def seconds(scene: Path, method: str, epochs: int, steps: int) -> float:
-    """Processor seconds of one training in a fresh process."""
+    """Measure one training in its own process.
+
+    Args:
+        scene: Folder of the generated scene.
+        method: Name of the method in the plan of the method study.
+        epochs: Number of epochs.
+        steps: Steps of an epoch.
+
+    Returns:
+        Processor seconds.
+    """
     child = [sys.executable, __file__, "--child", str(scene), method, str(epochs), str(steps)]
     done = subprocess.run(child, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -42,7 +53,14 @@ def seconds(scene: Path, method: str, epochs: int, steps: int) -> float:
 
 
 def run_child(scene: str, method: str, epochs: str, steps: str) -> None:
-    """Train once and print the processor seconds."""
+    """Train once and print the processor seconds.
+
+    Args:
+        scene: Folder of the generated scene.
+        method: Name of the method in the plan of the method study.
+        epochs: Number of epochs.
+        steps: Steps of an epoch.
+    """
     torch.set_num_threads(1)
     changes = {
         **METHODS[method],

@@ -1,9 +1,10 @@
-"""How exact and how repeatable reading on another grid is: ours beside GDAL's warper through rasterio.
+"""Measure accuracy and repeatability of reading on another grid: geocrodino and GDAL's warper (through rasterio).
 
     python benchmarks/warping.py
 
-A generated elevation model in degrees (about 90 m, steep) is read on a 30 m UTM grid, once whole and once by a smaller
-window. Printed are the largest differences from the exact bilinear value and between the two readings, in metres.
+A generated, steep elevation model in degrees (pixels of about 90 m) is read on a UTM grid of 30 m, once as a whole and
+once by a smaller window. Prints the largest difference from the exact bilinear value, and the largest difference
+between the two readings, in metres.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from geocrodino.geo.rasters.grid import Window, window_grid
 from geocrodino.geo.rasters.reader import RasterSource
 
 STEP = 1 / 1200
+"""Side of a pixel in degrees."""
 
 
 def _relief(path: Path) -> RasterSource:
@@ -58,7 +60,7 @@ def _exact(source: RasterSource, grid: GeoBox) -> np.ndarray:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a Markdown table."""
     with tempfile.TemporaryDirectory() as folder:
         source = _relief(Path(folder) / "dem.tif")
         grid = GeoBox((1000, 800), Affine(30, 0, 310_000, 0, -30, 4_150_000), "EPSG:32612")

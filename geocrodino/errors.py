@@ -1,7 +1,22 @@
-"""What can go wrong in a user's hands, one class for each kind.
+"""Errors and warnings that users meet, one class for each kind.
 
 Every message names the thing, what was expected with its unit, what was found, and a way out.
-The command line prints the message alone and exits with 2.
+The command line prints only the message and exits with 2.
+
+    GeocrodinoError
+    ├── AccessError         a name cannot be looked up, a file cannot be read
+    ├── ConfigError         a configuration file or a command-line value
+    ├── RasterError         a raster file
+    │   └── MissingCRSError
+    ├── OverlapError        layers or areas do not meet
+    ├── GridError           grids differ, or a grid cannot be built
+    ├── AOIError            an area of interest
+    ├── LabelError          label values and classes
+    ├── HeightError         heights
+    ├── ModelError          a network or its weights
+    ├── BundleError         a bundle
+    ├── CheckpointError     a checkpoint of an interrupted training
+    └── OutputError         a result cannot be written
 """
 
 from __future__ import annotations
@@ -10,15 +25,23 @@ from pathlib import Path
 
 
 class GeocrodinoError(Exception):
-    """Base of every error that a user can mend. The command line shows it without a traceback."""
+    """Base of all errors that the user can correct. The command line shows them without a traceback."""
 
 
 class AccessError(GeocrodinoError):
-    """The operating system refuses to look up a name, or to read the file."""
+    """The operating system refuses to look up a name or to read a file."""
 
     @classmethod
     def because(cls, path: str | Path, error: OSError) -> AccessError:
-        """The error for a name that the operating system refused to look at or to open."""
+        """Create the error for a file that the operating system refused to look up or to open.
+
+        Args:
+            path: The file or folder.
+            error: The error of the operating system.
+
+        Returns:
+            The error, with the system's reason in its message.
+        """
         reason = error.strerror or str(error)
         return cls(
             f"{path}: cannot be accessed ({reason}).\n"
@@ -31,10 +54,14 @@ class ConfigError(GeocrodinoError):
 
 
 class RasterError(GeocrodinoError):
-    """A raster is missing, unreadable, empty or not what its role asks for.
+    """A raster is missing, unreadable, empty, or unsuitable for its role.
+
+    Args:
+        path: The file.
+        message: What is wrong with it; the path is put before it.
 
     Attributes:
-        path: The file that the message speaks of.
+        path: The file that the message is about.
     """
 
     def __init__(self, path: str | Path, message: str) -> None:
@@ -43,77 +70,77 @@ class RasterError(GeocrodinoError):
         super().__init__(f"{path}: {message}")
 
     def __reduce__(self) -> tuple[type[RasterError], tuple[str, str]]:
-        """How it crosses to another process, which an exception of two arguments cannot by itself."""
+        """Make the exception picklable: the default passes the message alone, but the constructor has two arguments."""
         return type(self), self._parts
 
 
 class MissingCRSError(RasterError):
-    """A file does not say which coordinate reference system it is in."""
+    """A file has no coordinate reference system."""
 
 
 class OverlapError(GeocrodinoError):
-    """Layers, or a layer and an area of interest, do not meet."""
+    """Layers do not overlap, or an area of interest does not overlap a layer."""
 
 
 class GridError(GeocrodinoError):
-    """Two grids that must be one are not, or a grid cannot be built."""
+    """Two grids that must be equal differ, or a grid cannot be built."""
 
 
 class AOIError(GeocrodinoError):
-    """An area of interest cannot be used: empty, without CRS, smaller than a patch."""
+    """An area of interest cannot be used: empty, without a CRS, or smaller than a patch."""
 
 
 class LabelError(GeocrodinoError):
-    """Label values and classes do not agree."""
+    """Label values do not match the classes."""
 
 
 class HeightError(GeocrodinoError):
-    """Heights cannot be turned into what the model reads."""
+    """Heights cannot be converted to the channels that the model reads."""
 
 
 class ModelError(GeocrodinoError):
-    """A network cannot be built as asked, or its weights do not fit."""
+    """A network cannot be built with the given settings, or its weights do not fit."""
 
 
 class BundleError(GeocrodinoError):
-    """A bundle is missing, damaged, or does not fit the scene."""
+    """A bundle is missing or damaged, or does not fit the scene."""
 
 
 class CheckpointError(GeocrodinoError):
-    """The checkpoint of an interrupted training is damaged, or of another version."""
+    """The checkpoint of an interrupted training is damaged or was written by another version."""
 
 
 class OutputError(GeocrodinoError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the given place."""
 
 
 class ResolutionWarning(UserWarning):
-    """The pixels of a scene are much larger than those that the model was trained on."""
+    """The pixels of a scene are much larger than those the model was trained on."""
 
 
 class HeightRangeWarning(UserWarning):
-    """The heights of a scene lie outside what the model was trained on."""
+    """The heights of a scene lie outside the range the model was trained on."""
 
 
 class ValueRangeWarning(UserWarning):
-    """The values of an image are unlike those that the model was trained on."""
+    """The values of an image differ from those the model was trained on."""
 
 
 class BandWarning(UserWarning):
-    """A band is read in another role than its tag says."""
+    """A band is read in a role that differs from its tag."""
 
 
 class BackendWarning(UserWarning):
-    """The quicker way to run a network cannot be used, and the plain one takes its place."""
+    """The faster inference backend cannot be used, and PyTorch runs the network instead."""
 
 
 class LabelWarning(UserWarning):
-    """Values or names of labels are used, and may not be what was meant."""
+    """Label values or names are used, but may be a mistake."""
 
 
 class LeftOutWarning(UserWarning):
-    """Something that stands where a scene was named is not read as part of it."""
+    """A file in the place of a scene is not read as part of it."""
 
 
 class AreaWarning(UserWarning):
-    """An area of interest is read in a way that its file alone does not say, or not all of its rows count."""
+    """An area of interest is read with an assumption that its file does not confirm, or some rows are ignored."""

@@ -1,4 +1,4 @@
-"""Suggestions for words that are not known."""
+"""Suggestions for misspelt words."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: object, known: Iterable[str], *, most: int = 1) -> str:
-    """Suggest known words that are spelt much like an unknown one.
+    """Suggest known words that are spelt like an unknown one.
 
     Args:
-        word: What was found.
-        known: The words that may be used; the first of equally close ones is suggested.
-        most: How many to suggest.
+        word: The unknown word.
+        known: Valid words. Of equally close ones, the first is suggested.
+        most: Highest number of suggestions.
 
     Returns:
-        A sentence with a space before it, such as `` Did you mean crodino?``, or nothing if no word is close.
+        A sentence with a leading space, such as `` Did you mean crodino?``; empty if no word is close.
     """
     by_lower: dict[str, str] = {}
     for name in known:

@@ -1,10 +1,10 @@
-"""Draw how far trainings of one method get with how many steps, from the runs of a study.
+"""Plot the scores of a method against the length of its training, from the runs of a study.
 
     python pipelines/study.py configs/studies/convergence.yaml
     python pipelines/budgets.py runs/studies/convergence --out convergence.png
 
-A panel for each scene: mIoU of each network on ``val``, by which its epoch was chosen, and on ``test``; a point for
-each run, a line through the means. Each budget is a training of its own, whose learning rate falls to 0 at its end.
+One panel per scene shows the mIoU of each network on ``val``, on which its epoch was chosen, and on ``test``: a point
+for each run, a line through the means. Each length is a separate training, whose learning rate falls to 0 at its end.
 """
 
 from __future__ import annotations
@@ -28,17 +28,23 @@ Scores = dict[tuple[str, str], dict[int, list[float]]]
 
 
 def read_runs(root: Path) -> dict[str, Scores]:
-    """Scores of the runs of a study, by scene.
+    """Read the scores of the runs of a study.
+
+    Args:
+        root: Folder of the study.
+
+    Returns:
+        Scores by scene.
 
     Raises:
-        ValueError: If two rows of a scene have the same number of steps: they differ in something else.
+        ValueError: If two rows of a scene have the same number of steps, so that they differ in another setting.
     """
     found: dict[str, Scores] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     rows: dict[tuple[str, int], str] = {}
     for path in sorted(root.glob("*/*/seed*/result.json")):
         result = json.loads(path.read_text())
         if result["scoring"] != SCORING:
-            continue  # of an earlier version: pipelines/study.py scores it anew
+            continue  # scored by an earlier version; pipelines/study.py scores it again
         training = result["settings"]["training"]
         steps = training["epochs"] * training["steps_per_epoch"]
         scene, row = path.parents[2].name, path.parents[1].name
@@ -52,7 +58,12 @@ def read_runs(root: Path) -> dict[str, Scores]:
 
 
 def draw(found: dict[str, Scores], path: Path) -> None:
-    """Write the picture."""
+    """Write the figure.
+
+    Args:
+        found: Scores by scene.
+        path: The PNG file; it appears complete or not at all.
+    """
     figure = Figure(figsize=(1 + 3.6 * len(found), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(found), squeeze=False)[0]
@@ -79,7 +90,7 @@ def draw(found: dict[str, Scores], path: Path) -> None:
 
 
 def main() -> None:
-    """Read the runs and draw them."""
+    """Read the runs and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of a study's runs")
     parser.add_argument("--out", type=Path, required=True, help="picture to write (.png)")

@@ -1,13 +1,13 @@
-"""Whether the two halves of trained branches are what their names say, in numbers and in a picture.
+"""Test whether the two halves of trained branches are modality-invariant and modality-specific, as their names say.
 
     python pipelines/features.py runs/autzen --out runs/features
     python pipelines/features.py runs/studies/methods/autzen/"crodino, class contrast"/seed* --out runs/features
 
-A run is a folder that ``geocrodino train`` wrote; several must differ in nothing but their seed, labels and area.
-Features are those of the deepest map, at positions that both modalities see. Probes are fitted on positions of
-``train``, as many samples for each; every number is of positions of ``test``. Writes ``features.md``, which says what
-the numbers mean, and ``features.png`` of the first run, and prints the former. A run of the method ``single``, whose
-halves are the same thing by two names, shows what the numbers are without disentanglement.
+A run is a folder that ``geocrodino train`` wrote. Several runs may differ only in seed, labels and area. The features
+are those of the deepest map, at positions that are valid in both modalities. Probes are fitted on positions of
+``train``, all with the same number of samples; all results are for positions of ``test``. Writes and prints
+``features.md``, which also explains the numbers, and draws ``features.png`` for the first run. The halves of the
+method ``single`` differ only in name: a run of it shows the numbers without disentanglement.
 
 References:
     Alain & Bengio (2017). Understanding intermediate layers using linear classifier probes.
@@ -20,11 +20,11 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from features_table import HALVES, Half, Number, Numbers, table
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -51,63 +51,44 @@ from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training.folder import BUNDLE_NAME
 from geocrodino.training.prepare import Prepared, prepare
 
-Half = Literal["invariant", "specific"]
 Features = dict[tuple[Modality, Half], NDArray[np.float32]]
 
-_HALVES: tuple[Half, ...] = get_args(Half)
 _WAYS: tuple[tuple[Modality, Modality], ...] = (("optical", "elevation"), ("elevation", "optical"))
 _MOST = 6000
-"""Samples that a probe is fitted on, and positions that it is scored on, at most."""
+"""Most samples that a probe is fitted on, and most positions that it is scored on."""
 _FEWEST = 10
-"""Positions of ``train`` and of ``test`` that a class must have to be asked for."""
+"""A class with fewer positions in ``train`` or ``test`` is left out."""
 _CANDIDATES = 200
 _LANDMARKS = 300
 _COMPONENTS = 3
 _WINDOW_PX = 512  # a multiple of every stride
 _WINDOWS = 24
-"""Windows of a large scene that samples are drawn from, if they hold enough."""
+"""Windows of a large scene that samples are drawn from; more if these have too few positions."""
 _SHOWN = 40
-"""Features along a side of the picture, at most."""
-_MEANING = """\
-- modality, linear: a logistic regression tells optical from elevation features. A constant offset is enough for it.
-- modality, each standardised: the same without every modality's own mean and scale. That leaves a linear probe nothing
-  (its best weights are 0 whatever the features), so it is linear on a Gaussian kernel: any other difference tells.
-- modality, main components: of the latter, on the first three principal components of both modalities together.
-- class: a logistic regression reads the commonest label under a feature, of the modality it was fitted on or of the
-  other one, whose features are scaled like those of the former or, each standardised, by their own mean and scale.
-  Classes with fewer than 10 positions in `train` or in `test` are left out.
-- position: the nearest by cosine among 200 features of random positions of the other modality is that of the same one.
-- squared cosine: of the invariant and the specific feature of a position, mean. Chance is that of random directions.
-"""
+"""Most features along a side of the picture."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Features (N, C) of each modality and half at the same N positions, and the class index of each, int64 (N,)."""
+    """Features and labels at the same N positions.
+
+    Attributes:
+        features: Features by modality and half, float32, each (N, C).
+        labels: Class index of each position, int64, shape (N,).
+    """
 
     features: Features
     labels: NDArray[np.int64]
 
 
-class Number(NamedTuple):
-    """A number from 0 to 1, what guessing gives, and what to expect of an invariant and of a specific half."""
-
-    value: float
-    chance: float
-    expected: str
-
-
-Numbers = dict[str, Number]
-
-
 @dataclass(frozen=True)
 class Cells:
-    """What lies under each feature of the whole scene, shape (h, w).
+    """Pixels under each feature of the whole scene, shape (h, w).
 
     Attributes:
-        labels: The commonest class index, uint8, 255 where nothing is labelled.
+        labels: The most frequent class index, uint8, 255 where no pixel is labelled.
         seen: Whether at least half of the pixels are valid in both modalities.
-        inside: For ``train`` and ``test``, whether all pixels belong to the split.
+        inside: For ``train`` and ``test``: whether all pixels belong to the split.
         stride: Pixels per feature.
     """
 
@@ -118,15 +99,15 @@ class Cells:
 
 
 def main() -> None:
-    """Measure every run, draw the first, write and print the table."""
+    """Measure all runs, draw the first, write and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--out", type=Path, required=True, help="gets the table, the picture and the aligned layers")
+    parser.add_argument("--out", type=Path, required=True, help="folder for table, picture and aligned layers")
     options = parser.parse_args()
     configs = [load_config(run / "config.yaml", {}) for run in options.runs]
-    if any(_alike(c) != _alike(configs[0]) for c in configs):
+    if any(_common_settings(c) != _common_settings(configs[0]) for c in configs):
         parser.error(
-            "the runs differ in more than seed, labels and area: their mean says nothing. Judge them one by one."
+            "the runs differ in more than seed, labels and area: their mean has no meaning. Measure them one by one."
         )
     if configs[0].method.name == "fusion":
         parser.error("the network of the method fusion needs both modalities: it has no halves to compare.")
@@ -140,20 +121,28 @@ def main() -> None:
         samples = [read_sample(bundle, ready, cells, split) for split in ("train", "test")]
         found.append(measure(*samples))
         counted = counted or samples
-    text = table(configs[0].method.name, found, *counted, ready.classes.names)
+    text = table(configs[0].method.name, found, *(sample.labels for sample in counted), ready.classes.names)
     with whole_file(options.out / "features.md") as partial:
         partial.write_text(text)
     print(text)
 
 
-def _alike(config: TrainConfig) -> object:
-    """What runs must have in common."""
+def _common_settings(config: TrainConfig) -> object:
+    """The settings in which runs must agree."""
     data = config.data.model_copy(update={"labels": Path(), "aoi": ""})
     return config.model_copy(update={"data": data, "training": config.training.model_copy(update={"seed": 0})})
 
 
 def find_cells(ready: Prepared, stride: int) -> Cells:
-    """Look at what lies under the features of a scene; pixels at its end that fill no feature are left out."""
+    """Summarise the pixels under each feature of a scene. Pixels at the edges that do not fill a feature are left out.
+
+    Args:
+        ready: The prepared scene.
+        stride: Pixels per feature.
+
+    Returns:
+        Labels and masks by feature.
+    """
     indices, classes = ready.layers.class_indices(), len(ready.classes)
     height, width = (side // stride for side in indices.shape)
     labels, seen = np.full((height, width), IGNORE_INDEX, np.uint8), np.zeros((height, width), bool)
@@ -165,15 +154,18 @@ def find_cells(ready: Prepared, stride: int) -> Cells:
         here = (slice(r0, r1), slice(c0, c1))
         block = torch.from_numpy(indices[pixels].astype(np.int64))[None]
         labels[here] = majority_labels(block, (r1 - r0, c1 - c0), classes)[0].numpy()
-        valid = [_under(np.isfinite(ready.layers.channels(m)[:, *pixels]).all(axis=0), stride) for m in MODALITIES]
+        valid = [
+            _share_per_feature(np.isfinite(ready.layers.channels(m)[:, *pixels]).all(axis=0), stride)
+            for m in MODALITIES
+        ]
         seen[here] = np.minimum(*valid) >= 0.5
     test = inside_mask(ready.aoi.polygons("test"), ready.layers.grid)
     inside = {"train": ready.inside["train"], "test": test}
-    return Cells(labels, seen, {s: _under(mask, stride) == 1 for s, mask in inside.items()}, stride)
+    return Cells(labels, seen, {s: _share_per_feature(mask, stride) == 1 for s, mask in inside.items()}, stride)
 
 
-def _under(mask: NDArray[np.bool_], stride: int) -> NDArray[np.float64]:
-    """Share of the pixels under each feature that is set."""
+def _share_per_feature(mask: NDArray[np.bool_], stride: int) -> NDArray[np.float64]:
+    """Share of True pixels under each feature."""
     height, width = (side // stride for side in mask.shape)
     whole = mask[: height * stride, : width * stride]
     shares: NDArray[np.float64] = whole.reshape(height, stride, width, stride).mean(axis=(1, 3))
@@ -181,7 +173,19 @@ def _under(mask: NDArray[np.bool_], stride: int) -> NDArray[np.float64]:
 
 
 def read_sample(bundle: Bundle, ready: Prepared, cells: Cells, split: str) -> Sample:
-    """Features at labelled positions of a split; some of them, the same for every run, where there are too many."""
+    """Read features at labelled positions of a split.
+
+    If there are more than 6000, a random choice of them is read, the same for every run.
+
+    Args:
+        bundle: The trained branches.
+        ready: The prepared scene.
+        cells: Labels and masks by feature.
+        split: ``train`` or ``test``.
+
+    Returns:
+        Features and labels.
+    """
     rng = np.random.default_rng(0)
     usable = cells.inside[split] & cells.seen & (cells.labels != IGNORE_INDEX)
     near, count = np.zeros(usable.shape, bool), 0
@@ -200,13 +204,22 @@ def read_sample(bundle: Bundle, ready: Prepared, cells: Cells, split: str) -> Sa
 
 @torch.inference_mode()
 def read_features(bundle: Bundle, ready: Prepared, chosen: NDArray[np.bool_]) -> Features:
-    """Features (N, C) of the chosen positions (h, w), row by row, of both halves of both branches."""
+    """Compute both halves of the features of both branches at chosen positions.
+
+    Args:
+        bundle: The trained branches.
+        ready: The prepared scene.
+        chosen: The positions, bool, shape (h, w).
+
+    Returns:
+        Features by modality and half, float32, each (N, C), row by row.
+    """
     dataset = CoregisteredDataset(ready.layers, dict(bundle.manifest.modalities))
     network = bundle.manifest.network
     branches = {m: bundle.branch(m) for m in MODALITIES}
     order = np.cumsum(chosen).reshape(chosen.shape) - 1
     shape = (int(chosen.sum()), network.invariant_channels)
-    features: Features = {(m, half): np.empty(shape, np.float32) for m in MODALITIES for half in _HALVES}
+    features: Features = {(m, half): np.empty(shape, np.float32) for m in MODALITIES for half in HALVES}
     for window in covering_windows(chosen, _WINDOW_PX // network.stride_px):
         here = (slice(*window[:2]), slice(*window[2:]))
         rows, columns = np.nonzero(chosen[here])
@@ -216,38 +229,41 @@ def read_features(bundle: Bundle, ready: Prepared, chosen: NDArray[np.bool_]) ->
         for m in MODALITIES:
             # The deepest map as in forward_features, without the decoder.
             halves = branches[m].encode(batch[m])[-1][0, :, top + rows, left + columns].T.chunk(2, dim=1)
-            for half, values in zip(_HALVES, halves, strict=True):
+            for half, values in zip(HALVES, halves, strict=True):
                 features[m, half][order[here][rows, columns]] = values.numpy()
     return features
 
 
 def measure(train: Sample, test: Sample) -> dict[Half, Numbers]:
-    """All numbers of each half by name.
+    """Compute all results of each half.
 
     Args:
-        train: What probes are fitted on.
-        test: What they are scored on; the class probes leave classes out that are rare in either.
+        train: Sample to fit probes on.
+        test: Sample to score on. Class probes leave out classes that are rare in either sample.
+
+    Returns:
+        Results of each half by name.
 
     Raises:
         ValueError: If fewer than two classes are left.
     """
     channels = next(iter(test.features.values())).shape[1]
-    halves = {half: {**_tell_modality(train, test, half), **_tell_class(train, test, half)} for half in _HALVES}
+    halves = {half: {**_probe_modality(train, test, half), **_probe_class(train, test, half)} for half in HALVES}
     candidates = min(_CANDIDATES, len(test.labels))
     for half, found in halves.items():
         for source, target in _WAYS:
             hits = retrieval(test.features[source, half], test.features[target, half])
             found[f"position, {source} to {target}"] = Number(hits, 1 / candidates, "high; chance")
         for m in MODALITIES:
-            pair = [torch.from_numpy(test.features[m, h].T.copy())[None, :, None] for h in _HALVES]
+            pair = [torch.from_numpy(test.features[m, h].T.copy())[None, :, None] for h in HALVES]
             cosine = float(orthogonality_loss(*pair))
             found[f"squared cosine of the halves, {m}"] = Number(cosine, 1 / channels, "0")
     return halves
 
 
-def _tell_modality(train: Sample, test: Sample, half: Half) -> Numbers:
-    train, scales = _half_of(train), _scales(train, half)
-    plain, own = _both(train, half), _both(train, half, scales)
+def _probe_modality(train: Sample, test: Sample, half: Half) -> Numbers:
+    train, scales = _random_half(train), _scales(train, half)
+    plain, own = _both_modalities(train, half), _both_modalities(train, half, scales)
     channels = plain[0].shape[1]
     few = min(_COMPONENTS, channels)
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(*plain)
@@ -255,9 +271,13 @@ def _tell_modality(train: Sample, test: Sample, half: Half) -> Numbers:
     main = make_pipeline(PCA(few), StandardScaler(), _kernel_probe(few, len(plain[0]))).fit(*own)
     expected = "chance; high"
     return {
-        "modality, linear": Number(_balanced_accuracy(linear, *_both(test, half)), 0.5, expected),
-        "modality, each standardised": Number(_balanced_accuracy(every, *_both(test, half, scales)), 0.5, expected),
-        "modality, main components": Number(_balanced_accuracy(main, *_both(test, half, scales)), 0.5, expected),
+        "modality, linear": Number(_balanced_accuracy(linear, *_both_modalities(test, half)), 0.5, expected),
+        "modality, each standardised": Number(
+            _balanced_accuracy(every, *_both_modalities(test, half, scales)), 0.5, expected
+        ),
+        "modality, main components": Number(
+            _balanced_accuracy(main, *_both_modalities(test, half, scales)), 0.5, expected
+        ),
     }
 
 
@@ -266,7 +286,7 @@ def _kernel_probe(channels: int, samples: int) -> Pipeline:
     return make_pipeline(kernel, LogisticRegression(C=10, max_iter=2000))
 
 
-def _tell_class(train: Sample, test: Sample, half: Half) -> Numbers:
+def _probe_class(train: Sample, test: Sample, half: Half) -> Numbers:
     scales = _scales(train, half)
     held = [dict(zip(*np.unique(s.labels, return_counts=True), strict=True)) for s in (train, test)]
     asked = [c for c in held[1] if min(h.get(c, 0) for h in held) >= _FEWEST]
@@ -277,22 +297,24 @@ def _tell_class(train: Sample, test: Sample, half: Half) -> Numbers:
     known = np.isin(test.labels, asked)
     labels, chance = test.labels[known], 1 / len(asked)
     probes = {
-        # Balanced, for it is scored by balanced accuracy.
+        # Balanced class weights, because the score is the balanced accuracy.
         m: LogisticRegression(max_iter=2000, class_weight="balanced").fit(
             scales[m].transform(train.features[m, half]), train.labels
         )
         for m in MODALITIES
     }
 
-    def read(source: Modality, target: Modality, scaled_as: Modality) -> float:
+    def accuracy(source: Modality, target: Modality, scaled_as: Modality) -> float:
         features = scales[scaled_as].transform(test.features[target, half][known])
         return _balanced_accuracy(probes[source], features, labels)
 
-    found = {f"class, {m}": Number(read(m, m, m), chance, "high; any") for m in MODALITIES}
+    found = {f"class, {m}": Number(accuracy(m, m, m), chance, "high; any") for m in MODALITIES}
     for s, t in _WAYS:
-        found[f"class, fitted on {s}, read from {t}"] = Number(read(s, t, s), chance, "high; chance")
+        found[f"class, fitted on {s}, read from {t}"] = Number(accuracy(s, t, s), chance, "high; chance")
     for s, t in _WAYS:
-        found[f"class, fitted on {s}, read from {t}, each standardised"] = Number(read(s, t, t), chance, "high; chance")
+        found[f"class, fitted on {s}, read from {t}, each standardised"] = Number(
+            accuracy(s, t, t), chance, "high; chance"
+        )
     return found
 
 
@@ -300,16 +322,16 @@ def _scales(train: Sample, half: Half) -> dict[Modality, StandardScaler]:
     return {m: StandardScaler().fit(train.features[m, half]) for m in MODALITIES}
 
 
-def _half_of(sample: Sample) -> Sample:
-    """Half of the positions: both modalities together are then as many samples as one has at all."""
+def _random_half(sample: Sample) -> Sample:
+    """A random half of the positions: with both modalities, this gives as many samples as one modality has."""
     some = np.random.default_rng(0).permutation(len(sample.labels))[: (len(sample.labels) + 1) // 2]
     return Sample({key: values[some] for key, values in sample.features.items()}, sample.labels[some])
 
 
-def _both(
+def _both_modalities(
     sample: Sample, half: Half, scales: Mapping[Modality, StandardScaler] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Features of both modalities, one after the other, each on its own scale if there are any, and which it is."""
+    """Features of both modalities, each scaled by its scaler if given, and the modality's number of each row."""
     own = {m: sample.features[m, half] for m in MODALITIES}
     parts = [own[m] if scales is None else scales[m].transform(own[m]) for m in MODALITIES]
     return np.concatenate(parts), np.repeat(np.arange(len(MODALITIES)), len(sample.labels))
@@ -323,10 +345,18 @@ def _balanced_accuracy(
 
 
 def retrieval(queries: NDArray[np.float32], others: NDArray[np.float32], candidates: int = _CANDIDATES) -> float:
-    """Share of rows (N, C) whose nearest by cosine, among random rows of ``others``, is that of the same number.
+    """Share of rows whose nearest neighbour by cosine, among random rows of ``others``, has the same row number.
 
-    Rows are put into random groups of ``candidates``; what is left over is not asked. Rows that are equally near share
-    the hit: features that are all the same are found as often as by chance.
+    Rows are divided into random groups of ``candidates``; an incomplete last group is left out. If several rows are
+    equally near, each counts in part, so that constant features score no better than chance.
+
+    Args:
+        queries: Features, float32, shape (N, C).
+        others: Features of the other modality at the same positions, same shape.
+        candidates: Rows to choose from, at least 1.
+
+    Returns:
+        Share, 0 to 1.
     """
     size = min(candidates, len(queries))
     order = np.random.default_rng(0).permutation(len(queries))
@@ -345,36 +375,18 @@ def _directions(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return found
 
 
-def table(title: str, found: list[dict[Half, Numbers]], train: Sample, test: Sample, names: tuple[str, ...]) -> str:
-    """The numbers of all runs in Markdown, with the counts of the first run's samples."""
-    counts = np.bincount(test.labels, minlength=len(names))
-    held = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count)
-    runs = "one run" if len(found) == 1 else f"mean ± standard deviation of {len(found)} runs"
-    lines = [
-        f"## Halves of the features: {title}",
-        "",
-        f"Balanced accuracy, positions found and squared cosine in %, {runs}. Probes fitted on {len(train.labels):,} "
-        f"samples of `train`, all scored on {len(test.labels):,} positions of `test` ({held}).",
-        "",
-        "| | chance | invariant | specific | expected: invariant; specific |",
-        "|---|---|---|---|---|",
-    ]
-    for name, first in found[0]["invariant"].items():
-        chance = 100 * np.mean([halves["invariant"][name].chance for halves in found])
-        cells = [_spread([100 * halves[half][name].value for halves in found]) for half in _HALVES]
-        lines.append(f"| {name} | {chance:.1f} | {' | '.join(cells)} | {first.expected} |")
-    return "\n".join([*lines, "", _MEANING])
-
-
-def _spread(values: list[float]) -> str:
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
-
-
 def draw(bundle: Bundle, ready: Prepared, cells: Cells, title: str, path: Path) -> None:
-    """Draw a window of the test area: what goes in, the labels, and the halves of both branches; paler outside it.
+    """Draw a window of the test area: input, labels, and both halves of both branches; paler outside ``test``.
 
-    Colours are the first three principal components of the window's features: of the invariant halves of both
-    modalities together, so that equal features have equal colours, and of each specific half by itself.
+    Colours are the first three principal components of the features in the window. The invariant halves of both
+    modalities share their components, so that equal features have equal colours; each specific half has its own.
+
+    Args:
+        bundle: The trained branches.
+        ready: The prepared scene.
+        cells: Labels and masks by feature.
+        title: Title of the figure.
+        path: The PNG file; it appears complete or not at all.
     """
     window = _richest_window(cells)
     here = (slice(*window[:2]), slice(*window[2:]))
@@ -384,9 +396,9 @@ def draw(bundle: Bundle, ready: Prepared, cells: Cells, title: str, path: Path) 
     invariant = _colours(np.concatenate([features[m, "invariant"] for m in MODALITIES]))
     panels = _input_panels(bundle, ready, cells, window)
     for m, colours in zip(MODALITIES, np.split(invariant, len(MODALITIES)), strict=True):
-        panels[f"{m},\ninvariant"] = _onto(mask, colours)
+        panels[f"{m},\ninvariant"] = _placed(mask, colours)
     for m in MODALITIES:
-        panels[f"{m},\nspecific"] = _onto(mask, _colours(features[m, "specific"]))
+        panels[f"{m},\nspecific"] = _placed(mask, _colours(features[m, "specific"]))
     figure = Figure(figsize=(2.1 * len(panels), 2 * mask.shape[0] / mask.shape[1] + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
@@ -396,7 +408,7 @@ def draw(bundle: Bundle, ready: Prepared, cells: Cells, title: str, path: Path) 
         axis.set_xticks([])
         axis.set_yticks([])
     handles = [Patch(color=c.colour, label=c.name) for c in ready.classes.classes]
-    handles.append(Patch(facecolor="white", edgecolor="#999999", label="nothing there (paler: not in test)"))
+    handles.append(Patch(facecolor="white", edgecolor="#999999", label="no data (paler: not in test)"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=10)
     figure.suptitle(title, fontsize=11)
     figure.get_layout_engine().set(h_pad=0.1)
@@ -405,7 +417,7 @@ def draw(bundle: Bundle, ready: Prepared, cells: Cells, title: str, path: Path) 
 
 
 def _richest_window(cells: Cells) -> Window:
-    """The window of the picture, in features: where the classes of ``test`` are most evenly mixed."""
+    """The window of the figure, in features: where the classes of ``test`` are most evenly mixed."""
     inside = cells.inside["test"] & cells.seen
     extent = [np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0)]
     sides = [int(np.clip(e[-1] - e[0] + 1, _SHOWN // 3, _SHOWN)) for e in extent]
@@ -429,14 +441,14 @@ def _input_panels(bundle: Bundle, ready: Prepared, cells: Cells, window: Window)
     legend = np.ones((IGNORE_INDEX + 1, 3))
     legend[: len(ready.classes)] = [to_rgb(c.colour) for c in ready.classes.classes]
     return {
-        "image": _onto(seen[0], _stretched(image[:, seen[0]].T)),
-        spec.channels[0].name.replace("_", " "): _onto(seen[1], colormaps["viridis"](heights)[:, :3]),
+        "image": _placed(seen[0], _stretched(image[:, seen[0]].T)),
+        spec.channels[0].name.replace("_", " "): _placed(seen[1], colormaps["viridis"](heights)[:, :3]),
         "labels": legend[ready.layers.class_indices()[r0:r1, c0:c1]],
     }
 
 
 def _colours(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The first three principal components of features (N, C) as colours (N, 3); fewer are filled with grey."""
+    """The first three principal components of features (N, C) as colours (N, 3); missing components are grey."""
     count = min(3, *features.shape)
     found = np.full((len(features), 3), 0.5)
     found[:, :count] = _stretched(PCA(count).fit_transform(features))
@@ -444,14 +456,14 @@ def _colours(features: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _stretched(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Columns of values (N, D) in 0 to 1, all but the outermost 2 %."""
+    """Columns of values (N, D), scaled to 0 to 1 between the 2nd and the 98th percentile."""
     low, high = np.percentile(values, (2, 98), axis=0)
     found: NDArray[np.float64] = np.clip((values - low) / np.maximum(high - low, 1e-6), 0, 1)
     return found
 
 
-def _onto(mask: NDArray[np.bool_], colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours (N, 3) at the N set places of a mask (H, W), white elsewhere, shape (H, W, 3)."""
+def _placed(mask: NDArray[np.bool_], colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Place N colours (N, 3) at the N set pixels of a mask (H, W), white elsewhere; shape (H, W, 3)."""
     found = np.ones((*mask.shape, 3))
     found[mask] = colours
     return found

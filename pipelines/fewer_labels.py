@@ -1,4 +1,4 @@
-"""The same scene with fewer labels: a share of them, or those of one corner."""
+"""Scenes with fewer labels: a random share of them, or those of one side of the area."""
 
 from __future__ import annotations
 
@@ -16,16 +16,27 @@ from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig
 
 _SQUARE_PX = 64
+"""Side of the squares that keep or lose their labels."""
+
 _ENOUGH_PX = 100
+"""A square with this many pixels of a class is enough to learn the class from."""
 
 
 def write_share(config: TrainConfig, share: float, seed: int, path: Path) -> Path:
-    """A copy of the labels of which ``train`` keeps a share, in whole squares of 64 px, as an annotator works.
+    """Write a copy of the labels in which ``train`` keeps a share, in complete squares of 64 px, as an annotator works.
 
-    A file that is there already, newer than what it is made from, is taken: runs side by side learn from the same.
+    First a square is chosen for each class, the rarest class first, so that none is lost by chance. Then squares are
+    added at random until the share is reached. Other splits keep all labels. An existing file that is newer than the
+    labels and the area is kept, so that runs side by side learn from the same labels.
 
-    First a square for each class, the rarest first, so that none is lost by chance; then squares at random until the
-    share is reached. Other splits stay as they are.
+    Args:
+        config: Names the labels and the area.
+        share: Share of the labelled pixels to keep, 0 to 1.
+        seed: Seed of the random choice.
+        path: The file to write.
+
+    Returns:
+        ``path``.
     """
     if _is_newer(path, config):
         return path
@@ -45,7 +56,7 @@ def write_share(config: TrainConfig, share: float, seed: int, path: Path) -> Pat
     total = sum(by_class.values())
     chosen: list[int] = []
     for held in sorted(by_class.values(), key=lambda counts: counts.sum()):
-        if not held[chosen].any():  # a square with a good part of the class, so that it can be learnt
+        if not held[chosen].any():  # a square with enough pixels of the class
             chosen.append(int(rng.choice(np.flatnonzero(held >= min(held.max(), _ENOUGH_PX)))))
     for other in rng.permutation(np.flatnonzero(total)):
         if total[chosen].sum() >= share * total.sum():
@@ -62,9 +73,17 @@ def write_share(config: TrainConfig, share: float, seed: int, path: Path) -> Pat
 
 
 def write_corner(config: TrainConfig, share: float, path: Path) -> Path:
-    """An area whose split ``train`` is the westernmost share of the one given; the rest becomes ``unlabelled``.
+    """Write an area in which ``train`` is the westernmost share of the original one; the rest becomes ``unlabelled``.
 
-    A file that is there already and newer than what it is made from is taken.
+    An existing file that is newer than the labels and the area is kept.
+
+    Args:
+        config: Names the area.
+        share: Share of the surface of ``train`` to keep, 0 to 1.
+        path: The file to write.
+
+    Returns:
+        ``path``.
     """
     if _is_newer(path, config):
         return path
@@ -88,7 +107,7 @@ def write_corner(config: TrainConfig, share: float, path: Path) -> Path:
 
 
 def _is_newer(path: Path, config: TrainConfig) -> bool:
-    """Whether a file is there, and was written after the labels and the area were."""
+    """Whether a file exists and was written after the labels and the area."""
     sources = [Path(name) for name in (config.data.labels, config.data.aoi)]
     made_from = [source.stat().st_mtime_ns for source in sources if source.exists()]  # an area may be a bounding box
     return path.exists() and path.stat().st_mtime_ns > max(made_from)

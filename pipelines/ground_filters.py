@@ -1,9 +1,10 @@
-"""How near the estimated ground is to the lidar ground of the Autzen scene, and what that costs.
+"""Compare estimated ground with the lidar ground of the Autzen scene: errors, and heights of roofs and trees.
 
     GEOCRODINO_REAL_DATA=... python pipelines/ground_filters.py
 
-Compares the filter of geocrodino with CNES's Bulldozer (``pip install bulldozer-dtm``; skipped with a word where it is
-absent). Errors are in metres over pixels with a surface; heights are medians over labelled pixels.
+Compares the ground filter of geocrodino with CNES's Bulldozer (``pip install bulldozer-dtm``), which is reported as
+missing if it is not installed. Errors are in metres over pixels with a surface height. Heights are medians over the
+labelled pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from geocrodino.settings.ground import GroundFilter
 
 
 def _bulldozer(path: Path, max_object_size: float) -> np.ndarray:
-    """Ground in the units of the file, as Bulldozer writes it."""
+    """Ground computed by Bulldozer, in the unit of the file."""
     from bulldozer.pipeline.bulldozer_pipeline import dsm_to_dtm
 
     with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +35,7 @@ def _bulldozer(path: Path, max_object_size: float) -> np.ndarray:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a Markdown table."""
     folder = Path(os.environ["GEOCRODINO_REAL_DATA"]) / "autzen"
     source = RasterSource.open(folder / "dsm.tif")
     metres = height_unit(source)[0]

@@ -1,6 +1,6 @@
-"""Generate a scene, train, predict with each modality, evaluate, and say where the maps are.
+"""Generate a scene, train, predict with each modality, evaluate, and list the maps.
 
-Run by ``make quickstart``; the same steps as on the command line, with the public commands.
+``make quickstart`` runs this script. Each step is a public command, as on the command line.
 """
 
 from __future__ import annotations
@@ -21,16 +21,26 @@ from geocrodino.evaluation.evaluate import read_classes
 
 
 def run(*words: str | Path) -> None:
-    """Run one command of the program and show it."""
+    """Print one command of the program and run it. If it fails, exit with its code.
+
+    Args:
+        *words: Command and options.
+    """
     line = [str(w) for w in words]
     print("\n$ geocrodino " + " ".join(line), flush=True)
     code = subprocess.run([sys.executable, "-m", "geocrodino", *line], check=False).returncode
     if code:
-        sys.exit(code)  # the program has said why
+        sys.exit(code)  # the command has printed the reason
 
 
 def overview(scene: Path, maps: dict[str, Path], target: Path) -> None:
-    """One picture: the image, the heights, and the map that each of them gave."""
+    """Write a figure with the image, the heights, and the map from each of them.
+
+    Args:
+        scene: Folder of the scene.
+        maps: Class map by modality, optical first.
+        target: The PNG file.
+    """
     classes = read_classes(maps["optical"]).classes
     figure = Figure(figsize=(10, 10.4), layout="constrained")
     axes = figure.subplots(2, 2)
@@ -53,7 +63,7 @@ def overview(scene: Path, maps: dict[str, Path], target: Path) -> None:
 
 
 def main() -> None:
-    """All steps."""
+    """Run all steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", type=Path, default=Path("sample"), help="folder of the generated scene")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="run folder")

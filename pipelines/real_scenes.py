@@ -1,10 +1,10 @@
-"""Train, predict and score a scene over several seeds, beside a random forest on single pixels.
+"""Train, predict and score a scene with several seeds, and a random forest on single pixels for comparison.
 
     python pipelines/real_scenes.py configs/autzen.yaml --seeds 0 1 2
     python pipelines/real_scenes.py configs/zion.yaml --seeds 0 1 2
 
-Everything is trained on the ``train`` polygons, the epoch of each branch is chosen on ``val``, scores are on ``test``.
-Prints the tables of docs/results.md; runs that are there already are not repeated.
+All methods are trained on the ``train`` polygons; the epoch of each branch is chosen on ``val``; scores are for
+``test``. Prints the tables of docs/results.md. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -31,24 +31,29 @@ from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training.run import Prepared, prepare, train
 
 _FOREST_PX = 20_000
-"""Training pixels of each class at most, for the forest."""
+"""Training pixels of each class for the forest."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One seed of one method: minutes of training, and the scores of each branch."""
+    """Result of one method with one seed.
+
+    Attributes:
+        minutes: Time of the training.
+        scores: Evaluations by branch and by name of the labels.
+    """
 
     minutes: float
     scores: dict[Modality, dict[str, Evaluation]]
 
 
 def main() -> None:
-    """Run what is missing and print the tables."""
+    """Perform the missing runs and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--points", type=Path, help="more labels to score on, for instance sparse hand labels")
-    parser.add_argument("--points-ignore", type=int, nargs="*", default=[], help="values of them to leave out")
+    parser.add_argument("--points", type=Path, help="additional labels to score on, such as sparse hand labels")
+    parser.add_argument("--points-ignore", type=int, nargs="*", default=[], help="values of these labels to leave out")
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--no-forest", action="store_true")
     options = parser.parse_args()
@@ -56,7 +61,7 @@ def main() -> None:
     points = options.points or _hand_points(config)
     labels = {"labels": (config.data.labels, config.data.ignore_values)}
     if points is not None:
-        labels["hand points"] = (points, tuple(options.points_ignore) or _values_absent(points, config))
+        labels["hand points"] = (points, tuple(options.points_ignore) or _classes_missing_in(points, config))
     folder = options.out / options.config.stem
     networks = [_network(options.config, folder / f"seed{s}", s, labels) for s in options.seeds]
     forests = [] if options.no_forest else [_forest(config, folder / f"forest{s}", s, labels) for s in options.seeds]
@@ -87,7 +92,7 @@ def _network(file: Path, run: Path, seed: int, labels: dict[str, tuple[Path, tup
 
 
 def _forest(config: TrainConfig, folder: Path, seed: int, labels: dict[str, tuple[Path, tuple[int, ...]]]) -> Row:
-    """150 trees on the same channels, pixel by pixel, from a sample with as many pixels of each class."""
+    """150 trees on the same channels, pixel by pixel, from a sample with equally many pixels of each class."""
     ready = prepare(config, folder)
     done = folder / "minutes.json"
     if not done.exists():
@@ -98,7 +103,7 @@ def _forest(config: TrainConfig, folder: Path, seed: int, labels: dict[str, tupl
 
 
 def _forest_map(ready: Prepared, modality: Modality, seed: int, target: Path) -> float:
-    """Write the map of a forest; the seconds that its training took."""
+    """Train a forest and write its map; return the seconds that its training took."""
     channels, indices = ready.layers.channels(modality), ready.layers.class_indices()
     usable = ready.inside["train"] & (indices != IGNORE_INDEX) & np.isfinite(channels).all(axis=0)
     rng = np.random.default_rng(seed)
@@ -141,8 +146,8 @@ def _hand_points(config: TrainConfig) -> Path | None:
     return found if found.exists() else None
 
 
-def _values_absent(points: Path, config: TrainConfig) -> tuple[int, ...]:
-    """Classes of the training that the hand labels do not distinguish (other structures at Autzen)."""
+def _classes_missing_in(points: Path, config: TrainConfig) -> tuple[int, ...]:
+    """Training classes that the hand labels do not distinguish (other structures at Autzen)."""
     return tuple(c.value for c in config.classes or () if c.name.startswith("other"))
 
 

@@ -1,4 +1,4 @@
-"""Scores of trained networks on the pixels of ``test``, by spatial blocks, straight from the aligned layers."""
+"""Score trained networks on the pixels of ``test``, by spatial blocks, directly from the aligned layers."""
 
 from __future__ import annotations
 
@@ -27,15 +27,21 @@ from geocrodino.training.learners.fusion import build_fusion
 from geocrodino.training.prepare import Prepared
 
 SCORING = 2
-"""Of what the scores hold: a higher one makes finished runs be scored anew."""
+"""Version of the scores. After an increase, finished runs are scored again."""
 
 _BLOCK_PX = 128
+"""Side of a spatial block."""
 _WINDOW_PX, _MARGIN_PX = 512, 160  # multiples of every stride
 
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network and the temperature of its bundle."""
+    """A trained network.
+
+    Attributes:
+        module: The network, in evaluation mode.
+        temperature: Its calibration; 1 without one.
+    """
 
     module: nn.Module
     temperature: float
@@ -43,18 +49,37 @@ class Network:
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts by ``network|labels``, int64 (blocks, K, K), rows are labels; calibration errors by network."""
+    """Results of several networks.
+
+    Attributes:
+        blocks: Confusion counts by ``network|labels``, rows are the labels, int64, shape (blocks, K, K).
+        calibration_error: Expected calibration error by network, ``as trained`` and ``calibrated``, 0 to 1.
+    """
 
     blocks: dict[str, NDArray[np.int64]]
     calibration_error: dict[str, dict[str, float]]
 
     def miou(self, key: str) -> float:
-        """mIoU over the classes that the labels hold, 0 to 1."""
+        """Compute the mIoU over the classes that occur in the labels.
+
+        Args:
+            key: ``network|labels``.
+
+        Returns:
+            mIoU, 0 to 1.
+        """
         return float(mean_iou(self.blocks[key].sum(axis=0)))
 
 
 def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """mIoU of confusion counts (..., K, K) over the classes that the labels of each hold; NaN without labels."""
+    """Compute the mIoU of confusion matrices over the classes that occur in the labels of each.
+
+    Args:
+        counts: Rows are the labels, integer, shape (..., K, K).
+
+    Returns:
+        mIoU, 0 to 1, NaN without labels, float64, shape (...).
+    """
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     support, claimed = counts.sum(axis=-1), counts.sum(axis=-2)
     iou = hits / np.maximum(1, support + claimed - hits)
@@ -65,7 +90,16 @@ def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def load_networks(out: Path, config: TrainConfig, ready: Prepared) -> dict[str, Network]:
-    """The networks of a finished run."""
+    """Load the networks of a finished run.
+
+    Args:
+        out: Run folder.
+        config: Settings of the run.
+        ready: The prepared scene.
+
+    Returns:
+        Networks by modality, or one named ``fusion``.
+    """
     if config.method.name != "fusion":
         bundle = load_bundle(out / BUNDLE_NAME)
         return {m: Network(bundle.branch(m), bundle.manifest.temperature(m)) for m in bundle.manifest.modalities}
@@ -79,11 +113,23 @@ def load_networks(out: Path, config: TrainConfig, ready: Prepared) -> dict[str, 
 def score(
     networks: Mapping[str, Network], ready: Prepared, labels: Mapping[str, tuple[Path, Collection[int]]]
 ) -> Scores:
-    """Score networks on ``test`` against one or more label rasters, which are read on the grid of the training."""
+    """Score networks on ``test`` against one or more label rasters, read on the grid of the training.
+
+    Args:
+        networks: Networks by name.
+        ready: The prepared scene.
+        labels: By name: file, and values to ignore. Calibration is measured on the first.
+
+    Returns:
+        Confusion counts and calibration errors.
+
+    Raises:
+        AOIError: If the split ``test`` has no pixel.
+    """
     grid = ready.layers.grid
     inside = inside_mask(ready.aoi.polygons("test"), grid)
     if not inside.any():
-        raise AOIError(f"{ready.aoi.source}: the split test holds no pixel. Draw polygons of test to score on.")
+        raise AOIError(f"{ready.aoi.source}: the split test has no pixel. Draw polygons of the split test to score on.")
     truths = {name: _read_labels(path, ignore, ready, inside) for name, (path, ignore) in labels.items()}
     dataset = CoregisteredDataset(ready.layers, ready.specs)
     classes, (height, width) = len(ready.classes), inside.shape
@@ -106,9 +152,9 @@ def score(
                 flat = (at[usable] * classes + truth[here][usable]) * classes + predicted[usable]
                 table = np.bincount(flat, minlength=blocks * classes**2)
                 counts[f"{name}|{labelled}"] += table.reshape(blocks, classes, classes)
-            own = np.where(valid, next(iter(truths.values()))[here], IGNORE_INDEX).ravel().astype(np.int64)
+            first = np.where(valid, next(iter(truths.values()))[here], IGNORE_INDEX).ravel().astype(np.int64)
             for form, temperature in (("as trained", 1.0), ("calibrated", network.temperature)):
-                curve = Reliability.of((logits / temperature).softmax(dim=0).flatten(1).T.numpy(), own)
+                curve = Reliability.of((logits / temperature).softmax(dim=0).flatten(1).T.numpy(), first)
                 before = curves.get((name, form))
                 curves[name, form] = curve if before is None else before.add(curve)
     errors: dict[str, dict[str, float]] = {name: {} for name in networks}
@@ -133,10 +179,15 @@ def _read_labels(path: Path, ignore: Collection[int], ready: Prepared, inside: N
 def with_margin(
     dataset: CoregisteredDataset, window: Window, multiple: int
 ) -> tuple[dict[str, torch.Tensor], tuple[int, int]]:
-    """A batch of one, whose sides are multiples of a number, with all that a network sees around a window.
+    """Read a window as a batch of one, with a margin of all that a network sees around it, padded to a multiple.
+
+    Args:
+        dataset: The aligned layers.
+        window: First and last row, first and last column; ends are exclusive.
+        multiple: Height and width of the batch are multiples of it, in px.
 
     Returns:
-        The batch, and the row and column of it that the window begins at.
+        The batch, and the row and column in it at which the window begins.
     """
     height, width = dataset.grid.shape
     r0, r1, c0, c1 = window
@@ -148,5 +199,6 @@ def with_margin(
 
 
 def _block_of(window: tuple[int, int, int, int], across: int) -> NDArray[np.int64]:
+    """Number of the spatial block of each pixel of a window."""
     r0, r1, c0, c1 = window
     return (np.arange(r0, r1)[:, None] // _BLOCK_PX) * across + np.arange(c0, c1)[None] // _BLOCK_PX

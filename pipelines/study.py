@@ -1,17 +1,17 @@
-"""Compare methods on scenes over seeds, after a plan in YAML, and write the tables.
+"""Compare methods on scenes with several seeds, following a plan in YAML, and write the tables.
 
     python pipelines/study.py configs/studies/methods.yaml --workers 2
 
-A plan names scenes (a configuration each, with changes), methods (changes too), seeds and a baseline. Every combination
-is one run in a process of its own: training, then scores of each network on the pixels of ``test``, counted by spatial
-blocks. Runs that are there already are not repeated and interrupted ones go on, so the command can be stopped at any
-time. ``--only scene/method`` runs one row. Runs are spread over local workers, over ``--gpus``, or over the workers of
-a Dask cluster (``--scheduler tcp://...``, which must see the same files).
+A plan names scenes (a configuration each, with changes), methods (changes too), seeds and a baseline. Each combination
+is one run in its own process: training, then scores of each network on the pixels of ``test``, counted by spatial
+blocks. Finished runs are not repeated and interrupted ones are continued, so the command can be stopped at any time.
+``--only scene/method`` performs one row. Runs are distributed over local workers, over ``--gpus``, or over the workers
+of a Dask cluster (``--scheduler tcp://...``; the workers must see the same files).
 
-A plan may leave the number format to this machine, by ``training.precision: auto``. It is then chosen once, printed and
-used by every run, so that the rows of a table compare. ``--precision`` names another one.
+With ``training.precision: auto`` in a plan, the number format is chosen once for this machine, printed and used by all
+runs, so that the rows of a table can be compared. ``--precision`` sets another one.
 
-Writes ``results.md``, ``results.csv`` and ``results.png`` to the output folder and prints the first.
+Writes ``results.md``, ``results.csv`` and ``results.png`` to the output folder and prints ``results.md``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,12 @@ from geocrodino.training.run import train
 
 
 class Labels(BaseModel):
-    """More labels to score on."""
+    """Additional labels to score on.
+
+    Attributes:
+        path: The raster; ``${NAME}`` is replaced by a variable of the environment.
+        ignore: Values to leave out.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,11 +67,11 @@ class Scene(BaseModel):
     """A scene of a plan.
 
     Attributes:
-        config: Configuration, relative to the plan; by default a generated town, 512 m wide.
-        set: Changes of it by dotted key; ``${NAME}`` in a text is a variable of the environment.
-        label_share: Share of the labels of ``train`` that is kept, in squares of 64 px drawn with the run's seed.
+        config: Configuration file, relative to the plan; None: a generated town, 512 m wide.
+        set: Changes of it by dotted key. ``${NAME}`` in a text is replaced by a variable of the environment.
+        label_share: Share of the labels of ``train`` to keep, in squares of 64 px drawn with the run's seed.
         corner: Share of ``train``, from the west, that keeps its labels; the rest becomes the split ``unlabelled``.
-        score_on: More labels to score on, by name.
+        score_on: Additional labels to score on, by name.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -79,7 +84,16 @@ class Scene(BaseModel):
 
 
 class Plan(BaseModel):
-    """What is compared. ``seeds`` is a number for all methods, or one for each."""
+    """A comparison of methods on scenes.
+
+    Attributes:
+        title: Title of the tables.
+        scenes: Scenes by name.
+        methods: Changes of the configuration by name of the method.
+        seeds: Number of seeds for all methods, or one number for each.
+        baseline: The method that others are compared with.
+        set: Changes of the configuration for all runs.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -93,19 +107,35 @@ class Plan(BaseModel):
     @model_validator(mode="after")
     def _names_fit(self) -> Plan:
         if self.baseline not in self.methods:
-            raise ValueError(f"the baseline {self.baseline!r} is no method of the plan: {', '.join(self.methods)}")
+            raise ValueError(f"the baseline {self.baseline!r} is not a method of the plan: {', '.join(self.methods)}")
         if isinstance(self.seeds, dict) and set(self.seeds) != set(self.methods):
-            raise ValueError(f"seeds must be a number, or one for each of {', '.join(self.methods)}")
+            raise ValueError(f"seeds must be one number, or one number for each of {', '.join(self.methods)}")
         return self
 
     def seeds_of(self, method: str) -> range:
-        """Seeds of a method."""
+        """List the seeds of a method.
+
+        Args:
+            method: Name of the method.
+
+        Returns:
+            The seeds, from 0.
+        """
         return range(self.seeds if isinstance(self.seeds, int) else self.seeds[method])
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: where it lies and what it needs."""
+    """One training of a plan.
+
+    Attributes:
+        plan_path: File of the plan.
+        plan: The plan.
+        scene: Name of the scene.
+        method: Name of the method.
+        seed: The seed.
+        root: Output folder of the study.
+    """
 
     plan_path: Path
     plan: Plan
@@ -116,18 +146,26 @@ class Run:
 
     @property
     def out(self) -> Path:
-        """Its folder."""
+        """Its run folder."""
         return self.root / self.scene / self.method / f"seed{self.seed}"
 
     def command(self) -> list[str]:
-        """What performs it in a process of its own."""
+        """Compose the command that performs this run in its own process.
+
+        Returns:
+            The words of the command.
+        """
         script = [sys.executable, str(Path(__file__).resolve()), str(self.plan_path), "--out", str(self.root)]
         precision = self.plan.set.get("training.precision")
         chosen = [] if precision is None else ["--precision", precision]
         return [*script, *chosen, "--one", self.scene, self.method, str(self.seed)]
 
     def config(self) -> TrainConfig:
-        """The resolved configuration, without the changes of labels."""
+        """Resolve the configuration, without the changes of labels.
+
+        Returns:
+            The configuration.
+        """
         scene = self.plan.scenes[self.scene]
         asked = {**self.plan.set, **scene.set, **self.plan.methods[self.method], "training.seed": self.seed}
         changes = {key: os.path.expandvars(value) if isinstance(value, str) else value for key, value in asked.items()}
@@ -135,7 +173,11 @@ class Run:
         return load_config(path, changes)
 
     def with_labels(self) -> TrainConfig:
-        """The configuration with the labels that the scene leaves it; their files are written where there are none."""
+        """Resolve the configuration with the labels that the scene keeps. Files that do not exist yet are written.
+
+        Returns:
+            The configuration.
+        """
         scene, config, folder = self.plan.scenes[self.scene], self.config(), self.root / self.scene
         changes: dict[str, Any] = {}
         if scene.label_share is not None:
@@ -146,13 +188,21 @@ class Run:
         return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
     def town(self) -> Path:
-        """The configuration of the generated scene, which is written where it is not there yet."""
+        """Name the configuration of the generated scene, which is written if it does not exist yet.
+
+        Returns:
+            The file.
+        """
         folder = self.root / self.scene / "scene"
         paths = ScenePaths.within(folder)
         return paths.config if paths.config.exists() else write_scene(folder, overwrite=True).config
 
     def teacher(self) -> Run | None:
-        """The run of the plan whose fusion network this one learns from, if there is one."""
+        """Find the run of the plan whose fusion network is this run's teacher.
+
+        Returns:
+            The run; None if the method has no teacher or the plan does not contain it.
+        """
         mine = self.config()
         if not mine.method.has_teacher:
             return None
@@ -165,7 +215,11 @@ class Run:
         return None
 
     def result(self) -> dict[str, Any] | None:
-        """What it gave, None if it has not run with these settings."""
+        """Read the result of this run.
+
+        Returns:
+            The content of ``result.json``; None if the run was not performed with these settings, teacher and scores.
+        """
         path = self.out / "result.json"
         if not path.exists():
             return None
@@ -176,23 +230,27 @@ class Run:
         return found if same and taught_by_it and found["scoring"] == SCORING else None
 
     def labels(self) -> dict[str, Any]:
-        """Which labels it learns from and is scored on."""
+        """Describe the labels that this run learns from and is scored on.
+
+        Returns:
+            Plain values for JSON.
+        """
         scene = self.plan.scenes[self.scene].model_dump(mode="json")
         return {key: scene[key] for key in ("label_share", "corner", "score_on")}
 
 
 def main() -> None:
-    """Run what is missing and write the tables."""
+    """Perform the missing runs and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path)
-    parser.add_argument("--out", type=Path, help="runs/studies/<plan> by default")
-    parser.add_argument("--only", nargs="*", default=[], help="scene/method, or scene alone")
-    parser.add_argument("--first", type=int, help="the first so many seeds only")
+    parser.add_argument("--out", type=Path, help="output folder; runs/studies/<plan> by default")
+    parser.add_argument("--only", nargs="*", default=[], help="rows to perform: scene/method, or a scene")
+    parser.add_argument("--first", type=int, help="perform only this number of seeds")
     parser.add_argument("--workers", type=int, default=2, help="runs at once on this machine, one thread each")
-    parser.add_argument("--gpus", nargs="*", default=[], help="numbers of GPUs, one run at a time on each")
+    parser.add_argument("--gpus", nargs="*", default=[], help="numbers of the GPUs to use, one run at a time on each")
     parser.add_argument("--scheduler", help="address of a Dask cluster, for instance tcp://host:8786")
-    parser.add_argument("--precision", help="number format of runs for which the plan names none of their own")
-    parser.add_argument("--tables", action="store_true", help="write the tables of what is there, run nothing")
+    parser.add_argument("--precision", help="number format, unless a scene or method of the plan names its own")
+    parser.add_argument("--tables", action="store_true", help="write the tables of finished runs and perform none")
     parser.add_argument("--one", nargs=3, metavar=("SCENE", "METHOD", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     plan = in_one_format(Plan.model_validate(yaml.safe_load(options.plan.read_text())), options.precision)
@@ -212,7 +270,7 @@ def main() -> None:
     teachers = [t for t in (r.teacher() for r in wanted) if t is not None]
     missing = {r.out: r for r in (*wanted, *teachers) if r.result() is None}
     for run in missing.values():
-        run.with_labels()  # here, one after the other: runs side by side share these files
+        run.with_labels()  # write the label files here, one after the other: several runs share them
     failed = [] if options.tables else _spread(list(missing.values()), options)
     print(write_tables(plan.title, plan.baseline, _rows(runs), root))
     if failed:
@@ -220,7 +278,15 @@ def main() -> None:
 
 
 def in_one_format(plan: Plan, precision: str | None) -> Plan:
-    """The plan with one number format in place of ``auto``; scenes and methods may still name their own."""
+    """Replace the number format ``auto`` of a plan by the one that suits this machine.
+
+    Args:
+        plan: The plan. Its scenes and methods may still name their own format.
+        precision: Number format in place of the plan's; None: the plan's.
+
+    Returns:
+        The plan with one number format; unchanged if none is named.
+    """
     precision = precision or plan.set.get("training.precision")
     if precision is None:
         return plan
@@ -245,7 +311,7 @@ def _rows(runs: list[Run]) -> list[Row]:
 
 
 def _runs(path: Path, plan: Plan, root: Path) -> Iterator[Run]:
-    """Seeds first, so that an early stop leaves every row with some."""
+    """All runs, seed by seed, so that every row has some seeds if the study is stopped early."""
     most = max(len(plan.seeds_of(m)) for m in plan.methods)
     for seed in range(most):
         for scene in plan.scenes:
@@ -255,7 +321,7 @@ def _runs(path: Path, plan: Plan, root: Path) -> Iterator[Run]:
 
 
 def _spread(runs: list[Run], options: argparse.Namespace) -> list[Run]:
-    """Every run in a process of its own: seed by seed, and teachers before their students; those that failed."""
+    """Perform runs in their own processes, seed by seed, teachers before their students; return those that failed."""
     waves: dict[tuple[int, bool], list[Run]] = {}
     for run in runs:
         waves.setdefault((run.seed, run.teacher() is not None), []).append(run)
@@ -278,7 +344,7 @@ def _spread(runs: list[Run], options: argparse.Namespace) -> list[Run]:
 
 
 def _workers(options: argparse.Namespace, stack: ExitStack) -> Callable[[Run], Future[int]]:
-    """What hands a run to a worker: of a Dask cluster, or of this machine."""
+    """A function that hands a run to a worker, of a Dask cluster or of this machine."""
     if options.scheduler:
         try:
             from dask.distributed import Client
@@ -303,9 +369,18 @@ def _workers(options: argparse.Namespace, stack: ExitStack) -> Callable[[Run], F
 
 
 def in_own_process(command: list[str], folder: str, gpu: str | None = None) -> int:
-    """Run a command on one thread or one GPU, what it says in ``log.txt``; its exit code.
+    """Run a command on one thread or one GPU, and append its output to ``log.txt``.
 
-    Plain arguments and the standard library only: a worker of a cluster knows nothing else of this script.
+    Takes only plain arguments and uses only the standard library, because the workers of a cluster cannot import this
+    script.
+
+    Args:
+        command: The words of the command.
+        folder: Folder of the log; created if it does not exist.
+        gpu: Number of the GPU; None: those the process sees.
+
+    Returns:
+        Exit code.
     """
     environment = dict(os.environ, OMP_NUM_THREADS="1")
     if gpu is not None:
@@ -316,7 +391,14 @@ def in_own_process(command: list[str], folder: str, gpu: str | None = None) -> i
 
 
 def as_now(settings: dict[str, Any]) -> TrainConfig | None:
-    """Stored settings, one that came later with the value it always had; None where one is no longer there."""
+    """Read stored settings. Settings that were added since get their defaults.
+
+    Args:
+        settings: As stored by an earlier run.
+
+    Returns:
+        The settings; None if they are no longer valid, for instance because a setting was removed.
+    """
     try:
         return TrainConfig.model_validate(settings)
     except ValidationError:
@@ -324,7 +406,11 @@ def as_now(settings: dict[str, Any]) -> TrainConfig | None:
 
 
 def perform(run: Run) -> None:
-    """Train and score one run."""
+    """Train and score one run, and write ``result.json``.
+
+    Args:
+        run: The run.
+    """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     scene, config, changed = run.plan.scenes[run.scene], run.config(), run.with_labels()
     teacher = run.teacher()
@@ -363,7 +449,7 @@ def perform(run: Run) -> None:
 
 
 def _trained(run: Run, config: TrainConfig, taught_by: dict[str, Any] | None) -> bool:
-    """Whether only the scores are missing or of an older kind."""
+    """Whether the run is trained, and only its scores are missing or of an earlier version."""
     made = run.out / "made.json"
     if not made.exists() or not any((run.out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME)):
         return False
@@ -374,13 +460,13 @@ def _trained(run: Run, config: TrainConfig, taught_by: dict[str, Any] | None) ->
 
 
 def _train(run: Run, config: TrainConfig, teacher: Path | None) -> None:
-    """Go on with an interrupted training, or start one."""
+    """Continue an interrupted training, or start one."""
     begun = any(last_checkpoint(folder).exists() for folder in (run.out, run.out / TEACHER_NAME))
     if begun and not any((run.out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME)):
         try:
             train(config, run.out, resume=True, teacher=teacher)
         except ConfigError as error:
-            print(f"Started anew: {error}")
+            print(f"Starting anew, because the earlier run cannot be resumed: {error}")
         else:
             return
     train(config, run.out, overwrite=True, teacher=teacher)

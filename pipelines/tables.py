@@ -1,4 +1,4 @@
-"""Means, spreads and paired differences of a study, as Markdown, CSV and a figure."""
+"""Tables and figure of a study: means, standard deviations and paired differences, as Markdown, CSV and PNG."""
 
 from __future__ import annotations
 
@@ -14,14 +14,25 @@ from numpy.typing import NDArray
 from scoring import mean_iou
 
 _DRAWS = 2000
+"""Samples of a bootstrap."""
+
 _FEWEST_SEEDS = 3
+"""With fewer seeds there is no interval."""
+
 COLOURS = {"optical": "#2f6fb7", "elevation": "#e08a2e", "fusion": "#7a7f87"}
-"""Of networks, in pictures."""
+"""Colours of the networks in figures."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Results of one method on one scene, one entry for each seed."""
+    """Results of one method on one scene. The lists have one entry per seed.
+
+    Attributes:
+        scene: Name of the scene.
+        method: Name of the method.
+        results: Content of ``result.json``.
+        blocks: Confusion counts by ``network|labels``, int64, shape (blocks, K, K).
+    """
 
     scene: str
     method: str
@@ -29,19 +40,36 @@ class Row:
     blocks: list[dict[str, NDArray[np.int64]]]
 
     def miou(self, key: str) -> NDArray[np.float64]:
-        """mIoU of each seed, in %."""
+        """List the mIoU of all seeds.
+
+        Args:
+            key: ``network|labels``.
+
+        Returns:
+            mIoU in %, float64, shape (seeds,).
+        """
         return np.array([100 * r["test_miou"][key] for r in self.results])
 
 
 def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
-    """Write ``results.md``, ``results.csv`` and ``results.png``; the text of the first."""
+    """Write ``results.md``, ``results.csv`` and ``results.png``.
+
+    Args:
+        title: Title of the study.
+        baseline: The method that others are compared with.
+        rows: Results of all methods and scenes.
+        root: Output folder; created if it does not exist.
+
+    Returns:
+        The content of ``results.md``.
+    """
     root.mkdir(parents=True, exist_ok=True)
     lines = [
         f"## {title}",
         "",
-        "mIoU in % on `test`, mean ± standard deviation over seeds, and on `val`, by which each network's epoch was",
-        f"chosen. In brackets the difference from `{baseline}` over the seeds that both have, with the 95 % interval",
-        "of a bootstrap over seeds and spatial blocks of 128 px where there are three seeds or more.",
+        "mIoU in % on `test`, mean ± standard deviation over seeds, and on `val`, on which each network's epoch was",
+        f"chosen. In brackets: the difference from `{baseline}` over the seeds that both have, and for three seeds or",
+        "more its 95 % interval, from a bootstrap over seeds and spatial blocks of 128 px.",
         *_number_formats(rows),
         "",
     ]
@@ -76,20 +104,20 @@ def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
 
 
 def _number_formats(rows: list[Row]) -> list[str]:
-    """A line with the number formats of the trainings, none where there is no row."""
+    """A line with the number formats of the trainings; no line without rows."""
     names = dict.fromkeys(result["settings"]["training"]["precision"] for row in rows for result in row.results)
     return [f"Number format of the trainings: {', '.join(names)}."] if names else []
 
 
 def _overview(baseline: str, rows: list[Row]) -> list[str]:
-    """Mean differences from the baseline over scenes and branches, and the lowest and highest of them."""
+    """For each method, the mean, lowest and highest difference from the baseline over scenes and branches."""
     bases = {row.scene: row for row in rows if row.method == baseline}
     lines = []
     for method in dict.fromkeys(row.method for row in rows if row.method != baseline):
         val, test = [], []
         for row in (r for r in rows if r.method == method and r.scene in bases):
-            theirs = {_seed(result): result for result in bases[row.scene].results}
-            pairs = [(result, theirs[_seed(result)]) for result in row.results if _seed(result) in theirs]
+            base = {_seed(result): result for result in bases[row.scene].results}
+            pairs = [(result, base[_seed(result)]) for result in row.results if _seed(result) in base]
             for network in ("optical", "elevation"):
                 key = f"{network}|labels"
                 if pairs and all(key in result["test_miou"] for pair in pairs for result in pair):
@@ -160,10 +188,19 @@ def _record(row: Row, base: Row | None, key: str) -> dict[str, Any] | None:
 
 
 def paired_difference(row: Row, base: Row, key: str) -> tuple[float, float, float]:
-    """Mean difference in mIoU, %, over the seeds that both have, and its 95 % interval.
+    """Compute the mean difference in mIoU over the seeds that both rows have, and its 95 % interval.
 
-    Seeds and blocks are both drawn anew with replacement: an interval over blocks alone would hold no noise of the
-    training. No interval for fewer than three seeds.
+    The bootstrap draws both seeds and blocks with replacement: an interval over blocks alone would ignore the
+    randomness of the training.
+
+    Args:
+        row: Results of a method.
+        base: Results of the baseline on the same scene.
+        key: ``network|labels``.
+
+    Returns:
+        Mean, lower and upper end in percentage points. All are NaN without a common seed; the ends are NaN with fewer
+        than three.
     """
     seeds = {_seed(r): b[key] for r, b in zip(base.results, base.blocks, strict=True)}
     pairs = [(b[key], seeds[_seed(r)]) for r, b in zip(row.results, row.blocks, strict=True) if _seed(r) in seeds]
@@ -195,7 +232,7 @@ def _cell(record: dict[str, Any] | None, is_baseline: bool) -> str:
 
 
 def _draw(title: str, records: list[dict[str, Any]], path: Path) -> None:
-    """A panel for each scene and kind of labels, a line for each method."""
+    """Draw a panel for each scene and kind of labels, with a line for each method."""
     panels = list(dict.fromkeys((r["scene"], r["labels"]) for r in records))
     most = max(len({r["method"] for r in records if (r["scene"], r["labels"]) == p}) for p in panels)
     columns = min(3, len(panels))

@@ -1,4 +1,4 @@
-"""Small rasters on disk, and real scenes where there are any."""
+"""Fixtures for all tests: small rasters, real scenes, a generated scene, a finished run, the command line."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from geocrodino.town.write import ScenePaths
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="geocrodino-tests-")  # converted networks, gone with the tests
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="geocrodino-tests-")  # for converted networks; removed at exit
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
-settings.register_profile("any processor", deadline=None)  # a slow or busy one is no failure
+settings.register_profile("any processor", deadline=None)  # a slow or busy processor is not a failure
 settings.load_profile("any processor")
 
 UTM31 = "EPSG:32631"
@@ -34,7 +34,11 @@ WriteRaster = Callable[..., Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the kind and outcome of an awkward input travel with its report, to the process that prints the table."""
+    """Copy kind and outcome of a reliability test to its report, which reaches the process that prints the table.
+
+    Args:
+        items: The collected tests; changed in place.
+    """
     for item in items:
         marker = item.get_closest_marker("reliability")
         if marker is not None:
@@ -42,7 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """After `make reliability`: the number of inputs tried of each kind, and what became of them."""
+    """After `make reliability`, print the number of inputs of each kind and what happened to them.
+
+    Args:
+        terminalreporter: Holds the reports of all tests and prints lines.
+        config: Options of the command line.
+    """
     if config.getoption("markexpr") != "reliability":
         return
     outcomes = ("right", "refused", "warned")
@@ -61,7 +70,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture
 def write_raster(tmp_path: Path) -> WriteRaster:
-    """Write an array, (H, W) or (B, H, W), north up at (400 km, 5000 km) in UTM 31 unless told otherwise."""
+    """Write an array, (H, W) or (B, H, W), to a file. Default: north up, corner at (400 km, 5000 km) in UTM zone 31.
+
+    Returns:
+        Function of a file name, values and options that returns the path. ``pixel`` and ``origin`` are in units of the
+        CRS; ``mask`` is written as an internal mask; other options go to ``rasterio.open``.
+    """
 
     def write(
         name: str,
@@ -99,7 +113,11 @@ def write_raster(tmp_path: Path) -> WriteRaster:
 
 @pytest.fixture
 def real_data() -> Path:
-    """Folder of the real scenes."""
+    """Folder of the real scenes; skips the test if there is none.
+
+    Returns:
+        The folder that the variable ``GEOCRODINO_REAL_DATA`` of the environment names.
+    """
     folder = os.environ.get("GEOCRODINO_REAL_DATA")
     if not folder:
         pytest.skip("GEOCRODINO_REAL_DATA is not set: tests on real scenes are skipped")
@@ -108,14 +126,18 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Small networks are slower with several threads."""
+    """Use one thread: small networks are slower with several."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, dict[str, Any]]:
-    """Sections of a configuration whose training takes a second."""
+    """Sections of a configuration whose training takes a second.
+
+    Returns:
+        Settings by section and name.
+    """
     return {
         "network": {
             "encoder": "tu-resnet10t",
@@ -131,7 +153,11 @@ def tiny() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def town(tmp_path_factory: pytest.TempPathFactory) -> ScenePaths:
-    """A generated scene of 160 m; not to be changed."""
+    """A generated scene, 160 m wide. Tests must not change it.
+
+    Returns:
+        Its files.
+    """
     from geocrodino.settings.town import SceneSettings
     from geocrodino.town.write import write_scene
 
@@ -140,7 +166,11 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> ScenePaths:
 
 @pytest.fixture(scope="session")
 def tiny_config(town: ScenePaths, tiny: dict[str, dict[str, Any]]) -> Callable[..., TrainConfig]:
-    """Settings of a training of one second, with changes by dotted key."""
+    """Configurations whose training takes a second, with changes by dotted key.
+
+    Returns:
+        Function from changes to a configuration for the generated scene.
+    """
     from geocrodino.settings.config import load_config
 
     sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
@@ -153,7 +183,11 @@ def tiny_config(town: ScenePaths, tiny: dict[str, dict[str, Any]]) -> Callable[.
 
 @pytest.fixture(scope="session")
 def trained(tiny_config: Callable[..., TrainConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run; not to be changed."""
+    """Folder of a finished run. Tests must not change it.
+
+    Returns:
+        The run folder.
+    """
     from geocrodino.training.run import train
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
@@ -163,7 +197,11 @@ def trained(tiny_config: Callable[..., TrainConfig], tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the program in this process: exit code, standard output, standard error."""
+    """Run the program in this process.
+
+    Returns:
+        Function from the words of a command to exit code, standard output and standard error.
+    """
     from geocrodino.cli.app import main
 
     def run(*words: object) -> tuple[int, str, str]:

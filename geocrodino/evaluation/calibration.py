@@ -1,4 +1,4 @@
-"""How far probabilities can be believed, and the two numbers that make them more believable."""
+"""Calibration of class probabilities: temperature, pooling weight of two modalities, reliability curves."""
 
 from __future__ import annotations
 
@@ -14,84 +14,106 @@ from scipy.special import logsumexp
 from geocrodino.settings.classes import IGNORE_INDEX
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+"""Range in which a temperature is searched."""
 
 _ROUNDING = 1e-3
-"""How far a probability may lie outside 0 to 1: half precision and interpolation round."""
+"""How far a probability may lie outside 0 to 1 because of rounding in half precision and interpolation."""
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Temperature that makes softmax(logits / temperature) most likely, given the labels.
+    """Fit the temperature that makes the labels most likely under softmax(logits / temperature).
 
-    Above 1 the network was too sure of itself, below 1 not sure enough. The most likely class stays the same.
-    It is an end of its range where going on would be better still (0.05 if every sample is right), and 1 where it
-    makes no difference.
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599
+    Above 1, the network was overconfident; below 1, underconfident. The most likely class does not change. The result
+    is 1 if the temperature makes no difference, and an end of the range if the optimum lies beyond it (0.05 if every
+    sample is classified correctly).
 
     Args:
-        logits: Scores of samples that the network was not trained on, (N, K).
-        labels: Their class indices, (N,); 255 is no label, and such samples do not count.
+        logits: Logits of samples that the network was not trained on, floating, shape (N, K).
+        labels: Class indices, integer, shape (N,). Samples with 255 have no label and do not count.
 
     Returns:
         Temperature, 0.05 to 20.
 
     Raises:
         ValueError: If no sample has a label, shapes or indices do not fit, or a logit is not finite.
+
+    References:
+        Guo et al. (2017). On calibration of modern neural networks. https://arxiv.org/abs/1706.04599
+
+    Examples:
+        Three of four samples are class 0, and the logits differ by 1. The best probability is 3/4: 1 / T = log(3).
+
+        >>> round(fit_temperature(np.array([[1.0, 0.0]] * 4), np.array([0, 0, 0, 1])), 3)
+        0.91
     """
     (logits,), labels = _labelled(labels, logits=logits)
-    _refuse_none(labels)
+    _require_samples(labels)
     own = labels[:, None]
     margins = logits - np.take_along_axis(logits, own, axis=1)
-    # The label's own term of the sum is 1; apart from the others, it does not swallow them where they are tiny.
+    # The loss is log(1 + sum of the other classes' terms). logaddexp keeps that sum exact even where it is tiny.
     np.put_along_axis(margins, own, -np.inf, axis=1)
 
     def loss(log_temperature: float) -> float:
         return float(np.logaddexp(0, logsumexp(margins / np.exp(log_temperature), axis=1)).mean())
 
-    best = np.exp(_lowest(loss, np.log(LOWEST_TEMPERATURE), 0.0, np.log(HIGHEST_TEMPERATURE)))
+    best = np.exp(_minimise(loss, np.log(LOWEST_TEMPERATURE), 0.0, np.log(HIGHEST_TEMPERATURE)))
     return float(np.clip(best, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE))
 
 
 def fit_pooling(optical: NDArray[np.floating], elevation: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Weight w that makes w * optical + (1 - w) * elevation most likely, given the labels.
+    """Fit the weight w that makes the labels most likely under w * optical + (1 - w) * elevation.
 
     Args:
-        optical: Probabilities from the optical image for samples that the networks were not trained on, (N, K), 0 to 1.
-        elevation: Probabilities from elevation for the same samples, (N, K), 0 to 1.
-        labels: Their class indices, (N,); 255 is no label, and such samples do not count.
+        optical: Probabilities from the image for samples that the networks were not trained on, shape (N, K), 0 to 1.
+        elevation: Probabilities from elevation for the same samples, shape (N, K), 0 to 1.
+        labels: Class indices, integer, shape (N,). Samples with 255 have no label and do not count.
 
     Returns:
-        Weight of the optical probabilities, 0 to 1.
+        Weight of the optical probabilities, 0 to 1; 0.5 if it makes no difference.
 
     Raises:
         ValueError: If no sample has a label, shapes or indices do not fit, or a value is not a probability.
+
+    References:
+        Stone (1961). The opinion pool (linear pooling). https://doi.org/10.1214/aoms/1177704873
+
+    Examples:
+        Only the optical probabilities favour the right class:
+
+        >>> fit_pooling(np.array([[0.9, 0.1]]), np.array([[0.2, 0.8]]), np.array([0]))
+        1.0
     """
     (optical, elevation), labels = _labelled(labels, optical=optical, elevation=elevation)
-    _refuse_none(labels)
+    _require_samples(labels)
     for name, values in (("optical", optical), ("elevation", elevation)):
-        _refuse_no_probability(name, values)
+        _require_probabilities(name, values)
     own = labels[:, None]
-    ours, theirs = (np.take_along_axis(p, own, axis=1) for p in (optical, elevation))
+    from_image, from_heights = (np.take_along_axis(p, own, axis=1) for p in (optical, elevation))
 
     def loss(weight: float) -> float:
-        # Where both say 0, no weight helps, and infinity would hide what the other samples say.
-        pooled = np.maximum(weight * ours + (1 - weight) * theirs, np.finfo(np.float64).tiny)
+        # Without the limit, one sample with probability 0 in both would make the loss infinite for every weight.
+        pooled = np.maximum(weight * from_image + (1 - weight) * from_heights, np.finfo(np.float64).tiny)
         return float(-np.log(pooled).mean())
 
-    return _lowest(loss, 0.0, 0.5, 1.0)
+    return _minimise(loss, 0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence and accuracy of samples, by bins of confidence. Sums are kept, so that blocks can be added.
+    """Confidence and accuracy of samples, in bins of confidence.
 
-    The confidence of a sample is the probability of its most likely class.
+    The confidence of a sample is the probability of its most likely class. Sums are stored instead of means, so that
+    results of several blocks can be added.
 
     Attributes:
-        edges: Ends of the M bins from 0 to 1, rising, float64 (M + 1,). A bin holds its lower end; the last, both.
-        count: Samples in each bin, int64 (M,).
-        hits: Samples in each bin whose most likely class is their label, int64 (M,).
-        total: Sum of the confidences in each bin, float64 (M,).
+        edges: Edges of the M bins, rising from 0 to 1, float64, shape (M + 1,). A bin includes its lower edge; the last
+            bin includes both.
+        count: Samples in each bin, int64, shape (M,).
+        hits: Samples in each bin whose most likely class is their label, int64, shape (M,).
+        total: Sum of the confidences in each bin, float64, shape (M,).
+
+    References:
+        Guo et al. (2017). On calibration of modern neural networks. https://arxiv.org/abs/1706.04599
     """
 
     edges: NDArray[np.float64]
@@ -101,31 +123,44 @@ class Reliability:
 
     @classmethod
     def of(cls, probabilities: NDArray[np.floating], labels: NDArray[np.integer], bins: int = 15) -> Self:
-        """Sort samples into equally wide bins.
+        """Sort samples into bins of equal width.
 
         Args:
-            probabilities: Probabilities of the classes, (N, K), 0 to 1.
-            labels: Class indices, (N,); 255 is no label, and such samples do not count.
+            probabilities: Class probabilities, floating, shape (N, K), 0 to 1.
+            labels: Class indices, integer, shape (N,). Samples with 255 have no label and do not count.
             bins: Number of bins, at least 1.
 
+        Returns:
+            Counts and sums of the samples.
+
         Raises:
-            ValueError: If shapes or indices do not fit, a value is not a probability, or there is no bin.
+            ValueError: If shapes or indices do not fit, a value is not a probability, or ``bins`` is below 1.
+
+        Examples:
+            Two samples with confidence 0.8, one of them right: the error is 0.8 - 0.5.
+
+            >>> curve = Reliability.of(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]))
+            >>> round(curve.expected_calibration_error, 3)
+            0.3
         """
         if bins < 1:
             raise ValueError(f"expected at least one bin, found {bins}")
         (probabilities,), labels = _labelled(labels, probabilities=probabilities)
-        _refuse_no_probability("probabilities", probabilities)
+        _require_probabilities("probabilities", probabilities)
         confidence = np.clip(probabilities.max(axis=1, initial=0), 0, 1)
         return cls.of_confidence(confidence, probabilities.argmax(axis=1) == labels, bins)
 
     @classmethod
     def of_confidence(cls, confidence: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 15) -> Self:
-        """Sort samples of which only the confidence is known.
+        """Sort samples into bins of equal width when only their confidence is known.
 
         Args:
-            confidence: Probability of the most likely class, (N,), 0 to 1.
-            right: Whether that class is the label, (N,).
+            confidence: Probability of the most likely class, floating, shape (N,), 0 to 1.
+            right: Whether that class is the label, bool, shape (N,).
             bins: Number of bins, at least 1.
+
+        Returns:
+            Counts and sums of the samples.
         """
         edges = np.linspace(0, 1, bins + 1)
         place = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, bins - 1)
@@ -137,7 +172,13 @@ class Reliability:
         )
 
     def add(self, other: Self) -> Self:
-        """Both together, as if their samples had come at once.
+        """Add the samples of another result with the same bins.
+
+        Args:
+            other: The other result.
+
+        Returns:
+            The result for the samples of both.
 
         Raises:
             ValueError: If the bins differ.
@@ -148,17 +189,17 @@ class Reliability:
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        """Mean confidence of each bin, 0 to 1, NaN where it is empty, float64 (M,)."""
+        """Mean confidence of each bin, 0 to 1, NaN for empty bins, float64, shape (M,)."""
         return _mean(self.total, self.count)
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """Share of the samples of each bin that are right, NaN where it is empty, float64 (M,)."""
+        """Share of correct samples of each bin, 0 to 1, NaN for empty bins, float64, shape (M,)."""
         return _mean(self.hits, self.count)
 
     @property
     def expected_calibration_error(self) -> float:
-        """Mean distance of a bin's accuracy from its confidence, by samples, 0 to 1; NaN without samples."""
+        """Mean of |accuracy - confidence| over the bins, weighted by their samples, 0 to 1; NaN without samples."""
         samples = int(self.count.sum())
         return float(np.abs(self.hits - self.total).sum() / samples) if samples else float("nan")
 
@@ -166,36 +207,37 @@ class Reliability:
 def _labelled(
     labels: NDArray[np.integer], **predictions: NDArray[np.floating]
 ) -> tuple[list[NDArray[np.float64]], NDArray[np.int64]]:
-    """The samples that have a label, checked: predictions in the order given, and labels."""
+    """Check the arrays and select the samples that have a label: predictions in the given order, and labels."""
     shape = next(iter(predictions.values())).shape
     if len(shape) != 2 or labels.shape != shape[:1] or any(values.shape != shape for values in predictions.values()):
         found = ", ".join(str(values.shape) for values in (*predictions.values(), labels))
         raise ValueError(f"expected {', '.join(predictions)} (N, K) and labels (N,), found {found}")
     counted = labels != IGNORE_INDEX
     truth = labels[counted].astype(np.int64)
-    if ((truth < 0) | (truth >= shape[1])).any():
-        raise ValueError(f"expected label indices 0 to {shape[1] - 1} or {IGNORE_INDEX}, found others")
+    unknown = truth[(truth < 0) | (truth >= shape[1])]
+    if unknown.size:
+        raise ValueError(f"expected label indices 0 to {shape[1] - 1} or {IGNORE_INDEX}, found {unknown[0]}")
     chosen = [values[counted].astype(np.float64) for values in predictions.values()]
     for name, values in zip(predictions, chosen, strict=True):
         if not np.isfinite(values).all():
-            raise ValueError(f"expected finite {name}, found others")
+            raise ValueError(f"expected finite {name}, found infinity or NaN")
     return chosen, truth
 
 
-def _refuse_none(labels: NDArray[np.int64]) -> None:
+def _require_samples(labels: NDArray[np.int64]) -> None:
     if not labels.size:
         raise ValueError("expected at least one sample with a label, found none")
 
 
-def _refuse_no_probability(name: str, values: NDArray[np.float64]) -> None:
+def _require_probabilities(name: str, values: NDArray[np.float64]) -> None:
     if values.size and (values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING):
         raise ValueError(f"expected {name} within 0 to 1, found {values.min():.3g} to {values.max():.3g}")
 
 
-def _lowest(loss: Callable[[float], float], low: float, neutral: float, high: float) -> float:
-    """Where a function with one valley is lowest; the neutral place if it is nowhere lower than there."""
+def _minimise(loss: Callable[[float], float], low: float, neutral: float, high: float) -> float:
+    """Position of the minimum of a unimodal function; the neutral position if the minimum is not lower than there."""
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    # The search alone comes near the ends but never arrives.
+    # The bounded search approaches the ends without reaching them, so compare them too.
     return min((neutral, low, high, float(found.x)), key=loss)
 
 

@@ -1,4 +1,4 @@
-"""Compare class maps with labels, wherever they lie, block by block."""
+"""Comparison of class maps with labels on any grids, block by block."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A map, what it was compared with, and the result.
+    """A map, the labels it was compared with, and the result.
 
     Attributes:
         map_path: The class map.
-        labels_path: The labels; their grid is where pixels are compared.
-        aoi: Source of the areas, None for everywhere.
-        split: The split of the areas, None for all.
-        scheme: The classes.
-        confusion: Labelled pixels, rows are the labels, columns the map, int64 (K, K).
-        missed: Labelled pixels of each class where the map has no class, int64 (K,).
+        labels_path: The labels. Pixels are compared on their grid.
+        aoi: Source of the areas; None: the whole raster.
+        split: The split of the areas; None: all areas.
+        scheme: The classes, K of them.
+        confusion: Counts of labelled pixels, rows are the labels, columns the map, int64, shape (K, K).
+        missed: Labelled pixels of each class without a class in the map, int64, shape (K,).
         scores: Scores of all pixels together.
         count_missed: Whether labelled pixels without a class in the map count as wrong in the scores.
-        reliability: Confidence and accuracy, where the map has a layer of confidence (``NAME.layers.tif`` beside it).
+        reliability: Confidence and accuracy, if the map has a layer of confidence (``NAME.layers.tif`` beside it).
     """
 
     map_path: Path
@@ -62,7 +62,11 @@ class Evaluation:
     reliability: Reliability | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; scores that do not exist are None."""
+        """Convert to plain values for JSON.
+
+        Returns:
+            The attributes by name. Undefined scores are None.
+        """
         plain = {
             name: [_number(v) for v in value] if isinstance(value, tuple) else _number(value)
             for name, value in asdict(self.scores).items()
@@ -86,10 +90,10 @@ class Comparison:
     """Several maps compared with the same labels.
 
     Attributes:
-        evaluations: Each map by name, on all labelled pixels that it covers.
-        common: Each map by name, on the labelled pixels where every map has a class; all labelled pixels where those
-            without a class in the map count as wrong.
-        left_out: Labelled pixels with a class in each map that are not among the common ones.
+        evaluations: The evaluation of each map by name, on all labelled pixels that it covers.
+        common: The evaluation of each map by name, on the labelled pixels where every map has a class. If pixels
+            without a class count as wrong, on all labelled pixels.
+        left_out: Labelled pixels with a class in this map but not in every map, by name of the map.
     """
 
     evaluations: Mapping[str, Evaluation]
@@ -98,11 +102,15 @@ class Comparison:
 
     @property
     def pixels(self) -> int:
-        """Labelled pixels on which the maps are compared."""
+        """Number of labelled pixels on which the maps are compared."""
         return next(iter(self.common.values())).scores.pixels
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Convert to plain values for JSON.
+
+        Returns:
+            Shared values, and the scores of each map under ``maps``. Undefined scores are None.
+        """
         shared = ("labels", "aoi", "split", "classes", "missed_count_as_wrong")
         maps = {name: evaluation.as_dict() for name, evaluation in self.common.items()}
         first = next(iter(maps.values()))
@@ -131,38 +139,40 @@ def evaluate_map(
 ) -> Evaluation:
     """Compare a class map with labels.
 
-    Pixels are compared on the grid of the labels: the map is read there by its nearest pixel, or its most
-    frequent class where the labels' pixels are at least 1.5 times larger. Every labelled pixel counts whose
-    centre lies in the areas. Where the map has no class or does not reach, it is left out of the scores and counted
-    apart, or counts as wrong if ``count_missed`` says so.
-    Memory depends on ``block_px`` alone.
+    Pixels are compared on the grid of the labels. The map is resampled there to the nearest pixel, or to the most
+    frequent class if the pixels of the labels are at least 1.5 times larger. All labelled pixels whose centre lies in
+    the areas count. Pixels where the map has no class are counted separately and left out of the scores, or count as
+    wrong with ``count_missed``. Memory use depends only on ``block_px``.
 
     Args:
         map_path: Class map, one band of class values.
-        labels_path: Labels, one band of class values; nodata is no label.
-        aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
-        split: Which of the areas, ``validation`` and other synonyms included; all by default.
-        classes: Classes; by default those named in the map's tags.
-        ignore_values: Values of the labels that are no class and do not count.
-        label_values: Class value that a value of the labels stands for, for instance ``{255: 1}``.
-        count_missed: Whether labelled pixels where the map has no class count as wrong.
-        block_px: Side of the blocks that are read at once.
+        labels_path: Labels, one band of class values. Nodata means no label.
+        aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
+        split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
+            areas.
+        classes: Classes; None: those in the map's tags.
+        ignore_values: Label values that are not a class. Their pixels do not count.
+        label_values: Class value of a label value, for instance ``{255: 1}``.
+        count_missed: Whether labelled pixels without a class in the map count as wrong.
+        block_px: Side of the blocks that are read at once, in px.
 
     Returns:
         The evaluation.
 
     Raises:
-        RasterError: If a file is missing, unreadable, or a map that names no classes while none are given.
-        OverlapError: If map, labels and areas do not meet.
-        AOIError: If there are no areas of the split.
-        LabelError: If a file has several bands, a value of labels or map is no class, or no pixel is labelled.
+        ValueError: If ``split`` is given without ``aoi``.
+        RasterError: If a file is missing or unreadable, or no classes are given and the map has none in its tags.
+        OverlapError: If map, labels and areas do not overlap.
+        AOIError: If the split has no areas.
+        LabelError: If a file has several bands, a value of labels or map is not a class, the given classes differ from
+            those of the map, or no pixel is labelled.
 
     Warns:
-        LabelWarning: If labels and map give a value different names.
+        LabelWarning: If labels and map name a value differently.
     """
     maps, labels = {"": map_path}, _labels(labels_path, ignore_values, label_values)
-    counts, place = _count_all(maps, labels, aoi, split, classes, block_px)
-    return counts[0].evaluation(place, count_missed=count_missed)
+    counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
+    return counts[0].evaluation(reference, count_missed=count_missed)
 
 
 def evaluate_maps(
@@ -177,33 +187,34 @@ def evaluate_maps(
     count_missed: bool = False,
     block_px: int = 1024,
 ) -> Comparison:
-    """Compare several class maps with labels, each by itself and all of them on the pixels that they share.
+    """Compare several class maps with labels: each by itself, and all of them on the pixels that they share.
 
     Args:
-        maps: Name of each map, for instance its modality, and its file.
-        labels_path: Labels, one band of class values; nodata is no label.
-        aoi: Areas to compare in, or what `geocrodino.read_aoi` takes; everywhere by default.
-        split: Which of the areas, ``validation`` and other synonyms included; all by default.
-        classes: Classes; by default those named in the maps' tags.
-        ignore_values: Values of the labels that are no class and do not count.
-        label_values: Class value that a value of the labels stands for, for instance ``{255: 1}``.
-        count_missed: Whether labelled pixels where a map has no class count as wrong.
-        block_px: Side of the blocks that are read at once.
+        maps: Files by name of the map, for instance its modality.
+        labels_path: Labels, one band of class values. Nodata means no label.
+        aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
+        split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
+            areas.
+        classes: Classes; None: those in the maps' tags.
+        ignore_values: Label values that are not a class. Their pixels do not count.
+        label_values: Class value of a label value, for instance ``{255: 1}``.
+        count_missed: Whether labelled pixels without a class in a map count as wrong.
+        block_px: Side of the blocks that are read at once, in px.
 
     Returns:
-        The evaluation of each map, and that on the labelled pixels where all maps have a class.
+        The evaluation of each map by itself, and on the labelled pixels where all maps have a class.
 
     Raises:
-        ValueError: If no map is named.
-        LabelError: If the maps have different classes, or no labelled pixel is covered by all of them; otherwise as for
+        ValueError: If no map is given, or ``split`` is given without ``aoi``.
+        LabelError: If the maps have different classes, or no labelled pixel has a class in all of them, or as for
             `evaluate_map`.
         GeocrodinoError: As for `evaluate_map`.
     """
     if not maps:
         raise ValueError("expected one or more maps, found none")
     labels = _labels(labels_path, ignore_values, label_values)
-    counts, place = _count_all(maps, labels, aoi, split, classes, block_px)
-    evaluations = {n: c.evaluation(place, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
+    counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
+    evaluations = {n: c.evaluation(reference, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
     if count_missed:
         return Comparison(evaluations, evaluations, dict.fromkeys(maps, 0))
     if not counts[0].shared.counts.any():
@@ -231,8 +242,8 @@ def _on_common(evaluations: Mapping[str, Evaluation], counts: Mapping[str, _MapC
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where maps are compared with labels."""
+class _Reference:
+    """The labels and areas that maps are compared in."""
 
     labels: LabelSource
     areas: AOI | None
@@ -241,7 +252,7 @@ class _Place:
 
 
 class _MapCounts:
-    """One of the maps, and its pixels so far: all labelled ones, and those that every map covers."""
+    """One of the compared maps with its counts so far: on all labelled pixels, and on those that every map covers."""
 
     def __init__(self, source: RasterSource, scheme: ClassScheme) -> None:
         self.source, self.scheme = source, scheme
@@ -250,7 +261,11 @@ class _MapCounts:
         self._confidence = _confidence(source)
 
     def read(self, labels: RasterSource, window: Window, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class indices of the map on the labels' grid where there are labels, counted; 255 elsewhere."""
+        """Read and count a block of the map on the labels' grid.
+
+        Returns:
+            Class indices where there are labels, 255 elsewhere.
+        """
         band = self.source.data_bands[:1]
         values, valid = self.source.read(labels.geobox, window, bands=band, kind="categorical")
         valid &= truth != IGNORE_INDEX
@@ -258,19 +273,19 @@ class _MapCounts:
         self.all.update(truth, found)
         if self._confidence is not None:
             layers, number = self._confidence
-            sure, known = layers.read(labels.geobox, window, bands=(number,), kind="categorical")
+            confidence, known = layers.read(labels.geobox, window, bands=(number,), kind="categorical")
             counted = known & valid
-            block = Reliability.of_confidence(sure[0, counted], (found == truth)[counted])
+            block = Reliability.of_confidence(confidence[0, counted], (found == truth)[counted])
             self._reliability = block if self._reliability is None else self._reliability.add(block)
         return found
 
-    def evaluation(self, place: _Place, *, count_missed: bool) -> Evaluation:
-        """The evaluation of all labelled pixels."""
+    def evaluation(self, reference: _Reference, *, count_missed: bool) -> Evaluation:
+        """The evaluation on all labelled pixels."""
         return Evaluation(
             map_path=self.source.path,
-            labels_path=place.labels.path,
-            aoi=None if place.areas is None else place.areas.source,
-            split=place.split,
+            labels_path=reference.labels.path,
+            aoi=None if reference.areas is None else reference.areas.source,
+            split=reference.split,
             scheme=self.scheme,
             confusion=self.all.counts,
             missed=self.all.missed,
@@ -293,8 +308,8 @@ def _count_all(
     split: str | None,
     classes: ClassScheme | None,
     block_px: int,
-) -> tuple[list[_MapCounts], _Place]:
-    """Read the labels once and every map where they are; the maps in the order of their names."""
+) -> tuple[list[_MapCounts], _Reference]:
+    """Count all maps in one pass over the labels; the counts are in the order of the maps."""
     if split is not None and aoi is None:
         raise ValueError("a split needs an area of interest: give aoi")
     opened = [RasterSource.open(path) for path in maps.values()]
@@ -304,9 +319,9 @@ def _count_all(
         require_overlap({"map": source}, labels.geobox)
     split = None if split is None else split_name(split)
     areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi
-    place = _Place(labels, areas, split, _polygon(areas, split, labels))
+    reference = _Reference(labels, areas, split, _polygon(areas, split, labels))
     counts = [_MapCounts(source, schemes[0]) for source in opened]
-    for window, truth in _labelled_blocks(place, schemes[0], block_px):
+    for window, truth in _labelled_blocks(reference, schemes[0], block_px):
         found = [each.read(labels, window, truth) for each in counts]
         covered = np.logical_and.reduce([part != IGNORE_INDEX for part in found])
         for each, part in zip(counts, found, strict=True):
@@ -317,17 +332,19 @@ def _count_all(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
     _compare_names(labels, opened[0], schemes[0], counts[0].all)
-    return counts, place
+    return counts, reference
 
 
-def _labelled_blocks(place: _Place, scheme: ClassScheme, block_px: int) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
-    """Blocks of the labels that hold any, as class indices."""
-    for window in _windows(place.labels.geobox, place.polygon, block_px):
+def _labelled_blocks(
+    reference: _Reference, scheme: ClassScheme, block_px: int
+) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+    """Blocks with at least one labelled pixel, as class indices."""
+    for window in _windows(reference.labels.geobox, reference.polygon, block_px):
         outside = None
-        if place.polygon is not None:
-            part = window_grid(place.labels.geobox, window)
-            outside = geometry_mask([place.polygon], part.shape, part.affine)
-        truth = place.labels.indices(scheme, window, outside=outside)
+        if reference.polygon is not None:
+            part = window_grid(reference.labels.geobox, window)
+            outside = geometry_mask([reference.polygon], part.shape, part.affine)
+        truth = reference.labels.indices(scheme, window, outside=outside)
         if (truth != IGNORE_INDEX).any():
             yield window, truth
 
@@ -338,18 +355,18 @@ def _require_same_classes(maps: Sequence[RasterSource], schemes: Sequence[ClassS
         if scheme.by_value == first:
             continue
         pairs = ((maps[0].path, first, scheme.by_value), (source.path, scheme.by_value, first))
-        alone = "; ".join(f"{path} has {_only(own, other)}" for path, own, other in pairs)
+        alone = "; ".join(f"{path} has {_classes_only_in(own, other)}" for path, own, other in pairs)
         raise LabelError(f"The maps have different classes: {alone}.\nEvaluate them one by one.")
 
 
-def _only(own: Mapping[int, str], other: Mapping[int, str]) -> str:
+def _classes_only_in(own: Mapping[int, str], other: Mapping[int, str]) -> str:
     """Classes that only one map has."""
     differ = [f"{value} {name}" for value, name in sorted(own.items()) if other.get(value) != name]
     return ", ".join(differ) or "no other"
 
 
 def _compare_names(labels: LabelSource, source: RasterSource, scheme: ClassScheme, counted: ConfusionMatrix) -> None:
-    """Warn of values that occur in the labels and have one name there and another one in the map."""
+    """Warn of values that occur in the labels and have a different name in the map."""
     there = recoded_categories(labels).names
     present = (counted.counts.sum(axis=1) + counted.missed) > 0
     differ = [
@@ -359,21 +376,21 @@ def _compare_names(labels: LabelSource, source: RasterSource, scheme: ClassSchem
     ]
     if differ:
         warnings.warn(
-            f"{labels.path} and {source.path} name classes differently: {'; '.join(differ)}. Values are compared, "
-            "whatever their names.",
+            f"{labels.path} and {source.path} name classes differently: {'; '.join(differ)}. Classes are compared by "
+            "value, not by name.",
             LabelWarning,
             stacklevel=4,
         )
 
 
 def _same_name(name: str, land: LandClass) -> bool:
-    """Whether a name can stand for a class; names that only repeat the value say nothing."""
+    """Whether a name can stand for a class. A name that only repeats the value fits every class of that value."""
     plain = {" ".join(n.casefold().replace("_", " ").split()) for n in (name, land.name)}
     return len(plain) == 1 or f"class {land.value}" in plain
 
 
 def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
-    """The layers of a map and the number of the band that says how sure it is, if there is one."""
+    """The layers beside a map and the number of their band of confidence, if there is one."""
     path = beside(predicted.path, "layers")
     if not raster_exists(path):
         return None
@@ -384,7 +401,7 @@ def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
 
 
 def _scheme(predicted: RasterSource, classes: ClassScheme | None) -> ClassScheme:
-    """The classes given, which must be those of the map's tags if it has any."""
+    """The given classes, or those in the map's tags; both must agree if both exist."""
     check_one_band(predicted, "map")
     if classes is None:
         return read_classes(predicted.path)
@@ -394,7 +411,7 @@ def _scheme(predicted: RasterSource, classes: ClassScheme | None) -> ClassScheme
     if tagged is not None and found != given:
         expected, there = (", ".join(f"{v} {n}" for v, n in sorted(each.items())) for each in (given, found))
         raise LabelError(
-            f"{predicted.path}: the map's classes are not those given. Expected {expected}; found {there}.\n"
+            f"{predicted.path}: the map's classes differ from the given ones. Expected {expected}; found {there}.\n"
             "Give the classes that the map was made with, or leave them out to use the map's own."
         )
     return classes

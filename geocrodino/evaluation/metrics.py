@@ -1,4 +1,4 @@
-"""Scores of a class map, from one confusion matrix over all pixels."""
+"""Scores of a class map, computed from one confusion matrix over all pixels."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from geocrodino.settings.classes import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one map. Tuples have one entry per class, in index order; shares lie in 0 to 1.
+    """Scores of one map. Tuples have one entry per class, in index order. Shares are 0 to 1.
 
-    A class that neither labels nor map hold has NaN scores. Means are taken over the classes that the
-    labels hold: a class that only the map holds has IoU 0 and does not enter the mean, but its pixels count
-    against the classes they were taken from.
+    A class that occurs neither in the labels nor in the map has NaN scores. Means are taken over the classes that occur
+    in the labels. A class that occurs only in the map has IoU 0 and is not part of the mean, but its pixels are missing
+    from the classes they are labelled as.
 
     Attributes:
-        iou: Intersection over union.
-        f1: Harmonic mean of precision and recall.
-        precision: Share of the map's pixels of a class that the labels confirm.
-        recall: Share of the labels' pixels of a class that the map finds.
+        iou: Intersection over union of each class.
+        f1: Harmonic mean of precision and recall of each class.
+        precision: Share of the map's pixels of a class that have this label.
+        recall: Share of the labelled pixels of a class that have this class in the map.
         support: Labelled pixels of each class.
         mean_iou: Mean IoU over the classes in the labels; NaN without labels.
-        mean_f1: Mean F1 over the same.
-        accuracy: Share of labelled pixels that are right.
-        kappa: Cohen's kappa, with "no class in the map" as an answer of its own.
-        pixels: Labelled pixels, those without a class in the map included.
-        missed: Labelled pixels where the map has no class, counted as wrong or left out as asked.
+        mean_f1: Mean F1 over the classes in the labels; NaN without labels.
+        accuracy: Share of labelled pixels whose class in the map is right.
+        kappa: Cohen's kappa, -1 to 1. If pixels without a class count as wrong, "no class" is a class of its own here.
+        pixels: Labelled pixels, including those without a class in the map.
+        missed: Labelled pixels without a class in the map.
     """
 
     iou: tuple[float, ...]
@@ -46,11 +46,17 @@ class Scores:
 
 
 class ConfusionMatrix:
-    """Counts of labelled pixels by class in the labels and class in the map.
+    """Counts of labelled pixels by their class in the labels and in the map.
+
+    Args:
+        classes: Number of classes K, at least 1.
 
     Attributes:
-        counts: Rows are the labels, columns the map, int64 (K, K).
-        missed: Labelled pixels of each class where the map has none, int64 (K,).
+        counts: Rows are the labels, columns the map, int64, shape (K, K).
+        missed: Labelled pixels of each class without a class in the map, int64, shape (K,).
+
+    Raises:
+        ValueError: If ``classes`` is below 1.
     """
 
     def __init__(self, classes: int) -> None:
@@ -63,32 +69,44 @@ class ConfusionMatrix:
         """Add pixels.
 
         Args:
-            labels: Class indices, any shape; 255 is no label, and such pixels do not count.
-            predicted: Class indices of the map, same shape; 255 is no class.
+            labels: Class indices, integer, any shape. Pixels with 255 have no label and do not count.
+            predicted: Class indices of the map, integer, same shape. 255: no class.
 
         Raises:
-            ValueError: If the shapes differ or an index is neither a class nor 255.
+            ValueError: If the shapes differ, or an index is neither a class nor 255.
         """
         if labels.shape != predicted.shape:
             raise ValueError(f"expected labels and map of one shape, found {labels.shape} and {predicted.shape}")
         classes = len(self.missed)
         labelled = labels != IGNORE_INDEX
-        truth, answer = labels[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
-        for name, values in (("label", truth), ("map", answer)):
-            if ((values < 0) | ((values >= classes) & (values != IGNORE_INDEX))).any():
-                raise ValueError(f"expected {name} indices 0 to {classes - 1} or {IGNORE_INDEX}, found others")
-        answer[answer == IGNORE_INDEX] = classes
-        table = np.bincount(truth * (classes + 1) + answer, minlength=classes * (classes + 1))
+        truth, mapped = labels[labelled].astype(np.int64), predicted[labelled].astype(np.int64)
+        for name, values in (("label", truth), ("map", mapped)):
+            unknown = values[(values < 0) | ((values >= classes) & (values != IGNORE_INDEX))]
+            if unknown.size:
+                raise ValueError(f"expected {name} indices 0 to {classes - 1} or {IGNORE_INDEX}, found {unknown[0]}")
+        mapped[mapped == IGNORE_INDEX] = classes
+        table = np.bincount(truth * (classes + 1) + mapped, minlength=classes * (classes + 1))
         table = table.reshape(classes, classes + 1)
         self.counts += table[:, :classes]
         self.missed += table[:, classes]
 
     def scores(self, *, count_missed: bool = False) -> Scores:
-        """Scores of all pixels so far.
+        """Compute the scores of all pixels added so far.
 
         Args:
-            count_missed: Whether labelled pixels where the map has no class count as wrong. They are left out by
-                default: where its input is invalid, a map makes no claim.
+            count_missed: Whether labelled pixels without a class in the map count as wrong. By default they are left
+                out, because a map makes no prediction where its input is invalid.
+
+        Returns:
+            The scores.
+
+        Examples:
+            Two pixels of class 0, one of them mapped as class 1: the IoU of class 0 is 1/2.
+
+            >>> matrix = ConfusionMatrix(2)
+            >>> matrix.update(np.array([0, 0]), np.array([0, 1]))
+            >>> matrix.scores().iou
+            (0.5, 0.0)
         """
         hits = np.diag(self.counts)
         support = self.counts.sum(axis=1) + (self.missed if count_missed else 0)

@@ -1,1 +1,1 @@
-"""Loss terms."""
+"""Loss terms: segmentation, contrast, disentanglement, distillation. Each is a function that returns a scalar."""

@@ -1,4 +1,4 @@
-"""Features from which a classifier cannot tell the modality."""
+"""Adversarial terms that remove the modality from a feature: a classifier should not be able to recognise it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from geocrodino.losses.precision import at_least_float32
 
 
 def reverse_gradient(features: Tensor, strength: float = 1.0) -> Tensor:
-    """Turn a gradient round on its way back, so that what comes before works against what comes after.
+    """Return the features unchanged; in the backward pass, multiply their gradient by ``-strength``.
+
+    A classifier behind this layer learns its task, and the network before it learns to make that task impossible.
 
     Args:
         features: Any shape and floating type.
-        strength: Multiplies the reversed gradient, at least 0.
+        strength: Factor of the reversed gradient, at least 0.
 
     Returns:
-        The same values.
+        A copy of ``features``: same values, shape and dtype.
 
     Raises:
-        ValueError: If the strength is below 0.
+        ValueError: If ``strength`` is below 0.
 
     References:
         Ganin & Lempitsky (2015). Unsupervised domain adaptation by backpropagation. https://arxiv.org/abs/1409.7495
+
+    Examples:
+        >>> features = torch.ones(2, requires_grad=True)
+        >>> reverse_gradient(features, strength=3.0).sum().backward()
+        >>> features.grad
+        tensor([-3., -3.])
     """
     if strength < 0:
         raise ValueError(f"strength must be at least 0, found {strength}")
@@ -33,18 +41,29 @@ def reverse_gradient(features: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def modality_loss(logits: Tensor, modality: int, valid: Tensor | None = None) -> Tensor:
-    """Cross entropy of a classifier that tells from a feature which modality it comes from.
+    """Cross entropy of a classifier that recognises the modality of each feature.
+
+    ``-log(softmax(logits)[modality])``, averaged over the valid positions.
 
     Args:
-        logits: Shape (B, 2, h, w).
-        modality: What all of them come from: 0 optical, 1 elevation.
-        valid: False at positions to leave out, bool, shape (B, h, w).
+        logits: Logits of the classifier, shape (B, 2, h, w); channel 0 is optical, channel 1 elevation.
+        modality: The true modality of all features: 0 optical, 1 elevation.
+        valid: False at positions to leave out, bool, shape (B, h, w); None: all count.
 
     Returns:
-        Mean over the valid positions, scalar >= 0, at least float32. 0 where none is valid.
+        Scalar >= 0, at least float32. 0 if no position is valid.
 
     Raises:
-        ValueError: If the shapes do not fit or there is no such modality.
+        ValueError: If a shape does not fit, or ``modality`` is neither 0 nor 1.
+
+    References:
+        Ganin & Lempitsky (2015). Unsupervised domain adaptation by backpropagation. https://arxiv.org/abs/1409.7495
+
+    Examples:
+        A classifier that cannot decide has the loss log(2):
+
+        >>> modality_loss(torch.zeros(1, 2, 1, 1), modality=0)
+        tensor(0.6931)
     """
     if logits.ndim != 4 or logits.shape[1] != 2:
         raise ValueError(f"expected logits (B, 2, h, w), found {tuple(logits.shape)}")
@@ -60,10 +79,12 @@ def modality_loss(logits: Tensor, modality: int, valid: Tensor | None = None) ->
 
 
 class _Reversed(torch.autograd.Function):
+    """Identity in the forward pass, negative scaling in the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
         ctx.strength = strength
-        # A view could not be changed in place by what follows.
+        # A copy, because autograd forbids in-place changes of a view returned by a custom function.
         return features.clone()
 
     @staticmethod

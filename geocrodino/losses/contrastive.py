@@ -1,4 +1,8 @@
-"""Contrast between the modality-invariant features of two modalities, by scene, by class or by position.
+"""Contrast between the modality-invariant features of two modalities: by scene, by class or by position.
+
+All three compute the symmetric InfoNCE loss of N matching rows a_i, b_i with the temperature t:
+``s_ij = cos(a_i, b_j) / t``, loss = ``mean_i(-log(exp(s_ii) / sum_j exp(s_ij)))``, averaged with the same for ``s_ji``.
+They differ in what a row is.
 
 References:
     van den Oord et al. (2018). Representation learning with contrastive predictive coding.
@@ -16,6 +20,7 @@ from geocrodino.losses.precision import at_least_float32, full_precision
 from geocrodino.settings.classes import IGNORE_INDEX
 
 _SEEN = 0.999
+"""An interpolated mask above this counts as valid: all pixels that contribute are valid, up to rounding."""
 
 
 @full_precision
@@ -28,29 +33,40 @@ def image_contrast(
     optical_valid: Tensor | None = None,
     elevation_valid: Tensor | None = None,
 ) -> Tensor:
-    """Draw the pooled features of one scene together, away from the other scenes of the batch.
+    """Pull the pooled features of one scene together, and push those of different scenes apart.
 
-    Needs no alignment of the two views.
+    A row is the mean feature of a scene. The two views need no alignment.
 
     Args:
         optical: Invariant features, shape (B, C, h, w).
         elevation: Invariant features of the same scenes, shape (B, C, h', w').
         temperature: Divides the cosines, above 0.
-        shuffled: Pair each scene with one drawn from the batch instead: a control.
-        optical_valid: False at features to leave out of the average, bool, shape (B, h, w).
-        elevation_valid: The same, shape (B, h', w').
+        shuffled: Pair each scene with a randomly drawn one of the batch instead, as a control experiment.
+        optical_valid: False at features to leave out of the mean, bool, shape (B, h, w); None: all count.
+        elevation_valid: The same for elevation, shape (B, h', w').
 
     Returns:
-        Symmetric InfoNCE, scalar >= 0, at least float32. 0 with fewer than two scenes that both modalities see.
+        Symmetric InfoNCE over the scenes, scalar >= 0, at least float32. 0 if fewer than two scenes have valid features
+        in both modalities.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If a shape does not fit, or ``temperature`` is not above 0.
+
+    References:
+        Radford et al. (2021). Learning transferable visual models. https://arxiv.org/abs/2103.00020
+
+    Examples:
+        Two scenes with equal features in both modalities, and orthogonal ones between scenes: log(1 + 1/e).
+
+        >>> features = torch.eye(2)[:, :, None, None]
+        >>> image_contrast(features, features, temperature=1.0)
+        tensor(0.3133)
     """
     _check_pair(optical, elevation, temperature)
     pooled_optical, seen_optical = _pooled(optical, optical_valid)
     pooled_elevation, seen_elevation = _pooled(elevation, elevation_valid)
     both = seen_optical & seen_elevation
-    order = _order(int(both.sum()), shuffled)
+    order = _pairing(int(both.sum()), shuffled)
     return _symmetric_info_nce(pooled_optical[both], pooled_elevation[both][order], temperature)
 
 
@@ -65,9 +81,10 @@ def class_contrast(
     num_classes: int,
     shuffled: bool = False,
 ) -> Tensor:
-    """Draw the mean features of one class together across modalities, away from the other classes.
+    """Pull the mean features of one class together across modalities, and push those of different classes apart.
 
-    Each modality brings the labels of its own view, so the two need no alignment.
+    A row is the mean feature of a class over the batch. Each modality uses the labels of its own view, so the two views
+    need no alignment.
 
     Args:
         optical: Invariant features, shape (B, C, h, w).
@@ -76,19 +93,31 @@ def class_contrast(
         elevation_labels: Labels in the elevation view, same shape and range.
         temperature: Divides the cosines, above 0.
         num_classes: K.
-        shuffled: Pair each class with one drawn from those present instead: a control.
+        shuffled: Pair each class with a randomly drawn one of those present instead, as a control experiment.
 
     Returns:
-        Symmetric InfoNCE, scalar >= 0, at least float32. 0 with fewer than two classes that both modalities hold.
+        Symmetric InfoNCE over the classes, scalar >= 0, at least float32. 0 if fewer than two classes are labelled in
+        both modalities.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If a shape does not fit, or ``temperature`` is not above 0.
+
+    References:
+        Khosla et al. (2020). Supervised contrastive learning. https://arxiv.org/abs/2004.11362 (related: there the rows
+        are single samples)
+
+    Examples:
+        Two classes with orthogonal features, equal in both modalities: log(1 + 1/e).
+
+        >>> features, labels = torch.eye(2)[None, :, None], torch.tensor([[[0, 1]]])
+        >>> class_contrast(features, features, labels, labels, temperature=1.0, num_classes=2)
+        tensor(0.3133)
     """
     _check_pair(optical, elevation, temperature)
     means_optical, has_optical = _class_means(optical, optical_labels, num_classes)
     means_elevation, has_elevation = _class_means(elevation, elevation_labels, num_classes)
     both = has_optical & has_elevation
-    order = _order(int(both.sum()), shuffled)
+    order = _pairing(int(both.sum()), shuffled)
     return _symmetric_info_nce(means_optical[both], means_elevation[both][order], temperature)
 
 
@@ -107,34 +136,47 @@ def pixel_contrast(
     elevation_valid: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw features of one ground position together, away from those of other images.
+    """Pull features of one ground position together, and push those of different images apart.
 
-    Positions are drawn in the source view and followed through each modality's own augmentation. Other positions of
-    the same image are not negatives: they often show the same thing. Positions that one view lost are left out.
+    A row is one feature. Positions are drawn in the source view and mapped through the augmentation of each modality.
+    Other positions of the same image are not used as negatives, because they often show the same thing. Positions that
+    one of the two views does not contain are left out.
 
     Args:
         optical: Invariant features, shape (B, C, h, w).
         elevation: Invariant features, same shape.
-        optical_transform: Source to augmented pixels (x, y), full resolution, shape (B, 3, 3).
+        optical_transform: Transform from source pixels (x, y) to augmented pixels, full resolution, shape (B, 3, 3).
         elevation_transform: The same for the elevation view.
         stride: Pixels per feature.
         temperature: Divides the cosines, above 0.
-        samples_per_image: Most positions drawn from one image.
-        shuffled: Pair each image with one drawn from the batch instead: a control.
-        optical_valid: False at features to leave out, bool, shape (B, h, w).
+        samples_per_image: Highest number of positions drawn from one image.
+        shuffled: Pair each image with a randomly drawn one of the batch instead, as a control experiment.
+        optical_valid: False at features to leave out, bool, shape (B, h, w); None: all count.
         elevation_valid: The same for the elevation view.
-        generator: Draws the positions; None: torch's global generator.
+        generator: Random numbers for the positions; None: torch's global generator.
 
     Returns:
-        Symmetric InfoNCE, scalar >= 0, at least float32. 0 where fewer than two images have a position in common.
+        Symmetric InfoNCE over the positions, scalar >= 0, at least float32. 0 if fewer than two images have positions
+        that both views contain.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If a shape does not fit, or ``temperature`` is not above 0.
+
+    References:
+        van den Oord et al. (2018). Representation learning with contrastive predictive coding.
+        https://arxiv.org/abs/1807.03748
+
+    Examples:
+        Two images of one feature each, orthogonal, equal in both modalities: log(1 + 1/e).
+
+        >>> features, identity = torch.eye(2)[:, :, None, None], torch.eye(3).expand(2, 3, 3)
+        >>> pixel_contrast(features, features, identity, identity, stride=1, temperature=1.0)
+        tensor(0.3133)
     """
     _check_pair(optical, elevation, temperature)
     if optical.shape != elevation.shape:
         raise ValueError(f"expected feature maps of one shape, found {tuple(optical.shape)}, {tuple(elevation.shape)}")
-    order = _order(len(elevation), shuffled)
+    order = _pairing(len(elevation), shuffled)
     views = (
         _View(optical, optical_transform, optical_valid, stride),
         _View(
@@ -156,15 +198,19 @@ def pixel_contrast(
 
 
 def majority_labels(labels: Tensor, size: tuple[int, int], num_classes: int) -> Tensor:
-    """The commonest label under each feature.
+    """Find the most frequent label under each feature.
 
     Args:
         labels: Class indices, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``.
-        size: Height and width of the features.
+        size: Height and width of the feature map.
         num_classes: K.
 
     Returns:
-        Class indices, int64, shape (B, *size); the lower index of a tie, ``IGNORE_INDEX`` where nothing is labelled.
+        Class indices, int64, shape (B, *size): the lower index on a tie, ``IGNORE_INDEX`` where no pixel is labelled.
+
+    Examples:
+        >>> majority_labels(torch.tensor([[[0, 1, 255, 255], [1, 1, 255, 255]]]), (1, 2), num_classes=2)
+        tensor([[[  1, 255]]])
     """
     classes = torch.arange(num_classes, device=labels.device)[None, :, None, None]
     shares = F.adaptive_avg_pool2d((labels[:, None] == classes).float(), size)
@@ -184,14 +230,14 @@ class _View:
         cells = torch.stack([columns, rows, torch.ones_like(rows)]).flatten(1).to(self.features)
         moved = feature_transform(transform.to(self.features), stride) @ cells
         x, y = moved[:, 0], moved[:, 1]
-        # Positions on the outermost centres may miss them by rounding.
+        # Rounding can move positions slightly beyond the outermost centres.
         slack = 1e-3
         inside = (x >= -slack) & (x <= width - 1 + slack) & (y >= -slack) & (y <= height - 1 + slack)
         self.grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)[:, :, None]
         self.seen = inside if valid is None else inside & (self._look_up(valid[:, None].to(self.features)) > _SEEN)
 
     def sample(self, chosen: Tensor) -> Tensor:
-        """Features (B, N, C) at chosen positions (B, N), bilinear."""
+        """Read features bilinearly at chosen positions, (B, N) to (B, N, C)."""
         grid = self.grid.gather(1, chosen[:, :, None, None].expand(-1, -1, 1, 2))
         return _grid_sample(self.features, grid)[..., 0].transpose(1, 2)
 
@@ -200,9 +246,24 @@ class _View:
 
 
 def feature_transform(transform: Tensor, stride: int) -> Tensor:
-    """A transform of pixels (..., 3, 3) as one of features of a stride, both with (x, y) at centres.
+    """Convert a transform between pixels to one between features of a stride.
 
-    Feature 0 lies over the middle of pixels 0 to ``stride - 1``, hence the half pixels.
+    Both transforms act on (x, y) with whole numbers at centres. Feature 0 covers the pixels 0 to ``stride - 1``: its
+    centre is at pixel ``(stride - 1) / 2``, hence the half pixels.
+
+    Args:
+        transform: Between pixels, floating, shape (..., 3, 3).
+        stride: Pixels per feature.
+
+    Returns:
+        The transform between features, same shape and dtype.
+
+    Examples:
+        A shift by 4 px is a shift by 2 features of stride 2:
+
+        >>> shift = torch.tensor([[1.0, 0, 4], [0, 1, 0], [0, 0, 1]])
+        >>> feature_transform(shift, stride=2)[0, 2]
+        tensor(2.)
     """
     shift = (1 / stride - 1) / 2
     shrink = transform.new_tensor([[1 / stride, 0, shift], [0, 1 / stride, shift], [0, 0, 1]])
@@ -210,13 +271,13 @@ def feature_transform(transform: Tensor, stride: int) -> Tensor:
     return shrink @ transform @ enlarge
 
 
-def _order(rows: int, shuffled: bool) -> Tensor:
-    """Which row of one modality stands beside each of the other: its own, or one drawn anew in every call."""
+def _pairing(rows: int, shuffled: bool) -> Tensor:
+    """For each row of one modality, the row of the other that it is paired with: its own, or a random one."""
     return torch.randperm(rows) if shuffled else torch.arange(rows)
 
 
 def _symmetric_info_nce(first: Tensor, second: Tensor, temperature: float, groups: Tensor | None = None) -> Tensor:
-    """InfoNCE of matching rows (N, C) in both directions; pairs within a group are no negatives."""
+    """InfoNCE of matching rows (N, C) in both directions; other pairs within a group are not negatives."""
     if len(first) < 2:
         return (first * 0).sum() + (second * 0).sum()
     logits = F.normalize(first, dim=1) @ F.normalize(second, dim=1).mT / temperature
@@ -228,7 +289,7 @@ def _symmetric_info_nce(first: Tensor, second: Tensor, temperature: float, group
 
 
 def _pooled(features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Means over valid positions (B, C), and whether there is one (B,)."""
+    """Means over valid positions (B, C), and whether an image has any (B,)."""
     wide = at_least_float32(features)
     if valid is None:
         return wide.mean(dim=(2, 3)), torch.ones(len(wide), dtype=torch.bool, device=wide.device)
@@ -239,7 +300,7 @@ def _pooled(features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _class_means(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Means over the batch by class (K, C), and whether a class is there (K,)."""
+    """Means over the batch by class (K, C), and whether a class occurs (K,)."""
     if labels.ndim != 3 or len(labels) != len(features):
         raise ValueError(f"expected labels (B, H, W) for features {tuple(features.shape)}, found {tuple(labels.shape)}")
     wide = at_least_float32(features)

@@ -10,29 +10,39 @@ from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.precision import at_least_float32, full_precision
 
 _SMALLEST_SQUARE = 1e-16
+"""Vectors whose squared length is not above this count as zero vectors."""
 
 
 @full_precision
 def distillation_loss(
     student: Tensor, teacher: Tensor, temperature: float = 1.0, valid: Tensor | None = None
 ) -> Tensor:
-    """Draw the student's class probabilities to the teacher's, pixel by pixel.
+    """Draw the class probabilities of a student towards those of a teacher, pixel by pixel.
+
+    ``T^2 * KL(softmax(teacher / T) || softmax(student / T))`` with the temperature T, averaged over the valid pixels.
+    The factor ``T^2`` keeps the size of the gradient independent of T.
 
     Args:
         student: Logits, shape (B, K, H, W).
-        teacher: Logits, same shape; gets no gradient.
-        temperature: Divides both logits, above 0; softer probabilities tell more of the classes that lose.
-        valid: False at pixels to leave out, bool, shape (B, H, W).
+        teacher: Logits, same shape. They get no gradient.
+        temperature: Divides both logits, above 0. A higher one puts more weight on the less likely classes.
+        valid: False at pixels to leave out, bool, shape (B, H, W); None: all count.
 
     Returns:
-        Mean divergence KL(teacher || student) over the valid pixels times the square of the temperature, which keeps
-        the size of the gradient; scalar >= 0, at least float32. 0 where no pixel is valid.
+        Scalar >= 0, at least float32. 0 if no pixel is valid.
 
     Raises:
-        ValueError: If the shapes do not fit or the temperature is not above 0.
+        ValueError: If the shapes do not fit, or ``temperature`` is not above 0.
 
     References:
         Hinton et al. (2015). Distilling the knowledge in a neural network. https://arxiv.org/abs/1503.02531
+
+    Examples:
+        The teacher says 3/4 and 1/4, the student 1/2 and 1/2: KL = 3/4 log(3/2) + 1/4 log(1/2).
+
+        >>> teacher = torch.tensor([3.0, 1.0]).log().view(1, 2, 1, 1)
+        >>> distillation_loss(torch.zeros(1, 2, 1, 1), teacher)
+        tensor(0.1308)
     """
     if student.ndim != 4 or student.shape != teacher.shape:
         raise ValueError(
@@ -44,7 +54,7 @@ def distillation_loss(
         raise ValueError(f"temperature must be above 0, found {temperature}")
     wide, wide_teacher = at_least_float32(student), at_least_float32(teacher).detach()
     if valid is not None:
-        # Equal logits diverge by 0, and nothing that is left out reaches the gradient.
+        # Equal logits have a divergence of 0, and no gradient reaches the pixels that are left out.
         wide, wide_teacher = (x.where(valid[:, None], 0) for x in (wide, wide_teacher))
     known, learnt = ((x / temperature).log_softmax(dim=1) for x in (wide_teacher, wide))
     total = F.kl_div(learnt, known, reduction="sum", log_target=True) * temperature**2
@@ -56,22 +66,23 @@ def distillation_loss(
 def prototype_distillation_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, valid: Tensor | None = None
 ) -> Tensor:
-    """Draw the likeness of the student's features to its class means to what it is within the teacher.
+    """Draw the relation of a student's features to its class means towards the same relation within the teacher.
 
-    Each network is compared with its own class means, so the two may have different channels. Every valid
-    position counts, labelled or not; the labels only say what the means are taken over.
+    At each position and for each class k: ``(cos(s, mean_k(s)) - cos(t, mean_k(t)))^2`` with the student's feature s
+    and the teacher's t. Each network is compared with its own class means, so the two may have different numbers of
+    channels. All valid positions count, labelled or not; labels only decide which features a class mean is taken over.
 
     Args:
         student: Features, shape (B, C, h, w).
-        teacher: Features, shape (B, C', h, w); get no gradient.
-        labels: Class indices, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``. The commonest one under a
-            feature is taken.
+        teacher: Features, shape (B, C', h, w). They get no gradient.
+        labels: Class indices, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``. A feature belongs to the most
+            frequent class under it.
         num_classes: K.
-        valid: False at positions to leave out, bool, shape (B, h, w).
+        valid: False at positions to leave out, bool, shape (B, h, w); None: all count.
 
     Returns:
-        Mean squared difference of cosines over the classes that an image holds and over its positions, scalar in
-        [0, 4], at least float32. 0 where no class is present.
+        Mean over the classes that an image holds and over its valid positions, scalar in [0, 4], at least float32. 0 if
+        no class is present.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -79,6 +90,14 @@ def prototype_distillation_loss(
     References:
         Wang et al. (2023). Prototype knowledge distillation for medical segmentation with missing modality.
         https://arxiv.org/abs/2303.09830
+
+    Examples:
+        Two positions of two classes. The student's features are equal (all cosines 1), the teacher's are orthogonal
+        (cosines 1 and 0): half of the squared differences are 1.
+
+        >>> student, teacher = torch.ones(1, 2, 1, 2), torch.eye(2)[None, :, None]
+        >>> prototype_distillation_loss(student, teacher, torch.tensor([[[0, 1]]]), num_classes=2)
+        tensor(0.5000)
     """
     if student.ndim != 4 or teacher.ndim != 4 or (len(student), student.shape[2:]) != (len(teacher), teacher.shape[2:]):
         raise ValueError(
@@ -90,8 +109,8 @@ def prototype_distillation_loss(
     height, width = student.shape[2:]
     coarse = majority_labels(labels, (height, width), num_classes).flatten(1)
     members = coarse[:, None] == torch.arange(num_classes, device=coarse.device)[:, None]
-    difference = _likeness(student, members) - _likeness(teacher.detach(), members)
-    # An absent class has a mean of 0 and thus cosines of 0 in both.
+    difference = _cosines_to_class_means(student, members) - _cosines_to_class_means(teacher.detach(), members)
+    # A class that is absent has a mean of 0, so its cosines are 0 in both networks.
     squares = difference.square()
     counted = torch.ones_like(coarse, dtype=torch.bool) if valid is None else valid.flatten(1)
     places = members.any(dim=2).sum(dim=1) * counted.sum(dim=1)
@@ -100,21 +119,29 @@ def prototype_distillation_loss(
 
 @full_precision
 def agreement_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Draw class probabilities to given ones, more where those are surer.
+    """Draw class probabilities towards a given target, with a weight for each pixel.
 
-    Cross entropy minus what of it the target alone accounts for, so that agreement is 0 for unsure targets too.
+    ``weight * KL(target || softmax(logits))``, averaged over all pixels, those of weight 0 included: a target on few
+    pixels has little influence. Unlike the cross entropy, the divergence is 0 when both agree, even on an uncertain
+    target.
 
     Args:
         logits: Shape (B, K, H, W).
-        target: Probabilities that sum to 1 over the classes, same shape; get no gradient.
-        weight: At least 0, shape (B, H, W); a pixel of 0 says nothing, but counts. Gets no gradient.
+        target: Probabilities that sum to 1 over the classes, same shape. They get no gradient.
+        weight: At least 0, shape (B, H, W). It gets no gradient.
 
     Returns:
-        Mean of weight * KL(target || softmax(logits)) over all pixels, so that what few pixels say counts little;
-        scalar >= 0, at least float32.
+        Scalar >= 0, at least float32.
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    Examples:
+        One certain target with weight 1 against equal probabilities, one pixel without weight: log(2) / 2.
+
+        >>> target = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).view(1, 2, 1, 2)
+        >>> agreement_loss(torch.zeros(1, 2, 1, 2), target, torch.tensor([[[1.0, 0.0]]]))
+        tensor(0.3466)
     """
     if logits.ndim != 4 or logits.shape != target.shape:
         raise ValueError(
@@ -123,18 +150,18 @@ def agreement_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         )
     _check_pixels("weight", weight, "logits", logits)
     used = weight > 0
-    wide, wanted = (x.where(used[:, None], 0) for x in (at_least_float32(logits), at_least_float32(target).detach()))
-    divergence = F.kl_div(wide.log_softmax(dim=1), wanted, reduction="none").sum(dim=1)
-    amount = at_least_float32(weight).detach().where(used, 0)
-    return (divergence * amount).mean()
+    wide, expected = (x.where(used[:, None], 0) for x in (at_least_float32(logits), at_least_float32(target).detach()))
+    divergence = F.kl_div(wide.log_softmax(dim=1), expected, reduction="none").sum(dim=1)
+    factor = at_least_float32(weight).detach().where(used, 0)
+    return (divergence * factor).mean()
 
 
 class MaskTokens(nn.Module):
-    """Learnt vectors that each pick out a part of a feature map.
+    """Learnt vectors, each of which selects a part of a feature map.
 
     Args:
-        channels: C of the features.
-        tokens: Number of masks T.
+        channels: C of the features, at least 1.
+        tokens: Number of masks T, at least 1.
 
     Attributes:
         tokens: The vectors, shape (T, C).
@@ -150,21 +177,27 @@ class MaskTokens(nn.Module):
         super().__init__()
         if channels < 1 or tokens < 1:
             raise ValueError(f"expected at least 1 channel and 1 token, found {channels} and {tokens}")
-        # Features around 1 then meet the sigmoid where it is steep, however many channels they have.
+        # With this scale, features of about 1 fall on the steep part of the sigmoid for any number of channels.
         self.tokens = nn.Parameter(torch.randn(tokens, channels) / channels**0.5)
 
     @full_precision
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh positions by their likeness to each token.
+        """Weigh each position by its similarity to each token: ``sigmoid(token . feature)``.
 
         Args:
             features: Shape (B, C, h, w).
 
         Returns:
-            Masks in 0 to 1, shape (B, T, h, w), at least float32.
+            Masks in [0, 1], shape (B, T, h, w), at least float32.
 
         Raises:
             ValueError: If the shape does not fit.
+
+        Examples:
+            Features of 0 are similar to no token and different from none:
+
+            >>> MaskTokens(channels=3, tokens=1)(torch.zeros(1, 3, 1, 1))
+            tensor([[[[0.5000]]]], grad_fn=<SigmoidBackward0>)
         """
         channels = self.tokens.shape[1]
         if features.ndim != 4 or features.shape[1] != channels:
@@ -175,22 +208,31 @@ class MaskTokens(nn.Module):
 
 @full_precision
 def masked_feature_loss(student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
-    """Draw the student's features to the teacher's, each masked part counting as much as any other.
+    """Draw the features of a student towards those of a teacher, with equal influence of each masked part.
+
+    For each mask: the mean over the channels of ``(student - teacher)^2``, averaged over positions with the mask's
+    weights. Then the mean over masks and batch.
 
     Args:
         student: Features, shape (B, C, h, w).
-        teacher: Features, same shape; get no gradient.
-        masks: Weights at least 0, shape (B, T, h, w), see ``MaskTokens``; get no gradient.
+        teacher: Features, same shape. They get no gradient.
+        masks: Weights at least 0, shape (B, T, h, w), see `MaskTokens`. They get no gradient.
 
     Returns:
-        Mean over channels of the squared difference, averaged with the weights of each mask, then over masks and
-        batch; scalar >= 0, at least float32. An empty mask adds 0.
+        Scalar >= 0, at least float32. A mask that is 0 everywhere adds 0.
 
     Raises:
         ValueError: If the shapes do not fit.
 
     References:
         Huang et al. (2023). Masked distillation with receptive tokens. https://arxiv.org/abs/2205.14589
+
+    Examples:
+        Differences of 1 and 3, the second with three times the weight: (1 * 1 + 3 * 9) / 4.
+
+        >>> masks = torch.tensor([[[[1.0, 3.0]]]])
+        >>> masked_feature_loss(torch.tensor([[[[1.0, 3.0]]]]), torch.zeros(1, 1, 1, 2), masks)
+        tensor(7.)
     """
     if student.ndim != 4 or student.shape != teacher.shape:
         raise ValueError(
@@ -207,20 +249,28 @@ def masked_feature_loss(student: Tensor, teacher: Tensor, masks: Tensor) -> Tens
 
 @full_precision
 def mask_diversity_loss(masks: Tensor) -> Tensor:
-    """Penalise masks that pick out the same part.
+    """Penalise masks that select the same part of an image.
+
+    The soft Dice coefficient ``2 sum(a b) / (sum(a^2) + sum(b^2))`` of two masks a and b of an image, averaged over all
+    pairs. With squares in the divisor, equal masks have the coefficient 1 whatever their values.
 
     Args:
-        masks: Weights in 0 to 1, shape (B, T, h, w), see ``MaskTokens``.
+        masks: Weights in [0, 1], shape (B, T, h, w), see `MaskTokens`.
 
     Returns:
-        Mean soft Dice coefficient (with squares: 1 for equal masks, whatever their values) of two masks of an image,
-        scalar in [0, 1], at least float32. 0 with fewer than two masks.
+        Scalar in [0, 1], at least float32. 0 with fewer than two masks.
 
     Raises:
         ValueError: If the shape does not fit.
 
     References:
         Huang et al. (2023). Masked distillation with receptive tokens. https://arxiv.org/abs/2205.14589
+
+    Examples:
+        The masks (1, 0) and (1, 1): 2 * 1 / (1 + 2).
+
+        >>> mask_diversity_loss(torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]]))
+        tensor(0.6667)
     """
     if masks.ndim != 4:
         raise ValueError(f"expected masks (B, T, h, w), found {tuple(masks.shape)}")
@@ -233,16 +283,19 @@ def mask_diversity_loss(masks: Tensor) -> Tensor:
     return pairs.sum() / max(pairs.numel(), 1)
 
 
-def _likeness(features: Tensor, members: Tensor) -> Tensor:
-    """Cosines (B, K, N) of every feature with the class means of its image, members bool (B, K, N)."""
+def _cosines_to_class_means(features: Tensor, members: Tensor) -> Tensor:
+    """Cosines (B, K, N) of each feature with the class means of its image; members is bool (B, K, N)."""
     flat = at_least_float32(features).flatten(2).mT
     shares = members.to(flat)
     means = shares @ flat / shares.sum(dim=2, keepdim=True).clamp(min=1)
-    return _unit(means) @ _unit(flat).mT
+    return _normalised(means) @ _normalised(flat).mT
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    """Vectors along the last axis at length 1; zero ones stay, without a gradient, which would have no bound."""
+def _normalised(vectors: Tensor) -> Tensor:
+    """Scale vectors along the last axis to length 1.
+
+    Zero vectors stay as they are and get no gradient, which would be unbounded.
+    """
     squares = vectors.square().sum(dim=-1, keepdim=True)
     return torch.where(squares > _SMALLEST_SQUARE, vectors * squares.clamp(min=_SMALLEST_SQUARE).rsqrt(), 0)
 

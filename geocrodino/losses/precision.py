@@ -1,4 +1,4 @@
-"""Number formats of losses."""
+"""Number formats inside losses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,30 @@ P = ParamSpec("P")
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Half precision as float32: sums and logarithms need the digits. Other formats stay."""
+    """Convert half precision to float32, because sums and logarithms need the digits.
+
+    Args:
+        values: Any shape and dtype.
+
+    Returns:
+        float16 and bfloat16 as float32; other dtypes unchanged.
+
+    Examples:
+        >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """A loss that autocast leaves alone: products of coordinates and long sums need the digits too."""
+    """Decorate a loss so that autocast does not apply inside: coordinates and long sums need the digits.
+
+    Args:
+        loss: A function of one or more tensors that returns a tensor.
+
+    Returns:
+        The same function with autocast switched off on the device of its first tensor.
+    """
 
     @wraps(loss)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses between class logits and labels with unlabelled pixels."""
+"""Losses between class logits and labels, where some pixels have no label."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ def cross_entropy(
 ) -> Tensor:
     """Mean cross entropy over the labelled pixels.
 
+    ``sum(w_y * CE) / sum(w_y)`` over the labelled pixels, where ``CE = -sum_k(t_k log(softmax(logits)_k))``, y is the
+    label and t its one-hot vector, smoothed if asked for.
+
     Args:
         logits: Shape (B, K, H, W).
         labels: Class indices, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``.
-        class_weights: Weight per class, shape (K,); the mean is weighted by them.
-        label_smoothing: Share of the target spread evenly over all classes, in [0, 1].
+        class_weights: Weight w of each class, shape (K,); None: 1.
+        label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1].
 
     Returns:
-        Scalar, at least float32. 0 where no pixel is labelled.
+        Scalar >= 0, at least float32. 0 if no pixel is labelled.
 
     Raises:
         ValueError: If the shapes do not fit.
+
+    Examples:
+        Equal logits for two classes, one labelled pixel: log(2).
+
+        >>> cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 255]]]))
+        tensor(0.6931)
     """
     _check_shapes(logits, labels)
     wide = at_least_float32(logits)
@@ -40,20 +49,29 @@ def cross_entropy(
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """One minus the soft Dice coefficient, averaged over the classes that the labels hold.
+    """One minus the soft Dice coefficient, averaged over the classes that occur in the labels.
+
+    For each class: ``1 - 2 sum(p y) / (sum(p) + sum(y))`` over the labelled pixels of the batch, with the probability p
+    and y = 1 where the label is the class, else 0.
 
     Args:
         logits: Shape (B, K, H, W).
         labels: Class indices, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``.
 
     Returns:
-        Scalar in [0, 1], at least float32. 0 where no pixel is labelled.
+        Scalar in [0, 1], at least float32. 0 if no pixel is labelled.
 
     Raises:
         ValueError: If the shapes do not fit.
 
     References:
-        Milletari et al. (2016). V-Net. https://arxiv.org/abs/1606.04797
+        Milletari et al. (2016). V-Net. https://arxiv.org/abs/1606.04797 (there with squares in the divisor)
+
+    Examples:
+        Equal probabilities, one pixel of each of two classes: 1 - 2 * 0.5 / (1 + 1) for both.
+
+        >>> dice_loss(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))
+        tensor(0.5000)
     """
     _check_shapes(logits, labels)
     labelled = (labels != IGNORE_INDEX)[:, None]

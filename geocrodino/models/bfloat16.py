@@ -1,6 +1,6 @@
 """Which devices multiply bfloat16 in hardware.
 
-Elsewhere PyTorch converts every value to float32 and back, which takes several times as long as float32 alone.
+On other devices PyTorch converts every value to float32 and back, which takes several times as long as float32 alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ _CUDA_CAPABILITY = (8, 0)
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 in hardware.
+    """Check whether a device multiplies bfloat16 in hardware.
 
     Args:
         device: A CPU or GPU of this machine.
 
     Returns:
-        True for a CPU with AVX-512 BF16 or AMX and a CUDA GPU of compute capability 8.0 or newer.
+        True for a CPU with AVX-512 BF16 or AMX, and for a CUDA GPU of compute capability 8.0 or newer.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _CUDA_CAPABILITY
@@ -31,7 +31,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def _onednn_has_bfloat16() -> bool:
-    """Whether oneDNN, which multiplies for PyTorch, may use AVX-512: ``ONEDNN_MAX_CPU_ISA`` can forbid it."""
+    """Whether oneDNN, which PyTorch multiplies with on CPUs, may use bfloat16: ``ONEDNN_MAX_CPU_ISA`` can forbid it."""
     if not torch.backends.mkldnn.is_available():
         return False
     test = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)

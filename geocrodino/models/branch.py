@@ -1,4 +1,4 @@
-"""The network of one modality: what is trained, packed into a bundle and used alone."""
+"""The network of one modality. It is trained, packed into a bundle, and used without the other modality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from geocrodino.settings.network import NetworkSettings
 
 
 class BranchOutput(NamedTuple):
-    """Logits (B, K, H, W) and the two halves of the deepest features, each (B, C, H / stride, W / stride)."""
+    """Logits and both halves of the deepest features.
+
+    Attributes:
+        logits: Class logits, shape (B, K, H, W).
+        invariant: Modality-invariant features, shape (B, C, H / stride, W / stride).
+        specific: Modality-specific features, same shape.
+    """
 
     logits: Tensor
     invariant: Tensor
@@ -24,19 +30,35 @@ class BranchOutput(NamedTuple):
 
 
 class FeatureNetwork(nn.Module):
-    """Encoder features whose deepest map has two halves, and a decoder that reads all of them."""
+    """Base of networks whose deepest features have an invariant and a specific half, and whose decoder reads all maps.
+
+    Attributes:
+        decoder: Maps the feature maps to logits.
+    """
 
     decoder: UnetHead | PyramidHead
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
+        """Compute the feature maps that the decoder reads.
+
+        Args:
+            images: Normalised images, shape (B, C, H, W), H and W multiples of the stride.
+
+        Returns:
+            Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant
+            half, then the specific half.
+
+        Raises:
+            ValueError: If the shape does not fit.
+            NotImplementedError: In this base class.
+        """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits.
+        """Compute class logits.
 
         Args:
-            images: Normalised images, shape (B, C, H, W), H and W multiples of ``stride``.
+            images: Normalised images, float, shape (B, C, H, W), H and W multiples of ``stride``.
 
         Returns:
             Logits, shape (B, K, H, W).
@@ -47,34 +69,46 @@ class FeatureNetwork(nn.Module):
         return self.forward_features(images).logits
 
     def forward_features(self, images: Tensor) -> BranchOutput:
-        """Logits together with both halves of the deepest features; arguments and errors as in ``forward``."""
+        """Compute class logits together with both halves of the deepest features.
+
+        Args:
+            images: Normalised images, float, shape (B, C, H, W), H and W multiples of ``stride``.
+
+        Returns:
+            Logits and both halves.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
         features = self.encode(images)
         invariant, specific = features[-1].chunk(2, dim=1)
         return BranchOutput(self.decoder(features), invariant, specific)
 
     @property
     def num_parameters(self) -> int:
-        """Number of trainable values."""
+        """Number of all parameter values, frozen ones included."""
         return sum(p.numel() for p in self.parameters())
 
 
 class Branch(FeatureNetwork):
-    """Encoder, projection into a modality-invariant and a modality-specific half, decoder that sees both.
+    """Encoder, projection to a modality-invariant and a modality-specific half, and a decoder that reads both halves.
 
-    With ``separate_encoders`` each half comes from an encoder of its own, and the decoder's finer feature maps are
-    those of the specific one: nothing but the invariant half itself then leaves the invariant encoder.
+    With ``separate_encoders``, each half comes from an encoder of its own. The decoder then reads the finer feature
+    maps of the specific encoder, so that only the invariant half itself leaves the invariant encoder.
 
     Args:
         settings: Shape of the network.
-        in_channels: Bands of the input.
-        num_classes: Channels of the logits.
-        encoder_weights: Local file for the encoder, or for both of them, see ``build_branch``.
+        in_channels: Bands of the input, at least 1.
+        num_classes: Channels of the logits, at least 1.
+        encoder_weights: Local weights file for the encoder, or for both encoders, see `build_branch`.
 
     Attributes:
-        stride: Height and width of an input must be multiples of it, in px.
+        stride: Pixels of the input per deepest feature. Height and width of an input must be multiples of it.
+        in_channels: Bands of the input.
+        num_classes: Channels of the logits.
 
     Raises:
-        ModelError: If the encoder is unknown or cannot be built as asked.
+        ModelError: If the encoder is unknown or cannot be built with these settings.
         ValueError: If ``in_channels`` or ``num_classes`` is below 1.
 
     References:
@@ -104,7 +138,18 @@ class Branch(FeatureNetwork):
         self.decoder = create_decoder(settings, [*channels[:-1], halves], num_classes)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
+        """Compute the feature maps that the decoder reads.
+
+        Args:
+            images: Normalised images, shape (B, C, H, W), H and W multiples of ``stride``.
+
+        Returns:
+            Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant
+            half, then the specific half.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
         check_images(images, self.in_channels, self.stride)
         features = list(self.encoder(images))
         deepest: Tensor = self.projection(features[-1])
@@ -120,7 +165,11 @@ class Branch(FeatureNetwork):
 
 
 def check_counts(in_channels: int, num_classes: int) -> None:
-    """Check that a network has something to read and something to tell.
+    """Check that a network has at least one band and one class.
+
+    Args:
+        in_channels: Bands of the input.
+        num_classes: Channels of the logits.
 
     Raises:
         ValueError: If either is below 1.
@@ -136,7 +185,7 @@ def check_images(images: Tensor, in_channels: int, stride: int) -> None:
     """Check the shape of a network's input.
 
     Args:
-        images: What should be (B, C, H, W), H and W multiples of ``stride``.
+        images: The input. Expected: (B, ``in_channels``, H, W) with H and W multiples of ``stride``.
         in_channels: Bands that the network reads.
         stride: Pixels of the input per deepest feature.
 
@@ -153,24 +202,42 @@ def check_images(images: Tensor, in_channels: int, stride: int) -> None:
 
 
 def feature_channels(encoder: nn.Module) -> list[int]:
-    """Channels of an encoder's feature maps, the input's scale first."""
+    """List the numbers of channels of an encoder's feature maps.
+
+    Args:
+        encoder: An encoder of `create_encoder`.
+
+    Returns:
+        One number per map, from the input's resolution to the deepest.
+    """
     return list(encoder.out_channels)  # type: ignore[arg-type]
 
 
 def create_projection(in_channels: int, out_channels: int) -> nn.Sequential:
-    """What brings the deepest features to the width of the halves: 1 x 1 convolution and batch normalisation."""
+    """Create the projection of the deepest features to the halves: 1 x 1 convolution and batch normalisation.
+
+    Args:
+        in_channels: Channels of the deepest features.
+        out_channels: Channels after the projection.
+
+    Returns:
+        The projection, with initial weights.
+    """
     projection = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
     initialise(projection)
     return projection
 
 
 def create_decoder(settings: NetworkSettings, channels: Sequence[int], num_classes: int) -> UnetHead | PyramidHead:
-    """The decoder that the settings ask for.
+    """Create the decoder that the settings name.
 
     Args:
         settings: Shape of the network.
-        channels: Channels of the feature maps, the input's scale first.
+        channels: Channels of the feature maps, from the input's resolution to the deepest.
         num_classes: Channels of the logits.
+
+    Returns:
+        The decoder, with initial weights.
     """
     widths = settings.resolved_decoder_channels
     if settings.decoder == "unet":
@@ -181,33 +248,37 @@ def create_decoder(settings: NetworkSettings, channels: Sequence[int], num_class
 def build_branch(
     settings: NetworkSettings, in_channels: int, num_classes: int, *, weights: Path | None = None
 ) -> Branch:
-    """Build a branch without touching the network.
+    """Build a branch offline: nothing is downloaded.
 
     Args:
         settings: Shape of the network.
-        in_channels: Bands of the input.
-        num_classes: Channels of the logits.
-        weights: Local state dict of the encoder with three input channels, ``.safetensors`` or ``.pth``. Its
-            classifier is left out and its first convolution adapted to ``in_channels``. Separate encoders both start
-            from it. None: random weights.
+        in_channels: Bands of the input, at least 1.
+        num_classes: Channels of the logits, at least 1.
+        weights: Local state dict of the encoder with three input channels, ``.safetensors`` or ``.pth``. Its classifier
+            is ignored, and its first convolution is adapted to ``in_channels``. With separate encoders, both start from
+            it. None: random weights.
+
+    Returns:
+        The branch, in training mode.
 
     Raises:
-        ModelError: If the encoder is unknown, cannot be built as asked, or the weights do not fit it.
+        ModelError: If the encoder is unknown, cannot be built with these settings, or the weights do not fit it.
+        ValueError: If ``in_channels`` or ``num_classes`` is below 1.
     """
     return Branch(settings, in_channels, num_classes, encoder_weights=weights)
 
 
 @torch.no_grad()
 def receptive_field_radius_px(module: nn.Module, in_channels: int, limit_px: int = 512) -> int | None:
-    """How far an output pixel sees, at most, in any of the four directions.
+    """Measure how far from an output pixel the input can influence it, in any of the four directions.
 
-    NaN put into the input spreads exactly to the outputs that depend on it, whatever the weights. A column of NaN
-    is moved through every offset of one stride over a strip, then the same with a row.
+    A NaN in the input spreads to exactly those outputs that depend on it, whatever the weights. A column of NaN is
+    moved through all offsets of one stride on a strip, then a row.
 
     Args:
-        module: Maps (B, C, H, W) to (B, K, H, W); ``stride`` is read from it where it has one, else 32 px.
+        module: Maps (B, C, H, W) to (B, K, H, W). Its attribute ``stride`` is used if it has one, else 32 px.
         in_channels: Bands of the input.
-        limit_px: Fields wider than this count as unbounded.
+        limit_px: Larger radii count as unbounded.
 
     Returns:
         Radius in px, or None if it exceeds ``limit_px`` (global pooling, group normalisation, attention).
@@ -224,7 +295,7 @@ def receptive_field_radius_px(module: nn.Module, in_channels: int, limit_px: int
 
 
 def _spread_px(probe: nn.Module, in_channels: int, stride: int, reach: int) -> int | None:
-    """How far NaN spreads along a strip that shows spreads of up to ``reach``, or None beyond."""
+    """How far a NaN spreads along a strip, in px; None if farther than ``reach``."""
     like = next(iter(probe.parameters()), torch.zeros(1))
     half = (reach // stride + 1) * stride
     radius = 0

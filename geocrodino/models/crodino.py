@@ -1,4 +1,4 @@
-"""Two single-modality networks learned together, with one auxiliary decoder between them."""
+"""Two single-modality networks that are trained together, with a shared auxiliary decoder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from geocrodino.settings.network import NetworkSettings
 
 
 class CrodinoOutput(NamedTuple):
-    """What one branch says, and the auxiliary decoder's reading of its invariant half.
+    """Output of one branch, and of the auxiliary decoder on its invariant half.
 
     Attributes:
-        logits: Shape (B, K, H, W).
+        logits: Class logits, shape (B, K, H, W).
         invariant: Modality-invariant features, shape (B, C, H / stride, W / stride).
         specific: Modality-specific features, same shape.
-        auxiliary_logits: Shape (B, K, H, W), or None where the auxiliary decoder is left out.
+        auxiliary_logits: Class logits of the auxiliary decoder, shape (B, K, H, W); None without one.
     """
 
     logits: Tensor
@@ -31,19 +31,25 @@ class CrodinoOutput(NamedTuple):
 
 
 class CroDiNo(nn.Module):
-    """Branches of both modalities and the auxiliary decoder that only training needs.
+    """A branch for each modality, and the auxiliary decoder, which only training uses.
 
-    Rebuilt from the paper's abstract and the authors' sibling methods.
+    Reimplemented from the paper's abstract and the related methods of its authors.
 
     Args:
         settings: Shape of both branches.
         in_channels: Bands of each modality.
         num_classes: Channels of the logits.
-        auxiliary: Whether to have the auxiliary decoder.
-        weights: Local encoder weights by modality, see ``build_branch``; a modality left out starts at random.
+        auxiliary: Whether to create the auxiliary decoder.
+        weights: Local encoder weights by modality, see `build_branch`. A modality without an entry starts from random
+            weights.
+
+    Attributes:
+        branches: The branches by modality.
+        auxiliary: The auxiliary decoder, or None.
+        stride: Pixels of the input per deepest feature.
 
     Raises:
-        ModelError: If a branch cannot be built as asked.
+        ModelError: If a branch cannot be built with these settings.
         ValueError: If a modality is unknown or none is given.
 
     References:
@@ -75,17 +81,27 @@ class CroDiNo(nn.Module):
         self.auxiliary = AuxiliaryDecoder(settings.invariant_channels, num_classes, self.stride) if auxiliary else None
 
     def branch(self, modality: Modality) -> Branch:
-        """The network of one modality, as it is deployed."""
+        """Get the network of one modality, as it is deployed.
+
+        Args:
+            modality: One of those the network was created with.
+
+        Returns:
+            The branch itself, not a copy.
+        """
         return cast(Branch, self.branches[modality])
 
     def forward(self, images: Mapping[Modality, Tensor]) -> dict[Modality, CrodinoOutput]:
-        """Run every modality that is there through its own branch.
+        """Pass the images of each given modality through its branch.
 
         Args:
-            images: Normalised images by modality, each (B, C, H, W). One modality alone will do.
+            images: Normalised images of one modality or both, each (B, C, H, W) with H and W multiples of ``stride``.
+
+        Returns:
+            The output of each given modality.
 
         Raises:
-            ValueError: If a modality has no branch, or an image's shape does not fit.
+            ValueError: If a modality is unknown or has no branch, or an image's shape does not fit.
         """
         _check_modalities(images)
         unknown = [m for m in images if m not in self.branches]

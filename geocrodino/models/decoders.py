@@ -1,4 +1,4 @@
-"""Decoders: from feature maps to one logit per class and pixel."""
+"""Decoders: from feature maps to one logit for each class and pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 
 def conv_block(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.Sequential:
-    """Convolution that keeps the size, batch normalisation, ReLU."""
+    """Create a convolution that keeps the size, followed by batch normalisation and ReLU.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel in px, odd.
+
+    Returns:
+        The three layers.
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -19,7 +28,14 @@ def conv_block(in_channels: int, out_channels: int, kernel_size: int = 3) -> nn.
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw convolutions for ReLU (He et al., 2015) and set normalisation to identity."""
+    """Draw the weights of convolutions for ReLU, and set batch normalisation to the identity; in place.
+
+    Args:
+        module: The module and all its parts.
+
+    References:
+        He et al. (2015). Delving deep into rectifiers. https://arxiv.org/abs/1502.01852
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -31,12 +47,12 @@ def initialise(module: nn.Module) -> None:
 
 
 class UnetHead(nn.Module):
-    """U-Net decoder up to the input's resolution.
+    """U-Net decoder with output at the input's resolution.
 
     Args:
-        feature_channels: Channels of the feature maps, the input's scale first.
+        feature_channels: Channels of the feature maps, from the input's resolution to the deepest.
         num_classes: Channels of the logits.
-        channels: Width after each doubling, one per halving of the encoder.
+        channels: Width after each doubling of the resolution, one for each halving of the encoder.
 
     References:
         Ronneberger et al. (2015). U-Net. https://arxiv.org/abs/1505.04597
@@ -49,7 +65,14 @@ class UnetHead(nn.Module):
         initialise(self)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Logits (B, K, H, W) of feature maps, the input's scale first."""
+        """Decode feature maps.
+
+        Args:
+            features: Maps from the input's resolution to the deepest, each (B, C, h, w).
+
+        Returns:
+            Logits, shape (B, K, H, W).
+        """
         logits: Tensor = self.classifier(self.decoder(list(features)))
         return logits
 
@@ -57,12 +80,12 @@ class UnetHead(nn.Module):
 class PyramidHead(nn.Module):
     """Light feature pyramid at a quarter of the resolution, with batch normalisation.
 
-    Group normalisation, usual in this decoder, would let every pixel depend on the whole tile.
+    Group normalisation is usual in this decoder, but would make each pixel depend on the whole tile.
 
     Args:
-        feature_channels: Channels of the feature maps, the input's scale first.
+        feature_channels: Channels of the feature maps, from the input's resolution to the deepest.
         num_classes: Channels of the logits.
-        width: Channels of the pyramid.
+        width: Channels inside the pyramid.
 
     References:
         Kirillov et al. (2019). Panoptic feature pyramid networks. https://arxiv.org/abs/1901.02446
@@ -76,7 +99,14 @@ class PyramidHead(nn.Module):
         initialise(self)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Logits (B, K, H, W) of feature maps, the input's scale first."""
+        """Decode feature maps.
+
+        Args:
+            features: Maps from the input's resolution to the deepest, each (B, C, h, w). The first two are not read.
+
+        Returns:
+            Logits, shape (B, K, H, W).
+        """
         levels = [lateral(feature) for lateral, feature in zip(self.lateral, features[2:], strict=True)]
         for fine in range(len(levels) - 2, -1, -1):
             levels[fine] = levels[fine] + F.interpolate(levels[fine + 1], scale_factor=2.0, mode="nearest")
@@ -87,11 +117,11 @@ class PyramidHead(nn.Module):
 
 
 class AuxiliaryDecoder(nn.Module):
-    """Reads classes off modality-invariant features alone, without skip connections.
+    """Decoder of the deepest features alone, without skip connections.
 
     Args:
-        in_channels: Channels of the invariant half.
-        num_classes: Channels of the logits.
+        in_channels: Channels of the features.
+        num_classes: Channels of the output.
         stride: Pixels of the input per feature, an even number.
         width: Channels inside.
     """
@@ -105,13 +135,28 @@ class AuxiliaryDecoder(nn.Module):
         initialise(self)
 
     def forward(self, invariant: Tensor) -> Tensor:
-        """Logits (B, K, h * stride, w * stride) of invariant features (B, C, h, w)."""
+        """Decode features of one scale.
+
+        Args:
+            invariant: Features, shape (B, C, h, w).
+
+        Returns:
+            Logits, shape (B, K, h * stride, w * stride).
+        """
         logits: Tensor = self.classifier(self.fine(enlarge(self.coarse(invariant), 2)))
         return enlarge(logits, self.stride // 2)
 
 
 def enlarge(features: Tensor, factor: int) -> Tensor:
-    """Bilinear enlargement by a whole factor, half-pixel centres."""
+    """Enlarge feature maps bilinearly, with half-pixel centres.
+
+    Args:
+        features: Shape (B, C, h, w).
+        factor: Whole number, at least 1.
+
+    Returns:
+        Shape (B, C, h * factor, w * factor); the features themselves for a factor of 1.
+    """
     if factor == 1:
         return features
     return F.interpolate(features, scale_factor=float(factor), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Encoders by name, built offline, without the stages that nobody calls, with weights from a local file."""
+"""Encoders by name: built offline, with weights from a local file, and without stages that are never used."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ _BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, R
 _TIMM_PREFIX = "tu-"
 _HEAD_PREFIXES = ("fc.", "classifier.", "head.")
 _LISTED_KEYS = 5
+"""Most tensor names listed in a message."""
 
 
 def resolve_encoder(name: str) -> str:
-    """The name under which segmentation-models-pytorch builds an encoder.
+    """Find the name under which segmentation-models-pytorch builds an encoder.
 
     Args:
-        name: A timm name with or without ``tu-``, or a name of segmentation-models-pytorch's own. A bare name that
-            both know means timm's, which builds no stage beyond the asked depth.
+        name: Name of timm, with or without ``tu-``, or of segmentation-models-pytorch. A name that both know means
+            timm's encoder, which builds no stage beyond the depth asked for.
+
+    Returns:
+        The name, with ``tu-`` for encoders of timm.
 
     Raises:
         ModelError: If neither library knows the name.
@@ -40,7 +44,7 @@ def resolve_encoder(name: str) -> str:
     own: list[str] = smp.encoders.get_encoder_names()
     if name in own:
         return name
-    # The shorter list holds the better known names.
+    # Suggest names of segmentation-models-pytorch first: its list is short and holds the well-known encoders.
     hint = did_you_mean(bare, own, most=2) or did_you_mean(bare, timm.list_models(), most=2)
     raise ModelError(
         f"Unknown encoder '{name}': expected a name of timm or of segmentation-models-pytorch, such as "
@@ -49,17 +53,20 @@ def resolve_encoder(name: str) -> str:
 
 
 def create_encoder(name: str, *, in_channels: int, depth: int, weights: Path | None = None) -> nn.Module:
-    """An encoder whose forward returns ``depth + 1`` feature maps, the input's scale first.
+    """Create an encoder that returns ``depth + 1`` feature maps, from the input's resolution to the deepest.
 
-    Nothing is ever downloaded, and stages beyond ``depth`` are left out.
+    Nothing is downloaded. Stages beyond ``depth`` are removed.
 
     Args:
-        name: As for ``resolve_encoder``.
+        name: See `resolve_encoder`.
         in_channels: Bands of the input.
-        depth: Number of halvings, 3 to 5.
-        weights: State dict of the encoder with three input channels, ``.safetensors`` or ``.pth``, in the key names
-            of the library that builds it. The first convolution is adapted to ``in_channels`` by timm's rule:
-            channels repeated and rescaled, for one channel their sum.
+        depth: Number of halvings of the resolution, 3 to 5.
+        weights: State dict of the encoder with three input channels, ``.safetensors`` or ``.pth``, with the tensor
+            names of the library that builds the encoder. The first convolution is adapted to ``in_channels`` by timm's
+            rule: the channels are repeated and rescaled; for one channel they are summed. None: random weights.
+
+    Returns:
+        The encoder. Its attribute ``out_channels`` lists the channels of the feature maps.
 
     Raises:
         ModelError: If the encoder is unknown, cannot be cut to ``depth``, or the weights do not fit.
@@ -99,9 +106,9 @@ def _build(resolved: str, in_channels: int, depth: int, state: Mapping[str, Tens
 
 
 def _cut_unused(encoder: nn.Module, in_channels: int, stride: int) -> None:
-    """Leave out the outermost modules whose parameters no feature map depends on.
+    """Remove the outermost modules whose parameters no feature map depends on.
 
-    Some encoders keep the stages after the last asked one, and some even run them.
+    Some encoders keep the stages after the last one asked for, and some even run them.
     """
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
@@ -124,7 +131,7 @@ def _cut_unused(encoder: nn.Module, in_channels: int, stride: int) -> None:
 
 
 class _LeftOut(nn.Module):
-    """Stands where an unused module was, whatever else its caller hands it."""
+    """Placeholder for a removed module: returns its first argument."""
 
     def forward(self, features: Tensor, *_: object, **__: object) -> Tensor:
         return features
@@ -140,7 +147,7 @@ def _replace_dead(module: nn.Module, dead: set[int]) -> None:
 
 
 def _checked_state(path: Path, resolved: str) -> dict[str, Tensor]:
-    """Encoder weights of a file, without the classifier, once every key and shape is known to fit."""
+    """Read the encoder weights of a file without the classifier, and check that all names and shapes fit."""
     state = _read_state(path)
     expected = _expected_shapes(resolved)
     heads = _head_prefixes(resolved)
@@ -152,14 +159,14 @@ def _checked_state(path: Path, resolved: str) -> dict[str, Tensor]:
         raise ModelError(
             f"{path} does not hold weights of encoder '{resolved}': expected {len(expected)} tensors, found "
             f"{len(state)}; missing {_listed(missing)}; not expected {_listed(unexpected)}.\n"
-            "Give the file of this very encoder, or name its encoder under `encoder`."
+            "Give the weights of exactly this encoder, or name the encoder of the file under `encoder`."
         )
     wrong = [key for key, value in state.items() if tuple(value.shape) != expected[key]]
     if wrong:
         shapes = "; ".join(f"{k} expected {expected[k]}, found {tuple(state[k].shape)}" for k in wrong[:_LISTED_KEYS])
         raise ModelError(
             f"{path} does not fit encoder '{resolved}' with 3 input channels, {len(wrong)} tensors differ in shape: "
-            f"{shapes}.\nGive the file of this very encoder, trained on three bands."
+            f"{shapes}.\nGive the weights of exactly this encoder, trained on three bands."
         )
     return state
 
@@ -171,7 +178,9 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise ModelError(f"{path} cannot be read as a state dict of tensors: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path}: expected a state dict (names to tensors), found {type(state).__name__} of others.")
+        raise ModelError(
+            f"{path}: expected a state dict (names to tensors), found {type(state).__name__} with other content."
+        )
     return dict(state)
 
 
@@ -189,7 +198,7 @@ def _head_prefixes(resolved: str) -> tuple[str, ...]:
         return _HEAD_PREFIXES
     named = timm.get_pretrained_cfg_value(resolved.removeprefix(_TIMM_PREFIX), "classifier") or ()
     listed = (named,) if isinstance(named, str) else tuple(named)
-    # Some encoders keep layers of their own under `head.`; what the file lacks there must stay an error.
+    # Some encoders have feature layers under `head.`: a file that lacks those must stay an error.
     return tuple(f"{name}." for name in listed) or _HEAD_PREFIXES
 
 

@@ -1,4 +1,4 @@
-"""Networks that read both modalities at once, and what is left of one when a modality is missing."""
+"""Networks that read both modalities, and the network that remains of one when a modality is missing."""
 
 from __future__ import annotations
 
@@ -26,30 +26,32 @@ from geocrodino.settings.network import FIRST_SCALE, NetworkSettings
 
 
 class MiddleFusion(FeatureNetwork):
-    """One encoder for each modality, their feature maps merged at every scale, one decoder.
+    """An encoder for each modality, whose feature maps are merged at every scale, and one decoder.
 
-    The input holds the images of both along the channels, optical first. At each scale that the decoder reads, the
-    maps of both encoders are concatenated and brought back to the width of one by a 1 x 1 convolution. The deepest are
-    projected to the two halves of a ``Branch``, so that a branch's features can be compared with these channel by
-    channel.
+    The input holds the bands of both modalities along the channels, optical first. At each scale that the decoder
+    reads, the maps of both encoders are concatenated and reduced to the width of one by a 1 x 1 convolution. The
+    deepest maps are projected to the same two halves as in a `Branch`, so that the features of both can be compared
+    channel by channel.
 
     Args:
-        settings: Shape of the network; an encoder's part holds for each of the two.
+        settings: Shape of the network; both encoders use it.
         in_channels: Bands of both modalities.
         num_classes: Channels of the logits.
-        weights: Local encoder weights by modality, see ``build_branch``; a modality left out starts at random.
+        weights: Local encoder weights by modality, see `build_branch`. A modality without an entry starts from random
+            weights.
 
     Attributes:
-        stride: Height and width of an input must be multiples of it, in px.
-        in_channels: Bands of the input, those of both modalities together.
+        stride: Pixels of the input per deepest feature. Height and width of an input must be multiples of it.
+        in_channels: Bands of the input: the sum over both modalities.
+        num_classes: Channels of the logits.
 
     Raises:
-        ModelError: If an encoder cannot be built as asked, or ``separate_encoders`` is.
-        ValueError: If a modality is missing or unknown, or a count is below 1.
+        ModelError: If an encoder cannot be built with these settings, or ``separate_encoders`` is true.
+        ValueError: If a modality is missing or unknown, or a number is below 1.
 
     References:
         Hazirbas et al. (2016). FuseNet: incorporating depth into semantic segmentation via fusion-based CNN
-        architecture (where the maps are added). https://doi.org/10.1007/978-3-319-54181-5_14
+        architecture (there the maps are added). https://doi.org/10.1007/978-3-319-54181-5_14
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class MiddleFusion(FeatureNetwork):
             }
         )
         first, second = (feature_channels(encoder) for encoder in self.encoders.values())
-        # Encoders with a patch stem have an empty map, of no channels, at half the resolution: nothing to merge.
+        # Encoders with a patch stem have a map without channels at half the resolution, which cannot be merged.
         self.merge = nn.ModuleDict(
             {
                 str(scale): conv_block(first[scale] + second[scale], first[scale], kernel_size=1)
@@ -101,7 +103,18 @@ class MiddleFusion(FeatureNetwork):
         self.decoder = create_decoder(settings, [*first[:-1], halves], num_classes)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """What the decoder reads, the input's scale first; the last map holds the two halves along its channels."""
+        """Compute the merged feature maps that the decoder reads.
+
+        Args:
+            images: Normalised images, optical bands first, shape (B, C, H, W), H and W multiples of ``stride``.
+
+        Returns:
+            Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant
+            half, then the specific half.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
         check_images(images, self.in_channels, self.stride)
         parts = images.split(self._split, dim=1)
         first, second = (list(encoder(part)) for encoder, part in zip(self.encoders.values(), parts, strict=True))
@@ -113,21 +126,22 @@ class MiddleFusion(FeatureNetwork):
 
 
 def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Modality, int]) -> Branch:
-    """What a network on both modalities is worth when only one of them is there.
+    """Cut a network on both modalities down to one modality.
 
-    A normalised band of zeros adds nothing to a convolution. Leaving the missing modality's part of the first kernel
-    out gives a network of one modality that computes what the whole one computes with zeros in place of the other.
+    A normalised band of zeros adds nothing to a convolution. The result therefore computes what the whole network
+    computes with zeros in place of the missing modality; only the kernel of the first convolution is cut.
 
     Args:
-        network: Reads both modalities along the channels, optical first. It stays as it is.
-        modality: The one that is there.
+        network: Reads both modalities along the channels, optical first. It is not changed.
+        modality: The modality to keep.
         in_channels: Bands of both modalities.
 
     Returns:
-        A network with weights of its own, on the device, in the number format and in the mode of ``network``.
+        A network with its own copy of the weights, on the device and in the number format and mode of ``network``.
 
     Raises:
-        ModelError: If the encoder looks at the bands in more than one tensor, or in one that cannot be cut by band.
+        ModelError: If the encoder's shape depends on the bands in more than one tensor, or in one that is not a plain
+            convolution kernel.
         ValueError: If a modality is missing or unknown, or the bands do not add up to those of ``network``.
     """
     _check_both(in_channels)
@@ -138,7 +152,7 @@ def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Mo
         raise ValueError(f"expected bands that add up to {network.in_channels}, found {dict(in_channels)}")
     own = in_channels[modality]
     start = sum(in_channels[earlier] for earlier in MODALITIES[: MODALITIES.index(modality)])
-    # Initial weights are drawn and thrown away: the caller's random numbers stay as they were.
+    # Building draws initial weights, which are replaced below; fork, so that the caller's random state stays the same.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         alone = build_branch(network.settings, own, network.num_classes).train(network.training)
         alone = alone.to(next(network.parameters()))

@@ -1,4 +1,4 @@
-"""What can be chosen about the generated scene, and the classes it shows."""
+"""Settings of the generated scene, and its classes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CLASSES = ClassScheme(
         LandClass(value=WATER, name="water", colour="#2f6fb7"),
     )
 )
-"""Classes of the generated scene, in index order; file values equal indices."""
+"""Classes of the generated scene, in index order. Their values in files equal the indices."""
 
 ELEVATION_NODATA = -9999.0
-"""Value of the surface model where it has no measurement."""
+"""Value of the surface model in holes."""
 
 
 class SceneSettings(BaseModel):
-    """Choices for one generated scene. The same settings give the same bytes."""
+    """Settings of a generated scene. The same settings give the same bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Houses, rows, shops and halls: one table row per lot, one look-up per pixel."""
+"""Houses, rows, shops and halls: one table row per lot, and one look-up per pixel."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from geocrodino.town.terrain import Canvas, Terrain
 
 @dataclass(frozen=True)
 class Lots:
-    """One building per lot, all arrays of shape (lots,); a lot without a building has length 0.
+    """At most one building per lot. All arrays have the shape (lots,). A lot without a building has length 0.
 
     Attributes:
         east_m: Centre of the building, metres east on the canvas.
-        south_m: The same, south.
-        direction_rad: Direction of the long axis.
-        half_length_m: Half the extent along the axis.
-        half_width_m: Half the extent across it.
-        wing: Offset of a second body along the axis as a share of the half length; 0 is none.
+        south_m: Centre of the building, metres south on the canvas.
+        direction_rad: Direction of the long axis, radians from east towards south.
+        half_length_m: Half the length along the long axis.
+        half_width_m: Half the width across it.
+        wing: Offset of a second body along the axis as a share of the half length; 0: no second body.
         eaves_m: Absolute height of the eaves.
-        slope: Rise of a pitched roof; 0 is flat.
+        slope: Rise of a pitched roof, metres per metre; 0: flat.
         hipped: True where the ends of the roof slope too.
         green: True for flat roofs with plants.
     """
@@ -52,7 +52,7 @@ class Lots:
 
 @dataclass(frozen=True)
 class _Sites:
-    """Centre and half extents of every lot on the plan, shape (lots,)."""
+    """Block kind, centre and half size of every lot on the plan, shape (lots,)."""
 
     kind: NDArray[np.int32]
     used: NDArray[np.bool_]
@@ -88,18 +88,18 @@ def draw_lots(
     kinds: NDArray[np.int32],
     first: tuple[int, int],
 ) -> Lots:
-    """Draw a building for every lot that is dry and not a park.
+    """Draw a building for most lots that are dry and not a park.
 
     Args:
         rng: Source of the random numbers.
         canvas: Working grid.
         plan: Street plan.
         terrain: Ground and distance to the river.
-        kinds: Use of every block, shape (blocks, blocks).
+        kinds: Kind of every block, int32, shape (rows, columns) of blocks.
         first: Numbers of the first block along the two axes.
 
     Returns:
-        The buildings; the index is the lot number.
+        The buildings, indexed by lot number.
     """
     site = _sites(kinds, first)
     count = site.kind.size
@@ -146,7 +146,15 @@ def raise_buildings(
 ) -> None:
     """Put the buildings on the ground; changes ``material`` and ``surface_m`` in place.
 
-    A building is a rectangle inside its lot, or a narrower rectangle with a wing across it.
+    A building is a rectangle inside its lot, or a narrower rectangle with a wing across it. Streets and water stay
+    free.
+
+    Args:
+        canvas: Working grid.
+        lots: The buildings.
+        lot: Lot number of every pixel, int32, shape (rows, columns).
+        material: `Material` of every pixel, uint8, same shape.
+        surface_m: Height of the surface in metres, float32, same shape.
     """
     east, south = canvas.coordinates()
     dx, dy = east - lots.east_m[lot], south - lots.south_m[lot]

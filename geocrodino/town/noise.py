@@ -1,4 +1,4 @@
-"""Smooth random fields that cost little at any size."""
+"""Smooth random fields, at a cost per pixel that does not depend on their smoothness."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _spline_basis(length: int, cell_px: float) -> sparse.csr_array:
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell_px: float) -> FloatGrid:
-    """One octave of noise.
+    """Draw one octave of noise: a cubic B-spline through random knots.
 
     Args:
         rng: Source of the random numbers.
         shape: Rows and columns.
-        cell_px: Distance between the random knots in pixels; hills are about twice as wide.
+        cell_px: Distance between the knots in pixels. Hills are about twice as wide.
 
     Returns:
         Field of mean about 0 and standard deviation about 1, float32.
@@ -40,7 +40,16 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell_px: floa
 
 
 def octaves(rng: np.random.Generator, shape: tuple[int, int], cells_px: Sequence[float]) -> FloatGrid:
-    """Sum of octaves, each weighted by its cell size, standard deviation about 1, float32."""
+    """Draw a sum of octaves of noise, each weighted by its cell size.
+
+    Args:
+        rng: Source of the random numbers.
+        shape: Rows and columns.
+        cells_px: Distance between the knots of each octave in pixels.
+
+    Returns:
+        Field of mean about 0 and standard deviation about 1, float32.
+    """
     weights = np.asarray(cells_px, np.float32) / np.linalg.norm(cells_px)
     total = np.zeros(shape, np.float32)
     for weight, cell_px in zip(weights, cells_px, strict=True):
@@ -49,5 +58,13 @@ def octaves(rng: np.random.Generator, shape: tuple[int, int], cells_px: Sequence
 
 
 def white_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatGrid:
-    """Independent normal noise of standard deviation 1, float32."""
+    """Draw independent normal noise.
+
+    Args:
+        rng: Source of the random numbers.
+        shape: Any shape.
+
+    Returns:
+        Field of mean 0 and standard deviation 1, float32.
+    """
     return rng.standard_normal(shape, np.float32)

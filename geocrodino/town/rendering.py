@@ -1,4 +1,4 @@
-"""Light, shadow and colour: what a camera above the town sees."""
+"""The image: light, shadow and colours as seen by a camera above the town."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ _HAZE = np.array([5.0, 7.0, 12.0], np.float32)
 
 
 def cast_shadows(surface_m: FloatGrid, pixel_m: float, azimuth_deg: float, elevation_deg: float) -> NDArray[np.bool_]:
-    """Pixels from which something hides the sun.
+    """Find the pixels from which the sun is hidden.
 
-    Walks from every pixel towards the sun, one row or column at a time, with linear interpolation.
+    For all pixels together, heights are compared step by step towards the sun, one row or column per step, with linear
+    interpolation.
 
     Args:
-        surface_m: Heights, north up, shape (H, W).
-        pixel_m: Side of a pixel.
-        azimuth_deg: Direction to the sun, from north by east.
-        elevation_deg: Sun above the horizon.
+        surface_m: Heights in metres, north up, float32, shape (H, W).
+        pixel_m: Side of a pixel in metres.
+        azimuth_deg: Direction to the sun, clockwise from north.
+        elevation_deg: Height of the sun above the horizon.
 
     Returns:
-        True in cast shadow, shape (H, W). Beyond the border nothing stands.
+        True in cast shadow, shape (H, W). Nothing outside the grid casts a shadow.
     """
     down, right = -np.cos(np.deg2rad(azimuth_deg)), np.sin(np.deg2rad(azimuth_deg))
     if abs(right) > abs(down):
@@ -69,7 +70,17 @@ def cast_shadows(surface_m: FloatGrid, pixel_m: float, azimuth_deg: float, eleva
 
 
 def sunlight(surface_m: FloatGrid, pixel_m: float, azimuth_deg: float, elevation_deg: float) -> FloatGrid:
-    """Direct light on the slope of the surface, 1 on level ground, shape (H, W)."""
+    """Compute the direct light on the surface from its slope, without cast shadows.
+
+    Args:
+        surface_m: Heights in metres, north up, float32, shape (H, W).
+        pixel_m: Side of a pixel in metres.
+        azimuth_deg: Direction to the sun, clockwise from north.
+        elevation_deg: Height of the sun above the horizon.
+
+    Returns:
+        Light relative to level ground, 0.15 to 1.5, float32, shape (H, W).
+    """
     south, east = (np.clip(g, -1.4, 1.4) for g in np.gradient(surface_m, pixel_m))
     azimuth, elevation = np.deg2rad(azimuth_deg), np.deg2rad(elevation_deg)
     towards_east, towards_south = np.sin(azimuth), -np.cos(azimuth)
@@ -79,7 +90,7 @@ def sunlight(surface_m: FloatGrid, pixel_m: float, azimuth_deg: float, elevation
 
 
 def _textures(rng: np.random.Generator, canvas: Canvas) -> dict[Material, FloatGrid]:
-    """Brightness of each material around 1, with grain, shape (rows, columns)."""
+    """Brightness of each material, about 1, shape (rows, columns)."""
     coarse, fine = canvas.octaves(rng, 18, 6), canvas.octaves(rng, 1.5, 0.8)
     leaves = canvas.octaves(rng, 7, 1.2, 0.7)
     grain = white_noise(rng, canvas.shape)
@@ -100,7 +111,7 @@ def _textures(rng: np.random.Generator, canvas: Canvas) -> dict[Material, FloatG
 
 
 def _greys(rng: np.random.Generator, count: int) -> FloatGrid:
-    """Colours of asphalt or flat roofs, drawn from one distribution, shape (count, 3)."""
+    """Colours of asphalt or flat roofs, both from the same distribution, shape (count, 3)."""
     grey = np.clip(rng.normal(GREY_MEAN, GREY_SPREAD, (count, 1)), 62, 180)
     return (grey * (1 + rng.normal(0, 0.012, (count, 3)))).astype(np.float32)
 
@@ -112,7 +123,7 @@ def _blend(share: FloatGrid, one: tuple[int, int, int], other: tuple[int, int, i
 
 
 def _paints(rng: np.random.Generator, canvas: Canvas, town: Town) -> dict[Material, Callable[[Pixels], FloatGrid]]:
-    """How to colour the pixels of each material: from a mask to colours of shape (N, 3)."""
+    """For each material, a function from a mask of N pixels to their colours, shape (N, 3)."""
     dry, damp, hue = canvas.noise(rng, 45), canvas.noise(rng, 60), canvas.noise(rng, 5)
     asphalt, roofs = _greys(rng, town.street_count), _greys(rng, town.lot_count)
     tiles = _TILES[rng.integers(len(_TILES), size=town.lot_count)] * rng.uniform(0.85, 1.12, (town.lot_count, 1))
@@ -136,7 +147,7 @@ def _paints(rng: np.random.Generator, canvas: Canvas, town: Town) -> dict[Materi
 
 
 def _albedo(rng: np.random.Generator, canvas: Canvas, town: Town) -> FloatGrid:
-    """Colour of the surface in even light, shape (rows, columns, 3)."""
+    """Colours of the surface in uniform light, shape (rows, columns, 3)."""
     textures = _textures(rng, canvas)
     colour = np.zeros((*canvas.shape, 3), np.float32)
     for material, paint in _paints(rng, canvas, town).items():
@@ -148,16 +159,16 @@ def _albedo(rng: np.random.Generator, canvas: Canvas, town: Town) -> FloatGrid:
 def render(
     rng: np.random.Generator, canvas: Canvas, town: Town, settings: SceneSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Photograph the town.
+    """Render the image of the town.
 
     Args:
         rng: Source of the random numbers.
         canvas: Working grid.
-        town: Materials and the surface with its trees.
+        town: Materials and the surface, with trees.
         settings: Sun and noise.
 
     Returns:
-        Image (3, rows, columns) uint8 and the cast shadow (rows, columns).
+        The image, uint8, shape (3, rows, columns), and the cast shadow, bool, shape (rows, columns).
     """
     sun = settings.sun_azimuth_deg, settings.sun_elevation_deg
     shadow = cast_shadows(town.surface_m, canvas.pixel_m, *sun)

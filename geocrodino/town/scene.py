@@ -1,4 +1,4 @@
-"""Put terrain, town, trees and camera together."""
+"""The generated scene: terrain, town, trees, image, heights, labels and areas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CRS = "EPSG:32631"
 ORIGIN_M = (448_300.0, 5_411_900.0)
 MARGIN_M = 44.0
 ELEVATION_BEYOND_M = {"west": 21.75, "north": 14.25, "east": -3.0, "south": 8.0}
-"""How far the heights reach beyond the image; negative is short of it."""
+"""How far the heights extend beyond the image on each side; negative: they end inside it."""
 
 AOI_INSET_M, AOI_GAP_M, AOI_SLANT_M = 8.0, 12.0, 4.0
 SPLIT_SHARES = (("train", 0.42), ("val", 0.29), ("test", 0.29))
@@ -35,16 +35,16 @@ class Scene:
     """A generated scene. Arrays are north up.
 
     Attributes:
-        settings: What it was made from.
-        optical: Red, green, blue, uint8 (3, H, W).
-        labels: Class values, 255 where there is no label, uint8 (H, W).
-        material: ``Material`` of every pixel, uint8 (H, W).
-        shadow: True in cast shadow (H, W).
-        optical_transform: Pixel to CRS of the four above.
-        dsm: Surface heights in metres, -9999 in holes, float32 (h, w).
-        dtm: Ground heights in metres, float32 (h, w).
-        elevation_transform: Pixel to CRS of the two above.
-        areas: Split name and polygon, in the CRS.
+        settings: The settings it was generated from.
+        optical: Red, green, blue, uint8, shape (3, H, W).
+        labels: Class values, 255 for unlabelled pixels, uint8, shape (H, W).
+        material: `Material` of every pixel, uint8, shape (H, W).
+        shadow: True in cast shadow, shape (H, W).
+        optical_transform: Transform from pixels to the CRS for the four arrays above.
+        dsm: Surface heights in metres, -9999 in holes, float32, shape (h, w).
+        dtm: Ground heights in metres, float32, shape (h, w).
+        elevation_transform: Transform from pixels to the CRS for the two arrays above.
+        areas: Split name and polygon of each area, in the CRS.
         crs: Coordinate reference system.
     """
 
@@ -64,15 +64,15 @@ class Scene:
 def generate_scene(settings: SceneSettings | None = None) -> Scene:
     """Generate a small town on hills, with a river.
 
-    Neither modality tells everything: flat roofs have the greys of asphalt, green roofs the colours of
-    grass, and water lies level with the meadows and streets beside it.
+    Neither modality is sufficient alone: flat roofs have the greys of asphalt, green roofs have the colours of grass,
+    and water is level with the meadows and streets beside it.
 
     Args:
-        settings: Choices; the defaults if None.
+        settings: Settings; None: the defaults.
 
     Returns:
-        The scene. From 256 m on every split holds every class. A pixel takes about 210 bytes of
-        memory while the scene is made.
+        The scene. If it is at least 256 m wide, every split contains every class. Generating takes about 210 bytes of
+        memory per pixel.
     """
     settings = settings or SceneSettings()
     pixel_m = settings.resolution_m
@@ -102,7 +102,7 @@ def generate_scene(settings: SceneSettings | None = None) -> Scene:
 
 
 def _without_edges(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels with 255 on pixels whose eastern or southern neighbour is of another class."""
+    """Labels with 255 on pixels whose eastern or southern neighbour has another class."""
     edge = np.zeros(labels.shape, bool)
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
@@ -112,7 +112,7 @@ def _without_edges(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _measure_heights(
     rng: np.random.Generator, canvas: Canvas, terrain: Terrain, town: Town, settings: SceneSettings
 ) -> tuple[FloatGrid, FloatGrid, Affine]:
-    """Surface with noise and holes, and the true ground, on the grid of the heights."""
+    """The surface with noise and holes, and the true ground, on the grid of the heights."""
     step = settings.elevation_resolution_m
     side = canvas.pixel_m * (canvas.columns - 2 * canvas.margin_px)
     beyond = ELEVATION_BEYOND_M
@@ -137,7 +137,7 @@ def _measure_heights(
 
 
 def _bilinear(field: FloatGrid, canvas: Canvas, east: NDArray[Any], south: NDArray[Any]) -> FloatGrid:
-    """Values at the crossings of columns and rows given in metres, shape (south, east)."""
+    """Values at all pairs of the given positions in metres, shape (south, east)."""
     row, column = south / canvas.pixel_m - 0.5, east / canvas.pixel_m - 0.5
     top, left = np.floor(row).astype(int), np.floor(column).astype(int)
     down, right = (row - top)[:, None], (column - left)[None, :]
@@ -147,13 +147,13 @@ def _bilinear(field: FloatGrid, canvas: Canvas, east: NDArray[Any], south: NDArr
 
 
 def split_areas(side_m: float) -> tuple[tuple[str, Polygon], ...]:
-    """Slanting strips from north to south, train, val and test in turn, with gaps between them.
+    """Divide the image into slightly slanted north-south strips: train, val and test in turn, with gaps between them.
 
     Args:
-        side_m: Side of the image.
+        side_m: Side of the image in metres.
 
     Returns:
-        Split name and polygon in the scene's CRS; the three repeat about every 770 m.
+        Split name and polygon of each strip, in the scene's CRS. The three splits repeat about every 770 m.
     """
     repeats = max(1, round(side_m / 768))
     width = side_m - 2 * AOI_INSET_M - AOI_SLANT_M - AOI_GAP_M * (3 * repeats - 1)

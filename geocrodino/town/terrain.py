@@ -1,4 +1,4 @@
-"""Hills, the river and the canvas on which the town is built."""
+"""The canvas on which the town is built, its hills and its river."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 from geocrodino.town.noise import FloatGrid, octaves, smooth_noise
 
 RIVER_SPACING_M = 900.0
+"""Height of the canvas for each river."""
+
 WATER_LEVEL_M = 171.3
+"""Absolute height of the water surface."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Working grid, larger than the image on every side, in metres east and south of its corner."""
+    """Working grid, larger than the image on every side. Positions are metres east and south of its corner.
+
+    Attributes:
+        rows: Number of rows.
+        columns: Number of columns.
+        pixel_m: Side of a pixel in metres.
+        margin_px: Pixels between the edges of canvas and image.
+    """
 
     rows: int
     columns: int
@@ -25,7 +35,16 @@ class Canvas:
 
     @classmethod
     def around(cls, size_px: int, pixel_m: float, margin_m: float) -> Canvas:
-        """Canvas for a square image with a margin around it."""
+        """Create the canvas for a square image.
+
+        Args:
+            size_px: Side of the image in pixels.
+            pixel_m: Side of a pixel in metres.
+            margin_m: Margin on every side in metres.
+
+        Returns:
+            The canvas.
+        """
         margin_px = round(margin_m / pixel_m)
         return cls(size_px + 2 * margin_px, size_px + 2 * margin_px, pixel_m, margin_px)
 
@@ -36,26 +55,55 @@ class Canvas:
 
     @property
     def inside(self) -> tuple[slice, slice]:
-        """The image within the canvas."""
+        """Rows and columns of the image within the canvas."""
         m = self.margin_px
         return slice(m, self.rows - m), slice(m, self.columns - m)
 
     def coordinates(self) -> tuple[FloatGrid, FloatGrid]:
-        """Pixel centres: metres east, shape (1, columns), and metres south, shape (rows, 1)."""
+        """Compute the positions of the pixel centres.
+
+        Returns:
+            Metres east, float32, shape (1, columns), and metres south, float32, shape (rows, 1).
+        """
         east = (np.arange(self.columns, dtype=np.float32) + 0.5) * self.pixel_m
         south = (np.arange(self.rows, dtype=np.float32) + 0.5) * self.pixel_m
         return east[None, :].astype(np.float32), south[:, None].astype(np.float32)
 
     def noise(self, rng: np.random.Generator, cell_m: float) -> FloatGrid:
-        """One octave of noise over the canvas."""
+        """Draw one octave of noise over the canvas.
+
+        Args:
+            rng: Source of the random numbers.
+            cell_m: Distance between the knots in metres; at least one pixel is used.
+
+        Returns:
+            Field of standard deviation about 1, float32, shape (rows, columns).
+        """
         return smooth_noise(rng, self.shape, max(cell_m / self.pixel_m, 1.0))
 
     def octaves(self, rng: np.random.Generator, *cells_m: float) -> FloatGrid:
-        """Several octaves of noise over the canvas."""
+        """Draw a sum of octaves of noise over the canvas.
+
+        Args:
+            rng: Source of the random numbers.
+            *cells_m: Distance between the knots of each octave in metres; at least one pixel is used.
+
+        Returns:
+            Field of standard deviation about 1, float32, shape (rows, columns).
+        """
         return octaves(rng, self.shape, [max(c / self.pixel_m, 1.0) for c in cells_m])
 
     def sample(self, field: NDArray[Any], east: NDArray[Any], south: NDArray[Any]) -> NDArray[Any]:
-        """Values of a field at the nearest pixels; positions outside take the border's value."""
+        """Read a field at the nearest pixels. Positions outside the canvas get the value at its edge.
+
+        Args:
+            field: Any dtype, shape (rows, columns).
+            east: Metres east, any shape.
+            south: Metres south, same shape or one that broadcasts.
+
+        Returns:
+            Values of the field, in the shape of the positions.
+        """
         row = np.clip((south / self.pixel_m).astype(int), 0, self.rows - 1)
         column = np.clip((east / self.pixel_m).astype(int), 0, self.columns - 1)
         values: NDArray[Any] = field[row, column]
@@ -67,8 +115,8 @@ class Terrain:
     """Bare ground and water.
 
     Attributes:
-        ground_m: Height of the ground or the water surface, float32 (rows, columns).
-        bank_m: Distance to the river's edge, negative in the water, float32 (rows, columns).
+        ground_m: Height of the ground or the water surface in metres, float32, shape (rows, columns).
+        bank_m: Distance to the river's edge in metres, negative in the water, float32, shape (rows, columns).
     """
 
     ground_m: FloatGrid
@@ -76,10 +124,17 @@ class Terrain:
 
 
 def river_distance(rng: np.random.Generator, canvas: Canvas) -> FloatGrid:
-    """Distance to the edge of the nearest river, negative in the water.
+    """Draw rivers, and compute the distance to the edge of the nearest one.
 
-    Rivers run from west to east, one for every 900 m from north to south, so that every part of the
-    scene that reaches from its northern to its southern end has water.
+    Rivers run from west to east, one for every 900 m from north to south. Any part of the scene that extends from its
+    northern to its southern edge therefore has water.
+
+    Args:
+        rng: Source of the random numbers.
+        canvas: Working grid.
+
+    Returns:
+        Metres, negative in the water, float32, shape (rows, columns).
     """
     east, south = canvas.coordinates()
     height_m = canvas.rows * canvas.pixel_m
@@ -100,15 +155,15 @@ def river_distance(rng: np.random.Generator, canvas: Canvas) -> FloatGrid:
 
 
 def build_terrain(rng: np.random.Generator, canvas: Canvas, relief_m: float) -> Terrain:
-    """Hills that flatten towards the river, whose banks lie a hand above the water.
+    """Draw rivers, and hills that flatten towards them. The banks are a few centimetres above the water.
 
     Args:
         rng: Source of the random numbers.
         canvas: Working grid.
-        relief_m: Height of the hills above the river.
+        relief_m: Height of the hills above the river in metres.
 
     Returns:
-        The terrain; water is flat at one level.
+        The terrain. All water is flat, at one level.
     """
     bank = river_distance(rng, canvas)
     hills = canvas.octaves(rng, 190, 85, 38)

@@ -1,4 +1,4 @@
-"""Streets, yards and buildings, looked up per pixel so that the cost does not grow with their number."""
+"""Streets, yards and buildings, looked up per pixel, so that the cost does not depend on their number."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Town:
     """The built surface.
 
     Attributes:
-        material: ``Material`` per pixel, uint8.
-        surface_m: Height of ground, water or roof, float32.
-        lot: Number of the lot a pixel lies in, int32; selects colours.
-        street: Number of the street a pixel lies nearest to, int32; selects asphalt.
-        park: True in park blocks.
+        material: `Material` of every pixel, uint8, shape (rows, columns).
+        surface_m: Height of ground, water or roof in metres, float32, shape (rows, columns).
+        lot: Number of the lot that a pixel lies in, int32, shape (rows, columns); selects colours.
+        street: Number of the nearest street, int32, shape (rows, columns); selects the grey of the asphalt.
+        park: True in park blocks, shape (rows, columns).
         lot_count: Number of lots.
         street_count: Number of streets.
     """
@@ -51,7 +51,7 @@ _SEALED = (Material.ASPHALT, Material.PAVEMENT, Material.MARKING, Material.CAR)
 
 
 def build_town(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> Town:
-    """Lay streets over the terrain and fill the blocks between them.
+    """Lay streets over the terrain, and fill the blocks between them.
 
     Args:
         rng: Source of the random numbers.
@@ -59,7 +59,7 @@ def build_town(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> To
         terrain: Ground, water and distance to the river.
 
     Returns:
-        Materials and heights without trees.
+        The town, without trees.
     """
     plan = Plan.draw(rng, canvas)
     a, b = read_axis(plan.u, PITCH_M[0]), read_axis(plan.v, PITCH_M[1])
@@ -99,7 +99,7 @@ def build_town(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> To
 def _ground_cover(
     rng: np.random.Generator, canvas: Canvas, kind: NDArray[np.int32], a: Axis, b: Axis
 ) -> NDArray[np.uint8]:
-    """Grass and bare soil, and the asphalt yards with parked cars of commercial blocks."""
+    """Grass and bare soil; in commercial blocks, asphalt yards with parked cars."""
     patchy = canvas.octaves(rng, 22, 7)
     material = np.where(patchy > 1.75, Material.SOIL, Material.GRASS).astype(np.uint8)
     edge = np.minimum(np.minimum(a.into_m, a.depth_m - a.into_m), np.minimum(b.into_m, b.depth_m - b.into_m))
@@ -114,7 +114,7 @@ def _ground_cover(
 
 
 def _pave(rng: np.random.Generator, canvas: Canvas, material: NDArray[np.uint8], plan: Plan, a: Axis, b: Axis) -> None:
-    """Streets with pavements, dashes on main streets and a few cars."""
+    """Streets with pavements, markings on main streets and a few cars; changes the material in place."""
     for axis in (a, b):
         material[axis.street_m < axis.half_width_m + SIDEWALK_M] = Material.PAVEMENT
     table = rng.random((997,), np.float32)

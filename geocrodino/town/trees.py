@@ -1,4 +1,7 @@
-"""Trees: at most one for each cell of a jittered chequerboard, drawn from the nine cells around a pixel."""
+"""Trees: at most one for each cell of a square grid, at a random place in the cell.
+
+Each pixel looks for crowns in its own cell and the eight around it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,19 @@ from geocrodino.town.terrain import Canvas, Terrain
 from geocrodino.town.town import Town
 
 CELL_M = 6.0
+"""Side of a cell."""
 
 
 def plant_trees(rng: np.random.Generator, canvas: Canvas, terrain: Terrain, town: Town) -> None:
-    """Grow trees on grass and along pavements; changes the town's material and surface in place.
+    """Plant trees on grass and along pavements; changes the town's material and surface in place.
 
-    Crowns are half ellipsoids with a leafy surface. They may hang over streets and roofs that are lower.
+    Crowns are half ellipsoids with a rough surface. They cover streets and roofs that are lower than the crown.
+
+    Args:
+        rng: Source of the random numbers.
+        canvas: Working grid.
+        terrain: Ground and distance to the river.
+        town: The town without trees.
     """
     rows, columns = (int(np.ceil(n * canvas.pixel_m / CELL_M)) + 2 for n in canvas.shape)
     east = ((np.arange(columns) - 1)[None, :] + rng.uniform(0.1, 0.9, (rows, columns))).astype(np.float32) * CELL_M
@@ -24,11 +34,11 @@ def plant_trees(rng: np.random.Generator, canvas: Canvas, terrain: Terrain, town
     under = canvas.sample(town.material, east, south)
     bank = canvas.sample(terrain.bank_m, east, south)
     grove = canvas.sample(canvas.octaves(rng, 40, 15), east, south)
-    wanted = 0.16 + 0.22 * np.clip(grove, -0.6, 2.5) + 0.3 * canvas.sample(town.park, east, south)
-    wanted = np.where((bank > 0.5) & (bank < 12), 0.22 + 0.25 * np.clip(grove, -0.8, 2), wanted)
-    wanted = np.select([under == Material.GRASS, under == Material.PAVEMENT], [wanted, np.full_like(wanted, 0.13)], 0)
-    grows = rng.random(wanted.shape) < wanted
-    radius = np.where(grows, np.clip(rng.normal(2.9, 0.9, wanted.shape), 1.3, 4.9), 0).astype(np.float32)
+    chance = 0.16 + 0.22 * np.clip(grove, -0.6, 2.5) + 0.3 * canvas.sample(town.park, east, south)
+    chance = np.where((bank > 0.5) & (bank < 12), 0.22 + 0.25 * np.clip(grove, -0.8, 2), chance)
+    chance = np.select([under == Material.GRASS, under == Material.PAVEMENT], [chance, np.full_like(chance, 0.13)], 0)
+    grows = rng.random(chance.shape) < chance
+    radius = np.where(grows, np.clip(rng.normal(2.9, 0.9, chance.shape), 1.3, 4.9), 0).astype(np.float32)
     tall = (radius * rng.uniform(1.7, 3.2, radius.shape)).astype(np.float32)
     base = canvas.sample(terrain.ground_m, east, south).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Write a generated scene as the files a user would have."""
+"""Writes a generated scene to files like those a user would have."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class ScenePaths:
     """Files of a written scene.
 
     Attributes:
-        optical: Image, RGB uint8.
+        optical: Image, RGB, uint8.
         elevation: Surface heights in metres, with holes.
         ground: Ground heights in metres.
         labels: Class values, with a colour table.
         aoi: Areas with a column ``split``.
-        config: Settings that name the files above and the classes.
+        config: Configuration with the files above and the classes.
     """
 
     optical: Path
@@ -44,12 +44,23 @@ class ScenePaths:
 
     @classmethod
     def within(cls, folder: Path) -> ScenePaths:
-        """The files of a folder."""
+        """Name the files of a scene in a folder.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The paths, whether the files exist or not.
+        """
         names = ("optical.tif", "dsm.tif", "dtm.tif", "labels.tif", "aoi.geojson", "geocrodino.yaml")
         return cls(*(folder / name for name in names))
 
     def all(self) -> tuple[Path, ...]:
-        """Every file, in the order they are written."""
+        """List the files.
+
+        Returns:
+            Every file, in the order of writing.
+        """
         return tuple(getattr(self, f.name) for f in fields(self))
 
 
@@ -57,16 +68,16 @@ def write_scene(folder: str | Path, settings: SceneSettings | None = None, *, ov
     """Generate a scene and write it. The same settings give the same bytes.
 
     Args:
-        folder: Where to write; made if it does not exist.
-        settings: Choices; the defaults if None.
-        overwrite: Replace files that are there.
+        folder: Where to write; created if it does not exist.
+        settings: Settings; None: the defaults.
+        overwrite: Whether to replace existing files.
 
     Returns:
-        The files. Each appears whole or not at all.
+        The files. Each appears complete or not at all.
 
     Raises:
-        AccessError: If the operating system does not let the folder be looked up.
-        OutputError: If a file is there and ``overwrite`` is False, or the folder cannot be written.
+        AccessError: If the operating system refuses to look up the folder.
+        OutputError: If a file exists and ``overwrite`` is False, or the folder cannot be written.
     """
     folder = Path(folder)
     check_text(folder)
@@ -74,7 +85,7 @@ def write_scene(folder: str | Path, settings: SceneSettings | None = None, *, ov
     there = [p.name for p in paths.all() if exists(p)]
     if there and not overwrite:
         raise OutputError(
-            f"{folder} already holds {', '.join(there)}.\nChoose another folder, or ask to overwrite what is there."
+            f"{folder} already holds {', '.join(there)}.\nChoose another folder, or overwrite these files."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How far a trained model's probabilities can be believed, measured on the validation split."""
+"""Calibration of trained branches, measured on the validation split."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import MODALITIES, Modality
 
 _MOST_PX = 200_000
-"""Labelled pixels that are looked at, spread over the split."""
+"""Labelled pixels to measure on, spread over the split."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Numbers for the bundle, and the curves that show what they do.
+    """Calibration for the bundle, and the reliability curves before and after it.
 
     Attributes:
-        calibration: Temperatures and weights.
-        reliability: Curves on ``val`` by name: each modality as trained and with its temperature, and both together.
+        calibration: Temperature of each branch, and weights of both for combined maps.
+        reliability: Curves on ``val`` by name: each modality as trained and calibrated, and both together, calibrated.
     """
 
     calibration: Calibration
@@ -36,14 +36,14 @@ class Calibrated:
 
 
 class ValidationPixels:
-    """Logits of labelled validation pixels, every so many, from which the calibration is measured."""
+    """Collects logits of a subset of the labelled validation pixels, and fits the calibration to them."""
 
     def __init__(self, labelled_px: int, most_px: int = _MOST_PX) -> None:
-        """Start empty.
+        """Start without pixels.
 
         Args:
-            labelled_px: Labelled pixels that there are.
-            most_px: How many of them to look at, about.
+            labelled_px: Number of labelled pixels in the split.
+            most_px: About how many of them to collect.
         """
         self._every = max(1, labelled_px // most_px)
         self._logits: dict[Modality, list[NDArray[np.float32]]] = {m: [] for m in MODALITIES}
@@ -51,7 +51,11 @@ class ValidationPixels:
         self._labels: list[NDArray[np.int64]] = []
 
     def add(self, logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
-        """Add a validation batch and what both branches say of it, logits (B, K, H, W).
+        """Add a validation batch.
+
+        Args:
+            logits: Logits of both branches by modality, floating, each (B, K, H, W).
+            batch: The batch: ``labels`` (B, H, W), and ``optical_valid`` and ``elevation_valid``, bool (B, H, W).
 
         Raises:
             ModelError: If a logit is not finite.
@@ -62,14 +66,22 @@ class ValidationPixels:
         for m in MODALITIES:
             if not torch.isfinite(logits[m]).all():
                 raise ModelError(
-                    f"The training diverged: the {m} branch answers with values that are not finite.\n"
-                    "Take a smaller training.optimiser.learning_rate, or training.precision 32-true."
+                    f"The training diverged: expected finite logits of the {m} branch, found infinity or NaN.\n"
+                    "Reduce training.optimiser.learning_rate, or set training.precision to 32-true."
                 )
             self._logits[m].append(logits[m].movedim(1, -1).flatten(0, 2)[chosen].float().cpu().numpy())
             self._valid[m].append(batch[f"{m}_valid"].flatten()[chosen].cpu().numpy())
 
     def fit(self) -> Calibrated:
-        """Fit a temperature for each branch, then the weights with which their probabilities are averaged."""
+        """Fit a temperature for each branch, then the weights for averaging the probabilities of both.
+
+        Returns:
+            Calibration and curves. A branch without valid labelled pixels keeps the temperature 1 and has no curve;
+            without pixels valid in both modalities, the weights are 0.5.
+
+        Raises:
+            ValueError: If no batch was added.
+        """
         labels = np.concatenate(self._labels)
         valid = {m: np.concatenate(self._valid[m]) for m in MODALITIES}
         temperatures: dict[Modality, float] = {}
@@ -78,7 +90,7 @@ class ValidationPixels:
         for m in MODALITIES:
             logits = np.concatenate(self._logits[m]).astype(np.float64)
             own = np.where(valid[m], labels, IGNORE_INDEX)
-            # Where a modality is valid in few places of a large split, none of them may be looked at.
+            # A modality that is valid in few places of a large split may have no pixel among those collected.
             seen = bool((own != IGNORE_INDEX).any())
             temperatures[m] = fit_temperature(logits, own) if seen else 1.0
             probabilities[m] = softmax(logits / temperatures[m], axis=1)
@@ -97,11 +109,17 @@ class ValidationPixels:
 
 @torch.inference_mode()
 def calibrate(branches: Mapping[Modality, nn.Module], data: CoregisteredDataModule) -> Calibrated:
-    """Measure how far the probabilities of trained branches can be believed.
+    """Measure and fit the calibration of trained branches.
 
     Args:
-        branches: Networks in evaluation mode, on the CPU.
-        data: Its validation windows are read.
+        branches: Networks in evaluation mode by modality, on the CPU.
+        data: Data module whose validation windows are read.
+
+    Returns:
+        Calibration and curves.
+
+    Raises:
+        ModelError: If a logit is not finite.
     """
     pixels = ValidationPixels(data.val_labelled_px)
     for batch in data.val_dataloader():

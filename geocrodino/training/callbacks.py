@@ -1,4 +1,4 @@
-"""What happens beside the training steps: the best weights of each network, an early end."""
+"""Lightning callbacks: keep the best weights of each network, and stop early."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from geocrodino.training.learners.base import state_of
 
 
 class BestNetworks(Callback):
-    """Keep each network as it was when its own mIoU on ``val`` was highest, and stop when none gains any more.
+    """Keeps the weights of each network at its own highest mIoU on ``val``; stops when no network improves any more.
 
-    The weights are part of the checkpoint, so that a resumed run cannot mix those of two states.
+    The weights are part of the checkpoint, so a resumed run cannot mix weights of two states.
 
     Attributes:
-        best: Highest mIoU of each network, 0 to 1.
-        epoch: The epoch of it, counted from 0.
-        weights: The weights of each network at that epoch, by name, on the CPU.
+        best: Highest mIoU of each network by name, 0 to 1; -1 before the first validation.
+        epoch: Epoch of the highest mIoU by name, counted from 0; -1 before the first validation.
+        weights: Weights of each network at that epoch by name, on the CPU.
+        patience: Epochs without an improvement of any network until training stops.
     """
 
     def __init__(self, patience: int, names: Sequence[str]) -> None:
         """Start without weights.
 
         Args:
-            patience: Validations without a gain of any network until training stops.
-            names: The networks.
+            patience: Epochs without an improvement of any network until training stops, at least 1.
+            names: Names of the networks.
         """
         self.patience = patience
         self.best: dict[str, float] = dict.fromkeys(names, -1.0)
@@ -36,20 +37,38 @@ class BestNetworks(Callback):
         self.weights: dict[str, dict[str, Tensor]] = {}
 
     def load(self, name: str, network: nn.Module) -> nn.Module:
-        """Put the best weights of a network into it, ready for use."""
+        """Load the best weights of a network into it.
+
+        Args:
+            name: Name of the network.
+            network: The network; changed in place.
+
+        Returns:
+            The same network in float32 and evaluation mode.
+        """
         network.load_state_dict(self.weights[name])
         return network.float().eval()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """A run that was interrupted after early stopping has no epoch left."""
+        """Stop at once when a run is resumed that was interrupted after early stopping.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The training task.
+        """
         self._stop_without_gain(trainer, trainer.current_epoch - 1)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Compare with the best; the task holds the networks that were judged."""
+        """Log the mIoU of each network, keep the weights of those that improved, and stop if none did for long.
+
+        Args:
+            trainer: The running trainer.
+            pl_module: The training task, with the validated networks and their confusion matrices.
+        """
         for name, network in pl_module.judged.items():
             scores = pl_module.confusion[name].scores()
             pl_module.log(f"val_miou/{name}", scores.mean_iou, prog_bar=True)
-            # A score that is not a number (no labelled pixel) is never better.
+            # NaN (no labelled pixel) compares as not better.
             if scores.mean_iou > self.best[name]:
                 self.best[name], self.epoch[name] = scores.mean_iou, trainer.current_epoch
                 self.weights[name] = {key: value.clone() for key, value in state_of(network).items()}
@@ -60,10 +79,18 @@ class BestNetworks(Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """State for the checkpoint.
+
+        Returns:
+            The attributes ``best``, ``epoch`` and ``weights``.
+        """
         return {"best": dict(self.best), "epoch": dict(self.epoch), "weights": dict(self.weights)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a run."""
+        """Restore the state of a resumed run.
+
+        Args:
+            state_dict: As returned by `state_dict`.
+        """
         self.best, self.epoch = dict(state_dict["best"]), dict(state_dict["epoch"])
         self.weights = dict(state_dict["weights"])

@@ -1,4 +1,4 @@
-"""The checkpoint of a training: written whole or not at all, and checked before a run goes on with it."""
+"""The checkpoint of a training: written completely or not at all, and checked before a run continues from it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ _KEYS = {"epoch", "global_step", "state_dict", "callbacks", "loops", "optimizer_
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Write checkpoints beside their final name and rename them, so that the one before survives whatever happens.
+    """Writes each checkpoint beside its final name and then renames it, so that the previous one survives a failure.
 
-    Lightning stages them in the folder for temporary files, from where they are copied if it is on another disk.
+    Lightning writes to the folder for temporary files first. If that is on another disk, the file is then copied, and a
+    failure leaves half a checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint.
 
+        Args:
+            checkpoint: Its content.
+            path: The file; its folder is created if it does not exist.
+            storage_options: Not used; part of Lightning's interface.
+
         Raises:
-            OutputError: If the disk does not take it.
+            OutputError: If the file cannot be written.
         """
         path = Path(path)
-        content = io.BytesIO()  # torch reports a full disk without its reason where it writes the file itself
+        content = io.BytesIO()  # if torch wrote the file itself, its error on a full disk would not name the reason
         torch.save(checkpoint, content)
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +46,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, every byte of it, and check that a training can go on with it.
+    """Read all bytes of a checkpoint, and check that a training can continue from it.
 
     Args:
         path: The file.
@@ -49,7 +55,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         Its content, tensors on the CPU.
 
     Raises:
-        CheckpointError: If it is damaged, cut short, cannot be read, or is of another program or version.
+        CheckpointError: If it is damaged, cut short, cannot be read, or comes from another program or version.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,15 +80,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def finished_epochs(path: Path) -> int:
-    """Number of epochs that a run has finished by its checkpoint; errors as for `read_checkpoint`."""
+    """Read the number of finished epochs from a checkpoint.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Finished epochs, at least 1.
+
+    Raises:
+        CheckpointError: As for `read_checkpoint`.
+    """
     return int(read_checkpoint(path)["epoch"]) + 1
 
 
 def load_networks(task: torch.nn.Module, path: Path) -> None:
-    """Check that the networks of a checkpoint are those of a training; they are loaded into it.
+    """Load the networks of a checkpoint into a training, and so check that they fit.
+
+    Args:
+        task: The training task; its weights are replaced.
+        path: The checkpoint.
 
     Raises:
-        CheckpointError: If they are others; and as for `read_checkpoint`.
+        CheckpointError: If the networks do not fit, or as for `read_checkpoint`.
     """
     try:
         task.load_state_dict(read_checkpoint(path)["state_dict"])

@@ -1,4 +1,4 @@
-"""The run folder: whether a training may write there, what it finds, how it starts."""
+"""The run folder: whether a training may write there, what an earlier run left in it, and how a run starts."""
 
 from __future__ import annotations
 
@@ -17,50 +17,74 @@ from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.settings.config import TrainConfig, load_config, save_config
 from geocrodino.training.teacher import FUSION_NAME
 
-__all__ = ["FUSION_NAME"]  # beside the other names of the folder
+__all__ = ["FUSION_NAME"]  # so that all file names of a run folder can be imported from here
 
 BUNDLE_NAME = "bundle.safetensors"
 
 SPLITS_NAME = "splits.gpkg"
-"""The polygons that a run was trained and judged on."""
+"""The polygons that a run was trained and scored on."""
 
 ALIGNED_NAME = "aligned"
-"""The folder of the layers on one grid."""
+"""The folder of the layers aligned on one grid."""
 
 TEACHER_NAME = "teacher"
-"""The folder, within that of a run, of the fusion network that was trained for it."""
-
+"""The folder, within that of a run, of the fusion network that was trained as its teacher."""
 
 _NEARLY_FULL_BYTES = 2**20
-RESTORE = "Put a copy of the file back, or start anew with --overwrite in place of --resume."
-"""The way out where a file of the run is damaged."""
+"""With less free space, a failed write is put down to a full disk."""
+
+RESTORE = "Restore the file from a copy, or start anew with --overwrite instead of --resume."
+"""What to do if a file of the run is damaged."""
 
 
 def last_checkpoint(out: Path) -> Path:
-    """Where an interrupted run goes on."""
+    """Path of the checkpoint from which an interrupted run continues.
+
+    Args:
+        out: Run folder.
+
+    Returns:
+        The path, whether the file exists or not.
+    """
     return out / "checkpoints" / "last.ckpt"
 
 
 def has_progress(out: Path) -> bool:
-    """Whether a run has finished an epoch, of its own or of its teacher."""
+    """Check whether a run, or the training of its teacher, has finished an epoch.
+
+    Args:
+        out: Run folder.
+
+    Returns:
+        True if the folder holds a checkpoint, or a teacher.
+
+    Raises:
+        AccessError: If the folder cannot be looked at.
+    """
     teacher = out / TEACHER_NAME
     return any(exists(p) for p in (last_checkpoint(out), last_checkpoint(teacher), teacher / FUSION_NAME))
 
 
 def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that a training may start, or go on, in a folder; nothing in it is changed.
+    """Check that a training may start, or be resumed, in a folder. Nothing in it is changed.
 
-    A run that was stopped before its first epoch was finished may be started again, with ``resume`` and without.
+    A run that was stopped in its first epoch may be started again, with ``resume`` or without.
+
+    Args:
+        config: Settings of the training.
+        out: Run folder; created if it does not exist.
+        resume: Whether to continue an interrupted run.
+        overwrite: Whether to replace an earlier run.
 
     Raises:
         AccessError: If the folder cannot be looked at.
-        OutputError: If the folder holds what must not be replaced, nothing to resume, or cannot be written.
-        ConfigError: If a run is to be resumed with other settings, or its settings cannot be read.
+        OutputError: If the folder holds a run that must not be replaced, holds no run to resume, or cannot be written.
+        ConfigError: If the settings differ from those of the run to resume, cannot be read, or both options are given.
     """
     record, finished = out / "config.yaml", any(exists(out / n) for n in (BUNDLE_NAME, FUSION_NAME))
     known, begun = exists(record), has_progress(out)
     if resume and overwrite:
-        raise ConfigError("--resume goes on with a run and --overwrite replaces it: say one of them.")
+        raise ConfigError("--resume continues a run and --overwrite replaces it: give only one of them.")
     if resume and finished:
         raise OutputError(f"{out}: holds a finished run; nothing to resume. Start anew in another folder with --out.")
     if resume and not (known or begun or exists(out / ALIGNED_NAME)):
@@ -68,14 +92,18 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
             f"{out}: holds no run to resume. Name the folder of the run with --out, or leave --resume out."
         )
     if finished and not overwrite:
-        raise OutputError(f"{out}: holds a finished run. Choose another folder with --out, or say --overwrite.")
+        raise OutputError(
+            f"{out}: holds a finished run. Choose another folder with --out, or replace it with --overwrite."
+        )
     if begun and not known and not overwrite:
         raise OutputError(
-            f"{record}: no such file, but the folder holds an interrupted run, whose settings it must hold.\n"
-            "Put a copy of it back, or start anew with --overwrite."
+            f"{record}: no such file, but the folder holds an interrupted run, whose settings belong in it.\n"
+            "Restore the file from a copy, or start anew with --overwrite."
         )
     if begun and not (resume or overwrite):
-        raise OutputError(f"{out}: holds an interrupted run. Say --resume to go on, or --overwrite to start anew.")
+        raise OutputError(
+            f"{out}: holds an interrupted run. Continue it with --resume, or replace it with --overwrite."
+        )
     if resume and begun:
         _require_same(_settings_of(record), config, out)
     try:
@@ -89,7 +117,13 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder; where the file system has no locks, do nothing.
+    """Keep other processes from training in the same folder. On file systems without locks, do nothing.
+
+    Args:
+        out: Run folder.
+
+    Yields:
+        Nothing; the lock is held inside the block.
 
     Raises:
         OutputError: If another process trains there.
@@ -113,7 +147,11 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def tidy(out: Path) -> None:
-    """Remove the unfinished files that a killed process has left; they may fill the disk."""
+    """Remove the unfinished files of a killed process; they may fill the disk.
+
+    Args:
+        out: Run folder.
+    """
     for folder in (out, out / TEACHER_NAME):
         for place in (folder, folder / "checkpoints", folder / "logs"):
             for left in place.glob(".*.partial*"):
@@ -125,17 +163,20 @@ def tidy(out: Path) -> None:
 
 @contextmanager
 def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterator[None]:
-    """Add to the error of a failed write, or to an interruption, what leads on from there.
+    """Add the command that continues the run to the error of a failed write, or to an interruption.
 
     Args:
         out: Run folder.
-        resume: Whether the command said ``--resume``.
-        overwrite: Whether the command said ``--overwrite``.
-        begun: Whether what is in the folder is of this run; before that it may be of an earlier one.
+        resume: Whether the command had ``--resume``.
+        overwrite: Whether the command had ``--overwrite``.
+        begun: Whether the files in the folder belong to this run; before that they may belong to an earlier one.
+
+    Yields:
+        Nothing.
 
     Raises:
-        OutputError: As in the block, with a line more.
-        KeyboardInterrupt: As in the block, with a note.
+        OutputError: The error of the block, with the advice added to its message.
+        KeyboardInterrupt: The interruption of the block, with the advice as a note.
     """
     try:
         yield
@@ -150,7 +191,7 @@ def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterato
 
 
 def _is_full(out: Path, error: OutputError) -> bool:
-    """Whether a write failed for want of room; libraries do not always pass on the reason."""
+    """Whether a write failed because the disk is full. Libraries do not always pass on the reason."""
     if getattr(error.__cause__, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or error.__cause__ is None:
         return True
     try:
@@ -160,20 +201,25 @@ def _is_full(out: Path, error: OutputError) -> bool:
 
 
 def _next_command(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> tuple[str, str]:
-    """The command that leads on, and what it does."""
+    """The command that continues the run, and what it does."""
     if not (begun and has_progress(out)):
         return "the same command again", "no epoch was finished, so it starts from the beginning"
-    what = "it goes on after the last finished epoch"
+    what = "it continues after the last finished epoch"
     if resume:
         return "the same command again", what
     return f"the same command with --resume --out {out}{', without --overwrite' if overwrite else ''}", what
 
 
 def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
-    """Note what a training reads, or check that it reads what it did before it was interrupted.
+    """Record hashes of what a training reads; for a resumed run, check that they are unchanged.
+
+    Args:
+        out: Run folder.
+        digest: Hashes by name of the input.
+        resume: Whether the run is resumed.
 
     Raises:
-        ConfigError: If a resumed run would read something else.
+        ConfigError: If a resumed run would read other data, or the recorded hashes cannot be read.
         OutputError: If the folder cannot be written.
     """
     record = out / "inputs.json"
@@ -183,13 +229,18 @@ def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
         if changed:
             raise ConfigError(
                 f"{out}: a run can only be resumed on the data that it began with; changed: {', '.join(changed)}.\n"
-                "Bring the files back, or start anew in another folder with --out."
+                "Restore the files, or start anew in another folder with --out."
             )
     save_json(record, digest)
 
 
 def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
-    """Write the resolved settings; where a run starts anew, remove what an earlier one left.
+    """Write the resolved settings. Unless the run is resumed, remove the files of an earlier run.
+
+    Args:
+        config: Settings of the training.
+        out: Run folder; created if it does not exist.
+        resume: Whether the run is resumed.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -197,7 +248,7 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         if not resume:
-            # Checkpoints first: a process that is killed here must leave none that goes with other settings.
+            # Checkpoints first: if the process is killed here, no checkpoint of other settings may remain.
             last_checkpoint(out).unlink(missing_ok=True)
             for folder in (out / "logs", out / "tensorboard", out / TEACHER_NAME):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -207,13 +258,24 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
 
 
 def model_name(out: Path) -> str:
-    """Name of the model that a run in a folder makes."""
+    """Name the model that a run creates, after its folder.
+
+    Args:
+        out: Run folder.
+
+    Returns:
+        ``geocrodino-`` and the folder's name, with ``-`` in place of characters that a model name cannot hold.
+    """
     words = "".join(c if c.isalnum() or c in "_.-" else "-" for c in out.resolve().name).strip("-_.")
     return f"geocrodino-{words or 'model'}"
 
 
 def save_json(path: Path, content: object) -> None:
-    """Write JSON; the file appears whole or not at all.
+    """Write JSON; the file appears complete or not at all.
+
+    Args:
+        path: The file.
+        content: Plain values.
 
     Raises:
         OutputError: If it cannot be written.
@@ -242,17 +304,17 @@ def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
         raise ConfigError(
             f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
             f"{_other_number_format(before.training.precision, now.training.precision)}"
-            "Take the change back, or start anew in another folder with --out."
+            "Undo the change, or start anew in another folder with --out."
         )
 
 
 def _other_number_format(before: str, now: str) -> str:
-    """A line on the number format, which differs without a change of the user's where ``auto`` was asked for."""
+    """A line on the number format. With ``auto`` it can differ although the user changed nothing."""
     if before == now:
         return ""
     return (
         f"The run began in {before}; expected the same, found {now}. What auto stands for depends on the device: "
-        f"set training.precision to {before} in the YAML file to go on here.\n"
+        f"set training.precision to {before} in the YAML file to continue here.\n"
     )
 
 

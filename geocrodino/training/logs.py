@@ -1,6 +1,6 @@
-"""Losses and scores of every epoch, as a table and for TensorBoard.
+"""Losses and scores of every epoch, as a CSV table and for TensorBoard.
 
-Lightning's own loggers write from another thread, or leave half a file on a full disk.
+Lightning's own loggers are not used: they write from another thread, or leave half a file on a full disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from geocrodino.files.access import durable_file, writing
 
 
 class _Log(Logger):
-    """What Lightning asks of a log that keeps numbers alone."""
+    """The methods that Lightning requires of a logger, for logs of numbers only."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -38,15 +38,19 @@ class _Log(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """They are in ``config.yaml``."""
+        """Do nothing: the settings are in ``config.yaml``."""
 
 
 class TableLog(_Log):
-    """Losses and scores in ``metrics.csv``, a row for each call; the file is whole at any time.
+    """Losses and scores in ``metrics.csv``, one row per call. The file is complete at any time.
 
     Args:
-        folder: Where the file goes.
-        finished: Epochs that an earlier run has finished: its rows are kept, those of later epochs are written again.
+        folder: Where the file goes; created if it does not exist.
+        finished: Epochs that a resumed run has finished. Rows of these are kept; those of later epochs are written
+            again.
+
+    Attributes:
+        path: The file.
     """
 
     def __init__(self, folder: Path, finished: int = 0) -> None:
@@ -57,8 +61,12 @@ class TableLog(_Log):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a row.
 
+        Args:
+            metrics: Values by name.
+            step: Number of the training step.
+
         Raises:
-            OutputError: If the disk does not take it.
+            OutputError: If the file cannot be written.
         """
         self._rows.append({name: str(value) for name, value in {**metrics, "step": step}.items()})
         text = io.StringIO(newline="")
@@ -72,17 +80,28 @@ class TableLog(_Log):
 
 
 class EventLog(_Log):
-    """Losses and scores as an event file of TensorBoard, one for each process."""
+    """Losses and scores as event files of TensorBoard, one for each process.
+
+    Args:
+        folder: Where the file goes; created if it does not exist.
+
+    Attributes:
+        path: The file of this process.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add the numbers of a step.
+        """Add the values of a step.
+
+        Args:
+            metrics: Values by name.
+            step: Number of the training step.
 
         Raises:
-            OutputError: If the disk does not take them.
+            OutputError: If the file cannot be written.
         """
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         with writing(self.path):
@@ -96,10 +115,10 @@ class EventLog(_Log):
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """Rows of an earlier table; a row that was cut short has no number of an epoch and is left out."""
+    """Rows of an earlier table. A row that was cut short has no epoch and is ignored."""
     if not path.exists():
         return []
-    with writing(path):  # a table that cannot be read must not be replaced either
+    with writing(path):  # a table that cannot be read must not be replaced: raise
         text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
     rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
     return [{k: v for k, v in row.items() if k and v} for row in rows if (row.get("epoch") or "").isdigit()]

@@ -1,4 +1,4 @@
-"""The number format that a training computes in."""
+"""The number format of a training (Lightning's ``precision``)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from geocrodino.models.bfloat16 import has_bfloat16
 
 
 def resolve(precision: str, accelerator: str) -> str:
-    """Choose a number format by what the device computes quickly.
+    """Choose the number format that the device computes fastest.
 
-    bfloat16 rather than float16: it has the range of float32, so nothing overflows and no loss has to be scaled.
+    For ``auto``, bfloat16 is preferred to float16: it has the range of float32, so nothing overflows and the loss needs
+    no scaling.
 
     Args:
         precision: Lightning's name of a number format, or ``auto``.
         accelerator: Lightning's name of a kind of device, or ``auto``.
 
     Returns:
-        ``precision``; for ``auto`` it is ``bf16-mixed`` where the device multiplies bfloat16, else ``32-true``.
+        ``precision``; for ``auto``, ``bf16-mixed`` if the device multiplies bfloat16 in hardware, else ``32-true``.
     """
     if precision != "auto":
         return precision
@@ -25,7 +26,7 @@ def resolve(precision: str, accelerator: str) -> str:
 
 
 def describe(precision: str, accelerator: str) -> str:
-    """Name the number format of a training, and warn of one that the device computes slowly.
+    """Describe the number format of a training, with a warning if the device computes it slowly.
 
     Args:
         precision: Lightning's name of a number format.
@@ -36,12 +37,12 @@ def describe(precision: str, accelerator: str) -> str:
     """
     slow = precision.startswith("bf16") and not has_bfloat16(_device(accelerator))
     return f"Number format: {precision}" + (
-        "; this device has no bfloat16 of its own, so 32-true would be several times faster" if slow else ""
+        "; this device has no bfloat16 in hardware, so 32-true would be several times faster" if slow else ""
     )
 
 
 def _device(accelerator: str) -> torch.device:
-    """The device that Lightning takes for a name; the CPU for a name that it will refuse."""
+    """The device that Lightning chooses for a name; the CPU for a name that Lightning will refuse."""
     if accelerator in {"auto", "gpu", "mps"} and torch.backends.mps.is_available():
         return torch.device("mps")
     if accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available():

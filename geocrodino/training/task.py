@@ -1,4 +1,4 @@
-"""The training loop's view of a method: which batch goes where, what is averaged, what is counted."""
+"""The Lightning module: augmentation, training and validation steps, averaged weights, optimiser."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ from geocrodino.training.learners.base import Learner, Step, network_input, netw
 from geocrodino.training.learners.joint import JointLearner
 
 _CALIBRATION_PX = 50_000
-"""Validation pixels from which the branches' trust in each other is measured after each epoch."""
+"""Validation pixels on which the branches are calibrated after each epoch, before they teach each other."""
 
 
 class TrainingTask(L.LightningModule):
-    """Train the networks of a method on the same patches, each modality with its own augmentation."""
+    """Trains the networks of a method on common patches, with a separate augmentation of each modality.
+
+    Attributes:
+        learner: Networks and loss terms.
+        average: Moving average of the learner, or None.
+        confusion: Confusion matrix of each network in the last validation.
+        judged: The networks of the last validation, by name.
+    """
 
     def __init__(
         self,
@@ -40,19 +47,19 @@ class TrainingTask(L.LightningModule):
         batch_norm_batches: int = 0,
         seed: int = 0,
     ) -> None:
-        """Keep the parts.
+        """Create the task.
 
         Args:
             learner: Networks and loss terms.
-            augmentation: Draws each modality's own geometry and radiometry, on the device.
-            optimiser: Learning rate and its course.
-            ema_decay: Share of the old average of weights that a step keeps in the long run; 0: no average.
-            batch_norm_batches: Training batches from which batch-norm statistics are measured before a validation;
-                0: those of the training steps.
-            seed: Start of the random numbers of a step.
+            augmentation: Draws geometry and radiometry for each modality, on the device.
+            optimiser: Learning rate and its schedule, weight decay, gradient limit.
+            ema_decay: Share of the moving average of weights that a step keeps in the long run, 0 to 1; 0: no average.
+            batch_norm_batches: Number of training batches on which batch-norm statistics are measured before each
+                validation; 0: keep those of the training steps.
+            seed: Seed of the random numbers of the steps.
         """
         super().__init__()
-        # The memory layout that convolutions are fastest in, on CPUs by a fifth.
+        # Convolutions are faster in this memory layout; on CPUs by a fifth.
         self.learner = learner.to(memory_format=torch.channels_last)
         self.augmentation = augmentation
         self.optimiser, self.seed, self.batch_norm_batches = optimiser, seed, batch_norm_batches
@@ -63,25 +70,48 @@ class TrainingTask(L.LightningModule):
 
     @property
     def kept(self) -> Learner:
-        """The learner whose networks are judged and kept: the averaged one, if there is one."""
+        """The learner whose networks are validated and saved: the averaged one if there is an average."""
         return self.learner if self.average is None else cast(Learner, self.average.module)
 
     def train(self, mode: bool = True) -> TrainingTask:
-        """The average is never in training mode: it teaches and is judged."""
+        """Set the mode of the learner. The average stays in evaluation mode: it teaches and is validated.
+
+        Args:
+            mode: True for training mode.
+
+        Returns:
+            This task.
+        """
         super().train(mode)
         if self.average is not None:
             self.average.eval()
         return self
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Augment on the device; the random numbers of a step depend on the seed and the step alone."""
+        """Augment a training batch on the device. The random numbers of a step depend only on the seed and the step.
+
+        Args:
+            batch: Patches without augmentation.
+            dataloader_idx: Not used.
+
+        Returns:
+            The augmented batch, with the patches before augmentation under ``source``; in validation the batch itself.
+        """
         if not self.trainer.training:
             return batch
         torch.manual_seed(self.seed * 1_000_003 + self.trainer.global_step)
         return {**self.augmentation(batch), "source": batch}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Sum of the method's terms."""
+        """Compute and log the loss terms of a batch.
+
+        Args:
+            batch: Augmented patches, with those before augmentation under ``source``.
+            batch_idx: Not used.
+
+        Returns:
+            Sum of the terms, scalar.
+        """
         progress = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         terms = self.learner.losses(Step(batch, batch["source"], progress), self.kept)
         total = torch.stack(list(terms.values())).sum()
@@ -95,34 +125,51 @@ class TrainingTask(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Limit the gradient of each network on its own, so that one cannot slow the other down."""
+        """Limit the gradient norm of each network separately, so that a large one does not slow down the others.
+
+        Args:
+            optimizer: Not used.
+            gradient_clip_val: Not used; the limit is in the optimiser settings.
+            gradient_clip_algorithm: Not used.
+        """
         for part in self.learner.parts():
             torch.nn.utils.clip_grad_norm_([p for p in part if p.grad is not None], self.optimiser.gradient_norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the average."""
+        """Update the moving average of the weights.
+
+        Args:
+            outputs: Not used.
+            batch: Not used.
+            batch_idx: Not used.
+        """
         if self.average is not None:
             self.average.update_parameters(self.learner)
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Prepare the networks to validate, and reset the counts."""
         self.confusion = self._empty_counts()
-        self.judged = {name: self._judge(name) for name in self.learner.method.networks}
+        self.judged = {name: self._validated_network(name) for name in self.learner.method.networks}
         if isinstance(self.learner, JointLearner) and self.learner.method.agreement:
             labelled_px = self.trainer.datamodule.val_labelled_px  # type: ignore[attr-defined]
             self.pixels = ValidationPixels(labelled_px, _CALIBRATION_PX)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Count pixels of each network where it has something to read."""
+        """Count the pixels of each network where its input is valid.
+
+        Args:
+            batch: Patches without augmentation.
+            batch_idx: Not used.
+        """
         logits = {name: network(network_input(name, batch)) for name, network in self.judged.items()}
-        for name, said in logits.items():
+        for name, scores in logits.items():
             labels = torch.where(network_valid(name, batch), batch["labels"], IGNORE_INDEX)
-            self.confusion[name].update(labels.cpu().numpy(), said.argmax(dim=1).cpu().numpy())
+            self.confusion[name].update(labels.cpu().numpy(), scores.argmax(dim=1).cpu().numpy())
         if self.pixels is not None:
             self.pixels.add(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Where the branches teach each other, measure how far each can be trusted."""
+        """Where branches teach each other, calibrate them and measure in which classes each is better."""
         if self.pixels is not None and isinstance(self.learner, JointLearner):
             found = self.pixels.fit().calibration
             iou = {m: np.array(self.confusion[m].scores().iou) for m in MODALITIES}
@@ -130,22 +177,26 @@ class TrainingTask(L.LightningModule):
             self.pixels = None
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the learning rate rises for the warm-up's share of the steps, see `OptimiserSettings`."""
+        """Create AdamW and its learning-rate schedule, see `OptimiserSettings`.
+
+        Returns:
+            Optimiser and scheduler in Lightning's form.
+        """
         parameters = [p for p in self.learner.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters, lr=self.optimiser.learning_rate, weight_decay=self.optimiser.weight_decay
         )
         total = int(self.trainer.estimated_stepping_batches) + 1
         rising = max(1e-3, self.optimiser.warmup)
-        if math.isclose(rising * total, 1):  # a rise that ends at the first step is divided by its length, 0
+        if math.isclose(rising * total, 1):  # the rise would have 0 steps, and OneCycleLR divides by their number
             rising *= 1.001
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.optimiser.learning_rate, total_steps=total, pct_start=rising
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _judge(self, name: str) -> nn.Module:
-        """The network as it is validated and kept, its batch-norm statistics measured anew where that is asked for."""
+    def _validated_network(self, name: str) -> nn.Module:
+        """The network as it is validated and saved, with batch-norm statistics of training batches if asked for."""
         network = self.kept.network(name)
         if self.batch_norm_batches:
             network = copy.deepcopy(network)
@@ -159,11 +210,16 @@ class TrainingTask(L.LightningModule):
 
 
 def averaged(learner: Learner, decay: float) -> AveragedModel:
-    """Exponential moving average of the weights, which starts fast so that short runs do not remember their start.
+    """Create an exponential moving average of the weights.
+
+    Its decay starts low and grows with the steps, so that short runs forget the initial weights.
 
     Args:
-        learner: Starts the average; it is copied.
-        decay: Share of the old average that a step keeps in the long run, 0 to 1.
+        learner: Initial state of the average; it is copied.
+        decay: Share of the average that a step keeps in the long run, 0 to 1.
+
+    Returns:
+        The average, in evaluation mode and without gradients.
     """
 
     @torch.no_grad()
@@ -177,6 +233,6 @@ def averaged(learner: Learner, decay: float) -> AveragedModel:
                 average.copy_(current)  # counters of batch normalisation
 
     average = AveragedModel(learner, multi_avg_fn=mix, use_buffers=True)
-    # Lightning leaves the mode of modules as it finds it.
+    # Lightning keeps the mode that a module is in at the start.
     average.requires_grad_(False).eval()
     return average

@@ -258,16 +258,19 @@ def test_the_error_is_that_of_torchmetrics(seed, bins):
         ),
         (
             lambda: fit_temperature(np.zeros((2, 3)), np.array([0, 3])),
-            "expected label indices 0 to 2 or 255, found others",
+            "expected label indices 0 to 2 or 255, found 3",
         ),
         (
             lambda: Reliability.of(np.zeros((2, 3)), np.array([-1, 0])),
-            "expected label indices 0 to 2 or 255, found others",
+            "expected label indices 0 to 2 or 255, found -1",
         ),
-        (lambda: fit_temperature(np.array([[0, np.inf]]), np.array([0])), "expected finite logits, found others"),
+        (
+            lambda: fit_temperature(np.array([[0, np.inf]]), np.array([0])),
+            "expected finite logits, found infinity or NaN",
+        ),
         (
             lambda: fit_pooling(np.ones((1, 2)), np.full((1, 2), np.nan), np.array([0])),
-            "expected finite elevation, found others",
+            "expected finite elevation, found infinity or NaN",
         ),
         (
             lambda: fit_pooling(np.ones((1, 2)), np.array([[-3.25, 2]]), np.array([0])),

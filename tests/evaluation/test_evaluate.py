@@ -139,7 +139,7 @@ def test_given_classes_must_be_those_of_the_map(write_map, write_labels):
     with pytest.raises(LabelError) as caught:
         evaluate_map(path, write_labels([[1, 1]]), classes=other)
     assert str(caught.value) == (
-        f"{path}: the map's classes are not those given. Expected 1 grass, 2 water; "
+        f"{path}: the map's classes differ from the given ones. Expected 1 grass, 2 water; "
         "found 1 grass, 2 road, 7 roof.\n"
         "Give the classes that the map was made with, or leave them out to use the map's own."
     )

@@ -95,9 +95,9 @@ def test_wrong_arrays_are_refused():
     matrix = ConfusionMatrix(2)
     with pytest.raises(ValueError, match=r"labels and map of one shape, found \(2,\) and \(3,\)"):
         matrix.update(np.zeros(2, int), np.zeros(3, int))
-    with pytest.raises(ValueError, match=r"expected label indices 0 to 1 or 255"):
+    with pytest.raises(ValueError, match=r"expected label indices 0 to 1 or 255, found 2$"):
         matrix.update(np.array([2]), np.array([0]))
-    with pytest.raises(ValueError, match=r"expected map indices 0 to 1 or 255"):
+    with pytest.raises(ValueError, match=r"expected map indices 0 to 1 or 255, found 2$"):
         matrix.update(np.array([0]), np.array([2]))
     with pytest.raises(ValueError, match="at least one class"):
         ConfusionMatrix(0)

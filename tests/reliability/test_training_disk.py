@@ -26,7 +26,7 @@ from reliability.kinds import case, marked
 
 DISK_BYTES = 96 * 2**20
 FROM_THE_START = "the same command again: no epoch was finished, so it starts from the beginning."
-WITH_RESUME = "the same command with --resume --out {out}: it goes on after the last finished epoch."
+WITH_RESUME = "the same command with --resume --out {out}: it continues after the last finished epoch."
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_other_options_of_the_first_command(disk, settings, undisturbed, run_cli
         code, _, err = run_cli(*words, asked)
     assert code == 2
     what = {
-        "--resume": "the same command again: it goes on after the last finished epoch.",
-        "--overwrite": f"the same command with --resume --out {out}, without --overwrite: it goes on after the last "
+        "--resume": "the same command again: it continues after the last finished epoch.",
+        "--overwrite": f"the same command with --resume --out {out}, without --overwrite: it continues after the last "
         "finished epoch.",
     }[asked]
     assert err.splitlines()[-1] == f"Make room on its disk, then run {what}"
@@ -487,7 +487,7 @@ def test_a_damaged_checkpoint(settings, run_cli, interrupted, tmp_path, damage, 
     assert code == 2, err
     assert "Traceback" not in err + printed
     assert err.startswith(f"Error: {path}: {reason}")
-    way_out = "Put a copy of the file back, or start anew with --overwrite in place of --resume.\n"
+    way_out = "Restore the file from a copy, or start anew with --overwrite instead of --resume.\n"
     assert err.endswith(f"\n{way_out}")
     assert path.exists()
 

@@ -252,9 +252,7 @@ def test_files_that_are_there_are_kept_unless_told(tmp_path):
     (tmp_path / "dsm.tif").write_bytes(b"mine")
     with pytest.raises(OutputError) as caught:
         write_scene(tmp_path, SceneSettings(size_m=96))
-    assert str(caught.value) == (
-        f"{tmp_path} already holds dsm.tif.\nChoose another folder, or ask to overwrite what is there."
-    )
+    assert str(caught.value) == (f"{tmp_path} already holds dsm.tif.\nChoose another folder, or overwrite these files.")
     assert [p.name for p in tmp_path.iterdir()] == ["dsm.tif"]
     assert (tmp_path / "dsm.tif").read_bytes() == b"mine"
     write_scene(tmp_path, SceneSettings(size_m=96), overwrite=True)

@@ -164,6 +164,6 @@ def test_a_training_that_diverged_ends_in_a_message():
     with pytest.raises(ModelError) as error:
         calibrate(networks(), data)
     assert str(error.value) == (
-        "The training diverged: the elevation branch answers with values that are not finite.\n"
-        "Take a smaller training.optimiser.learning_rate, or training.precision 32-true."
+        "The training diverged: expected finite logits of the elevation branch, found infinity or NaN.\n"
+        "Reduce training.optimiser.learning_rate, or set training.precision to 32-true."
     )

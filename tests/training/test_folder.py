@@ -34,7 +34,7 @@ def test_one_process_at_a_time(tmp_path):
         pass
 
 
-ONWARDS = "it goes on after the last finished epoch."
+ONWARDS = "it continues after the last finished epoch."
 WITH_RESUME = "Make room on its disk, then run the same command with --resume --out {out}"
 ANEW = "Make room on its disk, then run the same command again: no epoch was finished, so it starts from the beginning."
 

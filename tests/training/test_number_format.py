@@ -58,5 +58,5 @@ def test_a_named_format_is_kept(machine, precision, bfloat16):
 )
 def test_a_format_that_the_device_lacks_is_reported(machine, precision, bfloat16, slow):
     machine(bfloat16=bfloat16)
-    warning = "; this device has no bfloat16 of its own, so 32-true would be several times faster"
+    warning = "; this device has no bfloat16 in hardware, so 32-true would be several times faster"
     assert describe(precision, "cpu") == f"Number format: {precision}{warning if slow else ''}"

@@ -222,14 +222,16 @@ def test_ctrl_c_reaches_the_caller_and_further_ones_too(settings, tmp_path):
 def test_an_interrupted_run_is_neither_replaced_nor_resumed_with_other_settings(settings, tiny_config, tmp_path):
     out = tmp_path / "run"
     interrupted(settings, out, epoch=1)
-    with pytest.raises(OutputError, match=r"run: holds an interrupted run\. Say --resume to go on, or --overwrite"):
+    with pytest.raises(
+        OutputError, match=r"run: holds an interrupted run\. Continue it with --resume, or replace it with --overwrite"
+    ):
         train(settings, out)
     changed = tiny_config({"training.epochs": 4, "training.seed": 3, "method.temperature": 0.2})
     with pytest.raises(ConfigError) as refused:
         train(changed, out, resume=True)
     assert str(refused.value) == (
         f"{out}: a run can only be resumed with its own settings; changed: method.temperature, training.seed.\n"
-        "Take the change back, or start anew in another folder with --out."
+        "Undo the change, or start anew in another folder with --out."
     )
     assert (out / "checkpoints" / "last.ckpt").exists()
     assert load_config(out / "config.yaml", {}) == settings
@@ -258,8 +260,8 @@ def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypat
     assert str(refused.value) == (
         f"{out}: a run can only be resumed with its own settings; changed: training.precision.\n"
         "The run began in bf16-mixed; expected the same, found 32-true. What auto stands for depends on the device: "
-        "set training.precision to bf16-mixed in the YAML file to go on here.\n"
-        "Take the change back, or start anew in another folder with --out."
+        "set training.precision to bf16-mixed in the YAML file to continue here.\n"
+        "Undo the change, or start anew in another folder with --out."
     )
     train(tiny_config({**changes, "training.precision": "bf16-mixed"}), out, resume=True)  # the way out
     assert json.loads((out / "metrics.json").read_text())["precision"] == "bf16-mixed"
@@ -270,14 +272,14 @@ def test_a_finished_run_is_refused_unless_it_may_be_replaced(trained, tiny_confi
     with pytest.raises(OutputError) as refused:
         train(tiny_config(), trained)
     assert str(refused.value) == (
-        f"{trained}: holds a finished run. Choose another folder with --out, or say --overwrite."
+        f"{trained}: holds a finished run. Choose another folder with --out, or replace it with --overwrite."
     )
     with pytest.raises(OutputError) as refused:
         train(tiny_config(), trained, resume=True)
     assert str(refused.value) == (
         f"{trained}: holds a finished run; nothing to resume. Start anew in another folder with --out."
     )
-    with pytest.raises(ConfigError, match="say one of them"):
+    with pytest.raises(ConfigError, match="give only one of them"):
         train(tiny_config(), trained, resume=True, overwrite=True)
     assert (trained / "bundle.safetensors").read_bytes() == contents
 
@@ -749,7 +751,9 @@ def test_students_go_on_without_naming_their_teacher_again(long_run_of, tmp_path
 def test_a_run_broken_off_in_the_teacher_is_not_replaced_unasked(tiny_config, tmp_path):
     config, out = tiny_config({"method.name": "kd"}), tmp_path / "run"
     interrupted(config, out, epoch=1, names=("fusion",))
-    with pytest.raises(OutputError, match=r"run: holds an interrupted run\. Say --resume to go on, or --overwrite"):
+    with pytest.raises(
+        OutputError, match=r"run: holds an interrupted run\. Continue it with --resume, or replace it with --overwrite"
+    ):
         train(config, out)
     assert (out / "teacher" / "checkpoints" / "last.ckpt").exists()
 

@@ -1,1 +1,1 @@
-"""One learner for each family of methods: its networks, and its loss terms of a batch."""
+"""Learners, one for each family of methods: the networks that a method trains, and its loss terms for a batch."""

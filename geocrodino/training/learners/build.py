@@ -1,4 +1,4 @@
-"""From the name of a method to its learner."""
+"""Creates the learner of a method."""
 
 from __future__ import annotations
 
@@ -13,23 +13,35 @@ from geocrodino.training.learners.taught import TaughtLearner
 
 
 def network_settings(method: MethodSettings, network: NetworkSettings) -> NetworkSettings:
-    """The network as a method needs it: DisCoM-KD has an encoder for each half."""
+    """Adapt the settings of a branch to a method: DisCoM-KD has a separate encoder for each half.
+
+    Args:
+        method: The method.
+        network: Settings of a branch.
+
+    Returns:
+        The settings, with ``separate_encoders`` for the method ``discom``.
+    """
     return network.model_copy(update={"separate_encoders": True}) if method.name == "discom" else network
 
 
 def build_learner(
     method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None
 ) -> Learner:
-    """The learner of a method.
+    """Create the learner of a method.
 
     Args:
         method: Method and terms.
-        shape: What its networks read and tell.
+        shape: Sizes of its networks.
         class_weights: Weight of each class in the cross entropy, shape (K,).
         weights: Local encoder weights by modality.
 
+    Returns:
+        The learner, with initial weights.
+
     Raises:
-        ModelError: If a network cannot be built as asked.
+        ModelError: If a network cannot be built with these settings.
+        ConfigError: If ``weights`` are given for a network with one encoder for both modalities.
     """
     kinds: dict[str, type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]] = {
         "fusion": FusionLearner,

@@ -1,4 +1,4 @@
-"""One network that reads both modalities: the teacher of the rivals, and a rival itself when it must do without one."""
+"""Networks that read both modalities: the teacher of other methods, and modality dropout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ from geocrodino.training.learners.base import Learner, Shape, Step, Weights, net
 
 
 class FusionLearner(Learner):
-    """The method ``fusion``: both modalities in, both needed."""
+    """The method ``fusion``: one network that needs both modalities.
+
+    Args:
+        method: Terms and weights of the method.
+        shape: Sizes of the network.
+        class_weights: Weight of each class in the cross entropy, shape (K,).
+        weights: Local encoder weights by modality.
+
+    Raises:
+        ModelError: If the network cannot be built with these settings.
+        ConfigError: If ``weights`` are given for early fusion.
+    """
 
     coupled = True
 
@@ -28,16 +39,41 @@ class FusionLearner(Learner):
         self.fusion = build_fusion(method, shape, weights)
 
     def network(self, name: str) -> nn.Module:
-        """The fusion network."""
+        """Get the fusion network.
+
+        Args:
+            name: ``fusion``.
+
+        Returns:
+            The network.
+        """
         return self.fusion
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
-        """Cross entropy where either modality is valid."""
+        """Compute the supervised terms where at least one modality is valid.
+
+        Args:
+            step: The batch.
+            average: Not used.
+
+        Returns:
+            Weighted terms by name, scalars.
+        """
         return self.supervised("fusion", self.fusion(network_input("fusion", step.batch)), either_labels(step.batch))
 
 
 class DropoutLearner(Learner):
-    """The method ``dropout``: early fusion, and in a share of the patches one modality is blanked.
+    """The method ``dropout``: early fusion, where in a share of the patches one modality is blanked.
+
+    Args:
+        method: Terms and weights of the method.
+        shape: Sizes of the network.
+        class_weights: Weight of each class in the cross entropy, shape (K,).
+        weights: Must be empty: there is one encoder for both modalities.
+
+    Raises:
+        ModelError: If the network cannot be built with these settings.
+        ConfigError: If ``weights`` are given.
 
     References:
         Neverova et al. (2016). ModDrop: adaptive multi-modal gesture recognition. https://arxiv.org/abs/1501.00102
@@ -53,11 +89,30 @@ class DropoutLearner(Learner):
         self.fusion = _early(shape, weights)
 
     def network(self, name: str) -> nn.Module:
-        """What the network is without the other modality: one with the weights of its own channels."""
+        """Cut the network down to one modality.
+
+        Args:
+            name: ``optical`` or ``elevation``.
+
+        Returns:
+            A network with its own copy of the weights, which computes the same as the whole one with the other modality
+            blanked.
+
+        Raises:
+            ModelError: If the encoder cannot be cut down, see `modality_branch`.
+        """
         return modality_branch(self.fusion, "optical" if name == "optical" else "elevation", self.shape.in_channels)
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
-        """Cross entropy where a modality that was left in is valid."""
+        """Compute the supervised terms where a modality that was not blanked is valid.
+
+        Args:
+            step: The batch.
+            average: Not used.
+
+        Returns:
+            Weighted terms by name, scalars.
+        """
         batch = dict(step.batch)
         draw = torch.rand(len(batch["optical"])).to(batch["optical"].device)
         for m, kept in (("optical", draw >= self.method.blank / 2), ("elevation", draw < 1 - self.method.blank / 2)):
@@ -67,14 +122,35 @@ class DropoutLearner(Learner):
 
 
 def build_fusion(method: MethodSettings, shape: Shape, weights: Weights | None = None) -> Branch | MiddleFusion:
-    """The fusion network that a method names."""
+    """Build the fusion network that a method uses.
+
+    Args:
+        method: Names ``early`` or ``middle`` fusion.
+        shape: Sizes of the network.
+        weights: Local encoder weights by modality; for middle fusion only.
+
+    Returns:
+        The network, with initial weights.
+
+    Raises:
+        ModelError: If the network cannot be built with these settings.
+        ConfigError: If ``weights`` are given for early fusion.
+    """
     if method.fusion == "early":
         return _early(shape, weights)
     return MiddleFusion(shape.network, shape.in_channels, shape.num_classes, weights=weights)
 
 
 def either_labels(batch: Mapping[str, Tensor]) -> Tensor:
-    """Labels where either modality is valid; both are seen in one geometry, so they agree where both are."""
+    """Merge the labels of both modalities in a common geometry: labelled where at least one modality is valid.
+
+    Args:
+        batch: ``optical_labels`` and ``elevation_labels``, int64, (B, H, W), ``IGNORE_INDEX`` where the modality is not
+            valid. They agree where both are labelled.
+
+    Returns:
+        Class indices or ``IGNORE_INDEX``, int64, shape (B, H, W).
+    """
     return torch.minimum(batch["optical_labels"], batch["elevation_labels"])
 
 
@@ -83,7 +159,7 @@ def _early(shape: Shape, weights: Weights | None) -> Branch:
         raise ConfigError(
             "encoder_weights: early fusion has one encoder for the bands of both modalities; "
             f"expected no weights, found some for {', '.join(weights)}.\n"
-            "Leave encoder_weights out, or take the method fusion with `fusion: middle`."
+            "Leave encoder_weights out, or use the method fusion with `fusion: middle`."
         )
     channels = sum(shape.in_channels[m] for m in MODALITIES)
     return build_branch(shape.network, channels, shape.num_classes)

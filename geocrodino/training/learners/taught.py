@@ -1,4 +1,4 @@
-"""Students that learn from a frozen network on both modalities: the methods ``kd``, ``protokd``, ``maskedkd``."""
+"""Students of a frozen teacher that reads both modalities: the methods ``kd``, ``protokd`` and ``maskedkd``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,25 @@ from geocrodino.training.learners.base import Learner, Shape, Step, Weights, fea
 from geocrodino.training.learners.fusion import build_fusion, either_labels
 
 _MASK_SHARE = 0.2
-"""Share of the steps in which mask tokens are learnt; the students learn from labels alone meanwhile."""
+"""Share of the steps, at the start, in which mask tokens are learnt. Masked distillation starts after them."""
 
 
 class TaughtLearner(Learner):
-    """Two students, one teacher that sees both modalities in the students' common geometry.
+    """A student for each modality, and one teacher. All see a patch in the same augmented geometry.
+
+    Args:
+        method: Terms and weights of the method.
+        shape: Sizes of the networks.
+        class_weights: Weight of each class in the cross entropy, shape (K,).
+        weights: Local encoder weights of the students by modality.
+
+    Attributes:
+        students: A branch for each modality.
+        teacher: The fusion network, in evaluation mode and without gradients. Its weights are loaded afterwards.
+        masks: The mask tokens, or None.
+
+    Raises:
+        ModelError: If a network cannot be built with these settings.
 
     References:
         Hinton et al. (2015). Distilling the knowledge in a neural network. https://arxiv.org/abs/1503.02531
@@ -47,22 +61,48 @@ class TaughtLearner(Learner):
         self.masks = MaskTokens(2 * shape.network.invariant_channels, method.tokens) if method.tokens else None
 
     def train(self, mode: bool = True) -> TaughtLearner:
-        """The teacher never changes, its batch statistics neither."""
+        """Set the mode of the students; the teacher stays in evaluation mode, so that its batch statistics are fixed.
+
+        Args:
+            mode: True for training mode.
+
+        Returns:
+            This learner.
+        """
         super().train(mode)
         self.teacher.eval()
         return self
 
     def network(self, name: str) -> nn.Module:
-        """The student of a modality."""
+        """Get the student of a modality.
+
+        Args:
+            name: ``optical`` or ``elevation``.
+
+        Returns:
+            The branch itself, not a copy.
+        """
         return self.students.branch("optical" if name == "optical" else "elevation")
 
     def parts(self) -> list[list[nn.Parameter]]:
-        """Each student, and the mask tokens."""
+        """Group the parameters whose gradients are clipped together.
+
+        Returns:
+            The parameters of each student, then those of the mask tokens if there are any.
+        """
         own = [list(self.students.branch(m).parameters()) for m in MODALITIES]
         return own if self.masks is None else [*own, list(self.masks.parameters())]
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
-        """Terms of both students, and of the masks while they are learnt."""
+        """Compute the weighted terms of both students, and those of the mask tokens while they are learnt.
+
+        Args:
+            step: The batch.
+            average: Not used.
+
+        Returns:
+            Terms by name, scalars. Their sum is the loss.
+        """
         batch, method = step.batch, self.method
         with torch.no_grad():
             features = self.teacher.encode(network_input("fusion", batch))
@@ -91,12 +131,12 @@ class TaughtLearner(Learner):
         return terms
 
     def _mask_terms(self, tokens: MaskTokens, features: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """Masks must differ, and the teacher must still tell the classes from what they let through."""
+        """Terms of the mask tokens: masks differ, and the teacher still recognises classes in the masked features."""
         masks = tokens(features[-1])
-        seen = features[-1] * masks.mean(dim=1, keepdim=True).to(features[-1])
-        answer = self.teacher.decoder([*features[:-1], seen])
+        masked = features[-1] * masks.mean(dim=1, keepdim=True).to(features[-1])
+        logits = self.teacher.decoder([*features[:-1], masked])
         return {
-            "masks/segmentation": cross_entropy(answer, labels, self.class_weights),
+            "masks/segmentation": cross_entropy(logits, labels, self.class_weights),
             "masks/diversity": mask_diversity_loss(masks),
         }
 

@@ -43,7 +43,7 @@ def test_early_fusion_has_no_use_for_weights_of_one_modality(name, terms):
         build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), files)
     assert str(error.value) == (
         "encoder_weights: early fusion has one encoder for the bands of both modalities; expected no weights, found "
-        "some for optical, elevation.\nLeave encoder_weights out, or take the method fusion with `fusion: middle`."
+        "some for optical, elevation.\nLeave encoder_weights out, or use the method fusion with `fusion: middle`."
     )
     build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), {})
 
