@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,8 +21,9 @@ from geocrodino.cli.precheck import check_area, check_prediction
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
 from geocrodino.files.access import exists, full_path, is_file, is_folder, look_up, same_file
 from geocrodino.files.names import is_gdal_name, is_url
+from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.settings.prediction import BackendName, Precision, Stitch, Wanted
+from geocrodino.settings.prediction import BackendName, Precision, Stitch
 from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,13 +32,18 @@ if TYPE_CHECKING:
     from geocrodino.prediction.engine import PredictionSummary
 
 
-class LayerName(StrEnum):  # of Literals, Typer takes no list
-    """What can be written beside the classes."""
+if TYPE_CHECKING:
+    LayerName = str
+else:
+    LayerName = StrEnum("LayerName", [(name, name) for name in LAYERS])  # Typer takes a list of these, not of Literals
 
-    probabilities = "probabilities"
-    confidence = "confidence"
-    entropy = "entropy"
-    disagreement = "disagreement"
+
+def _modality(word: str) -> str:
+    """What ``--modality`` takes: the name of any registered modality, or a word for several."""
+    if word in {"auto", "both"} or MODALITIES.knows(word):
+        return word
+    known = ("auto", *MODALITIES, "both")
+    raise typer.BadParameter(f"{word!r} is not one of {', '.join(map(repr, known))}.{did_you_mean(word, known)}")
 
 
 _BUNDLE = "bundle.safetensors"
@@ -53,8 +59,13 @@ def predict(
             show_default=False,
         ),
     ],
-    modality: Annotated[  # the help lists auto first
-        Literal["auto", Wanted], typer.Option(help="What the scene is; auto looks, and says what it found.")
+    modality: Annotated[
+        str,
+        typer.Option(
+            parser=_modality,
+            metavar=f"[auto|{'|'.join(MODALITIES)}|both]",
+            help="What the scene is, a modality of the bundle; auto looks, and says what it found.",
+        ),
     ] = "auto",
     elevation: Annotated[
         str | None, typer.Option(help="Surface model of the same place as an image: both are used, pixel by pixel.")
@@ -178,7 +189,7 @@ def predict(
             rescale=None if rescale is None else factor(rescale),
             aoi=area,
             asset=asset,
-            layers=[name.value for name in layer or ()],
+            layers=[str(name) for name in layer or ()],
             workers=workers,
             memory=memory,
             block_px=block_px,
@@ -205,8 +216,9 @@ def predict(
         if preview:
             from geocrodino.maps.preview import map_preview
 
-            image = scene[0] if len(scene) == 1 and "optical" in summary.modalities else None
-            map_preview(target, preview, optical=image if image and _is_one_file(image) else None)
+            of_scene = summary.modalities[0]
+            image = scene[0] if len(scene) == 1 and of_scene != "elevation" else None
+            map_preview(target, preview, optical=image if image and _is_one_file(image) else None, modality=of_scene)
             written.append(f"Picture: {preview}")
         if stac:
             _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)

@@ -127,7 +127,7 @@ def train(
 def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
     """What the command is about to do, in one line."""
     data = settings.data
-    rasters = ", ".join(path.name for path in (data.optical, data.elevation, data.labels))
+    rasters = ", ".join(path.name for path in (*data.raster_paths.values(), data.labels))
     begins = "Resuming" if resume else "Starting"
     return f"{begins} a training in {folder}: method {settings.method.name}; {rasters}"
 

@@ -19,7 +19,7 @@ from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thr
 from geocrodino.errors import AOIError
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import IGNORE_INDEX
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 
 _VALIDATION_PX = 256
 
@@ -64,7 +64,7 @@ class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
         within = (r0, min(r1, height), c0, min(c1, width))
         sample = self.dataset.read(within)
         inside = torch.from_numpy(self.inside[within[0] : within[1], within[2] : within[3]])
-        for modality in MODALITIES:
+        for modality in self.dataset.specs:
             sample[modality] *= inside
             sample[f"{modality}_valid"] &= inside
         sample["labels"][~inside] = IGNORE_INDEX

@@ -76,9 +76,7 @@ def _literal(names: Sequence[str | None]) -> list[str | None]:
     return [None if name is None else name.strip().lower() for name in names]
 
 
-def _checked(
-    raster: RasterSource, trained: Sequence[str], numbers: tuple[int, ...], kind: str
-) -> tuple[int, ...]:
+def _checked(raster: RasterSource, trained: Sequence[str], numbers: tuple[int, ...], kind: str) -> tuple[int, ...]:
     """Numbers, one for each trained band, all of which are bands of data."""
     if len(numbers) == len(trained) and set(numbers) <= _usable(raster):
         return numbers

@@ -262,5 +262,6 @@ def _side_m(grid: GeoBox) -> float:
     return math.sqrt(wide * high)
 
 
-ELEVATION = register(ElevationModality("elevation", code=2, colour="#e8a33d", raster="a surface model",
-                                       radiometry=ELEVATION_RADIOMETRY))
+ELEVATION = register(
+    ElevationModality("elevation", code=2, colour="#e8a33d", raster="a surface model", radiometry=ELEVATION_RADIOMETRY)
+)

@@ -163,7 +163,7 @@ class RecipeOptions:
 
     bands: Mapping[Modality, tuple[int, ...] | None] = field(default_factory=dict)
     channels: tuple[HeightChannelName, ...] = ()
-    ground: GroundFilter = GroundFilter()
+    ground: GroundFilter = field(default_factory=GroundFilter)
     height_unit: str | None = None
 
 

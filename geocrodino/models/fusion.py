@@ -1,4 +1,4 @@
-"""Networks that read both modalities, and the network that remains of one when a modality is missing."""
+"""Networks that read several modalities, and the network that remains of one when a modality is missing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class MiddleFusion(FeatureNetwork):
         self.in_channels = sum(in_channels.values())
         self.num_classes = num_classes
         self.stride = settings.stride_px
-        self._split = [in_channels[modality] for modality in MODALITIES]
+        self.modalities = MODALITIES.in_order(in_channels)
+        self._split = [in_channels[modality] for modality in self.modalities]
         self.encoders = nn.ModuleDict(
             {
                 modality: create_encoder(
@@ -85,21 +86,22 @@ class MiddleFusion(FeatureNetwork):
                     depth=settings.depth,
                     weights=files.get(modality),
                 )
-                for modality in MODALITIES
+                for modality in self.modalities
             }
         )
-        first, second = (feature_channels(encoder) for encoder in self.encoders.values())
+        widths = [feature_channels(encoder) for encoder in self.encoders.values()]
+        first, joined = widths[0], [sum(scale) for scale in zip(*widths, strict=True)]
         # Encoders with a patch stem have a map without channels at half the resolution, which cannot be merged.
         self.merge = nn.ModuleDict(
             {
-                str(scale): conv_block(first[scale] + second[scale], first[scale], kernel_size=1)
+                str(scale): conv_block(joined[scale], first[scale], kernel_size=1)
                 for scale in range(FIRST_SCALE[settings.decoder], settings.depth)
                 if first[scale]
             }
         )
         initialise(self.merge)
         halves = 2 * settings.invariant_channels
-        self.projection = create_projection(first[-1] + second[-1], halves)
+        self.projection = create_projection(joined[-1], halves)
         self.decoder = create_decoder(settings, [*first[:-1], halves], num_classes)
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -117,11 +119,11 @@ class MiddleFusion(FeatureNetwork):
         """
         check_images(images, self.in_channels, self.stride)
         parts = images.split(self._split, dim=1)
-        first, second = (list(encoder(part)) for encoder, part in zip(self.encoders.values(), parts, strict=True))
-        features = list(first)
+        maps = [list(encoder(part)) for encoder, part in zip(self.encoders.values(), parts, strict=True)]
+        features = list(maps[0])
         for scale, merge in self.merge.items():
-            features[int(scale)] = merge(torch.cat([first[int(scale)], second[int(scale)]], dim=1))
-        features[-1] = self.projection(torch.cat([first[-1], second[-1]], dim=1))
+            features[int(scale)] = merge(torch.cat([each[int(scale)] for each in maps], dim=1))
+        features[-1] = self.projection(torch.cat([each[-1] for each in maps], dim=1))
         return features
 
 
@@ -145,13 +147,14 @@ def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Mo
         ValueError: If a modality is missing or unknown, or the bands do not add up to those of ``network``.
     """
     _check_both(in_channels)
-    if modality not in MODALITIES:
-        raise ValueError(f"expected one of {', '.join(MODALITIES)}, found {modality}")
+    order = MODALITIES.in_order(in_channels)
+    if modality not in order:
+        raise ValueError(f"expected one of {', '.join(order)}, found {modality}")
     total = sum(in_channels.values())
     if total != network.in_channels:
         raise ValueError(f"expected bands that add up to {network.in_channels}, found {dict(in_channels)}")
     own = in_channels[modality]
-    start = sum(in_channels[earlier] for earlier in MODALITIES[: MODALITIES.index(modality)])
+    start = sum(in_channels[earlier] for earlier in order[: order.index(modality)])
     # Building draws initial weights, which are replaced below; fork, so that the caller's random state stays the same.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         alone = build_branch(network.settings, own, network.num_classes).train(network.training)
@@ -180,6 +183,6 @@ def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Mo
 
 
 def _check_both(in_channels: Mapping[Modality, int]) -> None:
-    if set(in_channels) != set(MODALITIES):
+    if len(in_channels) < 2 or not set(in_channels) <= set(MODALITIES):
         found = ", ".join(str(m) for m in in_channels) or "none"
         raise ValueError(f"expected bands of both {' and '.join(MODALITIES)}, found {found}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, HeightError
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.modalities.few_values import few_values
 from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.modalities.registry import definition_of
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.prediction import Wanted
 from geocrodino.spelling import did_you_mean
+
+_IMAGE_AND_HEIGHTS: tuple[Modality, ...] = ("optical", "elevation")
 
 
 def choose_modalities(
@@ -34,9 +34,9 @@ def choose_modalities(
         HeightError: If heights cannot be turned into the network's channels.
         ValueError: If ``wanted`` is no such word.
     """
-    if wanted not in get_args(Wanted):
-        hint = did_you_mean(wanted, get_args(Wanted))
-        raise ValueError(f"modality must be one of {', '.join(get_args(Wanted))}, found {wanted!r}.{hint}")
+    if wanted not in {"both", "auto"} and not MODALITIES.knows(wanted):
+        known = (*MODALITIES, "both", "auto")
+        raise ValueError(f"modality must be one of {', '.join(known)}, found {wanted!r}.{did_you_mean(wanted, known)}")
     if wanted == "both" and elevation is None:
         raise ConfigError(
             f"{scene.path}: --modality both needs an image and a surface model, found one raster.\n"
@@ -48,43 +48,34 @@ def choose_modalities(
                 f"{elevation.path}: a surface model beside the scene needs --modality both or auto, found "
                 f"{wanted}.\nLeave one of the two out."
             )
-        for modality in MODALITIES:
+        for modality in _IMAGE_AND_HEIGHTS:
             bundle.require(modality)
-        return MODALITIES, "an image and a surface model were given"
-    for modality in MODALITIES:
-        if wanted == modality:
-            bundle.require(modality)
-            return (modality,), "as asked for"
-    return _fitting(scene, bundle)
+        return _IMAGE_AND_HEIGHTS, "an image and a surface model were given"
+    if wanted == "auto":
+        return _fitting(scene, bundle)
+    bundle.require(wanted)
+    return (wanted,), "as asked for"
 
 
 def _fitting(scene: RasterSource, bundle: Bundle) -> tuple[tuple[Modality, ...], str]:
-    specs = {m: bundle.manifest.modalities[m] for m in MODALITIES if m in bundle.manifest.modalities}
+    modalities = bundle.manifest.modalities
+    specs = {m: modalities[m] for m in MODALITIES.in_order(modalities)}
     problems = {m: _problem(scene, spec) for m, spec in specs.items()}
     fits = [m for m, problem in problems.items() if problem is None]
     bands = f"{len(scene.data_bands)} band{'s' if len(scene.data_bands) > 1 else ''} of {scene.dtype}"
     if len(fits) == 1:
         (modality,) = fits
-        if modality == "elevation":
-            _require_heights(scene)
-        return (modality,), f"{bands}: {_what(specs[modality])}"
+        spec = specs[modality]
+        spec.definition.require_plausible(scene)
+        return (modality,), f"{bands}: {spec.definition.describe(spec.recipe)}"
     if fits:
+        kinds = " or ".join("heights" if definition_of(m).holds_heights else definition_of(m).raster for m in fits)
         raise ConfigError(
-            f"{scene.path}: {bands} can be an image or heights, and the bundle reads both.\n"
-            "Say which: --modality optical or --modality elevation."
+            f"{scene.path}: {bands} can be {kinds}, and the bundle reads {'both' if len(fits) == 2 else 'them all'}.\n"
+            f"Say which: {' or '.join(f'--modality {m}' for m in fits)}."
         )
     told = " ".join(f"As {m}: {str(problem).removeprefix(f'{scene.path}: ')}" for m, problem in problems.items())
     raise BundleError(f"{scene.path}: fits no branch of {bundle.path}. {told}")
-
-
-def _require_heights(scene: RasterSource) -> None:
-    """Refuse to take for heights, unasked, what looks like classes."""
-    values = few_values(scene)
-    if values:
-        raise ConfigError(
-            f"{scene.path}: expected heights or an image, found {values} different whole numbers in one band, as class "
-            "rasters hold them.\nIf these are heights, say --modality elevation."
-        )
 
 
 def _problem(scene: RasterSource, spec: ModalitySpec) -> Exception | None:
@@ -93,9 +84,3 @@ def _problem(scene: RasterSource, spec: ModalitySpec) -> Exception | None:
     except (BundleError, HeightError) as error:
         return error
     return None
-
-
-def _what(spec: ModalitySpec) -> str:
-    if spec.modality == "elevation":
-        return "heights, for the elevation branch"
-    return f"an image, for the optical branch ({', '.join(spec.recipe.band_names)})"

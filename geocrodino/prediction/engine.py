@@ -23,8 +23,9 @@ from geocrodino.geo.rasters.grid import Window, pixel_area_m2, pixel_size_m, win
 from geocrodino.geo.rasters.impossible_heights import total as total_impossible
 from geocrodino.maps.files import Further, beside
 from geocrodino.maps.writer import EncodedPart, MapWriter
-from geocrodino.prediction.combine import DECIDED_BY, Layer
+from geocrodino.prediction.combine import decision_codes
 from geocrodino.prediction.job import STRIP_PX, BlockPredictor
+from geocrodino.prediction.layers import Layer
 from geocrodino.prediction.memory import as_bytes, in_use, peak_growth, workers_within
 from geocrodino.prediction.plan import PredictionPlan, prepare
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
@@ -316,12 +317,9 @@ def _total(notes: Iterable[Any]) -> Counter[tuple[int, int, int]]:
 
 def _impossible_notes(ready: PredictionPlan, notes: Iterable[Any]) -> tuple[str, ...]:
     """What the user should know of impossible heights."""
-    source = ready.job.inputs.get("elevation")
-    if source is None:
-        return ()
-    rasters = {"elevation": source.raster, "ground": source.ground}
+    rasters = ready.job.height_rasters
     found = total_impossible(note["impossible"] for note in notes)
-    return tuple(found[role].note(raster) for role, raster in rasters.items() if raster and role in found)
+    return tuple(found[role].note(raster) for role, raster in rasters.items() if role in found)
 
 
 def _summary(
@@ -334,13 +332,16 @@ def _summary(
     job = ready.job
     pixels, area, nodata = _tally(counts, job.own, job.classes)
     mapped = sum(pixels.values())
-    heights, image = job.inputs.get("elevation"), job.inputs.get("optical")
+    sources = job.inputs.values()
+    heights = next((source for source in sources if source.spec.definition.holds_heights), None)
+    bands = next((source.bands_known_by for source in sources if source.bands_known_by is not None), None)
     decided: dict[str, float] = {}
     if len(job.inputs) > 1:
-        by_whom = Counter(dict.fromkeys(DECIDED_BY.values(), 0))
+        codes = decision_codes(job.inputs)
+        by_whom = Counter(dict.fromkeys(codes.values(), 0))
         for (_, _, by), number in counts.items():
             by_whom[by] += number
-        decided = {name: by_whom[by] / mapped for name, by in DECIDED_BY.items()}
+        decided = {name: by_whom[by] / mapped for name, by in codes.items()}
     return PredictionSummary(
         path=job.files[0].path,
         decided_path=job.files[1].path if len(job.inputs) > 1 else None,
@@ -355,7 +356,7 @@ def _summary(
         stitch=ready.stitch,
         backend=job.backend,
         heights=None if heights is None else heights.unit_known_by,
-        bands=None if image is None else image.bands_known_by,
+        bands=bands,
         working_resolution_m=math.sqrt(math.prod(pixel_size_m(ready.grid))),
         resumed=resumed,
         seconds=seconds,

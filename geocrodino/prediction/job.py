@@ -18,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.bundle.io import Bundle
 from geocrodino.geo.rasters.grid import Window, pixel_size_m, round_up
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
 from geocrodino.maps.files import TILE_PX, MapFile
 from geocrodino.maps.writer import EncodedPart, encode_part
@@ -25,13 +26,13 @@ from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import (
     Answer,
-    Layer,
     Verdict,
     class_indices,
     combine,
     decided_alone,
     layer_values,
 )
+from geocrodino.prediction.layers import Layer
 from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes
 from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier, TilePredictor
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
@@ -150,6 +151,17 @@ class Job:
         """Grid that the networks work on."""
         return next(iter(self.inputs.values())).grid
 
+    @property
+    def height_rasters(self) -> dict[str, RasterSource]:
+        """Rasters of heights by role: the name of their modality, or ``ground``."""
+        found: dict[str, RasterSource] = {}
+        for modality, source in self.inputs.items():
+            if source.spec.definition.holds_heights:
+                found[modality] = source.raster
+                if source.ground is not None:
+                    found["ground"] = source.ground
+        return found
+
     def backends(self, bundle: Bundle, workers: int | None = None) -> dict[Modality, Backend]:
         """The branches, ready to compute so many tiles at the same time."""
         return {
@@ -224,12 +236,9 @@ class BlockPredictor:
         return encode_part(self.job.files, self.job.own, block, out, note)
 
     def _impossible(self, block: Window) -> dict[str, list[float]]:
-        source = self.job.inputs.get("elevation")
-        rasters = {} if source is None else {"elevation": source.raster, "ground": source.ground}
         found = {
             role: impossible_heights(raster, self.job.own, block, self.job.area)
-            for role, raster in rasters.items()
-            if raster is not None
+            for role, raster in self.job.height_rasters.items()
         }
         return {role: each.as_list() for role, each in found.items() if each.pixels}
 

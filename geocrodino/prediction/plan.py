@@ -22,11 +22,14 @@ from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.maps.files import Further, MapFile, beside, check_map_name, class_map, layer_file
 from geocrodino.maps.inputs import keep_inputs
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.modalities.registry import definition_of
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
 from geocrodino.prediction.choose import choose_modalities
-from geocrodino.prediction.combine import DECISIONS, LAYERS, Layer, layer_bands
+from geocrodino.prediction.combine import decisions, layer_bands
 from geocrodino.prediction.job import BlockLayout, Job, window_box
+from geocrodino.prediction.layers import LAYERS, Layer
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.modality import Modality
@@ -102,7 +105,7 @@ def prepare(
     raster = open_scene(scene, asset=asset)
     second = None if elevation is None else open_scene(elevation)
     if bands is not None and modality == "auto":
-        modality = "optical" if second is None else "both"  # an image alone has bands to choose from
+        modality = _with_bands(bundle) if second is None else "both"
     modalities, reason = choose_modalities(modality, raster, second, bundle)
     _check_options(modalities, layers, ground, height_unit, bands, rescale)
     area = None if aoi is None else _area_file(aoi)
@@ -114,9 +117,7 @@ def prepare(
     if lower is not None:
         require_overlap({"ground": lower}, grid)
     inputs = {
-        m: _elevation_input(bundle, second or raster, grid, lower, height_unit)
-        if m == "elevation"
-        else _optical_input(bundle, raster, grid, bands, rescale)
+        m: _scene_input(bundle.manifest.modalities[m], raster, second, grid, lower, (height_unit, bands, rescale))
         for m in modalities
     }
     for source in inputs.values():
@@ -167,22 +168,25 @@ def _check_options(
     bands: tuple[int, ...] | None,
     rescale: float | None,
 ) -> None:
-    if "optical" not in modalities and (bands is not None or rescale is not None):
+    alone = f"found {' and '.join(modalities)} alone"
+    of_heights = [definition_of(m).holds_heights for m in modalities]
+    if all(of_heights) and (bands is not None or rescale is not None):
         option = "--bands" if bands is not None else "--rescale"
-        raise ConfigError(f"{option} applies only to an image, found elevation alone.\nLeave it out.")
+        raise ConfigError(f"{option} applies only to an image, {alone}.\nLeave it out.")
     if rescale is not None and not (math.isfinite(rescale) and rescale > 0):
         raise ConfigError(f"--rescale {rescale:g}: expected a number above 0, for instance 1/257.")
-    if "elevation" not in modalities and ground is not None:
-        raise ConfigError(f"{ground}: --ground applies only to elevation, found optical alone.\nLeave it out.")
-    if "elevation" not in modalities and height_unit is not None:
-        raise ConfigError(f"--height-unit {height_unit} applies only to elevation, found optical alone.\nLeave it out.")
+    if not any(of_heights) and ground is not None:
+        raise ConfigError(f"{ground}: --ground applies only to elevation, {alone}.\nLeave it out.")
+    if not any(of_heights) and height_unit is not None:
+        raise ConfigError(f"--height-unit {height_unit} applies only to elevation, {alone}.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
-        hint = did_you_mean(unknown[0], LAYERS)
+        hint = did_you_mean(unknown[0], list(LAYERS))
         raise ConfigError(f"layer {unknown[0]!r} is unknown. Expected some of {', '.join(LAYERS)}.{hint}")
-    if "disagreement" in layers and len(modalities) == 1:
+    comparing = [layer for layer in layers if LAYERS[layer].compares]
+    if comparing and len(modalities) == 1:
         raise ConfigError(
-            f"the layer disagreement compares two modalities, found {modalities[0]} alone.\n"
+            f"the layer {comparing[0]} compares two modalities, {alone}.\n"
             "Give an image and a surface model, or leave the layer out."
         )
 
@@ -218,28 +222,35 @@ def even_tiles(largest: TileLattice) -> TileLattice:
     return min(largest, *(replace(largest, core_px=even(side)) for side in largest.shape), key=work)
 
 
-def _optical_input(
-    bundle: Bundle, raster: RasterSource, grid: GeoBox, bands: tuple[int, ...] | None, rescale: float | None
-) -> SceneInput:
-    spec = bundle.manifest.modalities["optical"]
-    match = spec.recipe.match(raster, bands)
-    require_overlap({"optical": raster}, grid)
-    fitted = spec.recipe.fitted(raster, bands=match.numbers)
-    fitted = fitted if rescale is None else fitted.rescaled(rescale)
-    return SceneInput(fitted, spec, grid, None, None, match.known_by)
+def _with_bands(bundle: Bundle) -> Wanted:
+    """The modality that bands are chosen of where nothing else says it: the only image that a bundle reads."""
+    images = [m for m in bundle.manifest.modalities if not definition_of(m).holds_heights]
+    return images[0] if len(images) == 1 else "auto" if images else "optical"
 
 
-def _elevation_input(
-    bundle: Bundle, raster: RasterSource, grid: GeoBox, ground: RasterSource | None, height_unit: str | None
+def _scene_input(
+    spec: ModalitySpec,
+    scene: RasterSource,
+    surface_model: RasterSource | None,
+    grid: GeoBox,
+    ground: RasterSource | None,
+    options: tuple[str | None, tuple[int, ...] | None, float | None],
 ) -> SceneInput:
-    spec = bundle.manifest.modalities["elevation"]
-    spec.recipe.check(raster, ground_given=ground is not None)
-    require_overlap({"elevation": raster}, grid)
+    """What one branch reads, checked; ``options`` are the unit of height, and bands and factor of an image."""
+    height_unit, bands, rescale = options
+    recipe, heights = spec.recipe, spec.definition.holds_heights
+    raster = surface_model if heights and surface_model is not None else scene
+    known_by = recipe.check(raster, ground_given=ground is not None, bands=bands)
+    require_overlap({spec.modality: raster}, grid)
+    if not heights:
+        fitted = recipe.fitted(raster, bands=bands)
+        fitted = fitted if rescale is None else fitted.rescaled(rescale)
+        return SceneInput(fitted, spec, grid, None, None, known_by)
     lower = ground
     if ground is not None:
-        spec.recipe.check_ground(ground)
-        lower = spec.recipe.fitted_ground(ground, unit=height_unit)
-    return SceneInput(spec.recipe.fitted(raster, unit=height_unit), spec, grid, lower, height_unit)
+        recipe.check_ground(ground)
+        lower = recipe.fitted_ground(ground, unit=height_unit)
+    return SceneInput(recipe.fitted(raster, unit=height_unit), spec, grid, lower, height_unit)
 
 
 def _lattice(
@@ -287,7 +298,7 @@ def _files(
     classes = bundle.manifest.classes
     found = [class_map(out, classes, tags=tags)]
     if len(modalities) > 1:
-        found.append(class_map(beside(out, "decided"), DECISIONS, tags=tags, band="decided by"))
+        found.append(class_map(beside(out, "decided"), decisions(modalities), tags=tags, band="decided by"))
     if layers:
         found.append(layer_file(beside(out, "layers"), layer_bands(layers, classes), tags=tags))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -59,6 +60,10 @@ class AugmentationSettings(BaseModel):
     optical: RadiometrySettings = Field(default_factory=RadiometrySettings, description="radiometry of bands")
     elevation: RadiometrySettings = Field(ELEVATION_RADIOMETRY, description="radiometry of heights")
 
+    rasters: dict[Modality, RadiometrySettings] = Field(
+        {}, description="radiometry of other registered modalities, by name; that of the modality by default"
+    )
+
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> AugmentationSettings:
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -66,5 +71,15 @@ class AugmentationSettings(BaseModel):
         return self
 
     def radiometry(self, modality: Modality) -> RadiometrySettings:
-        """The radiometry of a modality."""
-        return self.optical if modality == "optical" else self.elevation
+        """The radiometry of a modality; that of an image where another modality has none, see `with_defaults`."""
+        named = {**self.rasters, "optical": self.optical, "elevation": self.elevation}
+        return named.get(modality, self.optical)
+
+    def with_defaults(self, defaults: Mapping[Modality, RadiometrySettings]) -> AugmentationSettings:
+        """These settings with the radiometry of modalities that they do not name.
+
+        Args:
+            defaults: The radiometry that each modality brings.
+        """
+        others = {m: found for m, found in defaults.items() if m not in type(self).model_fields}
+        return self.model_copy(update={"rasters": {**others, **self.rasters}})

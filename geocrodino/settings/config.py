@@ -60,6 +60,7 @@ class DataConfig(_Section):
 
     optical: Path = Field(description="image, any bands, CRS and resolution")
     elevation: Path = Field(description="surface model, any CRS and resolution")
+    rasters: dict[Modality, Path] = Field({}, description="rasters of other registered modalities, by name")
     labels: Path = Field(description="class values, 0 to 254")
     aoi: str = Field(description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy")
     ground: Path | None = Field(None, description="terrain model, if there is one; else the ground is estimated")
@@ -81,6 +82,24 @@ class DataConfig(_Section):
         if isinstance(aoi, list | tuple) and all(isinstance(v, int | float) for v in aoi):
             return ",".join(map(repr, aoi))
         return json.dumps(aoi) if isinstance(aoi, dict) else aoi
+
+    @field_validator("rasters")
+    @classmethod
+    def _other_modalities(cls, rasters: dict[Modality, Path]) -> dict[Modality, Path]:
+        for name in rasters.keys() & cls.model_fields.keys():
+            raise ValueError(f"the raster of {name} has a key of its own: write {name}: beside rasters:")
+        return rasters
+
+    @property
+    def raster_paths(self) -> dict[Modality, Path]:
+        """The raster of each modality, in the order of registration."""
+        named = {"optical": self.optical, "elevation": self.elevation, **self.rasters}
+        return {m: named[m] for m in MODALITIES.in_order(named)}
+
+    @property
+    def bands_by_modality(self) -> dict[Modality, tuple[int, ...] | None]:
+        """Numbers of the bands to use."""
+        return {"optical": self.bands}
 
     @field_validator("aoi_crs", mode="before")
     @classmethod

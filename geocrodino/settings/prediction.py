@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-Wanted = Literal["optical", "elevation", "both", "auto"]
-"""Which modalities. ``both``: an image and a surface model. ``auto``: what the rasters are."""
+Wanted = str
+"""Which modalities: the name of one, ``both`` (an image and a surface model), or ``auto`` (what the rasters are)."""
 
 Stitch = Literal["auto", "exact", "blend"]
 """``exact``: the result of one pass. ``blend``: neighbouring tiles are mixed. ``auto``: exact where the network sees at

@@ -41,7 +41,20 @@ def build_learner(
 
     Raises:
         ModelError: If a network cannot be built with these settings.
-        ConfigError: If ``weights`` are given for a network with one encoder for both modalities.
+        ConfigError: If ``weights`` are given for a network with one encoder for both modalities, or ``method.terms``
+            names a term that is not registered.
+    """
+    return learner_class(method)(method, shape, class_weights, weights)
+
+
+def learner_class(method: MethodSettings) -> type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]:
+    """Find the learner of a method.
+
+    Args:
+        method: The method.
+
+    Returns:
+        Its class, which says whether it needs a teacher and what it deploys.
     """
     kinds: dict[str, type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]] = {
         "fusion": FusionLearner,
@@ -50,4 +63,4 @@ def build_learner(
         "protokd": TaughtLearner,
         "maskedkd": TaughtLearner,
     }
-    return kinds.get(method.name, JointLearner)(method, shape, class_weights, weights)
+    return kinds.get(method.name, JointLearner)
