@@ -18,7 +18,7 @@ OLDEST := .venv-oldest
 # Other packages require torchvision, and each torchvision requires one exact version of torch.
 OLDEST_TORCHVISION := 0.21.0
 
-.PHONY: quickstart test reliability test-oldest lint fix clean help
+.PHONY: quickstart test reliability test-oldest lint docs fix clean help
 
 quickstart: $(VENV)/.installed ## Set up, then generate a scene, train, predict with each modality and evaluate
 	$(BIN)/python pipelines/quickstart.py --scene $(SAMPLE) --out $(RUN)
@@ -40,6 +40,9 @@ lint: $(VENV)/.installed ## Check style, types and import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed ## Check that every public function documents its arguments, result, errors and shapes
+	$(BIN)/python docs/check_docstrings.py
 
 fix: $(VENV)/.installed ## Apply ruff's automatic fixes and format the code
 	$(BIN)/ruff check --fix .

@@ -16,8 +16,8 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.scene import open_scene
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import class_map
 from geocrodino.maps.ledger import Ledger
 from geocrodino.maps.writer import MapWriter

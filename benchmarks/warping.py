@@ -22,8 +22,9 @@ from rasterio.transform import from_origin
 from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from geocrodino.geo.rasters.grid import Window, window_grid
+from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 
 STEP = 1 / 1200
 """Side of a pixel in degrees."""

@@ -42,7 +42,7 @@ from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows, inside_mask
 from geocrodino.files.access import whole_file
-from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.window import Window
 from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.disentanglement import orthogonality_loss
 from geocrodino.settings.classes import IGNORE_INDEX
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, required=True, help="folder for table, picture and aligned layers")
     options = parser.parse_args()
-    configs = [load_config(run / "config.yaml", {}) for run in options.runs]
+    configs = [load_config(run / "config.yaml") for run in options.runs]
     if any(_common_settings(c) != _common_settings(configs[0]) for c in configs):
         parser.error(
             "the runs differ in more than seed, labels and area: their mean has no meaning. Measure them one by one."

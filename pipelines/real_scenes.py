@@ -20,7 +20,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.evaluation.evaluate import Evaluation, evaluate_map
-from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import class_map
 from geocrodino.maps.preview import map_preview
 from geocrodino.maps.writer import MapWriter
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/results"))
     parser.add_argument("--no-forest", action="store_true")
     options = parser.parse_args()
-    config = load_config(options.config, {})
+    config = load_config(options.config)
     points = options.points or _hand_points(config)
     labels = {"labels": (config.data.labels, config.data.ignore_values)}
     if points is not None:

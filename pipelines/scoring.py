@@ -17,8 +17,8 @@ from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows, inside_mask
 from geocrodino.errors import AOIError
 from geocrodino.evaluation.calibration import Reliability
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig
 from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME

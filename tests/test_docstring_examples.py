@@ -8,7 +8,7 @@ import pkgutil
 
 import pytest
 
-PACKAGES = ("geocrodino.losses", "geocrodino.evaluation")
+PACKAGES = ("geocrodino.losses", "geocrodino.evaluation", "geocrodino.geo.rasters")
 MODULES = [
     f"{package}.{module.name}"
     for package in PACKAGES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -15,8 +16,12 @@ def test_every_public_name_is_there():
         assert getattr(geocrodino, name).__name__ == name
 
 
+def test_the_version_is_that_of_the_installed_package():
+    assert geocrodino.__version__ == version("geocrodino")
+
+
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'geocrodino' has no attribute 'prodict'"):
+    with pytest.raises(AttributeError, match=r"^No geocrodino attribute prodict$"):
         _ = geocrodino.prodict
 
 

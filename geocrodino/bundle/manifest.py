@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from geocrodino import __version__
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -18,11 +19,7 @@ FORMAT_VERSION = 1
 
 
 def _versions() -> dict[str, str]:
-    try:
-        own = version("geocrodino")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {"geocrodino": own, "torch": version("torch")}
+    return {"geocrodino": __version__, "torch": version("torch")}
 
 
 class Calibration(BaseModel):

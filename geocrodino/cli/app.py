@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from geocrodino import __version__
 from geocrodino.cli import evaluate, inspect, predict, sample, train
 from geocrodino.cli.streams import lenient_streams
 from geocrodino.errors import AccessError, GeocrodinoError
@@ -65,9 +66,7 @@ app.command("evaluate")(evaluate.evaluate)
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"geocrodino {version('geocrodino')}")
+        typer.echo(f"geocrodino {__version__}")
         raise typer.Exit
 
 

@@ -30,10 +30,11 @@ from geocrodino.files.access import durable_file, writing
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import bounds_there, on_grid, way_out
 from geocrodino.geo.labels.source import LabelSource
-from geocrodino.geo.rasters.grid import Window, crop, pieces, whole, working_grid
+from geocrodino.geo.rasters.grid import crop, working_grid
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
 from geocrodino.geo.rasters.mosaic import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, definition_of
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
@@ -108,7 +109,7 @@ class AlignedLayers:
 
     def blocks(self) -> Iterator[Window]:
         """Windows that cover the grid."""
-        yield from pieces(whole(self.grid), _BLOCK_PX)
+        yield from Window.of(self.grid.shape).blocks(_BLOCK_PX)
 
     def class_indices(self) -> NDArray[np.uint8]:
         """Class indices, mapped into memory, uint8, shape (H, W), 255 where there is no label."""
@@ -290,7 +291,7 @@ def check_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox, *, eve
         RasterError: If the file cannot be read, or is invalid all over the grid.
     """
     labelled = False
-    for window in pieces(whole(grid), _BLOCK_PX):
+    for window in Window.of(grid.shape).blocks(_BLOCK_PX):
         labelled |= bool((labels.indices(classes, window, grid) != IGNORE_INDEX).any())
         if labelled and not every_block:
             return

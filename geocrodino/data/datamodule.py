@@ -17,6 +17,7 @@ from geocrodino.data.patches import covering_windows, require_labels, require_pa
 from geocrodino.data.patches import patch_corners as corners_of
 from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thread_worker
 from geocrodino.errors import AOIError
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import Modality
@@ -59,16 +60,16 @@ class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        r0, r1, c0, c1 = self.windows[index]
+        window = self.windows[index]
         height, width = self.inside.shape
-        within = (r0, min(r1, height), c0, min(c1, width))
-        sample = self.dataset.read(within)
-        inside = torch.from_numpy(self.inside[within[0] : within[1], within[2] : within[3]])
+        held = window.intersect(Window(0, height, 0, width))
+        sample = self.dataset.read(held)
+        inside = torch.from_numpy(self.inside[held.slices])
         for modality in self.dataset.specs:
             sample[modality] *= inside
             sample[f"{modality}_valid"] &= inside
         sample["labels"][~inside] = IGNORE_INDEX
-        pad = (0, c1 - within[3], 0, r1 - within[1])
+        pad = (0, window.col_stop - held.col_stop, 0, window.row_stop - held.row_stop)
         return {
             key: torch.nn.functional.pad(value, pad, value=IGNORE_INDEX if key == "labels" else 0)
             for key, value in sample.items()

@@ -15,7 +15,8 @@ from odc.geo.geobox import GeoBox
 from torchgeo.datasets import GeoDataset
 
 from geocrodino.data.alignment import AlignedLayers
-from geocrodino.geo.rasters.grid import Window, crs_of
+from geocrodino.geo.rasters.grid import crs_of
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.modality import Modality
 
@@ -62,14 +63,13 @@ class CoregisteredDataset(GeoDataset):
             IndexError: If it does not lie on the grid.
         """
         window = window_of(self.grid, self._disambiguate_slice(query))
-        height, width = self.grid.shape
-        if window[0] < 0 or window[2] < 0 or window[1] > height or window[3] > width:
+        if not Window.of(self.grid.shape).contains(window):
             raise IndexError(f"query {query} reaches outside the layers, whose bounds are {self.bounds}")
         return self.read(window)
 
     def read(self, window: Window) -> dict[str, Any]:
         """The sample of a window of the grid."""
-        rows, cols = slice(*window[:2]), slice(*window[2:])
+        rows, cols = Window(*window).slices
         sample: dict[str, Any] = {}
         for modality, spec in self.specs.items():
             values = self.layers.channels(modality)[:, rows, cols]
@@ -92,4 +92,4 @@ def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:
     x, y = query[0], query[1]
     c0, r0 = round((x.start - a.c) / a.a), round((y.stop - a.f) / a.e)
     # Rounding the size rather than the far edge keeps every patch of a random sampler the same size.
-    return (r0, r0 + round((y.start - y.stop) / a.e), c0, c0 + round((x.stop - x.start) / a.a))
+    return Window.at(r0, c0, (round((y.start - y.stop) / a.e), round((x.stop - x.start) / a.a)))

@@ -20,10 +20,11 @@ from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import likely_mistake, on_grid
 from geocrodino.geo.labels.source import LabelSource
-from geocrodino.geo.rasters.grid import crs_of, describe, share_ground, whole, working_grid
+from geocrodino.geo.rasters.grid import crs_of, describe, share_ground, working_grid
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.classes import ClassScheme
@@ -199,7 +200,7 @@ def _checked_heights(role: str, source: RasterSource, unit: str | None) -> tuple
         return source, notes
     source = with_height_limits(source, factor, unit)
     if math.prod(source.geobox.shape) <= _COUNTED_PX:
-        found = impossible_heights(source, source.geobox, whole(source.geobox))
+        found = impossible_heights(source, source.geobox, Window.of(source.geobox.shape))
         notes += [found.note(source)] if found.pixels else []
     classes = 0 if role == "ground" else few_values(source)
     return source, [*notes, few_values_note(source, classes)] if classes else notes
@@ -225,7 +226,7 @@ def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], ND
     cols = np.linspace(0, width - 1, look.shape[1]).round().astype(int)
     if source.limits is not None:  # to look for jumps would take the rows around each
         source = source.with_limits(replace(source.limits, jump=math.inf, cluster_jump=math.inf))
-    parts = [source.read_own((int(r), int(r) + 1, 0, width), source.data_bands) for r in rows]
+    parts = [source.read_own(Window.at(int(r), 0, (1, width)), source.data_bands) for r in rows]
     return (
         np.concatenate([v[:, :, cols] for v, _ in parts], axis=1),
         np.concatenate([ok[:, cols] for _, ok in parts], axis=0),

@@ -10,7 +10,8 @@ from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
-from geocrodino.geo.rasters.grid import Window, pixel_size_m
+from geocrodino.geo.rasters.grid import pixel_size_m
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
 
 _EDGE_PX = 1e-3  # polygons drawn along pixel edges count those pixels in
@@ -95,7 +96,7 @@ def covering_windows(chosen: NDArray[np.bool_], size_px: int) -> list[Window]:
     """Windows of one size, side by side, that together hold every chosen pixel; they may reach over the mask's edge."""
     height, width = chosen.shape
     return [
-        (r, r + size_px, c, c + size_px)
+        Window.at(r, c, (size_px, size_px))
         for r in range(0, height, size_px)
         for c in range(0, width, size_px)
         if chosen[r : r + size_px, c : c + size_px].any()

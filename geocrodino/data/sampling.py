@@ -12,6 +12,7 @@ from torchgeo.samplers import GeoSampler
 
 from geocrodino.data.datasets import CoregisteredDataset, query_of
 from geocrodino.data.patches import labelled_corners
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
 
 
@@ -94,8 +95,7 @@ class BalancedPatchSampler(GeoSampler):
 
     def query(self, corner: tuple[int, int]) -> Any:
         """The torchgeo query of the patch with an upper left pixel (row, column)."""
-        r, c = corner
-        return query_of(self.dataset.grid, (r, r + self.patch_px, c, c + self.patch_px))
+        return query_of(self.dataset.grid, Window.at(*corner, (self.patch_px, self.patch_px)))
 
     def _around_a_class(self, rng: np.random.Generator) -> tuple[int, int] | None:
         pixels = self._class_px[int(rng.integers(len(self._class_px)))]

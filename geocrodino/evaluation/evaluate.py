@@ -27,8 +27,9 @@ from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
-from geocrodino.geo.rasters.grid import Window, window_grid
+from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import beside, read_classes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 
@@ -433,14 +434,11 @@ def _polygon(areas: AOI | None, split: str | None, labels: RasterSource) -> Base
 
 def _windows(grid: GeoBox, polygon: BaseGeometry | None, block_px: int) -> Iterator[Window]:
     """Blocks of a grid that the polygon touches, row by row."""
-    height, width = grid.shape
     if polygon is not None:
         shapely.prepare(polygon)
-    for row in range(0, height, block_px):
-        for column in range(0, width, block_px):
-            window = (row, min(row + block_px, height), column, min(column + block_px, width))
-            if polygon is None or polygon.intersects(window_grid(grid, window).extent.geom):
-                yield window
+    for window in Window.of(grid.shape).blocks(block_px):
+        if polygon is None or polygon.intersects(window_grid(grid, window).extent.geom):
+            yield window
 
 
 def _number(value: float) -> float | None:

@@ -23,7 +23,7 @@ from rasterio.io import MemoryFile
 
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.geo.labels.tags import CLASSES_TAG, tagged_classes
-from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 
 TILE_PX = 512

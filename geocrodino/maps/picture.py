@@ -13,7 +13,11 @@ from geocrodino.files.access import whole_file
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all.
+    """Write a figure as a PNG file. The file appears complete or not at all.
+
+    Args:
+        figure: The figure.
+        path: The file.
 
     Raises:
         OutputError: If it cannot be written.

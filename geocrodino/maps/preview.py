@@ -31,18 +31,18 @@ def map_preview(
     classes: ClassScheme | None = None,
     max_px: int = 1200,
 ) -> None:
-    """Write a quick look at a class map with its legend, beside the image it was made from if given.
+    """Write a small picture of a class map with its legend, beside the image it was made from if that is given.
 
     Args:
         map_path: Class map.
-        out_png: The picture.
-        optical: Image to show beside it, read on the map's grid; its first three bands, stretched.
-        modality: What this raster is; others than ``optical`` are shown as their modality defines it.
-        classes: Names and colours; by default those in the map's tags.
-        max_px: Longest side that is read; larger maps are read with fewer pixels.
+        out_png: The PNG file; it appears complete or not at all.
+        optical: Image to show beside the map. Its first three bands are read on the map's grid and stretched.
+        modality: What that raster is. Each modality is shown as its definition says.
+        classes: Names and colours; None: those in the map's tags.
+        max_px: Longest side that is read, in px. Larger maps are read at a lower resolution.
 
     Raises:
-        RasterError: If a raster cannot be read, or the map names no classes.
+        RasterError: If a raster cannot be read, or no classes are given and the map has none in its tags.
         OutputError: If the picture cannot be written.
     """
     source = RasterSource.open(map_path)
@@ -53,7 +53,7 @@ def map_preview(
         with rasterio.open(gdal_name(map_path)) as dataset:
             values = dataset.read(1, out_shape=grid.shape, resampling=Resampling.nearest, masked=True)
     except RasterioError as error:
-        raise RasterError(map_path, f"the map is damaged or cut short: make it again ({error}).") from error
+        raise RasterError(map_path, f"the map is damaged or cut short ({error}). Create it again.") from error
     indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path), "map")
     panels = 1 if optical is None else 2
     scale = 7 / max(height, width)
@@ -69,7 +69,7 @@ def map_preview(
     for each in axes:
         each.set_axis_off()
     handles = [Patch(color=c.colour, label=c.name) for c in scheme.classes]
-    # About ten characters of the legend fit into an inch.
+    # About ten characters of the legend fit in an inch.
     widest = max(len(c.name) for c in scheme.classes) + 6
     columns = max(1, min(len(handles), int(10 * figure.get_figwidth() / widest)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

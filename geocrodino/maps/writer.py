@@ -22,7 +22,8 @@ from rasterio.errors import RasterioError
 from geocrodino.errors import OutputError
 from geocrodino.files.access import check_text, entries, exists, is_folder, synchronise, whole_file
 from geocrodino.geo.labels.tags import names_file
-from geocrodino.geo.rasters.grid import Window, window_grid
+from geocrodino.geo.rasters.grid import window_grid
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import TILE_PX, MapFile, is_virtual, parts_folder, side_file
 from geocrodino.maps.ledger import Ledger
 
@@ -324,5 +325,4 @@ def _name(window: Window) -> str:
 
 
 def _window(name: str) -> Window:
-    r0, r1, c0, c1 = map(int, name.split("-"))
-    return r0, r1, c0, c1
+    return Window(*map(int, name.split("-")))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 
 
 def stretched(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
@@ -18,7 +19,8 @@ def stretched(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
     """
     bands = image.data_bands[:3] if len(image.data_bands) >= 3 else image.data_bands[:1] * 3
     height, width = grid.shape
-    rows = [image.read(grid, (r, min(r + 16, height), 0, width), bands=bands) for r in range(0, height, 16)]
+    strips = (Window(r, min(r + 16, height), 0, width) for r in range(0, height, 16))
+    rows = [image.read(grid, strip, bands=bands) for strip in strips]
     values, valid = (np.concatenate(parts, axis=-2) for parts in zip(*rows, strict=True))
     if not valid.any():
         return np.ones((height, width, 3), np.float32)

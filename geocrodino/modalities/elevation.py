@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import BundleError, ConfigError, HeightError, HeightRangeWarning
-from geocrodino.geo.rasters.grid import Window, pixel_size_m, widened
+from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
+from geocrodino.geo.rasters.window import Window
 from geocrodino.geo.terrain import ground_surface, inner, position_halo_px, slope_deg, topographic_position
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.registry import (
@@ -109,21 +110,21 @@ class ElevationModality(ModalityDefinition):
         unit: str | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The height channels, see `Recipe.read`."""
+        window = Window(*window)
         reach, entries = _Reach(_side_m(grid), recipe.position_m), _entries(recipe)
         halo = self.halo_px(recipe, grid, ground_given=ground is not None)
-        values, valid = raster.read(grid, widened(window, halo))
+        values, valid = raster.read(grid, window.grow(halo))
         surface = values[0] * np.float32(height_unit(raster, unit, recipe.height_unit)[0])
         around = _around_px(entries, reach)
         below = None
         if any(e.needs_ground for e in entries):
             if ground is None:
-                corner = (window[0] - halo, window[2] - halo)
+                corner = window.grow(halo).corner
                 below = ground_surface(surface, recipe.ground, reach.side_m, corner, trim_px=halo - around)
             else:
-                heights, _ = ground.read(grid, widened(window, around))
+                heights, _ = ground.read(grid, window.grow(around))
                 below = heights[0] * np.float32(ground_unit(ground, unit or recipe.height_unit)[0])
-        shape = (window[1] - window[0], window[3] - window[2])
-        out = np.empty((len(entries), *shape), np.float32)
+        out = np.empty((len(entries), *window.shape), np.float32)
         for channel, entry in zip(out, entries, strict=True):
             margin = entry.margin_on(reach)
             seen = _Heights(
@@ -132,11 +133,13 @@ class ElevationModality(ModalityDefinition):
                 pixel_m=pixel_size_m(grid),
                 reach=reach,
                 margin_px=margin,
-                corner=(window[0] - margin, window[2] - margin),
+                corner=window.grow(margin).corner,
             )
             found = entry.values(seen)
-            if found.shape != shape:
-                raise ValueError(f"height channel {entry.name}: expected values of shape {shape}, found {found.shape}")
+            if found.shape != window.shape:
+                raise ValueError(
+                    f"height channel {entry.name}: expected values of shape {window.shape}, found {found.shape}"
+                )
             channel[:] = found
         valid = inner(valid, halo) & np.isfinite(out).all(axis=0)
         out[:, ~valid] = np.nan
@@ -185,7 +188,7 @@ class ElevationModality(ModalityDefinition):
 
     def picture(self, raster: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
         """Shaded relief, lit from the north-west; white without data."""
-        values, valid = raster.read(grid, (0, grid.shape[0], 0, grid.shape[1]))
+        values, valid = raster.read(grid, Window.of(grid.shape))
         wide, high = pixel_size_m(grid)
         south, east = np.gradient(np.where(valid, values[0], np.nan), high, wide) if min(grid.shape) > 1 else (0, 0)
         light = (1 + east + south) / np.sqrt(3 * (1 + np.square(east) + np.square(south)))

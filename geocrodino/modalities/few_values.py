@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 
 _FEW = 32
 _LOOK_PX = 512
@@ -44,4 +44,4 @@ def _windows(height: int, width: int) -> list[Window]:
     half = _LOOK_PX // 2
     rows = {0, max(0, height // 2 - half // 2), max(0, height - half)}
     cols = {0, max(0, width // 2 - half // 2), max(0, width - half)}
-    return [(r, min(r + half, height), c, min(c + half, width)) for r in sorted(rows) for c in sorted(cols)]
+    return [Window(r, min(r + half, height), c, min(c + half, width)) for r in sorted(rows) for c in sorted(cols)]

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import BandWarning, BundleError
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.validity import tagged_alpha
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.band_matching import BandMatch, match_bands
 from geocrodino.modalities.registry import ModalityDefinition, Recipe, RecipeOptions, Sample, require_measured
 from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict
 
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.elevation import elevation_recipe
 from geocrodino.modalities.optical import optical_recipe

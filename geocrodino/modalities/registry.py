@@ -18,9 +18,9 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field
 
 from geocrodino.errors import BundleError, ConfigError, ValueRangeWarning
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, with_height_limits
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.display import stretched
 from geocrodino.settings.augmentation import RadiometrySettings

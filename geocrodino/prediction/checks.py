@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geocrodino.errors import BundleError, ResolutionWarning
 from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Sample
 from geocrodino.prediction.tiles.predictor import SceneInput
 
@@ -84,7 +85,7 @@ def _samples(source: SceneInput) -> NDArray[np.float32]:
     for place in np.ndindex(_SAMPLES, _SAMPLES):
         row, col = ((2 * i + 1) * size // (2 * _SAMPLES) for i, size in zip(place, (height, width), strict=True))
         half = _SAMPLE_PX // 2
-        window = (max(0, row - half), min(height, row + half), max(0, col - half), min(width, col + half))
+        window = Window(row, row, col, col).grow(half).intersect(Window(0, height, 0, width))
         values, valid = spec.recipe.read(source.raster, source.grid, window, ground=source.ground, unit=source.unit)
         found.append(values[:, valid])
     return np.concatenate(found, axis=1)

@@ -19,8 +19,9 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import ConfigError, HeightRangeWarning, OverlapError, RasterError
-from geocrodino.geo.rasters.grid import Window, pixel_area_m2, pixel_size_m, window_grid
+from geocrodino.geo.rasters.grid import pixel_area_m2, pixel_size_m, window_grid
 from geocrodino.geo.rasters.impossible_heights import total as total_impossible
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import Further, beside
 from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.combine import decision_codes
@@ -296,13 +297,13 @@ def _workers_within(limit: int, ready: PredictionPlan, wanted: int) -> int:
     r0, c0 = (height - rows) // 2, (width - cols) // 2
 
     def try_out(modality: Modality) -> None:
-        backend, values = backends[modality], job.inputs[modality].read((r0, r0 + rows, c0, c0 + cols))[0]
+        backend, values = backends[modality], job.inputs[modality].read(Window.at(r0, c0, (rows, cols)))[0]
         (backend.classes if job.classes_alone else backend)(values)
 
     each = max(peak_growth(partial(try_out, m)) for m in job.inputs) * math.prod(largest) // (rows * cols)
     tile_bytes = job.lattice.tile_bytes(1 if job.classes_alone else probability_bytes(len(job.classes)))
     shared = GDAL_CACHE_BYTES + len(backends) * job.keep_tiles * tile_bytes
-    block = max((r1 - r0) * (c1 - c0) for r0, r1, c0, c1 in ready.blocks)
+    block = max(block.pixels for block in ready.blocks)
     answer = 2 * block * sum(len(file.bands) for file in job.files)  # once more while it is encoded
     return workers_within(limit, wanted, each + len(backends) * tile_bytes + answer, before + shared)
 
@@ -377,7 +378,7 @@ def _tally(
         rows = (strip * STRIP_PX, min(grid.shape[0], (strip + 1) * STRIP_PX))
         name = classes.names[index]
         pixels[name] += number
-        area[name] += number * pixel_area_m2(window_grid(grid, (*rows, 0, grid.shape[1])))
+        area[name] += number * pixel_area_m2(window_grid(grid, Window(*rows, 0, grid.shape[1])))
     return pixels, area, nodata
 
 

@@ -16,10 +16,11 @@ from shapely import Polygon, STRtree, box, get_parts, intersects
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.geo.rasters.grid import Window, pixel_size_m, round_up
+from geocrodino.geo.rasters.grid import pixel_size_m, round_up
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import TILE_PX, MapFile
 from geocrodino.maps.writer import EncodedPart, encode_part
 from geocrodino.prediction.backends.open import open_backend
@@ -214,13 +215,13 @@ class BlockPredictor:
             The block's files. Its note has two entries: ``pixels`` lists strip, class index, which modality decided and
             number of pixels, ``impossible`` the number, lowest and highest of the impossible heights of each raster.
         """
-        r0, r1, c0, c1 = block
-        out = [np.full((len(f.bands), r1 - r0, c1 - c0), IGNORE_INDEX, np.uint8) for f in self.job.files]
+        block = Window(*block)
+        out = [np.full((len(f.bands), *block.shape), IGNORE_INDEX, np.uint8) for f in self.job.files]
         counts: Counts = Counter()
         for window in self._parts(block):
             inside = None if self._areas is None else _inside(self._areas, window)
             indices, decided, layers = self._say(window, inside)
-            place = (slice(None), slice(window[0] - r0, window[1] - r0), slice(window[2] - c0, window[3] - c0))
+            place = (slice(None), *window.within(block).slices)
             bands = [self.job.classes.to_values(indices)[None]]
             if len(self.job.inputs) > 1:
                 bands.append(decided[None])
@@ -243,9 +244,8 @@ class BlockPredictor:
         return {role: each.as_list() for role, each in found.items() if each.pixels}
 
     def _parts(self, block: Window) -> Iterator[Window]:
-        r0, r1, c0, c1 = block
-        for a, b, c, d in blocks((r1 - r0, c1 - c0), self.job.part_px):
-            yield from self._small_enough((r0 + a, r0 + b, c0 + c, c0 + d))
+        for part in block.blocks(self.job.part_px):
+            yield from self._small_enough(part)
 
     def _small_enough(self, window: Window) -> Iterator[Window]:
         """A window, or quarters of it that need no more than so many pixels of the working grid."""
@@ -310,8 +310,9 @@ def _count(
     decided: NDArray[np.uint8],
     counted: NDArray[np.bool_] | None,
 ) -> None:
-    for strip in range(window[0] // STRIP_PX, (window[1] - 1) // STRIP_PX + 1):
-        rows = slice(max(0, strip * STRIP_PX - window[0]), (strip + 1) * STRIP_PX - window[0])
+    first, stop = window.row_start, window.row_stop
+    for strip in range(first // STRIP_PX, (stop - 1) // STRIP_PX + 1):
+        rows = slice(max(0, strip * STRIP_PX - first), (strip + 1) * STRIP_PX - first)
         both = indices[rows].astype(np.uint16) * 256 + decided[rows]
         found, number = np.unique(both if counted is None else both[counted[rows]], return_counts=True)
         counts.update({(strip, *divmod(int(i), 256)): int(n) for i, n in zip(found, number, strict=True)})
@@ -319,7 +320,7 @@ def _count(
 
 def window_box(window: Window) -> Polygon:
     """A window as a polygon, x by columns, y by rows."""
-    return box(window[2], window[0], window[3], window[1])
+    return box(window.col_start, window.row_start, window.col_stop, window.row_stop)
 
 
 def _inside(areas: STRtree, window: Window) -> NDArray[np.bool_]:
@@ -341,11 +342,8 @@ def _inside(areas: STRtree, window: Window) -> NDArray[np.bool_]:
 
 
 def _too_large(needed: Window, window: Window) -> bool:
-    held = (needed[1] - needed[0]) * (needed[3] - needed[2])
-    return held > (2 * _PART_PX) ** 2 and max(window[1] - window[0], window[3] - window[2]) > 1
+    return needed.pixels > (2 * _PART_PX) ** 2 and max(window.shape) > 1
 
 
 def _quarters(window: Window) -> list[Window]:
-    r0, r1, c0, c1 = window
-    side = max(1, -(-max(r1 - r0, c1 - c0) // 2))
-    return [(r0 + a, r0 + b, c0 + c, c0 + d) for a, b, c, d in blocks((r1 - r0, c1 - c0), side)]
+    return list(window.blocks(max(1, -(-max(window.shape) // 2))))

@@ -20,9 +20,10 @@ from odc.geo.xr import xr_coords
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import BundleError, GridError, MissingCRSError, ValueRangeWarning
 from geocrodino.geo.rasters.bands import Band, with_names
-from geocrodino.geo.rasters.grid import Window, describe, round_up, working_grid
+from geocrodino.geo.rasters.grid import describe, round_up, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.validity import all_nodata, finite
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.protocol import Backend
@@ -48,19 +49,18 @@ class ArraySource(RasterSource):
     corner: tuple[int, int] = (0, 0)
 
     def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        r0, r1, c0, c1 = window
-        row, col = self.corner
-        height, width = self.values.shape[1:]
-        found = np.full((len(bands), r1 - r0, c1 - c0), np.nan, np.float32)
-        valid = np.zeros(found.shape[1:], bool)
-        a0, a1, b0, b1 = max(r0, row), min(r1, row + height), max(c0, col), min(c1, col + width)
-        if a0 < a1 and b0 < b1:
-            part = self.values[:, a0 - row : a1 - row, b0 - col : b1 - col]
+        own = Window.at(*self.corner, (self.values.shape[1], self.values.shape[2]))
+        found = np.full((len(bands), *window.shape), np.nan, np.float32)
+        valid = np.zeros(window.shape, bool)
+        shared = window.intersect(own)
+        if shared.pixels:
+            part = self.values[:, *shared.within(own).slices]
             stored = part[[b - 1 for b in bands]]
             # As in a file: a pixel is missing where all of its bands hold the nodata value.
             missing = all_nodata(part, [band.nodata for band in self.bands])
-            valid[a0 - r0 : a1 - r0, b0 - c0 : b1 - c0] = finite(stored) & ~missing
-            self._scale(stored, bands, out=found[:, a0 - r0 : a1 - r0, b0 - c0 : b1 - c0])
+            place = shared.within(window).slices
+            valid[place] = finite(stored) & ~missing
+            self._scale(stored, bands, out=found[:, *place])
         found[:, ~valid] = np.nan
         return found, valid
 
@@ -137,12 +137,9 @@ class _TileWork:
 
     def chunk(self, bands: da.Array, index: TileIndex, halo: int) -> da.Array:
         """The chunk of one tile, lazily."""
-        r0, r1, c0, c1 = self.lattice.read_window(index)
-        height, width = self.lattice.shape
-        rows, cols = slice(max(0, r0 - halo), min(height, r1 + halo)), slice(max(0, c0 - halo), min(width, c1 + halo))
-        classes = delayed(self.classes, pure=False)(bands[:, rows, cols], (rows.start, cols.start), index)
-        s0, s1, u0, u1 = self.lattice.support(index)
-        lazy: da.Array = da.from_delayed(classes, (s1 - s0, u1 - u0), np.uint8)
+        needed = self.lattice.read_window(index).grow(halo).intersect(Window.of(self.lattice.shape))
+        classes = delayed(self.classes, pure=False)(bands[:, *needed.slices], needed.corner, index)
+        lazy: da.Array = da.from_delayed(classes, self.lattice.support(index).shape, np.uint8)
         return lazy
 
     def classes(self, part: NDArray[np.generic], corner: tuple[int, int], index: TileIndex) -> NDArray[np.uint8]:

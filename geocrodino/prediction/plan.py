@@ -16,10 +16,11 @@ from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
-from geocrodino.geo.rasters.grid import Window, round_up, whole, working_grid
+from geocrodino.geo.rasters.grid import round_up, working_grid
 from geocrodino.geo.rasters.mosaic import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import Further, MapFile, beside, check_map_name, class_map, layer_file
 from geocrodino.maps.inputs import keep_inputs
 from geocrodino.modalities.recipe import ModalitySpec
@@ -323,7 +324,7 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
     t = ~raster.geobox.affine
     moved = on_grid(aoi, raster.geobox).polygons()
     area: BaseGeometry = affine_transform(moved, (t.a, t.b, t.d, t.e, t.c, t.f))
-    if area.intersects(window_box(whole(raster.geobox))):
+    if area.intersects(window_box(Window.of(raster.geobox.shape))):
         return area
     raise OverlapError(
         f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n{way_out(aoi, raster.geobox)}"

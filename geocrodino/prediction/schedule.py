@@ -21,9 +21,9 @@ from dask.delayed import delayed
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import BundleError, ConfigError, GeocrodinoError
 from geocrodino.files.names import absolute_name
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.writer import EncodedPart
 from geocrodino.prediction.job import BlockPredictor, Job
 from geocrodino.prediction.tiles.predictor import SceneInput, one_thread, one_thread_per_network

@@ -1,4 +1,4 @@
-"""Evaluations for people and programs: tables, JSON and pictures."""
+"""Tables, JSON and figures of evaluations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
 
 
 def write_figure(evaluation: Evaluation, path: str | Path) -> None:
-    """Write the confusion matrix, in shares of each label class, and the IoU of each class as a PNG.
+    """Write a figure of one evaluation: the confusion matrix, in shares of each labelled class, and the IoUs.
+
+    Args:
+        evaluation: The evaluation.
+        path: The PNG file; it appears complete or not at all.
 
     Raises:
         OutputError: If it cannot be written.
@@ -38,10 +42,14 @@ def write_figure(evaluation: Evaluation, path: str | Path) -> None:
 
 
 def write_comparison(comparison: Comparison, path: str | Path) -> None:
-    """Write the IoU of several maps per class, next to each other, on the pixels that all of them cover, as a PNG.
+    """Write a figure of the IoU of several maps per class, on the pixels that all of them cover.
+
+    Args:
+        comparison: The comparison.
+        path: The PNG file; it appears complete or not at all.
 
     Raises:
-        OutputError: If the picture cannot be written.
+        OutputError: If it cannot be written.
     """
     common = comparison.common
     scheme = scheme_of(comparison)
@@ -56,15 +64,15 @@ def write_comparison(comparison: Comparison, path: str | Path) -> None:
 
 
 def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
-    """Write accuracy against confidence of several predictions as a PNG, and how many samples are how sure.
+    """Write a reliability diagram: accuracy against confidence above, a histogram of confidence below.
 
     Args:
-        curves: Name of each prediction, for instance its modality, and its reliability.
-        path: The picture; it appears whole or not at all.
+        curves: Reliability by name of the prediction, for instance its modality.
+        path: The PNG file; it appears complete or not at all.
 
     Raises:
         ValueError: If there are no curves.
-        OutputError: If the picture cannot be written.
+        OutputError: If the file cannot be written.
     """
     if not curves:
         raise ValueError("expected one or more curves, found none")
@@ -94,9 +102,9 @@ def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if not total[row, 0]:
             continue
-        ink = "white" if share > 0.55 else "black"
-        text = f"{100 * share:.1f} %\n{_short(int(counts[row, column]))}"
-        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+        text_colour = "white" if share > 0.55 else "black"
+        text = f"{100 * share:.1f} %\n{_short_count(int(counts[row, column]))}"
+        axes.text(column, row, text, ha="center", va="center", color=text_colour, fontsize=8)
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("map")
@@ -122,7 +130,7 @@ def _draw_iou(axes: Axes, scheme: ClassScheme, evaluations: Mapping[str, Evaluat
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _short(count: int) -> str:
+def _short_count(count: int) -> str:
     """A count in few characters: 950, 12.3k, 4.6M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
@@ -134,7 +142,7 @@ def _draw_curve(upper: Axes, lower: Axes, name: str, curve: Reliability, colour:
     error = curve.expected_calibration_error
     label = f"{name}: " + ("no samples" if np.isnan(error) else f"calibration error {100 * error:.1f} %")
     share = 100 * curve.count / max(1, int(curve.count.sum()))
-    # Points by their weight: one sample in a bin is right or wrong, and says nothing about the other bins.
+    # The size of a point shows the samples in its bin: the accuracy of a bin with few samples is noise.
     places = (100 * curve.confidence, 100 * curve.accuracy)
     upper.plot(*places, color=colour, linewidth=0.8, label=label, marker="o", markersize=2, clip_on=False)
     upper.scatter(*places, s=4 * share, color=colour, alpha=0.7, linewidths=0, clip_on=False)

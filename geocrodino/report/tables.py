@@ -16,7 +16,14 @@ from geocrodino.settings.classes import LandClass
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Scores per class and in total, in percent, as a rich table."""
+    """Create a table of the scores per class and in total.
+
+    Args:
+        evaluation: The evaluation.
+
+    Returns:
+        A rich table, scores in percent.
+    """
     scores = evaluation.scores
     table = Table(title=escape(title(evaluation)), caption=caption(evaluation), caption_justify="left")
     table.add_column("class")
@@ -24,14 +31,21 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right")
     rows = zip(scores.iou, scores.f1, scores.precision, scores.recall, scores.support, strict=True)
     for land, (*shares, support) in zip(evaluation.scheme.classes, rows, strict=True):
-        table.add_row(_land(land), *(percent(s) for s in shares), f"{support:,}")
+        table.add_row(_class_label(land), *(percent(s) for s in shares), f"{support:,}")
     table.add_section()
     table.add_row("mean", percent(scores.mean_iou), percent(scores.mean_f1), "", "", f"{sum(scores.support):,}")
     return table
 
 
 def side_by_side(comparison: Comparison) -> Table:
-    """Scores of several maps next to each other, on the pixels that all of them cover, in percent, as a rich table."""
+    """Create a table of the scores of several maps, on the pixels that all of them cover.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        A rich table with a column for each map, scores in percent.
+    """
     common = comparison.common
     below = escape(comparison_caption(comparison))
     table = Table(title="IoU % per class", caption=below, caption_justify="left")
@@ -40,7 +54,7 @@ def side_by_side(comparison: Comparison) -> Table:
         table.add_column(escape(name), justify="right")
     for index, land in enumerate(scheme_of(comparison).classes):
         shares = (percent(e.scores.iou[index]) for e in common.values())
-        table.add_row(_land(land), *shares)
+        table.add_row(_class_label(land), *shares)
     table.add_section()
     for label, key in (("mean IoU", "mean_iou"), ("mean F1", "mean_f1"), ("accuracy", "accuracy")):
         table.add_row(label, *(percent(getattr(e.scores, key)) for e in common.values()))
@@ -53,7 +67,11 @@ def side_by_side(comparison: Comparison) -> Table:
 
 
 def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
-    """Write scores and confusion matrices as JSON; the file appears whole or not at all.
+    """Write scores and confusion matrices as JSON. The file appears complete or not at all.
+
+    Args:
+        result: The evaluation of one map, or the comparison of several.
+        path: The file.
 
     Raises:
         OutputError: If it cannot be written.
@@ -62,5 +80,5 @@ def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
     write_whole(Path(path), lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def _land(land: LandClass) -> str:
+def _class_label(land: LandClass) -> str:
     return f"[{land.colour}]■[/] {escape(land.name)}"

@@ -187,18 +187,23 @@ class TrainConfig(_Section):
         return None if self.classes is None else ClassScheme(classes=self.classes)
 
 
-def load_config(file: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
-    """Resolve a configuration.
+def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a configuration and check it.
 
     Args:
-        file: YAML file; None takes ``geocrodino.yaml`` of the working folder where there is one.
-        overrides: Values of the command line by dotted key, for instance ``{"training.seed": 1}``; None is no value.
+        file: YAML file; None: ``geocrodino.yaml`` of the working folder if there is one.
+        overrides: Values by dotted key that replace those of the file, for instance ``{"training.seed": 1}``. A value
+            of None replaces nothing.
+
+    Returns:
+        The configuration, with paths relative to the file resolved.
 
     Raises:
         ConfigError: If the file is missing or not YAML, or a key or value is not what is expected.
         AccessError: If the operating system does not let a name be looked up or read.
     """
-    source, tree = read_settings(file, overrides)
+    overrides = overrides or {}
+    source, tree = read_settings(None if file is None else Path(file), overrides)
     return _validated(tree, source, overrides)
 
 

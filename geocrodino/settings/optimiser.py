@@ -6,10 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class OptimiserSettings(BaseModel):
-    """How weights are updated: AdamW with one cycle of the learning rate (Smith and Topin 2018).
+    """AdamW with one cycle of the learning rate.
 
-    It rises along a cosine from 1/25 of the highest and falls to nearly 0, while the decay of the gradient's first
-    moment goes from 0.95 to 0.85 and back.
+    The learning rate rises along a cosine from 1/25 of the highest value, then falls to nearly 0. During the same cycle
+    the decay of the gradient's first moment goes from 0.95 to 0.85 and back.
+
+    References:
+        Loshchilov & Hutter (2019). Decoupled weight decay regularization. https://arxiv.org/abs/1711.05101
+        Smith & Topin (2018). Super-convergence. https://arxiv.org/abs/1708.07120
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

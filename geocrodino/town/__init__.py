@@ -1,4 +1,4 @@
-"""A generated scene: a small town with image, heights, labels and areas, for examples and tests."""
+"""A generated scene for examples and tests: a small town with image, heights, labels and areas."""
 
 from geocrodino.settings.town import CLASSES, SceneSettings
 from geocrodino.town.scene import Scene, generate_scene

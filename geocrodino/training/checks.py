@@ -16,8 +16,8 @@ from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
-from geocrodino.geo.rasters.grid import pieces, whole
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
@@ -145,9 +145,8 @@ def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources
 def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8]:
     """Class indices on the grid, uint8, shape (H, W), 255 where there is no label."""
     found = np.full(grid.shape, IGNORE_INDEX, np.uint8)
-    for window in pieces(whole(grid), _BLOCK_PX):
-        r0, r1, c0, c1 = window
-        found[r0:r1, c0:c1] = labels.indices(classes, window, grid)
+    for window in Window.of(grid.shape).blocks(_BLOCK_PX):
+        found[window.slices] = labels.indices(classes, window, grid)
     if (found == IGNORE_INDEX).all():
         raise nothing_valid(labels, grid)
     return found
@@ -190,10 +189,9 @@ def _any_valid(found: CheckedInputs, modality: Modality, chosen: NDArray[np.bool
     """Whether any of the chosen pixels, bool, shape (H, W), has data; reads up to the first one that does."""
     sources, recipe = found.sources, found.recipes[modality]
     raster = sources.rasters[modality]
-    for r0, r1, c0, c1 in pieces(whole(found.grid), _BLOCK_PX):
-        here = chosen[r0:r1, c0:c1]
+    for window in Window.of(found.grid.shape).blocks(_BLOCK_PX):
+        here = chosen[window.slices]
         if here.any():
-            window = (r0, r1, c0, c1)
             _, valid = recipe.read(raster, found.grid, window, ground=sources.ground, unit=sources.height_unit)
             if (valid & here).any():
                 return True

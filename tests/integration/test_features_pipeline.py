@@ -118,7 +118,7 @@ def test_retrieval_of_features_without_information_is_chance(pipeline):
 
 @pytest.fixture
 def ready(trained, tmp_path):
-    return prepare(load_config(trained / "config.yaml", {}), tmp_path / "scene")
+    return prepare(load_config(trained / "config.yaml"), tmp_path / "scene")
 
 
 def test_features_of_windows_are_those_of_the_whole_scene(pipeline, trained, ready, monkeypatch):

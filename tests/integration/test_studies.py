@@ -155,7 +155,7 @@ def test_differences_are_paired_and_drawn_by_blocks(pipeline):
 
 
 def test_a_share_of_the_labels_keeps_every_class_and_other_splits(town, pipeline, tmp_path):
-    config = load_config(town.config, {})
+    config = load_config(town.config)
     path = pipeline("fewer_labels").write_share(config, 0.1, 0, tmp_path / "few.tif")
     with rasterio.open(town.labels) as before, rasterio.open(path) as after:
         area = read_aoi(town.aoi).to_crs(before.crs.to_wkt()).polygons("train")
@@ -177,7 +177,7 @@ def test_a_share_of_the_labels_keeps_every_class_and_other_splits(town, pipeline
 
 
 def test_a_corner_keeps_its_share_and_the_rest_is_unlabelled(town, pipeline, tmp_path):
-    config = load_config(town.config, {})
+    config = load_config(town.config)
     path = pipeline("fewer_labels").write_corner(config, 0.25, tmp_path / "corner.gpkg")
     before, after = read_aoi(town.aoi), read_aoi(path)
     assert set(after.splits) == {*before.splits, "unlabelled"}

@@ -14,6 +14,7 @@ from small_scenes import UTM, brightest, classes_of, decided_in, heights, image,
 
 from geocrodino.errors import AOIError, OverlapError, RasterError
 from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.rasters.window import Window
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.job import _inside
 from geocrodino.prediction.tiles.lattice import blocks
@@ -51,7 +52,7 @@ corners = st.tuples(st.integers(-8, 60), st.integers(-8, 60))
 
 
 def inside_of(polygons, window):
-    return _inside(shapely.STRtree(shapely.get_parts(polygons)), window)
+    return _inside(shapely.STRtree(shapely.get_parts(polygons)), Window(*window))
 
 
 @settings(max_examples=60, deadline=None)

@@ -185,7 +185,7 @@ def test_names_from_python(name, here):
         geocrodino.load_bundle,
         geocrodino.read_raster,
         geocrodino.write_scene,
-        lambda path: geocrodino.load_config(Path(path), {}),
+        lambda path: geocrodino.load_config(Path(path)),
         lambda path: geocrodino.evaluate_map("optical.tif", path, classes=None),
     ):
         with pytest.raises(GeocrodinoError):

@@ -65,7 +65,7 @@ def truth(sample: Any) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def scheme(town: Any) -> ClassScheme:
-    found = load_config(town.config, {}).class_scheme()
+    found = load_config(town.config).class_scheme()
     assert found is not None
     return found
 

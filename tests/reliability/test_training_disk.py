@@ -337,7 +337,7 @@ elif stage == "not renamed":
     Path.replace = keep_the_name
 else:
     TrainingTask.training_step = lambda *_: kill()
-run.train(load_config(Path(config), {}), out)
+run.train(load_config(Path(config)), out)
 """
 
 

@@ -106,7 +106,7 @@ def test_the_run_folder(trained, tiny_config):
         "bundle.safetensors", "checkpoints/last.ckpt", "config.yaml", "logs/metrics.csv", "metrics.json",
         "inputs.json", "reliability.png", "splits.gpkg", "statistics.json", "timing.json",
     }  # fmt: skip
-    assert load_config(trained / "config.yaml", {}) == tiny_config()
+    assert load_config(trained / "config.yaml") == tiny_config()
 
 
 def test_what_the_run_folder_says(trained):
@@ -234,7 +234,7 @@ def test_an_interrupted_run_is_neither_replaced_nor_resumed_with_other_settings(
         "Undo the change, or start anew in another folder with --out."
     )
     assert (out / "checkpoints" / "last.ckpt").exists()
-    assert load_config(out / "config.yaml", {}) == settings
+    assert load_config(out / "config.yaml") == settings
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -245,7 +245,7 @@ def test_the_number_format_that_auto_stands_for_is_recorded(tiny_config, tmp_pat
     assert told[1] == f"Number format: {expected}"
     assert json.loads((out / "metrics.json").read_text())["precision"] == expected
     assert load_bundle(out / "bundle.safetensors").manifest.training["precision"] == expected
-    assert load_config(out / "config.yaml", {}).training.precision == expected
+    assert load_config(out / "config.yaml").training.precision == expected
 
 
 def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypatch):
@@ -412,7 +412,7 @@ def test_every_method_trains_and_logs_its_terms(run_of, name):
     assert metrics["method"]["name"] == name
     assert set(metrics["parameters"]) == set(metrics["val_miou"]) == set(networks)
     assert not list(out.rglob("best-*"))
-    assert load_config(out / "config.yaml", {}).method.name == name
+    assert load_config(out / "config.yaml").method.name == name
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n != "fusion"])
@@ -530,7 +530,7 @@ def test_a_teacher_is_trained_first(run_of, tiny_config):
     assert told[2] == "Training the teacher, of the method fusion (middle), first."
     assert told[3].startswith("Teacher: best mIoU on val ")
     teacher = out / "teacher"
-    assert load_config(teacher / "config.yaml", {}) == tiny_config({"method.name": "fusion"})
+    assert load_config(teacher / "config.yaml") == tiny_config({"method.name": "fusion"})
     assert {r["epoch"] for r in log_of(teacher).values()} == {"0", "1"}
     assert {p.name for p in teacher.iterdir()} == {
         "checkpoints", "config.yaml", "fusion.safetensors", "logs", "tensorboard",
@@ -568,7 +568,7 @@ def test_terms_of_labels_are_the_teachers_too(tiny_config, tmp_path):
     }  # fmt: skip
     told = []
     train(tiny_config(changes), tmp_path / "run", tell=told.append)
-    found = load_config(tmp_path / "run" / "teacher" / "config.yaml", {}).method
+    found = load_config(tmp_path / "run" / "teacher" / "config.yaml").method
     assert (found.name, found.fusion, found.dice, found.label_smoothing) == ("fusion", "early", 0.5, 0.1)
     assert told[2] == "Training the teacher, of the method fusion (early), first."
 

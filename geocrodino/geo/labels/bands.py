@@ -85,9 +85,9 @@ def _colours(source: RasterSource) -> NDArray[np.uint8] | None:
     """
     seen = np.zeros(2**24, bool)
     with opened(source.path) as dataset:
-        for r0, r1, c0, c1 in file_blocks(source):
+        for window in file_blocks(source):
             try:
-                bands = dataset.read(source.data_bands[:3], window=RasterioWindow(c0, r0, c1 - c0, r1 - r0))
+                bands = dataset.read(source.data_bands[:3], window=RasterioWindow.from_slices(*window.slices))
             except RasterioError:
                 return None  # whoever reads the pixels reports the damage
             red, green, blue = bands.astype(np.int32)

@@ -20,9 +20,9 @@ from geocrodino.errors import LabelError, LabelWarning
 from geocrodino.files.names import gdal_name
 from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import MOST_VALUES, ValueCounts, count_values
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import ClassScheme, ignore_advice, number, recode_advice
 
 _WHOLE_WITHIN = 1e-3  # real numbers are taken as whole within this: warping leaves such errors

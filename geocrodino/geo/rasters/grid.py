@@ -1,13 +1,13 @@
 """Pixel grids: true pixel sizes, windows, the grid that a network works on.
 
-A grid is an ``odc.geo.geobox.GeoBox``; a window is ``(row_start, row_stop, col_start, col_stop)`` in its
-pixels and may reach outside.
+A grid is an ``odc.geo.geobox.GeoBox``; a `Window` is a rectangle of its pixels and may reach
+outside.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import pyproj
@@ -17,9 +17,7 @@ from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 
 from geocrodino.errors import GridError
-
-Window = tuple[int, int, int, int]
-"""``(row_start, row_stop, col_start, col_stop)``, in pixels of a grid."""
+from geocrodino.geo.rasters.window import Window
 
 SAME_SIZE_TOLERANCE = 0.01
 """Pixel sizes that differ by less than this share are one size: a map projection alone changes as much."""
@@ -80,27 +78,8 @@ def pixel_area_m2(grid: GeoBox) -> float:
 
 def window_grid(grid: GeoBox, window: Window) -> GeoBox:
     """The part of a grid that a window covers, itself a grid."""
-    r0, r1, c0, c1 = window
-    return GeoBox((r1 - r0, c1 - c0), grid.affine @ Affine.translation(c0, r0), grid.crs)
-
-
-def widened(window: Window, by: int) -> Window:
-    """A window and so many pixels more on each side."""
-    r0, r1, c0, c1 = window
-    return r0 - by, r1 + by, c0 - by, c1 + by
-
-
-def pieces(window: Window, side_px: int) -> Iterator[Window]:
-    """Windows of at most ``side_px`` pixels a side that cover a window once, row by row."""
-    r0, r1, c0, c1 = window
-    for row in range(r0, r1, side_px):
-        for col in range(c0, c1, side_px):
-            yield row, min(row + side_px, r1), col, min(col + side_px, c1)
-
-
-def whole(grid: GeoBox) -> Window:
-    """The window of all pixels."""
-    return (0, grid.shape[0], 0, grid.shape[1])
+    window = Window(*window)
+    return GeoBox(window.shape, grid.affine @ Affine.translation(window.col_start, window.row_start), grid.crs)
 
 
 def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tuple[int, int] | None:
@@ -188,16 +167,9 @@ def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | No
     """The smallest part of a north-up grid that covers ``(minx, miny, maxx, maxy)``, or None if they do not meet."""
     c0, r0 = ~grid.affine @ (bounds[0], bounds[3])
     c1, r1 = ~grid.affine @ (bounds[2], bounds[1])
-    height, width = grid.shape
-    window = (
-        max(0, math.floor(r0 + 1e-6)),
-        min(height, math.ceil(r1 - 1e-6)),
-        max(0, math.floor(c0 + 1e-6)),
-        min(width, math.ceil(c1 - 1e-6)),
-    )
-    if window[0] >= window[1] or window[2] >= window[3]:
-        return None
-    return window_grid(grid, window)
+    covering = Window(math.floor(r0 + 1e-6), math.ceil(r1 - 1e-6), math.floor(c0 + 1e-6), math.ceil(c1 - 1e-6))
+    window = covering.intersect(Window.of(grid.shape))
+    return window_grid(grid, window) if window.pixels else None
 
 
 def share_ground(first: GeoBox, second: GeoBox) -> bool:

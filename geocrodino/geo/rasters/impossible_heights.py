@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.geo.rasters.grid import Window, beside, crs_of, pieces, widened
+from geocrodino.geo.rasters.grid import beside, crs_of
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import bounding_window, source_positions
+from geocrodino.geo.rasters.window import Window
 
 _PIECE_PX = 1024  # of either grid: one may be much finer than the other
 
@@ -67,9 +68,9 @@ def impossible_heights(
     if raster.limits is None:
         return found
     grid = beside(grid, raster.geobox)
-    for part in pieces(window, _PIECE_PX):  # positions of a whole block would take much memory
+    for part in window.blocks(_PIECE_PX):  # positions of a whole block would take much memory
         needed = part if raster.geobox == grid else _needed(raster, grid, part)
-        for piece in () if needed is None else pieces(needed, _PIECE_PX):
+        for piece in () if needed is None else needed.blocks(_PIECE_PX):
             rows, cols, values = raster.impossible_px(piece)
             if rows.size:
                 values = values[_inside(raster.geobox, rows, cols, grid, part, area)]
@@ -91,7 +92,7 @@ def total(notes: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, Impossibl
 def _needed(raster: RasterSource, grid: GeoBox, window: Window) -> Window | None:
     height, width = raster.geobox.shape
     # One pixel more: positions are those of centres, and half a pixel of the window lies beyond the outer ones.
-    return bounding_window(source_positions(grid, widened(window, 1), raster.geobox), (height, width))
+    return bounding_window(source_positions(grid, window.grow(1), raster.geobox), (height, width))
 
 
 def _inside(

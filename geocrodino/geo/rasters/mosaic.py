@@ -18,10 +18,11 @@ from geocrodino.errors import RasterError
 from geocrodino.files.access import exists, full_path, look_up
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_remote
 from geocrodino.geo.rasters.bands import common_names
-from geocrodino.geo.rasters.grid import Window, crs_of, pixel_offset, window_grid
+from geocrodino.geo.rasters.grid import crs_of, pixel_offset, window_grid
 from geocrodino.geo.rasters.reader import RasterSource, opened
 from geocrodino.geo.rasters.units import metres_in
 from geocrodino.geo.rasters.validity import tagged_alpha
+from geocrodino.geo.rasters.window import Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +90,11 @@ class MosaicSource(RasterSource):
 
     def member(self, index: int) -> RasterSource:
         """One of the files."""
-        r0, r1, c0, c1 = self.boxes[:, index].tolist()
         header = self.headers[int(self.header_of[index])]
-        return replace(header, path=Path(self.files[index]), geobox=window_grid(self.geobox, (r0, r1, c0, c1)))
+        return replace(header, path=Path(self.files[index]), geobox=window_grid(self.geobox, self._box(index)))
+
+    def _box(self, index: int) -> Window:
+        return Window(*self.boxes[:, index].tolist())
 
     def with_bands(self, numbers: tuple[int, ...]) -> Self:
         """The same mosaic with these data bands of every member; see `RasterSource.with_bands`."""
@@ -108,18 +111,16 @@ class MosaicSource(RasterSource):
 
     def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         # Heights are checked across the borders of members: in `read_own`, of the whole mosaic.
-        r0, r1, c0, c1 = window
-        values = np.full((len(bands), r1 - r0, c1 - c0), np.nan, np.float32)
-        valid = np.zeros((r1 - r0, c1 - c0), bool)
+        values = np.full((len(bands), *window.shape), np.nan, np.float32)
+        valid = np.zeros(window.shape, bool)
         for index in self._meeting(window):
-            b0, b1, d0, d1 = self.boxes[:, index].tolist()
-            rows, cols = (max(r0, b0), min(r1, b1)), (max(c0, d0), min(c1, d1))
-            part = (slice(rows[0] - r0, rows[1] - r0), slice(cols[0] - c0, cols[1] - c0))
+            box = self._box(index)
+            shared = window.intersect(box)
+            part = shared.within(window).slices
             undecided = ~valid[part]
             if not undecided.any():
                 continue
-            inside = (rows[0] - b0, rows[1] - b0, cols[0] - d0, cols[1] - d0)
-            found, ok = self.member(index).read_own(inside, bands)
+            found, ok = self.member(index).read_own(shared.within(box), bands)
             ok &= undecided
             np.copyto(values[:, *part], found, where=ok)
             valid[part] |= ok

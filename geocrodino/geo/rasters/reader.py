@@ -30,15 +30,12 @@ from geocrodino.files.names import check_raster, explain_failure, gdal_name
 from geocrodino.geo.rasters.bands import Band, bands_of, with_names
 from geocrodino.geo.rasters.grid import (
     SAME_SIZE_TOLERANCE,
-    Window,
     beside,
     crs_of,
     describe,
     pixel_offset,
     pixel_size_m,
     share_ground,
-    whole,
-    widened,
 )
 from geocrodino.geo.rasters.header_checks import require_place, require_real
 from geocrodino.geo.rasters.resample import (
@@ -61,6 +58,7 @@ from geocrodino.geo.rasters.validity import (
     read_mask,
     tagged_alpha,
 )
+from geocrodino.geo.rasters.window import Window
 
 Kind = Literal["continuous", "categorical"]
 
@@ -233,17 +231,16 @@ class RasterSource:
         Raises:
             RasterError: If the file cannot be read there, for instance because it is truncated.
         """
-        window = whole(grid) if window is None else window
+        window = Window.of(grid.shape) if window is None else Window(*window)
         grid = beside(grid, self.geobox)
         numbers = self.data_bands if bands is None else bands
         offset = pixel_offset(grid, self.geobox)
         if offset is not None:
-            r0, r1, c0, c1 = window
-            return self.read_own((r0 + offset[0], r1 + offset[0], c0 + offset[1], c1 + offset[1]), numbers)
+            return self.read_own(window.shift(*offset), numbers)
         # Sub-pixels as fine as the source's own, where the target's pixels are markedly larger.
         ratio = max(resampling_ratio(grid, self.geobox))
         parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= _AGGREGATE_FROM else 1
-        height, width = window[1] - window[0], window[3] - window[2]
+        height, width = window.shape
         if parts > 1 and height * width > max(1, _SUB_PIXELS // parts**2):
             return self._read_halves(grid, window, numbers, kind)
         positions = source_positions(grid, window, self.geobox, parts)
@@ -268,7 +265,9 @@ class RasterSource:
         row, col = (r0 + r1) // 2, (c0 + c1) // 2
         across = c1 - c0 > r1 - r0
         halves: tuple[Window, Window] = (
-            ((r0, r1, c0, col), (r0, r1, col, c1)) if across else ((r0, row, c0, c1), (row, r1, c0, c1))
+            (Window(r0, r1, c0, col), Window(r0, r1, col, c1))
+            if across
+            else (Window(r0, row, c0, c1), Window(row, r1, c0, c1))
         )
         parts = [self.read(grid, half, bands=bands, kind=kind) for half in halves]
         axis = -1 if across else -2
@@ -276,10 +275,11 @@ class RasterSource:
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid; arguments and result as for `read`."""
+        window = Window(*window)
         if self.limits is None:
             return self._read_pixels(window, bands)
         reach = self.limits.reach_px
-        values, valid = self._read_pixels(widened(window, reach), bands)
+        values, valid = self._read_pixels(window.grow(reach), bands)
         impossible = self.limits.impossible(values[0])
         values[:, impossible] = np.nan
         valid &= ~impossible
@@ -291,25 +291,23 @@ class RasterSource:
         if self.limits is None:
             nowhere = np.zeros(0, np.intp)
             return nowhere, nowhere, np.zeros(0, np.float32)
-        reach = self.limits.reach_px
-        values, _ = self._read_pixels(widened(window, reach), self.data_bands[:1])
+        window, reach = Window(*window), self.limits.reach_px
+        values, _ = self._read_pixels(window.grow(reach), self.data_bands[:1])
         inside = slice(reach, values.shape[1] - reach), slice(reach, values.shape[2] - reach)
         rows, cols = np.nonzero(self.limits.impossible(values[0])[inside])
-        return rows + window[0], cols + window[2], values[0][inside][rows, cols]
+        return rows + window.row_start, cols + window.col_start, values[0][inside][rows, cols]
 
     def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid, before heights are checked; arguments and result as for `read`."""
-        r0, r1, c0, c1 = window
-        height, width = self.geobox.shape
         # Reading beyond the file lets GDAL's memory grow with the number of reads: clip, then pad.
-        in_r0, in_r1, in_c0, in_c1 = max(r0, 0), min(r1, height), max(c0, 0), min(c1, width)
-        values = np.full((len(bands), r1 - r0, c1 - c0), np.nan, np.float32)
-        valid = np.zeros((r1 - r0, c1 - c0), bool)
-        if in_r0 >= in_r1 or in_c0 >= in_c1:
+        held = window.intersect(Window.of(self.geobox.shape))
+        values = np.full((len(bands), *window.shape), np.nan, np.float32)
+        valid = np.zeros(window.shape, bool)
+        if not held.pixels:
             return values, valid
         self._require_one_type(bands)
-        inner = (slice(in_r0 - r0, in_r1 - r0), slice(in_c0 - c0, in_c1 - c0))
-        part = RasterioWindow(in_c0, in_r0, in_c1 - in_c0, in_r1 - in_r0)
+        inner = held.within(window).slices
+        part = RasterioWindow.from_slices(*held.slices)
         try:
             with rasterio.open(gdal_name(self.path)) as dataset:
                 stored = dataset.read(list(bands), window=part)
@@ -317,7 +315,8 @@ class RasterSource:
         except RasterioError as error:
             raise RasterError(
                 gdal_name(self.path),
-                f"cannot be read at rows {in_r0} to {in_r1}, columns {in_c0} to {in_c1}: the file is damaged or cut "
+                f"cannot be read at rows {held.row_start} to {held.row_stop}, columns {held.col_start} to "
+                f"{held.col_stop}: the file is damaged or cut "
                 f"short. Copy or download it again ({error.__cause__ or error}).",
             ) from error
         place = values[:, *inner]

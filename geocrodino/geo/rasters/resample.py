@@ -13,7 +13,8 @@ import pyproj
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.geo.rasters.grid import Window, crs_of, turn_of
+from geocrodino.geo.rasters.grid import crs_of, turn_of
+from geocrodino.geo.rasters.window import Window
 
 Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Rows and columns in source pixels, centre of the first pixel at 0, shapes that broadcast to the target's."""
@@ -69,7 +70,7 @@ def bounding_window(positions: Positions, shape: tuple[int, int]) -> Window | No
         if start >= stop:
             return None
         limits += [start, stop]
-    return (limits[0], limits[1], limits[2], limits[3])
+    return Window(*limits)
 
 
 def bilinear(
@@ -95,10 +96,10 @@ def bilinear(
     low_r, low_c = np.floor(rows), np.floor(cols)
     for step_r in (0, 1):
         share_r = np.abs(1 - step_r - (rows - low_r)).astype(np.float32)
-        r, in_r = _index(low_r + step_r, window[0], window[1])
+        r, in_r = _index(low_r + step_r, window.row_start, window.row_stop)
         for step_c in (0, 1):
             share_c = np.abs(1 - step_c - (cols - low_c)).astype(np.float32)
-            c, in_c = _index(low_c + step_c, window[2], window[3])
+            c, in_c = _index(low_c + step_c, window.col_start, window.col_stop)
             share = share_r * share_c * (in_r & in_c & valid[r, c])
             weight += share
             total += held[:, r, c] * share
@@ -112,8 +113,8 @@ def nearest(
     """The value of the pixel that a position lies in; shapes as in `bilinear`, validity as bool."""
     rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
     # A hair towards the upper left, so that positions on a pixel edge do not flip with the last bit.
-    r, in_r = _index(np.ceil(rows - 0.5 - 1e-6), window[0], window[1])
-    c, in_c = _index(np.ceil(cols - 0.5 - 1e-6), window[2], window[3])
+    r, in_r = _index(np.ceil(rows - 0.5 - 1e-6), window.row_start, window.row_stop)
+    c, in_c = _index(np.ceil(cols - 0.5 - 1e-6), window.col_start, window.col_stop)
     ok = in_r & in_c & valid[r, c]
     return np.where(ok, values[:, r, c], np.nan).astype(np.float32, copy=False), ok
 

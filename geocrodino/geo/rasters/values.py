@@ -10,8 +10,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from geocrodino.files.names import gdal_name
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 
 MOST_VALUES = 1000
 """Different values outside 0 to 255 that are counted; no raster of classes holds more."""
@@ -70,4 +70,4 @@ def file_blocks(source: RasterSource) -> Iterator[Window]:
     rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
     for row in range(0, height, rows):
         for column in range(0, width, columns):
-            yield row, min(row + rows, height), column, min(column + columns, width)
+            yield Window(row, min(row + rows, height), column, min(column + columns, width))

@@ -10,7 +10,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from geocrodino.geo.rasters.grid import Window, round_up
+from geocrodino.geo.rasters.grid import round_up
+from geocrodino.geo.rasters.window import Window
 
 TileIndex = tuple[int, int]
 """Row and column of a tile in the lattice."""
@@ -88,8 +89,7 @@ class TileLattice:
     def read_window(self, index: TileIndex) -> Window:
         """Pixels that a tile reads, `tile_shape` in all; they may lie outside the scene."""
         r0, c0 = (i * self.core_px - self.margin_px for i in index)
-        rows, cols = self.tile_shape
-        return r0, r0 + rows, c0, c0 + cols
+        return Window.at(r0, c0, self.tile_shape)
 
     def support(self, index: TileIndex) -> Window:
         """Pixels of the scene that a tile answers for, ramps included."""
@@ -97,7 +97,7 @@ class TileLattice:
             (max(0, i * self.core_px - self.ramp_px), min(size, (i + 1) * self.core_px + self.ramp_px))
             for i, size in zip(index, self.shape, strict=True)
         )
-        return r0, r1, c0, c1
+        return Window(r0, r1, c0, c1)
 
     def tiles(self, window: Window) -> list[TileIndex]:
         """The tiles that answer for a window of the scene, row by row.
@@ -136,8 +136,7 @@ def blocks(shape: tuple[int, int], block_px: int, band_px: int | None = None) ->
     height, width = shape
     band = round_up(max(1, width if band_px is None else band_px), block_px)
     return [
-        (r, min(r + block_px, height), c, min(c + block_px, width))
+        block
         for left in range(0, width, band)
-        for r in range(0, height, block_px)
-        for c in range(left, min(left + band, width), block_px)
+        for block in Window(0, height, left, min(left + band, width)).blocks(block_px)
     ]

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.geo.rasters.grid import Window
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import height_unit
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
@@ -161,10 +161,10 @@ class TileAnswers(Generic[Number]):
     def _compute(self, index: TileIndex) -> NDArray[Number]:
         window = self.lattice.read_window(index)
         values, valid = self.scene.read(window)
-        r0, r1, c0, c1 = self.lattice.support(index)
-        inside = valid[r0 - window[0] : r1 - window[0], c0 - window[2] : c1 - window[2]]
-        top, left = window[0] + self.backend.trim_px, window[2] + self.backend.trim_px
-        return self._answer(values, inside, (slice(r0 - top, r1 - top), slice(c0 - left, c1 - left)))
+        support = self.lattice.support(index)
+        inside = valid[support.within(window).slices]
+        computed = window.grow(-self.backend.trim_px)
+        return self._answer(values, inside, support.within(computed).slices)
 
     def _answer(
         self, values: NDArray[np.float32], inside: NDArray[np.bool_], place: tuple[slice, slice]

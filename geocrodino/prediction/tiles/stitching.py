@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.geo.rasters.grid import Window
+from geocrodino.geo.rasters.window import Window
 from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
 
 Number = TypeVar("Number", np.float32, np.uint8)
@@ -57,26 +57,29 @@ def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], N
         ValueError: If the window is empty or outside the scene, or a tile has the wrong shape, or a type that cannot be
             mixed.
     """
-    r0, r1, c0, c1 = window
+    window = Window(*window)
     total: NDArray[Number] | None = None
     for index in lattice.tiles(window):
-        tile, (t0, t1, u0, u1) = source(index), lattice.support(index)
-        if tile.shape[1:] != (t1 - t0, u1 - u0):
-            raise ValueError(f"tile {index}: expected (B, {t1 - t0}, {u1 - u0}), found {tile.shape}")
-        a0, a1, b0, b1 = max(r0, t0), min(r1, t1), max(c0, u0), min(c1, u1)
-        part = tile[:, a0 - t0 : a1 - t0, b0 - u0 : b1 - u0]
-        if lattice.ramp_px == 0 and (a0, a1, b0, b1) == window:
+        tile: NDArray[Number] = source(index)
+        support = lattice.support(index)
+        if tile.shape[1:] != support.shape:
+            raise ValueError(f"tile {index}: expected (B, {', '.join(map(str, support.shape))}), found {tile.shape}")
+        shared: Window = support.intersect(window)
+        rows, cols = shared.within(support).slices
+        part = tile[:, rows, cols]
+        if lattice.ramp_px == 0 and shared == window:
             return part  # of one tile alone, and nothing is mixed
         if total is None:
-            total = np.zeros((len(tile), r1 - r0, c1 - c0), tile.dtype)
-        place = (slice(None), slice(a0 - r0, a1 - r0), slice(b0 - c0, b1 - c0))
+            total = np.zeros((len(tile), *window.shape), tile.dtype)
+        place = (slice(None), *shared.within(window).slices)
         if lattice.ramp_px == 0:
             total[place] = part
             continue
         if tile.dtype != np.float32:
             raise ValueError(f"tile {index}: expected float32, found {tile.dtype}, which cannot be mixed")
         weights = np.outer(
-            axis_weights(lattice, 0, index[0], a0, a1), axis_weights(lattice, 1, index[1], b0, b1)
+            axis_weights(lattice, 0, index[0], shared.row_start, shared.row_stop),
+            axis_weights(lattice, 1, index[1], shared.col_start, shared.col_stop),
         ).astype(np.float32, copy=False)
         np.add(total[place], weights * part, out=total[place])
     if total is None:

@@ -1,0 +1,89 @@
+"""A rectangle of pixels as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class Window(NamedTuple):
+    """Rows ``row_start`` to ``row_stop`` and columns ``col_start`` to ``col_stop`` of a grid, stops excluded, in px.
+
+    A window may reach outside its grid. It is a tuple, so it compares with, and pickles like, four numbers.
+
+    >>> window = Window(2, 5, 0, 10)
+    >>> window.shape
+    (3, 10)
+    >>> tuple(window.intersect(Window(4, 9, 6, 20)))
+    (4, 5, 6, 10)
+    >>> [tuple(block) for block in window.blocks(8)]
+    [(2, 5, 0, 8), (2, 5, 8, 10)]
+    """
+
+    row_start: int
+    row_stop: int
+    col_start: int
+    col_stop: int
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> Window:
+        """All pixels of an array or grid, shape (H, W)."""
+        return cls(0, shape[0], 0, shape[1])
+
+    @classmethod
+    def at(cls, row: int, col: int, shape: tuple[int, int]) -> Window:
+        """The window of a shape (H, W) whose first pixel is (row, col)."""
+        return cls(row, row + shape[0], col, col + shape[1])
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of the first pixel."""
+        return self.row_start, self.col_start
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.row_stop - self.row_start, self.col_stop - self.col_start
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels; 0 for an empty window."""
+        return max(0, self.shape[0]) * max(0, self.shape[1])
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the window in an array of the grid, (H, W); the window must lie on the grid."""
+        return slice(self.row_start, self.row_stop), slice(self.col_start, self.col_stop)
+
+    def grow(self, margin_px: int) -> Window:
+        """The window with a margin on each side."""
+        return Window(
+            self.row_start - margin_px, self.row_stop + margin_px, self.col_start - margin_px, self.col_stop + margin_px
+        )
+
+    def shift(self, rows: int, cols: int) -> Window:
+        """The window moved down and to the right."""
+        return Window(self.row_start + rows, self.row_stop + rows, self.col_start + cols, self.col_stop + cols)
+
+    def within(self, outer: Window) -> Window:
+        """The same pixels, counted from the first pixel of another window."""
+        return self.shift(-outer.row_start, -outer.col_start)
+
+    def intersect(self, other: Window) -> Window:
+        """The common part; empty (``pixels`` is 0) if there is none."""
+        return Window(
+            max(self.row_start, other.row_start),
+            min(self.row_stop, other.row_stop),
+            max(self.col_start, other.col_start),
+            min(self.col_stop, other.col_stop),
+        )
+
+    def contains(self, other: Window) -> bool:
+        """Whether every pixel of another window lies in this one."""
+        return self.intersect(other) == other
+
+    def blocks(self, side_px: int) -> Iterator[Window]:
+        """Windows of at most ``side_px`` pixels a side that cover this one once, row by row."""
+        for row in range(self.row_start, self.row_stop, side_px):
+            for col in range(self.col_start, self.col_stop, side_px):
+                yield Window(row, min(row + side_px, self.row_stop), col, min(col + side_px, self.col_stop))
