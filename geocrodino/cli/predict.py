@@ -215,9 +215,10 @@ def predict(
             written.append(f"Polygons: {polygons}, {number:,}")
         if preview:
             from geocrodino.maps.preview import map_preview
+            from geocrodino.modalities.registry import definition_of
 
             of_scene = summary.modalities[0]
-            image = scene[0] if len(scene) == 1 and of_scene != "elevation" else None
+            image = scene[0] if len(scene) == 1 and not definition_of(of_scene).holds_heights else None
             map_preview(target, preview, optical=image if image and _is_one_file(image) else None, modality=of_scene)
             written.append(f"Picture: {preview}")
         if stac:

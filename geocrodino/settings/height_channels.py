@@ -155,6 +155,9 @@ class _Registered:
 
         return core_schema.no_info_after_validator_function(check, core_schema.str_schema())
 
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return {**handler(schema), "enum": list(HEIGHT_CHANNELS)}
+
 
 HeightChannelName = Annotated[str, _Registered()]
 """Name of a height channel."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import rasterio
 import torch
+import yaml
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError
@@ -21,6 +24,7 @@ from geocrodino.settings.config import load_config
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES
+from geocrodino.training.checks import check_inputs
 from geocrodino.training.learners import terms
 from geocrodino.training.learners.base import Shape
 from geocrodino.training.learners.build import build_learner
@@ -119,6 +123,31 @@ def test_an_image_and_a_surface_model_still_make_one_map(run, town, tmp_path):
     summary = predict(town.optical, tmp_path / "map.tif", run[2].bundle, elevation=town.elevation)
     assert summary.modalities == ("optical", "elevation")
     assert set(summary.decided) == {"optical", "elevation", "both"}
+
+
+def test_any_two_modalities_make_a_training(run, town, tmp_path):
+    """Elevation and radar without an image: the grid is that of the first of them."""
+    files = {"elevation": town.elevation, "labels": town.labels, "aoi": town.aoi}
+    content = {"data": {**{role: str(path) for role, path in files.items()}, "rasters": {"radar": "../radar.tif"}}}
+    (tmp_path / "deep").mkdir()
+    file = tmp_path / "deep" / "two.yaml"
+    shutil.copy(run[1], tmp_path / "radar.tif")
+    file.write_text(yaml.safe_dump(content))
+    config = load_config(file, {"training.patch_px": 32})
+    found = check_inputs(config)
+    assert list(found.sources.rasters) == list(found.recipes) == ["elevation", "radar"]
+    assert found.sources.rasters["radar"].path == tmp_path / "deep" / "../radar.tif"
+    assert found.grid.resolution.x == 1.0  # of the surface model; the radar image has 0.5 m
+    for changes, told in (
+        ({"rasters": {}}, "data.optical: is needed, found nothing"),
+        ({"elevation": None}, "expected the rasters of at least two modalities, found radar"),
+        ({"rasters": {"optical": "a.tif"}}, "the raster of optical has a key of its own"),
+        ({"rasters": {"rader": "a.tif"}}, "found 'rader'. Did you mean radar?"),
+    ):
+        file.write_text(yaml.safe_dump({"data": {**content["data"], **changes}}))
+        with pytest.raises(ConfigError) as caught:
+            load_config(file, {})
+        assert told in str(caught.value)
 
 
 def test_its_values_are_compared_with_those_of_the_training(run, tmp_path):

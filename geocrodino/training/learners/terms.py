@@ -323,8 +323,8 @@ def _contrast_of(
             *features,
             method.temperature,
             shuffled=method.shuffled,
-            optical_valid=first_valid,
-            elevation_valid=second_valid,
+            first_valid=first_valid,
+            second_valid=second_valid,
         )
     return pixel_contrast(
         *features,
@@ -333,8 +333,8 @@ def _contrast_of(
         stride,
         method.temperature,
         shuffled=method.shuffled,
-        optical_valid=first_valid,
-        elevation_valid=second_valid,
+        first_valid=first_valid,
+        second_valid=second_valid,
     )
 
 

@@ -300,12 +300,12 @@ def test_contrasts_leave_invalid_features_out(make_step):
     seen[:, :2] = False
     optical, elevation = (outputs[m].invariant for m in MODALITIES)
     found = contrast(outputs, batch, MethodSettings(contrast="image"), K, STRIDE)
-    torch.testing.assert_close(found, image_contrast(optical, elevation, elevation_valid=seen))
+    torch.testing.assert_close(found, image_contrast(optical, elevation, second_valid=seen))
     torch.manual_seed(0)
     found = contrast(outputs, batch, MethodSettings(contrast="pixel"), K, STRIDE)
     torch.manual_seed(0)
     same = torch.eye(3).repeat(3, 1, 1)
-    expected = pixel_contrast(optical, elevation, same, same, STRIDE, elevation_valid=seen)
+    expected = pixel_contrast(optical, elevation, same, same, STRIDE, second_valid=seen)
     torch.testing.assert_close(found, expected)
 
 
