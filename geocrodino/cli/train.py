@@ -133,7 +133,7 @@ def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
 
 
 def _epoch_lines(say: Callable[[str], None]) -> Callback:
-    """A line for each epoch: scores of both branches and the time that is left."""
+    """A line for each epoch: scores of the branches and the time that is left."""
     import time
 
     from lightning.pytorch.callbacks import Callback

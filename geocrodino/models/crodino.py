@@ -36,7 +36,7 @@ class CroDiNo(nn.Module):
     Reimplemented from the paper's abstract and the related methods of its authors.
 
     Args:
-        settings: Shape of both branches.
+        settings: Shape of the branches.
         in_channels: Bands of each modality.
         num_classes: Channels of the logits.
         auxiliary: Whether to create the auxiliary decoder.

@@ -28,21 +28,21 @@ from geocrodino.settings.network import FIRST_SCALE, NetworkSettings
 class MiddleFusion(FeatureNetwork):
     """An encoder for each modality, whose feature maps are merged at every scale, and one decoder.
 
-    The input holds the bands of both modalities along the channels, optical first. At each scale that the decoder
-    reads, the maps of both encoders are concatenated and reduced to the width of one by a 1 x 1 convolution. The
+    The input holds the bands of all modalities along the channels, in the order of registration. At each scale that the
+    decoder reads, the maps of all encoders are concatenated and reduced to the width of one by a 1 x 1 convolution. The
     deepest maps are projected to the same two halves as in a `Branch`, so that the features of both can be compared
     channel by channel.
 
     Args:
-        settings: Shape of the network; both encoders use it.
-        in_channels: Bands of both modalities.
+        settings: Shape of the network; all encoders use it.
+        in_channels: Bands of each modality, at least two.
         num_classes: Channels of the logits.
         weights: Local encoder weights by modality, see `build_branch`. A modality without an entry starts from random
             weights.
 
     Attributes:
         stride: Pixels of the input per deepest feature. Height and width of an input must be multiples of it.
-        in_channels: Bands of the input: the sum over both modalities.
+        in_channels: Bands of the input: the sum over all modalities.
         num_classes: Channels of the logits.
 
     Raises:
@@ -108,7 +108,8 @@ class MiddleFusion(FeatureNetwork):
         """Compute the merged feature maps that the decoder reads.
 
         Args:
-            images: Normalised images, optical bands first, shape (B, C, H, W), H and W multiples of ``stride``.
+            images: Normalised images, bands in the order of the modalities, shape (B, C, H, W); H and W are multiples of
+                ``stride``.
 
         Returns:
             Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant
@@ -128,15 +129,15 @@ class MiddleFusion(FeatureNetwork):
 
 
 def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Modality, int]) -> Branch:
-    """Cut a network on both modalities down to one modality.
+    """Cut a network on several modalities down to one.
 
     A normalised band of zeros adds nothing to a convolution. The result therefore computes what the whole network
-    computes with zeros in place of the missing modality; only the kernel of the first convolution is cut.
+    computes with zeros in place of the missing modalities; only the kernel of the first convolution is cut.
 
     Args:
-        network: Reads both modalities along the channels, optical first. It is not changed.
+        network: Reads all modalities along the channels, in the order of registration. It is not changed.
         modality: The modality to keep.
-        in_channels: Bands of both modalities.
+        in_channels: Bands of each modality, at least two.
 
     Returns:
         A network with its own copy of the weights, on the device and in the number format and mode of ``network``.

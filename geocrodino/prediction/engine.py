@@ -55,12 +55,12 @@ class PredictionSummary:
         bundle_sha256: Hash of the bundle.
         pixels: Number of pixels of each class, by name.
         area_m2: Area of each class, square metres.
-        decided: Share of the pixels with a class that was decided by ``optical``, ``elevation``, ``both``, 0 to 1.
+        decided: Share of the pixels with a class by what decided it, 0 to 1: ``optical``, ``elevation``, ``both``.
         nodata_share: Share of pixels without a class, of those in the area to predict, 0 to 1.
         stitch: How tiles were joined.
         backend: Who computed.
-        heights: How the unit of the heights is known, None without elevation.
-        bands: How the bands of the image were found, None without optical.
+        heights: How the unit of the heights is known, None without heights.
+        bands: How the bands of the image were found, None without an image.
         working_resolution_m: Pixel size that the network worked at, metres.
         resumed: Blocks that an earlier run had finished.
         seconds: Time taken.

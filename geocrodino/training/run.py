@@ -58,7 +58,7 @@ class TrainResult:
     """What a training leaves.
 
     Attributes:
-        bundle: The trained model; None for the method ``fusion``, whose network needs both modalities at once.
+        bundle: The trained model; None for the method ``fusion``, whose network needs all modalities at once.
         val_miou: Best mIoU on ``val`` for each network, 0 to 1.
         epochs: Epochs that were run, without those of a teacher.
         seconds: Wall time of this call.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from geocrodino.settings.augmentation import RadiometrySettings
 from geocrodino.settings.config import load_config
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import MODALITIES
+from geocrodino.settings.modality import MODALITIES, ModalityNames
 from geocrodino.training.checks import check_inputs
 from geocrodino.training.learners import terms
 from geocrodino.training.learners.base import Shape
@@ -136,7 +137,7 @@ def test_any_two_modalities_make_a_training(run, town, tmp_path):
     config = load_config(file, {"training.patch_px": 32})
     found = check_inputs(config)
     assert list(found.sources.rasters) == list(found.recipes) == ["elevation", "radar"]
-    assert found.sources.rasters["radar"].path == tmp_path / "deep" / "../radar.tif"
+    assert found.sources.rasters["radar"].path == tmp_path / "radar.tif"
     assert found.grid.resolution.x == 1.0  # of the surface model; the radar image has 0.5 m
     for changes, told in (
         ({"rasters": {}}, "data.optical: is needed, found nothing"),
@@ -174,6 +175,22 @@ def test_names_and_codes_belong_to_one_modality(radar):
             register(ImageModality(name, code=code, colour="#000000", raster="an image"))
     with pytest.raises(ConfigError, match=r"^rader: .*Did you mean radar\?"):
         definition_of("rader")
+
+
+def test_another_package_registers_by_an_entry_point(monkeypatch):
+    names, asked = ModalityNames("optical"), []
+
+    def found(group):
+        asked.append(group)
+        return [SimpleNamespace(load=lambda: names.add("lidar"))]
+
+    monkeypatch.setattr("geocrodino.settings.modality.entry_points", found)
+    assert names.knows("optical")
+    assert not asked  # nothing is loaded for a known name
+    assert names.knows("lidar")
+    assert not names.knows("sonar")
+    assert asked == ["geocrodino.modalities"]
+    assert names.in_order(["lidar", "optical"]) == names[:] == ("optical", "lidar")
 
 
 # --- combination of three ---------------------------------------------------------------------------------------------

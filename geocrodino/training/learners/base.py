@@ -29,7 +29,7 @@ class Step:
     Attributes:
         batch: Augmented patches. For each modality ``m``: ``<m>`` (B, C, H, W), ``<m>_labels`` (B, H, W), ``<m>_valid``
             (B, H, W) and ``<m>_transform`` (B, 3, 3), from source pixels to augmented pixels.
-        source: The same patches before augmentation, with one geometry for both modalities.
+        source: The same patches before augmentation, with one geometry for all modalities.
         progress: Share of the training that is finished, 0 to 1.
     """
 

@@ -41,7 +41,7 @@ def build_learner(
 
     Raises:
         ModelError: If a network cannot be built with these settings.
-        ConfigError: If ``weights`` are given for a network with one encoder for both modalities, or ``method.terms``
+        ConfigError: If ``weights`` are given for a network with one encoder for all modalities, or ``method.terms``
             names a term that is not registered.
     """
     return learner_class(method)(method, shape, class_weights, weights)

@@ -1,4 +1,4 @@
-"""Networks that read both modalities: the teacher of other methods, and modality dropout."""
+"""Networks that read all modalities: the teacher of other methods, and modality dropout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geocrodino.training.learners.base import Learner, Shape, Step, Weights, net
 
 
 class FusionLearner(Learner):
-    """The method ``fusion``: one network that needs both modalities.
+    """The method ``fusion``: one network that needs all modalities.
 
     Args:
         method: Terms and weights of the method.
@@ -75,7 +75,7 @@ class DropoutLearner(Learner):
         method: Terms and weights of the method.
         shape: Sizes of the network.
         class_weights: Weight of each class in the cross entropy, shape (K,).
-        weights: Must be empty: there is one encoder for both modalities.
+        weights: Must be empty: there is one encoder for all modalities.
 
     Raises:
         ModelError: If the network cannot be built with these settings.
@@ -101,8 +101,7 @@ class DropoutLearner(Learner):
             name: A modality.
 
         Returns:
-            A network with its own copy of the weights, which computes the same as the whole one with the other modality
-            blanked.
+            A network with its own copy of the weights. It computes the same as the whole one with the others blanked.
 
         Raises:
             ModelError: If the encoder cannot be cut down, see `modality_branch`.

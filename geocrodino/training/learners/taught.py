@@ -1,4 +1,4 @@
-"""Students of a frozen teacher that reads both modalities: the methods ``kd``, ``protokd`` and ``maskedkd``."""
+"""Students of a frozen teacher that reads all modalities: the methods ``kd``, ``protokd`` and ``maskedkd``."""
 
 from __future__ import annotations
 
