@@ -71,7 +71,7 @@ def prediction(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from prediction import NETWORKS, write_bundle, write_scene
 
-    from geocrodino import load_bundle, predict
+    from geocrodino import Execution, Outputs, load_bundle, predict
 
     side, compared, batches = (512, 512, (1, 2)) if options.quick else (8192, 4096, (1, 4, 8, 16))
     found: dict[str, Any] = {"side px": side, "rows": []}
@@ -84,7 +84,14 @@ def prediction(options: argparse.Namespace) -> dict[str, Any]:
 
         def run(size: int, out: str, **settings: Any) -> float:
             started = time.perf_counter()
-            predict(folder / f"{size}.tif", folder / out, bundle, "optical", overwrite=True, **settings)
+            predict(
+                folder / f"{size}.tif",
+                folder / out,
+                bundle,
+                "optical",
+                execution=Execution(**settings),
+                outputs=Outputs(overwrite=True),
+            )
             return time.perf_counter() - started
 
         on_device = {"device": options.device, "backend": "torch"}

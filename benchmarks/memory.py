@@ -61,7 +61,7 @@ def main() -> None:
         warm = measure(command("predict", bundle, folder / f"{min(options.sides)}.tif", folder / "warm.tif", "{}"))
         if isinstance(warm, str):
             sys.exit(warm)
-        for written, asked in (("classes", {}), ("probabilities", {"layers": ["probabilities"]})):
+        for written, asked in (("classes", {}), ("probabilities", {"outputs": {"layers": ["probabilities"]}})):
             first = 0.0
             for side in options.sides:
                 out = folder / f"{side}-{written}.tif"

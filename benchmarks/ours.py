@@ -51,11 +51,20 @@ def predict(bundle: str, scene: str, out: str, options: str) -> None:
         bundle: Path of the bundle.
         scene: Path of the scene.
         out: Path of the map.
-        options: Options of `geocrodino.predict` as JSON.
+        options: Options of `geocrodino.predict` as JSON: values by group (``tiling``, ``execution``, ``outputs``).
     """
-    from geocrodino import predict
+    from geocrodino import Execution, Outputs, Tiling, predict
 
-    predict(scene, out, bundle, "optical", workers=WORKERS, **json.loads(options))
+    given = json.loads(options)
+    predict(
+        scene,
+        out,
+        bundle,
+        "optical",
+        tiling=Tiling(**given.get("tiling", {})),
+        execution=Execution(workers=WORKERS, **given.get("execution", {})),
+        outputs=Outputs(**given.get("outputs", {})),
+    )
 
 
 def bare(bundle: str, scene: str, backend: str) -> None:

@@ -146,11 +146,11 @@ def one_pass(bundle: Path, scene: Path, out: Path) -> None:
 
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
-    "ours, tiles of 2048 px": {"core_px": 2048},
-    "ours, half precision": {"precision": "half"},
-    "ours, half, 2048 px": {"precision": "half", "core_px": 2048},
-    "ours, torch": {"backend": "torch"},
-    "ours, blended": {"stitch": "blend"},
+    "ours, tiles of 2048 px": {"tiling": {"core_px": 2048}},
+    "ours, half precision": {"execution": {"precision": "half"}},
+    "ours, half, 2048 px": {"execution": {"precision": "half"}, "tiling": {"core_px": 2048}},
+    "ours, torch": {"execution": {"backend": "torch"}},
+    "ours, blended": {"tiling": {"stitch": "blend"}},
 }
 BARE = {"bare": "auto", "bare, torch": "torch"}
 CONTENDERS = [*OURS, *BARE, *PEERS]

@@ -14,6 +14,10 @@ from .prediction.lazy import predict_array as predict_array
 from .report.tables import side_by_side as side_by_side
 from .settings.config import TrainConfig as TrainConfig
 from .settings.config import load_config as load_config
+from .settings.prediction import Execution as Execution
+from .settings.prediction import Inputs as Inputs
+from .settings.prediction import Outputs as Outputs
+from .settings.prediction import Tiling as Tiling
 from .settings.town import SceneSettings as SceneSettings
 from .town import write_scene as write_scene
 from .training.run import train as train

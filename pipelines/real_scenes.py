@@ -28,6 +28,7 @@ from geocrodino.prediction.engine import predict
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig, load_config
 from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.prediction import Inputs
 from geocrodino.training.run import Prepared, prepare, train
 
 _FOREST_PX = 20_000
@@ -83,8 +84,8 @@ def _network(file: Path, run: Path, seed: int, labels: dict[str, tuple[Path, tup
         target = run / f"{modality}.tif"
         started = time.monotonic()
         if not target.exists():
-            heights = {"ground": config.data.ground, "height_unit": config.data.height_unit}
-            predict(scene, target, bundle, modality, **(heights if modality == "elevation" else {}))
+            heights = Inputs(ground=config.data.ground, height_unit=config.data.height_unit)
+            predict(scene, target, bundle, modality, inputs=heights if modality == "elevation" else Inputs())
             map_preview(target, target.with_suffix(".png"))
             print(f"{target}: {time.monotonic() - started:.0f} s", flush=True)
         scores[modality] = _scored(target, config, labels)

@@ -1,5 +1,7 @@
 """Small scenes and small networks, real ones and one that can be followed by hand."""
 
+from dataclasses import fields
+
 import numpy as np
 import rasterio
 import torch
@@ -14,6 +16,7 @@ from geocrodino.prediction.backends.open import open_backend
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.network import NetworkSettings
+from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
 
 NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8)
 SCHEME = ClassScheme(
@@ -25,6 +28,18 @@ SCHEME = ClassScheme(
 )
 RGB = ("red", "green", "blue")
 UTM = Affine(1, 0, 500000, 0, -1, 4000000)
+
+
+GROUPS = {"inputs": Inputs, "tiling": Tiling, "execution": Execution, "outputs": Outputs}
+
+
+def grouped(**options):
+    """Keyword arguments of `predict` from the names of single options; other arguments stay as they are."""
+    for argument, group in GROUPS.items():
+        own = {each.name: options.pop(each.name) for each in fields(group) if each.name in options}
+        if own:
+            options[argument] = group(**own)
+    return options
 
 
 def names_in(folder):

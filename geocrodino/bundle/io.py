@@ -1,7 +1,7 @@
 """Bundles on disk: the weights of the branches and a manifest in one safetensors file.
 
 Nothing is ever unpickled: a bundle from a stranger can hold wrong numbers, never code. A bundle is read and checked
-without PyTorch, which takes seconds to come up; it is loaded where a network is asked for.
+without PyTorch, whose import takes seconds; only building a network imports it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Bundle:
     """A loaded bundle.
 
     Attributes:
-        path: The file that it came from.
-        manifest: What it says of itself.
+        path: Its file.
+        manifest: Everything but the weights.
     """
 
     path: Path
@@ -59,7 +59,13 @@ class Bundle:
         return self.manifest.sha256
 
     def branch(self, modality: Modality) -> Branch:
-        """The network of one modality, in evaluation mode, float32, on the CPU.
+        """Build the network of one modality and load its weights.
+
+        Args:
+            modality: The modality.
+
+        Returns:
+            The network in evaluation mode, float32, on the CPU; its parameters need no gradients.
 
         Raises:
             BundleError: If the bundle has no such branch, or weights of another network.
@@ -74,12 +80,15 @@ class Bundle:
         problem = _misfit(_weights(modality, module), weights)
         if problem:
             raise BundleError(f"{self.path}: {problem}.\nThe weights are of another network: write the bundle again.")
-        # The network copies them, so that the bundle's own can stay as they are on the disk.
+        # The network copies the weights: those of the bundle stay unchanged.
         module.load_state_dict({n.removeprefix(prefix): torch.from_numpy(v) for n, v in weights.items()}, strict=True)
         return module.eval().requires_grad_(False)
 
     def require(self, modality: Modality) -> None:
         """Check that there is a branch for a modality.
+
+        Args:
+            modality: The modality.
 
         Raises:
             BundleError: If there is none.
@@ -96,8 +105,8 @@ def save_bundle(path: str | Path, manifest: Manifest, branches: Mapping[Modality
     """Write a bundle, in one step: the file is complete under its name or not there.
 
     Args:
-        path: The file to write, by custom ``*.safetensors``; an existing one is replaced.
-        manifest: What the bundle says of itself; its hash is filled in here.
+        path: The file to write, usually ``*.safetensors``; an existing file is replaced.
+        manifest: Everything but the weights; its hash is computed here.
         branches: The network of each modality of the manifest.
 
     Returns:
@@ -138,9 +147,15 @@ def save_bundle(path: str | Path, manifest: Manifest, branches: Mapping[Modality
 def load_bundle(path: str | Path) -> Bundle:
     """Read and check a bundle.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The bundle. Whether its weights fit the network of the manifest is checked by `Bundle.branch`.
+
     Raises:
         BundleError: If the file is missing, damaged, cut short, no bundle, of another layout, or changed after it was
-            written. Whether its weights are those of the networks that it speaks of is found where one is asked for.
+            written.
     """
     path = Path(path)
     _check_magic(path)
@@ -233,14 +248,14 @@ def _build(manifest: Manifest, modality: Modality) -> Branch:
 
     from geocrodino.models.branch import build_branch
 
-    # Initial weights are drawn and thrown away: the caller's random numbers stay as they were.
+    # Initial weights are drawn and replaced: the fork keeps the caller's random numbers unchanged.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         channels = len(manifest.modalities[modality].channels)
         return build_branch(manifest.network, in_channels=channels, num_classes=len(manifest.classes))
 
 
 def _weights(modality: Modality, module: nn.Module) -> Tensors:
-    """What a bundle keeps of a network: numbers with a fraction as float32, others as they are."""
+    """The tensors of a network as a bundle stores them: floating-point numbers as float32, others unchanged."""
     return {
         f"{modality}.{name}": (value.float() if value.is_floating_point() else value).detach().cpu().numpy().copy()
         for name, value in module.state_dict().items()
@@ -248,7 +263,7 @@ def _weights(modality: Modality, module: nn.Module) -> Tensors:
 
 
 def _misfit(expected: Tensors, tensors: Tensors) -> str | None:
-    """What is wrong between weights and those of the network that they are for, in words, or None."""
+    """How tensors differ from those that a network expects, in words; None if they fit."""
     missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or extra:
         shown = [

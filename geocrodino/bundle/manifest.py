@@ -1,4 +1,4 @@
-"""What a bundle says of itself: everything but the weights that a prediction needs."""
+"""The manifest of a bundle: everything but the weights that a prediction needs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _versions() -> dict[str, str]:
 
 
 class Calibration(BaseModel):
-    """What makes the probabilities of the branches believable, measured on validation pixels.
+    """Calibration of the branches, fitted on validation pixels.
 
     Attributes:
-        temperature: Divides the logits of each branch.
-        weight: With which the probabilities of each branch enter their average where several modalities are there; the
-            weights of all add up to 1.
+        temperature: Divisor of the logits of each branch, above 0.
+        weight: Weight of each branch in the average of probabilities where several modalities have data, 0 to
+            1; the weights of all add up to 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,25 +50,26 @@ class Calibration(BaseModel):
 class Manifest(BaseModel):
     """The contents of a bundle, checked when written and when read.
 
-    The fields are named for this project and kept flat; :meth:`to_mlm` gives the same facts under the names of the
-    STAC Machine Learning Model extension. They are two things because the extension describes one model with all of
-    its inputs at once, while a bundle holds two models that are used one at a time, with the same classes.
+    :meth:`to_mlm` gives the same facts under the names of the STAC Machine Learning Model extension. The manifest has
+    names of its own because the extension describes one model with all its inputs, and a bundle holds two models that
+    are used one at a time, with the same classes.
 
     Attributes:
         format_version: Version of the layout, ``FORMAT_VERSION``.
         name: Name of the model, for people and catalogues.
         classes: The classes of its maps, in the order of the network's outputs.
         network: How to build a branch.
-        modalities: What each branch reads and how it is normalised.
-        resolution_m: True size of a pixel in training, in metres.
+        modalities: Channels of each branch and their normalisation.
+        resolution_m: True size of a pixel in training, metres.
         crs: Coordinate reference system of the training data, authority code or WKT.
-        footprint: Where it was trained: GeoJSON geometry in longitude and latitude (EPSG:4326; on another celestial
-            body in degrees of its own).
-        receptive_field_px: Farthest pixel that can change an output pixel, or None if every pixel can.
-        calibration: Temperatures and weights of the branches, None where they were not measured.
+        footprint: Area of the training: GeoJSON geometry in longitude and latitude (EPSG:4326; on another celestial
+            body in degrees of that body).
+        receptive_field_px: Largest distance, to each side, of an input pixel that can change an output pixel, px;
+            None if every pixel can.
+        calibration: Temperatures and weights of the branches, None if they were not measured.
         created: Time of writing, with time zone.
         versions: Versions of the software that wrote it.
-        training: What is worth knowing of the training: method, seed, epochs, scores of each branch.
+        training: Facts about the training: method, seed, epochs, scores of each branch.
         sha256: Hash of weights and manifest (without this field), filled in when the bundle is saved.
     """
 
@@ -102,11 +103,25 @@ class Manifest(BaseModel):
         return self
 
     def temperature(self, modality: Modality) -> float:
-        """What divides the logits of a branch; 1 where it was not measured."""
+        """The divisor of the logits of a branch.
+
+        Args:
+            modality: The modality of the branch.
+
+        Returns:
+            The temperature, above 0; 1 if it was not measured.
+        """
         return self.calibration.temperature[modality] if self.calibration else 1.0
 
     def weight(self, modality: Modality) -> float:
-        """With which a branch enters the average of several; the same for each where it was not measured."""
+        """The weight of a branch in the average of several.
+
+        Args:
+            modality: The modality of the branch.
+
+        Returns:
+            A number from 0 to 1; 0.5 for each branch if it was not measured.
+        """
         return self.calibration.weight[modality] if self.calibration else 0.5
 
     def to_mlm(self, modality: Modality) -> dict[str, Any]:

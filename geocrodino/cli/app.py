@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from geocrodino import __version__
 from geocrodino.cli import evaluate, inspect, predict, sample, train
 from geocrodino.cli.streams import lenient_streams
+from geocrodino.cli.wording import Wording
 from geocrodino.errors import AccessError, GeocrodinoError
 from geocrodino.spelling import did_you_mean
 
@@ -35,7 +36,8 @@ class _Commands(TyperGroup):
             raise
         except KeyboardInterrupt as error:
             notes = getattr(error, "__notes__", ["A result is written only when it is whole."])
-            Console(stderr=True, soft_wrap=True, highlight=False).print("Stopped.", *notes, markup=False)
+            told = ctx.ensure_object(Wording)("\n".join(["Stopped.", *notes]))
+            Console(stderr=True, soft_wrap=True, highlight=False).print(told.replace("\n", " "), markup=False)
             raise typer.Exit(130) from None
 
 
@@ -72,19 +74,23 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
     os.environ["GEOCRODINO_DEBUG"] = "1" if debug else ""
+    commands = ctx.command.commands if isinstance(ctx.command, TyperGroup) else {}
+    ctx.ensure_object(Wording).command = commands.get(ctx.invoked_subcommand or "")
 
 
 def main() -> None:
     """Run the program; a user's mistake ends in one message and exit code 2."""
     with lenient_streams() as output:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
-        _quiet(console)
+        wording = Wording()
+        _quiet(console, wording)
         try:
-            _run(console)
+            _run(console, wording)
         except SystemExit as ended:
             output.flush()
             lost = output.failure is not None and not isinstance(output.failure, BrokenPipeError)
@@ -97,15 +103,15 @@ def main() -> None:
             raise
 
 
-def _run(console: Console) -> None:
+def _run(console: Console, wording: Wording) -> None:
     try:
-        app()
+        app(obj=wording)
     except (GeocrodinoError, MemoryError, RuntimeError, OSError) as error:
         told, *way_out = _message(error)
         if os.environ.get("GEOCRODINO_DEBUG") or not told:
             raise
         notes = getattr(error, "__notes__", ())
-        console.print("[bold red]Error:[/]", escape("\n".join([told, *notes, *way_out])))
+        console.print("[bold red]Error:[/]", escape(wording("\n".join([told, *notes, *way_out]))))
         sys.exit(2)
 
 
@@ -134,7 +140,7 @@ def _access_message(error: OSError) -> str:
     return str(AccessError.because(os.fsdecode(name) if isinstance(name, bytes) else str(name), error))
 
 
-def _quiet(console: Console) -> None:
+def _quiet(console: Console, wording: Wording) -> None:
     """The package's own warnings as one line; those of libraries are for developers."""
 
     def show(
@@ -146,7 +152,7 @@ def _quiet(console: Console) -> None:
         line: str | None = None,
     ) -> None:
         if category.__module__.startswith("geocrodino"):
-            console.print(f"[yellow]Warning:[/] {escape(str(message))}")
+            console.print(f"[yellow]Warning:[/] {escape(wording(str(message)))}")
         elif os.environ.get("GEOCRODINO_DEBUG"):
             console.print(f"{category.__name__}: {escape(str(message))}", style="dim")
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
+from geocrodino.cli.wording import Wording
 from geocrodino.files.access import exists
 from geocrodino.settings.file import PROJECT_FILE
 from geocrodino.settings.modality import MODALITIES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
+    ctx: typer.Context,
     optical: Annotated[Path | None, typer.Option(help="Image.")] = None,
     elevation: Annotated[Path | None, typer.Option(help="Surface model.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Class raster.")] = None,
@@ -95,13 +97,14 @@ def inspect(
         label_values=data.get("label_values"),
         bands=data.get("bands"),
     )
-    _show(report, console)
+    wording = Wording(ctx.command)
+    _show(report, console, wording)
     problems = list(report.problems)
     refused = None if training is None else _refusal(training)
     if refused is not None and refused not in problems:
         problems.append(refused)
     for problem in problems:
-        console.print(f"[bold red]Problem:[/] {escape(problem)}")
+        console.print(f"[bold red]Problem:[/] {escape(wording(problem))}")
     if problems:
         raise typer.Exit(2)
     console.print("These files fit together." if len(sources) > 1 else "This file can be read.")
@@ -116,7 +119,7 @@ def _refusal(training: TrainConfig) -> str | None:
         return refusal(training)
 
 
-def _show(report: Inspection, console: Console) -> None:
+def _show(report: Inspection, console: Console, wording: Wording) -> None:
     for layer in report.layers:
         table = Table(title=escape(f"{layer.role}: {layer.path}"), title_justify="left", show_header=False, box=None)
         table.add_row("is", escape(layer.what))
@@ -125,7 +128,7 @@ def _show(report: Inspection, console: Console) -> None:
         if layer.covers is not None:
             table.add_row("covers", f"{100 * layer.covers:.1f} % of the area of interest")
         for note in layer.notes:
-            table.add_row("note", escape(note))
+            table.add_row("note", escape(wording(note)))
         console.print(table)
     if report.grid:
         console.print(f"Reference grid: {report.grid}")

@@ -50,7 +50,7 @@ def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi:
 
 
 def check_prediction(
-    scene: Sequence[str], elevation: str | None, ground: Path | None, asset: str | None, model: Path
+    scene: Sequence[str], elevation: str | None, ground: str | Path | None, asset: str | None, model: Path
 ) -> None:
     """Look up the files that a map is made from; errors as for `check_training`."""
     from geocrodino.files.bundle_name import check_bundle_name

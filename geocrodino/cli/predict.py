@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,13 +18,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
+from geocrodino.cli.options import GivenAs, with_options
 from geocrodino.cli.precheck import check_area, check_prediction
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
 from geocrodino.files.access import exists, full_path, is_file, is_folder, look_up, same_file
 from geocrodino.files.names import is_gdal_name, is_url
 from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.settings.prediction import BackendName, Precision, Stitch
+from geocrodino.settings.prediction import BackendName, Execution, Inputs, Outputs, Tiling
 from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -32,8 +34,12 @@ if TYPE_CHECKING:
     from geocrodino.prediction.engine import PredictionSummary
 
 
+_BUNDLE = "bundle.safetensors"
+_WORK, _OUTPUT = "Tiles and computation", "Output"
+
+
 if TYPE_CHECKING:
-    LayerName = str
+    LayerName = StrEnum
 else:
     LayerName = StrEnum("LayerName", [(name, name) for name in LAYERS])  # Typer takes a list of these, not of Literals
 
@@ -46,10 +52,86 @@ def _modality(word: str) -> str:
     raise typer.BadParameter(f"{word!r} is not one of {', '.join(map(repr, known))}.{did_you_mean(word, known)}")
 
 
-_BUNDLE = "bundle.safetensors"
-_WORK, _OUTPUT = "Work", "More to write"
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """Files that are made from the finished map.
+
+    Attributes:
+        polygons: GeoPackage of the classes as polygons.
+        min_area_m2: Area below which a polygon joins its largest neighbour, square metres.
+        simplify_m: About how far edges of polygons may move, metres.
+        stac: STAC item of the map.
+        preview: Picture of the map.
+    """
+
+    polygons: Annotated[
+        Path | None, typer.Option(help="Also write the classes as polygons (.gpkg).", rich_help_panel=_OUTPUT)
+    ] = None
+    min_area_m2: Annotated[
+        float,
+        typer.Option(min=0, help="Polygons below this area join their largest neighbour.", rich_help_panel=_OUTPUT),
+    ] = 0.0
+    simplify_m: Annotated[
+        float, typer.Option(min=0, help="Straighten the polygons' edges by about so much.", rich_help_panel=_OUTPUT)
+    ] = 0.0
+    stac: Annotated[
+        Path | None, typer.Option(help="Also write a STAC item of the map (.json).", rich_help_panel=_OUTPUT)
+    ] = None
+    preview: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.", rich_help_panel=_OUTPUT)] = None
 
 
+def band_numbers(text: str) -> tuple[int, ...]:
+    """Numbers of bands, counted from 1, separated by commas.
+
+    Args:
+        text: Value of ``--bands``.
+
+    Returns:
+        The numbers, in their order.
+
+    Raises:
+        ConfigError: If the text is anything else.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise ConfigError(f"--bands {text}: expected numbers of bands, counted from 1, such as 3,2,1.")
+    return tuple(int(word) for word in words)
+
+
+def factor(text: str) -> float:
+    """A number above 0, also as a fraction such as ``1/257``.
+
+    Args:
+        text: Value of ``--rescale``.
+
+    Returns:
+        The number.
+
+    Raises:
+        ConfigError: If the text is anything else.
+    """
+    above, slash, below = text.partition("/")
+    try:
+        found = float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise ConfigError(f"--rescale {text}: expected a number above 0, such as 257 or 1/257.")
+    return found
+
+
+_GIVEN_AS = {
+    "ground": GivenAs(Path | None),
+    "bands": GivenAs(str | None, band_numbers),
+    "rescale": GivenAs(str | None, factor),
+    "device": GivenAs(str, default="auto"),
+    "memory": GivenAs(str | None),
+    "layers": GivenAs(list[LayerName] | None, lambda names: tuple(name.value for name in names)),
+}
+"""Options that the command line takes in another form than Python."""
+
+
+@with_options(_GIVEN_AS)
 def predict(
     scene: Annotated[
         list[str],
@@ -76,79 +158,12 @@ def predict(
     ] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; all by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
-    ground: Annotated[Path | None, typer.Option(help="Terrain model, for heights above ground.")] = None,
-    height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers of the image's bands in the training's order, for instance 3,2,1; by name otherwise."
-        ),
-    ] = None,
-    rescale: Annotated[
-        str | None,
-        typer.Option(help="Multiply the image's values, for instance by 1/257 to bring 16 bits to the training's 8."),
-    ] = None,
-    asset: Annotated[
-        str | None, typer.Option(help="Key of the asset that is the scene, where STAC items have several.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing map.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a stopped run of the same command was.")
-    ] = False,
-    layer: Annotated[
-        list[LayerName] | None,
-        typer.Option(help="Also write MAP.layers.tif; may be repeated.", rich_help_panel=_OUTPUT),
-    ] = None,
-    polygons: Annotated[
-        Path | None, typer.Option(help="Also write the classes as polygons (.gpkg).", rich_help_panel=_OUTPUT)
-    ] = None,
-    min_area_m2: Annotated[
-        float, typer.Option(min=0, help="Smaller patches join their largest neighbour.", rich_help_panel=_OUTPUT)
-    ] = 0.0,
-    simplify_m: Annotated[
-        float, typer.Option(min=0, help="Straighten the polygons' edges by about so much.", rich_help_panel=_OUTPUT)
-    ] = 0.0,
-    stac: Annotated[
-        Path | None, typer.Option(help="Also write a STAC item of the map (.json).", rich_help_panel=_OUTPUT)
-    ] = None,
-    preview: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.", rich_help_panel=_OUTPUT)] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tiles at once; one per processor by default, 8 at most.", rich_help_panel=_WORK),
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Most memory to take, for instance 2GB.", rich_help_panel=_WORK)
-    ] = None,
-    block_px: Annotated[
-        int | None, typer.Option(min=1, help="Side of a unit of work; no effect on the map.", rich_help_panel=_WORK)
-    ] = None,
-    tile_px: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Side of a tile at the training's pixel size; larger ones take memory and save time in large scenes.",
-            rich_help_panel=_WORK,
-        ),
-    ] = None,
-    stitch: Annotated[
-        Stitch, typer.Option(help="exact: as in one pass; blend: mix neighbouring tiles.", rich_help_panel=_WORK)
-    ] = "auto",
-    backend: Annotated[
-        BackendName, typer.Option(help="Inference backend; auto: the fastest installed.", rich_help_panel=_WORK)
-    ] = "auto",
-    precision: Annotated[
-        Precision,
-        typer.Option(help="half: 16-bit floats, quicker, other pixels by a few in a thousand.", rich_help_panel=_WORK),
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", rich_help_panel=_WORK)] = "auto",
-    batch: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tiles in one call of a GPU; 4 with CUDA alone, else 1.", rich_help_panel=_WORK),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="processes, or the address of a Dask scheduler (tcp://...).", rich_help_panel=_WORK),
-    ] = None,
+    *,
+    inputs: Annotated[Inputs, "Reading the scene"],
+    outputs: Annotated[Outputs, _OUTPUT],
+    products: Products,
+    tiling: Annotated[Tiling, _WORK],
+    execution: Annotated[Execution, _WORK],
 ) -> None:
     """Write a class map of a scene of any size as a GeoTIFF, on the scene's own grid.
 
@@ -162,7 +177,7 @@ def predict(
     path = model or newest_bundle(Path("runs"))
     target = out or _default_name(scene)
     require_area(aoi, aoi_crs)
-    check_prediction(scene, elevation, ground, asset, path)
+    check_prediction(scene, elevation, inputs.ground, inputs.asset, path)
     check_area(aoi, aoi_crs)
     if model is None:
         console.print(f"Bundle: {path}, the newest under ./runs", markup=False)
@@ -172,9 +187,8 @@ def predict(
     from geocrodino.prediction import engine
 
     area = None if aoi is None else _area(aoi, aoi_crs)
-    files = (*scene, elevation, ground, None if area is None or area.given is None else area.given.file, path)
-    inputs = [str(name) for name in files if name is not None]
-    _check_products(inputs, target, polygons, stac, preview, min_area_m2, simplify_m, overwrite=overwrite)
+    files = (*scene, elevation, inputs.ground, None if area is None or area.given is None else area.given.file, path)
+    _check_products([str(name) for name in files if name is not None], target, products, overwrite=outputs.overwrite)
     bundle = load_bundle(path)
     with progress(console, "Predicting") as advance:
         summary = engine.predict(
@@ -183,79 +197,55 @@ def predict(
             bundle,
             modality,
             elevation=elevation,
-            ground=ground,
-            height_unit=height_unit,
-            bands=None if bands is None else band_numbers(bands),
-            rescale=None if rescale is None else factor(rescale),
             aoi=area,
-            asset=asset,
-            layers=[str(name) for name in layer or ()],
-            workers=workers,
-            memory=memory,
-            block_px=block_px,
-            core_px=tile_px,
-            stitch=stitch,
-            backend=backend,
-            precision=precision,
-            device=_device(device, backend),
-            batch=batch,
-            scheduler=scheduler,
-            resume=resume,
-            overwrite=overwrite,
+            inputs=inputs,
+            tiling=tiling,
+            execution=replace(execution, device=_device(execution.device, execution.backend)),
+            outputs=outputs,
             on_progress=advance,
         )
+    image = scene[0] if len(scene) == 1 else None
     written: list[str] = []
-    try:  # files first: what is shown comes last, also of a map whose further files could not be written
-        if polygons:
-            from geocrodino.maps.polygons import write_polygons
-
-            number = write_polygons(
-                target, polygons, min_area_m2=min_area_m2, simplify_m=simplify_m, overwrite=overwrite
-            )
-            written.append(f"Polygons: {polygons}, {number:,}")
-        if preview:
-            from geocrodino.maps.preview import map_preview
-            from geocrodino.modalities.registry import definition_of
-
-            of_scene = summary.modalities[0]
-            image = scene[0] if len(scene) == 1 and not definition_of(of_scene).holds_heights else None
-            map_preview(target, preview, optical=image if image and _is_one_file(image) else None, modality=of_scene)
-            written.append(f"Picture: {preview}")
-        if stac:
-            _write_items(bundle, summary, stac, polygons, preview, overwrite=overwrite)
-            written.append(f"STAC item: {stac}")
+    try:  # files first: what is shown comes last, also of a map whose other files could not be written
+        _write_products(products, bundle, summary, image, written, overwrite=outputs.overwrite)
     finally:
         _tell(console, summary)
         for line in written:
             console.print(line, markup=False)
 
 
-def band_numbers(text: str) -> tuple[int, ...]:
-    """Numbers of bands, counted from 1, separated by commas.
+def _write_products(
+    products: Products,
+    bundle: Bundle,
+    summary: PredictionSummary,
+    image: str | None,
+    written: list[str],
+    *,
+    overwrite: bool,
+) -> None:
+    """Write the files that are made from the map, and append a line for each to ``written``."""
+    if products.polygons:
+        from geocrodino.maps.polygons import write_polygons
 
-    Raises:
-        ConfigError: If the text is anything else.
-    """
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise ConfigError(f"--bands {text}: expected numbers of bands, counted from 1, such as 3,2,1.")
-    return tuple(int(word) for word in words)
+        number = write_polygons(
+            summary.path,
+            products.polygons,
+            min_area_m2=products.min_area_m2,
+            simplify_m=products.simplify_m,
+            overwrite=overwrite,
+        )
+        written.append(f"Polygons: {products.polygons}, {number:,}")
+    if products.preview:
+        from geocrodino.maps.preview import map_preview
+        from geocrodino.modalities.registry import definition_of
 
-
-def factor(text: str) -> float:
-    """A number above 0, also as a fraction such as ``1/257``.
-
-    Raises:
-        ConfigError: If the text is anything else.
-    """
-    above, slash, below = text.partition("/")
-    try:
-        found = float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        found = math.nan
-    if not (math.isfinite(found) and found > 0):
-        raise ConfigError(f"--rescale {text}: expected a number above 0, such as 257 or 1/257.")
-    return found
+        of_scene = summary.modalities[0]
+        shown = image if image and _is_one_file(image) and not definition_of(of_scene).holds_heights else None
+        map_preview(summary.path, products.preview, optical=shown, modality=of_scene)
+        written.append(f"Picture: {products.preview}")
+    if products.stac:
+        _write_items(bundle, summary, products.stac, products, overwrite=overwrite)
+        written.append(f"STAC item: {products.stac}")
 
 
 def newest_bundle(folder: Path) -> Path:
@@ -308,18 +298,15 @@ def _default_name(scene: list[str]) -> Path:
 def _check_products(
     inputs: list[str],
     target: Path,
-    polygons: Path | None,
-    stac: Path | None,
-    preview: Path | None,
-    min_area_m2: float,
-    simplify_m: float,
+    products: Products,
     *,
     overwrite: bool,
 ) -> None:
-    """What is written after hours of work is checked before."""
+    """Check before hours of work the files that are written after it."""
     from geocrodino.maps.writer import check_output
 
-    if polygons is None and (min_area_m2 or simplify_m):
+    polygons, stac, preview = products.polygons, products.stac, products.preview
+    if polygons is None and (products.min_area_m2 or products.simplify_m):
         raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
@@ -329,12 +316,12 @@ def _check_products(
     for path in (polygons, stac, preview, *items):
         if path is not None:
             check_output(path, overwrite=overwrite)
-    products = [path for path in (polygons, stac, preview, *items) if path is not None]
-    for path in products:
+    paths = [path for path in (polygons, stac, preview, *items) if path is not None]
+    for path in paths:
         for given in inputs:
             if _is_same(path, given):
                 raise OutputError(f"{path}: would replace {given}, which is read.\nChoose another name.")
-    if len({*products, target}) <= len(products):
+    if len({*paths, target}) <= len(paths):
         raise ConfigError("two of the files to write have one name. Give each a name of its own.")
 
 
@@ -360,14 +347,13 @@ def _write_items(
     bundle: Bundle,
     summary: PredictionSummary,
     out: Path,
-    polygons: Path | None,
-    preview: Path | None,
+    products: Products,
     *,
     overwrite: bool,
 ) -> None:
     """The item of the map, and beside it those of the branches that made it."""
     from geocrodino.maps.files import is_virtual
-    from geocrodino.maps.stac import FurtherFile, write_item, write_model_item, write_part_items
+    from geocrodino.maps.stac import CompanionFile, write_item, write_model_item, write_part_items
 
     models = {m: _model_item(out, m) for m in summary.modalities}
     virtual = is_virtual(summary.path)
@@ -377,13 +363,13 @@ def _write_items(
         path.unlink(missing_ok=True)
     for modality, path in models.items():
         write_model_item(bundle.path, path, manifest=bundle.manifest, modality=modality, overwrite=overwrite)
-    further = (
+    companions = (
         ("decided", summary.decided_path, "Which modality decided", "data"),
         ("layers", summary.layers_path, "Layers", "data"),
-        ("polygons", polygons, "Polygons", "data"),
-        ("preview", preview, "Preview", "overview"),
+        ("polygons", products.polygons, "Polygons", "data"),
+        ("preview", products.preview, "Preview", "overview"),
     )
-    files = {name: FurtherFile(path, title, (role,)) for name, path, title, role in further if path is not None}
+    files = {name: CompanionFile(path, title, (role,)) for name, path, title, role in companions if path is not None}
     write_item(summary.path, out, manifest=bundle.manifest, models=models, files=files, overwrite=overwrite)
     if virtual:
         write_part_items(summary.path, _part_items(out), manifest=bundle.manifest, models=models, overwrite=overwrite)
@@ -392,7 +378,7 @@ def _write_items(
 def _tell(console: Console, summary: PredictionSummary) -> None:
     from geocrodino.cli.progress import duration
 
-    if summary.reason != "as asked for":
+    if not summary.modality_requested:
         console.print(f"Modality: {' and '.join(summary.modalities)} ({summary.reason})", markup=False)
     if summary.bands:
         console.print(f"{summary.bands[0].upper()}{summary.bands[1:]}", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,9 @@ from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
+from geocrodino.cli.wording import Wording
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -21,39 +24,83 @@ if TYPE_CHECKING:
     from geocrodino.settings.config import TrainConfig
 
 
-def train(
+@dataclass(frozen=True)
+class DataOptions:
+    """Options of the section ``data`` of a configuration; None leaves the configured value."""
+
     aoi: Annotated[
         str | None,
         typer.Option(help=f"{AREA_HELP}; a column split says what each polygon is for."),
-    ] = None,
-    optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None,
-    elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class raster, values 0 to 254.")] = None,
+    ] = None
+    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None
+    optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None
+    elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None
+    labels: Annotated[Path | None, typer.Option(help="Class raster, values 0 to 254.")] = None
     ground: Annotated[
         Path | None, typer.Option(help="Terrain model, if there is one; else the ground is estimated.")
-    ] = None,
+    ] = None
+    ignore: Ignore = None
+    label_value: LabelValue = None
+    resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None
+    height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None
+
+    def values(self) -> dict[str, Any]:
+        """Values by dotted key of the configuration."""
+        return {
+            "data.aoi": self.aoi,
+            "data.optical": self.optical,
+            "data.elevation": self.elevation,
+            "data.labels": self.labels,
+            "data.ground": self.ground,
+            "data.aoi_crs": self.aoi_crs,
+            "data.ignore_values": self.ignore or None,
+            "data.label_values": parse_label_values(self.label_value) or None,
+            "data.resolution_m": self.resolution,
+            "data.height_unit": self.height_unit,
+        }
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Options of the sections ``training``, ``network`` and ``method``; None leaves the configured value."""
+
+    method: Annotated[
+        str | None, typer.Option(help="single, crodino, mutual, or a rival: fusion, dropout, kd, protokd, ...")
+    ] = None
+    patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None
+    epochs: Annotated[int | None, typer.Option(help="Passes; each ends with a validation.")] = None
+    steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
+    batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None
+    seed: Annotated[int | None, typer.Option(help="Start of all random numbers.")] = None
+    encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None
+    accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
+
+    def values(self) -> dict[str, Any]:
+        """Values by dotted key of the configuration."""
+        return {
+            "training.patch_px": self.patch_px,
+            "training.epochs": self.epochs,
+            "training.steps_per_epoch": self.steps,
+            "training.batch_size": self.batch_size,
+            "training.seed": self.seed,
+            "training.accelerator": self.accelerator,
+            "network.encoder": self.encoder,
+            "method.name": self.method,
+        }
+
+
+@with_options()
+def train(
+    ctx: typer.Context,
+    data: DataOptions,
+    learning: MethodOptions,
     config: Annotated[
         Path | None, typer.Option(help="YAML file; geocrodino.yaml of this folder is read by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
-    ignore: Ignore = None,
-    label_value: LabelValue = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None,
-    height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None,
-    patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes; each ends with a validation.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="single, crodino, mutual, or a rival: fusion, dropout, kd, protokd, ...")
-    ] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Finished run of --method fusion, for kd, protokd and maskedkd.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Start of all random numbers.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None,
-    accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
 ) -> None:
@@ -63,26 +110,7 @@ def train(
 
     Example:  geocrodino train --aoi aoi.geojson --optical optical.tif --elevation dsm.tif --labels labels.tif
     """
-    values = {
-        "data.aoi": aoi,
-        "data.optical": optical,
-        "data.elevation": elevation,
-        "data.labels": labels,
-        "data.ground": ground,
-        "data.aoi_crs": aoi_crs,
-        "data.ignore_values": ignore or None,
-        "data.label_values": parse_label_values(label_value) or None,
-        "data.resolution_m": resolution,
-        "data.height_unit": height_unit,
-        "training.patch_px": patch_px,
-        "training.epochs": epochs,
-        "training.steps_per_epoch": steps,
-        "training.batch_size": batch_size,
-        "training.seed": seed,
-        "training.accelerator": accelerator,
-        "network.encoder": encoder,
-        "method.name": method,
-    }
+    values = {**data.values(), **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     check_training(config, given, teacher, folder)
@@ -92,8 +120,10 @@ def train(
     console = Console(highlight=False, soft_wrap=True)
     settings = load_config(config, given)
 
+    wording = Wording(ctx.command)
+
     def say(line: str) -> None:
-        console.print(line, markup=False)
+        console.print(wording(line), markup=False)
 
     say(_announcement(settings, folder, resume=resume))
 

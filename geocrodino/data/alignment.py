@@ -191,7 +191,7 @@ def _clear(folder: Path, stale: Sequence[Path]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
+        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with `out`.") from error
     staging = folder / _STAGING
     with writing(folder):
         for path in stale:

@@ -12,6 +12,7 @@ from geocrodino.errors import LabelError, RasterError
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.source import LabelSource, find_classes, lossy_notes
 from geocrodino.geo.rasters.values import count_values
+from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme, number
 
 _LISTED = 20
@@ -62,15 +63,13 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
 
 
 def _strange(values: list[float]) -> str:
-    listed = ", ".join(number(v) for v in values[:8])
     return (
-        f"values of no class: {listed}; a training refuses them in its area. Name them under `classes`, or leave them "
-        "out under `ignore_values` in `data`"
+        f"values of no class: {listed(map(number, values), most=8)}; a training refuses them in its area. Name them "
+        "under `classes`, or leave them out with `ignore_values`"
     )
 
 
 def _told(shares: Mapping[float, float], names: Mapping[int, str]) -> str:
     known = {float(v): name for v, name in names.items() if name != f"class {v}"}
     told = [" ".join((number(v), *([known[v]] if v in known else []), f"{100 * s:.2g} %")) for v, s in shares.items()]
-    more = f" and {len(told) - _LISTED} more values" if len(told) > _LISTED else ""
-    return ", ".join(told[:_LISTED]) + more or "none"
+    return listed(told, most=_LISTED) or "none"

@@ -65,7 +65,7 @@ def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_p
         raise AOIError(
             f"{source}: the polygons of the split {split!r} hold no patch: expected room for one of {patch_px} x "
             f"{patch_px} px ({side:.0f} m) inside the rasters, found none.\n"
-            "Draw larger polygons, or take smaller patches (--patch-px)."
+            "Draw larger polygons, or take smaller patches (`patch_px`)."
         )
 
 

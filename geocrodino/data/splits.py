@@ -70,7 +70,7 @@ def block_splits(
         f"The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
         f"{3 * patch_px} px with strips of {patch_px} px between them, found {grid.shape[0]} x {grid.shape[1]} px "
         f"({box.right - box.left:.6g} x {box.top - box.bottom:.6g} in units of the CRS).\n"
-        "Draw polygons with a column `split`, or take smaller patches (--patch-px)."
+        "Draw polygons with a column `split`, or take smaller patches (`patch_px`)."
     )
 
 

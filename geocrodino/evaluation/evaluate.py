@@ -30,7 +30,7 @@ from geocrodino.geo.labels.tags import tagged_classes
 from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import beside, read_classes
+from geocrodino.maps.files import companion_path, read_classes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 
 
@@ -221,7 +221,7 @@ def evaluate_maps(
     if not counts[0].shared.counts.any():
         raise LabelError(
             f"{labels.path}: no labelled pixel has a class in every map: {', '.join(maps)}.\n"
-            "Evaluate them one by one, or count pixels without a class as wrong with --count-missing."
+            "Evaluate them one by one, or count pixels without a class as wrong with `count_missed=True`."
         )
     return _on_common(evaluations, dict(zip(maps, counts, strict=True)))
 
@@ -392,7 +392,7 @@ def _same_name(name: str, land: LandClass) -> bool:
 
 def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:
     """The layers beside a map and the number of their band of confidence, if there is one."""
-    path = beside(predicted.path, "layers")
+    path = companion_path(predicted.path, "layers")
     if not raster_exists(path):
         return None
     layers = RasterSource.open(path)

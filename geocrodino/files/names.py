@@ -25,6 +25,7 @@ from geocrodino.files.access import (
     is_folder,
     look_up,
 )
+from geocrodino.phrases import listed
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
@@ -33,7 +34,6 @@ _ARCHIVE = re.compile(r"^(?:/vsi(zip|tar|gzip)/|(zip|tar|gzip)(?:\+file)?:/{1,2}
 _REMOTE_ARCHIVE = re.compile(r"^(zip|tar)\+(https?):/{1,2}([^!]+)!/?(.+)$")
 _SUFFIXES = {".zip", ".tar", ".tgz", ".gz"}
 _NESTED = re.compile(r"^[/{]*(vsi\w+/|https?:/)")
-_SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,7 @@ def _require_inside(name: str, member: Member) -> None:
     held = _names_inside(name, member)
     if member.inner in held:
         return
-    more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
-    found = f"the files {', '.join(held[:_SHOWN])}{more}" if held else "no file"
+    found = f"the files {listed(held)}" if held else "no file"
     wanted = f"the file {member.inner}" if member.inner else "the name of a file"
     raise RasterError(name, f"expected {wanted} in {member.archive}, found {found}.\nName one of the files in it.")
 

@@ -1,4 +1,4 @@
-"""What the files of a map hold, and how they say it.
+"""The files of a map: their bands, tags, colours and names.
 
 Names of classes reach people in two ways. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
 nowhere else, and QGIS reads its legend from there, so that file is written too. The same names, values and colours
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from xml.etree import ElementTree
 
 import numpy as np
@@ -146,8 +146,35 @@ class MapFile:
             _add_categories(band, self.scheme)
 
 
+@dataclass(frozen=True)
+class MapFiles:
+    """The files of one map.
+
+    Attributes:
+        classes: The class map itself.
+        decided: Which modality decided at each pixel, None for a map of one modality.
+        layers: Layers such as confidence, None if none were requested.
+    """
+
+    classes: MapFile
+    decided: MapFile | None = None
+    layers: MapFile | None = None
+
+    @property
+    def present(self) -> tuple[MapFile, ...]:
+        """The files that are written, the class map first."""
+        return tuple(file for file in (self.classes, self.decided, self.layers) if file is not None)
+
+
 def is_virtual(path: Path) -> bool:
-    """Whether a map of this name is in parts under a virtual raster."""
+    """Whether a map of this name consists of parts under a virtual raster.
+
+    Args:
+        path: The map.
+
+    Returns:
+        True for a name in ``.vrt``.
+    """
     return path.suffix.lower() == ".vrt"
 
 
@@ -166,17 +193,34 @@ def check_map_name(path: Path) -> None:
 
 
 def parts_folder(path: Path) -> Path:
-    """Where a virtual map has its parts."""
+    """Folder of the parts of a virtual map.
+
+    Args:
+        path: The map.
+
+    Returns:
+        A folder beside it.
+    """
     return path.with_suffix(".parts")
 
 
-Further = Literal["decided", "layers"]
-"""Files that a map may have beside itself."""
+Companion = Literal["decided", "layers"]
+"""Companion files of a map: which modality decided, and layers such as confidence."""
+
+COMPANIONS: tuple[Companion, ...] = get_args(Companion)
 
 
-def beside(path: Path, what: Further) -> Path:
-    """Name of a further file of a map, for instance ``map.layers.tif``."""
-    return path.with_name(f"{path.stem}.{what}{path.suffix}")
+def companion_path(path: Path, kind: Companion) -> Path:
+    """Name of a companion file of a map.
+
+    Args:
+        path: The map.
+        kind: Which companion file.
+
+    Returns:
+        A name in the same folder, for instance ``map.layers.tif``.
+    """
+    return path.with_name(f"{path.stem}.{kind}{path.suffix}")
 
 
 def class_map(
@@ -194,12 +238,29 @@ def class_map(
 
 
 def layer_file(path: Path, bands: tuple[str, ...], *, tags: Mapping[str, str] | None = None) -> MapFile:
-    """A file of fractions: bytes 0 to 254 stand for 0 to 1, as the scale of the bands says."""
+    """A file of fractions: bytes 0 to 254 stand for 0 to 1, with the scale 1/254 in its bands.
+
+    Args:
+        path: The file.
+        bands: Description of each band.
+        tags: Metadata.
+
+    Returns:
+        The description of the file.
+    """
     return MapFile(path, bands, "AVERAGE", tags or {}, scale=LAYER_SCALE)
 
 
-def as_bytes(fractions: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Fractions 0 to 1, shape (..., H, W), as a layer's bytes; 255 where not valid, shape (H, W)."""
+def encode_fractions(fractions: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Convert fractions to the bytes of a layer.
+
+    Args:
+        fractions: 0 to 1, shape (..., H, W).
+        valid: Where they mean anything, shape (H, W).
+
+    Returns:
+        uint8, shape (..., H, W): 0 to 254, and 255 where not valid.
+    """
     found: NDArray[np.uint8] = np.rint(np.where(valid, fractions, 0) / LAYER_SCALE).clip(0, 254).astype(np.uint8)
     found[..., ~valid] = IGNORE_INDEX
     return found
@@ -221,16 +282,16 @@ def _add_categories(band: ElementTree.Element, scheme: ClassScheme) -> None:
 
 
 def _add_source(band: ElementTree.Element, window: Window, name: str, number: int) -> None:
-    r0, r1, c0, c1 = window
-    size = {"xSize": str(c1 - c0), "ySize": str(r1 - r0)}
+    rows, cols = map(str, window.shape)
+    size = {"xSize": cols, "ySize": rows}
     source = ElementTree.SubElement(band, "SimpleSource")
     ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1").text = name
     ElementTree.SubElement(source, "SourceBand").text = str(number)
     # With these GDAL need not open each file to open the virtual raster.
-    properties = {"RasterXSize": str(c1 - c0), "RasterYSize": str(r1 - r0), "DataType": "Byte"}
+    properties = {"RasterXSize": cols, "RasterYSize": rows, "DataType": "Byte"}
     ElementTree.SubElement(source, "SourceProperties", properties)
     ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
-    ElementTree.SubElement(source, "DstRect", {"xOff": str(c0), "yOff": str(r0), **size})
+    ElementTree.SubElement(source, "DstRect", {"xOff": str(window.col_start), "yOff": str(window.row_start), **size})
 
 
 def _classes_json(scheme: ClassScheme) -> str:

@@ -1,4 +1,4 @@
-"""A map must not replace a file that it is made from."""
+"""Refuse a map that would replace one of its inputs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from geocrodino.geo.rasters.mosaic import source_files
 from geocrodino.geo.rasters.reader import RasterSource
 
 
-def keep_inputs(out: Path, **inputs: str | Path | RasterSource | None) -> None:
-    """Check that a map would not take the place of a file that it is made from.
+def require_distinct_output(out: Path, **inputs: str | Path | RasterSource | None) -> None:
+    """Check that an output is none of the files that it is made from.
+
+    Args:
+        out: The file to write.
+        **inputs: The inputs by role, as the message names them; underscores stand for spaces.
 
     Raises:
-        OutputError: If it would.
+        OutputError: If the output is one of them.
     """
     if not exists(out):
         return

@@ -103,14 +103,14 @@ class Ledger:
         if not record.exists():
             raise OutputError(
                 f"{self.path}: there is no work to go on with. Expected the folder {self.folder.name} of a run that "
-                "was stopped, found none.\nRun without --resume."
+                "was stopped, found none.\nRun without `resume`."
             )
         lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
         key = _parsed(lines[0]).get("key") if lines else None
         if key != self.key:
             raise OutputError(
                 f"{self.path}: the work that was stopped was another one. {_difference(key or {}, self.key)}\n"
-                "Give it as it was then, or start anew without --resume."
+                "Give it as it was then, or start anew without `resume`."
             )
         if not lines[-1].endswith("\n"):
             # Cut short when the process was killed; what follows must start on a line of its own.

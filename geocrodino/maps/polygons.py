@@ -32,7 +32,7 @@ from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.grid import crs_of, degrees_per_unit, metres_per_unit, pixel_area_m2
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import read_classes
-from geocrodino.maps.inputs import keep_inputs
+from geocrodino.maps.inputs import require_distinct_output
 from geocrodino.maps.writer import check_output
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 
@@ -97,7 +97,7 @@ def write_polygons(
     if out.suffix.lower() != ".gpkg":
         raise OutputError(f"{out}: expected the name of a GeoPackage, found {out.name!r}.\nLet it end in .gpkg.")
     check_output(out, overwrite=overwrite)
-    keep_inputs(out, map=class_map)
+    require_distinct_output(out, map=class_map)
     grid, scheme = map_grid(class_map), read_classes(class_map)
     outlines = _outlines(class_map, math.ceil(min_area_m2 / pixel_area_m2(grid) - 1e-9))
     _require_known(outlines.values, scheme, class_map)

@@ -40,7 +40,7 @@ from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.grid import crs_of, window_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import read_classes
-from geocrodino.maps.inputs import keep_inputs
+from geocrodino.maps.inputs import require_distinct_output
 from geocrodino.maps.polygons import map_grid
 from geocrodino.maps.writer import check_output, map_parts
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
@@ -58,7 +58,7 @@ _SHA256_MULTIHASH = "1220"  # kind of hash and its length in bytes, as the file 
 
 
 @dataclass(frozen=True)
-class FurtherFile:
+class CompanionFile:
     """A file that belongs to a map: a layer of it, its polygons, a preview.
 
     Attributes:
@@ -79,7 +79,7 @@ def write_item(
     manifest: Manifest,
     models: Mapping[Modality, Path],
     acquired: datetime | tuple[datetime, datetime] | None = None,
-    files: Mapping[str, FurtherFile] | None = None,
+    files: Mapping[str, CompanionFile] | None = None,
     properties: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -111,7 +111,7 @@ def write_item(
         raise ValueError(f"expected no further file called map, found {list(files)}")
     check_output(out, overwrite=overwrite)
     inputs = {f"item of {modality}": path for modality, path in models.items()}
-    keep_inputs(out, map=class_map, **inputs, **{name: file.path for name, file in files.items()})
+    require_distinct_output(out, map=class_map, **inputs, **{name: file.path for name, file in files.items()})
     _require_files(files)
     told = _Map.read(class_map, out, manifest, models, acquired)
     item = told.item(class_map.stem, told.raster)
@@ -151,7 +151,7 @@ def write_part_items(
     """
     class_map, out = Path(class_map), Path(out)
     check_output(out, overwrite=overwrite)
-    keep_inputs(out, map=class_map, **{f"item of {modality}": path for modality, path in models.items()})
+    require_distinct_output(out, map=class_map, **{f"item of {modality}": path for modality, path in models.items()})
     told = _Map.read(class_map, out, manifest, models, acquired)
     parts = map_parts(class_map)
     if not parts:
@@ -197,7 +197,7 @@ def write_model_item(
     if modality not in manifest.modalities:
         raise BundleError(f"{bundle}: no branch for {modality}. Found {', '.join(manifest.modalities)}.")
     check_output(out, overwrite=overwrite)
-    keep_inputs(out, bundle=bundle)
+    require_distinct_output(out, bundle=bundle)
     described = manifest.to_mlm(modality)
     described["mlm:output"][0]["classification:classes"] = _classes(manifest.classes)
     item = _item(described["mlm:name"], shapely.geometry.shape(manifest.footprint), manifest.created)
@@ -265,7 +265,7 @@ class _Map:
         return item
 
 
-def _require_files(files: Mapping[str, FurtherFile]) -> None:
+def _require_files(files: Mapping[str, CompanionFile]) -> None:
     for name, file in files.items():
         if not is_file(file.path):
             raise OutputError(f"{file.path}: no such file, so the item cannot list it as {name!r}.\nWrite it first.")
@@ -421,7 +421,7 @@ def _add_origin(item: pystac.Item, models: Mapping[str, str], created: datetime)
         fields["mlm:name"] = names[0]
 
 
-def _add_asset(item: pystac.Item, name: str, file: FurtherFile, href: str) -> None:
+def _add_asset(item: pystac.Item, name: str, file: CompanionFile, href: str) -> None:
     import pystac
 
     item.add_asset(name, pystac.Asset(href, file.title, media_type=_media_type(file.path), roles=list(file.roles)))

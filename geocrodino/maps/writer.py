@@ -119,7 +119,7 @@ class MapWriter:
         except _DISK_ERRORS as failure:
             raise OutputError(
                 f"{self.files[0].path}: the map could not be completed ({failure}).\n"
-                "Check the free space of the folder, then go on with --resume."
+                "Check the free space of the folder, then go on with `resume=True`."
             ) from failure
         finally:
             self._ledger.__exit__(kind, error, trace)
@@ -167,7 +167,8 @@ class MapWriter:
             there = next((name for name in found if exists(name)), None)
             if there is not None and not self.overwrite:
                 raise OutputError(
-                    f"{there}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
+                    f"{there}: belongs to another map of this name.\nChoose another name, or let `overwrite=True` "
+                    "remove it."
                 )
             if is_folder(path):
                 raise OutputError(f"{path}: expected a file of an earlier map, found a folder.\nChoose another name.")
@@ -196,7 +197,7 @@ class MapWriter:
             if not self._replaces(file) and (file.path.exists() or (file.virtual and file.parts.exists())):
                 raise OutputError(
                     f"{file.path}: another program wrote this file while the map was made, and it is kept.\n"
-                    "Replace it with --resume --overwrite, which computes nothing again."
+                    "Replace it with `resume=True, overwrite=True`, which computes nothing again."
                 )
         self._check_stale()  # once more: hours may have passed
         for path in self.stale:
@@ -277,7 +278,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: expected the name of a file, found a folder.\nAdd a file name such as map.tif.")
     check_text(path)
     if exists(path) and not overwrite:
-        raise OutputError(f"{path}: the file exists.\nChoose another name, or replace it with --overwrite.")
+        raise OutputError(f"{path}: the file exists.\nChoose another name, or replace it with `overwrite=True`.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {folder} cannot be written.\nChoose a folder with write permission.")
 
@@ -293,7 +294,7 @@ def _check_parts(folder: Path, *, overwrite: bool) -> None:
     if not exists(folder):
         return
     if not overwrite:
-        raise OutputError(f"{folder}: the folder exists.\nChoose another name, or replace it with --overwrite.")
+        raise OutputError(f"{folder}: the folder exists.\nChoose another name, or replace it with `overwrite=True`.")
     others = [p.name for p in entries(folder) if not _PART_NAME.fullmatch(p.name)] if is_folder(folder) else ["a file"]
     if others:
         raise OutputError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from geocrodino.errors import BundleError
 from geocrodino.geo.rasters.bands import common_names
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.phrases import arguments
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ def _too_few(raster: RasterSource, trained: Sequence[str], numbers: tuple[int, .
 
 def _other_names(raster: RasterSource, trained: Sequence[str], found: str) -> str:
     there = ", ".join(f"{i} {name}" for i, name in enumerate(raster.band_names, start=1) if i != raster.alpha_band)
-    example = ",".join(str(n) for n in range(1, len(trained) + 1))
+    example = arguments(bands=tuple(range(1, len(trained) + 1)))
     return (
         f"{raster.path}: the bands do not match those of the training by name. Expected {', '.join(trained)}; found "
         f"{found} (bands: {there}).\n"
         f"If the bands are there under other names, give their numbers in the order {', '.join(trained)}: "
-        f"--bands {example}"
+        f"{example}"
     )
 
 

@@ -80,8 +80,8 @@ class ElevationModality(ModalityDefinition):
         if len(raster.data_bands) != 1:
             raise BundleError(
                 f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
-                f"({', '.join(raster.data_names)}).\nAn image is given as the optical raster: --modality optical in a "
-                "prediction, --optical in a training."
+                f"({', '.join(raster.data_names)}).\nGive an image as the optical raster: `modality='optical'` in a "
+                "prediction, `data.optical` in a training."
             )
         try:
             self.halo_px(recipe, raster.geobox, ground_given=ground_given)
@@ -159,7 +159,7 @@ class ElevationModality(ModalityDefinition):
         if values:
             raise ConfigError(
                 f"{raster.path}: expected heights or an image, found {values} different whole numbers in one band, as "
-                "class rasters hold them.\nIf these are heights, say --modality elevation."
+                "class rasters hold them.\nIf these are heights, give `modality='elevation'`."
             )
 
     def unusual(self, sample: Sample) -> list[str]:
@@ -168,7 +168,7 @@ class ElevationModality(ModalityDefinition):
         if sample.ground_in_training and not sample.ground_given and "height_above_ground" in sample.recipe.channels:
             notes.append(
                 f"{path}: the model was trained on heights above a ground raster, and none was given: the ground is "
-                "estimated. Give one with --ground."
+                "estimated. Give one with `ground`."
             )
         classes = few_values(sample.raster)
         if classes:

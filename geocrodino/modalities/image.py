@@ -36,8 +36,7 @@ class ImageModality(ModalityDefinition):
         if bands is None and tagged_alpha(raster.bands) in numbers:
             warnings.warn(
                 f"{raster.path}: band {tagged_alpha(raster.bands)} is tagged as transparency, but its values look like "
-                "those of an image: it is read as data. Name the bands to use (`bands` under `data`) to decide "
-                "otherwise.",
+                "those of an image: it is read as data. Name the bands to use with `data.bands` to decide otherwise.",
                 BandWarning,
                 stacklevel=3,
             )
@@ -108,10 +107,11 @@ class ImageModality(ModalityDefinition):
         factor = likely_factor(bands, trained, dtype)
         if is_other_scale(bands, trained, dtype):
             way_out = (
-                f"Values of these types differ by a factor: --rescale {factor} gives the image the training's."
+                f"Values of these types differ by a factor: `rescale={factor}` gives the image the scale of the "
+                "training."
                 if factor is not None
-                else "If the values differ by a constant factor, give it, for instance --rescale 255/10000; otherwise "
-                "predict with an image that is processed as that of the training."
+                else "If the values differ by a constant factor, give it, for instance `rescale=255/10000`; "
+                "otherwise predict with an image that is processed like that of the training."
             )
             expected = "; ".join(band.words() for band in bands)
             raise BundleError(
@@ -120,7 +120,7 @@ class ImageModality(ModalityDefinition):
         far = [band for band in bands if band.is_far]
         if not far:
             return []
-        hint = "" if factor is None else f"Values of these types often differ by a factor: try --rescale {factor}. "
+        hint = "" if factor is None else f"Values of these types often differ by a factor: try `rescale={factor}`. "
         most = max(band.outside for band in far)
         return [
             f"{path}: the values are unlike those of the training{types}: up to {most:.0%} of a band's sampled pixels "

@@ -74,7 +74,7 @@ def is_other_scale(bands: Sequence[ChannelValues], trained: str | None, dtype: s
 
 
 def likely_factor(bands: Sequence[ChannelValues], trained: str | None, dtype: str) -> str | None:
-    """The factor that the types make plausible, as text for ``--rescale``; None if they do not.
+    """The factor that the types make plausible, as text such as ``1/257``; None if they do not.
 
     Args:
         bands: The bands.

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geocrodino.errors import ModelError
+from geocrodino.phrases import listed
 from geocrodino.settings.encoder_weights import check_weights_file
 from geocrodino.spelling import did_you_mean
 
@@ -158,8 +159,8 @@ def _checked_state(path: Path, resolved: str) -> dict[str, Tensor]:
     if missing or unexpected:
         raise ModelError(
             f"{path} does not hold weights of encoder '{resolved}': expected {len(expected)} tensors, found "
-            f"{len(state)}; missing {_listed(missing)}; not expected {_listed(unexpected)}.\n"
-            "Give the weights of exactly this encoder, or name the encoder of the file under `encoder`."
+            f"{len(state)}; missing {listed(missing) or 'none'}; not expected {listed(unexpected) or 'none'}.\n"
+            "Give the weights of exactly this encoder, or name the encoder of the file with `network.encoder`."
         )
     wrong = [key for key, value in state.items() if tuple(value.shape) != expected[key]]
     if wrong:
@@ -197,13 +198,6 @@ def _head_prefixes(resolved: str) -> tuple[str, ...]:
     if not resolved.startswith(_TIMM_PREFIX):
         return _HEAD_PREFIXES
     named = timm.get_pretrained_cfg_value(resolved.removeprefix(_TIMM_PREFIX), "classifier") or ()
-    listed = (named,) if isinstance(named, str) else tuple(named)
+    layers = (named,) if isinstance(named, str) else tuple(named)
     # Some encoders have feature layers under `head.`: a file that lacks those must stay an error.
-    return tuple(f"{name}." for name in listed) or _HEAD_PREFIXES
-
-
-def _listed(keys: list[str]) -> str:
-    if not keys:
-        return "none"
-    more = f" and {len(keys) - _LISTED_KEYS} more" if len(keys) > _LISTED_KEYS else ""
-    return ", ".join(keys[:_LISTED_KEYS]) + more
+    return tuple(f"{name}." for name in layers) or _HEAD_PREFIXES

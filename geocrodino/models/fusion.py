@@ -108,8 +108,8 @@ class MiddleFusion(FeatureNetwork):
         """Compute the merged feature maps that the decoder reads.
 
         Args:
-            images: Normalised images, bands in the order of the modalities, shape (B, C, H, W); H and W are multiples of
-                ``stride``.
+            images: Normalised images, bands in the order of the modalities, shape (B, C, H, W). H and W are multiples
+                of ``stride``.
 
         Returns:
             Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant

@@ -1,4 +1,4 @@
-"""Checks before a scene is predicted: no input is replaced, its pixels and values are like the training's."""
+"""Checks before a prediction: are pixel size and values of the scene like those of the training?"""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Sample
 from geocrodino.prediction.tiles.predictor import SceneInput
 
-_COARSE, _TOO_COARSE = 4, 16  # pixel size over that of the training: told, refused
+_COARSE, _TOO_COARSE = 4, 16  # ratio of the pixel size to that of the training: above it warned of, refused
 _SAMPLES, _SAMPLE_PX = 3, 256
 
 
 def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
-    """Compare the pixel size with that of the training: finer pixels are averaged, larger ones can only be blurred.
+    """Compare the pixel size with that of the training; finer pixels can be averaged, coarser ones lack detail.
 
     Args:
         raster: The scene.
         trained_m: Pixel size of the training, metres.
 
     Returns:
-        What the user should know, also given as a warning.
+        Texts of the warnings that were given.
 
     Raises:
         BundleError: If the pixels are so large that the map would be noise and take days.
+
+    Warns:
+        ResolutionWarning: If the pixels are more than 4 times as large as those of the training.
     """
     own_m = math.sqrt(math.prod(pixel_size_m(raster.geobox)))
     ratio = own_m / trained_m
@@ -53,11 +56,14 @@ def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
 def unusual_values(source: SceneInput) -> tuple[str, ...]:
     """Compare the values of a scene at a few places with those of the training.
 
+    Args:
+        source: Raster of one modality.
+
     Returns:
-        What the user should know, also given as warnings.
+        Texts of the warnings that were given.
 
     Raises:
-        BundleError: If an image holds values on another scale than the training's.
+        BundleError: If the values of an image are on another scale than those of the training.
 
     Warns:
         HeightRangeWarning: If many heights lie outside the training's range.

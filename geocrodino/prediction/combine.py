@@ -1,4 +1,4 @@
-"""From what the branches say to what the map says, pixel by pixel."""
+"""Combine the probabilities of the branches into classes and layers of the map, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.maps.files import as_bytes
+from geocrodino.maps.files import encode_fractions
 from geocrodino.modalities.registry import definition_of
 from geocrodino.prediction.backends.protocol import most_likely
-from geocrodino.prediction.layers import LAYERS, Layer
+from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.prediction import Layer
 
 _SEVERAL = "#8a8f98"
 """Colour of pixels that all modalities decided together."""
@@ -64,12 +65,12 @@ def decisions(modalities: Iterable[Modality]) -> ClassScheme:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is said of a window.
+class Prediction:
+    """Class probabilities of one branch on a window.
 
     Attributes:
-        probabilities: Of each class, float32, shape (K, H, W).
-        valid: Where they mean anything, bool, shape (H, W).
+        probabilities: Probability of each class, float32, shape (K, H, W).
+        valid: Where the modality has data, bool, shape (H, W); probabilities elsewhere mean nothing.
     """
 
     probabilities: NDArray[np.float32]
@@ -77,13 +78,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Verdict(Answer):
-    """What the branches say together.
+class CombinedPrediction(Prediction):
+    """Class probabilities of all branches together on a window.
 
     Attributes:
-        decided: Which modalities decided, see `decision_codes`, uint8, shape (H, W), 255 where none did.
-        disagreement: How far the two that differ most are apart, 0 to 1, float32, shape (H, W).
-        compared: Where there are at least two, bool, shape (H, W).
+        decided: Which modalities decided, values of `decision_codes`, uint8, shape (H, W), 255 where none did.
+        disagreement: Half the sum of absolute differences of the probabilities of the two modalities that differ most,
+            0 to 1, float32, shape (H, W); it means nothing outside ``compared``.
+        compared: Where at least two modalities have data, bool, shape (H, W).
     """
 
     decided: NDArray[np.uint8]
@@ -91,18 +93,18 @@ class Verdict(Answer):
     compared: NDArray[np.bool_]
 
 
-def combine(answers: Mapping[Modality, Answer], weight: Mapping[Modality, float]) -> Verdict:
+def combine(predictions: Mapping[Modality, Prediction], weight: Mapping[Modality, float]) -> CombinedPrediction:
     """Average the branches' probabilities over the modalities that have data at a pixel.
 
     Args:
-        answers: Answers of one branch or more for one window.
+        predictions: Prediction of one branch or more, all of one window.
         weight: Weight of each branch in the average, at least 0. Of two branches, one must have a weight above 0.
 
     Returns:
-        The averaged probabilities, and which modalities they come from.
+        The combined prediction of the window.
     """
-    order = MODALITIES.in_order(answers)
-    first, *others = (answers[m] for m in order)
+    order = MODALITIES.in_order(predictions)
+    first, *others = (predictions[m] for m in order)
     decided = first.valid * np.uint8(definition_of(order[0]).code)
     compared = np.zeros(first.valid.shape, bool)
     apart = compared.astype(np.float32)
@@ -118,14 +120,14 @@ def combine(answers: Mapping[Modality, Answer], weight: Mapping[Modality, float]
         apart = np.where(both, np.maximum(apart, distance), apart)
         compared |= both
     decided[~valid] = IGNORE_INDEX
-    return Verdict(probabilities, valid, decided, apart, compared)
+    return CombinedPrediction(probabilities, valid, decided, apart, compared)
 
 
 def _averaged(
     probabilities: NDArray[np.float32],
     valid: NDArray[np.bool_],
     total: NDArray[np.float64] | None,
-    other: Answer,
+    other: Prediction,
     weight: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Take one more branch into an average; returns it and the weight of each pixel so far."""
@@ -139,19 +141,42 @@ def _averaged(
 
 
 def decided_alone(modality: Modality, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Which modality decided where there is one: itself where it is valid, 255 elsewhere."""
+    """Which modality decided in a map of one modality.
+
+    Args:
+        modality: The modality.
+        valid: Where it has data, bool, shape (H, W).
+
+    Returns:
+        Its code where it has data, 255 elsewhere, uint8, shape (H, W).
+    """
     return np.where(valid, np.uint8(definition_of(modality).code), np.uint8(IGNORE_INDEX))
 
 
-def class_indices(verdict: Verdict) -> NDArray[np.uint8]:
-    """The most likely class of each pixel, 255 where nothing is valid."""
-    indices = most_likely(verdict.probabilities)
-    indices[~verdict.valid] = IGNORE_INDEX
+def class_indices(combined: CombinedPrediction) -> NDArray[np.uint8]:
+    """The most likely class of each pixel.
+
+    Args:
+        combined: Probabilities of K classes.
+
+    Returns:
+        Class indices, uint8, shape (H, W), 255 where no modality has data.
+    """
+    indices = most_likely(combined.probabilities)
+    indices[~combined.valid] = IGNORE_INDEX
     return indices
 
 
 def layer_bands(layers: tuple[Layer, ...], classes: ClassScheme) -> tuple[str, ...]:
-    """Descriptions of the bands of layers, in their order."""
+    """Names of the bands of a layers file.
+
+    Args:
+        layers: The layers.
+        classes: Classes of the map; the layer ``probabilities`` has a band for each.
+
+    Returns:
+        Descriptions of the bands, in the order of the layers.
+    """
     return tuple(
         band
         for layer in layers
@@ -159,11 +184,19 @@ def layer_bands(layers: tuple[Layer, ...], classes: ClassScheme) -> tuple[str, .
     )
 
 
-def layer_values(layers: tuple[Layer, ...], verdict: Verdict) -> NDArray[np.uint8]:
-    """Bytes of layers, shape (bands, H, W), in the order of `layer_bands`."""
+def layer_values(layers: tuple[Layer, ...], combined: CombinedPrediction) -> NDArray[np.uint8]:
+    """Pixel values of a layers file.
+
+    Args:
+        layers: The layers.
+        combined: Probabilities of a window.
+
+    Returns:
+        uint8, shape (bands, H, W), bands in the order of `layer_bands`, 0 to 254 for 0 to 1, 255 for no value.
+    """
     return np.concatenate(
         [
-            as_bytes(found.values(verdict), verdict.compared if found.compares else verdict.valid)
-            for found in map(LAYERS.__getitem__, layers)
+            encode_fractions(layer.values(combined), combined.compared if layer.compares else combined.valid)
+            for layer in map(LAYERS.__getitem__, layers)
         ]
     )

@@ -1,4 +1,4 @@
-"""The work on one scene: its blocks, and what becomes of one."""
+"""The job of one map: everything that determines its pixels, its blocks, and the prediction of one block."""
 
 from __future__ import annotations
 
@@ -21,39 +21,44 @@ from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import TILE_PX, MapFile
+from geocrodino.maps.files import TILE_PX, MapFiles
 from geocrodino.maps.writer import EncodedPart, encode_part
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import (
-    Answer,
-    Verdict,
+    CombinedPrediction,
+    Prediction,
     class_indices,
     combine,
     decided_alone,
     layer_values,
 )
-from geocrodino.prediction.layers import Layer
 from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes
 from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier, TilePredictor
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
-from geocrodino.settings.prediction import BackendName, Precision
+from geocrodino.settings.prediction import BackendName, Layer, Precision
 
 STRIP_PX = TILE_PX
-"""Pixels are counted by strips of this many rows, whose pixels have about one area."""
+"""Pixels are counted in strips of this many rows, in which all pixels have about the same area."""
 
 Counts = Counter[tuple[int, int, int]]
-"""Number of pixels by strip, class index and which modality decided, ``IGNORE_INDEX`` where there is none."""
+"""Number of pixels by strip, class index and modality that decided (``IGNORE_INDEX`` for none)."""
 
 _KEPT_BYTES = 512 * 2**20
-_STEP_PX = 256  # blocks are multiples of it, as are the tiles of most files
-_PART_PX = 1536  # probabilities are held for this many pixels a side at a time
+_STEP_PX = 256  # sides of blocks are multiples of it, as are the tiles of most files
+_PART_PX = 1536  # largest side of a window whose probabilities are in memory at once
 
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """The blocks of a scene in the order of work, the size of the pieces of a block, and how many tiles they share."""
+    """How a scene is divided into blocks.
+
+    Attributes:
+        blocks: The blocks in the order of work, in px of the scene.
+        part_px: Side of the parts in which a block is predicted, px of the scene.
+        keep_tiles: How many finished tiles stay in memory for neighbouring blocks.
+    """
 
     blocks: list[Window]
     part_px: int
@@ -63,15 +68,19 @@ class BlockLayout:
     def make(
         cls, own: GeoBox, grid: GeoBox, lattice: TileLattice, num_classes: int, block_px: int | None, workers: int = 1
     ) -> BlockLayout:
-        """Plan the work on a scene.
+        """Divide a scene into blocks.
 
         Args:
             own: Grid of the scene.
-            grid: Grid that the network works on.
+            grid: Working grid of the networks.
             lattice: Tiles over ``grid``.
             num_classes: Number of classes.
-            block_px: Side of a block in pixels of the scene, about one tile by default; of more, whole tiles.
-            workers: Blocks worked on at the same time; each one beyond the first needs some more tiles at hand.
+            block_px: Side of a block, px of the scene; None for about one tile. Larger sides are rounded to whole
+                tiles.
+            workers: Blocks worked on at the same time; each one after the first keeps some more tiles in memory.
+
+        Returns:
+            Blocks that cover the scene once, and the sizes that suit them.
         """
         scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
         shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
@@ -81,17 +90,17 @@ class BlockLayout:
         if block > one_tile:
             block = round(block / one_tile) * one_tile
         if direct and block % core == 0:
-            return cls(blocks(shape, block), core, 0)  # no tile is wanted twice
+            return cls(blocks(shape, block), core, 0)  # each tile is used once
         part = min(block, one_tile if one_tile <= _PART_PX else _PART_PX)
 
         # Side of the upright box around a block of a rotated scene, in sides of the block.
         turned = (abs(own.affine.a) + abs(own.affine.b)) / math.hypot(own.affine.a, own.affine.b)
 
         def touched(count: int) -> int:
-            """Most tiles along one axis that so many blocks side by side ask for, interpolation included."""
+            """Most tiles along one axis that a number of adjacent blocks read, interpolation included."""
             return math.ceil(((count - 1 + turned) * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
 
-        # What one row of blocks of a band asks for stays at hand, so that going down the band computes none again.
+        # The tiles of one row of blocks of a band stay in memory, so that the next row computes none of them again.
         tile_bytes = lattice.tile_bytes(probability_bytes(num_classes))
         rows, across = touched(1), 1
         while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
@@ -102,23 +111,23 @@ class BlockLayout:
 
 @dataclass(frozen=True)
 class Job:
-    """All that decides the pixels of a map, and nothing that cannot cross to another process.
+    """Everything that determines the pixels of a map; all of it can be sent to another process.
 
     Attributes:
         own: Grid of the map.
-        inputs: What is read for each modality, on one working grid.
+        inputs: Rasters of each modality, on one working grid.
         lattice: Tiles over the working grid.
-        part_px: Side of the pieces that a block is computed in, pixels of the map.
-        keep_tiles: How many tiles are kept for neighbours.
+        part_px: Side of the parts in which a block is predicted, px of the map.
+        keep_tiles: How many finished tiles stay in memory for neighbouring blocks.
         classes: Classes of the map.
-        weight: Of each branch where both decide.
-        temperature: Divides the logits of each branch.
-        layers: What the last file holds.
-        files: The files of the map: classes, which modality decided where there are two, layers if any.
-        area: Where to work, in pixels of the map, or None for all of it.
-        bundle: File of the bundle, and its hash, which another process must find there.
+        weight: Weight of each branch where both have data.
+        temperature: Divisor of the logits of each branch.
+        layers: Layers of the layers file.
+        files: The files of the map.
+        area: Polygons to predict, in px of the map; None for all of it.
+        bundle: File of the bundle and its SHA-256, which other processes check.
         backend: Inference backend.
-        precision: In what.
+        precision: Numbers that the networks compute in.
         device: Torch device.
         workers: Blocks worked on at the same time in one process.
         batch: Tiles in one call of a network.
@@ -133,7 +142,7 @@ class Job:
     weight: Mapping[Modality, float]
     temperature: Mapping[Modality, float]
     layers: tuple[Layer, ...]
-    files: tuple[MapFile, ...]
+    files: MapFiles
     area: BaseGeometry | None
     bundle: tuple[Path, str]
     backend: BackendName
@@ -144,12 +153,12 @@ class Job:
 
     @property
     def classes_alone(self) -> bool:
-        """Whether nothing but the most likely class of each pixel of a tile is asked for."""
+        """Whether the map needs only the most likely class of each pixel of a tile, no probabilities."""
         return not self.layers and len(self.inputs) == 1 and self.lattice.ramp_px == 0 and self.grid == self.own
 
     @property
     def grid(self) -> GeoBox:
-        """Grid that the networks work on."""
+        """Working grid of the networks."""
         return next(iter(self.inputs.values())).grid
 
     @property
@@ -164,7 +173,15 @@ class Job:
         return found
 
     def backends(self, bundle: Bundle, workers: int | None = None) -> dict[Modality, Backend]:
-        """The branches, ready to compute so many tiles at the same time."""
+        """Open the branches of the job.
+
+        Args:
+            bundle: The trained networks.
+            workers: Tiles computed at the same time; None for those of the job.
+
+        Returns:
+            The backend of each modality.
+        """
         return {
             m: open_backend(
                 bundle,
@@ -181,21 +198,28 @@ class Job:
         }
 
     def meets(self, window: Window) -> bool:
-        """Whether any of a window is to be worked on."""
+        """Whether a window meets the area to predict.
+
+        Args:
+            window: Pixels of the map.
+
+        Returns:
+            True if any of it is to be predicted.
+        """
         return self.area is None or bool(intersects(self.area, window_box(window)))
 
 
 class BlockPredictor:
-    """Makes the blocks of one map; may be called from several threads.
+    """Predicts the blocks of one map; may be called from several threads.
 
     Args:
-        job: What to do.
-        backends: The branches, see `Job.backends`.
+        job: The job of the map.
+        backends: The backend of each modality, see `Job.backends`.
     """
 
     def __init__(self, job: Job, backends: Mapping[Modality, Backend]) -> None:
         self.job = job
-        # Of many polygons, those near a window are found at once.
+        # An index: with many polygons, those near a window are found without a search through all of them.
         self._areas = None if job.area is None else STRtree(get_parts(job.area))
         lattice, keep = job.lattice, job.keep_tiles
         self.classifier: TileClassifier | None = None
@@ -211,30 +235,31 @@ class BlockPredictor:
     def __call__(self, block: Window) -> EncodedPart:
         """Predict one block.
 
+        Args:
+            block: Pixels of the map.
+
         Returns:
-            The block's files. Its note has two entries: ``pixels`` lists strip, class index, which modality decided and
-            number of pixels, ``impossible`` the number, lowest and highest of the impossible heights of each raster.
+            The block's files. Its note has two entries: ``pixels`` lists strip, class index, modality that decided and
+            number of pixels; ``impossible`` lists number, lowest and highest of the impossible heights of each raster.
         """
-        block = Window(*block)
-        out = [np.full((len(f.bands), *block.shape), IGNORE_INDEX, np.uint8) for f in self.job.files]
+        block, files = Window(*block), self.job.files
+        out = {f.path: np.full((len(f.bands), *block.shape), IGNORE_INDEX, np.uint8) for f in files.present}
         counts: Counts = Counter()
         for window in self._parts(block):
             inside = None if self._areas is None else _inside(self._areas, window)
-            indices, decided, layers = self._say(window, inside)
+            indices, decided, layers = self._predict_window(window, inside)
             place = (slice(None), *window.within(block).slices)
-            bands = [self.job.classes.to_values(indices)[None]]
-            if len(self.job.inputs) > 1:
-                bands.append(decided[None])
-            if layers is not None:
-                bands.append(layers)
-            for whole, part in zip(out, bands, strict=True):
-                whole[place] = part
+            out[files.classes.path][place] = self.job.classes.to_values(indices)[None]
+            if files.decided is not None:
+                out[files.decided.path][place] = decided[None]
+            if files.layers is not None and layers is not None:
+                out[files.layers.path][place] = layers
             _count(counts, window, indices, decided, inside)
         note = {
             "pixels": [[*what, number] for what, number in sorted(counts.items())],
             "impossible": self._impossible(block),
         }
-        return encode_part(self.job.files, self.job.own, block, out, note)
+        return encode_part(files.present, self.job.own, block, list(out.values()), note)
 
     def _impossible(self, block: Window) -> dict[str, list[float]]:
         found = {
@@ -248,7 +273,7 @@ class BlockPredictor:
             yield from self._small_enough(part)
 
     def _small_enough(self, window: Window) -> Iterator[Window]:
-        """A window, or quarters of it that need no more than so many pixels of the working grid."""
+        """The window, or quarters of it if it reads too many pixels of the working grid; nothing outside the area."""
         if not self.job.meets(window):
             return
         grid = self.job.grid
@@ -260,43 +285,45 @@ class BlockPredictor:
                 return
         yield window
 
-    def _say(
+    def _predict_window(
         self, window: Window, inside: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Class indices, which modality decided, and layers if any are asked for."""
+        """Class indices, modality that decided, and layers if any were requested."""
         if self.classifier is not None:
             indices = self.classifier.window(window)[0]
             if inside is not None:
                 indices = np.where(inside, indices, np.uint8(IGNORE_INDEX))
             return indices, decided_alone(self.classifier.scene.spec.modality, indices != IGNORE_INDEX), None
-        verdict = self._verdict(window, inside)
-        layers = layer_values(self.job.layers, verdict) if self.job.layers else None
-        return class_indices(verdict), verdict.decided, layers
+        combined = self._combined(window, inside)
+        layers = layer_values(self.job.layers, combined) if self.job.layers else None
+        return class_indices(combined), combined.decided, layers
 
-    def _verdict(self, window: Window, inside: NDArray[np.bool_] | None) -> Verdict:
+    def _combined(self, window: Window, inside: NDArray[np.bool_] | None) -> CombinedPrediction:
         if self.job.grid == self.job.own:
-            answers = {m: self._direct(m, window) for m in self.tiles}
+            predictions = {m: self._direct(m, window) for m in self.tiles}
         else:
             positions = source_positions(self.job.own, window, self.job.grid)
             needed = bounding_window(positions, self.job.lattice.shape)
-            answers = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
+            predictions = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
         if inside is not None:
-            answers = {m: Answer(a.probabilities, a.valid & inside) for m, a in answers.items()}
-        return combine(answers, self.job.weight)
+            predictions = {m: Prediction(p.probabilities, p.valid & inside) for m, p in predictions.items()}
+        return combine(predictions, self.job.weight)
 
-    def _direct(self, modality: Modality, window: Window) -> Answer:
+    def _direct(self, modality: Modality, window: Window) -> Prediction:
         field = self.tiles[modality].window(window)
-        return Answer(field[:-1], field[-1] >= 0.5)
+        return Prediction(field[:-1], field[-1] >= 0.5)
 
-    def _interpolated(self, modality: Modality, window: Window, positions: Positions, needed: Window | None) -> Answer:
+    def _interpolated(
+        self, modality: Modality, window: Window, positions: Positions, needed: Window | None
+    ) -> Prediction:
         valid = self._valid(modality, window)
         if needed is None or not valid.any():
-            return Answer(
+            return Prediction(
                 np.full((len(self.job.classes), *valid.shape), 1 / len(self.job.classes), np.float32), valid & False
             )
         field = self.tiles[modality].window(needed)
         probabilities, weight = bilinear(field[:-1], field[-1] >= 0.5, needed, positions)
-        return Answer(np.nan_to_num(probabilities), valid & (weight > 0))
+        return Prediction(np.nan_to_num(probabilities), valid & (weight > 0))
 
     def _valid(self, modality: Modality, window: Window) -> NDArray[np.bool_]:
         """Where the raster itself has data, on the grid of the map."""
@@ -319,24 +346,36 @@ def _count(
 
 
 def window_box(window: Window) -> Polygon:
-    """A window as a polygon, x by columns, y by rows."""
+    """A window as a polygon.
+
+    Args:
+        window: Pixels of a grid.
+
+    Returns:
+        A rectangle: x counts columns, y counts rows.
+    """
     return box(window.col_start, window.row_start, window.col_stop, window.row_stop)
 
 
 def _inside(areas: STRtree, window: Window) -> NDArray[np.bool_]:
-    """Pixels whose centres lie in one of the polygons, the same ones in every window."""
-    r0, r1, c0, c1 = window
+    """Pixels whose centres lie in one of the polygons; the result does not depend on the window."""
     near = areas.geometries[areas.query(window_box(window), predicate="intersects")]
     corners, ring = shapely.get_coordinates(shapely.get_rings(near), return_index=True)
     along = ring[1:] == ring[:-1]
     (xa, ya), (xb, yb) = corners[:-1][along].T, corners[1:][along].T
-    # From the whole edge, not from a part that was cut out: else a centre on an edge would be in or out by the window.
-    first, stop = (np.clip(np.ceil(of(ya, yb) - 0.5), r0, r1).astype(int) for of in (np.minimum, np.maximum))
+    # From the whole edge, not from the part inside the window: otherwise the window would decide about a centre that
+    # lies on an edge.
+    first, stop = (
+        np.clip(np.ceil(of(ya, yb) - 0.5), window.row_start, window.row_stop).astype(int)
+        for of in (np.minimum, np.maximum)
+    )
     edge = np.repeat(np.arange(len(first)), stop - first)
     row = np.arange(len(edge)) + np.repeat(first - np.cumsum(stop - first) + stop - first, stop - first)
     x = xa[edge] + (row + 0.5 - ya[edge]) * ((xb - xa)[edge] / (yb - ya)[edge])
-    crossed = np.zeros((r1 - r0, c1 - c0 + 1), np.int32)
-    np.add.at(crossed, (row - r0, np.clip(np.ceil(x - 0.5), c0, c1).astype(int) - c0), 1)
+    rows, cols = window.shape
+    crossed = np.zeros((rows, cols + 1), np.int32)
+    col = np.clip(np.ceil(x - 0.5), window.col_start, window.col_stop).astype(int)
+    np.add.at(crossed, (row - window.row_start, col - window.col_start), 1)
     inside: NDArray[np.bool_] = crossed[:, :-1].cumsum(axis=1) % 2 == 1
     return inside
 

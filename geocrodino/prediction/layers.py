@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from geocrodino.settings.prediction import Layer
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Layer = str
-"""Name of a layer in `LAYERS`."""
-
 
 class Combined(Protocol):
-    """What formulas read: the combined prediction of a window, see `geocrodino.prediction.combine.Verdict`."""
+    """What formulas read: the combined prediction of a window, see `CombinedPrediction`."""
 
     @property
     def probabilities(self) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Class maps of labelled arrays, computed when they are asked for, as a part of other work with Dask."""
+"""Class maps of labelled arrays as lazy Dask arrays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from geocrodino.settings.prediction import BackendName
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySource(RasterSource):
-    """A part of an array, read as a raster of which nothing lies outside that part.
+    """A part of an array, read as a raster; pixels outside the part are missing.
 
     Attributes:
         values: Bands of the part, shape (B, H, W).
@@ -56,7 +56,7 @@ class ArraySource(RasterSource):
         if shared.pixels:
             part = self.values[:, *shared.within(own).slices]
             stored = part[[b - 1 for b in bands]]
-            # As in a file: a pixel is missing where all of its bands hold the nodata value.
+            # As in a file, a pixel is missing where all of its bands hold the nodata value.
             missing = all_nodata(part, [band.nodata for band in self.bands])
             place = shared.within(window).slices
             valid[place] = finite(stored) & ~missing
@@ -74,23 +74,24 @@ def predict_array(
     core_px: int = EXACT_CORE_PX,
     backend: BackendName = "auto",
 ) -> xr.DataArray:
-    """A class map of a labelled array, lazily: what is not asked for is never read or computed.
+    """Predict a class map of a labelled array lazily: only the chunks that are used are read and computed.
 
-    The map is that of `geocrodino.predict` with ``stitch="exact"`` and the same ``core_px`` on a file with the same
+    The map equals that of `geocrodino.predict` with ``stitch="exact"`` and the same ``core_px`` on a file with the same
     pixels.
 
     Args:
-        array: Dimensions ``(band, y, x)`` or ``(y, x)``, north up, with a CRS that rioxarray or odc-geo wrote; any
-            type, a Dask array or not. NaN and its nodata value are invalid. Pixels as large as those of the training,
-            to 1 %; bring others there first, for instance with ``odc.geo.xr.xr_reproject``.
+        array: Image or heights, shape (B, H, W) with dimensions ``(band, y, x)``, or (H, W) with ``(y, x)``, any type,
+            a Dask array or not; north up, with a CRS that rioxarray or odc-geo wrote. NaN and the nodata value are
+            invalid. Pixels must have the size of those of the training, to 1 %; resample others first, for instance
+            with ``odc.geo.xr.xr_reproject``.
         bundle: The trained networks, or their file.
-        modality: Which of them to use.
-        height_unit: Unit of heights, where the attribute ``units`` does not say it; see `geocrodino.predict`.
-        core_px: Side of the chunks of the result, pixels; rounded up to the network's stride.
+        modality: The modality of the array.
+        height_unit: Unit of heights if the attribute ``units`` does not name it, see `Inputs`.
+        core_px: Side of the chunks of the result, px, rounded up to a multiple of the network's stride.
         backend: Inference backend.
 
     Returns:
-        File values of the classes, uint8, dimensions ``(y, x)``, 255 where there is no data, a Dask array.
+        File values of the classes, uint8, shape (H, W), dimensions ``(y, x)``, 255 for nodata, a Dask array.
 
     Raises:
         BundleError: If the bundle lacks the branch, the array lacks its bands, or tiles cannot be joined exactly.
@@ -98,7 +99,7 @@ def predict_array(
         MissingCRSError: If it has no CRS.
 
     Warns:
-        ValueRangeWarning: If its type is an integer type other than the training's.
+        ValueRangeWarning: If the array has another integer type than the training.
     """
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     bundle.require(modality)
@@ -117,10 +118,10 @@ def predict_array(
     lattice = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field_px)
     source = SceneInput(spec.recipe.fitted(header, unit=height_unit), spec, grid, None, height_unit)
     limits = source.raster.limits
-    halo = spec.recipe.halo_px(grid) + (0 if limits is None else limits.reach_px)
+    margin_px = spec.recipe.halo_px(grid) + (0 if limits is None else limits.reach_px)
     work = _TileWork(source, lattice, (bundle.path.resolve(), bundle.sha256), backend)
     rows, cols = lattice.count
-    chunks = [[work.chunk(bands, (row, col), halo) for col in range(cols)] for row in range(rows)]
+    chunks = [[work.chunk(bands, (row, col), margin_px) for col in range(cols)] for row in range(rows)]
     return xr.DataArray(
         da.block(chunks), xr_coords(grid, dims=("y", "x")), ("y", "x"), "classes", {"nodata": IGNORE_INDEX}
     )
@@ -128,16 +129,16 @@ def predict_array(
 
 @dataclass(frozen=True)
 class _TileWork:
-    """What makes a chunk of the map from a part of the array."""
+    """Computes chunks of the map from parts of the array."""
 
     source: SceneInput
     lattice: TileLattice
     bundle: tuple[Path, str]
     backend: BackendName
 
-    def chunk(self, bands: da.Array, index: TileIndex, halo: int) -> da.Array:
+    def chunk(self, bands: da.Array, index: TileIndex, margin_px: int) -> da.Array:
         """The chunk of one tile, lazily."""
-        needed = self.lattice.read_window(index).grow(halo).intersect(Window.of(self.lattice.shape))
+        needed = self.lattice.read_window(index).grow(margin_px).intersect(Window.of(self.lattice.shape))
         classes = delayed(self.classes, pure=False)(bands[:, *needed.slices], needed.corner, index)
         lazy: da.Array = da.from_delayed(classes, self.lattice.support(index).shape, np.uint8)
         return lazy
@@ -149,19 +150,19 @@ class _TileWork:
             raise ValueError("expected an array")
         source = replace(self.source, raster=replace(raster, values=part, corner=corner))
         shape = None if self.backend == "torch" else self.lattice.tile_shape
-        with _opening:  # the cache alone lets several threads open the same one
+        with _open_lock:  # without it, several threads could open the same network
             backend, scheme = _networks(*self.bundle, source.spec.modality, self.backend, self.lattice.unused_px, shape)
         return scheme.to_values(TileClassifier(backend, source, self.lattice, keep_tiles=0)(index)[0])
 
 
-_opening = Lock()
+_open_lock = Lock()
 
 
 @lru_cache(maxsize=4)
 def _networks(
     path: Path, sha256: str, modality: Modality, backend: BackendName, unused_px: int, shape: tuple[int, int] | None
 ) -> tuple[Backend, ClassScheme]:
-    """Once in each process, and for each shape of tiles where a backend is ready for one at a time."""
+    """Open a branch once in each process, and once for each shape of tiles if the backend is compiled for one shape."""
     bundle = same_bundle(path, sha256)
     temperature = bundle.manifest.temperature(modality)
     opened = open_backend(bundle, modality, name=backend, temperature=temperature, unused_px=unused_px)
@@ -186,7 +187,7 @@ def _grid(array: xr.DataArray, resolution_m: float) -> GeoBox:
 
 
 def _header(array: xr.DataArray, grid: GeoBox, count: int) -> ArraySource:
-    """What an array says about its values, as rioxarray and xarray write it down."""
+    """The bands of an array, from the attributes that rioxarray and xarray write."""
     names, units = (_for_each(array.attrs.get(key), count) for key in ("long_name", "units"))
     scales, offsets = (_for_each(array.attrs.get(key), count) for key in ("scale_factor", "add_offset"))
     if not any(names) and "band" in array.coords and array.coords["band"].dtype.kind in "UO":
@@ -213,7 +214,7 @@ def _header(array: xr.DataArray, grid: GeoBox, count: int) -> ArraySource:
 
 
 def _compare_type(header: ArraySource, spec: ModalitySpec) -> None:
-    """Warn of another type than the training's: values of a lazy array cannot be compared before they are computed."""
+    """Warn if the type differs from that of the training: values of a lazy array cannot be compared in advance."""
     trained, found = spec.recipe.dtype, "float32" if header.bands[0].is_scaled else header.dtype
     if trained is not None and trained != found and not found.startswith("float"):
         warnings.warn(
@@ -225,7 +226,7 @@ def _compare_type(header: ArraySource, spec: ModalitySpec) -> None:
 
 
 def _for_each(value: Any, count: int) -> list[Any]:
-    """A value for each band, from one for all of them, a list, or none."""
+    """A value for each band, from a list, one value for all, or None."""
     if isinstance(value, list | tuple) and len(value) == count:
         return list(value)
     return [None if isinstance(value, list | tuple) else value] * count

@@ -1,4 +1,4 @@
-"""How much memory a prediction takes, and how many tiles at once fit into a limit."""
+"""Measure the memory of a prediction, and compute how many tiles at once fit into a limit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from dask.utils import format_bytes, parse_bytes
 from geocrodino.errors import ConfigError
 
 _LOOK_EVERY_S = 0.002
-_SPARE = 1.1  # of what one tile takes: reading and writing have peaks of their own
+_SPARE = 1.1  # factor on the memory of one tile, because reading and writing have peaks of their own
 
 
-def as_bytes(size: int | str) -> int:
-    """A size as a number of bytes: ``2GB``, ``1500 MB``, ``2GiB``, or the number itself.
+def parse_memory(size: int | str) -> int:
+    """Read a size of memory.
+
+    Args:
+        size: A number of bytes, or a text such as ``2GB``, ``1500 MB`` or ``2GiB``.
+
+    Returns:
+        The size in bytes.
 
     Raises:
         ConfigError: If it is no size.
@@ -29,7 +35,14 @@ def as_bytes(size: int | str) -> int:
 
 
 def peak_growth(run: Callable[[], object]) -> int:
-    """Bytes by which the memory of this process grows at most while something runs."""
+    """Measure by how much the memory of this process grows while something runs.
+
+    Args:
+        run: What to run.
+
+    Returns:
+        Largest growth in bytes.
+    """
     process, over = psutil.Process(), Event()
     before = peak = process.memory_info().rss
 
@@ -50,7 +63,11 @@ def peak_growth(run: Callable[[], object]) -> int:
 
 
 def in_use() -> int:
-    """Bytes that this process holds now."""
+    """The memory of this process.
+
+    Returns:
+        Its resident memory in bytes.
+    """
     held: int = psutil.Process().memory_info().rss
     return held
 
@@ -59,17 +76,20 @@ def workers_within(limit: int, wanted: int, each: int, held: int) -> int:
     """How many tiles can be worked on at once.
 
     Args:
-        limit: Most bytes that the process may take.
-        wanted: Most tiles at once that are of use.
-        each: Bytes that one takes while it is computed.
-        held: Bytes that are taken without them: the process, and what the tiles share.
+        limit: Largest memory of the process, bytes.
+        wanted: Largest useful number of tiles at once.
+        each: Memory of one tile while it is computed, bytes.
+        held: Memory without tiles, bytes: the process, and the data that tiles share.
+
+    Returns:
+        A number of tiles from 1 to ``wanted``.
 
     Raises:
         ConfigError: If not even one fits.
     """
     fitting = int((limit - held) // (_SPARE * each))
     if fitting < 1:
-        least = int(1.01 * (held + _SPARE * each))  # as it is told it is rounded, and must still be enough
+        least = int(1.01 * (held + _SPARE * each))  # the message rounds it, and the rounded size must suffice
         raise ConfigError(
             f"memory {format_bytes(limit)} is too little. Expected at least {format_bytes(least)}, of which "
             f"{format_bytes(held)} are the program itself, its networks and what neighbours share."

@@ -1,14 +1,15 @@
-"""From what a user gives to what is worked on: everything is checked here, before anything is computed."""
+"""Check all that a user gives and plan the prediction, before anything is computed."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from odc.geo.geobox import GeoBox
 from shapely.affinity import affine_transform
@@ -21,33 +22,61 @@ from geocrodino.geo.rasters.mosaic import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import Further, MapFile, beside, check_map_name, class_map, layer_file
-from geocrodino.maps.inputs import keep_inputs
+from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_map, companion_path, layer_file
+from geocrodino.maps.inputs import require_distinct_output
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
+from geocrodino.phrases import arguments
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
-from geocrodino.prediction.choose import choose_modalities
+from geocrodino.prediction.choose import ChosenModalities, choose_modalities
 from geocrodino.prediction.combine import decisions, layer_bands
 from geocrodino.prediction.job import BlockLayout, Job, window_box
-from geocrodino.prediction.layers import LAYERS, Layer
+from geocrodino.prediction.layers import LAYERS
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput
+from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import Modality
-from geocrodino.settings.prediction import PROCESSES, BackendName, Precision, Stitch, Wanted
+from geocrodino.settings.prediction import (
+    PROCESSES,
+    Execution,
+    Inputs,
+    Layer,
+    ModalityChoice,
+    Outputs,
+    Precision,
+    Tiling,
+)
 from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from geocrodino.geo.areas.aoi import AOI
 
 EXACT_CORE_PX = 1024
-"""With a margin of 160 px a tile costs some 0.3 GB; twice as large ones take twice that and save little time."""
+"""With a margin of 160 px a tile needs some 0.3 GB; tiles of twice this side need twice as much, and save little
+time."""
 BLEND_CORE_PX = 512
 BLEND_MARGIN_PX = 64
 GPU_BATCH = 4
-"""Tiles at once on a graphics card: seven million pixels, which fill it, and some 2 GB."""
+"""Tiles in one call of a network on a GPU: seven million pixels, which occupy it fully and need some 2 GB."""
 WIDEST_EXACT_FIELD_PX = 256
-"""Receptive fields beyond this make exact tiles cost more than they are worth: ``auto`` blends."""
+"""With wider receptive fields, exact tiles cost more than they are worth, and ``auto`` blends."""
+_MAX_WORKERS = 8  # by default, because each holds the activations of a tile
+
+
+@dataclass(frozen=True)
+class SceneRasters:
+    """The rasters of a prediction, opened.
+
+    Attributes:
+        raster: Raster whose grid is the grid of the map.
+        elevation: Surface model beside an image, None if there is only one raster.
+        ground: Terrain model, None if there is none.
+    """
+
+    raster: RasterSource
+    elevation: RasterSource | None
+    ground: RasterSource | None
 
 
 @dataclass(frozen=True)
@@ -55,15 +84,15 @@ class PredictionPlan:
     """A prediction that can start.
 
     Attributes:
-        scene: The raster whose grid is the map's.
-        grid: The grid that the networks work on.
-        job: What decides the pixels.
-        backends: The branches, ready to compute.
-        blocks: The blocks to work on, in order.
-        key: What the map depends on, by name.
-        reason: Why these modalities.
+        scene: Raster whose grid is the grid of the map.
+        grid: Working grid of the networks.
+        job: Everything that determines the pixels.
+        backends: The backend of each modality, ready to compute.
+        blocks: Blocks to predict, in order.
+        key: Everything that the map depends on, by name.
+        chosen: Modalities of the map, and the reason.
         stitch: How tiles are joined.
-        notes: What the user should know.
+        notes: Warnings for the user.
     """
 
     scene: RasterSource
@@ -72,7 +101,7 @@ class PredictionPlan:
     backends: dict[Modality, Backend]
     blocks: list[Window]
     key: dict[str, str]
-    reason: str
+    chosen: ChosenModalities
     stitch: Literal["exact", "blend"]
     notes: tuple[str, ...]
 
@@ -81,105 +110,150 @@ def prepare(
     scene: str | Path | Sequence[str | Path],
     out: Path,
     bundle: Bundle,
-    modality: Wanted,
+    modality: ModalityChoice,
     *,
     elevation: str | Path | Sequence[str | Path] | None,
-    ground: str | Path | None,
-    height_unit: str | None,
-    bands: tuple[int, ...] | None,
-    rescale: float | None,
     aoi: str | Path | AOI | None,
-    asset: str | None,
-    layers: tuple[Layer, ...],
-    block_px: int | None,
-    core_px: int | None,
-    stitch: Stitch,
-    backend: BackendName,
-    precision: Precision,
-    device: str,
-    workers: int,
-    batch: int | None,
-    scheduler: str | None,
+    inputs: Inputs,
+    tiling: Tiling,
+    execution: Execution,
+    outputs: Outputs,
 ) -> PredictionPlan:
-    """Check and plan; arguments and errors as for `geocrodino.prediction.engine.predict`."""
+    """Check and plan a prediction.
+
+    Args:
+        scene: Image or surface model, see `geocrodino.predict`.
+        out: The map to write.
+        bundle: The trained networks.
+        modality: Which modalities to use.
+        elevation: Surface model beside an image.
+        aoi: Polygons to predict.
+        inputs: How the rasters are read.
+        tiling: Tiles and blocks.
+        execution: What computes.
+        outputs: What is written.
+
+    Returns:
+        A plan; its backends are open.
+
+    Raises:
+        GeocrodinoError: One of its kinds, as for `geocrodino.predict`.
+        ValueError: If a word is unknown.
+    """
     check_map_name(out)
-    raster = open_scene(scene, asset=asset)
-    second = None if elevation is None else open_scene(elevation)
+    rasters = _open(scene, elevation, inputs)
+    raster, bands = rasters.raster, None if inputs.bands is None else tuple(inputs.bands)
     if bands is not None and modality == "auto":
-        modality = _with_bands(bundle) if second is None else "both"
-    modalities, reason = choose_modalities(modality, raster, second, bundle)
-    _check_options(modalities, layers, ground, height_unit, bands, rescale)
-    area = None if aoi is None else _area_file(aoi)
-    lower = None if ground is None else open_scene(ground)
-    for written in (out, *(beside(out, what) for what in get_args(Further))):
-        keep_inputs(written, scene=raster, surface_model=second, bundle=bundle.path, ground=lower, area=area)
+        modality = _image_of(bundle) if elevation is None else "both"  # only an image has bands to choose from
+    chosen = choose_modalities(modality, raster, rasters.elevation, bundle)
+    layers = tuple(outputs.layers)
+    _check_options(chosen.modalities, layers, inputs)
+    _require_distinct_outputs(out, rasters, bundle, aoi)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
-    if lower is not None:
-        require_overlap({"ground": lower}, grid)
-    inputs = {
-        m: _scene_input(bundle.manifest.modalities[m], raster, second, grid, lower, (height_unit, bands, rescale))
-        for m in modalities
+    if rasters.ground is not None:
+        require_overlap({"ground": rasters.ground}, grid)
+    sources = {
+        m: _heights_input(bundle.manifest.modalities[m], rasters, grid, inputs.height_unit)
+        if definition_of(m).holds_heights
+        else _image_input(bundle.manifest.modalities[m], raster, grid, bands, inputs.rescale)
+        for m in chosen.modalities
     }
-    for source in inputs.values():
+    for source in sources.values():
         notes += unusual_values(source)
-    lattice, how = _lattice(grid, bundle, stitch, core_px)
-    batch = _batch(batch, device, scheduler, math.prod(lattice.count))
+    lattice, stitch = _lattice(grid, bundle, tiling)
+    batch = _batch(execution, math.prod(lattice.count))
+    workers = execution.workers or _default_workers()
     if batch > 1:
-        workers = max(workers, 2 * batch)  # as many as are computed read and write meanwhile
-    plan = BlockLayout.make(raster.geobox, grid, lattice, len(bundle.manifest.classes), block_px, workers)
+        workers = max(workers, 2 * batch)  # one batch is computed while as many tiles are read and written
+    classes = bundle.manifest.classes
+    layout = BlockLayout.make(raster.geobox, grid, lattice, len(classes), tiling.block_px, workers)
     job = Job(
         own=raster.geobox,
-        inputs=inputs,
+        inputs=sources,
         lattice=lattice,
-        part_px=plan.part_px,
-        keep_tiles=plan.keep_tiles,
-        classes=bundle.manifest.classes,
-        weight={m: bundle.manifest.weight(m) for m in modalities},
-        temperature={m: bundle.manifest.temperature(m) for m in modalities},
+        part_px=layout.part_px,
+        keep_tiles=layout.keep_tiles,
+        classes=classes,
+        weight={m: bundle.manifest.weight(m) for m in chosen.modalities},
+        temperature={m: bundle.manifest.temperature(m) for m in chosen.modalities},
         layers=layers,
-        files=(),
+        files=MapFiles(class_map(out, classes)),
         area=None if aoi is None else _area_px(aoi, raster),
         bundle=(bundle.path.resolve(), bundle.sha256),
-        backend=backend,
-        precision=precision,
-        device=device,
+        backend=execution.backend,
+        precision=execution.precision,
+        device=execution.device,
         workers=workers,
         batch=batch,
     )
     backends = job.backends(bundle)
-    if len({b.name for b in backends.values()}) > 1:  # one branch alone cannot be converted
+    if len({b.name for b in backends.values()}) > 1:  # only one of the two branches can be converted
         backends = replace(job, backend="torch").backends(bundle)
-    # Named, so that other processes and a resumed run take the same.
     name = next(iter(backends.values())).name
-    numbers = _joined(backend.number for backend in backends.values())
-    files = _files(out, bundle, modalities, raster, how, layers, (name, numbers))
-    if ", " not in numbers:
-        job = replace(job, precision="full" if numbers == "float32" else "half")
-    job = replace(job, backend=name, files=files)
-    blocks = [block for block in plan.blocks if job.meets(block)]
-    return PredictionPlan(raster, grid, job, backends, blocks, _key(job, backends, block_px, lower), reason, how, notes)
+    numbers = _unique(backend.number for backend in backends.values())
+    tags = {
+        **_tags(bundle, chosen.modalities, raster),
+        "STITCH": stitch,
+        "BACKEND": name,
+        "PRECISION": ", ".join(numbers),
+    }
+    # Other processes and a resumed run then use the same backend and precision, even if `auto` chose them.
+    job = replace(
+        job,
+        backend=name,
+        precision=_settled(execution.precision, numbers),
+        files=_files(out, classes, chosen.modalities, layers, tags),
+    )
+    blocks = [block for block in layout.blocks if job.meets(block)]
+    key = _key(job, backends, tiling.block_px, rasters.ground)
+    return PredictionPlan(raster, grid, job, backends, blocks, key, chosen, stitch, notes)
 
 
-def _check_options(
-    modalities: tuple[Modality, ...],
-    layers: tuple[Layer, ...],
-    ground: str | Path | None,
-    height_unit: str | None,
-    bands: tuple[int, ...] | None,
-    rescale: float | None,
-) -> None:
-    alone = f"found {' and '.join(modalities)} alone"
+def _open(
+    scene: str | Path | Sequence[str | Path], elevation: str | Path | Sequence[str | Path] | None, inputs: Inputs
+) -> SceneRasters:
+    return SceneRasters(
+        raster=open_scene(scene, asset=inputs.asset),
+        elevation=None if elevation is None else open_scene(elevation),
+        ground=None if inputs.ground is None else open_scene(inputs.ground),
+    )
+
+
+def _require_distinct_outputs(out: Path, scene: SceneRasters, bundle: Bundle, aoi: str | Path | AOI | None) -> None:
+    area = None if aoi is None else _area_file(aoi)
+    for written in (out, *(companion_path(out, kind) for kind in COMPANIONS)):
+        require_distinct_output(
+            written,
+            scene=scene.raster,
+            surface_model=scene.elevation,
+            bundle=bundle.path,
+            ground=scene.ground,
+            area=area,
+        )
+
+
+def _settled(precision: Precision, numbers: tuple[str, ...]) -> Precision:
+    """The precision that the open backends compute in; as it was given if they differ."""
+    if len(numbers) > 1:
+        return precision
+    return "full" if numbers == ("float32",) else "half"
+
+
+def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], inputs: Inputs) -> None:
+    ground, height_unit, rescale = inputs.ground, inputs.height_unit, inputs.rescale
     of_heights = [definition_of(m).holds_heights for m in modalities]
-    if all(of_heights) and (bands is not None or rescale is not None):
-        option = "--bands" if bands is not None else "--rescale"
-        raise ConfigError(f"{option} applies only to an image, {alone}.\nLeave it out.")
+    alone = f"found {' and '.join(modalities)} alone"
+    if all(of_heights) and (inputs.bands is not None or rescale is not None):
+        option = "bands" if inputs.bands is not None else "rescale"
+        raise ConfigError(f"`{option}` applies only to an image, {alone}.\nLeave it out.")
     if rescale is not None and not (math.isfinite(rescale) and rescale > 0):
-        raise ConfigError(f"--rescale {rescale:g}: expected a number above 0, for instance 1/257.")
+        raise ConfigError(f"`rescale={rescale:g}`: expected a number above 0, for instance 1/257.")
     if not any(of_heights) and ground is not None:
-        raise ConfigError(f"{ground}: --ground applies only to elevation, {alone}.\nLeave it out.")
+        raise ConfigError(f"{ground}: `ground` applies only to elevation, {alone}.\nLeave it out.")
     if not any(of_heights) and height_unit is not None:
-        raise ConfigError(f"--height-unit {height_unit} applies only to elevation, {alone}.\nLeave it out.")
+        unit = arguments(height_unit=height_unit)
+        raise ConfigError(f"{unit} applies only to elevation, {alone}.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
         hint = did_you_mean(unknown[0], list(LAYERS))
@@ -192,24 +266,36 @@ def _check_options(
         )
 
 
-def _batch(asked: int | None, device: str, scheduler: str | None, tiles: int) -> int:
-    """Tiles in one call of a network, of so many in all."""
-    if asked is None:
-        return min(GPU_BATCH, tiles) if device.startswith("cuda") and scheduler is None else 1
-    if asked > 1 and device.partition(":")[0] == "cpu":
-        raise ConfigError(f"--batch {asked}: batching needs a GPU, found cpu.\nLeave it out.")
-    if asked > 1 and scheduler == PROCESSES:
+def _batch(execution: Execution, tiles: int) -> int:
+    """Tiles in one call of a network, for a scene of so many tiles."""
+    batch, device = execution.batch, execution.device
+    if batch is None:
+        return min(GPU_BATCH, tiles) if device.startswith("cuda") and execution.scheduler is None else 1
+    if batch > 1 and device.partition(":")[0] == "cpu":
+        raise ConfigError(f"`batch={batch}`: batching needs a GPU, found cpu.\nLeave it out.")
+    if batch > 1 and execution.scheduler == PROCESSES:
         raise ConfigError(
-            f"--batch {asked}: batches are gathered from threads. Expected threads of this process or of Dask workers, "
-            "found processes with one each.\nLeave it or --scheduler out."
+            f"`batch={batch}`: batches are gathered from threads. Expected threads of this process or of Dask workers, "
+            "found processes with one each.\nLeave `batch` or `scheduler` out."
         )
-    return asked
+    return batch
+
+
+def _default_workers() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(available or 1, _MAX_WORKERS)
 
 
 def even_tiles(largest: TileLattice) -> TileLattice:
-    """Smaller tiles than those given where that leaves less of them, margins included, outside the scene.
+    """Make tiles smaller if less of them, margins included, then lies outside the scene.
 
-    Sides are tried with which one side of the scene is cut evenly into as few tiles as with the largest.
+    The sides tried cut one side of the scene evenly into as few tiles as the largest side does.
+
+    Args:
+        largest: Tiles of the largest side.
+
+    Returns:
+        The lattice that reads the fewest pixels; the given one if none reads fewer.
     """
     stride = largest.stride_px
     least = max(2 * largest.ramp_px, stride)
@@ -223,49 +309,41 @@ def even_tiles(largest: TileLattice) -> TileLattice:
     return min(largest, *(replace(largest, core_px=even(side)) for side in largest.shape), key=work)
 
 
-def _with_bands(bundle: Bundle) -> Wanted:
-    """The modality that bands are chosen of where nothing else says it: the only image that a bundle reads."""
+def _image_of(bundle: Bundle) -> ModalityChoice:
+    """The only image that a bundle reads; ``auto`` if it reads several."""
     images = [m for m in bundle.manifest.modalities if not definition_of(m).holds_heights]
     return images[0] if len(images) == 1 else "auto" if images else "optical"
 
 
-def _scene_input(
-    spec: ModalitySpec,
-    scene: RasterSource,
-    surface_model: RasterSource | None,
-    grid: GeoBox,
-    ground: RasterSource | None,
-    options: tuple[str | None, tuple[int, ...] | None, float | None],
+def _image_input(
+    spec: ModalitySpec, raster: RasterSource, grid: GeoBox, bands: tuple[int, ...] | None, rescale: float | None
 ) -> SceneInput:
-    """What one branch reads, checked; ``options`` are the unit of height, and bands and factor of an image."""
-    height_unit, bands, rescale = options
-    recipe, heights = spec.recipe, spec.definition.holds_heights
-    raster = surface_model if heights and surface_model is not None else scene
-    known_by = recipe.check(raster, ground_given=ground is not None, bands=bands)
+    known_by = spec.recipe.check(raster, bands=bands)
     require_overlap({spec.modality: raster}, grid)
-    if not heights:
-        fitted = recipe.fitted(raster, bands=bands)
-        fitted = fitted if rescale is None else fitted.rescaled(rescale)
-        return SceneInput(fitted, spec, grid, None, None, known_by)
+    fitted = spec.recipe.fitted(raster, bands=bands)
+    fitted = fitted if rescale is None else fitted.rescaled(rescale)
+    return SceneInput(fitted, spec, grid, None, None, known_by)
+
+
+def _heights_input(spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None) -> SceneInput:
+    raster, ground = scene.elevation or scene.raster, scene.ground
+    spec.recipe.check(raster, ground_given=ground is not None)
+    require_overlap({spec.modality: raster}, grid)
     lower = ground
     if ground is not None:
-        recipe.check_ground(ground)
-        lower = recipe.fitted_ground(ground, unit=height_unit)
-    return SceneInput(recipe.fitted(raster, unit=height_unit), spec, grid, lower, height_unit)
+        spec.recipe.check_ground(ground)
+        lower = spec.recipe.fitted_ground(ground, unit=height_unit)
+    return SceneInput(spec.recipe.fitted(raster, unit=height_unit), spec, grid, lower, height_unit)
 
 
-def _lattice(
-    grid: GeoBox, bundle: Bundle, stitch: Stitch, core_px: int | None
-) -> tuple[TileLattice, Literal["exact", "blend"]]:
-    if stitch not in get_args(Stitch):
-        hint = did_you_mean(stitch, get_args(Stitch))
-        raise ValueError(f"stitch must be one of {', '.join(get_args(Stitch))}, found {stitch!r}.{hint}")
+def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice, Literal["exact", "blend"]]:
+    stitch, core_px = tiling.stitch, tiling.core_px
     shape = (int(grid.shape[0]), int(grid.shape[1]))
     field, stride = bundle.manifest.receptive_field_px, bundle.manifest.network.stride_px
     if stitch == "exact" and field is None:
         raise BundleError(
             f"{bundle.path}: tiles cannot be joined exactly. Expected a network with a bounded receptive field, found "
-            "one whose every output depends on the whole tile.\nUse --stitch blend."
+            "one whose every output depends on the whole tile.\nUse `stitch='blend'`."
         )
     if stitch == "blend" or field is None or (stitch == "auto" and field > WIDEST_EXACT_FIELD_PX):
         core = round_up(core_px or BLEND_CORE_PX, stride)
@@ -277,36 +355,33 @@ def _lattice(
     return largest if core_px else even_tiles(largest), "exact"
 
 
-def _files(
-    out: Path,
-    bundle: Bundle,
-    modalities: tuple[Modality, ...],
-    scene: RasterSource,
-    how: str,
-    layers: tuple[Layer, ...],
-    computed: tuple[str, str],
-) -> tuple[MapFile, ...]:
-    tags = {
+def _tags(bundle: Bundle, modalities: tuple[Modality, ...], scene: RasterSource) -> dict[str, str]:
+    return {
         "TIFFTAG_SOFTWARE": f"geocrodino {version('geocrodino')}",
         "BUNDLE_NAME": bundle.manifest.name,
         "BUNDLE_SHA256": bundle.sha256,
         "MODALITY": "both" if len(modalities) > 1 else modalities[0],
         "SCENE": scene.path.name or scene.path.resolve().name,
-        "STITCH": how,
-        "BACKEND": computed[0],
-        "PRECISION": computed[1],
     }
-    classes = bundle.manifest.classes
-    found = [class_map(out, classes, tags=tags)]
+
+
+def _files(
+    out: Path,
+    classes: ClassScheme,
+    modalities: tuple[Modality, ...],
+    layers: tuple[Layer, ...],
+    tags: Mapping[str, str],
+) -> MapFiles:
+    decided, layered = None, None
     if len(modalities) > 1:
-        found.append(class_map(beside(out, "decided"), decisions(modalities), tags=tags, band="decided by"))
+        decided = class_map(companion_path(out, "decided"), decisions(modalities), tags=tags, band="decided by")
     if layers:
-        found.append(layer_file(beside(out, "layers"), layer_bands(layers, classes), tags=tags))
-    return tuple(found)
+        layered = layer_file(companion_path(out, "layers"), layer_bands(layers, classes), tags=tags)
+    return MapFiles(class_map(out, classes, tags=tags), decided, layered)
 
 
 def _area_file(aoi: str | Path | AOI) -> Path | None:
-    from geocrodino.geo.areas.aoi import area_file  # areas alone need geopandas
+    from geocrodino.geo.areas.aoi import area_file  # only areas need geopandas
 
     return area_file(aoi)
 
@@ -317,7 +392,7 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
     Raises:
         OverlapError: If they do not meet it.
     """
-    from geocrodino.geo.areas.aoi import read_aoi  # areas alone need geopandas
+    from geocrodino.geo.areas.aoi import read_aoi  # only areas need geopandas
     from geocrodino.geo.areas.place import on_grid, way_out
 
     aoi = read_aoi(source, splits="none") if isinstance(source, str | Path) else source
@@ -331,20 +406,20 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
     )
 
 
-def _joined(words: Iterable[str]) -> str:
-    """Different words, once each."""
-    return ", ".join(dict.fromkeys(words))
+def _unique(words: Iterable[str]) -> tuple[str, ...]:
+    """Each different word once, in order."""
+    return tuple(dict.fromkeys(words))
 
 
-def _computed_by(job: Job, numbers: str) -> str:
-    """What computes, as far as it changes the last digits."""
+def _computed_by(job: Job, numbers: Iterable[str]) -> str:
+    """Everything about the computation that changes the last digits."""
     device = job.device
     if device.startswith("cuda"):
         import torch
 
         device = torch.cuda.get_device_name(device)
     together = f", {job.batch} tiles at once" if job.batch > 1 else ""
-    return f"{job.backend} {version(job.backend)} on {device} in {numbers}{together}"
+    return f"{job.backend} {version(job.backend)} on {device} in {', '.join(numbers)}{together}"
 
 
 _SOFTWARE = ("geocrodino", "torch", "numpy", "scipy", "pyproj", "rasterio")
@@ -354,7 +429,7 @@ _SOFTWARE = ("geocrodino", "torch", "numpy", "scipy", "pyproj", "rasterio")
 def _key(
     job: Job, backends: Mapping[Modality, Backend], block_px: int | None, ground: RasterSource | None
 ) -> dict[str, str]:
-    """What the bytes of a map depend on; workers and memory are not among it."""
+    """Everything that the bytes of a map depend on, by name; workers and memory do not belong to it."""
     lattice = job.lattice
     rasters: dict[str, str] = {m: fingerprint(source.raster) for m, source in job.inputs.items()}
     units = {source.unit for source in job.inputs.values() if source.unit}
@@ -364,9 +439,9 @@ def _key(
         "height unit": ", ".join(units) or "of the files",
         "bundle": job.bundle[1],
         "software": ", ".join(f"{name} {version(name)}" for name in _SOFTWARE),
-        "backend": _computed_by(job, _joined(backend.number for backend in backends.values())),
+        "backend": _computed_by(job, _unique(backend.number for backend in backends.values())),
         "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
-        "margin that is not decoded": _joined(f"{backend.trim_px} px" for backend in backends.values()),
+        "margin that is not decoded": ", ".join(_unique(f"{backend.trim_px} px" for backend in backends.values())),
         "block": "about one tile" if block_px is None else f"{block_px} px",
         "layers": ", ".join(job.layers) or "none",
         "area": "all" if job.area is None else hashlib.sha256(job.area.wkb).hexdigest(),

@@ -1,4 +1,4 @@
-"""Who works on the blocks: threads of this process, or a cluster; both through Dask."""
+"""Distribute blocks to threads of this process or to a cluster, both through Dask."""
 
 from __future__ import annotations
 
@@ -33,25 +33,32 @@ if TYPE_CHECKING:
     from distributed import Client
 
 Take = Callable[[EncodedPart], None]
-"""What is done with a finished part; called in the process that writes."""
+"""Receives a finished part; called in the process that writes."""
 
 GDAL_CACHE_BYTES = 64 * 2**20
 
-_ALONE = {"dashboard": False, "dashboard_address": ":0"}  # no page, at a port that no other scheduler has
+_ALONE = {"dashboard": False, "dashboard_address": ":0"}  # no dashboard, and a port that no other scheduler uses
 _WAIT_S = 60
-_AHEAD = 2  # blocks for each thread of a cluster that are handed out, so that none waits for the next one
+_AHEAD = 2  # blocks submitted for each thread of a cluster, so that none waits for its next block
 
 
 def run_threads(predict: BlockPredictor, windows: Sequence[Window], workers: int, take: Take) -> None:
-    """All blocks through Dask's thread scheduler; each thread makes its own parts and hands them over."""
+    """Predict blocks with Dask's thread scheduler.
+
+    Args:
+        predict: Predicts one block.
+        windows: The blocks, in the order of work.
+        workers: Number of threads.
+        take: Receives each finished part, in the thread that made it.
+    """
     waiting = deque(windows)
 
     def one() -> None:
-        # Not as Dask orders its tasks, which is from the last one to the first: neighbours share tiles and reads.
+        # In the order of the blocks, because neighbours share tiles and reads; Dask starts with the last task.
         take(predict(waiting.popleft()))
 
     task = delayed(one, pure=False, traverse=False)
-    # Each thread is told by itself: a prediction beside this one may end before and give torch its threads back.
+    # Set in each thread, because another prediction may end in this time and restore torch's number of threads.
     threads = ThreadPoolExecutor(workers, initializer=one_thread)
     with one_thread_per_network(), threads as pool:
         tasks = [task() for _ in windows]
@@ -60,13 +67,22 @@ def run_threads(predict: BlockPredictor, windows: Sequence[Window], workers: int
 
 
 def run_cluster(client: Client, job: Job, windows: Sequence[Window], take: Take) -> None:
-    """All blocks on a cluster; parts come back as bytes and are taken here, one at a time.
+    """Predict blocks on a cluster; parts come back as bytes and are received here, one at a time.
 
-    A worker that dies costs the blocks that it was at: they are computed again elsewhere.
+    If a worker dies, its unfinished blocks are computed again by others.
+
+    Args:
+        client: Client of the cluster.
+        job: Everything that determines the pixels.
+        windows: The blocks, in the order of work.
+        take: Receives each finished part.
+
+    Raises:
+        ConfigError: If several workers die at the same block.
     """
     from distributed import KilledWorker, as_completed
 
-    # As the result of a task rather than data: what a dead worker held is then made again.
+    # As the result of a task, not as data: if the worker that holds it dies, another one makes it again.
     described = client.submit(_as_it_is, (uuid4().hex, _absolute(job)), pure=False)
     threads = max(1, sum(client.nthreads().values()))
     waiting = iter(windows)
@@ -81,7 +97,8 @@ def run_cluster(client: Client, job: Job, windows: Sequence[Window], take: Take)
         except KilledWorker as error:
             raise ConfigError(
                 "scheduler: several workers in turn died at the same block, most likely because their memory ended.\n"
-                "Give each more memory and go on with --resume, or start anew with a smaller --block-px or --tile-px."
+                "Give each more memory and go on with `resume=True`, or start anew with a smaller `block_px` or "
+                "`core_px`."
             ) from error
         future.release()
         following = next(waiting, None)
@@ -91,11 +108,14 @@ def run_cluster(client: Client, job: Job, windows: Sequence[Window], take: Take)
 
 @contextmanager
 def open_client(scheduler: str, workers: int) -> Iterator[Client]:
-    """A client of a running scheduler, or of processes started for this work.
+    """Connect to a running scheduler, or start processes for this work.
 
     Args:
         scheduler: ``processes``, or the address of a scheduler, for instance ``tcp://host:8786``.
         workers: Number of processes to start.
+
+    Yields:
+        A client, closed at the end; processes that were started end with it.
 
     Raises:
         ConfigError: If Dask's distributed scheduler is not installed, no scheduler answers, or it has no worker.
@@ -120,7 +140,8 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"scheduler {scheduler}: no Dask scheduler answers ({error}).\n"
-            "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take --scheduler processes."
+            "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take "
+            "`scheduler='processes'`."
         ) from error
     with client:
         try:
@@ -134,15 +155,16 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
 
 
 _Named = tuple[str, Job]
-"""A work, and a name of its own: two copies of one are not always equal, as NaN is not, and slow to compare."""
+"""A job and a unique name: copies of one job are slow to compare, and not always equal, because NaN is not."""
 
-_opening = Lock()
+_open_lock = Lock()
 _kept: dict[str, BlockPredictor] = {}
-"""Of a worker of a cluster: the networks at work, from one block to the next. One at a time, they are large."""
+"""In a worker of a cluster: the predictor of the current job, kept between blocks. Only one, because networks are
+large."""
 
 
 def _absolute(job: Job) -> Job:
-    """The same work for processes that were started in another folder."""
+    """The same job with absolute paths, for processes that were started in another folder."""
 
     def moved(source: SceneInput) -> SceneInput:
         ground = None if source.ground is None else _absolute_files(source.ground)
@@ -167,12 +189,12 @@ def _predict(described: _Named, window: Window) -> EncodedPart:
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
             return _predictor(*described)(window)
     except GeocrodinoError as error:
-        error.__cause__ = error.__context__ = None  # GDAL's own, which cannot cross to another process
+        error.__cause__ = error.__context__ = None  # GDAL's own exceptions cannot be pickled
         raise
 
 
 def _threads() -> int:
-    """Threads of this worker."""
+    """Number of threads of this worker."""
     from distributed import get_worker
 
     threads: int = get_worker().state.nthreads
@@ -180,7 +202,7 @@ def _threads() -> int:
 
 
 def _predictor(name: str, job: Job) -> BlockPredictor:
-    with _opening:
+    with _open_lock:
         if name not in _kept:
             _kept.clear()
             _kept[name] = BlockPredictor(job, job.backends(same_bundle(*job.bundle), _threads()))
@@ -189,10 +211,17 @@ def _predictor(name: str, job: Job) -> BlockPredictor:
 
 
 def same_bundle(path: Path, sha256: str) -> Bundle:
-    """A bundle as it was when the work was planned.
+    """Load a bundle and check that it is still the one of the plan.
+
+    Args:
+        path: The file.
+        sha256: Hash of the bundle when the work was planned.
+
+    Returns:
+        The bundle.
 
     Raises:
-        BundleError: If the file is gone, or another one.
+        BundleError: If the file is missing or was replaced.
     """
     bundle = load_bundle(path)
     if bundle.sha256 != sha256:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from geocrodino.errors import LabelError
+from geocrodino.phrases import listed
 from geocrodino.spelling import did_you_mean
 
 IGNORE_INDEX = 255
@@ -31,17 +32,14 @@ def number(value: float) -> str:
 
 
 def ignore_advice(values: Iterable[float]) -> str:
-    """The option and the key that leave label values out."""
-    told = [number(v) for v in values]
-    return f"{' '.join(f'--ignore {v}' for v in told)} (`ignore_values: [{', '.join(told)}]` under `data`)"
+    """The setting that leaves label values out."""
+    return f"`ignore_values=[{', '.join(map(number, values))}]`"
 
 
 def recode_advice(rules: Mapping[float, int]) -> str:
-    """The option and the key that read label values as classes."""
-    told = {number(value): as_class for value, as_class in rules.items()}
-    options = " ".join(f"--label-value {value}={as_class}" for value, as_class in told.items())
-    keys = ", ".join(f"{value}: {as_class}" for value, as_class in told.items())
-    return f"{options} (`label_values: {{{keys}}}` under `data`)"
+    """The setting that reads label values as classes."""
+    told = ", ".join(f"{number(value)}: {as_class}" for value, as_class in rules.items())
+    return f"`label_values={{{told}}}`"
 
 
 def _hexadecimal(colour: object) -> str:
@@ -155,14 +153,14 @@ class ClassScheme(BaseModel):
         return indices
 
     def _unknown(self, values: list[float], source: str, role: str) -> str:
-        listed = ", ".join(number(v) for v in values[:8])
-        more = f" and {len(values) - 8} more" if len(values) > 8 else ""
         known = ", ".join(f"{c.value} {c.name}" for c in self.classes)
         what = "label values" if role == "labels" else "values"
-        found = f"{source} holds {what} outside the classes: {listed}{more}. Expected: {known}.\n"
+        found = (
+            f"{source} holds {what} outside the classes: {listed(map(number, values), most=8)}. Expected: {known}.\n"
+        )
         if role == "map":
             return found + "Give a class map that holds the values of its classes."
-        if more or any(v != int(v) for v in values):
+        if len(values) > 8 or any(v != int(v) for v in values):
             return found + (
                 "Are these labels? JPEG compression and interpolation change class values: use a raster that was "
                 "compressed without loss and resampled with the nearest pixel."

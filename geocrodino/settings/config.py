@@ -1,6 +1,6 @@
 """The configuration of a training: what a YAML file may say, checked, with units.
 
-Values come, the first found wins, from the command line, the file named by ``--config``, ``geocrodino.yaml`` in the
+Values come, the first found wins, from the caller or the command line, the named file, ``geocrodino.yaml`` in the
 working folder, and the defaults here. Paths in a file are relative to that file and may hold ``${VARIABLES}``.
 """
 
@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from geocrodino.errors import ConfigError
 from geocrodino.files.access import durable_file
+from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
@@ -47,8 +48,6 @@ _LIGHTNING = {
     ),
 }  # fmt: skip
 """Words that Lightning knows, which is slow to import."""
-
-_SHOWN = 5  # keys in a message
 
 
 class _Section(BaseModel):
@@ -256,11 +255,11 @@ def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> 
         place = item["loc"]
         alike = ".".join("*" if isinstance(part, int) else part for part in place)  # the same key of other list items
         key = ".".join(map(str, place))
-        said = _complaint(item, " (from an option, not from the file)" if source and key in overridden else "")
+        said = _complaint(item, " (not from the file)" if source and key in overridden else "")
         complaints.setdefault((alike, said), []).append(key)
-    lines = [f"  {_some_keys(keys)}: {said}" for (_, said), keys in complaints.items()]
-    where = str(source) if source else "the command line"
-    return f"{where}: the configuration cannot be used:\n" + "\n".join(lines) + _needed(error)
+    lines = [f"  {listed(keys)}: {said}" for (_, said), keys in complaints.items()]
+    what = f"{source}: the configuration" if source else "the given configuration"
+    return f"{what} cannot be used:\n" + "\n".join(lines) + _needed(error)
 
 
 def _complaint(item: ErrorDetails, origin: str) -> str:
@@ -286,17 +285,15 @@ def _complaint(item: ErrorDetails, origin: str) -> str:
     return said
 
 
-def _some_keys(keys: list[str]) -> str:
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return ", ".join(keys[:_SHOWN]) + more
-
-
 def _needed(error: ValidationError) -> str:
     """How to name files that are needed and were not named."""
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
     if ("data",) in absent:
-        return f"\nName --optical, --elevation, --labels and --aoi, or write them under `data:` in {PROJECT_FILE}."
-    needed = [f"--{k}" for k in ("optical", "elevation", "labels", "aoi") if ("data", k) in absent]
+        return (
+            "\nName `data.optical`, `data.elevation`, `data.labels` and `data.aoi`, or write them under `data:` in "
+            f"{PROJECT_FILE}."
+        )
+    needed = [f"`data.{k}`" for k in ("optical", "elevation", "labels", "aoi") if ("data", k) in absent]
     return f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
 
 

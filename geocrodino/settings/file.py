@@ -19,6 +19,7 @@ from geocrodino.errors import AreaWarning, ConfigError
 from geocrodino.files.access import absence, access_errors, exists, is_folder
 from geocrodino.files.area_names import absolute_source, box_numbers
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
+from geocrodino.phrases import arguments
 
 PROJECT_FILE = "geocrodino.yaml"
 """Looked for in the working folder."""
@@ -84,7 +85,7 @@ def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], 
     if box_numbers(str(area)) is None:
         warnings.warn(
             f"{source}: aoi_crs {data['aoi_crs']} is the CRS of the area in this file, and is not used for "
-            f"--aoi {area}. Name its CRS with --aoi-crs where its file names none.",
+            f"{arguments(aoi=str(area))}. Name its CRS with `aoi_crs` where its file names none.",
             AreaWarning,
             stacklevel=4,
         )
@@ -185,8 +186,8 @@ def _absolute(text: str) -> str:
 def _require_finite(tree: dict[str, Any], source: Path | None) -> None:
     for key, value in _numbers(tree):
         if not math.isfinite(value):
-            where = "the command line" if source is None else source
-            raise ConfigError(f"{where}: {key}: expected a finite number, found {value}.")
+            where = "" if source is None else f"{source}: "
+            raise ConfigError(f"{where}{key}: expected a finite number, found {value}.")
 
 
 def _numbers(value: object, key: str = "") -> Iterator[tuple[str, float]]:

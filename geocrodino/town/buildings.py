@@ -15,7 +15,7 @@ from geocrodino.town.plan import (
     SIDEWALK_M,
     BlockKind,
     Material,
-    Plan,
+    TownPlan,
     half_width,
 )
 from geocrodino.town.terrain import Canvas, Terrain
@@ -83,7 +83,7 @@ def _sites(kinds: NDArray[np.int32], first: tuple[int, int]) -> _Sites:
 def draw_lots(
     rng: np.random.Generator,
     canvas: Canvas,
-    plan: Plan,
+    plan: TownPlan,
     terrain: Terrain,
     kinds: NDArray[np.int32],
     first: tuple[int, int],

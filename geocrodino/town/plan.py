@@ -127,7 +127,7 @@ def read_axis(position: FloatGrid, pitch: float) -> Axis:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TownPlan:
     """Street plan: a rotated, slightly bent chequerboard.
 
     Attributes:
@@ -145,7 +145,7 @@ class Plan:
     bend_v: FloatGrid
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, canvas: Canvas) -> Plan:
+    def draw(cls, rng: np.random.Generator, canvas: Canvas) -> TownPlan:
         """Draw a plan with a random rotation.
 
         Args:

@@ -17,7 +17,7 @@ from geocrodino.town.plan import (
     Axis,
     BlockKind,
     Material,
-    Plan,
+    TownPlan,
     draw_kinds,
     read_axis,
 )
@@ -61,7 +61,7 @@ def build_town(rng: np.random.Generator, canvas: Canvas, terrain: Terrain) -> To
     Returns:
         The town, without trees.
     """
-    plan = Plan.draw(rng, canvas)
+    plan = TownPlan.draw(rng, canvas)
     a, b = read_axis(plan.u, PITCH_M[0]), read_axis(plan.v, PITCH_M[1])
     kinds = draw_kinds(rng, a.count, b.count)
     kind = kinds[a.block, b.block]
@@ -113,7 +113,9 @@ def _ground_cover(
     return material
 
 
-def _pave(rng: np.random.Generator, canvas: Canvas, material: NDArray[np.uint8], plan: Plan, a: Axis, b: Axis) -> None:
+def _pave(
+    rng: np.random.Generator, canvas: Canvas, material: NDArray[np.uint8], plan: TownPlan, a: Axis, b: Axis
+) -> None:
     """Streets with pavements, markings on main streets and a few cars; changes the material in place."""
     for axis in (a, b):
         material[axis.street_m < axis.half_width_m + SIDEWALK_M] = Material.PAVEMENT

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.files.access import durable_file, exists, writing
+from geocrodino.phrases import arguments
 from geocrodino.settings.config import TrainConfig, load_config, save_config
 from geocrodino.training.teacher import FUSION_NAME
 
@@ -33,7 +34,7 @@ TEACHER_NAME = "teacher"
 _NEARLY_FULL_BYTES = 2**20
 """With less free space, a failed write is put down to a full disk."""
 
-RESTORE = "Restore the file from a copy, or start anew with --overwrite instead of --resume."
+RESTORE = "Restore the file from a copy, or start anew with `overwrite=True` instead of `resume=True`."
 """What to do if a file of the run is damaged."""
 
 
@@ -84,25 +85,25 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
     record, finished = out / "config.yaml", any(exists(out / n) for n in (BUNDLE_NAME, FUSION_NAME))
     known, begun = exists(record), has_progress(out)
     if resume and overwrite:
-        raise ConfigError("--resume continues a run and --overwrite replaces it: give only one of them.")
+        raise ConfigError("`resume=True` continues a run and `overwrite=True` replaces it: give only one of them.")
     if resume and finished:
-        raise OutputError(f"{out}: holds a finished run; nothing to resume. Start anew in another folder with --out.")
+        raise OutputError(f"{out}: holds a finished run; nothing to resume. Start anew in another folder with `out`.")
     if resume and not (known or begun or exists(out / ALIGNED_NAME)):
         raise OutputError(
-            f"{out}: holds no run to resume. Name the folder of the run with --out, or leave --resume out."
+            f"{out}: holds no run to resume. Name the folder of the run with `out`, or leave `resume` out."
         )
     if finished and not overwrite:
         raise OutputError(
-            f"{out}: holds a finished run. Choose another folder with --out, or replace it with --overwrite."
+            f"{out}: holds a finished run. Choose another folder with `out`, or replace it with `overwrite=True`."
         )
     if begun and not known and not overwrite:
         raise OutputError(
             f"{record}: no such file, but the folder holds an interrupted run, whose settings belong in it.\n"
-            "Restore the file from a copy, or start anew with --overwrite."
+            "Restore the file from a copy, or start anew with `overwrite=True`."
         )
     if begun and not (resume or overwrite):
         raise OutputError(
-            f"{out}: holds an interrupted run. Continue it with --resume, or replace it with --overwrite."
+            f"{out}: holds an interrupted run. Continue it with `resume=True`, or replace it with `overwrite=True`."
         )
     if resume and begun:
         _require_same(_settings_of(record), config, out)
@@ -112,7 +113,7 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         (out / ".writable").unlink()
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with --out.") from error
+        raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with `out`.") from error
 
 
 @contextmanager
@@ -133,7 +134,7 @@ def alone(out: Path) -> Iterator[None]:
         guard.acquire()
     except Timeout as error:
         raise OutputError(
-            f"{out}: another process is training in this folder.\nWait for it, or choose another folder with --out."
+            f"{out}: another process is training in this folder.\nWait for it, or choose another folder with `out`."
         ) from error
     except (OSError, NotImplementedError):
         pass
@@ -163,12 +164,12 @@ def tidy(out: Path) -> None:
 
 @contextmanager
 def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterator[None]:
-    """Add the command that continues the run to the error of a failed write, or to an interruption.
+    """Add how to continue the run to the error of a failed write, or to an interruption.
 
     Args:
         out: Run folder.
-        resume: Whether the command had ``--resume``.
-        overwrite: Whether the command had ``--overwrite``.
+        resume: Whether the run was asked to resume.
+        overwrite: Whether the run was asked to replace an earlier one.
         begun: Whether the files in the folder belong to this run; before that they may belong to an earlier one.
 
     Yields:
@@ -182,11 +183,11 @@ def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterato
         yield
     except OutputError as error:
         advice = "Make room on its disk" if _is_full(out, error) else "Check the permissions and the free space there"
-        command, what = _next_command(out, resume=resume, overwrite=overwrite, begun=begun)
-        raise OutputError(f"{error}\n{advice}, then run {command}: {what}.") from error
+        again, what = _next_run(out, resume=resume, overwrite=overwrite, begun=begun)
+        raise OutputError(f"{error}\n{advice}, then run the same training {again}: {what}.") from error
     except KeyboardInterrupt as error:
-        command, what = _next_command(out, resume=resume, overwrite=overwrite, begun=begun)
-        error.add_note(f"Run {command}: {what}.")
+        again, what = _next_run(out, resume=resume, overwrite=overwrite, begun=begun)
+        error.add_note(f"Run the same training {again}: {what}.")
         raise
 
 
@@ -200,14 +201,15 @@ def _is_full(out: Path, error: OutputError) -> bool:
         return False
 
 
-def _next_command(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> tuple[str, str]:
-    """The command that continues the run, and what it does."""
+def _next_run(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> tuple[str, str]:
+    """How to run the training again so that it continues, and what it does then."""
     if not (begun and has_progress(out)):
-        return "the same command again", "no epoch was finished, so it starts from the beginning"
+        return "again", "no epoch was finished, so it starts from the beginning"
     what = "it continues after the last finished epoch"
     if resume:
-        return "the same command again", what
-    return f"the same command with --resume --out {out}{', without --overwrite' if overwrite else ''}", what
+        return "again", what
+    without = ", without `overwrite=True`" if overwrite else ""
+    return f"with {arguments(resume=True, out=str(out))}{without}", what
 
 
 def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
@@ -229,7 +231,7 @@ def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
         if changed:
             raise ConfigError(
                 f"{out}: a run can only be resumed on the data that it began with; changed: {', '.join(changed)}.\n"
-                "Restore the files, or start anew in another folder with --out."
+                "Restore the files, or start anew in another folder with `out`."
             )
     save_json(record, digest)
 
@@ -304,7 +306,7 @@ def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
         raise ConfigError(
             f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
             f"{_other_number_format(before.training.precision, now.training.precision)}"
-            "Undo the change, or start anew in another folder with --out."
+            "Undo the change, or start anew in another folder with `out`."
         )
 
 

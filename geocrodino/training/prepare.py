@@ -135,7 +135,7 @@ def told(ready: Prepared) -> str:
     unit = "; ".join(f"ground: {known}" if role == "ground" else known for role, known in units.items())
     line = "\n" if unit else ""
     px = {s: int(m.sum()) for s, m in ready.inside.items()}
-    drawn = f"\nSplits drawn as blocks, for --aoi of an evaluation: {ready.drawn}" if ready.drawn else ""
+    drawn = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {ready.drawn}" if ready.drawn else ""
     return (
         f"Grid: {describe(ready.layers.grid)}\n{unit[:1].upper()}{unit[1:]}{line}"
         f"Classes: {', '.join(ready.classes.names)}\n"

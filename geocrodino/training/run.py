@@ -201,8 +201,8 @@ def _check(config: TrainConfig, teacher: Path | None) -> None:
     check_settings(config)
     if teacher is not None and not learner_class(config.method).needs_teacher:
         raise ConfigError(
-            f"--teacher: the method {config.method.name} learns without a teacher. Leave --teacher out, or take "
-            "--method kd, protokd or maskedkd."
+            f"`teacher`: the method {config.method.name} learns without a teacher. Leave `teacher` out, or take "
+            "`method.name='kd'`, protokd or maskedkd."
         )
     if teacher is not None:
         check_teacher(teacher)
@@ -314,7 +314,7 @@ def _require_same_data(config: TrainConfig, teacher: Path) -> None:
     if differing:
         raise ConfigError(
             f"{teacher}: the teacher was trained with other settings: {', '.join(differing)}.\n"
-            "Leave --teacher out, and one is trained first."
+            "Leave `teacher` out, and one is trained first."
         )
 
 
@@ -336,7 +336,7 @@ def _require_same_splits(ready: Prepared, teacher: Path) -> None:
         if (inside_mask(theirs.polygons(learnt), grid) & inside_mask(ready.aoi.polygons(judged), grid)).any():
             raise ConfigError(
                 f"{teacher}: the teacher's split {learnt!r} reaches into {judged!r} here: what it learnt from must not "
-                "be what its students are judged on.\nLeave --teacher out, and one is trained first."
+                "be what its students are judged on.\nLeave `teacher` out, and one is trained first."
             )
 
 

@@ -38,7 +38,9 @@ def no_teacher(path: Path, found: str, *, own: bool = False) -> str:
         What was expected, what was found, and the way out.
     """
     way_out = (
-        "Start anew with --overwrite instead of --resume." if own else "Leave --teacher out, and one is trained first."
+        "Start anew with `overwrite=True` instead of `resume=True`."
+        if own
+        else "Leave `teacher` out, and one is trained first."
     )
     return (
         f"{path}: expected the fusion network of a finished training with the same bands, classes and network, found "

@@ -13,6 +13,7 @@ from rich.console import Console
 from geocrodino.cli.predict import newest_bundle
 from geocrodino.cli.progress import _Lines, duration, progress
 from geocrodino.errors import BundleError
+from geocrodino.settings.prediction import Execution
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def class_map(trained, town, tmp_path_factory):
     from geocrodino.prediction.engine import predict
 
     out = tmp_path_factory.mktemp("maps") / "map.tif"
-    predict(town.optical, out, load_bundle(trained / "bundle.safetensors"), "optical", workers=1)
+    predict(town.optical, out, load_bundle(trained / "bundle.safetensors"), "optical", execution=Execution(workers=1))
     return out
 
 
@@ -141,6 +142,6 @@ def test_settings_of_an_inspection_are_checked_as_those_of_a_training(run_cli, t
     code, out, err = run_cli("inspect", *files, "--patch-px", 16)
     assert (code, out) == (2, "")
     assert err == (
-        "Error: the command line: the configuration cannot be used:\n"
+        "Error: the given configuration cannot be used:\n"
         "  training.patch_px: input should be greater than or equal to 32, found 16\n"
     )

@@ -7,7 +7,7 @@ import geopandas as gpd
 import pytest
 import rasterio
 
-from geocrodino.prediction.tiles.predictor import TileAnswers
+from geocrodino.prediction.tiles.predictor import CachedTiles
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_half_precision_is_noted_in_the_map(predict, town, monkeypatch):
 
 
 def test_the_side_of_tiles_changes_the_work_and_not_the_map(predict, town, monkeypatch):
-    computed, compute, maps = [], TileAnswers._compute, []
-    monkeypatch.setattr(TileAnswers, "_compute", lambda self, index: computed.append(index) or compute(self, index))
+    computed, compute, maps = [], CachedTiles._compute, []
+    monkeypatch.setattr(CachedTiles, "_compute", lambda self, index: computed.append(index) or compute(self, index))
     for side, tiles in (("1024", 1), ("64", 25)):  # the town is 320 px wide
         computed.clear()
         code, _, err = predict(town.optical, "--out", f"{side}.tif", "--tile-px", side, "--backend", "torch")

@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_be_made(sources, recipes, scheme, tmp_path):
     with pytest.raises(OutputError) as caught:
         align(sources, recipes, scheme, sources.reference.geobox, folder)
     assert str(caught.value).startswith(f"{folder}: cannot be written (")
-    assert str(caught.value).endswith("Choose another folder with --out.")
+    assert str(caught.value).endswith("Choose another folder with `out`.")
 
 
 def test_a_source_cut_short_is_not_blamed_on_the_folder(write_raster, sources, align_again, tmp_path):

@@ -99,7 +99,7 @@ def test_notes(write_raster, roles):
     )
     assert found.problems == (
         f"{three.path}: expected one band of heights, found 3 (red, green, blue).\nAn image is given as the optical "
-        "raster: --modality optical in a prediction, --optical in a training.",
+        "raster: `modality='optical'` in a prediction, `data.optical` in a training.",
     )
 
 

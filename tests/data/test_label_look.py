@@ -31,7 +31,7 @@ def test_values_with_names_and_shares(labels):
 def test_only_so_many_values_are_listed(labels):
     found = look_at_labels(labels([range(30)]), None, None)
     assert found.values.startswith("0 3.3 %, 1 3.3 %, ")
-    assert found.values.endswith("19 3.3 % and 10 more values")
+    assert found.values.endswith("19 3.3 % and 10 more")
 
 
 def test_values_of_no_class_are_a_problem_inside_the_area_alone(labels):

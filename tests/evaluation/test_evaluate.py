@@ -270,7 +270,7 @@ def test_maps_that_cannot_be_compared(write_map, write_labels):
         evaluate_maps({"left": left, "right": right}, labels)
     assert str(caught.value) == (
         f"{labels}: no labelled pixel has a class in every map: left, right.\n"
-        "Evaluate them one by one, or count pixels without a class as wrong with --count-missing."
+        "Evaluate them one by one, or count pixels without a class as wrong with `count_missed=True`."
     )
     with pytest.raises(ValueError, match="expected one or more maps, found none"):
         evaluate_maps({}, labels)

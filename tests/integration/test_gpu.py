@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from geocrodino import predict
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.augmentation import AugmentationSettings, PairAugmentation, RadiometrySettings
+from geocrodino.settings.prediction import Execution, Outputs, Tiling
 from geocrodino.training.run import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -75,8 +76,8 @@ def test_batch_norm_statistics_can_be_measured_on_the_gpu(tiny_config, tmp_path)
 @pytest.mark.parametrize(("precision", "share"), [("full", 0.999), ("half", 0.995)])
 def test_a_map_agrees_with_that_of_the_processor(trained_on_gpu, town, tmp_path, modality, scene, precision, share):
     bundle, raster = trained_on_gpu / "bundle.safetensors", getattr(town, scene)
-    predict(raster, tmp_path / "cpu.tif", bundle, modality, backend="torch", precision="full")
-    predict(raster, tmp_path / "gpu.tif", bundle, modality, device="cuda", precision=precision)
+    predict(raster, tmp_path / "cpu.tif", bundle, modality, execution=Execution(backend="torch", precision="full"))
+    predict(raster, tmp_path / "gpu.tif", bundle, modality, execution=Execution(device="cuda", precision=precision))
     expected, found = read(tmp_path / "cpu.tif"), read(tmp_path / "gpu.tif")
     assert np.array_equal(expected == 255, found == 255)
     assert (expected == found).mean() >= share
@@ -87,9 +88,13 @@ def test_the_map_does_not_depend_on_workers_or_blocks(trained_on_gpu, town, tmp_
     for workers, block_px in ((1, 96), (5, 160)):
         out = tmp_path / f"{workers}.tif"
         predict(
-            town.optical, out, trained_on_gpu / "bundle.safetensors", "optical", device="cuda", batch=4, core_px=64,
-            workers=workers, block_px=block_px,
-        )  # fmt: skip
+            town.optical,
+            out,
+            trained_on_gpu / "bundle.safetensors",
+            "optical",
+            tiling=Tiling(core_px=64, block_px=block_px),
+            execution=Execution(device="cuda", batch=4, workers=workers),
+        )
         made.append(read(out))
     assert np.array_equal(*made)
 
@@ -100,8 +105,8 @@ def test_probabilities_of_both_modalities(trained_on_gpu, town, tmp_path):
         tmp_path / "both.tif",
         trained_on_gpu / "bundle.safetensors",
         elevation=town.elevation,
-        layers=("confidence",),
-        device="cuda",
+        execution=Execution(device="cuda"),
+        outputs=Outputs(layers=("confidence",)),
     )
     assert summary.modalities == ("optical", "elevation")
     assert summary.backend.startswith("torch")

@@ -348,7 +348,7 @@ def test_outputs_are_kept_unless_asked_and_named_as_what_they_are(write_map, tmp
     class_map, out = write_map(), tmp_path / "out.gpkg"
     out.write_bytes(b"mine")
     assert refusal(OutputError, class_map, tmp_path) == (
-        f"{out}: the file exists.\nChoose another name, or replace it with --overwrite."
+        f"{out}: the file exists.\nChoose another name, or replace it with `overwrite=True`."
     )
     assert out.read_bytes() == b"mine"
     assert write_polygons(class_map, out, overwrite=True) == 3

@@ -26,13 +26,14 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.maps.files import class_map
 from geocrodino.maps.polygons import write_polygons
-from geocrodino.maps.stac import FurtherFile, write_item, write_model_item, write_part_items
+from geocrodino.maps.stac import CompanionFile, write_item, write_model_item, write_part_items
 from geocrodino.maps.writer import MapWriter
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.tiles.lattice import blocks
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.network import NetworkSettings
+from geocrodino.settings.prediction import Execution
 
 SHA = "ab" * 32
 WRITTEN = datetime(2025, 6, 1, 12, 30, tzinfo=UTC)
@@ -247,7 +248,7 @@ def test_a_map_of_both_branches_points_to_both(write_map, item_of, models):
 
 def test_predicted_maps_have_an_item(bundle, tmp_path):
     write_raster(tmp_path / "image.tif", image(48, 64))
-    predict(tmp_path / "image.tif", tmp_path / "map.tif", bundle, "optical", workers=1)
+    predict(tmp_path / "image.tif", tmp_path / "map.tif", bundle, "optical", execution=Execution(workers=1))
     model = tmp_path / "model.json"
     write_model_item(bundle.path, model, manifest=bundle.manifest, modality="optical")
     write_item(tmp_path / "map.tif", tmp_path / "map.json", manifest=bundle.manifest, models={"optical": model})
@@ -395,9 +396,9 @@ def test_further_files_and_properties(write_map, item_of, tmp_path):
     item = item_of(
         class_map,
         files={
-            "polygons": FurtherFile(tmp_path / "map.gpkg", "Polygons"),
-            "preview": FurtherFile(tmp_path / "map.png", "Preview", ("overview", "visual")),
-            "layers": FurtherFile(layers, "Layers"),
+            "polygons": CompanionFile(tmp_path / "map.gpkg", "Polygons"),
+            "preview": CompanionFile(tmp_path / "map.png", "Preview", ("overview", "visual")),
+            "layers": CompanionFile(layers, "Layers"),
         },
         properties={"title": "My map", "license": "CC-BY-4.0"},
     )
@@ -455,7 +456,7 @@ def test_items_that_are_not_of_the_branch_are_refused(write_map, item_of, models
 
 def test_what_is_missing_or_in_the_way_is_told(write_map, item_of, models, tmp_path):
     class_map, out = write_map(), tmp_path / "map.json"
-    absent = FurtherFile(tmp_path / "none.gpkg", "Polygons")
+    absent = CompanionFile(tmp_path / "none.gpkg", "Polygons")
     with pytest.raises(OutputError) as error:
         item_of(class_map, files={"polygons": absent})
     assert str(error.value) == (
@@ -464,7 +465,7 @@ def test_what_is_missing_or_in_the_way_is_told(write_map, item_of, models, tmp_p
     with pytest.raises(RasterError, match="names no classes"):
         item_of(write_map(tags={}))
     with pytest.raises(ValueError, match="expected no further file called map"):
-        item_of(class_map, files={"map": FurtherFile(class_map, "Map")})
+        item_of(class_map, files={"map": CompanionFile(class_map, "Map")})
     with pytest.raises(ValueError, match="expected the item of a model at least, found none"):
         item_of(class_map, models={})
     assert not out.exists()

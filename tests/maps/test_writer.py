@@ -104,7 +104,7 @@ def test_existing_map_is_kept_unless_asked(tmp_path):
     path.write_bytes(b"mine")
     with pytest.raises(OutputError) as error, writing(path):
         pytest.fail("entered")
-    assert str(error.value) == f"{path}: the file exists.\nChoose another name, or replace it with --overwrite."
+    assert str(error.value) == f"{path}: the file exists.\nChoose another name, or replace it with `overwrite=True`."
     assert names_in(tmp_path) == ["map.tif"]
     write_map(path, overwrite=True)
     assert names_in(tmp_path) == ["map.tif", "map.tif.aux.xml"]
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_no_map_or_a_whole_one(tmp_path):
     assert set(outcomes) == {
         unwritable,
         "Check the free space of the folder.",
-        "Check the free space of the folder, then go on with --resume.",
+        "Check the free space of the folder, then go on with `resume=True`.",
         "whole",
     }
 
@@ -220,7 +220,7 @@ def test_a_changed_input_is_no_work_to_go_on_with(tmp_path):
         pytest.fail("entered")
     assert str(error.value) == (
         f"{path}: the work that was stopped was another one. scene: expected a, found c.\n"
-        "Give it as it was then, or start anew without --resume."
+        "Give it as it was then, or start anew without `resume`."
     )
     with writing(path, key={"scene": "a", "bundle": "b"}, resume=True) as writer:
         assert list(writer.done) == [(0, 1, 0, 700)]
@@ -232,7 +232,7 @@ def test_nothing_to_go_on_with(tmp_path):
         pytest.fail("entered")
     assert str(error.value) == (
         f"{path}: there is no work to go on with. Expected the folder .map.tif.part of a run that was stopped, found "
-        "none.\nRun without --resume."
+        "none.\nRun without `resume`."
     )
     assert names_in(tmp_path) == []
 
@@ -351,7 +351,7 @@ def test_what_an_earlier_map_left_is_refused_or_removed(tmp_path, stale, there):
     with pytest.raises(OutputError) as error, writing(path, stale=[tmp_path / stale]):
         pytest.fail("entered")
     assert str(error.value) == (
-        f"{first}: belongs to another map of this name.\nChoose another name, or let --overwrite remove it."
+        f"{first}: belongs to another map of this name.\nChoose another name, or let `overwrite=True` remove it."
     )
     write_map(path, stale=[tmp_path / stale], overwrite=True)
     assert not any(name.startswith("map.layers") for name in names_in(tmp_path))

@@ -141,7 +141,7 @@ def test_an_image_is_no_elevation(write_raster):
         elevation_recipe(("height",)).check(RasterSource.open(path))
     assert str(caught.value) == (
         f"{path}: expected one band of heights, found 3 (red, green, blue).\n"
-        "An image is given as the optical raster: --modality optical in a prediction, --optical in a training."
+        "Give an image as the optical raster: `modality='optical'` in a prediction, `data.optical` in a training."
     )
 
 

@@ -17,7 +17,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.image import ImageModality
 from geocrodino.modalities.recipe import Channel, elevation_recipe
 from geocrodino.modalities.registry import definition_of, register, registered
-from geocrodino.prediction.combine import Answer, class_indices, combine, decision_codes, decisions, layer_values
+from geocrodino.prediction.combine import Prediction, class_indices, combine, decision_codes, decisions, layer_values
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.layers import LAYERS, OutputLayer
 from geocrodino.settings.augmentation import RadiometrySettings
@@ -25,6 +25,7 @@ from geocrodino.settings.config import load_config
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, ModalityNames
+from geocrodino.settings.prediction import Outputs
 from geocrodino.training.checks import check_inputs
 from geocrodino.training.learners import terms
 from geocrodino.training.learners.base import Shape
@@ -88,7 +89,7 @@ def test_three_modalities_are_trained_together(run):
 
 def test_a_map_from_the_radar_image_alone(run, tmp_path):
     _, image, result = run
-    summary = predict(image, tmp_path / "map.tif", result.bundle, "radar", layers=["confidence"])
+    summary = predict(image, tmp_path / "map.tif", result.bundle, "radar", outputs=Outputs(layers=["confidence"]))
     assert summary.modalities == ("radar",)
     assert summary.bands == "bands by name: amplitude"
     assert summary.heights is None
@@ -116,7 +117,7 @@ def test_one_band_can_be_radar_or_heights(run, tmp_path):
         predict(image, tmp_path / "map.tif", result.bundle)
     assert str(caught.value) == (
         f"{image}: 1 band of float32 can be heights or a radar image, and the bundle reads both.\n"
-        "Say which: --modality elevation or --modality radar."
+        "Say which: `modality='elevation'` or `modality='radar'`."
     )
 
 
@@ -213,7 +214,7 @@ def test_an_average_of_those_that_have_data(radar):
     rng = np.random.default_rng(0)
     valid = np.array([[bool(i & bit) for i in range(8)] for bit in (1, 2, 4)])[:, None]
     answers = {
-        m: Answer(rng.dirichlet(np.ones(3), (1, 8)).transpose(2, 0, 1).astype(np.float32), valid[i])
+        m: Prediction(rng.dirichlet(np.ones(3), (1, 8)).transpose(2, 0, 1).astype(np.float32), valid[i])
         for i, m in enumerate(("optical", "elevation", "radar"))
     }
     weight = {"optical": 0.5, "elevation": 0.3, "radar": 0.2}
@@ -315,8 +316,8 @@ def test_a_map_layer_by_one_function(run, town, monkeypatch, tmp_path):
         return ordered[-1:] - ordered[-2:-1]
 
     monkeypatch.setitem(LAYERS, "lead", OutputLayer("probability above that of the second class", lead))
-    only = Answer(np.array([0.5, 0.3, 0.2], np.float32)[:, None, None], np.ones((1, 1), bool))
+    only = Prediction(np.array([0.5, 0.3, 0.2], np.float32)[:, None, None], np.ones((1, 1), bool))
     assert layer_values(("lead",), combine({"optical": only}, {"optical": 1.0})).tolist() == [[[51]]]  # 0.2 of 254
-    predict(town.optical, tmp_path / "map.tif", run[2].bundle, "optical", layers=["lead"])
+    predict(town.optical, tmp_path / "map.tif", run[2].bundle, "optical", outputs=Outputs(layers=["lead"]))
     with rasterio.open(tmp_path / "map.layers.tif") as written:
         assert written.descriptions == ("lead",)

@@ -10,7 +10,18 @@ import shapely
 from affine import Affine
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from small_scenes import UTM, brightest, classes_of, decided_in, heights, image, make_bundle, names_in, write_raster
+from small_scenes import (
+    UTM,
+    brightest,
+    classes_of,
+    decided_in,
+    grouped,
+    heights,
+    image,
+    make_bundle,
+    names_in,
+    write_raster,
+)
 
 from geocrodino.errors import AOIError, OverlapError, RasterError
 from geocrodino.geo.areas.aoi import AOI
@@ -18,6 +29,7 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.job import _inside
 from geocrodino.prediction.tiles.lattice import blocks
+from geocrodino.settings.prediction import Tiling
 
 SHAPE = (60, 80)
 TO_DEGREES = pyproj.Transformer.from_crs("EPSG:32610", "EPSG:4326", always_xy=True)
@@ -45,7 +57,7 @@ def scene(tmp_path):
 
 def mapped(scene, aoi, bundle, **options):
     out = scene.with_name("m.tif")
-    return predict(scene, out, bundle, "optical", aoi=aoi, overwrite=True, **options), classes_of(out)
+    return predict(scene, out, bundle, "optical", aoi=aoi, **grouped(overwrite=True, **options)), classes_of(out)
 
 
 corners = st.tuples(st.integers(-8, 60), st.integers(-8, 60))
@@ -109,9 +121,14 @@ def test_blocks_outside_are_not_computed(bundle, by_pixel, tmp_path):
     steps = []
     corner = area(on_scene(shapely.box(40, 40, 60, 60)), on_scene(shapely.box(97, 1, 127, 31)))
     predict(
-        tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", aoi=corner, block_px=32, core_px=32,
+        tmp_path / "s.tif",
+        tmp_path / "m.tif",
+        bundle,
+        "optical",
+        aoi=corner,
         on_progress=lambda *step: steps.append(step),
-    )  # fmt: skip
+        tiling=Tiling(block_px=32, core_px=32),
+    )
     assert len(by_pixel) == 2
     assert steps == [(1, 2), (2, 2)]
 
@@ -119,7 +136,9 @@ def test_blocks_outside_are_not_computed(bundle, by_pixel, tmp_path):
 def test_parts_of_a_large_block_outside_are_not_computed(bundle, by_pixel, tmp_path):
     write_raster(tmp_path / "s.tif", image(300, 300))
     corner = area(on_scene(shapely.box(200, 200, 210, 210)))
-    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", aoi=corner, block_px=4096, core_px=64)
+    predict(
+        tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", aoi=corner, tiling=Tiling(block_px=4096, core_px=64)
+    )
     # The pieces of a block that is the whole scene are its 5 x 5 tiles: one of them meets the area.
     assert len(by_pixel) == 1
 

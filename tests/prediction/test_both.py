@@ -17,6 +17,7 @@ from small_scenes import (
     bands_of,
     classes_of,
     decided_in,
+    grouped,
     heights,
     image,
     make_bundle,
@@ -28,6 +29,7 @@ from geocrodino.bundle.io import load_bundle
 from geocrodino.bundle.manifest import Calibration
 from geocrodino.errors import BundleError, ConfigError, OutputError, OverlapError, RasterError
 from geocrodino.prediction.engine import predict
+from geocrodino.settings.prediction import Execution, Outputs, Tiling
 
 pytestmark = pytest.mark.usefixtures("kept_networks")
 
@@ -71,7 +73,12 @@ def test_a_surface_model_on_another_grid(opposed, tmp_path):
     dsm[[0, -1]] = dsm[:, [0, -1]] = dsm[5:7, 10:15] = -9999
     write_raster(tmp_path / "dsm.tif", dsm, transform=UTM @ Affine.translation(4, 2) @ Affine.scale(2), nodata=-9999)
     summary = predict(
-        tmp_path / "image.tif", tmp_path / "m.tif", opposed, elevation=tmp_path / "dsm.tif", core_px=32, backend="torch"
+        tmp_path / "image.tif",
+        tmp_path / "m.tif",
+        opposed,
+        elevation=tmp_path / "dsm.tif",
+        tiling=Tiling(core_px=32),
+        execution=Execution(backend="torch"),
     )
     optical, elevation = np.ones((40, 50), bool), np.zeros((40, 50), bool)
     optical[:10, :20] = False
@@ -101,7 +108,12 @@ def test_a_surface_model_in_another_crs(opposed, tmp_path, crs, pixel):
     where, shape = Affine(pixel, 0, left, 0, -pixel, top), (9, 14)
     write_raster(tmp_path / "dsm.tif", np.zeros(shape, np.float32), transform=where, crs=crs)
     predict(
-        tmp_path / "image.tif", tmp_path / "m.tif", opposed, "both", elevation=tmp_path / "dsm.tif", backend="torch"
+        tmp_path / "image.tif",
+        tmp_path / "m.tif",
+        opposed,
+        "both",
+        elevation=tmp_path / "dsm.tif",
+        execution=Execution(backend="torch"),
     )
     classes, decided = classes_of(tmp_path / "m.tif"), decided_in(tmp_path / "m.tif")
     surely, perhaps = (inside(where, crs, shape, (40, 50), margin) for margin in (1, -1))
@@ -126,9 +138,9 @@ def holes(tmp_path_factory):
 
 def test_where_one_is_missing_the_map_is_that_of_the_other(bundle, holes, tmp_path):
     options = {"core_px": 32, "backend": "torch", "layers": ["probabilities"]}
-    predict(holes / "image.tif", tmp_path / "o.tif", bundle, "optical", **options)
-    predict(holes / "dsm.tif", tmp_path / "e.tif", bundle, "elevation", **options)
-    predict(holes / "image.tif", tmp_path / "b.tif", bundle, elevation=holes / "dsm.tif", **options)
+    predict(holes / "image.tif", tmp_path / "o.tif", bundle, "optical", **grouped(**options))
+    predict(holes / "dsm.tif", tmp_path / "e.tif", bundle, "elevation", **grouped(**options))
+    predict(holes / "image.tif", tmp_path / "b.tif", bundle, elevation=holes / "dsm.tif", **grouped(**options))
     classes, decided = classes_of(tmp_path / "b.tif"), decided_in(tmp_path / "b.tif")
     layers = bands_of(tmp_path / "b.layers.tif")
     for name, code in (("o", OPTICAL), ("e", ELEVATION)):
@@ -153,9 +165,12 @@ def test_bytes_do_not_depend_on_workers_or_blocks(bundle, holes, tmp_path, stitc
     for i, options in enumerate(({"workers": 1}, {"workers": 2, "block_px": 31}, {"workers": 3, "block_px": 64})):
         out = tmp_path / f"{i}.tif"
         predict(
-            holes / "image.tif", out, bundle, elevation=holes / "dsm.tif", core_px=32, stitch=stitch, backend="torch",
-            layers=["confidence", "disagreement"], **options,
-        )  # fmt: skip
+            holes / "image.tif",
+            out,
+            bundle,
+            elevation=holes / "dsm.tif",
+            **grouped(core_px=32, stitch=stitch, backend="torch", layers=["confidence", "disagreement"], **options),
+        )
         found.add((out.read_bytes(), (tmp_path / f"{i}.layers.tif").read_bytes()))
     assert len(found) == 1
     assert len(np.unique(classes_of(tmp_path / "0.tif"))) > 2
@@ -165,9 +180,12 @@ def test_bytes_on_a_working_grid_do_not_depend_on_blocks(tmp_path, holes):
     bundle = make_bundle(tmp_path / "b", resolution_m=1.3)
     for name, options in (("1.tif", {"workers": 1}), ("2.tif", {"workers": 2, "block_px": 37})):
         predict(
-            holes / "image.tif", tmp_path / name, bundle, elevation=holes / "dsm.tif", core_px=32, backend="torch",
-            **options,
-        )  # fmt: skip
+            holes / "image.tif",
+            tmp_path / name,
+            bundle,
+            elevation=holes / "dsm.tif",
+            **grouped(core_px=32, backend="torch", **options),
+        )
     assert (tmp_path / "1.tif").read_bytes() == (tmp_path / "2.tif").read_bytes()
     classes, decided = classes_of(tmp_path / "1.tif"), decided_in(tmp_path / "1.tif")
     # Validity is that of the scene's own pixels: no hole grows or shrinks with the working grid.
@@ -189,9 +207,13 @@ def test_layers_use_the_temperatures_and_weights_of_the_bundle(opposed, tmp_path
     write_raster(tmp_path / "dsm.tif", metres, nodata=-1)
     names = ("probabilities", "confidence", "entropy", "disagreement")
     summary = predict(
-        tmp_path / "image.tif", tmp_path / "m.tif", opposed, elevation=tmp_path / "dsm.tif", layers=names,
-        backend="torch",
-    )  # fmt: skip
+        tmp_path / "image.tif",
+        tmp_path / "m.tif",
+        opposed,
+        elevation=tmp_path / "dsm.tif",
+        execution=Execution(backend="torch"),
+        outputs=Outputs(layers=names),
+    )
     optical, elevation = softmax_of(1, 1.0), softmax_of(2, 0.5)
     assert optical == pytest.approx([0.211942, 0.576117, 0.211942], abs=1e-6)
     assert elevation == pytest.approx([0.106507, 0.106507, 0.786986], abs=1e-6)
@@ -231,9 +253,13 @@ def test_without_a_calibration_both_count_alike(tmp_path):
     write_raster(tmp_path / "image.tif", image(4, 4))
     write_raster(tmp_path / "dsm.tif", np.zeros((4, 4), np.float32))
     predict(
-        tmp_path / "image.tif", tmp_path / "m.tif", plain, elevation=tmp_path / "dsm.tif", layers=["probabilities"],
-        backend="torch",
-    )  # fmt: skip
+        tmp_path / "image.tif",
+        tmp_path / "m.tif",
+        plain,
+        elevation=tmp_path / "dsm.tif",
+        execution=Execution(backend="torch"),
+        outputs=Outputs(layers=["probabilities"]),
+    )
     even = (0.211942 + 0.576117) / 2
     np.testing.assert_allclose(
         bands_of(tmp_path / "m.layers.tif")[:, 2, 2], [254 * 0.211942, 254 * even, 254 * even], rtol=0, atol=HALF_A_STEP
@@ -241,7 +267,13 @@ def test_without_a_calibration_both_count_alike(tmp_path):
 
 
 def test_a_map_of_its_own_says_which_modality_decided(opposed, holes, tmp_path):
-    summary = predict(holes / "image.tif", tmp_path / "m.tif", opposed, elevation=holes / "dsm.tif", backend="torch")
+    summary = predict(
+        holes / "image.tif",
+        tmp_path / "m.tif",
+        opposed,
+        elevation=holes / "dsm.tif",
+        execution=Execution(backend="torch"),
+    )
     assert summary.decided_path == tmp_path / "m.decided.tif"
     with rasterio.open(tmp_path / "m.tif") as found:
         assert found.descriptions == ("land cover",)
@@ -261,7 +293,7 @@ def test_a_map_of_its_own_says_which_modality_decided(opposed, holes, tmp_path):
 
 
 def test_one_modality_has_no_such_map(opposed, holes, tmp_path):
-    summary = predict(holes / "image.tif", tmp_path / "m.tif", opposed, "optical", backend="torch")
+    summary = predict(holes / "image.tif", tmp_path / "m.tif", opposed, "optical", execution=Execution(backend="torch"))
     assert names_in(tmp_path) == ["m.tif", "m.tif.aux.xml"]
     assert (summary.decided, summary.decided_path, summary.layers_path) == ({}, None, None)
 
@@ -270,7 +302,11 @@ def test_one_pixel(opposed, tmp_path):
     write_raster(tmp_path / "image.tif", image(1, 1))
     write_raster(tmp_path / "dsm.tif", np.zeros((1, 1), np.float32))
     summary = predict(
-        tmp_path / "image.tif", tmp_path / "m.tif", opposed, elevation=tmp_path / "dsm.tif", backend="torch"
+        tmp_path / "image.tif",
+        tmp_path / "m.tif",
+        opposed,
+        elevation=tmp_path / "dsm.tif",
+        execution=Execution(backend="torch"),
     )
     assert classes_of(tmp_path / "m.tif").tolist() == [[ROOF]]
     assert decided_in(tmp_path / "m.tif").tolist() == [[BOTH]]
@@ -282,7 +318,13 @@ def test_one_height_for_the_whole_scene(opposed, tmp_path):
     """A pixel of the surface model as large as the scene: it is interpolated, never refused."""
     write_raster(tmp_path / "image.tif", image(20, 20))
     write_raster(tmp_path / "dsm.tif", np.zeros((1, 1), np.float32), transform=UTM @ Affine.scale(20))
-    predict(tmp_path / "image.tif", tmp_path / "m.tif", opposed, elevation=tmp_path / "dsm.tif", backend="torch")
+    predict(
+        tmp_path / "image.tif",
+        tmp_path / "m.tif",
+        opposed,
+        elevation=tmp_path / "dsm.tif",
+        execution=Execution(backend="torch"),
+    )
     decided = decided_in(tmp_path / "m.tif")
     # The bilinear weight of a single pixel is the product of two ramps, at least half of it within a rounded diamond.
     along = 1 - np.abs((np.arange(20) + 0.5) / 20 - 0.5)
@@ -307,7 +349,9 @@ def test_neither_has_a_valid_pixel(opposed, tmp_path):
     scene = write_raster(tmp_path / "image.tif", np.zeros((3, 9, 9), np.uint8), nodata=0)
     write_raster(tmp_path / "dsm.tif", np.full((9, 9), -1, np.float32), nodata=-1)
     with pytest.raises(RasterError) as error:
-        predict(scene, tmp_path / "m.tif", opposed, elevation=tmp_path / "dsm.tif", backend="torch")
+        predict(
+            scene, tmp_path / "m.tif", opposed, elevation=tmp_path / "dsm.tif", execution=Execution(backend="torch")
+        )
     assert str(error.value) == (
         f"{scene}: no pixel is valid for optical or elevation: all are nodata, masked or NaN.\n"
         "Expected at least one valid pixel. Check the nodata tag: it may name the value of the data."
@@ -328,21 +372,21 @@ def test_an_image_as_surface_model(opposed, tmp_path):
          "Give an image and a surface model, or leave the layer out."),
         ({"layers": ["height"]}, "layer 'height' is unknown. Expected some of probabilities, confidence, entropy, "
          "disagreement."),
-        ({"height_unit": "ft"}, "--height-unit ft applies only to elevation, found optical alone.\nLeave it out."),
-        ({"ground": "g.tif"}, "g.tif: --ground applies only to elevation, found optical alone.\nLeave it out."),
+        ({"height_unit": "ft"}, "`height_unit='ft'` applies only to elevation, found optical alone.\nLeave it out."),
+        ({"ground": "g.tif"}, "g.tif: `ground` applies only to elevation, found optical alone.\nLeave it out."),
     ],
 )  # fmt: skip
 def test_options_of_another_modality(opposed, tmp_path, options, message):
     write_raster(tmp_path / "image.tif", image(9, 9))
     with pytest.raises(ConfigError) as error:
-        predict(tmp_path / "image.tif", tmp_path / "m.tif", opposed, "optical", **options)
+        predict(tmp_path / "image.tif", tmp_path / "m.tif", opposed, "optical", **grouped(**options))
     assert str(error.value) == message
 
 
 def test_files_of_an_earlier_map_do_not_outlive_it(opposed, tmp_path):
     scene, out = write_raster(tmp_path / "s.tif", image(9, 9)), tmp_path / "map.tif"
     dsm = write_raster(tmp_path / "d.tif", np.zeros((9, 9), np.float32))
-    predict(scene, out, opposed, elevation=dsm, layers=["confidence"])
+    predict(scene, out, opposed, elevation=dsm, outputs=Outputs(layers=["confidence"]))
     beside = ["map.decided.tif", "map.decided.tif.aux.xml", "map.layers.tif"]
     assert {path.name for path in tmp_path.iterdir()} >= set(beside)
     out.unlink()
@@ -350,9 +394,9 @@ def test_files_of_an_earlier_map_do_not_outlive_it(opposed, tmp_path):
         predict(scene, out, opposed, "optical")
     assert str(error.value) == (
         f"{tmp_path / beside[0]}: belongs to another map of this name.\n"
-        "Choose another name, or let --overwrite remove it."
+        "Choose another name, or let `overwrite=True` remove it."
     )
-    predict(scene, out, opposed, "optical", overwrite=True)
+    predict(scene, out, opposed, "optical", outputs=Outputs(overwrite=True))
     assert sorted(path.name for path in tmp_path.glob("map*")) == ["map.tif", "map.tif.aux.xml"]
 
 
@@ -371,7 +415,14 @@ def test_no_input_is_replaced(opposed, tmp_path, role, name):
     area.write_text(json.dumps({"type": "Polygon", "coordinates": square}))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(OutputError) as error:
-        predict(scene, tmp_path / "map.tif", bundle, elevation=dsm, aoi=area, layers=["confidence"], overwrite=True)
+        predict(
+            scene,
+            tmp_path / "map.tif",
+            bundle,
+            elevation=dsm,
+            aoi=area,
+            outputs=Outputs(layers=["confidence"], overwrite=True),
+        )
     assert str(error.value) == f"{target}: the map would replace the {role} itself.\nChoose another name."
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -388,6 +439,6 @@ def test_both_branches_compute_with_one_backend(opposed, tmp_path, monkeypatch):
     scene = write_raster(tmp_path / "s.tif", image(40, 50))
     surface = write_raster(tmp_path / "d.tif", heights(40, 50))
     for second, name in ((None, "openvino"), (surface, "torch")):
-        predict(scene, tmp_path / "m.tif", opposed, elevation=second, overwrite=True)
+        predict(scene, tmp_path / "m.tif", opposed, elevation=second, outputs=Outputs(overwrite=True))
         with rasterio.open(tmp_path / "m.tif") as found:
             assert found.tags()["BACKEND"] == name

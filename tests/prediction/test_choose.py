@@ -35,21 +35,21 @@ def message(error, *asked):
 
 @pytest.mark.parametrize("wanted", ["both", "auto"])
 def test_an_image_with_a_surface_model_is_both(wanted):
-    expected = (("optical", "elevation"), "an image and a surface model were given")
+    expected = (("optical", "elevation"), "an image and a surface model were given", False)
     assert choose_modalities(wanted, IMAGE, DSM, BOTH) == expected
 
 
 def test_both_of_one_raster():
     assert message(ConfigError, "both", IMAGE, None, BOTH) == (
-        "image.tif: --modality both needs an image and a surface model, found one raster.\n"
-        "Give the surface model with --elevation."
+        "image.tif: `modality='both'` needs an image and a surface model, found one raster.\n"
+        "Give the surface model with `elevation`."
     )
 
 
 @pytest.mark.parametrize("wanted", ["optical", "elevation"])
 def test_a_surface_model_that_would_not_be_used(wanted):
     assert message(ConfigError, wanted, IMAGE, DSM, BOTH) == (
-        "dsm.tif: a surface model beside the scene needs --modality both or auto, found "
+        "dsm.tif: a surface model beside the scene needs `modality='both'` or auto, found "
         f"{wanted}.\nLeave one of the two out."
     )
 
@@ -65,7 +65,7 @@ def test_both_of_a_bundle_of_one_branch(there, missing, wanted):
 
 @pytest.mark.parametrize(("wanted", "scene"), [("optical", IMAGE), ("elevation", DSM), ("elevation", IMAGE)])
 def test_what_is_asked_for_is_taken_without_a_look_at_the_scene(wanted, scene):
-    assert choose_modalities(wanted, scene, None, BOTH) == ((wanted,), "as asked for")
+    assert choose_modalities(wanted, scene, None, BOTH) == ((wanted,), "as requested", True)
 
 
 def test_a_branch_that_is_not_there():
@@ -78,10 +78,12 @@ def test_auto_takes_the_branch_that_fits():
     assert choose_modalities("auto", IMAGE, None, BOTH) == (
         ("optical",),
         "3 bands of uint8: an image, for the optical branch (red, green, blue)",
+        False,
     )
     assert choose_modalities("auto", DSM, None, BOTH) == (
         ("elevation",),
         "1 band of float32: heights, for the elevation branch",
+        False,
     )
 
 
@@ -92,13 +94,13 @@ def test_auto_with_transparency_counts_the_bands_of_data():
 
 def test_auto_with_more_bands_than_the_network_reads():
     found = choose_modalities("auto", raster("four.tif", 4, "uint16"), None, BOTH)
-    assert found == (("optical",), "4 bands of uint16: an image, for the optical branch (red, green, blue)")
+    assert found == (("optical",), "4 bands of uint16: an image, for the optical branch (red, green, blue)", False)
 
 
 def test_auto_of_one_band_that_both_branches_read():
     assert message(ConfigError, "auto", DSM, None, bundle(bands=("grey",))) == (
         "dsm.tif: 1 band of float32 can be an image or heights, and the bundle reads both.\n"
-        "Say which: --modality optical or --modality elevation."
+        "Say which: `modality='optical'` or `modality='elevation'`."
     )
 
 
@@ -114,7 +116,7 @@ def test_auto_of_what_no_branch_reads():
         "3), found 2 (band 1, band 2).\n"
         "Predict with a raster that has these bands, or train a bundle on the bands that there are. "
         "As elevation: expected one band of heights, found 2 (band 1, band 2).\n"
-        "An image is given as the optical raster: --modality optical in a prediction, --optical in a training."
+        "Give an image as the optical raster: `modality='optical'` in a prediction, `data.optical` in a training."
     )
 
 

@@ -11,7 +11,18 @@ import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rounding import output_rounding
-from small_scenes import SCHEME, UTM, PixelByPixel, classes_of, counting, image, make_bundle, names_in, write_raster
+from small_scenes import (
+    SCHEME,
+    UTM,
+    PixelByPixel,
+    classes_of,
+    counting,
+    grouped,
+    image,
+    make_bundle,
+    names_in,
+    write_raster,
+)
 
 from geocrodino.errors import (
     BundleError,
@@ -29,7 +40,8 @@ from geocrodino.prediction.engine import predict
 from geocrodino.prediction.job import BlockLayout
 from geocrodino.prediction.plan import _batch, even_tiles
 from geocrodino.prediction.tiles.lattice import TileLattice
-from geocrodino.prediction.tiles.predictor import TileAnswers
+from geocrodino.prediction.tiles.predictor import CachedTiles
+from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
 
 
 def one_pass(bundle, values, margin):
@@ -50,7 +62,7 @@ def one_pass(bundle, values, margin):
 def test_exact_tiles_give_the_result_of_one_pass(bundle, tmp_path):
     values = image(150, 201)
     write_raster(tmp_path / "s.tif", values)
-    summary = predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64)
+    summary = predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=Tiling(core_px=64))
     expected, clear = one_pass(bundle, values, margin=256)
     found = classes_of(tmp_path / "m.tif")
     assert len(np.unique(expected)) > 1
@@ -66,7 +78,13 @@ def test_bytes_do_not_depend_on_workers_or_blocks(tmp_path, stitch, resolution):
     write_raster(tmp_path / "s.tif", image(150, 201))
     outputs = set()
     for i, options in enumerate(({"workers": 1}, {"workers": 2, "block_px": 70}, {"workers": 3, "block_px": 128})):
-        predict(tmp_path / "s.tif", tmp_path / f"{i}.tif", bundle, "optical", core_px=64, stitch=stitch, **options)
+        predict(
+            tmp_path / "s.tif",
+            tmp_path / f"{i}.tif",
+            bundle,
+            "optical",
+            **grouped(core_px=64, stitch=stitch, **options),
+        )
         outputs.add((tmp_path / f"{i}.tif").read_bytes())
     assert len(outputs) == 1
     assert len(np.unique(classes_of(tmp_path / "0.tif"))) > 1
@@ -76,7 +94,7 @@ def test_tiles_of_any_side_are_rounded_up_to_the_stride(bundle, kept_networks, t
     write_raster(tmp_path / "s.tif", image(64, 96))
     calls = []
     monkeypatch.setattr("geocrodino.prediction.job.open_backend", counting(calls))
-    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=30)
+    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=Tiling(core_px=30))
     side = 32 + 2 * round_up(bundle.manifest.receptive_field_px, 8)
     assert calls == [(3, side, side)] * 6
 
@@ -88,7 +106,7 @@ def test_margins_are_told_to_the_backend(bundle, tmp_path, monkeypatch, stitch, 
         "geocrodino.prediction.job.open_backend", lambda *_, unused_px, **__: asked.append(unused_px) or PixelByPixel()
     )
     write_raster(tmp_path / "s.tif", image(64, 64))
-    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", stitch=stitch)
+    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=Tiling(stitch=stitch))
     assert asked == [unused]
 
 
@@ -104,7 +122,9 @@ def test_no_tile_is_kept_where_blocks_share_none(core_px):
 @pytest.mark.parametrize("stitch", ["exact", "blend"])
 def test_a_constant_network_gives_a_constant_map_to_the_outer_ring(constant, tmp_path, shape, stitch):
     write_raster(tmp_path / "s.tif", image(*shape))
-    summary = predict(tmp_path / "s.tif", tmp_path / "m.tif", constant, "optical", core_px=32, stitch=stitch)
+    summary = predict(
+        tmp_path / "s.tif", tmp_path / "m.tif", constant, "optical", tiling=Tiling(core_px=32, stitch=stitch)
+    )
     found = classes_of(tmp_path / "m.tif")
     assert found.shape == shape
     assert (found == 2).all()
@@ -125,7 +145,7 @@ def test_a_constant_network_gives_a_constant_map_to_the_outer_ring(constant, tmp
 )
 def test_any_grid_is_kept_and_filled_to_the_edge(constant, tmp_path, transform, crs):
     write_raster(tmp_path / "s.tif", image(40, 61), transform=transform, crs=crs)
-    summary = predict(tmp_path / "s.tif", tmp_path / "m.tif", constant, "optical", core_px=32)
+    summary = predict(tmp_path / "s.tif", tmp_path / "m.tif", constant, "optical", tiling=Tiling(core_px=32))
     with rasterio.open(tmp_path / "m.tif") as found, rasterio.open(tmp_path / "s.tif") as scene:
         assert (found.shape, found.crs) == (scene.shape, scene.crs)
         assert found.transform.almost_equals(transform, 1e-9)
@@ -176,7 +196,13 @@ def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch, 
     write_raster(tmp_path / "s.tif", values, nodata=0)
     calls = []
     monkeypatch.setattr("geocrodino.prediction.job.open_backend", counting(calls))
-    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=64)
+    predict(
+        tmp_path / "s.tif",
+        tmp_path / "m.tif",
+        bundle,
+        "optical",
+        tiling=Tiling(core_px=64, stitch="blend", block_px=64),
+    )
     assert len(calls) == tiles
     assert (classes_of(tmp_path / "m.tif")[rows:] == 255).all()
 
@@ -184,9 +210,15 @@ def test_empty_parts_of_a_scene_are_not_computed(bundle, tmp_path, monkeypatch, 
 def test_each_tile_is_computed_once(bundle, tmp_path, monkeypatch):
     write_raster(tmp_path / "s.tif", image(256, 256))
     seen = []
-    original = TileAnswers._compute
-    monkeypatch.setattr(TileAnswers, "_compute", lambda self, i: seen.append(i) or original(self, i))
-    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=64, stitch="blend", block_px=50)
+    original = CachedTiles._compute
+    monkeypatch.setattr(CachedTiles, "_compute", lambda self, i: seen.append(i) or original(self, i))
+    predict(
+        tmp_path / "s.tif",
+        tmp_path / "m.tif",
+        bundle,
+        "optical",
+        tiling=Tiling(core_px=64, stitch="blend", block_px=50),
+    )
     assert sorted(seen) == [(r, c) for r in range(4) for c in range(4)]
 
 
@@ -235,7 +267,8 @@ def test_a_bundle_that_was_converted_is_predicted_without_torch(bundle, tmp_path
         "import sys, geocrodino\n"
         "from geocrodino.cli import app\n"
         "from geocrodino.cli.predict import _device\n"
-        "geocrodino.predict(*sys.argv[1:], 'optical', device=_device('cpu', 'auto'))\n"
+        "execution = geocrodino.Execution(device=_device('cpu', 'auto'))\n"
+        "geocrodino.predict(*sys.argv[1:], 'optical', execution=execution)\n"
         "print(sorted({'torch', 'timm', 'geopandas', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
@@ -248,19 +281,19 @@ def test_a_bundle_that_was_converted_is_predicted_without_torch(bundle, tmp_path
     [
         (
             {"device": "cpu"},
-            "--batch 4: batching needs a GPU, found cpu.\nLeave it out.",
+            "`batch=4`: batching needs a GPU, found cpu.\nLeave it out.",
         ),
         (
             {"device": "cuda", "scheduler": "processes"},
-            "--batch 4: batches are gathered from threads. Expected threads of this process or of Dask workers, found "
-            "processes with one each.\nLeave it or --scheduler out.",
+            "`batch=4`: batches are gathered from threads. Expected threads of this process or of Dask workers, found "
+            "processes with one each.\nLeave `batch` or `scheduler` out.",
         ),
     ],
 )
 def test_batches_where_they_are_of_no_use(bundle, tmp_path, options, told):
     write_raster(tmp_path / "s.tif", image(20, 20))
     with pytest.raises(ConfigError) as error:
-        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", batch=4, **options)
+        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", **grouped(batch=4, **options))
     assert str(error.value) == told
     assert names_in(tmp_path) == ["s.tif"]
 
@@ -272,7 +305,7 @@ def test_batches_where_they_are_of_no_use(bundle, tmp_path, options, told):
      (2, "cuda", "tcp://a:1", 9, 2), (1, "cpu", None, 9, 1)],
 )  # fmt: skip
 def test_tiles_at_once(asked, device, scheduler, tiles, expected):
-    assert _batch(asked, device, scheduler, tiles) == expected
+    assert _batch(Execution(batch=asked, device=device, scheduler=scheduler), tiles) == expected
 
 
 @pytest.mark.parametrize(
@@ -309,9 +342,13 @@ def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
     for name, batch, workers in (("one", 1, 2), ("three", 3, 2), ("again", 3, 9)):
         sizes.clear()
         predict(
-            tmp_path / "s.tif", tmp_path / f"{name}.tif", bundle, "optical", core_px=64, stitch="exact",
-            backend="torch", batch=batch, workers=workers,
-        )  # fmt: skip
+            tmp_path / "s.tif",
+            tmp_path / f"{name}.tif",
+            bundle,
+            "optical",
+            tiling=Tiling(core_px=64, stitch="exact"),
+            execution=Execution(backend="torch", batch=batch, workers=workers),
+        )
         assert sum(sizes) == 12  # 3 x 4 tiles
         assert max(sizes) == batch
         maps.append(classes_of(tmp_path / f"{name}.tif"))
@@ -322,10 +359,10 @@ def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
 def test_a_block_larger_than_a_tile_computes_none_again(bundle, tmp_path, monkeypatch):
     write_raster(tmp_path / "s.tif", image(600, 600))
     seen = []
-    original = TileAnswers._compute
-    monkeypatch.setattr(TileAnswers, "_compute", lambda self, i: seen.append(i) or original(self, i))
+    original = CachedTiles._compute
+    monkeypatch.setattr(CachedTiles, "_compute", lambda self, i: seen.append(i) or original(self, i))
     monkeypatch.setattr("geocrodino.prediction.job._PART_PX", 256)
-    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=512, block_px=2048)
+    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=Tiling(core_px=512, block_px=2048))
     assert sorted(seen) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
@@ -333,7 +370,12 @@ def test_progress_counts_blocks(bundle, tmp_path):
     write_raster(tmp_path / "s.tif", image(64, 64))
     steps = []
     predict(
-        tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", block_px=32, on_progress=lambda *s: steps.append(s)
+        tmp_path / "s.tif",
+        tmp_path / "m.tif",
+        bundle,
+        "optical",
+        on_progress=lambda *s: steps.append(s),
+        tiling=Tiling(block_px=32),
     )
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
@@ -368,7 +410,7 @@ def test_truncated_scene_leaves_no_map(bundle, tmp_path):
     path = write_raster(tmp_path / "s.tif", image(300, 300), tiled=True, blockxsize=64, blockysize=64)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(RasterError, match="damaged or cut short"):
-        predict(path, tmp_path / "m.tif", bundle, "optical", core_px=64, block_px=64)
+        predict(path, tmp_path / "m.tif", bundle, "optical", tiling=Tiling(core_px=64, block_px=64))
     assert [name for name in names_in(tmp_path) if not name.startswith(".")] == ["s.tif"]  # finished blocks are kept
 
 
@@ -384,7 +426,7 @@ def test_output_is_checked_first(bundle, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="does not exist"):
         predict(path, tmp_path / "none" / "m.tif", bundle, "optical")
     (tmp_path / "m.tif").touch()
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="`overwrite=True`"):
         predict(path, tmp_path / "m.tif", bundle, "optical")
 
 
@@ -395,7 +437,14 @@ def test_no_input_is_replaced(tmp_path, role):
         write_raster(tmp_path / name, np.zeros((20, 20), np.float32))
     before = (tmp_path / role).read_bytes()
     with pytest.raises(OutputError, match=f"{role}: the map would replace the {role} itself"):
-        predict(tmp_path / "scene", tmp_path / role, bundle, "elevation", ground=tmp_path / "ground", overwrite=True)
+        predict(
+            tmp_path / "scene",
+            tmp_path / role,
+            bundle,
+            "elevation",
+            inputs=Inputs(ground=tmp_path / "ground"),
+            outputs=Outputs(overwrite=True),
+        )
     assert (tmp_path / role).read_bytes() == before
 
 
@@ -407,7 +456,7 @@ def test_pixels_much_larger_than_in_training(constant, tmp_path):
     assert summary.warnings == (str(told[0].message),)
     write_raster(scene, image(4, 4), transform=Affine(30, 0, 5e5, 0, -30, 4e6))
     with pytest.raises(BundleError) as error:
-        predict(scene, out, constant, "optical", overwrite=True)
+        predict(scene, out, constant, "optical", outputs=Outputs(overwrite=True))
     assert str(error.value) == (
         f"{scene}: pixels too large for a bundle trained at 1 m. Expected at most 16 m, found 30 m. The network would "
         "compute 900 of its pixels for each of the scene.\nUse a finer scene, or a bundle trained at about this size."
@@ -416,8 +465,8 @@ def test_pixels_much_larger_than_in_training(constant, tmp_path):
 
 def test_ground_is_for_elevation(bundle, tmp_path):
     write_raster(tmp_path / "s.tif", image(20, 20))
-    with pytest.raises(ConfigError, match=r"g.tif: --ground applies only to elevation, found optical alone"):
-        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", ground=tmp_path / "g.tif")
+    with pytest.raises(ConfigError, match=r"g.tif: `ground` applies only to elevation, found optical alone"):
+        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", inputs=Inputs(ground=tmp_path / "g.tif"))
 
 
 def test_memory_of_gdal_is_bounded_to_the_end(bundle, tmp_path, monkeypatch):
@@ -435,7 +484,7 @@ def test_ground_elsewhere(bundle, tmp_path):
     write_raster(tmp_path / "s.tif", np.zeros((20, 20), np.float32))
     write_raster(tmp_path / "g.tif", np.zeros((20, 20), np.float32), transform=Affine(1, 0, 9000, 0, -1, 9000))
     with pytest.raises(OverlapError, match="ground raster does not meet"):
-        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "elevation", ground=tmp_path / "g.tif")
+        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "elevation", inputs=Inputs(ground=tmp_path / "g.tif"))
 
 
 def test_unbounded_network_cannot_be_joined_exactly(bundle, tmp_path):
@@ -443,15 +492,15 @@ def test_unbounded_network_cannot_be_joined_exactly(bundle, tmp_path):
 
     unbounded = replace(bundle, manifest=bundle.manifest.model_copy(update={"receptive_field_px": None}))
     write_raster(tmp_path / "s.tif", image(20, 20))
-    with pytest.raises(BundleError, match="Use --stitch blend"):
-        predict(tmp_path / "s.tif", tmp_path / "m.tif", unbounded, "optical", stitch="exact")
+    with pytest.raises(BundleError, match="Use `stitch='blend'`"):
+        predict(tmp_path / "s.tif", tmp_path / "m.tif", unbounded, "optical", tiling=Tiling(stitch="exact"))
     assert predict(tmp_path / "s.tif", tmp_path / "m.tif", unbounded, "optical").stitch == "blend"
 
 
 @pytest.mark.parametrize("number", ["workers", "block_px", "core_px"])
 def test_numbers_below_one(bundle, tmp_path, number):
     with pytest.raises(ValueError, match=f"{number} must be at least 1, found 0"):
-        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", **{number: 0})
+        predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", **grouped(**{number: 0}))
 
 
 def test_the_bundle_given_is_the_bundle_used(tmp_path):
@@ -469,7 +518,7 @@ def test_height_above_ground_does_not_depend_on_blocks(tmp_path):
     heights[:9, :9] = -9999
     write_raster(tmp_path / "s.tif", heights, nodata=-9999)
     for name, options in (("m1", {"workers": 1}), ("m2", {"workers": 2, "block_px": 40})):
-        predict(tmp_path / "s.tif", tmp_path / name, bundle, "elevation", core_px=48, **options)
+        predict(tmp_path / "s.tif", tmp_path / name, bundle, "elevation", **grouped(core_px=48, **options))
     assert (tmp_path / "m1").read_bytes() == (tmp_path / "m2").read_bytes()
     found = classes_of(tmp_path / "m1")
     assert (found[:9, :9] == 255).all()

@@ -48,6 +48,7 @@ from small_scenes import (
 
 from geocrodino.errors import RasterError
 from geocrodino.prediction.engine import predict
+from geocrodino.settings.prediction import Execution, Outputs, Tiling
 
 pytestmark = pytest.mark.usefixtures("kept_networks")
 
@@ -63,7 +64,14 @@ def test_values_are_not_scaled_by_the_extremes_of_a_tile_or_scene(bundle, tmp_pa
     other[:, :, 300:] = 1
     for name, scene in (("a", values), ("b", other)):
         write_raster(tmp_path / name, scene)
-        predict(tmp_path / name, tmp_path / f"{name}.tif", bundle, "optical", core_px=64, backend="torch")
+        predict(
+            tmp_path / name,
+            tmp_path / f"{name}.tif",
+            bundle,
+            "optical",
+            tiling=Tiling(core_px=64),
+            execution=Execution(backend="torch"),
+        )
     first, second = (classes_of(tmp_path / f"{name}.tif") for name in "ab")
     np.testing.assert_array_equal(first[:, : 200 - FIELD_PX], second[:, : 200 - FIELD_PX])
     assert (first[:, 200:] != second[:, 200:]).any()
@@ -78,7 +86,15 @@ def test_the_mark_of_nodata_is_never_a_height(bundle, tmp_path, resolution_m):
         metres = heights(*SHAPE)
         metres[30:40, 30:60] = mark
         write_raster(tmp_path / "s.tif", metres, nodata=mark)
-        predict(tmp_path / "s.tif", tmp_path / "m.tif", used, "elevation", core_px=64, backend="torch", overwrite=True)
+        predict(
+            tmp_path / "s.tif",
+            tmp_path / "m.tif",
+            used,
+            "elevation",
+            tiling=Tiling(core_px=64),
+            execution=Execution(backend="torch"),
+            outputs=Outputs(overwrite=True),
+        )
         found.add((tmp_path / "m.tif").read_bytes())
     assert len(found) == 1
     hole = classes_of(tmp_path / "m.tif") == 255
@@ -137,9 +153,13 @@ def test_many_votes_do_not_overflow_a_byte(bundle, by_pixel, tmp_path, stitch):
     values[1] = 200
     write_raster(tmp_path / "s.tif", values)
     summary = predict(
-        tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=8, stitch=stitch,
-        layers=["confidence"],
-    )  # fmt: skip
+        tmp_path / "s.tif",
+        tmp_path / "m.tif",
+        bundle,
+        "optical",
+        tiling=Tiling(core_px=8, stitch=stitch),
+        outputs=Outputs(layers=["confidence"]),
+    )
     assert len(by_pixel) == 17 * 17
     assert (classes_of(tmp_path / "m.tif") == 2).all()
     assert summary.pixels == {"water": 0, "grass": 136 * 136, "roof": 0}
@@ -163,7 +183,7 @@ def test_pixels_of_other_sizes_are_never_taken_for_one_lattice(bundle, by_pixel,
 @pytest.mark.parametrize("pixel", [0.5, 2.0])
 def test_pixels_of_another_size_are_brought_to_that_of_the_training(bundle, by_pixel, tmp_path, pixel):
     write_raster(tmp_path / "s.tif", image(40, 60), transform=Affine(pixel, 0, 5e5, 0, -pixel, 4e6))
-    summary = predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=16)
+    summary = predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=Tiling(core_px=16))
     assert summary.working_resolution_m == pytest.approx(1)
     # 20 x 30 m or 80 x 120 m, with a margin of 56 px on each side, in tiles of 16 px.
     tiles = {0.5: 2 * 2, 2.0: 5 * 8}[pixel]
@@ -174,7 +194,7 @@ def test_a_tile_that_is_cut_off_is_not_moved_back_into_the_scene(bundle, by_pixe
     """Each pixel of a scene that is no multiple of anything is computed from itself."""
     values = image(53, 71, seed=4)
     write_raster(tmp_path / "s.tif", values)
-    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", core_px=24, block_px=17)
+    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=Tiling(core_px=24, block_px=17))
     np.testing.assert_array_equal(classes_of(tmp_path / "m.tif"), brightest(values))
 
 
@@ -184,7 +204,14 @@ def test_overviews_are_not_empty(bundle, by_pixel, tmp_path, ending):
     values = np.zeros((3, 520, 530), np.uint8)
     values[0, :, :260], values[2, :, 260:] = 200, 200
     write_raster(tmp_path / "s.tif", values)
-    predict(tmp_path / "s.tif", tmp_path / f"m.{ending}", bundle, "optical", layers=["confidence"], block_px=256)
+    predict(
+        tmp_path / "s.tif",
+        tmp_path / f"m.{ending}",
+        bundle,
+        "optical",
+        tiling=Tiling(block_px=256),
+        outputs=Outputs(layers=["confidence"]),
+    )
     with rasterio.open(tmp_path / f"m.{ending}") as found:
         half = found.read(1, out_shape=(260, 265))
         assert found.overviews(1) == ([2] if ending == "tif" else [])

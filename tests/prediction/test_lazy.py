@@ -20,6 +20,7 @@ from small_scenes import (
     PixelByPixel,
     brightest,
     classes_of,
+    grouped,
     heights,
     image,
     make_bundle,
@@ -64,7 +65,7 @@ def labelled(values, *, chunks=None, nodata=None, transform=UTM, crs="EPSG:32610
 
 def of_file(folder, values, bundle, modality, nodata=None):
     path = write_raster(folder / "s.tif", values, nodata=nodata)
-    predict(path, folder / "m.tif", bundle, modality, overwrite=True, **TILES)
+    predict(path, folder / "m.tif", bundle, modality, **grouped(overwrite=True, **TILES))
     return classes_of(folder / "m.tif")
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_scenes import image, names_in, write_raster
+from small_scenes import grouped, image, names_in, write_raster
 
 from geocrodino.errors import ConfigError
 from geocrodino.prediction import engine
 from geocrodino.prediction.engine import predict
-from geocrodino.prediction.memory import as_bytes, peak_growth, workers_within
+from geocrodino.prediction.memory import parse_memory, peak_growth, workers_within
+from geocrodino.settings.prediction import Execution, Outputs, Tiling
 
 MIB = 2**20
 
@@ -32,13 +33,13 @@ MIB = 2**20
     ],
 )
 def test_sizes(size, expected):
-    assert as_bytes(size) == expected
+    assert parse_memory(size) == expected
 
 
 @pytest.mark.parametrize("size", ["much", "2 XB", "2,5GB", "GB2"])
 def test_what_is_no_size(size):
     with pytest.raises(ConfigError) as error:
-        as_bytes(size)
+        parse_memory(size)
     assert str(error.value) == f"memory {size!r} is no size.\nExpected something like 2GB, 1500MB or 2GiB."
 
 
@@ -65,7 +66,7 @@ def test_the_least_that_is_told_is_enough(each, held):
     with pytest.raises(ConfigError) as error:
         workers_within(held, 1, each, held)
     told = re.search(r"at least ([\d.]+ \w+), of which", str(error.value))[1]
-    assert workers_within(as_bytes(told), 1, each, held) == 1
+    assert workers_within(parse_memory(told), 1, each, held) == 1
 
 
 def test_growth_is_that_of_what_runs():
@@ -108,9 +109,14 @@ def test_a_limit_takes_workers_and_leaves_the_bytes(bundle, kept_networks, measu
     # Beside the process 64 MiB are GDAL's; the tiles of 32 px that are kept take less than 1 MiB.
     for memory, workers in ((None, 4), ("2GiB", 4), ("1400MiB", 3), (1200 * MIB, 1)):
         predict(
-            scene, tmp_path / "m.tif", bundle, "optical", workers=4, memory=memory, core_px=32, block_px=32,
-            backend="torch", overwrite=True,
-        )  # fmt: skip
+            scene,
+            tmp_path / "m.tif",
+            bundle,
+            "optical",
+            tiling=Tiling(core_px=32, block_px=32),
+            execution=Execution(workers=4, memory=memory, backend="torch"),
+            outputs=Outputs(overwrite=True),
+        )
         assert measured[-1] == workers
         found.add((tmp_path / "m.tif").read_bytes())
     assert len(found) == 1
@@ -122,9 +128,23 @@ def test_a_large_tile_is_reckoned_from_a_small_one(bundle, by_pixel, measured, t
     scene = write_raster(tmp_path / "s.tif", image(100, 3000))
     margin = 2 * 56
     with pytest.raises(ConfigError, match="too little"):  # 1.1 x 100 MiB x 3112 / 1536 beside the process
-        predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1200MiB", core_px=8192, block_px=1024)
+        predict(
+            scene,
+            tmp_path / "m.tif",
+            bundle,
+            "optical",
+            tiling=Tiling(core_px=8192, block_px=1024),
+            execution=Execution(memory="1200MiB"),
+        )
     assert by_pixel == [(3, 104 + margin, 1536)]
-    predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1400MiB", core_px=8192, block_px=1024)
+    predict(
+        scene,
+        tmp_path / "m.tif",
+        bundle,
+        "optical",
+        tiling=Tiling(core_px=8192, block_px=1024),
+        execution=Execution(memory="1400MiB"),
+    )
     assert by_pixel[2:] == [(3, 104 + margin, 3000 + margin)]
 
 
@@ -137,7 +157,15 @@ def test_the_block_of_each_worker_counts(bundle, by_pixel, measured, tmp_path):
 
     def least(*layers):
         with pytest.raises(ConfigError, match="too little") as error:
-            predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1GiB", core_px=2048, layers=layers)
+            predict(
+                scene,
+                tmp_path / "m.tif",
+                bundle,
+                "optical",
+                tiling=Tiling(core_px=2048),
+                execution=Execution(memory="1GiB"),
+                outputs=Outputs(layers=layers),
+            )
         return float(re.search(r"at least (\d\.\d\d) GiB", str(error.value))[1])
 
     assert least("confidence", "probabilities") - least("confidence") == pytest.approx(1.1 * 24 / 1024, abs=0.011)
@@ -146,16 +174,16 @@ def test_the_block_of_each_worker_counts(bundle, by_pixel, measured, tmp_path):
 
 def test_no_more_workers_than_blocks(bundle, by_pixel, measured, tmp_path):
     scene = write_raster(tmp_path / "s.tif", image(20, 20))
-    predict(scene, tmp_path / "m.tif", bundle, "optical", workers=8, memory="8GiB")
+    predict(scene, tmp_path / "m.tif", bundle, "optical", execution=Execution(workers=8, memory="8GiB"))
     assert measured == [1]
 
 
 def test_too_little_memory_leaves_nothing(bundle, by_pixel, measured, tmp_path):
     scene = write_raster(tmp_path / "s.tif", image(70, 90))
     with pytest.raises(ConfigError, match=r"^memory 1\.00 GiB is too little\. Expected at least 1\.\d\d GiB, of which"):
-        predict(scene, tmp_path / "m.tif", bundle, "optical", memory="1GiB")
+        predict(scene, tmp_path / "m.tif", bundle, "optical", execution=Execution(memory="1GiB"))
     with pytest.raises(ConfigError, match="memory 'a lot' is no size"):
-        predict(scene, tmp_path / "m.tif", bundle, "optical", memory="a lot")
+        predict(scene, tmp_path / "m.tif", bundle, "optical", execution=Execution(memory="a lot"))
     assert measured == []
     assert names_in(tmp_path) == ["s.tif"]
 
@@ -168,11 +196,14 @@ def test_too_little_memory_to_go_on_keeps_what_there_is(bundle, by_pixel, measur
 
     options = {"core_px": 32, "block_px": 32}
     with pytest.raises(KeyboardInterrupt):
-        predict(scene, tmp_path / "m.tif", bundle, "optical", workers=1, on_progress=stop, **options)
+        predict(scene, tmp_path / "m.tif", bundle, "optical", on_progress=stop, **grouped(workers=1, **options))
     with pytest.raises(ConfigError, match="too little") as error:
-        predict(scene, tmp_path / "m.tif", bundle, "optical", resume=True, memory="1GiB", **options)
-    assert error.value.__notes__ == ["1 of 9 blocks are finished and kept: go on with --resume."]
-    assert predict(scene, tmp_path / "m.tif", bundle, "optical", resume=True, memory="2GiB", **options).resumed == 1
+        predict(scene, tmp_path / "m.tif", bundle, "optical", **grouped(resume=True, memory="1GiB", **options))
+    assert error.value.__notes__ == ["1 of 9 blocks are finished and kept: go on with `resume=True`."]
+    assert (
+        predict(scene, tmp_path / "m.tif", bundle, "optical", **grouped(resume=True, memory="2GiB", **options)).resumed
+        == 1
+    )
 
 
 def test_real_memory_is_measured(bundle, kept_networks, tmp_path):
@@ -180,12 +211,12 @@ def test_real_memory_is_measured(bundle, kept_networks, tmp_path):
     scene = write_raster(tmp_path / "s.tif", image(40, 40))
     options = {"core_px": 64, "backend": "torch"}
     with pytest.raises(ConfigError, match="too little"):
-        predict(scene, tmp_path / "m.tif", bundle, "optical", memory="100MB", **options)
-    assert predict(scene, tmp_path / "m.tif", bundle, "optical", memory="64GB", **options).resumed == 0
+        predict(scene, tmp_path / "m.tif", bundle, "optical", **grouped(memory="100MB", **options))
+    assert predict(scene, tmp_path / "m.tif", bundle, "optical", **grouped(memory="64GB", **options)).resumed == 0
 
 
 def test_a_cluster_has_limits_of_its_own(bundle, tmp_path):
     scene = write_raster(tmp_path / "s.tif", image(20, 20))
     with pytest.raises(ConfigError) as error:
-        predict(scene, tmp_path / "m.tif", bundle, "optical", memory="2GB", scheduler="processes")
+        predict(scene, tmp_path / "m.tif", bundle, "optical", execution=Execution(memory="2GB", scheduler="processes"))
     assert str(error.value) == "memory bounds the threads of this process: leave it out with a scheduler."

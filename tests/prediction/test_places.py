@@ -20,6 +20,7 @@ from small_scenes import (
     brightest,
     classes_of,
     decided_in,
+    grouped,
     heights,
     image,
     make_bundle,
@@ -31,6 +32,7 @@ from geocrodino.errors import LeftOutWarning, OutputError, RasterError
 from geocrodino.geo.areas.aoi import read_aoi
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.classes import ClassScheme, LandClass
+from geocrodino.settings.prediction import Execution, Outputs, Tiling
 
 pytestmark = pytest.mark.usefixtures("kept_networks")
 
@@ -72,7 +74,11 @@ def test_tiles_of_a_scene_give_the_map_of_the_scene(bundle, tmp_path, resolution
     )
     for part, options in (("whole", {}), ("cut", {"block_px": 40, "workers": 2})):
         predict(
-            tmp_path / part / "town", tmp_path / f"{part}.tif", used, "optical", core_px=32, backend="torch", **options
+            tmp_path / part / "town",
+            tmp_path / f"{part}.tif",
+            used,
+            "optical",
+            **grouped(core_px=32, backend="torch", **options),
         )
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "cut.tif").read_bytes()
     assert len(np.unique(classes_of(tmp_path / "cut.tif"))) == 3
@@ -86,8 +92,14 @@ def test_tiles_of_both_modalities(bundle, tmp_path):
     cut(tmp_path / "images", values, (0, 33, 70), (0, 90))
     cut(tmp_path / "heights", metres[None], (0, 70), (0, 25, 90), nodata=-9999)
     options = {"core_px": 32, "backend": "torch"}
-    predict(tmp_path / "i.tif", tmp_path / "1.tif", bundle, elevation=tmp_path / "d.tif", **options)
-    predict(str(tmp_path / "images" / "*.tif"), tmp_path / "2.tif", bundle, elevation=tmp_path / "heights", **options)
+    predict(tmp_path / "i.tif", tmp_path / "1.tif", bundle, elevation=tmp_path / "d.tif", **grouped(**options))
+    predict(
+        str(tmp_path / "images" / "*.tif"),
+        tmp_path / "2.tif",
+        bundle,
+        elevation=tmp_path / "heights",
+        **grouped(**options),
+    )
     np.testing.assert_array_equal(classes_of(tmp_path / "1.tif"), classes_of(tmp_path / "2.tif"))
     np.testing.assert_array_equal(decided_in(tmp_path / "1.tif"), decided_in(tmp_path / "2.tif"))
 
@@ -106,7 +118,7 @@ def test_a_map_among_the_tiles_is_no_part_of_the_scene(bundle, by_pixel, tmp_pat
     cut(tmp_path / "t", image(*SHAPE), (0, 35, 70), (0, 90))
     predict(tmp_path / "t", tmp_path / "t" / "map.tif", bundle, "optical")
     with pytest.warns(LeftOutWarning, match=r"1 map made by geocrodino \(map\.tif\)"):
-        predict(tmp_path / "t", tmp_path / "t" / "map.tif", bundle, "optical", overwrite=True)
+        predict(tmp_path / "t", tmp_path / "t" / "map.tif", bundle, "optical", outputs=Outputs(overwrite=True))
     np.testing.assert_array_equal(classes_of(tmp_path / "t" / "map.tif"), brightest(image(*SHAPE)))
 
 
@@ -115,7 +127,7 @@ def test_no_tile_is_replaced(bundle, tmp_path):
     tile = tmp_path / "t" / "35-0.tif"
     before = tile.read_bytes()
     with pytest.raises(OutputError, match="the map would replace the scene itself"):
-        predict(tmp_path / "t", tile, bundle, "optical", overwrite=True)
+        predict(tmp_path / "t", tile, bundle, "optical", outputs=Outputs(overwrite=True))
     assert tile.read_bytes() == before
 
 
@@ -130,14 +142,14 @@ def test_names(bundle, by_pixel, tmp_path, monkeypatch, name):
     folder = tmp_path / "Süd & Ost" / "a:b"
     folder.mkdir(parents=True)
     scene = write_raster(folder / f"scene {name}.tif", image(20, 30))
-    summary = predict(str(scene), folder / name, bundle, "optical", layers=["confidence"])
+    summary = predict(str(scene), folder / name, bundle, "optical", outputs=Outputs(layers=["confidence"]))
     np.testing.assert_array_equal(classes_of(folder / name), brightest(image(20, 30)))
     assert summary.path == folder / name
     with rasterio.open(folder / name) as found:
         assert found.tags()["SCENE"] == scene.name
     content = (folder / name).read_bytes()
     monkeypatch.chdir(folder)
-    summary = predict(scene.name, name, bundle, "optical", layers=["confidence"], overwrite=True)
+    summary = predict(scene.name, name, bundle, "optical", outputs=Outputs(layers=["confidence"], overwrite=True))
     assert (summary.path, (folder / name).read_bytes()) == (Path(name), content)
     assert bands_of(summary.layers_path).shape == (1, 20, 30)
 
@@ -159,7 +171,7 @@ def test_a_link_to_the_scene_is_the_scene(bundle, scene, tmp_path):
     (tmp_path / "link.tif").symlink_to(scene)
     before = scene.read_bytes()
     with pytest.raises(OutputError, match="the map would replace the scene itself"):
-        predict(scene, tmp_path / "link.tif", bundle, "optical", overwrite=True)
+        predict(scene, tmp_path / "link.tif", bundle, "optical", outputs=Outputs(overwrite=True))
     assert scene.read_bytes() == before
 
 
@@ -170,11 +182,11 @@ def test_inside_the_folder_of_work_that_was_stopped(bundle, by_pixel, scene, tmp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict(scene, tmp_path / "m.tif", bundle, "optical", workers=1, on_progress=stop)
+        predict(scene, tmp_path / "m.tif", bundle, "optical", on_progress=stop, execution=Execution(workers=1))
     hidden = tmp_path / ".m.tif.part"
     predict(scene, hidden / "x.tif", bundle, "optical")
     np.testing.assert_array_equal(classes_of(hidden / "x.tif"), brightest(image(*SHAPE)))
-    assert predict(scene, tmp_path / "m.tif", bundle, "optical", resume=True).resumed == 1
+    assert predict(scene, tmp_path / "m.tif", bundle, "optical", outputs=Outputs(resume=True)).resumed == 1
     assert names_in(tmp_path) == ["m.tif", "m.tif.aux.xml", "s.tif"]
 
 
@@ -219,7 +231,7 @@ def test_a_map_in_parts_holds_the_pixels_of_a_map_in_one(bundle, scene, tmp_path
         "aoi": read_aoi("500005,3999940,500050,3999990", "EPSG:32610") if with_area else None,
     }  # fmt: skip
     for name in ("m.tif", "m.vrt"):
-        predict(scene, tmp_path / name, bundle, **options)
+        predict(scene, tmp_path / name, bundle, **grouped(**options))
     for what in ("", ".decided", ".layers"):
         one, parts = tmp_path / f"m{what}.tif", tmp_path / f"m{what}.vrt"
         np.testing.assert_array_equal(bands_of(parts), bands_of(one))
@@ -242,7 +254,7 @@ def test_a_map_in_parts_holds_the_pixels_of_a_map_in_one(bundle, scene, tmp_path
 
 
 def test_a_map_in_parts_can_be_moved(bundle, by_pixel, scene, tmp_path):
-    predict(scene, tmp_path / "m.vrt", bundle, "optical", block_px=32)
+    predict(scene, tmp_path / "m.vrt", bundle, "optical", tiling=Tiling(block_px=32))
     (tmp_path / "elsewhere").mkdir()
     for name in ("m.vrt", "m.parts"):
         shutil.move(tmp_path / name, tmp_path / "elsewhere" / name)
@@ -256,9 +268,9 @@ def test_a_map_in_parts_that_was_stopped(bundle, by_pixel, scene, tmp_path):
 
     options = {"block_px": 32, "workers": 1}
     with pytest.raises(KeyboardInterrupt):
-        predict(scene, tmp_path / "m.vrt", bundle, "optical", on_progress=stop, **options)
+        predict(scene, tmp_path / "m.vrt", bundle, "optical", on_progress=stop, **grouped(**options))
     assert names_in(tmp_path) == [".m.vrt.lock", ".m.vrt.part", "s.tif"]
-    assert predict(scene, tmp_path / "m.vrt", bundle, "optical", resume=True, **options).resumed == 4
+    assert predict(scene, tmp_path / "m.vrt", bundle, "optical", **grouped(resume=True, **options)).resumed == 4
     np.testing.assert_array_equal(classes_of(tmp_path / "m.vrt"), brightest(image(*SHAPE)))
     assert names_in(tmp_path) == ["m.parts", "m.vrt", "s.tif"]
 
@@ -271,7 +283,7 @@ def test_two_predictions_in_threads_of_one_process(bundle, tmp_path):
     scenes = [write_raster(tmp_path / f"{i}.tif", image(*SHAPE, seed=i)) for i in range(2)]
     options = {"core_px": 32, "block_px": 32, "backend": "torch", "workers": 2}
     for i, path in enumerate(scenes):
-        predict(path, tmp_path / f"alone-{i}.tif", bundle, "optical", **options)
+        predict(path, tmp_path / f"alone-{i}.tif", bundle, "optical", **grouped(**options))
     torch.set_num_threads(2)
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -302,7 +314,7 @@ def test_two_predictions_of_one_map(bundle, by_pixel, scene, tmp_path):
         try:
             for more in ({}, {"resume": True}, {"overwrite": True}):
                 with pytest.raises(OutputError) as error:
-                    predict(scene, tmp_path / "m.tif", bundle, "optical", **more)
+                    predict(scene, tmp_path / "m.tif", bundle, "optical", **grouped(**more))
                 assert str(error.value) == (
                     f"{tmp_path / 'm.tif'}: another process is working on this file.\n"
                     "Wait for it, or choose another name."
@@ -324,7 +336,9 @@ def test_any_size_has_every_pixel(bundle, by_pixel, tmp_path, shape, stitch):
     values = image(*shape, seed=3)
     scene = write_raster(tmp_path / "s.tif", values)
     for name in ("m.tif", "m.vrt"):
-        summary = predict(scene, tmp_path / name, bundle, "optical", core_px=16, block_px=11, stitch=stitch)
+        summary = predict(
+            scene, tmp_path / name, bundle, "optical", tiling=Tiling(core_px=16, block_px=11, stitch=stitch)
+        )
         np.testing.assert_array_equal(classes_of(tmp_path / name), brightest(values))
         assert sum(summary.pixels.values()) == shape[0] * shape[1]
 
@@ -352,7 +366,14 @@ def test_one_band_and_two_classes(tmp_path):
     two = ClassScheme.from_values([3, 1], ["one", "three"])
     bundle = make_bundle(tmp_path / "b", constant=1, scheme=two, bands=("grey",))
     scene = write_raster(tmp_path / "s.tif", image(9, 9)[:1])
-    summary = predict(scene, tmp_path / "m.tif", bundle, "optical", backend="torch", layers=["entropy", "confidence"])
+    summary = predict(
+        scene,
+        tmp_path / "m.tif",
+        bundle,
+        "optical",
+        execution=Execution(backend="torch"),
+        outputs=Outputs(layers=["entropy", "confidence"]),
+    )
     assert (classes_of(tmp_path / "m.tif") == 3).all()
     assert summary.pixels == {"one": 0, "three": 81}
     # Logits 0 and 1: the probability of the second is e / (1 + e) = 0.731059, the entropy 0.840188 of a bit.
@@ -363,7 +384,7 @@ def test_types_of_pixels(bundle, by_pixel, tmp_path):
     values = image(20, 30)
     for dtype in ("uint8", "int16", "uint16", "int32", "float32", "float64"):
         scene = write_raster(tmp_path / f"{dtype}.tif", values.astype(dtype))
-        predict(scene, tmp_path / "m.tif", bundle, "optical", overwrite=True)
+        predict(scene, tmp_path / "m.tif", bundle, "optical", outputs=Outputs(overwrite=True))
         np.testing.assert_array_equal(classes_of(tmp_path / "m.tif"), brightest(values))
     assert SCHEME.values == (0, 2, 5)
 

@@ -14,6 +14,7 @@ from small_scenes import (
     PixelByPixel,
     brightest,
     classes_of,
+    grouped,
     heights,
     image,
     make_bundle,
@@ -25,10 +26,11 @@ from geocrodino.bundle.manifest import Calibration
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.geo.areas.aoi import read_aoi
 from geocrodino.prediction.engine import predict
+from geocrodino.settings.prediction import Execution, Outputs, Tiling
 
 SHAPE = (90, 130)
 BLOCKS = 15  # of 32 px
-KEPT = "{} of {} blocks are finished and kept: go on with --resume."
+KEPT = "{} of {} blocks are finished and kept: go on with `resume=True`."
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def scene(tmp_path):
 
 def run(scene, bundle, name="m.tif", **options):
     options = {"block_px": 32, "core_px": 32, "workers": 1, **options}
-    return predict(scene, scene.with_name(name), bundle, "optical", **options)
+    return predict(scene, scene.with_name(name), bundle, "optical", **grouped(**options))
 
 
 def stop_after(blocks, error=KeyboardInterrupt):
@@ -169,7 +171,7 @@ def test_nothing_to_go_on_with(bundle, by_pixel, scene, tmp_path):
         run(scene, bundle, resume=True)
     assert str(error.value) == (
         f"{tmp_path / 'm.tif'}: there is no work to go on with. Expected the folder .m.tif.part of a run that was "
-        "stopped, found none.\nRun without --resume."
+        "stopped, found none.\nRun without `resume`."
     )
     run(scene, bundle)
     with pytest.raises(OutputError, match=r"m\.tif: the file exists"):
@@ -182,7 +184,7 @@ def refusal(scene, bundle, **options):
         run(scene, bundle, resume=True, **options)
     assert parts_in(scene.parent) == before
     first, way_out = str(error.value).splitlines()
-    assert way_out == "Give it as it was then, or start anew without --resume."
+    assert way_out == "Give it as it was then, or start anew without `resume`."
     start = f"{scene.with_name('m.tif')}: the work that was stopped was another one. "
     assert first.startswith(start)
     return first.removeprefix(start)
@@ -236,18 +238,27 @@ def test_another_modality_is_refused(bundle, by_pixel, tmp_path):
     dsm = write_raster(tmp_path / "d.tif", heights(*SHAPE))
     stopped(scene, bundle, 3)
     with pytest.raises(OutputError, match=r"another one\. elevation: expected none, found [0-9a-f]{64}\."):
-        predict(scene, tmp_path / "m.tif", bundle, elevation=dsm, block_px=32, core_px=32, workers=1, resume=True)
+        predict(
+            scene,
+            tmp_path / "m.tif",
+            bundle,
+            elevation=dsm,
+            tiling=Tiling(block_px=32, core_px=32),
+            execution=Execution(workers=1),
+            outputs=Outputs(resume=True),
+        )
 
 
 def test_a_process_that_is_killed_loses_no_finished_block(bundle, kept_networks, scene, tmp_path):
     code = f"""
         import os, signal
         from geocrodino.prediction.engine import predict
+        from geocrodino.settings.prediction import Execution, Tiling
         def stop(finished, total):
             if finished == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
-        predict({str(scene)!r}, {str(tmp_path / "m.tif")!r}, {str(bundle.path)!r}, "optical", block_px=32, core_px=32,
-            workers=1, backend="torch", on_progress=stop)
+        predict({str(scene)!r}, {str(tmp_path / "m.tif")!r}, {str(bundle.path)!r}, "optical",
+            tiling=Tiling(block_px=32, core_px=32), execution=Execution(workers=1, backend="torch"), on_progress=stop)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert done.returncode == -signal.SIGKILL

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from affine import Affine
-from small_scenes import UTM, heights, image, make_bundle, names_in, write_raster
+from small_scenes import UTM, grouped, heights, image, make_bundle, names_in, write_raster
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError, MissingCRSError, RasterError
@@ -41,7 +41,7 @@ def town(tmp_path_factory):
 @pytest.fixture(scope="module")
 def by_threads(bundle, town):
     out = town / "threads.tif"
-    predict(town / "i.tif", out, bundle, elevation=town / "d.tif", layers=["entropy"], **BLOCKS)
+    predict(town / "i.tif", out, bundle, elevation=town / "d.tif", **grouped(layers=["entropy"], **BLOCKS))
     return contents(out)
 
 
@@ -58,9 +58,13 @@ def contents(out):
 def test_processes_make_the_map_of_threads(bundle, town, by_threads, tmp_path):
     steps = []
     summary = predict(
-        town / "i.tif", tmp_path / "m.tif", bundle, elevation=town / "d.tif", layers=["entropy"], workers=1,
-        scheduler="processes", on_progress=lambda *step: steps.append(step), **BLOCKS,
-    )  # fmt: skip
+        town / "i.tif",
+        tmp_path / "m.tif",
+        bundle,
+        elevation=town / "d.tif",
+        on_progress=lambda *step: steps.append(step),
+        **grouped(layers=["entropy"], workers=1, scheduler="processes", **BLOCKS),
+    )
     assert contents(tmp_path / "m.tif") == by_threads
     assert steps == [(done, 15) for done in range(1, 16)]
     assert summary.resumed == 0
@@ -76,9 +80,13 @@ def test_a_worker_that_is_killed_costs_no_block(bundle, town, by_threads, cluste
             os.kill(worker.pid, signal.SIGKILL)
 
     predict(
-        town / "i.tif", tmp_path / "m.tif", bundle, elevation=town / "d.tif", layers=["entropy"],
-        scheduler=cluster.scheduler_address, on_progress=kill, **BLOCKS,
-    )  # fmt: skip
+        town / "i.tif",
+        tmp_path / "m.tif",
+        bundle,
+        elevation=town / "d.tif",
+        on_progress=kill,
+        **grouped(layers=["entropy"], scheduler=cluster.scheduler_address, **BLOCKS),
+    )
     assert len(killed) == 1
     assert contents(tmp_path / "m.tif") == by_threads
 
@@ -90,9 +98,12 @@ def test_what_was_stopped_in_threads_goes_on_in_a_cluster(bundle, town, by_threa
 
     options = {"elevation": town / "d.tif", "layers": ["entropy"], **BLOCKS}
     with pytest.raises(KeyboardInterrupt):
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, workers=1, on_progress=stop, **options)
+        predict(town / "i.tif", tmp_path / "m.tif", bundle, on_progress=stop, **grouped(workers=1, **options))
     summary = predict(
-        town / "i.tif", tmp_path / "m.tif", bundle, scheduler=cluster.scheduler_address, resume=True, **options
+        town / "i.tif",
+        tmp_path / "m.tif",
+        bundle,
+        **grouped(scheduler=cluster.scheduler_address, resume=True, **options),
     )
     assert summary.resumed == 4
     assert contents(tmp_path / "m.tif") == by_threads
@@ -114,8 +125,8 @@ def test_relative_names_mean_the_folder_of_the_caller(bundle, town, cluster, tmp
         shutil.copy(town / "i.tif", tmp_path)
     shutil.copy(bundle.path, tmp_path / "b")
     monkeypatch.chdir(tmp_path)
-    predict(name, "1.tif", "b", "optical", scheduler=cluster.scheduler_address, **BLOCKS)
-    predict(name, "2.tif", "b", "optical", **BLOCKS)
+    predict(name, "1.tif", "b", "optical", **grouped(scheduler=cluster.scheduler_address, **BLOCKS))
+    predict(name, "2.tif", "b", "optical", **grouped(**BLOCKS))
     assert Path("1.tif").read_bytes() == Path("2.tif").read_bytes()
 
 
@@ -128,10 +139,10 @@ def test_what_goes_wrong_on_a_worker_is_told_as_here(bundle, cluster, tmp_path, 
     said = []
     for scheduler in (None, cluster.scheduler_address):
         with pytest.raises(RasterError) as error:
-            predict(path, tmp_path / "m.tif", bundle, "optical", workers=1, scheduler=scheduler, **BLOCKS)
+            predict(path, tmp_path / "m.tif", bundle, "optical", **grouped(workers=1, scheduler=scheduler, **BLOCKS))
         assert error.value.path == path
         said.append(str(error.value).partition("(")[0])
-        assert "blocks are finished and kept: go on with --resume." in error.value.__notes__[0]
+        assert "blocks are finished and kept: go on with `resume=True`." in error.value.__notes__[0]
     assert said[0].startswith(f"{path}: cannot be read at rows ")
     # Which of two damaged places is met first is up to the workers.
     assert said[0].partition(" at rows ")[0] == said[1].partition(" at rows ")[0]
@@ -143,7 +154,13 @@ def test_a_block_at_which_every_worker_dies(bundle, town, cluster, tmp_path, mon
 
     monkeypatch.setattr(distributed.Future, "result", died)
     with pytest.raises(ConfigError, match=r"^scheduler: several workers in turn died at the same block, most likely"):
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", scheduler=cluster.scheduler_address, **BLOCKS)
+        predict(
+            town / "i.tif",
+            tmp_path / "m.tif",
+            bundle,
+            "optical",
+            **grouped(scheduler=cluster.scheduler_address, **BLOCKS),
+        )
 
 
 def test_a_worker_opens_the_networks_once(bundle, kept_networks, town, by_threads, tmp_path, monkeypatch):
@@ -153,9 +170,12 @@ def test_a_worker_opens_the_networks_once(bundle, kept_networks, town, by_thread
     with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=False, scheduler_kwargs=ALONE) as both:
         for name in ("1.tif", "2.tif"):
             predict(
-                town / "i.tif", tmp_path / name, bundle, elevation=town / "d.tif", layers=["entropy"],
-                scheduler=both.scheduler_address, **BLOCKS,
-            )  # fmt: skip
+                town / "i.tif",
+                tmp_path / name,
+                bundle,
+                elevation=town / "d.tif",
+                **grouped(layers=["entropy"], scheduler=both.scheduler_address, **BLOCKS),
+            )
     assert len(opened) == 2  # one for each prediction: the two workers are one process here
     assert contents(tmp_path / "1.tif") == contents(tmp_path / "2.tif") == by_threads
 
@@ -164,7 +184,13 @@ def test_a_bundle_that_is_another_one_on_the_worker(town, cluster, tmp_path):
     bundle = make_bundle(tmp_path / "b")
     other = make_bundle(tmp_path / "b", constant=1)
     with pytest.raises(BundleError) as error:
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", scheduler=cluster.scheduler_address, **BLOCKS)
+        predict(
+            town / "i.tif",
+            tmp_path / "m.tif",
+            bundle,
+            "optical",
+            **grouped(scheduler=cluster.scheduler_address, **BLOCKS),
+        )
     assert str(error.value) == (
         f"{tmp_path / 'b'}: the bundle is another one here. Expected sha256 {bundle.sha256}, found {other.sha256}.\n"
         "Put it where this program and all workers see the same file, and leave it until the work is done."
@@ -182,11 +208,13 @@ def test_no_scheduler_answers(bundle, town, tmp_path, monkeypatch):
     real = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: real(address, timeout="0.3s"))
     with pytest.raises(ConfigError) as error:
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", scheduler="tcp://127.0.0.1:9", **BLOCKS)
+        predict(
+            town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler="tcp://127.0.0.1:9", **BLOCKS)
+        )
     first, way_out = str(error.value).splitlines()
     assert first.startswith("scheduler tcp://127.0.0.1:9: no Dask scheduler answers (")
     assert way_out == (
-        "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take --scheduler processes."
+        "Start one with `dask scheduler`, workers with `dask worker ADDRESS`, or take `scheduler='processes'`."
     )
     assert names_in(tmp_path) == []
 
@@ -196,7 +224,7 @@ def test_a_scheduler_without_workers(bundle, town, tmp_path, monkeypatch):
     with distributed.LocalCluster(n_workers=0, processes=False, scheduler_kwargs=ALONE) as empty:
         address = empty.scheduler_address
         with pytest.raises(ConfigError) as error:
-            predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", scheduler=address, **BLOCKS)
+            predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler=address, **BLOCKS))
     assert str(error.value) == (
         f"scheduler {address}: no worker has come within 0.2 s.\n"
         f"Start some where this program's files are seen: dask worker {address}"
@@ -214,7 +242,7 @@ def test_without_the_distributed_scheduler(bundle, town, tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigError) as error:
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", scheduler="processes", **BLOCKS)
+        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler="processes", **BLOCKS))
     assert str(error.value) == (
         'scheduler: Dask\'s distributed scheduler is not installed.\nInstall it: pip install "geocrodino[cluster]"'
     )
@@ -225,7 +253,7 @@ def test_a_block_that_is_lost_is_an_error_and_no_nodata(bundle, kept_networks, t
         "geocrodino.prediction.engine.run_threads", lambda predict, todo, *rest: run_threads(predict, todo[1:], *rest)
     )
     with pytest.raises(ValueError, match="expected 15 finished blocks, found 14"):
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", **BLOCKS)
+        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(**BLOCKS))
     assert not (tmp_path / "m.tif").exists()
 
 

@@ -242,8 +242,8 @@ def test_the_crs_of_another_area_in_the_settings(run_cli, town, areas, middle, h
 def test_a_box_with_latitude_first(command, middle, here, name):
     box = box_text(swapped(in_degrees(middle)))
     told = refused(command(name, "--aoi", box, "--aoi-crs", "EPSG:4326"), "With x and y exchanged it meets the raster")
-    option = shlex.split(told[told.index("--aoi=") :])[0]
-    assert command("inspect", option, "--aoi-crs", "EPSG:4326")[0] == 0
+    option = shlex.split(told[told.index("--aoi") :])
+    assert command("inspect", *option, "--aoi-crs", "EPSG:4326")[0] == 0
 
 
 @pytest.mark.parametrize("name", [case("axes of an area swapped", "refused", c, id=f"file, {c}") for c in COMMANDS])
@@ -268,8 +268,8 @@ def test_text_with_northing_first(command, middle, here, name):
 def test_a_box_with_its_minimum_last(command, middle, here):
     west, south, east, north = middle.bounds
     told = refused(command("predict", "--aoi", f"{east},{south},{west},{north}", "--aoi-crs", CRS), "found minx")
-    option = shlex.split(told[told.index("--aoi=") :])[0]
-    mapped(command("predict", option, "--aoi-crs", CRS))
+    option = shlex.split(told[told.index("--aoi") :])
+    mapped(command("predict", *option, "--aoi-crs", CRS))
 
 
 @marked("axes of an area swapped", "warned")
@@ -617,6 +617,6 @@ def test_a_training_takes_the_same_pixels_with_a_spike(tiny_config, areas, here)
 @marked("CRS of an area", "warned")
 def test_a_training_takes_the_crs_of_the_settings(tiny_config, areas, here):
     plain_geojson(here / "a.geojson", areas(split=["train", "val"]))
-    with pytest.warns(AreaWarning, match="the coordinates are read as EPSG:32631, as --aoi-crs says"):
+    with pytest.warns(AreaWarning, match="the coordinates are read as EPSG:32631, as `aoi_crs` says"):
         found = prepared(tiny_config, here / "a", aoi=str(here / "a.geojson"), aoi_crs=CRS)
     assert found.inside["train"].any()

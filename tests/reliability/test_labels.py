@@ -356,7 +356,10 @@ def test_rules_that_are_no_pairs(run_cli, town, words):
 def test_a_value_that_is_ignored_and_a_class(run_cli, town):
     code, _, err = run_cli("inspect", "--labels", town.labels, "--label-value", "9=1", "--ignore", "9")
     assert code == 2
-    assert "the value 9 is to be left out (`ignore_values`, --ignore) and to be read as class 1" in err
+    assert (
+        "the value 9 stands both in --ignore (`ignore_values` under `data`) and in --label-value (`label_values` under "
+        in err
+    )
 
 
 # --- no classes at all ----------------------------------------------------------------------------------------------

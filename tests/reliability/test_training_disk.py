@@ -25,8 +25,8 @@ from geocrodino.training.task import TrainingTask
 from reliability.kinds import case, marked
 
 DISK_BYTES = 96 * 2**20
-FROM_THE_START = "the same command again: no epoch was finished, so it starts from the beginning."
-WITH_RESUME = "the same command with --resume --out {out}: it continues after the last finished epoch."
+FROM_THE_START = "the same training again: no epoch was finished, so it starts from the beginning."
+WITH_RESUME = "the same training with --resume --out {out}: it continues after the last finished epoch."
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def stopped_by_a_full_disk(result, named, way_out):
 
 def again(words, err):
     """The command that a message names."""
-    extra = re.search(r"then run the same command (?:again|with (.*?))(, without --overwrite)?: it|again: no", err)
+    extra = re.search(r"then run the same training (?:again|with (.*?))(, without --overwrite)?: it|again: no", err)
     assert extra, err
     kept = [w for w in words if not (extra[2] and w == "--overwrite")]
     return [*kept, *(extra[1] or "").split()]
@@ -178,8 +178,8 @@ def test_other_options_of_the_first_command(disk, settings, undisturbed, run_cli
         code, _, err = run_cli(*words, asked)
     assert code == 2
     what = {
-        "--resume": "the same command again: it continues after the last finished epoch.",
-        "--overwrite": f"the same command with --resume --out {out}, without --overwrite: it continues after the last "
+        "--resume": "the same training again: it continues after the last finished epoch.",
+        "--overwrite": f"the same training with --resume --out {out}, without --overwrite: it continues after the last "
         "finished epoch.",
     }[asked]
     assert err.splitlines()[-1] == f"Make room on its disk, then run {what}"

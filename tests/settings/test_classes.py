@@ -49,9 +49,8 @@ def test_unknown_values_are_listed_but_not_where_there_is_no_label():
         scheme.to_indices(values, np.array([[True, True, True, True, False]]), "labels.tif")
     assert str(caught.value) == (
         "labels.tif holds label values outside the classes: -4, 300. Expected: 1 grass, 2 road.\n"
-        "Name every value under `classes`; or leave values out with --ignore -4 --ignore 300 "
-        "(`ignore_values: [-4, 300]` under `data`); or read a value as a class, for instance with --label-value -4=2 "
-        "(`label_values: {-4: 2}` under `data`)."
+        "Name every value under `classes`; or leave values out with `ignore_values=[-4, 300]`; or read a value as a "
+        "class, for instance with `label_values={-4: 2}`."
     )
 
 

@@ -51,7 +51,8 @@ def test_defaults_and_files(write, tmp_path):
         ),
         (
             {"data": {k: v for k, v in FILES.items() if k != "labels"}},
-            "data.labels: is needed, found nothing\nName --labels, or write them under `data:` in geocrodino.yaml.",
+            "data.labels: is needed, found nothing\n"
+            "Name `data.labels`, or write them under `data:` in geocrodino.yaml.",
         ),
         ({"data": FILES, "training": {"epochs": "many"}}, "training.epochs: input should be a valid integer"),
         ({"data": FILES, "training": {"epochs": 0}}, "training.epochs: input should be greater than or equal to 1"),
@@ -105,9 +106,10 @@ def test_files_that_cannot_be_read(write, tmp_path):
 def test_nothing_at_all(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert refused(None) == (
-        "the command line: the configuration cannot be used:\n"
+        "the given configuration cannot be used:\n"
         "  data: is needed, found nothing\n"
-        "Name --optical, --elevation, --labels and --aoi, or write them under `data:` in geocrodino.yaml."
+        "Name `data.optical`, `data.elevation`, `data.labels` and `data.aoi`, or write them under `data:` in "
+        "geocrodino.yaml."
     )
 
 
@@ -199,8 +201,8 @@ def test_a_crs_belongs_to_the_area_beside_it(write):
     with pytest.warns(AreaWarning) as caught:
         assert load_config(file, {"data.aoi": "b.gpkg"}).data.aoi_crs is None
     assert [str(w.message) for w in caught] == [
-        f"{file}: aoi_crs EPSG:4326 is the CRS of the area in this file, and is not used for --aoi b.gpkg. "
-        "Name its CRS with --aoi-crs where its file names none."
+        f"{file}: aoi_crs EPSG:4326 is the CRS of the area in this file, and is not used for `aoi='b.gpkg'`. "
+        "Name its CRS with `aoi_crs` where its file names none."
     ]
     assert load_config(file, {"data.aoi": "5,6,7,8"}).data.aoi_crs == "EPSG:4326"
     assert load_config(file, {"data.aoi": "b.gpkg", "data.aoi_crs": "EPSG:2154"}).data.aoi_crs == "EPSG:2154"

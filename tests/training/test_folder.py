@@ -35,8 +35,10 @@ def test_one_process_at_a_time(tmp_path):
 
 
 ONWARDS = "it continues after the last finished epoch."
-WITH_RESUME = "Make room on its disk, then run the same command with --resume --out {out}"
-ANEW = "Make room on its disk, then run the same command again: no epoch was finished, so it starts from the beginning."
+WITH_RESUME = "Make room on its disk, then run the same training with `resume=True, out='{out}'`"
+ANEW = (
+    "Make room on its disk, then run the same training again: no epoch was finished, so it starts from the beginning."
+)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +47,11 @@ ANEW = "Make room on its disk, then run the same command again: no epoch was fin
         ({}, False, ANEW),
         ({"resume": True}, False, ANEW),
         ({}, True, f"{WITH_RESUME}: {ONWARDS}"),
-        ({"resume": True}, True, f"Make room on its disk, then run the same command again: {ONWARDS}"),
+        ({"resume": True}, True, f"Make room on its disk, then run the same training again: {ONWARDS}"),
         (
             {"overwrite": True},
             True,
-            f"{WITH_RESUME}, without --overwrite: {ONWARDS}",
+            f"{WITH_RESUME}, without `overwrite=True`: {ONWARDS}",
         ),
         ({"overwrite": True, "begun": False}, True, ANEW),  # the checkpoint is of the run that was to be replaced
     ],

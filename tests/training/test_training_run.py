@@ -26,6 +26,7 @@ from geocrodino.errors import ConfigError, OutputError
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import load_config
 from geocrodino.settings.method import MethodName
+from geocrodino.settings.prediction import Execution
 from geocrodino.training import number_format
 from geocrodino.training.run import train
 
@@ -223,7 +224,8 @@ def test_an_interrupted_run_is_neither_replaced_nor_resumed_with_other_settings(
     out = tmp_path / "run"
     interrupted(settings, out, epoch=1)
     with pytest.raises(
-        OutputError, match=r"run: holds an interrupted run\. Continue it with --resume, or replace it with --overwrite"
+        OutputError,
+        match=r"run: holds an interrupted run\. Continue it with `resume=True`, or replace it with `overwrite=True`",
     ):
         train(settings, out)
     changed = tiny_config({"training.epochs": 4, "training.seed": 3, "method.temperature": 0.2})
@@ -231,7 +233,7 @@ def test_an_interrupted_run_is_neither_replaced_nor_resumed_with_other_settings(
         train(changed, out, resume=True)
     assert str(refused.value) == (
         f"{out}: a run can only be resumed with its own settings; changed: method.temperature, training.seed.\n"
-        "Undo the change, or start anew in another folder with --out."
+        "Undo the change, or start anew in another folder with `out`."
     )
     assert (out / "checkpoints" / "last.ckpt").exists()
     assert load_config(out / "config.yaml") == settings
@@ -261,7 +263,7 @@ def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypat
         f"{out}: a run can only be resumed with its own settings; changed: training.precision.\n"
         "The run began in bf16-mixed; expected the same, found 32-true. What auto stands for depends on the device: "
         "set training.precision to bf16-mixed in the YAML file to continue here.\n"
-        "Undo the change, or start anew in another folder with --out."
+        "Undo the change, or start anew in another folder with `out`."
     )
     train(tiny_config({**changes, "training.precision": "bf16-mixed"}), out, resume=True)  # the way out
     assert json.loads((out / "metrics.json").read_text())["precision"] == "bf16-mixed"
@@ -272,12 +274,12 @@ def test_a_finished_run_is_refused_unless_it_may_be_replaced(trained, tiny_confi
     with pytest.raises(OutputError) as refused:
         train(tiny_config(), trained)
     assert str(refused.value) == (
-        f"{trained}: holds a finished run. Choose another folder with --out, or replace it with --overwrite."
+        f"{trained}: holds a finished run. Choose another folder with --out, or replace it with `overwrite=True`."
     )
     with pytest.raises(OutputError) as refused:
         train(tiny_config(), trained, resume=True)
     assert str(refused.value) == (
-        f"{trained}: holds a finished run; nothing to resume. Start anew in another folder with --out."
+        f"{trained}: holds a finished run; nothing to resume. Start anew in another folder with `out`."
     )
     with pytest.raises(ConfigError, match="give only one of them"):
         train(tiny_config(), trained, resume=True, overwrite=True)
@@ -422,7 +424,7 @@ def test_every_method_makes_a_bundle_that_predicts(run_of, town, tmp_path, name)
     bundle = load_bundle(result.bundle)
     assert bundle.manifest.network.separate_encoders is (name == "discom")
     for modality, scene in (("optical", town.optical), ("elevation", town.elevation)):
-        predict(scene, tmp_path / f"{modality}.tif", bundle, modality, workers=1)
+        predict(scene, tmp_path / f"{modality}.tif", bundle, modality, execution=Execution(workers=1))
         with rasterio.open(tmp_path / f"{modality}.tif") as made:
             assert set(np.unique(made.read(1))) <= {*bundle.manifest.classes.values, 255}
     parameters = {m: bundle.branch(m).num_parameters for m in MODALITIES}
@@ -573,7 +575,7 @@ def test_terms_of_labels_are_the_teachers_too(tiny_config, tmp_path):
     assert told[2] == "Training the teacher, of the method fusion (early), first."
 
 
-ADVICE = "\nLeave --teacher out, and one is trained first."
+ADVICE = "\nLeave `teacher` out, and one is trained first."
 
 
 def no_teacher(path, found):
@@ -650,8 +652,8 @@ def test_a_teacher_that_is_not_needed(run_of, tiny_config, tmp_path):
     with pytest.raises(ConfigError) as error:
         train(tiny_config(), tmp_path / "run", teacher=run_of("fusion")[0])
     assert str(error.value) == (
-        "--teacher: the method mutual learns without a teacher. Leave --teacher out, or take --method kd, protokd or "
-        "maskedkd."
+        "`teacher`: the method mutual learns without a teacher. Leave `teacher` out, or take `method.name='kd'`, "
+        "protokd or maskedkd."
     )
     assert not (tmp_path / "run").exists()
 
@@ -752,7 +754,8 @@ def test_a_run_broken_off_in_the_teacher_is_not_replaced_unasked(tiny_config, tm
     config, out = tiny_config({"method.name": "kd"}), tmp_path / "run"
     interrupted(config, out, epoch=1, names=("fusion",))
     with pytest.raises(
-        OutputError, match=r"run: holds an interrupted run\. Continue it with --resume, or replace it with --overwrite"
+        OutputError,
+        match=r"run: holds an interrupted run\. Continue it with `resume=True`, or replace it with `overwrite=True`",
     ):
         train(config, out)
     assert (out / "teacher" / "checkpoints" / "last.ckpt").exists()

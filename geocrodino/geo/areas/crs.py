@@ -61,11 +61,11 @@ def with_crs(raw: RawArea, given: str | None) -> gpd.GeoDataFrame:
     if crs is None:
         raise AOIError(_without_crs(raw))
     if given is None or raw.crs is None or _same(crs, raw.crs):
-        _require_degrees(raw, crs, "" if given is None else "--aoi-crs names")
+        _require_degrees(raw, crs, "" if given is None else "`aoi_crs` names")
     else:
-        _require_degrees(raw, crs, "--aoi-crs names")
+        _require_degrees(raw, crs, "`aoi_crs` names")
         warnings.warn(
-            f"{label}: the coordinates are read as {crs_name(crs)}, as --aoi-crs says; {raw.crs_is} "
+            f"{label}: the coordinates are read as {crs_name(crs)}, as `aoi_crs` says; {raw.crs_is} "
             f"{crs_name(raw.crs)}.",
             AreaWarning,
             stacklevel=3,
@@ -92,10 +92,10 @@ def _without_crs(raw: RawArea) -> str:
     if kind == "file":
         return (
             f"{label}: no coordinate reference system. Expected one in the file (a .prj beside a Shapefile), "
-            "found none.\nName it, for instance: --aoi-crs EPSG:4326"
+            "found none.\nName it, for instance: `aoi_crs='EPSG:4326'`"
         )
     what = {"box": "a bounding box needs a CRS", "wkt": "a geometry in WKT needs a CRS"}.get(kind, "no CRS")
-    return f"{raw.source.text if kind == 'box' else label}: {what}. Name it, for instance: --aoi-crs EPSG:4326"
+    return f"{raw.source.text if kind == 'box' else label}: {what}. Name it, for instance: `aoi_crs='EPSG:4326'`"
 
 
 def _require_degrees(raw: RawArea, crs: pyproj.CRS, who: str) -> None:
@@ -127,8 +127,8 @@ def _way_out(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> st
     if swapped:
         return f"Latitude and longitude seem to be swapped. {swapped_option(raw.source)}"
     if named and raw.crs is not None and not _same(raw.crs, crs):
-        return f"Leave out --aoi-crs: {raw.crs_is} {crs_name(raw.crs)}."
-    return "Name the CRS of these coordinates, for instance: --aoi-crs EPSG:32631"
+        return f"Leave out `aoi_crs`: {raw.crs_is} {crs_name(raw.crs)}."
+    return "Name the CRS of these coordinates, for instance: `aoi_crs='EPSG:32631'`"
 
 
 def span(west: float, south: float, east: float, north: float) -> str:

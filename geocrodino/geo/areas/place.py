@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import warnings
 
 import geopandas as gpd
@@ -21,6 +20,7 @@ from geocrodino.geo.areas.crs import crs_name, span
 from geocrodino.geo.areas.sources import swapped_option
 from geocrodino.geo.areas.text import box_option
 from geocrodino.geo.rasters.grid import crs_of
+from geocrodino.phrases import arguments
 
 _MUCH_SMALLER = 0.01  # share of the size of a bounding box
 _EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS
@@ -106,10 +106,8 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
         for crs in (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326)):
             if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
                 name = crs_name(crs)
-                return (
-                    f"It meets the raster if its coordinates are in {name}. If they are: --aoi-crs "
-                    f"{name if crs.to_epsg() else shlex.quote(crs.to_wkt())}"
-                )
+                given = arguments(aoi_crs=name if crs.to_epsg() else crs.to_wkt())
+                return f"It meets the raster if its coordinates are in {name}. If they are: {given}"
     return ""
 
 

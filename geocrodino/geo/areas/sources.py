@@ -27,6 +27,7 @@ from geocrodino.files.access import is_file, is_folder, look_up
 from geocrodino.files.area_names import box_numbers, is_geojson, is_wkt
 from geocrodino.files.names import gdal_name, is_url
 from geocrodino.geo.areas.text import box_option, read_box, read_geojson, read_wkt, swapped_text
+from geocrodino.phrases import arguments, listed
 
 EXPECTED = "Expected a file of polygons, a bounding box minx,miny,maxx,maxy, or a geometry as WKT or GeoJSON."
 
@@ -134,7 +135,7 @@ def swapped_option(source: AreaSource) -> str:
         return f"Exchange them: {box_option(y0, x0, y1, x1)}"
     if source.kind != "file":
         text = swapped_text(source.text)
-        return "Exchange them in the text." if text is None else f"Exchange them: --aoi {shlex.quote(text)}"
+        return "Exchange them in the text." if text is None else f"Exchange them: {arguments(aoi=text)}"
     layer = "" if source.layer is None else f", layer={json.dumps(source.layer)}"
     code = (
         f"import geopandas, shapely; a = geopandas.read_file({json.dumps(source.gdal)}{layer}); "
@@ -239,10 +240,10 @@ def _openable(source: AreaSource) -> str:
             raise
         if len(inside) == 1:
             return inside[0]
-        some = ", ".join(n.partition(f"{source.file}/")[2] for n in inside[:5])
+        some = listed(n.partition(f"{source.file}/")[2] for n in inside)
         raise AOIError(
             f"{source.text}: expected one file of polygons in the archive, found {len(inside)}: {some}.\n"
-            f"Name one, for instance: --aoi {shlex.quote(inside[0])}"
+            f"Name one, for instance: {arguments(aoi=inside[0])}"
         ) from None
     return source.gdal
 
@@ -299,7 +300,7 @@ def _chosen_layer(source: AreaSource, name: str) -> tuple[str | int | None, str]
     named = source.text if name == source.gdal else name
     raise AOIError(
         f"{source.text}: expected one layer of polygons, found {len(held)}: {', '.join(held)}.\n"
-        f"Name one, for instance: --aoi {shlex.quote(f'{named}|layername={held[0]}')}"
+        f"Name one, for instance: {arguments(aoi=f'{named}|layername={held[0]}')}"
     )
 
 
@@ -350,9 +351,7 @@ def _why_unreadable(source: AreaSource, error: BaseException) -> str:
         return f"{source.text}: expected polygons, found a raster. {EXPECTED}"
     names = [] if path is None else _contents(path)[1]
     if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        held = ", ".join(names[:5])
-        return f"{source.text}: no file of polygons of that name in the archive. It holds {held}{more}."
+        return f"{source.text}: no file of polygons of that name in the archive. It holds {listed(names)}."
     if path is None:
         return f"{source.text}: not a file of polygons that GDAL can read there ({_reason(error)}).\nCheck the address."
     return f"{source.text}: not a file of polygons that GDAL can read ({_reason(error)})."

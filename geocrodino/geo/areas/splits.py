@@ -11,6 +11,7 @@ import geopandas as gpd
 import pandas as pd
 
 from geocrodino.errors import AOIError, AreaWarning
+from geocrodino.phrases import listed
 
 Split = Literal["train", "val", "test", "unlabelled"]
 """Train on, choose on, report on; learn from the rasters alone, whatever labels there are."""
@@ -26,8 +27,6 @@ _NAMES = {
     "splitset", "splitname", "mlsplit", "mlset", "role", "usage", "use", "purpose", "phase", "sample",
 }  # fmt: skip
 """Names, in lower case and without other characters, under which splits are written too."""
-
-_SHOWN = 5
 
 
 def split_name(text: str) -> str:
@@ -155,10 +154,9 @@ def _check(words: pd.Series, known: pd.Series, label: str, column: str, wanted: 
             )
         return
     if unknown:
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         rename = "" if _plain(column) == "split" else " If the column is about something else, rename it."
         raise AOIError(
-            f"{label}: unknown split {', '.join(map(repr, unknown[:_SHOWN]))}{more} in the column `{column}`. "
+            f"{label}: unknown split {listed(map(repr, unknown))} in the column `{column}`. "
             f"Expected {', '.join(SPLITS)}.{rename}"
         )
     if empty:

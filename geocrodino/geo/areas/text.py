@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import warnings
 from typing import Any
 
@@ -16,6 +15,7 @@ from pyproj.exceptions import CRSError
 
 from geocrodino.errors import AOIError
 from geocrodino.files.area_names import WKT, box_numbers
+from geocrodino.phrases import arguments
 
 _EXAMPLE = '{"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]}'
 _LONGEST = 500  # characters of a geometry that a message still prints
@@ -46,7 +46,7 @@ def read_box(text: str) -> shapely.Polygon:
 
 def box_option(minx: float, miny: float, maxx: float, maxy: float) -> str:
     """A bounding box as an option of the command line."""
-    return f"--aoi={minx:.15g},{miny:.15g},{maxx:.15g},{maxy:.15g}"
+    return arguments(aoi=f"{minx:.15g},{miny:.15g},{maxx:.15g},{maxy:.15g}")
 
 
 def read_wkt(text: str, label: str) -> tuple[gpd.GeoDataFrame, pyproj.CRS | None]:
@@ -133,4 +133,4 @@ def _box_way_out(minx: float, miny: float, maxx: float, maxy: float) -> str:
         return way_out
     halves = shapely.multipolygons([shapely.box(minx, y[0], 180, y[1]), shapely.box(-180, y[0], maxx, y[1])])
     both = shapely.to_wkt(halves, rounding_precision=-1, trim=True)
-    return f"{way_out}\nIf the box crosses the antimeridian, give its two parts: --aoi {shlex.quote(both)}"
+    return f"{way_out}\nIf the box crosses the antimeridian, give its two parts: {arguments(aoi=both)}"

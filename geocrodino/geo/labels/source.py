@@ -132,13 +132,13 @@ def _check_rules(source: RasterSource, ignored: set[int], rules: dict[int, int])
     both = sorted(ignored & set(rules))
     if both:
         raise LabelError(
-            f"{source.path}: the value {both[0]} is to be left out (`ignore_values`, --ignore) and to be read as class "
-            f"{rules[both[0]]} (`label_values`, --label-value).\nKeep one of the two."
+            f"{source.path}: the value {both[0]} stands both in `ignore_values` and in `label_values`, there as class "
+            f"{rules[both[0]]}.\nName it in one of the two."
         )
     if source.nodata in rules:
         raise LabelError(
-            f"{source.path}: {number(source.nodata)} is to be read as class {rules[int(source.nodata)]} "
-            f"(`label_values`, --label-value), but is the file's nodata value, which marks pixels without a label.\n"
+            f"{source.path}: `label_values` reads {number(source.nodata)} as class {rules[int(source.nodata)]}, but "
+            f"it is the file's nodata value, which marks pixels without a label.\n"
             f"{_without_nodata(source)}"
         )
 
@@ -343,7 +343,7 @@ def _too_few(labels: LabelSource, values: list[float]) -> str:
         return f"{unlabelled}\n{_ways_out([*values, nodata], wrong)}" if wrong and values else unlabelled
     if labels.ignore_values or labels.label_values or labels.mask != "none" or labels.alpha_band:
         return (
-            "Check the file's mask, and the values that are left out (`ignore_values`, --ignore) or read as others "
-            "(`label_values`, --label-value)."
+            "Check the file's mask, the values left out with `ignore_values`, and those read as others with "
+            "`label_values`."
         )
     return "Give a raster that holds every class."

@@ -27,6 +27,7 @@ from geocrodino.files.names import (
     is_remote,
     is_url,
 )
+from geocrodino.phrases import listed
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".asc", ".bil")
 """Names of the files of a folder that are taken as its rasters, in capitals too."""
@@ -36,8 +37,6 @@ _OTHER_RASTERS = (
     ".hgt", ".flt", ".grd", ".zarr", ".zip",
 )  # fmt: skip
 """Files of a folder that may be rasters too: they are not read, and the user is told."""
-
-_SHOWN = 5  # names in a message
 
 
 @dataclass
@@ -213,7 +212,7 @@ def _asset(path: Path, item: dict[str, Any], asset: str | None) -> dict[str, Any
         raise RasterError(
             path,
             f"item {item.get('id')}: expected {wanted}, found {which}.\n"
-            "Name the asset (--asset), or list the files in a .txt.",
+            "Name the asset with `asset`, or list the files in a .txt.",
         )
     chosen: dict[str, Any] = assets[keys[0]]
     return chosen
@@ -279,5 +278,4 @@ def _count(count: int, one: str, many: str | None = None) -> str:
 
 def phrase(names: Sequence[str], one: str, many: str | None = None) -> list[str]:
     """One phrase on some names, none where there is none."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{_count(len(names), one, many)} ({', '.join(names[:_SHOWN])}{more})"] if names else []
+    return [f"{_count(len(names), one, many)} ({listed(names)})"] if names else []

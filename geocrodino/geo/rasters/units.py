@@ -75,7 +75,7 @@ def unit_in_metres(unit: str, source: str) -> float:
     if found is None:
         raise HeightError(
             f"{source}: unknown unit of height {unit!r}. Expected a unit of length such as {', '.join(_COMMON)}.\n"
-            "Give the unit that the heights are in: --height-unit m, or height_unit under `data`."
+            "Give the unit of the heights, for instance `height_unit='m'`."
         )
     return found
 

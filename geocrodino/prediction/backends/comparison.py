@@ -9,28 +9,52 @@ from geocrodino.errors import ConfigError
 from geocrodino.settings.modality import Modality
 
 CHECK_SHAPE = (128, 160)
-"""Rows and columns that are compared: multiples of every stride, and sides that cannot be taken for each other."""
+"""Rows and columns that are compared: multiples of every stride, and different, to notice swapped axes."""
 
 
 ASKED_TOLERANCE = 0.25
-"""Largest difference of a probability in half precision that was asked for. bfloat16 differs by up to 0.1 with random
-networks; beyond this something overflows."""
+"""Largest difference of a probability if the user requested half precision. bfloat16 differs by up to 0.1 with random
+networks; a larger difference means an overflow."""
 
 
 def check_tile(channels: int, trim_px: int) -> NDArray[np.float32]:
-    """Random values of a tile whose answer has the shape that is compared, float32, shape (C, H, W)."""
+    """Random input of the comparison, the same in every call.
+
+    Args:
+        channels: Number of channels C.
+        trim_px: Pixels on each side that the backend leaves out of its result.
+
+    Returns:
+        Standard normal values, float32, shape (C, H, W); the result has the rows and columns of `CHECK_SHAPE`.
+    """
     height, width = (side + 2 * trim_px for side in CHECK_SHAPE)
     return np.random.default_rng(0).standard_normal((channels, height, width), np.float32)
 
 
 def difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
-    """Largest difference of a probability, NaN if there is one, and share of pixels of another class."""
+    """Compare two results.
+
+    Args:
+        found: Probabilities, shape (K, H, W).
+        expected: Probabilities, shape (K, H, W).
+
+    Returns:
+        Largest difference of a probability, NaN if any is NaN, and share of pixels with another class, 0 to 1.
+    """
     other = found.argmax(axis=0) != expected.argmax(axis=0)
     return float(np.abs(found - expected).max()), float(other.mean())
 
 
 def too_coarse(modality: Modality, found: float) -> str:
-    """What is said of half precision that is of no use."""
+    """Error text when half precision is too inaccurate.
+
+    Args:
+        modality: The modality of the branch.
+        found: Largest difference of a probability.
+
+    Returns:
+        The text.
+    """
     return (
         f"half precision is too coarse for the {modality} branch. Expected probabilities that differ by at most "
         f"{ASKED_TOLERANCE:g}, found {found:.2g}."
@@ -38,8 +62,15 @@ def too_coarse(modality: Modality, found: float) -> str:
 
 
 def no_half_precision(device: str) -> ConfigError:
-    """What is said where half precision would save nothing."""
+    """Error when half precision would not be faster.
+
+    Args:
+        device: Torch device.
+
+    Returns:
+        The error, to raise.
+    """
     return ConfigError(
-        f"--precision half: {device} has no half precision that is quicker. Expected a CPU with bfloat16 (AVX-512) or "
-        "a GPU of compute capability 7.0 or newer.\nUse --precision full."
+        f"`precision='half'`: {device} is not faster in half precision. Expected a CPU with bfloat16 (AVX-512) or a "
+        "GPU of compute capability 7.0 or newer.\nUse `precision='full'`."
     )

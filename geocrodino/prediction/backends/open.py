@@ -1,8 +1,9 @@
-"""What computes the classes of a tile: PyTorch on any device, OpenVINO on processors where it is installed.
+"""Open an inference backend: PyTorch on any device, or OpenVINO on CPUs if it is installed.
 
-Both give the same probabilities but for rounding, and OpenVINO is compared with PyTorch on a small tile each time that
-it is opened. With one thread for each call, neither result depends on how many threads call. Each is imported where it
-is asked for: PyTorch takes seconds and several hundred megabytes, which a network that was converted before can spare.
+Both give the same probabilities apart from rounding. OpenVINO is compared with PyTorch on a small tile each time it is
+opened. Each call computes with one thread, so the result does not depend on the number of threads that call. A backend
+is imported only when it is used: PyTorch takes seconds and several hundred megabytes, which a converted network does
+not need.
 """
 
 from __future__ import annotations
@@ -38,21 +39,24 @@ def open_backend(
 
     Args:
         bundle: The trained networks.
-        modality: Which of them to use.
-        name: What computes.
+        modality: The modality of the branch.
+        name: The backend.
         device: Torch device.
-        workers: Tiles computed at the same time.
-        temperature: Divides the logits, above 0.
-        precision: What to compute in.
-        unused_px: Margin of the tiles whose answer is not wanted; what can be saved there is not computed.
-        batch: Tiles of one shape in one call of the network, gathered from the threads that call; PyTorch alone.
+        workers: Tiles computed at the same time, at least 1.
+        temperature: Divisor of the logits, above 0.
+        precision: Numbers to compute in.
+        unused_px: Width of the margin of tiles whose result is not needed; less is computed there.
+        batch: Tiles of one shape in one call of the network, collected from the calling threads; only with PyTorch.
         cache: Folder for networks converted to OpenVINO, ``$XDG_CACHE_HOME/geocrodino`` or ``~/.cache/geocrodino`` by
-            default. Where nothing can be written, each call converts again.
+            default. If it cannot be written, each call converts again.
+
+    Returns:
+        The branch, ready to compute.
 
     Raises:
-        BundleError: If the bundle has no such branch, or OpenVINO, asked for by name, cannot run it or computes
-            other probabilities than PyTorch, or half precision, asked for, changes them beyond use.
-        ConfigError: If OpenVINO is asked for by name and not installed, or for another device than the CPU, or for
+        BundleError: If the bundle has no such branch, or OpenVINO, requested by name, cannot run it or computes
+            other probabilities than PyTorch, or half precision, requested by name, is too inaccurate.
+        ConfigError: If OpenVINO is requested by name and not installed, or with another device than the CPU, or with
             batches, or the processor has no half precision.
         ValueError: If a name is unknown or a number is out of its range.
 
@@ -108,10 +112,10 @@ def open_backend(
             cache=cache,
         )
     except openvino.UnusableError as error:
-        told = f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the {modality} branch: {error}"
+        message = f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the {modality} branch: {error}"
         if name == "openvino":
-            raise BundleError(f"{told}\nUse --backend torch.") from error
-        warnings.warn(f"{told}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
+            raise BundleError(f"{message}\nUse `backend='torch'`.") from error
+        warnings.warn(f"{message}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
         return torch_backend()
 
 
@@ -122,15 +126,15 @@ def _on_cpu(device: str) -> bool:
 def _require_openvino(device: str, batch: int, *, installed: bool) -> None:
     if not _on_cpu(device):
         raise ConfigError(
-            f"The backend openvino computes on the CPU. Expected device cpu, found {device}.\nUse --backend torch."
+            f"The backend openvino computes on the CPU. Expected device cpu, found {device}.\nUse `backend='torch'`."
         )
     if batch > 1:
         raise ConfigError(
             f"The backend openvino computes tiles side by side. Expected batch 1, found {batch}.\n"
-            "Use --backend torch, or leave --batch out."
+            "Use `backend='torch'`, or leave `batch` out."
         )
     if not installed:
         raise ConfigError(
             "The backend openvino is not installed. Expected the package openvino, found none.\n"
-            'Install it by pip install "geocrodino[openvino]", or use --backend torch.'
+            "Install it by pip install \"geocrodino[openvino]\", or use `backend='torch'`."
         )

@@ -1,6 +1,6 @@
-"""OpenVINO as what computes tiles: networks converted once, kept on the disk with what PyTorch made of a small tile.
+"""OpenVINO as inference backend: networks are converted once and kept on disk with PyTorch's result on a small tile.
 
-PyTorch is imported for the conversion alone.
+PyTorch is imported only for the conversion.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ if TYPE_CHECKING:
     from geocrodino.prediction.backends.trimming import Trimmed
 
 TOLERANCE = 1e-3
-"""Largest difference of a probability from PyTorch's. float32 stays below 5e-6 with trained networks and 3e-4 with
-random ones of large logits; bfloat16 exceeds 4e-3."""
+"""Largest difference of a probability from that of PyTorch. float32 stays below 5e-6 with trained networks and below
+3e-4 with random ones of large logits; bfloat16 exceeds 4e-3."""
 TOLERANCE_SHARE = 1e-3
-"""Largest share of pixels of another class than PyTorch's."""
+"""Largest share of pixels with another class than with PyTorch."""
 
 _KEPT_GRAPHS = 20  # 13 MB each with the default network
 _TELEMETRY = "openvino_telemetry"
 
 
 class UnusableError(Exception):
-    """OpenVINO cannot stand in for PyTorch; the text says why."""
+    """OpenVINO cannot replace PyTorch; the text gives the reason."""
 
 
 class Graph(NamedTuple):
-    """A network as OpenVINO keeps it, and what tells whether it computes the same.
+    """A converted network, and PyTorch's result to compare with.
 
     Attributes:
-        xml: The graph, which gives logits, as XML.
-        weights: What it points into, uint8.
-        trim_px: What it leaves out on each side of a tile.
-        logits: PyTorch's of `check_tile`, float32, shape (K, H, W).
+        xml: The graph, whose output are logits, as XML.
+        weights: Bytes of the weights.
+        trim_px: Pixels on each side of a tile that it leaves out.
+        logits: PyTorch's logits of `check_tile`, float32, shape (K, H, W).
     """
 
     xml: bytes
@@ -71,8 +71,8 @@ class OpenVinoBackend:
 
     Args:
         graph: A converted network.
-        workers: Tiles computed at the same time; further callers wait.
-        temperature: Divides the logits.
+        workers: Tiles computed at the same time; more callers wait.
+        temperature: Divisor of the logits.
         half: Compute in bfloat16 instead of float32.
     """
 
@@ -82,10 +82,10 @@ class OpenVinoBackend:
         self.trim_px = graph.trim_px
         self.number = "bfloat16" if half else "float32"
         self._settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # said, or else the processor decides
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # otherwise the processor decides
             "INFERENCE_NUM_THREADS": workers,
             "NUM_STREAMS": str(workers),
-            "ENABLE_CPU_PINNING": False,  # two processes would settle on the same processors
+            "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same processors
         }
         self._core = _openvino().Core()
         self._model = _with_softmax(self._core.read_model(graph.xml, graph.weights), temperature)
@@ -93,18 +93,32 @@ class OpenVinoBackend:
         self._compiled = _Compiled((), None, SimpleQueue())
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities of a tile, see ``Backend``."""
+        """Class probabilities of a tile, see `Backend`.
+
+        Args:
+            values: Normalised channels, float32, shape (C, H, W).
+
+        Returns:
+            float32, shape (K, H - 2 * trim_px, W - 2 * trim_px).
+        """
         with self._inferred(values) as found:
             return found.copy()
 
     def classes(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Most likely classes of a tile, see ``Backend``."""
+        """Most likely classes of a tile, see `Backend`.
+
+        Args:
+            values: Normalised channels, float32, shape (C, H, W).
+
+        Returns:
+            uint8, shape (H - 2 * trim_px, W - 2 * trim_px).
+        """
         with self._inferred(values) as found:
             return most_likely(found)
 
     @contextmanager
     def _inferred(self, values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        """Probabilities where OpenVINO wrote them; whoever comes next overwrites them."""
+        """Probabilities in OpenVINO's own memory, which the next call overwrites."""
         compiled = self._compiled_for(values.shape)
         try:
             request = compiled.requests.get_nowait()
@@ -115,13 +129,13 @@ class OpenVinoBackend:
         compiled.requests.put(request)
 
     def _compiled_for(self, shape: tuple[int, ...]) -> _Compiled:
-        """The network for tiles of one shape; that of another is forgotten, for what it computes in is large.
+        """The network compiled for tiles of one shape; that for another shape is dropped, because it needs much memory.
 
-        Made for one shape it needs a sixth less memory, and starts seconds sooner, than made for any.
+        Compiled for one shape it needs a sixth less memory, and starts seconds sooner, than compiled for any.
         """
         with self._compiling:
             if self._compiled.shape != shape:
-                self._compiled = _Compiled((), None, SimpleQueue())  # before the next one takes as much
+                self._compiled = _Compiled((), None, SimpleQueue())  # frees memory before the next one needs it
                 model = self._model.clone()
                 model.reshape([1, *shape])
                 compiled = self._core.compile_model(model, "CPU", self._settings)
@@ -130,7 +144,7 @@ class OpenVinoBackend:
 
 
 class _Compiled(NamedTuple):
-    """A network for tiles of one shape, and those of its requests that nobody is using."""
+    """A network compiled for tiles of one shape, and its idle inference requests."""
 
     shape: tuple[int, ...]
     model: Any
@@ -147,9 +161,19 @@ def open_openvino(
     unused_px: int,
     cache: Path | None,
 ) -> OpenVinoBackend:
-    """The graph on disk where it computes what PyTorch did, else one converted now and kept.
+    """Open a branch with OpenVINO: the graph on disk if it reproduces PyTorch's result, otherwise a new conversion.
 
-    Arguments as in `open_backend`.
+    Args:
+        bundle: The trained networks.
+        modality: The modality of the branch.
+        workers: Tiles computed at the same time.
+        temperature: Divisor of the logits, above 0.
+        half: Compute in bfloat16 instead of float32.
+        unused_px: Width of the margin of tiles whose result is not needed.
+        cache: Folder for converted networks, None for the default.
+
+    Returns:
+        The branch, ready to compute.
 
     Raises:
         UnusableError: If OpenVINO cannot run the network, or gives other probabilities than PyTorch.
@@ -188,24 +212,32 @@ def open_openvino(
         graph = _convert(network)
     backend = checked(graph)
     if path is not None:
-        with suppress(OSError):  # an optimisation alone: the next call converts again
+        with suppress(OSError):  # the cache only saves time: without it the next call converts again
             _write_graph(path, key, graph)
     return backend
 
 
 def installed() -> bool:
-    """Whether there is a package of that name."""
+    """Whether OpenVINO is installed.
+
+    Returns:
+        True if there is a package of that name; it is not imported.
+    """
     return find_spec("openvino") is not None
 
 
 def has_half() -> bool:
-    """Whether the processor multiplies bfloat16 itself."""
+    """Whether the processor has bfloat16 instructions.
+
+    Returns:
+        True if it has.
+    """
     return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @contextmanager
 def _told_as_unusable() -> Iterator[None]:
-    """Whatever another library raises on a network that it does not know becomes one error."""
+    """Turn any exception of OpenVINO or PyTorch into one error."""
     try:
         yield
     except Exception as error:
@@ -222,7 +254,7 @@ def _convert(network: Trimmed) -> Graph:
         logits = network(tile)[0].numpy()
     ov = _openvino()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # checks of the shape are not traced
+        warnings.simplefilter("ignore")  # the tracer warns that checks of shapes are not traced
         model = ov.convert_model(
             network, example_input=tile.mT.contiguous(), input=[ov.PartialShape([1, network.in_channels, -1, -1])]
         )
@@ -232,7 +264,7 @@ def _convert(network: Trimmed) -> Graph:
 
 
 def _with_softmax(logits: Any, temperature: float) -> Any:
-    """A graph that goes on to probabilities."""
+    """The graph of logits, extended to probabilities."""
     ov = _openvino()
     ops = importlib.import_module("openvino.opset13")
     scaled = ops.divide(logits.get_results()[0].input_value(0), ops.constant(np.float32(temperature)))
@@ -240,7 +272,7 @@ def _with_softmax(logits: Any, temperature: float) -> Any:
 
 
 def _openvino() -> Any:
-    """The library, which tells its makers of each import and conversion wherever its package for that is found."""
+    """Import OpenVINO with its telemetry disabled; it reports each import and conversion otherwise."""
     if "openvino" in sys.modules or _TELEMETRY in sys.modules:
         return importlib.import_module("openvino")
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
@@ -251,7 +283,7 @@ def _openvino() -> Any:
 
 
 def _graph_path(bundle: Bundle, modality: Modality, unused_px: int, folder: Path | None) -> Path | None:
-    """Where the graph of a branch is kept, None where there is no such place."""
+    """File of the graph of a branch, None if there is no folder for it."""
     if folder is None:
         named = Path(os.environ.get("XDG_CACHE_HOME", ""))
         try:
@@ -262,7 +294,7 @@ def _graph_path(bundle: Bundle, modality: Modality, unused_px: int, folder: Path
 
 
 def _graph_key(bundle: Bundle, modality: Modality, unused_px: int) -> str:
-    """What a graph depends on."""
+    """Everything that a graph depends on."""
     made_by = (f"{package} {version(package)}" for package in ("openvino", "torch", "geocrodino"))
     return ", ".join((bundle.sha256, modality, f"{unused_px} px unused", *made_by))
 
@@ -284,7 +316,7 @@ def _read_graph(path: Path, key: str) -> Graph | None:
 
 
 def _write_graph(path: Path, key: str, graph: Graph) -> None:
-    """Write a graph in one step, and forget the oldest ones."""
+    """Write a graph in one step, and remove the oldest ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, NDArray[Any]] = {
         "xml": np.frombuffer(graph.xml, np.uint8),

@@ -1,4 +1,4 @@
-"""What an inference backend does: class probabilities, or the most likely classes, of a tile."""
+"""The interface of an inference backend: class probabilities, or the most likely classes, of a tile."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from geocrodino.settings.prediction import BackendName
 
 
 class Backend(Protocol):
-    """Computes what a network says of tiles; may be called from several threads at once.
+    """Computes a network on tiles; may be called from several threads at once.
 
     Attributes:
         name: ``torch`` or ``openvino``.
-        number: What it computes in: ``float32``, ``float16`` or ``bfloat16``.
-        trim_px: Pixels on each side of a tile that it gives no answer for.
+        number: Type of the numbers that it computes in: ``float32``, ``float16`` or ``bfloat16``.
+        trim_px: Pixels on each side of a tile that its result leaves out.
     """
 
     name: BackendName
@@ -30,27 +30,32 @@ class Backend(Protocol):
             values: Normalised channels, float32, shape (C, H, W), H and W multiples of the network's stride.
 
         Returns:
-            softmax(logits / temperature), float32, shape (K, H - 2 * trim_px, W - 2 * trim_px), an array of the
-            caller's own.
+            softmax(logits / temperature), float32, shape (K, H - 2 * trim_px, W - 2 * trim_px), a new array.
         """
         ...
 
     def classes(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Index of the most likely class at each pixel, the first of equals, without the way over probabilities.
+        """Index of the most likely class at each pixel, the first of equally likely ones.
 
         Args:
-            values: As for the call.
+            values: Normalised channels, float32, shape (C, H, W), H and W multiples of the network's stride.
 
         Returns:
-            uint8, shape (H - 2 * trim_px, W - 2 * trim_px), an array of the caller's own.
+            uint8, shape (H - 2 * trim_px, W - 2 * trim_px), a new array.
         """
         ...
 
 
 def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Index of the largest of K probabilities, shape (K, H, W), at each pixel; the first one of equals.
+    """Index of the largest probability at each pixel, the first of equal ones.
 
-    As ``argmax`` along the first axis, which copies the whole array to begin with; 0 where all are NaN.
+    ``argmax`` along the first axis gives the same, but copies the whole array first.
+
+    Args:
+        probabilities: float32, shape (K, H, W).
+
+    Returns:
+        uint8, shape (H, W); 0 where all probabilities are NaN.
     """
     largest = probabilities[0].copy()
     indices = np.zeros(largest.shape, np.uint8)

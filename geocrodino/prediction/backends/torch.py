@@ -1,4 +1,4 @@
-"""PyTorch as what computes tiles: one at a time on a processor, in batches on a graphics card."""
+"""PyTorch as inference backend: single tiles on a CPU, batches on a GPU."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _HALF_TOLERANCE = 2e-2  # a float16 pass differs by 4e-3 with trained networks
 
 
 class TorchBackend:
-    """PyTorch, float32 unless told otherwise.
+    """PyTorch, in float32 or half precision.
 
     Args:
         network: Maps (B, C, H, W) to logits (B, K, H, W), less ``trim_px`` on each side; moved to the device, its
-            weights laid out channels last.
-        device: Where to compute.
-        temperature: Divides the logits.
-        half: A type of half precision to compute in where that is safe (autocast), None for float32.
-        trim_px: What the network leaves out on each side.
-        batch: Tiles in one call of the network. It is always as many, zeros where there are fewer: how a convolution
-            is carried out, and so its last digits, depends on their number.
+            weights in the memory format channels last.
+        device: Device to compute on.
+        temperature: Divisor of the logits.
+        half: Type of half precision to compute in where autocast allows it, None for float32.
+        trim_px: Pixels on each side that the network leaves out.
+        batch: Tiles in one call of the network. Smaller batches are filled with zeros, because the number of tiles
+            affects how a convolution is carried out, and so its last digits.
     """
 
     name: BackendName = "torch"
@@ -68,11 +68,25 @@ class TorchBackend:
         self._classes_of = Batches(self._classes, batch)
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities of a tile, see ``Backend``."""
+        """Class probabilities of a tile, see `Backend`.
+
+        Args:
+            values: Normalised channels, float32, shape (C, H, W).
+
+        Returns:
+            float32, shape (K, H - 2 * trim_px, W - 2 * trim_px).
+        """
         return self._probabilities_of(values)
 
     def classes(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Most likely classes of a tile, see ``Backend``; found on the device, so that one byte a pixel leaves it."""
+        """Most likely classes of a tile, see `Backend`; computed on the device, which returns one byte a pixel.
+
+        Args:
+            values: Normalised channels, float32, shape (C, H, W).
+
+        Returns:
+            uint8, shape (H - 2 * trim_px, W - 2 * trim_px).
+        """
         return self._classes_of(values)
 
     @torch.inference_mode()
@@ -81,8 +95,8 @@ class TorchBackend:
 
     @torch.inference_mode()
     def _classes(self, tiles: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.uint8]]:
-        # Of probabilities rather than logits: where two of them are equal after rounding, the first one is taken. Not
-        # by argmax, which takes ten times as long on a CPU.
+        # From probabilities, not logits: if two are equal after rounding, the first one counts. `argmax` takes ten
+        # times as long on a CPU.
         return [found.numpy() for found in _to_host(self._softmax(tiles).max(dim=1).indices.to(torch.uint8))]
 
     def _softmax(self, tiles: Sequence[NDArray[np.float32]]) -> Tensor:
@@ -106,7 +120,24 @@ def open_torch(
     unused_px: int,
     batch: int,
 ) -> TorchBackend:
-    """Make a branch ready to predict with PyTorch; arguments and errors as in `open_backend`."""
+    """Open a branch with PyTorch.
+
+    Args:
+        bundle: The trained networks.
+        modality: The modality of the branch.
+        device: Torch device.
+        temperature: Divisor of the logits, above 0.
+        precision: Numbers to compute in.
+        unused_px: Width of the margin of tiles whose result is not needed.
+        batch: Tiles in one call of the network.
+
+    Returns:
+        The branch, ready to compute.
+
+    Raises:
+        BundleError: If the bundle has no such branch, or half precision, requested by name, is too inaccurate.
+        ConfigError: If half precision is requested and the device has none that is faster.
+    """
     network = Trimmed(bundle.branch(modality), unused_px).eval()
     tile, where = check_tile(network.in_channels, network.trim_px), torch.device(device)
     opened = partial(
@@ -126,19 +157,19 @@ def open_torch(
     if precision == "auto":
         return quick if apart <= _HALF_TOLERANCE else plain
     if not apart <= ASKED_TOLERANCE:
-        raise BundleError(f"{bundle.path}: {too_coarse(modality, apart)}\nUse --precision full.")
+        raise BundleError(f"{bundle.path}: {too_coarse(modality, apart)}\nUse `precision='full'`.")
     return quick
 
 
 def fold_batch_norm(network: nn.Module, probe: Tensor) -> nn.Module:
-    """Let convolutions do the work of the batch normalisations that follow them.
+    """Fold batch normalisations into the convolutions before them.
 
     Args:
-        network: Any network, in evaluation mode, float32, on the CPU; left as it is.
-        probe: An input to follow through the network.
+        network: Any network, in evaluation mode, float32, on the CPU; not changed.
+        probe: Input that is followed through the network, shape (B, C, H, W).
 
     Returns:
-        A network with the same output but for rounding; the one given where folding would change more.
+        A network with the same output apart from rounding; the given one if folding would change more.
     """
     folded = copy.deepcopy(network)
     places = {child: (parent, name) for parent in folded.modules() for name, child in parent.named_children()}
@@ -155,7 +186,7 @@ def fold_batch_norm(network: nn.Module, probe: Tensor) -> nn.Module:
 
 @torch.no_grad()
 def _folding_pairs(network: nn.Module, probe: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Batch normalisations with the convolution that made what they read, as seen while the network runs."""
+    """Batch normalisations with the convolution whose output they read, observed while the network runs."""
     made: dict[int, tuple[nn.Conv2d, int, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -180,14 +211,15 @@ def _folding_pairs(network: nn.Module, probe: Tensor) -> list[tuple[nn.Conv2d, n
 
 
 def _after_norm(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a normalisation does beside normalising."""
+    """The dropout and activation of a normalisation layer."""
     return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
 
 
 def _half_precision(device: torch.device, *, asked: bool) -> torch.dtype | None:
-    """The type that is quick on a device, where there is one.
+    """The type of half precision that is faster on a device, None if there is none.
 
-    The rounding of float16 changes ten times fewer pixels than bfloat16's, which is therefore for those who ask for it.
+    The rounding of float16 changes ten times fewer pixels than that of bfloat16, which is therefore used only on
+    request.
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
         return torch.float16
@@ -199,7 +231,7 @@ def _half_precision(device: torch.device, *, asked: bool) -> torch.dtype | None:
 
 
 def _to_host(found: Tensor) -> Tensor:
-    """A copy in memory that a GPU writes to by itself, or the tensor where it is there already."""
+    """A copy in pinned memory, which a GPU writes directly; the tensor itself if it is on the CPU."""
     if found.device.type != "cuda":
         return found.cpu()
     host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)

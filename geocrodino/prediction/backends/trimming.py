@@ -1,7 +1,7 @@
-"""Less work in the margins of tiles: what comes late in a network sees less far than the whole, so it need not see all.
+"""Less work in the margins of tiles: later parts of a network have a smaller receptive field than the whole.
 
-Between the stages of the encoder, and once more before the decoder, the rim of the feature maps is cut off that no
-wanted answer depends on.
+Between the stages of the encoder, and before the decoder, the rim of the feature maps is cut off that does not affect
+the needed part of the result.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from geocrodino.geo.rasters.grid import round_up
 from geocrodino.models.branch import Branch
 
-_LEAST_CUT = 2  # strides: a cut copies the map, which must save more than it costs
-_SAME = 1e-4  # largest difference from the whole network that rounding makes, of the largest logit
+_LEAST_CUT = 2  # strides; a cut copies the map, so it must save more than it costs
+_SAME = 1e-4  # largest difference from the whole network by rounding, as a share of the largest logit
 
 
 class Trimmed(nn.Module):
-    """A network that answers for the inside of a tile alone: where the answer is wanted, as for the whole tile.
+    """A network whose result covers only the inside of a tile, with the same values there as the whole network.
 
     Args:
-        network: Any branch, left as it is.
-        unused_px: Margin of a tile whose answer is not wanted.
+        network: Any branch; not changed.
+        unused_px: Width of the margin of a tile whose result is not needed.
 
     Attributes:
-        in_channels: Bands of the input.
-        stride: Height and width of a tile must be multiples of it, in px.
-        trim_px: By how much the answer is smaller on each side, a multiple of the stride; 0 where the decoder has no
+        in_channels: Channels of the input.
+        stride: Height and width of a tile must be multiples of it, px.
+        trim_px: Pixels on each side that the result leaves out, a multiple of the stride; 0 if the decoder has no
             bounded receptive field, or feature maps that do not halve from scale to scale.
-        trims_px: What was cut off on each side after each stage that anything was cut after, in the order of work.
+        trims_px: Pixels cut off on each side after each stage with a cut, in the order of computation.
     """
 
     def __init__(self, network: Branch, unused_px: int = 0) -> None:
@@ -48,7 +48,7 @@ class Trimmed(nn.Module):
             self._cut_between_stages(unused_px)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits of the inside of tiles.
+        """Compute the class logits of the inside of tiles.
 
         Args:
             images: Normalised images, shape (B, C, H, W), H and W multiples of ``stride`` above ``2 * trim_px``.
@@ -82,7 +82,7 @@ class Trimmed(nn.Module):
             self.network = whole
 
     def _same_as(self, whole: Branch, unused_px: int) -> bool:
-        """Whether wanted answers are still those of the whole network: not where a stage is used in other ways too."""
+        """Whether the result equals that of the whole network; it does not if a stage has a second use."""
         side, left = 2 * round_up(unused_px, self.stride) + 2 * self.stride, unused_px - self.trim_px
         values = np.random.default_rng(0).standard_normal((1, self.in_channels, side, side), np.float32)
         images = torch.from_numpy(values)
@@ -99,15 +99,15 @@ class Trimmed(nn.Module):
 
 @torch.no_grad()
 def decoder_reach_px(network: Branch, limit_px: int) -> int | None:
-    """How far into a square the logits depend on features outside of it, whatever the weights.
+    """How far into a square the logits depend on features outside it, for any weights.
 
     Args:
-        network: A branch; left as it is.
+        network: A branch; not changed.
         limit_px: Largest distance of interest.
 
     Returns:
-        Distance from the edge of a square of whole strides, in px; None beyond ``limit_px``, and where feature maps do
-        not halve from scale to scale, so that they cannot all be cut at one place.
+        Distance from the edge of a square of whole strides, px; None beyond ``limit_px``, and if feature maps do not
+        halve from scale to scale, so that they cannot all be cut at one place.
     """
     probe = copy.deepcopy(network).eval()
     small = 4 * network.stride
@@ -118,7 +118,7 @@ def decoder_reach_px(network: Branch, limit_px: int) -> int | None:
     side = 4 * frame + network.stride
     picture = torch.full((1, 1, side, side), torch.nan)
     picture[..., frame:-frame, frame:-frame] = 0
-    # NaN spreads to all that depends on it.
+    # NaN spreads to everything that depends on it.
     features = [F.avg_pool2d(picture, 1 << scale).repeat(1, f.shape[1], 1, 1) for scale, f in enumerate(like)]
     known = probe.decoder(features).isnan().logical_not()[0].all(dim=0).nonzero()
     if not len(known):
@@ -137,7 +137,7 @@ class _Crop(nn.Module):
 
 
 class _Stage(NamedTuple):
-    """A module whose output goes on as a whole: where it stands, and the scale of that output, in halvings."""
+    """A module whose output is a whole feature map: its place, and the scale of its output in halvings."""
 
     place: tuple[nn.Module, str]
     module: nn.Module
@@ -145,7 +145,7 @@ class _Stage(NamedTuple):
 
 
 def _stages(encoder: nn.Module, network: Branch) -> list[_Stage]:
-    """What makes the feature maps of an encoder but the last one, and the parts of those that are sequences."""
+    """The modules that make all feature maps of an encoder but the last, and parts of those that are sequences."""
     made: dict[int, tuple[nn.Module, Tensor]] = {}
 
     def note(module: nn.Module, _: object, output: object) -> None:
@@ -174,7 +174,7 @@ def _stages(encoder: nn.Module, network: Branch) -> list[_Stage]:
 
 
 def _reach_px(network: Branch, stage: _Stage, limit_px: int) -> int | None:
-    """How far into a square the logits depend on what a stage gives outside of it; None beyond ``limit_px``."""
+    """How far into a square the logits depend on the output of a stage outside it, px; None beyond ``limit_px``."""
     frame = round_up(limit_px, network.stride)
     long, short, rim = 4 * frame + network.stride, 2 * network.stride, frame >> stage.scale
     reach = 0

@@ -1,7 +1,7 @@
-"""Where the tiles of a scene lie: one lattice for each scene, counted from its first pixel.
+"""The lattice of the tiles of a scene, counted from the first pixel of the working grid.
 
-A tile reads its core and a margin around it. It answers for its core and, where tiles are blended, for a ramp beyond.
-Nothing here depends on who asks for which part of the scene, so neither does the map.
+A tile reads its core and a margin around it. Its result covers the core and, if tiles are blended, a ramp around it.
+The lattice does not depend on blocks or workers, so the map does not either.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class TileLattice:
     Attributes:
         shape: Rows and columns of the scene.
         core_px: Side of a core.
-        margin_px: Context that is read on each side of a core.
-        ramp_px: How far the answer of a tile reaches beyond its core.
+        margin_px: Width of the context that is read on each side of a core.
+        ramp_px: How far the result of a tile reaches beyond its core.
         stride_px: Stride of the network; cores and margins are multiples of it, so that all tiles are in phase.
     """
 
@@ -55,12 +55,32 @@ class TileLattice:
 
     @classmethod
     def exact(cls, shape: tuple[int, int], *, core_px: int, stride_px: int, receptive_field_px: int) -> TileLattice:
-        """Tiles that give the result of one pass, for a network that sees ``receptive_field_px`` pixels far."""
+        """Tiles that give the result of one pass over the whole scene.
+
+        Args:
+            shape: Rows and columns of the scene.
+            core_px: Side of a core.
+            stride_px: Stride of the network.
+            receptive_field_px: Receptive field of the network to each side.
+
+        Returns:
+            Tiles without ramps, with a margin at least as wide as the receptive field.
+        """
         return cls(shape, core_px, round_up(receptive_field_px, stride_px), 0, stride_px)
 
     @classmethod
     def blended(cls, shape: tuple[int, int], *, core_px: int, stride_px: int, margin_px: int) -> TileLattice:
-        """Tiles mixed over half of their margin; the outer half is context that no pixel lacks."""
+        """Tiles that are mixed with their neighbours.
+
+        Args:
+            shape: Rows and columns of the scene.
+            core_px: Side of a core.
+            stride_px: Stride of the network.
+            margin_px: Width of the margin; its inner half is mixed, its outer half gives every pixel context.
+
+        Returns:
+            Tiles with ramps of half the margin, at most half the core.
+        """
         return cls(shape, core_px, margin_px, min(margin_px // 2, core_px // 2), stride_px)
 
     @property
@@ -72,27 +92,48 @@ class TileLattice:
     def tile_shape(self) -> tuple[int, int]:
         """Rows and columns that each tile reads.
 
-        Tiles at the edge of the scene are as large as all: a network is made ready for one shape.
+        Tiles at the edge of the scene have the same shape as all others, because a network is compiled for one shape.
         """
         rows, cols = (min(self.core_px, round_up(size, self.stride_px)) + 2 * self.margin_px for size in self.shape)
         return rows, cols
 
     @property
     def unused_px(self) -> int:
-        """Margin of a tile that it reads and gives no answer for."""
+        """Width of the margin of a tile that its result does not cover."""
         return self.margin_px - self.ramp_px
 
     def tile_bytes(self, each: int) -> int:
-        """Memory of what a tile answers, with so many bytes for each pixel."""
+        """Memory of the result of a tile.
+
+        Args:
+            each: Bytes of each pixel.
+
+        Returns:
+            Bytes.
+        """
         return each * math.prod(side - 2 * self.unused_px for side in self.tile_shape)
 
     def read_window(self, index: TileIndex) -> Window:
-        """Pixels that a tile reads, `tile_shape` in all; they may lie outside the scene."""
+        """The pixels that a tile reads.
+
+        Args:
+            index: The tile.
+
+        Returns:
+            A window of shape `tile_shape`, which may reach outside the scene.
+        """
         r0, c0 = (i * self.core_px - self.margin_px for i in index)
         return Window.at(r0, c0, self.tile_shape)
 
     def support(self, index: TileIndex) -> Window:
-        """Pixels of the scene that a tile answers for, ramps included."""
+        """The pixels of the scene that the result of a tile covers, ramps included.
+
+        Args:
+            index: The tile.
+
+        Returns:
+            A window of the scene.
+        """
         (r0, r1), (c0, c1) = (
             (max(0, i * self.core_px - self.ramp_px), min(size, (i + 1) * self.core_px + self.ramp_px))
             for i, size in zip(index, self.shape, strict=True)
@@ -100,24 +141,39 @@ class TileLattice:
         return Window(r0, r1, c0, c1)
 
     def tiles(self, window: Window) -> list[TileIndex]:
-        """The tiles that answer for a window of the scene, row by row.
+        """The tiles whose results cover a window of the scene.
+
+        Args:
+            window: Pixels of the scene.
+
+        Returns:
+            The tiles, row by row.
 
         Raises:
             ValueError: If the window is empty or reaches outside the scene.
         """
-        r0, r1, c0, c1 = window
-        height, width = self.shape
-        if not (0 <= r0 < r1 <= height and 0 <= c0 < c1 <= width):
-            raise ValueError(f"window {window} is empty or outside the scene of {height} x {width} px")
+        window, (height, width) = Window(*window), self.shape
+        if min(window.shape) < 1 or not Window.of(self.shape).contains(window):
+            raise ValueError(f"window {tuple(window)} is empty or outside the scene of {height} x {width} px")
         rows, cols = (
-            range(max(0, (a - self.ramp_px) // self.core_px), min(n, (b - 1 + self.ramp_px) // self.core_px + 1))
-            for a, b, n in ((r0, r1, self.count[0]), (c0, c1, self.count[1]))
+            range(
+                max(0, (along.start - self.ramp_px) // self.core_px),
+                min(count, (along.stop - 1 + self.ramp_px) // self.core_px + 1),
+            )
+            for along, count in zip(window.slices, self.count, strict=True)
         )
         return list(itertools.product(rows, cols))
 
 
 def probability_bytes(num_classes: int) -> int:
-    """Bytes of a pixel's answer: float32 probabilities of each class, and validity; classes alone take one byte."""
+    """Memory of a pixel of a tile that holds probabilities; a tile of classes takes one byte.
+
+    Args:
+        num_classes: Number of classes.
+
+    Returns:
+        Bytes: float32 for each class and for validity.
+    """
     return 4 * (num_classes + 1)
 
 
@@ -127,8 +183,8 @@ def blocks(shape: tuple[int, int], block_px: int, band_px: int | None = None) ->
     Args:
         shape: Rows and columns of the grid.
         block_px: Side of a block; those at the lower and right edge are smaller.
-        band_px: Go down the grid in bands of about this width, so that neighbours follow each other closely even in
-            a very wide grid; one band by default.
+        band_px: Width of vertical bands, rounded up to whole blocks; blocks of one band come before those of the
+            next, so that neighbours follow each other closely even in a very wide grid. One band by default.
 
     Returns:
         Windows that cover every pixel once, band by band, row by row.

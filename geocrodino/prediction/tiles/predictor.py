@@ -1,4 +1,4 @@
-"""The network at work on single tiles, each computed once while it is wanted."""
+"""Compute single tiles with a network, and keep finished tiles for neighbouring windows."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ from geocrodino.settings.classes import IGNORE_INDEX
 
 _counting = Lock()
 _before: list[int] = []
-"""Torch's threads before each work that is under way, which are those before the first of them."""
+"""Torch's number of threads before the first prediction that is running, once for each running prediction."""
 
 
 @contextmanager
 def one_thread_per_network() -> Iterator[None]:
     """Let each worker compute with one thread, so that results do not depend on the number of workers.
 
-    Where PyTorch is not loaded, nothing computes with it.
+    Does nothing if PyTorch is not loaded.
+
+    Yields:
+        Nothing; the number of threads is restored at the end.
     """
     if "torch" not in sys.modules:
         yield
         return
-    import torch  # which waits where another thread is at it
+    import torch  # waits if another thread is importing it
 
     with _counting:
         before = _before[0] if _before else torch.get_num_threads()
@@ -53,7 +56,7 @@ def one_thread_per_network() -> Iterator[None]:
 
 
 def one_thread() -> None:
-    """Let PyTorch, where it is loaded, use one thread when this one calls it."""
+    """Let PyTorch use one thread for calls from the current thread; does nothing if PyTorch is not loaded."""
     if "torch" in sys.modules:
         import torch
 
@@ -62,15 +65,15 @@ def one_thread() -> None:
 
 @dataclass(frozen=True)
 class SceneInput:
-    """What the network reads of a scene: a raster through a recipe, on the working grid.
+    """Input of one branch: a raster that is read through a recipe, on the working grid.
 
     Attributes:
         raster: The raster as the recipe reads it, see `Recipe.fitted`.
         spec: Recipe and statistics.
         grid: The working grid.
-        ground: Heights of the bare ground, or None.
+        ground: Terrain model, or None.
         unit: Unit of height that the user gave, or None.
-        bands_known_by: How the bands of an image were found, as a phrase for people; None for heights.
+        bands_known_by: How the bands of an image were matched, as a phrase for people; None for heights.
     """
 
     raster: RasterSource
@@ -81,7 +84,14 @@ class SceneInput:
     bands_known_by: str | None = None
 
     def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Network input and validity of a window of the working grid, see `ModalitySpec.read`."""
+        """Read a window as input of the network, see `ModalitySpec.read`.
+
+        Args:
+            window: Pixels of the working grid, also outside the raster.
+
+        Returns:
+            Normalised channels, float32, shape (C, H, W), and validity, bool, shape (H, W).
+        """
         return self.spec.read(self.raster, self.grid, window, ground=self.ground, unit=self.unit)
 
     @property
@@ -90,12 +100,12 @@ class SceneInput:
         return height_unit(self.raster, self.unit, self.spec.recipe.height_unit)[1]
 
 
-class TileAnswers(Generic[Number]):
-    """What is said of tiles, kept for neighbours up to a limit of memory; may be called from several threads.
+class CachedTiles(Generic[Number]):
+    """Results of tiles, the last ones kept for neighbouring windows; may be called from several threads.
 
     Args:
-        backend: The network at work.
-        scene: What it reads.
+        backend: Computes the network.
+        scene: Input of the network.
         lattice: The tiles, on the scene's working grid.
         keep_tiles: How many tiles are kept after their first use.
     """
@@ -109,27 +119,36 @@ class TileAnswers(Generic[Number]):
         self._lock = Lock()
 
     def __call__(self, index: TileIndex) -> NDArray[Number]:
-        """What is said of a tile over its support; the network is not run where no pixel of that is valid.
+        """The result of a tile over its support; the network does not run if no pixel of it is valid.
+
+        Args:
+            index: The tile.
 
         Returns:
-            Shape (B, H, W); what the bands are depends on the kind of answer.
+            Shape (B, H, W); the subclass defines type and bands.
 
         Raises:
             RasterError: If the scene cannot be read there.
         """
-        return self._result(index, self._begun(index))
+        return self._result(index, self._computed_once(index))
 
     def window(self, window: Window) -> NDArray[Number]:
-        """What tiles say of a window of the working grid, shape (B, H, W).
+        """The result of a window, joined from its tiles.
 
-        Those that no other thread is at are computed first, so that threads with neighbouring windows share the work
-        rather than wait for each other at each tile.
+        Tiles that no other thread computes come first, so that threads with neighbouring windows share the work
+        instead of waiting for each other at each tile.
+
+        Args:
+            window: Pixels of the working grid.
+
+        Returns:
+            Shape (B, H, W); type and bands as for a tile.
         """
-        begun = {index: self._begun(index) for index in self.lattice.tiles(window)}
-        return stitch(self.lattice, window, lambda index: self._result(index, begun[index]))
+        futures = {index: self._computed_once(index) for index in self.lattice.tiles(window)}
+        return stitch(self.lattice, window, lambda index: self._result(index, futures[index]))
 
     def _result(self, index: TileIndex, future: Future[NDArray[Number]]) -> NDArray[Number]:
-        """A tile's answer as soon as it is there; those that were used longest ago are forgotten."""
+        """The result of a tile, once it is computed; drops the tiles that were used longest ago."""
         result = future.result()
         with self._lock:
             if index in self._tiles:
@@ -141,20 +160,20 @@ class TileAnswers(Generic[Number]):
                     del self._tiles[old]
         return result
 
-    def _begun(self, index: TileIndex) -> Future[NDArray[Number]]:
-        """A tile's answer, computed here if nobody has begun with it."""
+    def _computed_once(self, index: TileIndex) -> Future[NDArray[Number]]:
+        """The result of a tile, computed here unless another thread has started it or it is kept."""
         with self._lock:
             future = self._tiles.get(index)
             if future is not None:
-                self._tiles.move_to_end(index)  # as of now, that no new one of the same window takes its place
+                self._tiles.move_to_end(index)  # a new tile of the same window must not displace it
                 return future
             future = self._tiles[index] = Future()
         try:
             future.set_result(self._compute(index))
         except BaseException as error:
             with self._lock:
-                self._tiles.pop(index, None)  # asked for again, it is tried again
-            future.set_exception(error)  # for those that wait
+                self._tiles.pop(index, None)  # the next request tries again
+            future.set_exception(error)  # for the threads that wait
             raise
         return future
 
@@ -164,21 +183,27 @@ class TileAnswers(Generic[Number]):
         support = self.lattice.support(index)
         inside = valid[support.within(window).slices]
         computed = window.grow(-self.backend.trim_px)
-        return self._answer(values, inside, support.within(computed).slices)
+        return self._tile(values, inside, support.within(computed).slices)
 
-    def _answer(
+    def _tile(
         self, values: NDArray[np.float32], inside: NDArray[np.bool_], place: tuple[slice, slice]
     ) -> NDArray[Number]:
-        """Say it from the network's input, where its support is valid, and where that lies in what the backend says."""
+        """Compute a tile from its normalised input.
+
+        Args:
+            values: Normalised channels, shape (C, H, W).
+            inside: Validity over the support of the tile.
+            place: The support within the output of the backend.
+        """
         raise NotImplementedError
 
 
-class TilePredictor(TileAnswers[np.float32]):
-    """Probabilities of tiles: of K classes, then 1 where the modality is valid and 0 elsewhere.
+class TilePredictor(CachedTiles[np.float32]):
+    """Probabilities of tiles, float32: a band for each of K classes, then 1 where the modality is valid, else 0.
 
     Args:
-        backend: The network at work.
-        scene: What it reads.
+        backend: Computes the network.
+        scene: Input of the network.
         lattice: The tiles, on the scene's working grid.
         num_classes: Number of classes K.
         keep_tiles: How many tiles are kept after their first use.
@@ -190,7 +215,7 @@ class TilePredictor(TileAnswers[np.float32]):
         super().__init__(backend, scene, lattice, keep_tiles=keep_tiles)
         self.num_classes = num_classes
 
-    def _answer(
+    def _tile(
         self, values: NDArray[np.float32], inside: NDArray[np.bool_], place: tuple[slice, slice]
     ) -> NDArray[np.float32]:
         out = np.full((self.num_classes + 1, *inside.shape), 1 / self.num_classes, np.float32)
@@ -200,10 +225,10 @@ class TilePredictor(TileAnswers[np.float32]):
         return out
 
 
-class TileClassifier(TileAnswers[np.uint8]):
-    """Most likely classes of tiles, one band, 255 where the modality is not valid."""
+class TileClassifier(CachedTiles[np.uint8]):
+    """Most likely classes of tiles, uint8, one band, 255 where the modality is not valid."""
 
-    def _answer(
+    def _tile(
         self, values: NDArray[np.float32], inside: NDArray[np.bool_], place: tuple[slice, slice]
     ) -> NDArray[np.uint8]:
         out = np.full((1, *inside.shape), IGNORE_INDEX, np.uint8)

@@ -1,7 +1,7 @@
-"""From the answers of single tiles to one field of probabilities.
+"""Join the results of tiles into the result of a window.
 
-The weights of all tiles add up to one at every pixel by construction: no division, no pixel without a weight, and a
-constant stays a constant. At the border of the scene there is no neighbour to mix with, so there is no ramp either.
+The weights of all tiles add up to one at every pixel by construction: no division is needed, every pixel has a weight,
+and a constant stays constant. At the border of the scene there is no neighbour, so there is no ramp.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
 
 Number = TypeVar("Number", np.float32, np.uint8)
-"""What a tile answers with: probabilities, or classes, which cannot be mixed."""
+"""Type of the result of a tile: probabilities, or classes, which cannot be mixed."""
 
 
 def axis_weights(lattice: TileLattice, axis: int, tile: int, start: int, stop: int) -> NDArray[np.float32]:
@@ -41,17 +41,17 @@ def axis_weights(lattice: TileLattice, axis: int, tile: int, start: int, stop: i
 
 
 def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], NDArray[Number]]) -> NDArray[Number]:
-    """What tiles say of a window of the scene.
+    """Join the results of tiles over a window of the scene.
 
     Args:
         lattice: The tiles.
         window: Pixels inside the scene.
-        source: Gives what a tile says over its support, shape (B, H, W), float32 where tiles are mixed; called once
-            for each tile that answers for the window, row by row.
+        source: Gives the result of a tile over its support, shape (B, H, W), float32 if tiles are mixed; called once
+            for each tile that covers part of the window, row by row.
 
     Returns:
-        The same for the window, shape (B, H, W), perhaps a view of a tile. A pixel's value does not depend on the
-        window.
+        The result over the window, shape (B, H, W), possibly a view of a tile. The value of a pixel does not depend on
+        the window.
 
     Raises:
         ValueError: If the window is empty or outside the scene, or a tile has the wrong shape, or a type that cannot be
@@ -68,7 +68,7 @@ def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], N
         rows, cols = shared.within(support).slices
         part = tile[:, rows, cols]
         if lattice.ramp_px == 0 and shared == window:
-            return part  # of one tile alone, and nothing is mixed
+            return part  # one tile covers the window, and nothing is mixed
         if total is None:
             total = np.zeros((len(tile), *window.shape), tile.dtype)
         place = (slice(None), *shared.within(window).slices)

@@ -68,7 +68,7 @@ def test_bounding_box():
 
 
 def test_bounding_boxes_that_are_refused(tmp_path):
-    assert refusal("1,2,3,4") == "1,2,3,4: a bounding box needs a CRS. Name it, for instance: --aoi-crs EPSG:4326"
+    assert refusal("1,2,3,4") == "1,2,3,4: a bounding box needs a CRS. Name it, for instance: `aoi_crs='EPSG:4326'`"
     assert refusal("1,2,3,4", "EPSG:0") == (
         "'EPSG:0' is not a coordinate reference system. Expected for instance EPSG:32631, WKT or a PROJ string."
     )
@@ -79,7 +79,7 @@ def test_a_shapefile_without_prj(save):
     path.with_suffix(".prj").unlink()
     assert refusal(path) == (
         f"{path}: no coordinate reference system. Expected one in the file (a .prj beside a Shapefile), found none.\n"
-        "Name it, for instance: --aoi-crs EPSG:4326"
+        "Name it, for instance: `aoi_crs='EPSG:4326'`"
     )
     assert read_aoi(path, "EPSG:2154").crs.to_epsg() == 2154
 

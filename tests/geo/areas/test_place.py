@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import ast
 import warnings
 
 import geopandas as gpd
@@ -24,9 +24,7 @@ INSIDE = (1.75, 45.16, 1.8, 45.2)
 
 def given_option(told: str) -> str:
     """The area that a message says to take."""
-    words = shlex.split(told)
-    last = words[-1]
-    return last.removeprefix("--aoi=")
+    return str(ast.literal_eval(told.partition("`aoi=")[2].removesuffix("`")))
 
 
 def test_an_area_in_the_crs_of_the_grid_stays_as_it_is():
@@ -94,7 +92,7 @@ def test_x_and_y_exchanged(text, crs):
     area = read_aoi(text, crs)
     assert not meets(area, GRID)
     told = likely_mistake(area, GRID)
-    assert told.startswith(f"{SWAPPED}Exchange them: --aoi")
+    assert told.startswith(f"{SWAPPED}Exchange them: `aoi=")
     assert meets(read_aoi(given_option(told), crs), GRID)
 
 
@@ -111,7 +109,7 @@ def test_a_box_that_is_small_in_another_order():
         on_grid(read_aoi("1.75,1.8,45.16,45.2", "EPSG:4326"), GRID)
     assert [str(w.message) for w in caught] == [
         "bounding box 1.75,1.8,45.16,45.2: check the order of its numbers. It meets the raster if the numbers are "
-        "minx,maxx,miny,maxy. Give them as minx,miny,maxx,maxy: --aoi=1.75,45.16,1.8,45.2"
+        "minx,maxx,miny,maxy. Give them as minx,miny,maxx,maxy: `aoi='1.75,45.16,1.8,45.2'`"
     ]
 
 
@@ -119,7 +117,7 @@ def test_a_box_in_metres_in_another_order():
     told = likely_mistake(read_aoi("400100,400900,5000100,5000900", "EPSG:32631"), GRID)
     assert told == (
         "It meets the raster if the numbers are minx,maxx,miny,maxy. "
-        "Give them as minx,miny,maxx,maxy: --aoi=400100,5000100,400900,5000900"
+        "Give them as minx,miny,maxx,maxy: `aoi='400100,5000100,400900,5000900'`"
     )
 
 
@@ -134,14 +132,14 @@ def test_coordinates_in_the_crs_of_the_raster(tmp_path):
     path = tmp_path / "a.shp"
     gpd.GeoDataFrame(geometry=[shapely.box(401_000, 5_001_000, 402_000, 5_002_000)], crs="EPSG:32632").to_file(path)
     told = likely_mistake(read_aoi(path), GRID)
-    assert told == ("It meets the raster if its coordinates are in EPSG:32631. If they are: --aoi-crs EPSG:32631")
+    assert told == ("It meets the raster if its coordinates are in EPSG:32631. If they are: `aoi_crs='EPSG:32631'`")
     with pytest.warns(AreaWarning, match="the coordinates are read as EPSG:32631"):
         assert meets(read_aoi(path, "EPSG:32631"), GRID)
 
 
 def test_degrees_that_are_read_as_metres():
     told = likely_mistake(read_aoi("1.75,45.16,1.8,45.2", "EPSG:32631"), GRID)
-    assert told == "It meets the raster if its coordinates are in EPSG:4326. If they are: --aoi-crs EPSG:4326"
+    assert told == "It meets the raster if its coordinates are in EPSG:4326. If they are: `aoi_crs='EPSG:4326'`"
 
 
 def test_an_area_elsewhere():

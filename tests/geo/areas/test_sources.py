@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import gzip
 import http.server
@@ -40,9 +41,8 @@ def refusal(source, crs=None) -> str:
 
 
 def way_out(message: str) -> str:
-    """What a message says that --aoi should be."""
-    words = shlex.split(message.splitlines()[-1])
-    return words[words.index("--aoi") + 1]
+    """What a message says that ``aoi`` should be."""
+    return str(ast.literal_eval(message.splitlines()[-1].partition("`aoi=")[2].removesuffix("`")))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_several_layers_of_polygons(layers):
     told = refusal(layers)
     assert told == (
         f"{layers}: expected one layer of polygons, found 2: fields, old plan.\n"
-        f"Name one, for instance: --aoi '{layers}|layername=fields'"
+        f"Name one, for instance: `aoi='{layers}|layername=fields'`"
     )
     assert read_aoi(way_out(told)).polygons().equals(SQUARE)
     assert read_aoi(f"{layers}|layername=old plan").polygons().equals(BESIDE)
@@ -150,7 +150,7 @@ def test_archives_with_several_files(archive):
     told = refusal("areas.zip")
     assert told == (
         "areas.zip: expected one file of polygons in the archive, found 2: one/a.shp, two/b.shp.\n"
-        "Name one, for instance: --aoi /vsizip/areas.zip/one/a.shp"
+        "Name one, for instance: `aoi='/vsizip/areas.zip/one/a.shp'`"
     )
     assert read_aoi(way_out(told)).polygons().equals(SQUARE)
     archive("side.zip", a=("", SQUARE), b=("", BESIDE))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 
 import pytest
 import shapely
@@ -42,11 +41,11 @@ ORDER = "expected minx,miny,maxx,maxy with minx < maxx and miny < maxy, found"
 @pytest.mark.parametrize(
     ("box", "told"),
     [
-        ("3,2,1,4", f"{ORDER} minx 3 and maxx 1.\nIf minimum and maximum are exchanged: --aoi=1,2,3,4"),
-        ("1,4,3,2", f"{ORDER} miny 4 and maxy 2.\nIf minimum and maximum are exchanged: --aoi=1,2,3,4"),
+        ("3,2,1,4", f"{ORDER} minx 3 and maxx 1.\nIf minimum and maximum are exchanged: `aoi='1,2,3,4'`"),
+        ("1,4,3,2", f"{ORDER} miny 4 and maxy 2.\nIf minimum and maximum are exchanged: `aoi='1,2,3,4'`"),
         (
             "3,4,1,2",
-            f"{ORDER} minx 3 and maxx 1 and miny 4 and maxy 2.\nIf minimum and maximum are exchanged: --aoi=1,2,3,4",
+            f"{ORDER} minx 3 and maxx 1 and miny 4 and maxy 2.\nIf minimum and maximum are exchanged: `aoi='1,2,3,4'`",
         ),
         ("1,2,1,4", f"{ORDER} minx 1 and maxx 1.\nA bounding box needs a width and a height."),
         ("nan,2,3,4", f"{ORDER} a number that is not finite."),
@@ -70,9 +69,9 @@ def test_a_box_across_the_antimeridian():
     told = refusal("179,-18,-179,-16", "EPSG:4326")
     first, second, third = told.splitlines()
     assert first == f"179,-18,-179,-16: {ORDER} minx 179 and maxx -179."
-    assert second == "If minimum and maximum are exchanged: --aoi=-179,-18,179,-16"
-    assert third.startswith("If the box crosses the antimeridian, give its two parts: --aoi 'MULTIPOLYGON (((180 -18")
-    assert read_aoi(shlex.split(third)[-1], "EPSG:4326").polygons().area == 4
+    assert second == "If minimum and maximum are exchanged: `aoi='-179,-18,179,-16'`"
+    assert third.startswith("If the box crosses the antimeridian, give its two parts: `aoi='MULTIPOLYGON (((180 -18")
+    assert read_aoi(third.partition("`aoi='")[2].removesuffix("'`"), "EPSG:4326").polygons().area == 4
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_wkt(text):
 
 
 def test_wkt_that_is_refused():
-    assert refusal(SQUARE) == f"{SQUARE}: a geometry in WKT needs a CRS. Name it, for instance: --aoi-crs EPSG:4326"
+    assert refusal(SQUARE) == f"{SQUARE}: a geometry in WKT needs a CRS. Name it, for instance: `aoi_crs='EPSG:4326'`"
     example = "Expected for instance: POLYGON ((0 0, 1 0, 1 1, 0 1, 0 0))"
     for broken in (
         "POLYGON ((0 0, 1 1",

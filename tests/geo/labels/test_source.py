@@ -69,8 +69,11 @@ def test_real_numbers_are_rounded_where_they_are_nearly_whole(labels):
     [
         ({"label_values": {7: 255}}, "expected class values from 0 to 254 in `label_values`, found 255."),
         ({"ignore_values": (2**24 + 1,)}, "expected values that single precision can hold, up to 16,777,216, in"),
-        ({"label_values": {7: 1}, "ignore_values": (7,)}, "the value 7 is to be left out"),
-        ({"label_values": {255: 1}, "nodata": 255}, "255 is to be read as class 1 (`label_values`, --label-value)"),
+        (
+            {"label_values": {7: 1}, "ignore_values": (7,)},
+            "the value 7 stands both in `ignore_values` and in `label_values`, there as class 1.\nName it in one",
+        ),
+        ({"label_values": {255: 1}, "nodata": 255}, "`label_values` reads 255 as class 1, but it is the file's"),
     ],
 )  # fmt: skip
 def test_rules_that_contradict(labels, rules, told):
@@ -132,11 +135,15 @@ EXPECTED = "expected two or more classes with whole values from 0 to 254, found 
     [
         ([[1, 1]], {}, "the value 1 alone.\nGive a raster that holds every class."),
         ([[255, 255]], {"nodata": 255}, "no labelled pixel.\nThe file's nodata value 255 marks pixels without"),
-        ([[1, 3]], {"ignore_values": (3,)}, "the value 1 alone.\nCheck the file's mask, and the values that are"),
-        ([[0, 255]], {}, "the values 0 and 255.\nThis looks like a mask. Read 255 as a class with --label-value 255=1"),
+        ([[1, 3]], {"ignore_values": (3,)}, "the value 1 alone.\nCheck the file's mask, the values left out with"),
+        (
+            [[0, 255]],
+            {},
+            "the values 0 and 255.\nThis looks like a mask. Read 255 as a class with `label_values={255: 1}`",
+        ),
         ([[0, 255]], {"nodata": 0}, "the value 255 alone.\nThe file's nodata value 0 marks pixels without a label."),
-        ([[1, 255]], {}, "the values 1 and 255.\nRead 255 as a class with --label-value 255=0 "),
-        ([[1, 2, 255]], {}, "the values 1, 2 and 255.\nLeave out what is no class with --ignore 255 "),
+        ([[1, 255]], {}, "the values 1 and 255.\nRead 255 as a class with `label_values={255: 0}`"),
+        ([[1, 2, 255]], {}, "the values 1, 2 and 255.\nLeave out what is no class with `ignore_values=[255]`"),
     ],
 )  # fmt: skip
 def test_bytes_that_are_no_labels(labels, values, rules, told):
@@ -148,23 +155,22 @@ def test_a_mask_with_a_nodata_tag(labels):
     assert _told(source) == (
         f"{EXPECTED}the value 255 alone.\nThe file's nodata value 0 marks pixels without a label. Remove the nodata "
         f"tag if these pixels hold a class: rio edit-info --unset-nodata {source.path}\n"
-        "This looks like a mask. Read 255 as a class with --label-value 255=1 (`label_values: {255: 1}` under `data`)."
+        "This looks like a mask. Read 255 as a class with `label_values={255: 1}`."
     )
 
 
 def test_values_that_are_all_too_large(labels):
     assert _told(labels([[300, 301]], dtype=np.uint16)) == (
-        f"{EXPECTED}the values 300 and 301.\nRead 300 and 301 as classes with --label-value 300=0 --label-value 301=1 "
-        "(`label_values: {300: 0, 301: 1}` under `data`)."
+        f"{EXPECTED}the values 300 and 301.\nRead 300 and 301 as classes with `label_values={{300: 0, 301: 1}}`."
     )
 
 
 def test_values_below_and_above_the_classes(labels):
     assert _told(labels([[-9999, 1, 2, 300]], dtype=np.int16)) == (
         f"{EXPECTED}the values -9999, 1, 2 and 300.\n"
-        "Leave out what is no class with --ignore -9999 --ignore 300 (`ignore_values: [-9999, 300]` under `data`). "
-        "Read what is a class as a value from 0 to 254, for instance with --label-value -9999=0 "
-        "(`label_values: {-9999: 0}` under `data`)."
+        "Leave out what is no class with `ignore_values=[-9999, 300]`. "
+        "Read what is a class as a value from 0 to 254, for instance with "
+        "`label_values={-9999: 0}`."
     )
 
 

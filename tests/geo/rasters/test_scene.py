@@ -175,7 +175,7 @@ def test_bands_tagged_by_mistake_are_told_of_once(write_tile, tmp_path):
         optical_recipe(source)
     assert [str(w.message) for w in caught] == [
         f"{tmp_path}: band 4 is tagged as transparency, but its values look like those of an image: it is read as "
-        "data. Name the bands to use (`bands` under `data`) to decide otherwise."
+        "data. Name the bands to use with `data.bands` to decide otherwise."
     ]
 
 
@@ -338,13 +338,13 @@ def test_one_item_is_one_raster(stac, tmp_path):
         open_scene(path)
     assert str(caught.value) == (
         f"{path}: item one: expected one asset with the role data, or one GeoTIFF, found 2 of them: dsm, rgb.\n"
-        "Name the asset (--asset), or list the files in a .txt."
+        "Name the asset with `asset`, or list the files in a .txt."
     )
     with pytest.raises(RasterError) as caught:
         open_scene(path, asset="dtm")
     assert str(caught.value) == (
         f"{path}: item one: expected an asset 'dtm', found none among: dsm, rgb.\n"
-        "Name the asset (--asset), or list the files in a .txt."
+        "Name the asset with `asset`, or list the files in a .txt."
     )
 
 

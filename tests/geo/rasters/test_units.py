@@ -51,7 +51,7 @@ def test_an_unknown_unit_names_some_that_are_known():
         unit_in_metres("furlong", "dsm.tif")
     assert str(caught.value) == (
         "dsm.tif: unknown unit of height 'furlong'. Expected a unit of length such as m, ft, us-ft, cm, dm, mm, km, "
-        "none.\nGive the unit that the heights are in: --height-unit m, or height_unit under `data`."
+        "none.\nGive the unit of the heights, for instance `height_unit='m'`."
     )
 
 

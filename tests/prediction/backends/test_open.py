@@ -231,7 +231,7 @@ class TestBatches:
             open_backend(bundle, "optical", name="openvino", batch=2)
         assert str(error.value) == (
             "The backend openvino computes tiles side by side. Expected batch 1, found 2.\n"
-            "Use --backend torch, or leave --batch out."
+            "Use `backend='torch'`, or leave `batch` out."
         )
 
 
@@ -281,15 +281,15 @@ def test_a_processor_without_half_precision(bundle, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         open_backend(bundle, "optical", name="torch", precision="half")
     assert str(caught.value) == (
-        "--precision half: cpu has no half precision that is quicker. Expected a CPU with bfloat16 (AVX-512) or a GPU "
-        "of compute capability 7.0 or newer.\nUse --precision full."
+        "`precision='half'`: cpu is not faster in half precision. Expected a CPU with bfloat16 (AVX-512) or a GPU "
+        "of compute capability 7.0 or newer.\nUse `precision='full'`."
     )
 
 
 @needs_openvino
 def test_half_precision_of_openvino_where_the_processor_has_none(bundle, monkeypatch):
     monkeypatch.setattr(openvino_backend, "has_half", lambda: False)
-    with pytest.raises(ConfigError, match="--precision half: cpu has no half precision"):
+    with pytest.raises(ConfigError, match="`precision='half'`: cpu is not faster in half precision"):
         open_backend(bundle, "optical", name="openvino", precision="half")
     monkeypatch.setattr(torch_backend, "has_bfloat16", lambda _: True)
     found = open_backend(bundle, "optical", precision="half")
@@ -331,7 +331,7 @@ def test_half_precision_of_no_use_is_refused(tmp_path, monkeypatch):
         open_backend(bundle, "optical", name="torch", precision="half")
     assert str(caught.value) == (
         f"{tmp_path / 'b'}: half precision is too coarse for the optical branch. Expected probabilities that differ by "
-        "at most 0.25, found nan.\nUse --precision full."
+        "at most 0.25, found nan.\nUse `precision='full'`."
     )
 
 
@@ -407,7 +407,7 @@ def test_without_the_package(bundle, no_openvino):
         open_backend(bundle, "optical", name="openvino")
     assert str(error.value) == (
         "The backend openvino is not installed. Expected the package openvino, found none.\n"
-        'Install it by pip install "geocrodino[openvino]", or use --backend torch.'
+        "Install it by pip install \"geocrodino[openvino]\", or use `backend='torch'`."
     )
 
 
@@ -416,7 +416,7 @@ def test_openvino_is_for_the_cpu(bundle, monkeypatch):
     with pytest.raises(ConfigError) as error:
         open_backend(bundle, "optical", name="openvino", device="cuda:1")
     assert str(error.value) == (
-        "The backend openvino computes on the CPU. Expected device cpu, found cuda:1.\nUse --backend torch."
+        "The backend openvino computes on the CPU. Expected device cpu, found cuda:1.\nUse `backend='torch'`."
     )
     assert open_backend(bundle, "optical", device="cuda:1") == "on the device"
 
@@ -570,7 +570,7 @@ class TestOpenVino:
         )
         with pytest.raises(BundleError) as error:
             open_backend(bundle, "optical", name="openvino", cache=tmp_path)
-        assert str(error.value) == told + "Use --backend torch."
+        assert str(error.value) == told + "Use `backend='torch'`."
         with pytest.warns(BackendWarning) as warned:
             found = open_backend(bundle, "optical", cache=tmp_path)
         assert [str(w.message) for w in warned] == [told + "PyTorch is used instead and takes longer."]
@@ -599,7 +599,7 @@ class TestOpenVino:
             open_backend(bundle, "optical", name="openvino", cache=tmp_path)
         assert str(error.value) == (
             f"{bundle.path}: OpenVINO cannot stand in for PyTorch with the optical branch: it fails with RuntimeError: "
-            "No conversion rule found for aten::rare\nUse --backend torch."
+            "No conversion rule found for aten::rare\nUse `backend='torch'`."
         )
         with pytest.warns(BackendWarning, match=r"aten::rare\nPyTorch is used instead"):
             assert open_backend(bundle, "optical", cache=tmp_path).name == "torch"

@@ -1,0 +1,134 @@
+"""Messages of the library in the words of the command line.
+
+The library names an argument in backticks, as Python has it: `overwrite=True`. A command has an option for it, which
+is what its user can type: ``--overwrite``.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from dataclasses import dataclass
+
+from typer.core import TyperCommand, TyperOption
+
+_IN_BACKTICKS = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+
+_RENAMED = {
+    "bundle": "model",
+    "core_px": "tile_px",
+    "count_missed": "count_missing",
+    "ignore_values": "ignore",
+    "label_values": "label_value",
+    "layers": "layer",
+    "resolution_m": "resolution",
+    "steps_per_epoch": "steps",
+}
+"""Parameters of commands whose name differs from that of the argument or setting."""
+
+_KEYS = {"method.name": "method", "network.encoder": "encoder"}
+"""Options for keys of other sections of the configuration than those below."""
+
+_SECTIONS = ("data", "training")
+"""Sections of the configuration whose keys are options by their own name."""
+
+_OF_THE_DATA = ("ignore_values", "label_values", "height_unit")
+"""Settings that belong to the data, so that people write them into the configuration rather than type them."""
+
+_COLUMN = "split"
+"""In a message this is the column of an area's file, never the option of `evaluate`."""
+
+
+@dataclass
+class Wording:
+    """The words of a command.
+
+    Attributes:
+        command: The command that runs, of Typer; None before one is known, when messages stay as they are.
+    """
+
+    command: object = None
+
+    def __call__(self, message: str) -> str:
+        """Replace each argument in backticks by the command's option.
+
+        Args:
+            message: A message of the library.
+
+        Returns:
+            The message, in which words in backticks that are no option of the command are left as they are.
+        """
+        return _IN_BACKTICKS.sub(lambda found: self._options(found[1]) or found[0], message)
+
+    def _options(self, code: str) -> str | None:
+        """The options that stand for arguments, None unless there is one for each."""
+        known = self._known()
+        head, equals, value = code.partition("=")
+        section, dot, key = head.rpartition(".")
+        if dot and "config" not in known:
+            return None  # the key of a file that this command does not read
+        if dot:
+            head = key if section in _SECTIONS else _KEYS.get(head, head)
+        source = f"f({head}{equals}{value})"
+        named = _arguments(source)
+        options = [(known.get(_RENAMED.get(name, name)), name, node) for name, node in named]
+        written = [_written(option, node, source) for option, _, node in options if option is not None]
+        if not options or len(written) < len(options):
+            return None
+        return " ".join(written) + (self._in_file(*options[0][1:], source) if "config" in known else "")
+
+    def _known(self) -> dict[str, TyperOption]:
+        """The command's options by the name of their parameter."""
+        parameters = self.command.params if isinstance(self.command, TyperCommand) else []
+        return {str(p.name): p for p in parameters if isinstance(p, TyperOption) and p.name != _COLUMN}
+
+    @staticmethod
+    def _in_file(name: str, node: ast.expr | None, source: str) -> str:
+        """The key of the configuration, beside the option, where it is the more usual place."""
+        if name not in _OF_THE_DATA:
+            return ""
+        value = "" if node is None else f": {_word(node, source)}"
+        return f" (`{name}{value}` under `data`)"
+
+
+def _arguments(source: str) -> list[tuple[str, ast.expr | None]]:
+    """Names and values in a call, of a name alone without a value; empty if it is anything else."""
+    try:
+        call = ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError):
+        return []
+    if not isinstance(call, ast.Call):
+        return []
+    if call.args:
+        return [(name.id, None) for name in call.args if isinstance(name, ast.Name) and len(call.args) == 1]
+    return [(keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg is not None]
+
+
+def _written(option: TyperOption, node: ast.expr | None, source: str) -> str:
+    """An option with its value, as it is typed in a shell."""
+    flag = option.opts[0]
+    if node is None or option.is_flag:
+        return flag
+    if isinstance(node, ast.Dict):
+        keys = [key for key in node.keys if key is not None]
+        words = [f"{_word(k, source)}={_word(v, source)}" for k, v in zip(keys, node.values, strict=True)]
+    elif isinstance(node, ast.List | ast.Tuple):
+        words = [_word(item, source) for item in node.elts]
+    else:
+        words = [_word(node, source)]
+    if not option.multiple:
+        words = [",".join(words)]
+    return " ".join(f"{flag}{'=' if _is_like_a_box(word) else ' '}{shlex.quote(word)}" for word in words)
+
+
+def _is_like_a_box(word: str) -> bool:
+    """Whether a value is a row of numbers that may start with a minus, which a shell's user takes for an option."""
+    return word.startswith("-") and "," in word
+
+
+def _word(node: ast.expr, source: str) -> str:
+    """A value as it is typed: a text without its quotes, a number or an expression as it was written."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ast.get_source_segment(source, node) or ast.unparse(node)

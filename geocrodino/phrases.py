@@ -1,0 +1,46 @@
+"""Phrases that messages share: a list cut short, and the names of arguments.
+
+A message of the library names an argument or a setting in backticks, by its Python name: `overwrite=True`,
+`height_unit='m'`, `patch_px`. A key of the configuration may carry its section: `data.labels`. The command line
+replaces such a name by its own option. Words of the user's files, such as the name of a column, are no settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def listed(words: Iterable[object], most: int = 5) -> str:
+    """List the first few of some words, and say how many there are besides.
+
+    Args:
+        words: What to list, in order.
+        most: Highest number of words that are named.
+
+    Returns:
+        The words in one line; empty if there are none.
+
+    Examples:
+        >>> listed(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    found = [str(word) for word in words]
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
+
+
+def arguments(**values: object) -> str:
+    """Write arguments as in a call, in backticks.
+
+    Args:
+        **values: Values by the name of the argument.
+
+    Returns:
+        The arguments as Python would read them.
+
+    Examples:
+        >>> arguments(resume=True, out="runs/a")
+        "`resume=True, out='runs/a'`"
+    """
+    written = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    return "`{}`".format(written.replace("`", r"\x60"))
