@@ -30,6 +30,7 @@ from geocrodino.data.statistics import measure
 from geocrodino.geo.labels.source import LabelSource, label_classes
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import source_positions
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
 
 
@@ -53,7 +54,7 @@ def _write_layers(folder: Path, size: int) -> tuple[Path, Path, Path]:
     there = from_origin(box.left - 20 * step, box.top + 20 * step, step, step)
     values = rng.normal(100, 5, (1, *shape)).astype(np.float32)
     heights = _write(folder / "dsm.tif", values, "EPSG:4326", there, nodata=-9999)
-    assert source_positions(image.geobox, (0, 1, 0, 1), RasterSource.open(heights).geobox)[0].min() > 0
+    assert source_positions(image.geobox, Window(0, 1, 0, 1), RasterSource.open(heights).geobox)[0].min() > 0
     return optical, heights, labels
 
 

@@ -40,8 +40,9 @@ from sklearn.preprocessing import StandardScaler
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.patches import covering_windows, inside_mask
+from geocrodino.data.patches import covering_windows
 from geocrodino.files.access import whole_file
+from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.window import Window
 from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.disentanglement import orthogonality_loss

@@ -14,9 +14,11 @@ from torch import nn
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.patches import covering_windows, inside_mask
+from geocrodino.data.patches import covering_windows
 from geocrodino.errors import AOIError
 from geocrodino.evaluation.calibration import Reliability
+from geocrodino.evaluation.metrics import mean_iou
+from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
@@ -69,24 +71,6 @@ class Scores:
             mIoU, 0 to 1.
         """
         return float(mean_iou(self.blocks[key].sum(axis=0)))
-
-
-def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Compute the mIoU of confusion matrices over the classes that occur in the labels of each.
-
-    Args:
-        counts: Rows are the labels, integer, shape (..., K, K).
-
-    Returns:
-        mIoU, 0 to 1, NaN without labels, float64, shape (...).
-    """
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    support, claimed = counts.sum(axis=-1), counts.sum(axis=-2)
-    iou = hits / np.maximum(1, support + claimed - hits)
-    present = support > 0
-    with np.errstate(invalid="ignore"):
-        found: NDArray[np.float64] = (iou * present).sum(axis=-1) / present.sum(axis=-1)
-    return found
 
 
 def load_networks(out: Path, config: TrainConfig, ready: Prepared) -> dict[str, Network]:

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scoring import mean_iou
+
+from geocrodino.evaluation.metrics import mean_iou
 
 _DRAWS = 2000
 """Samples of a bootstrap."""

@@ -83,9 +83,9 @@ def inspect(
     # These libraries take a second to import.
     from geocrodino.data.inspection import inspect_files
     from geocrodino.geo.areas.aoi import read_aoi
-    from geocrodino.geo.rasters.reader import RasterSource
+    from geocrodino.geo.rasters.scene import open_raster, open_scene
 
-    sources = {role: RasterSource.open(data[role]) for role in roles}
+    sources = {role: (open_raster if role == "labels" else open_scene)(data[role]) for role in roles}
     report = inspect_files(
         sources,
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,

@@ -14,7 +14,7 @@ from typing import Any
 
 from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
-from geocrodino.files.names import check_member, check_raster, is_gdal_name, is_remote
+from geocrodino.files.names import is_gdal_name, is_remote
 from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings
 
 
@@ -45,8 +45,14 @@ def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi:
         given = {**named, "aoi": aoi}
         _check_configured(config, {f"data.{k}": str(v) for k, v in given.items() if v is not None})
         return
-    check_rasters(path for path in named.values() if path is not None)
+    check_rasters(*_by_kind(named))
     check_area(aoi, crs)
+
+
+def _by_kind(named: Mapping[str, str | Path | None]) -> tuple[list[str | Path], list[str | Path]]:
+    """Rasters by role that may be of several files, and those that must be one file."""
+    scenes = [path for role, path in named.items() if path is not None and role != "labels"]
+    return scenes, [path for role, path in named.items() if path is not None and role == "labels"]
 
 
 def check_prediction(
@@ -65,27 +71,37 @@ def check_prediction(
 
 def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: str | None, out: Path | None) -> None:
     """Look up the files of an evaluation and the folder of its results; errors as for `check_training`."""
-    check_rasters([*maps, labels])
+    check_rasters((), [*maps, labels])
     check_area(aoi, crs)
     if out is None and (is_remote(maps[0]) or is_gdal_name(str(maps[0]))):
         raise ConfigError(f"{maps[0]}: results cannot be written beside this map. Name a folder with --out.")
     check_folder(maps[0].parent if out is None else out)
 
 
-def check_rasters(paths: Iterable[str | Path]) -> None:
-    """Check that rasters are there, all of them first, and then that they can be opened."""
-    named = list(paths)
-    for path in named:
-        check_raster(path)
-        check_member(path)
+def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()) -> None:
+    """Check that rasters are there, all of them first, and then that they can be opened.
 
-    from geocrodino.geo.rasters.reader import RasterSource
+    Args:
+        scenes: Names of rasters that may be of several files.
+        files: Names of rasters that must be one file.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if a raster is missing or cannot be opened.
+    """
+    from geocrodino.geo.rasters.scene_files import check_scene
+
+    many, single = list(scenes), list(files)
+    for path in (*many, *single):
+        check_scene(path)
+
+    from geocrodino.geo.rasters.scene import open_raster, open_scene
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when the work opens the raster
-        for path in named:
-            if not is_remote(path):
-                RasterSource.open(path)
+        for open_it, paths in ((open_scene, many), (open_raster, single)):
+            for path in paths:
+                if not is_remote(path):
+                    open_it(path)
 
 
 def check_area(source: str | None, crs: str | None) -> None:
@@ -143,7 +159,7 @@ def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:
         others = data.get("rasters")
         named = {**data, **others} if isinstance(others, dict) else data
         roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
-        check_rasters(named[role] for role in roles if isinstance(named.get(role), str))
+        check_rasters(*_by_kind({role: named[role] for role in roles if isinstance(named.get(role), str)}))
         crs = data.get("aoi_crs")
         aoi = data.get("aoi")
         if isinstance(aoi, str):

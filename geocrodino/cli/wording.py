@@ -17,11 +17,9 @@ _IN_BACKTICKS = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 _RENAMED = {
     "bundle": "model",
-    "core_px": "tile_px",
     "count_missed": "count_missing",
     "ignore_values": "ignore",
     "label_values": "label_value",
-    "layers": "layer",
     "resolution_m": "resolution",
     "steps_per_epoch": "steps",
 }

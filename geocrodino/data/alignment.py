@@ -28,11 +28,11 @@ from rasterio.errors import RasterioError, RasterioIOError
 from geocrodino.errors import AOIError, OutputError, RasterError
 from geocrodino.files.access import durable_file, writing
 from geocrodino.geo.areas.aoi import AOI
-from geocrodino.geo.areas.place import bounds_there, on_grid, way_out
+from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import crop, working_grid
+from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
-from geocrodino.geo.rasters.mosaic import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, definition_of
@@ -131,7 +131,7 @@ def reference_grid(raster: RasterSource, aoi: AOI, resolution_m: float | None) -
         raise AOIError(
             f"{aoi.source}: the area of interest lies outside {raster.path}.\n"
             f"Expected some part of x {box.left:.6g} to {box.right:.6g}, y {box.bottom:.6g} to {box.top:.6g}; "
-            f"found {bounds_there(aoi, grid)} (in the raster's CRS).\n{way_out(aoi, grid)}"
+            f"found {bounds_on_grid(aoi, grid)} (in the raster's CRS).\n{placement_advice(aoi, grid)}"
         )
     return found
 

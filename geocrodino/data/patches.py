@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import rasterize
-from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
 from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
-
-_EDGE_PX = 1e-3  # polygons drawn along pixel edges count those pixels in
-
-
-def inside_mask(polygon: BaseGeometry, grid: GeoBox) -> NDArray[np.bool_]:
-    """Pixels that lie wholly inside a polygon.
-
-    Args:
-        polygon: In the grid's CRS.
-        grid: A north-up grid.
-
-    Returns:
-        Bool, shape (H, W).
-    """
-    pixel = abs(grid.affine.a)
-    grown = polygon.buffer(_EDGE_PX * pixel, join_style="mitre")
-    around = shapely.box(*grid.boundingbox).buffer(2 * pixel)
-    outside = around.difference(grown)
-    if outside.is_empty:
-        return np.ones(grid.shape, bool)
-    burnt = rasterize([(outside, 1)], out_shape=grid.shape, transform=grid.affine, all_touched=True, dtype="uint8")
-    inside: NDArray[np.bool_] = burnt == 0
-    return inside
 
 
 def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:

@@ -10,13 +10,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import AOIError
 from geocrodino.geo.areas.aoi import AOI, from_polygons
+from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.splits import Split
 from geocrodino.geo.rasters.grid import crs_of
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
 
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -54,7 +55,7 @@ def block_splits(
     Raises:
         AOIError: If the area is too small for three splits with strips between them.
     """
-    within = geometry_mask([area], grid.shape, grid.affine, invert=True)
+    within = AreaMask.on(area, grid).read(Window.of(grid.shape))
     labels = np.where(within, labels, IGNORE_INDEX)
     blocks = _blocks(area, grid, labels, num_classes, patch_px)
     gap = patch_px * abs(grid.affine.a)
@@ -138,7 +139,7 @@ def _with_gaps(blocks: list[_Block], assignment: NDArray[np.int64], gap: float) 
 
 def _classes_held(shapes: dict[Split, BaseGeometry], grid: GeoBox, labels: NDArray[np.uint8]) -> int:
     """Classes with a pixel in a split, summed over the splits."""
-    held = (labels[geometry_mask([s], grid.shape, grid.affine, invert=True)] for s in shapes.values())
+    held = (labels[AreaMask.on(s, grid).read(Window.of(grid.shape))] for s in shapes.values())
     return sum(np.setdiff1d(h, [IGNORE_INDEX]).size for h in held)
 
 

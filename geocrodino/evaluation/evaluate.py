@@ -13,7 +13,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import LabelError, LabelWarning, OverlapError
@@ -22,13 +21,15 @@ from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.files.names import raster_exists
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.crs import span
-from geocrodino.geo.areas.place import bounds_there, on_grid, way_out
+from geocrodino.geo.areas.masks import AreaMask
+from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
 from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import companion_path, read_classes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
@@ -297,7 +298,7 @@ class _MapCounts:
 
 
 def _labels(path: str | Path, ignore_values: Collection[int], label_values: Mapping[int, int] | None) -> LabelSource:
-    labels = LabelSource.of(RasterSource.open(path), ignore_values, label_values)
+    labels = LabelSource.of(open_raster(path), ignore_values, label_values)
     check_one_band(labels)
     return labels
 
@@ -313,7 +314,7 @@ def _count_all(
     """Count all maps in one pass over the labels; the counts are in the order of the maps."""
     if split is not None and aoi is None:
         raise ValueError("a split needs an area of interest: give aoi")
-    opened = [RasterSource.open(path) for path in maps.values()]
+    opened = [open_raster(path) for path in maps.values()]
     schemes = [_scheme(source, classes) for source in opened]
     _require_same_classes(opened, schemes)
     for source in opened:
@@ -340,11 +341,10 @@ def _labelled_blocks(
     reference: _Reference, scheme: ClassScheme, block_px: int
 ) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Blocks with at least one labelled pixel, as class indices."""
-    for window in _windows(reference.labels.geobox, reference.polygon, block_px):
-        outside = None
-        if reference.polygon is not None:
-            part = window_grid(reference.labels.geobox, window)
-            outside = geometry_mask([reference.polygon], part.shape, part.affine)
+    grid, polygon = reference.labels.geobox, reference.polygon
+    mask = None if polygon is None else AreaMask.on(polygon, grid)
+    for window in _windows(grid, polygon, block_px):
+        outside = None if mask is None else ~mask.read(window)
         truth = reference.labels.indices(scheme, window, outside=outside)
         if (truth != IGNORE_INDEX).any():
             yield window, truth
@@ -426,8 +426,8 @@ def _polygon(areas: AOI | None, split: str | None, labels: RasterSource) -> Base
         named = areas.source + (f" ({split})" if split else "")
         raise OverlapError(
             f"{named} does not meet the labels {labels.path}: expected areas within "
-            f"{span(*labels.geobox.extent.geom.bounds)}, found {bounds_there(areas, labels.geobox, split)} (in the CRS "
-            f"of the labels).\n{way_out(areas, labels.geobox)}"
+            f"{span(*labels.geobox.extent.geom.bounds)}, found {bounds_on_grid(areas, labels.geobox, split)} "
+            f"(in the CRS of the labels).\n{placement_advice(areas, labels.geobox)}"
         )
     return polygon
 

@@ -122,13 +122,40 @@ class ConfusionMatrix:
             precision=tuple(_share(hits, claimed).tolist()),
             recall=tuple(_share(hits, support).tolist()),
             support=tuple(support.tolist()),
-            mean_iou=float(iou[present].mean()) if total else float("nan"),
-            mean_f1=float(f1[present].mean()) if total else float("nan"),
+            mean_iou=_mean(iou, present),
+            mean_f1=_mean(f1, present),
             accuracy=accuracy,
             kappa=float(_share(accuracy - chance, 1 - chance)),
             pixels=int(self.counts.sum()) + missed,
             missed=missed,
         )
+
+
+def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Compute the mIoU of confusion matrices over the classes that occur in the labels of each.
+
+    Args:
+        counts: Rows are the labels, columns the map, integer, shape (..., K, K).
+
+    Returns:
+        mIoU, 0 to 1, NaN without labels, float64, shape (...).
+
+    Examples:
+        >>> float(mean_iou(np.array([[1, 1], [0, 0]])))
+        0.5
+    """
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, claimed = counts.sum(axis=-1), counts.sum(axis=-2)
+    iou, present = _share(hits, support + claimed - hits), support > 0
+    means = np.empty(support.shape[:-1])
+    for index in np.ndindex(means.shape):
+        means[index] = _mean(iou[index], present[index])
+    return means
+
+
+def _mean(values: NDArray[np.float64], present: NDArray[np.bool_]) -> float:
+    """Mean over the classes that are present, NaN without any."""
+    return float(values[present].mean()) if present.any() else float("nan")
 
 
 def _share(part: NDArray[np.int64] | float, whole: NDArray[np.int64] | float) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The file system: what a name leads to, and files that appear whole under their name or not at all."""
+"""Access to the file system, and files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -40,24 +40,61 @@ def look_up(path: str | Path) -> os.stat_result | None:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is a file or folder of that name; errors as for `look_up`."""
+    """Find out whether there is a file or folder of a name.
+
+    Args:
+        path: The name.
+
+    Returns:
+        Whether there is one, links followed.
+
+    Raises:
+        AccessError: If the file system does not say, as for `look_up`.
+    """
     return look_up(path) is not None
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether there is a file of that name; errors as for `look_up`."""
+    """Find out whether there is a regular file of a name.
+
+    Args:
+        path: The name.
+
+    Returns:
+        Whether there is one, links followed.
+
+    Raises:
+        AccessError: If the file system does not say, as for `look_up`.
+    """
     found = look_up(path)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether there is a folder of that name; errors as for `look_up`."""
+    """Find out whether there is a folder of a name.
+
+    Args:
+        path: The name.
+
+    Returns:
+        Whether there is one, links followed.
+
+    Raises:
+        AccessError: If the file system does not say, as for `look_up`.
+    """
     found = look_up(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def absence(path: str | Path) -> str:
-    """Why nothing was found under a name: there is no such file, or it is a link that leads nowhere."""
+    """Explain why nothing was found under a name.
+
+    Args:
+        path: A name under which there is nothing.
+
+    Returns:
+        That there is no such file, or that the name is a link that leads nowhere.
+    """
     try:
         target = os.readlink(path)  # noqa: PTH115 - the text of the link, not a path
     except (OSError, ValueError):
@@ -66,10 +103,13 @@ def absence(path: str | Path) -> str:
 
 
 def check_text(path: str | Path) -> None:
-    """Check that a name is text, before it is given to GDAL.
+    """Check that a name is text, before GDAL gets it.
+
+    Args:
+        path: The name.
 
     Raises:
-        AccessError: If it holds other bytes, which Python keeps and GDAL does not take.
+        AccessError: If it holds bytes that are not UTF-8, which Python keeps and GDAL refuses.
     """
     try:
         str(path).encode()
@@ -83,6 +123,12 @@ def check_text(path: str | Path) -> None:
 def access_errors(path: str | Path) -> Iterator[None]:
     """Turn an error of the operating system inside the block into an `AccessError` that names the path.
 
+    Args:
+        path: The path to name.
+
+    Yields:
+        Nothing.
+
     Raises:
         AccessError: If the operating system refuses what the block asks for.
     """
@@ -93,7 +139,13 @@ def access_errors(path: str | Path) -> Iterator[None]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """Files and folders inside a folder, sorted by name.
+    """List the files and folders inside a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Their paths, sorted by name.
 
     Raises:
         AccessError: If the folder may not be read.
@@ -103,7 +155,17 @@ def entries(folder: Path) -> list[Path]:
 
 
 def full_path(path: str | Path) -> Path:
-    """The absolute path of a name, with links followed; errors as for `look_up`."""
+    """Make a name absolute, with links followed.
+
+    Args:
+        path: The name; nothing need be there.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        AccessError: If the file system does not say, as for `look_up`.
+    """
     look_up(path)
     with access_errors(path):
         return Path(os.path.realpath(path))
@@ -111,6 +173,9 @@ def full_path(path: str | Path) -> Path:
 
 def check_readable(path: str | Path) -> None:
     """Check that a file may be opened for reading.
+
+    Args:
+        path: The file.
 
     Raises:
         AccessError: If it may not.
@@ -121,7 +186,16 @@ def check_readable(path: str | Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside the target to write to; it takes the target's name when the block ends without an error.
+    """Write a file completely or not at all.
+
+    The block writes to another name in the same folder. That file takes the target's name when the block ends without
+    an error, and is removed otherwise.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The name to write to.
 
     Raises:
         OSError: If the file cannot take its name.
@@ -136,10 +210,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def synchronise(path: Path) -> None:
-    """Wait until a file is on the disk itself.
+    """Wait until the contents of a file are on the disk.
+
+    Args:
+        path: The file.
 
     Raises:
-        OSError: If the disk does not take it.
+        OSError: If the disk reports an error.
     """
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -147,11 +224,14 @@ def synchronise(path: Path) -> None:
 
 @contextmanager
 def writing(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
-    """Report what goes wrong while a file or folder is written as an error that names it.
+    """Turn errors while a file or folder is written into an `OutputError` that names it.
 
     Args:
-        path: The file or folder, or what else the output is called.
-        kinds: What the library that writes it raises, besides `OSError`.
+        path: The file or folder, or another name for the output.
+        *kinds: Exceptions of the library that writes it, besides `OSError`.
+
+    Yields:
+        Nothing.
 
     Raises:
         OutputError: If the block raises one of these.
@@ -166,11 +246,16 @@ def writing(path: str | Path, *kinds: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def durable_file(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
-    """As `whole_file`, for a file that must survive a power cut; an earlier one stays until the new one is on the disk.
+    """Write a file completely or not at all, so that it survives a power cut.
+
+    As `whole_file`; in addition an earlier file stays until the new one is on the disk.
 
     Args:
         path: The file.
-        kinds: What the library that writes it raises, besides `OSError`.
+        *kinds: Exceptions of the library that writes it, besides `OSError`.
+
+    Yields:
+        The name to write to.
 
     Raises:
         OutputError: If it cannot be written.
@@ -193,6 +278,17 @@ def _synchronise_folder(folder: Path) -> None:
 
 
 def same_file(first: Path, second: Path) -> bool:
-    """Whether two names lead to one file that is there; errors as for `look_up`."""
+    """Find out whether two names lead to the same file.
+
+    Args:
+        first: A name.
+        second: Another name.
+
+    Returns:
+        Whether both lead to one file that exists.
+
+    Raises:
+        AccessError: If the file system does not say, as for `look_up`.
+    """
     one, other = look_up(first), look_up(second)
     return one is not None and other is not None and os.path.samestat(one, other)

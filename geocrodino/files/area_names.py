@@ -1,4 +1,4 @@
-"""Names of areas of interest: files, or text that is a bounding box, WKT or GeoJSON. Needs no heavy library."""
+"""Names of areas of interest: files, or text that is a bounding box, WKT or GeoJSON. No heavy library is imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geocrodino.errors import AOIError
 from geocrodino.files.access import access_errors
-from geocrodino.files.names import is_url
+from geocrodino.files.names import archive_prefix, is_url
 
 _TYPES = "POINT|LINESTRING|LINEARRING|POLYGON|CURVEPOLYGON|GEOMETRYCOLLECTION|TRIANGLE|TIN|POLYHEDRALSURFACE"
 WKT = re.compile(
@@ -16,16 +16,29 @@ WKT = re.compile(
     r"\s*(ZM|Z|M)?\s*(\(|EMPTY).*)",
     re.IGNORECASE | re.DOTALL,
 )
-_ARCHIVES = {"zip", "tar", "gzip"}
 
 
 def is_wkt(text: str) -> bool:
-    """Whether a text is meant as a geometry in WKT, with or without an SRID before it."""
+    """Find out whether a text is meant as a geometry in WKT or EWKT.
+
+    Args:
+        text: What a user named.
+
+    Returns:
+        Whether it begins like one, with or without an SRID before it.
+    """
     return WKT.fullmatch(text) is not None or text.upper().startswith("SRID=")
 
 
 def is_geojson(text: str) -> bool:
-    """Whether a text is meant as GeoJSON."""
+    """Find out whether a text is meant as GeoJSON.
+
+    Args:
+        text: What a user named.
+
+    Returns:
+        Whether it begins like a JSON object.
+    """
     return text.startswith("{")
 
 
@@ -59,12 +72,9 @@ def absolute_source(text: str, folder: Path) -> str:
     bare = text.strip()
     if box_numbers(bare) is not None or is_geojson(bare) or is_wkt(bare):
         return bare
-    if is_url(bare) and bare.partition("://")[0].lower() not in _ARCHIVES:
+    head = archive_prefix(bare)
+    if not head and (is_url(bare) or bare.startswith("/vsi")):
         return bare
-    prefix = re.match(r"(/vsi(?:zip|tar|gzip|7z|rar)/)+(?!vsi)|(?:zip|tar|gzip)://", bare)
-    if bare.startswith("/vsi") and prefix is None:
-        return bare
-    head = prefix.group() if prefix else ""
     try:
         rest = Path(bare[len(head) :]).expanduser()
     except RuntimeError as error:  # ~name of nobody

@@ -1,4 +1,4 @@
-"""The name of a bundle, apart from its reading: to look it up needs no heavy library."""
+"""Checks of the name of a bundle. No heavy library is imported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from geocrodino.files.access import check_readable, exists, is_file, is_folder
 
 def check_bundle_name(path: Path) -> None:
     """Check that a bundle is there, without reading it.
+
+    Args:
+        path: The bundle.
 
     Raises:
         BundleError: If there is no such file.

@@ -1,6 +1,7 @@
 """Names of rasters: files, URLs and files inside archives, and what can be checked before GDAL opens them.
 
-A `Path` folds two slashes into one, which changes URLs and GDAL's virtual names; `gdal_name` restores them.
+Names are text. A `Path` folds two slashes into one, which changes URLs; `raster_name` restores them where a caller
+gives a `Path`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from geocrodino.errors import RasterError
 from geocrodino.files.access import (
@@ -32,8 +34,17 @@ _FOLDED_URL = re.compile(r"^(https?|ftp|s3|gs|az|oss):/(?!/)")
 _FOLDED_INNER_URL = re.compile(r"(?<=[/{])(https?|ftp):/(?!/)")
 _ARCHIVE = re.compile(r"^(?:/vsi(zip|tar|gzip)/|(zip|tar|gzip)(?:\+file)?:/{1,2}(?!/vsi))(.+)$")
 _REMOTE_ARCHIVE = re.compile(r"^(zip|tar)\+(https?):/{1,2}([^!]+)!/?(.+)$")
+_ARCHIVE_PREFIX = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)+(?!vsi)|(?i:zip|tar|gzip)://")
+_ARCHIVE_URLS = {"zip": "/vsizip/", "tar": "/vsitar/", "gzip": "/vsigzip/"}
 _SUFFIXES = {".zip", ".tar", ".tgz", ".gz"}
 _NESTED = re.compile(r"^[/{]*(vsi\w+/|https?:/)")
+
+
+URL_PREFIXES = {
+    "https": "/vsicurl/https://", "http": "/vsicurl/http://", "ftp": "/vsicurl/ftp://", "s3": "/vsis3/",
+    "gs": "/vsigs/", "az": "/vsiaz/", "oss": "/vsioss/",
+}  # fmt: skip
+"""Kinds of URLs that can be read, and how GDAL's virtual names of them begin."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +70,110 @@ class Member:
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a URL, of any kind, and not a path."""
+    """Find out whether a name is a URL, of any kind.
+
+    Args:
+        name: The name, with both slashes.
+
+    Returns:
+        Whether it is a URL and not a path.
+    """
     return _URL.match(name) is not None
 
 
 def is_gdal_name(name: str) -> bool:
-    """Whether a name means a file that GDAL finds elsewhere than under this path: in an archive, behind a URL."""
+    """Find out whether a name means a file in an archive or behind a URL, as GDAL or rasterio write it.
+
+    Args:
+        name: The name.
+
+    Returns:
+        Whether it is such a name (``/vsizip/...``, ``zip://...``) and not a path or a plain URL.
+    """
     return name.startswith("/vsi") or _ARCHIVE.match(name) is not None or _REMOTE_ARCHIVE.match(name) is not None
 
 
+def vsi_name(url: str) -> str | None:
+    """Turn a URL into the name that GDAL opens, without looking anything up.
+
+    Args:
+        url: A URL.
+
+    Returns:
+        GDAL's virtual name; for ``file://`` the path; None if GDAL cannot read URLs of this kind.
+    """
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    if scheme == "file":
+        return unquote(urlsplit(url).path)
+    if scheme in _ARCHIVE_URLS:
+        return _ARCHIVE_URLS[scheme] + rest.replace("!", "/", 1).replace("//", "/")
+    return URL_PREFIXES[scheme] + rest if scheme in URL_PREFIXES else None
+
+
+def archive_prefix(name: str) -> str:
+    """Split off what marks a name as one inside an archive of this machine.
+
+    Args:
+        name: A path, a URL or a name in GDAL's or rasterio's notation.
+
+    Returns:
+        ``/vsizip/``, ``zip://`` and so on, several of GDAL's for nested archives; empty for any other name.
+    """
+    prefix = _ARCHIVE_PREFIX.match(name)
+    return prefix.group() if prefix else ""
+
+
+def local_archive(name: str) -> Path | None:
+    """Find the archive of this machine that one of GDAL's names reads.
+
+    Args:
+        name: A name such as ``/vsizip/areas.zip/areas.shp``.
+
+    Returns:
+        The archive, or the whole path if nothing of it exists; None if the name reads no local archive.
+
+    Raises:
+        AccessError: If the file system does not say what is there.
+    """
+    prefix = archive_prefix(name)
+    if not prefix.startswith("/vsi"):
+        return None
+    path = Path(name[len(prefix) :].replace("{", "").replace("}", ""))
+    return next((p for p in (path, *path.parents) if p.suffix and look_up(p) is not None), path)
+
+
 def is_remote(path: str | Path) -> bool:
-    """Whether a name leads to no file of this machine that could be looked up, neither itself nor its archive."""
+    """Find out whether a name leads to no file of this machine that could be looked up.
+
+    Args:
+        path: A path, a URL or a name in GDAL's or rasterio's notation.
+
+    Returns:
+        True for a URL and for archives that are not files of this machine.
+
+    Raises:
+        AccessError: If the file system does not say whether there is such an archive.
+    """
     name = gdal_name(path)
     return in_archive(name) is None and (is_url(name) or name.startswith("/vsi"))
+
+
+def raster_name(path: str | Path) -> str:
+    """Name a raster as text, with all slashes of a URL.
+
+    Args:
+        path: A path, a URL or a name in GDAL's or rasterio's notation, also as a `Path`, which folds two slashes.
+
+    Returns:
+        A path in its shortest form; other names as they are, the slashes of a URL restored.
+
+    Raises:
+        AccessError: If the file system does not say whether an archive of that name exists.
+    """
+    if isinstance(path, Path):
+        return gdal_name(path) if is_remote(path) else str(path)
+    return path if is_url(path) or is_gdal_name(path) else str(Path(path))
 
 
 def gdal_name(path: str | Path) -> str:
@@ -129,7 +231,17 @@ def in_archive(name: str, folder: Path = Path()) -> Member | None:
 
 
 def absolute_name(path: str | Path) -> str:
-    """A name that means the same from every working folder; URLs stay as they are."""
+    """Make a name absolute, so that it means the same from every working folder.
+
+    Args:
+        path: A path, a URL or a name in GDAL's or rasterio's notation.
+
+    Returns:
+        The absolute path, or GDAL's name with the absolute path of the archive; URLs unchanged.
+
+    Raises:
+        AccessError: If the working folder cannot be accessed.
+    """
     name = gdal_name(path)
     member = in_archive(name)
     if member is not None:
@@ -142,7 +254,10 @@ def absolute_name(path: str | Path) -> str:
 
 
 def check_raster(path: str | Path) -> None:
-    """Check what the file system says of a raster: it, or the archive that it is in, is there and not empty.
+    """Check that a raster, or the archive that holds it, exists and is not empty; nothing is opened.
+
+    Args:
+        path: A path, a URL (which is not looked up) or a name in GDAL's or rasterio's notation.
 
     Raises:
         RasterError: If it is missing or empty, or can be no raster.
@@ -165,7 +280,13 @@ def check_raster(path: str | Path) -> None:
 
 
 def raster_exists(path: str | Path) -> bool:
-    """Whether there is a file of that name, also inside an archive; False for remote files, which are not looked up.
+    """Find out whether there is a raster of a name, also inside an archive.
+
+    Args:
+        path: A path, a URL or a name in GDAL's or rasterio's notation.
+
+    Returns:
+        Whether there is one; False for remote files, which are not looked up.
 
     Raises:
         AccessError: If the file system does not say.
@@ -181,7 +302,12 @@ def raster_exists(path: str | Path) -> bool:
 
 
 def check_member(path: str | Path) -> None:
-    """Check that an archive can be read and holds the file that a name means; compressed archives are not searched.
+    """Check that a zip archive can be read and holds the file that a name means.
+
+    Names of other files are accepted without a check, and compressed tar archives are not searched.
+
+    Args:
+        path: A path, a URL or a name in GDAL's or rasterio's notation.
 
     Raises:
         RasterError: If it cannot, or does not.
@@ -194,6 +320,11 @@ def check_member(path: str | Path) -> None:
 
 def explain_failure(path: str | Path) -> None:
     """Find out why GDAL could not open a raster, after it failed.
+
+    Returns without an error if no reason is found.
+
+    Args:
+        path: The name that could not be opened.
 
     Raises:
         AccessError: If the operating system does not let the file be read.
@@ -213,12 +344,12 @@ def explain_failure(path: str | Path) -> None:
 
 
 def _places(text: str, folder: Path) -> list[Path]:
-    """What the path of an archive may mean: relative, or absolute with its first slash lost."""
+    """Places that the path of an archive may mean: relative, or absolute without its first slash."""
     return [folder / text] if text.startswith("/") else [folder / text, Path(f"/{text}")]
 
 
 def _split(kind: str, rest: str, folder: Path) -> Member:
-    """Part a name where a file on its way is the archive."""
+    """Split a name at the first file on its path, which is the archive."""
     for place in _places(rest, folder):
         for archive in () if kind == "gzip" else place.parents:
             if is_file(archive):
@@ -251,7 +382,7 @@ def _names_inside(name: str, member: Member) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)  # a list may name thousands of files in one archive
 def _listing(kind: str, archive: Path, size: int, time_ns: int) -> tuple[str, ...]:
-    """Files in an archive; size and time tell another state of it."""
+    """Files in an archive; size and time are part of the cache key, so that a changed archive is read again."""
     if kind == "zip":
         with zipfile.ZipFile(archive) as opened:
             return tuple(info.filename for info in opened.infolist() if not info.is_dir())

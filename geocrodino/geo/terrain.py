@@ -1,6 +1,6 @@
 """From a surface model to what a network reads: height above ground, slope, absolute height.
 
-Everything here looks at a bounded neighbourhood, so that a pixel's value does not depend on the window in which it is
+All functions use a bounded neighbourhood, so that a pixel's value does not depend on the window in which it is
 computed. Heights are in metres.
 """
 
@@ -98,13 +98,29 @@ def topographic_position(
 
 
 def position_halo_px(pixel_m: float, sigma_m: float) -> int:
-    """Pixels around a window that its topographic position depends on."""
+    """Compute how far a topographic position sees.
+
+    Args:
+        pixel_m: Pixel size, metres.
+        sigma_m: Standard deviation of the Gaussian, metres.
+
+    Returns:
+        Pixels around a window that its topographic position depends on.
+    """
     factor = _position_factor(pixel_m, sigma_m)
     return (math.ceil(3 * sigma_m / (factor * pixel_m)) + 2) * factor
 
 
 def inner(values: NDArray[_Value], trim_px: int) -> NDArray[_Value]:
-    """Values of shape (H, W) without so many pixels along the edge."""
+    """Cut pixels off along the edge.
+
+    Args:
+        values: Values, shape (H, W).
+        trim_px: Pixels to cut off on each side.
+
+    Returns:
+        Values, shape (H - 2 * trim_px, W - 2 * trim_px), a view.
+    """
     return values[trim_px : values.shape[0] - trim_px, trim_px : values.shape[1] - trim_px]
 
 
@@ -124,7 +140,7 @@ def _shifted(values: NDArray[np.float32], axis: int, by: int) -> NDArray[np.floa
 def _cells_of(
     values: NDArray[np.float32], factor: int, anchor: tuple[int, int], *, lowest: bool = False
 ) -> tuple[NDArray[np.float32], tuple[int, int]]:
-    """Lowest or mean value of ``factor`` x ``factor`` pixels (missing: infinite or NaN), and the pixels put before."""
+    """Lowest or mean value of ``factor`` x ``factor`` pixels (missing: infinite or NaN); pixels added in front."""
     before = (anchor[0] % factor, anchor[1] % factor)
     pads = [(b, -(size + b) % factor) for size, b in zip(values.shape, before, strict=True)]
     padded = np.pad(values, pads, constant_values=np.nan)
@@ -142,7 +158,7 @@ def _cells_of(
 def _pixels_of(
     cells: NDArray[np.float32], factor: int, before: tuple[int, int], shape: tuple[int, ...], trim: int, cut: int = 0
 ) -> NDArray[np.float32]:
-    """Cells, less those cut off at the edge, to the pixels that they were made of, less those to be trimmed."""
+    """Interpolate cells, of which some were cut off at the edge, to pixels, of which some are trimmed."""
     rows, cols = (
         slice(b + trim - cut * factor, b + size - trim - cut * factor) for b, size in zip(before, shape, strict=True)
     )
@@ -152,7 +168,7 @@ def _pixels_of(
 def _cell_ground(
     cells: NDArray[np.float32], settings: GroundFilter, cell_m: float, unused: int
 ) -> tuple[NDArray[np.float32], int]:
-    """Ground of cells, of which so many along the edge are not wanted, and how many were cut off there."""
+    """Ground of cells, ``unused`` of which along the edge are not wanted, and the number cut off there."""
     is_ground = np.isfinite(cells)
     opened, before = cells, 0.0
     for radius_m in settings.radii_m:
@@ -170,7 +186,7 @@ def _cell_ground(
 def _fill(
     ground: NDArray[np.float32], known: NDArray[np.bool_], fallback: NDArray[np.float32], sigma: int
 ) -> NDArray[np.float32]:
-    """Known ground as it is; under objects the weighted mean of the ground around, else the opened surface."""
+    """Keep known ground; under objects take the weighted mean of the ground around, or else the opened surface."""
     # Weights are truncated: the reach is finite, and so the result independent of tiles.
     # Heights are taken relative to the opened surface, which keeps the steepness of the ground.
     base = np.where(np.isfinite(fallback), fallback, 0).astype(np.float32)

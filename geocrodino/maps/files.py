@@ -1,8 +1,8 @@
 """The files of a map: their bands, tags, colours and names.
 
-Names of classes reach people in two ways. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
+Names of classes are stored in two places. GDAL keeps category names of a GeoTIFF in a side file ``<map>.aux.xml`` and
 nowhere else, and QGIS reads its legend from there, so that file is written too. The same names, values and colours
-are in the tag ``CLASSES`` of the map as JSON, so that a map that lost its side file still explains itself.
+are in the tag ``CLASSES`` of the map as JSON, so a map without its side file still names its classes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TILE_PX = 512
 
 
 LAYER_SCALE = 1 / 254
-"""Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for nothing."""
+"""Value of a layer's pixel in units of its byte: 0 to 254 stand for 0 to 1, 255 for no data."""
 
 
 @dataclass(frozen=True)
 class MapFile:
-    """What one of the files of a map holds: bands of bytes, 255 where there is nothing.
+    """Description of one file of a map: bands of bytes, 255 where there is no data.
 
     Attributes:
         path: The file.
@@ -65,11 +65,14 @@ class MapFile:
         return parts_folder(self.path)
 
     def encode(self, grid: GeoBox, values: NDArray[np.uint8]) -> bytes | None:
-        """A raster of one part of the map, as the bytes of a file; None where all of it is nodata.
+        """Encode one part of the map as the bytes of a raster file.
 
         Args:
             grid: Grid of the part.
             values: uint8, shape (bands, H, W).
+
+        Returns:
+            The bytes; None if all pixels are nodata.
 
         Raises:
             ValueError: If type or shape do not fit.
@@ -107,11 +110,14 @@ class MapFile:
         dataset.update_tags(**self.tags)
 
     def mosaic(self, grid: GeoBox, parts: Iterable[tuple[Window, str]]) -> str:
-        """XML of a virtual raster over parts.
+        """Write the XML of a virtual raster over parts.
 
         Args:
             grid: Grid of the map.
             parts: Window of each part and its file, relative to the folder of the virtual raster.
+
+        Returns:
+            The XML.
         """
         height, width = grid.shape
         root = ElementTree.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
@@ -181,8 +187,11 @@ def is_virtual(path: Path) -> bool:
 def check_map_name(path: Path) -> None:
     """Check that a map may have this name.
 
+    Args:
+        path: The map to write.
+
     Raises:
-        OutputError: If its ending is that of another format.
+        OutputError: If the name ends as that of another format than GeoTIFF or VRT.
     """
     other = raster_driver_extensions().get(path.suffix.lower().removeprefix("."), "GTiff")
     if other not in {"GTiff", "COG", "VRT"}:
@@ -226,13 +235,16 @@ def companion_path(path: Path, kind: Companion) -> Path:
 def class_map(
     path: Path, scheme: ClassScheme, *, tags: Mapping[str, str] | None = None, band: str = "land cover"
 ) -> MapFile:
-    """The file of a class map.
+    """Describe the file of a class map.
 
     Args:
         path: The file.
         scheme: Its classes; pixel values are the classes' file values.
         tags: Metadata, for instance the hash of the bundle.
         band: Description of its band.
+
+    Returns:
+        The description.
     """
     return MapFile(path, (band,), "MODE", {**(tags or {}), CLASSES_TAG: _classes_json(scheme)}, scheme)
 
@@ -267,7 +279,16 @@ def encode_fractions(fractions: NDArray[np.float32], valid: NDArray[np.bool_]) -
 
 
 def side_file(scheme: ClassScheme) -> str:
-    """GDAL's side file of a class map: position in the list is the pixel value, values without a class have no name."""
+    """Write GDAL's side file of a class map.
+
+    The position in the list is the pixel value; values without a class have no name.
+
+    Args:
+        scheme: The classes.
+
+    Returns:
+        The XML.
+    """
     root = ElementTree.Element("PAMDataset")
     _add_categories(ElementTree.SubElement(root, "PAMRasterBand", band="1"), scheme)
     ElementTree.indent(root)
@@ -299,10 +320,16 @@ def _classes_json(scheme: ClassScheme) -> str:
 
 
 def read_classes(path: str | Path) -> ClassScheme:
-    """The classes that a map names in its tags.
+    """Read the classes that a map lists in its tags.
+
+    Args:
+        path: The map.
+
+    Returns:
+        The classes.
 
     Raises:
-        RasterError: If it names none, or not as class maps do.
+        RasterError: If it lists none, or not as class maps do.
     """
     scheme = tagged_classes(path)
     if scheme is None:

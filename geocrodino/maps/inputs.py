@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geocrodino.errors import OutputError
 from geocrodino.files.access import exists, same_file
-from geocrodino.geo.rasters.mosaic import source_files
+from geocrodino.geo.rasters.identity import source_files
 from geocrodino.geo.rasters.reader import RasterSource
 
 

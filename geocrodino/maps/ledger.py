@@ -1,4 +1,4 @@
-"""Which parts of a long work are finished, in a folder beside its result, so that a killed process loses little."""
+"""A record of finished parts beside an unfinished result, so that a killed process loses little work."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _RECORD, _GUARD = "ledger.jsonl", "lock"
 class Ledger:
     """Finished parts of the work on one result, and the folder that holds them until it is whole.
 
-    Use it as a context manager. The folder ``.NAME.part`` beside the result holds whatever the parts are made of and
-    a file with a line for each finished one. Where the work ends in an error, is stopped or killed after the first
-    finished part, the folder stays; the same work then goes on with ``resume``. One process at a time.
+    Use it as a context manager. The folder ``.NAME.part`` beside the result holds the files of the parts, and a text
+    file with a line for each finished one. If the work fails, is stopped or killed after the first finished part, the
+    folder stays, and the same work continues with ``resume``. Only one process at a time can work on a result.
 
     Args:
         path: The result.
@@ -77,10 +77,14 @@ class Ledger:
         self._release()
 
     def add(self, name: str, note: Any) -> None:
-        """Note a part as finished; its files must be on the disk. May be called from several threads.
+        """Record a part as finished; several threads may call this.
+
+        Args:
+            name: Name of the part, whose files must be on the disk.
+            note: What to remember of it, a value that JSON can hold.
 
         Raises:
-            OSError: If the disk does not take the line.
+            OSError: If the line cannot be written.
         """
         line = json.dumps({"part": name, "note": note}, separators=(",", ":")) + "\n"
         with self._lock:
@@ -89,7 +93,7 @@ class Ledger:
             self.done[name] = note
 
     def finish(self) -> None:
-        """The result is whole: nothing is kept."""
+        """Mark the result as complete, so that the folder is removed on exit."""
         self._finished = True
 
     def _start(self) -> None:
@@ -118,7 +122,7 @@ class Ledger:
         return {entry["part"]: entry["note"] for entry in map(_parsed, lines[1:]) if "part" in entry}
 
     def _release(self) -> None:
-        if not self.folder.exists():  # while it is locked: who waits for it finds that it is gone, and makes another
+        if not self.folder.exists():  # while it is locked: a waiting process then finds it removed, and makes another
             with suppress(PermissionError):  # where an open file cannot be removed it stays
                 Path(self._guard.lock_file).unlink(missing_ok=True)
         self._guard.release()
@@ -139,9 +143,9 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    told = [
+    differences = [
         f"{name}: expected {before.get(name, 'none')}, found {now.get(name, 'none')}."
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
-    return " ".join(told)
+    return " ".join(differences)

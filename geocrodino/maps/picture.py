@@ -1,4 +1,4 @@
-"""Pictures as files that appear whole or not at all."""
+"""Pictures as files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a whole file or none.
+    """Write a file completely or not at all.
+
+    Args:
+        path: The file.
+        write: Function that writes to the path that it gets.
 
     Raises:
         OutputError: If it cannot be written.

@@ -1,7 +1,7 @@
 """A class map as polygons: one for each patch of a class, for maps, statistics and editing by hand.
 
 The pixel edges that two patches share are one line with the same corners in both polygons, before and after they are
-simplified, so that nothing gapes or overlaps.
+simplified, so there are no gaps or overlaps.
 """
 
 from __future__ import annotations
@@ -117,7 +117,13 @@ def write_polygons(
 
 
 def map_grid(class_map: Path) -> GeoBox:
-    """The grid of a class map.
+    """Read the grid of a class map.
+
+    Args:
+        class_map: The map.
+
+    Returns:
+        Its grid.
 
     Raises:
         RasterError: If the file is missing, or no class map.
@@ -198,7 +204,7 @@ def _outlines(class_map: Path, size_px: int) -> _Outlines:
 
 
 def _readable_band(dataset: rasterio.DatasetReader) -> Any:
-    """The first band, read through once: GDAL stops at a damaged place when it makes polygons, and nobody is told."""
+    """The first band, read completely: GDAL makes polygons up to a damaged place and reports no error."""
     for _, window in dataset.block_windows(1):
         dataset.read(1, window=window)
     return rasterio.band(dataset, 1)
@@ -222,7 +228,7 @@ def _sieved(values: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
 
 def _share_corners(outlines: _Outlines) -> _Outlines:
-    """Give each edge the corners that others have on it: without them a line that is shared is not the same line."""
+    """Give each edge the corners that other edges have on it, so that shared lines are identical."""
     for axis in (0, 1):
         outlines = _split_edges(outlines, axis)
     return outlines
@@ -329,7 +335,7 @@ def _apply(a: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _add_style(path: Path, scheme: ClassScheme) -> None:
-    """Put a style for QGIS where it looks for the default style of a layer of a GeoPackage."""
+    """Add a default style for QGIS to the layer of a GeoPackage."""
     connection = sqlite3.connect(path)
     try:
         with connection:

@@ -1,4 +1,4 @@
-"""A quick look at a class map with its legend, beside the image it was made from."""
+"""Previews of class maps with their legend, beside the image."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import unicodedata
@@ -23,14 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyproj
 import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
 from pydantic_core import to_json
-from pyproj.exceptions import ProjError
-from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.manifest import Manifest
@@ -40,6 +36,7 @@ from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.grid import crs_of, window_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import read_classes
+from geocrodino.maps.footprint import footprint, on_globe
 from geocrodino.maps.inputs import require_distinct_output
 from geocrodino.maps.polygons import map_grid
 from geocrodino.maps.writer import check_output, map_parts
@@ -50,9 +47,6 @@ if TYPE_CHECKING:
     import pystac
 
 PROCESSING_SCHEMA = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
-
-_EDGE_PARTS = 64
-"""Straight edges of the longer side are cut into so many parts before they are bent into degrees."""
 
 _SHA256_MULTIHASH = "1220"  # kind of hash and its length in bytes, as the file extension has them before the hash
 
@@ -96,25 +90,25 @@ def write_item(
         models: Item of each branch that made it, written by :func:`write_model_item`.
         acquired: When the scene was taken, or from when to when, with time zone. Where that is not known, the item's
             time is that at which the map was written, which ``created`` of its asset always is.
-        files: Further files, by the name of their asset.
-        properties: Further properties; they replace those of the same name.
+        files: Companion files, by the name of their asset.
+        properties: More properties; they replace those of the same name.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
         RasterError: If the map is missing, no class map, or cannot be placed on the globe.
         BundleError: If another bundle or branch made the map, or an item is not that of a branch.
-        OutputError: If the file exists or cannot be written, or a further file is missing.
+        OutputError: If the file exists or cannot be written, or a companion file is missing.
         ValueError: If there is no model, a time has no time zone, or an asset is to be called ``map``.
     """
     class_map, out, files = Path(class_map), Path(out), files or {}
     if "map" in files:
-        raise ValueError(f"expected no further file called map, found {list(files)}")
+        raise ValueError(f"expected no companion file called map, found {list(files)}")
     check_output(out, overwrite=overwrite)
     inputs = {f"item of {modality}": path for modality, path in models.items()}
     require_distinct_output(out, map=class_map, **inputs, **{name: file.path for name, file in files.items()})
     _require_files(files)
-    told = _Map.read(class_map, out, manifest, models, acquired)
-    item = told.item(class_map.stem, told.raster)
+    described = _Map.read(class_map, out, manifest, models, acquired)
+    item = described.item(class_map.stem, described.raster)
     item.properties |= properties or {}
     for name, file in files.items():
         _add_asset(item, name, file, _href(file.path, out))
@@ -152,15 +146,15 @@ def write_part_items(
     class_map, out = Path(class_map), Path(out)
     check_output(out, overwrite=overwrite)
     require_distinct_output(out, map=class_map, **{f"item of {modality}": path for modality, path in models.items()})
-    told = _Map.read(class_map, out, manifest, models, acquired)
+    described = _Map.read(class_map, out, manifest, models, acquired)
     parts = map_parts(class_map)
     if not parts:
         raise RasterError(class_map, "no parts beside it. Expected a map that was written with a name in .vrt.")
     items = [
         _as_dict(
-            told.item(
+            described.item(
                 f"{class_map.stem}-{path.stem}",
-                replace(told.raster, path=path, geobox=window_grid(told.raster.geobox, window)),
+                replace(described.raster, name=str(path), geobox=window_grid(described.raster.geobox, window)),
             )
         )
         for window, path in parts
@@ -179,7 +173,7 @@ def write_model_item(
     Args:
         bundle: The bundle.
         out: The file to write, ``*.json``.
-        manifest: What the bundle says of itself.
+        manifest: Manifest of the bundle.
         modality: The branch; each is a model of its own.
         overwrite: Whether an existing file may be replaced.
 
@@ -226,7 +220,7 @@ def write_model_item(
 
 @dataclass(frozen=True)
 class _Map:
-    """What the items of a map and of its parts have in common."""
+    """Content that the items of a map and of its parts share."""
 
     raster: RasterSource
     scheme: ClassScheme
@@ -257,7 +251,7 @@ class _Map:
         return cls(raster, read_classes(class_map), tags, manifest, origin, created, acquired or created, out)
 
     def item(self, name: str, raster: RasterSource) -> pystac.Item:
-        item = _item(name, _footprint(raster.path, raster.geobox), self.acquired)
+        item = _item(name, footprint(raster.path, raster.geobox), self.acquired)
         item.properties.update(_facts(self.tags, self.manifest, tuple(self.origin)))
         item.stac_extensions.append(PROCESSING_SCHEMA)
         _add_map(item, raster, self.scheme, _href(raster.path, self.out))
@@ -274,7 +268,7 @@ def _require_files(files: Mapping[str, CompanionFile]) -> None:
 def _require_bundle(
     class_map: Path, tags: Mapping[str, str], manifest: Manifest, modalities: tuple[Modality, ...]
 ) -> None:
-    """Check what the map's tags say of its origin, as far as they do."""
+    """Check the origin that the map's tags name, if they name one."""
     made_by = tags.get("BUNDLE_SHA256", manifest.sha256)
     if made_by != manifest.sha256:
         raise BundleError(
@@ -309,14 +303,14 @@ def _model_name(path: Path, manifest: Manifest, modality: Modality) -> str:
     return name
 
 
-def _item(name: str, footprint: BaseGeometry | None, when: datetime | tuple[datetime, datetime]) -> pystac.Item:
+def _item(name: str, outline: BaseGeometry | None, when: datetime | tuple[datetime, datetime]) -> pystac.Item:
     import pystac
 
     start, end = when if isinstance(when, tuple) else (when, when)
     if start.tzinfo is None or end.tzinfo is None or start > end:
         raise ValueError(f"expected times with time zone, the earlier one first, found {start} and {end}")
     span = isinstance(when, tuple)
-    geometry, bbox = (None, None) if footprint is None else _on_globe(footprint)
+    geometry, bbox = (None, None) if outline is None else on_globe(outline)
     return pystac.Item(
         id=name,
         geometry=geometry,
@@ -329,7 +323,7 @@ def _item(name: str, footprint: BaseGeometry | None, when: datetime | tuple[date
 
 
 def _facts(tags: Mapping[str, str], manifest: Manifest, modalities: tuple[Modality, ...]) -> dict[str, Any]:
-    """What is worth knowing of how the map was made, as properties."""
+    """Properties on how the map was made."""
     scene = tags.get("SCENE", "a scene")
     used = " and ".join(modalities)
     software, _, version = tags.get("TIFFTAG_SOFTWARE", "").partition(" ")
@@ -405,7 +399,7 @@ def _classes(scheme: ClassScheme) -> list[dict[str, Any]]:
 
 
 def _add_origin(item: pystac.Item, models: Mapping[str, str], created: datetime) -> None:
-    """Say which models made the map, by the references of their items and their names."""
+    """Add the models that made the map: links to their items, and their names."""
     import pystac
     from pystac.utils import datetime_to_str
 
@@ -442,49 +436,6 @@ def _media_type(path: Path) -> str | None:
         ".vrt": MediaType.XML,
     }
     return known.get(path.suffix.lower())
-
-
-def _footprint(class_map: Path, grid: GeoBox) -> BaseGeometry | None:
-    """Outline of a grid in longitude and latitude; longitudes go on beyond 180 degrees where it crosses them."""
-    crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
-    try:
-        to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    except ProjError:
-        if crs.geodetic_crs is None:
-            return None
-        to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    height, width = grid.shape
-    outline = shapely.segmentize(shapely.box(0, 0, width, height), max(height, width) / _EDGE_PARTS)
-    placed = [grid.affine @ place for place in outline.exterior.coords]
-    lon, lat = map(np.array, to_degrees.transform(*np.transpose(placed)))
-    if not np.isfinite([lon, lat]).all():
-        raise RasterError(class_map, "the outline of the map has no longitude and latitude. Check its CRS.")
-    lon = np.unwrap(lon, period=360)
-    if abs(lon[-1] - lon[0]) > 180:  # once around: a pole lies inside
-        pole = math.copysign(90, lat.mean())
-        lon, lat = np.append(lon, [lon[-1], lon[0]]), np.append(lat, [pole, pole])
-    polygon = shapely.Polygon(np.stack([lon, lat], axis=1))
-    pixel = math.sqrt(polygon.area / (height * width))
-    simple: BaseGeometry = shapely.simplify(polygon, pixel / 10)
-    return simple
-
-
-def _on_globe(polygon: BaseGeometry) -> tuple[dict[str, Any], list[float]]:
-    """GeoJSON geometry and bounding box, within -180 to 180 degrees, of a polygon of any longitudes.
-
-    It is cut at the antimeridian; west is larger than east in the box of one that crosses it (RFC 7946).
-    """
-    west, south, east, north = polygon.bounds
-    first, last = math.floor((west + 180) / 360), math.ceil((east + 180) / 360) - 1
-    parts: list[Any] = []
-    for turn in range(first, last + 1):
-        inside = polygon.intersection(shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
-        parts += [translate(p, -360 * turn) for p in shapely.get_parts(inside) if p.area > 0]
-    cut = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-    around = east - west >= 360
-    box = [-180.0 if around else west - 360 * first, south, 180.0 if around else east - 360 * last, north]
-    oriented: Any = shapely.orient_polygons(cut)
-    return shapely.geometry.mapping(oriented), box
 
 
 def _href(path: Path, item: Path) -> str:

@@ -1,4 +1,4 @@
-"""Maps on disk: complete under their names or not there at all, and work that a killed process does not lose."""
+"""Writing of maps: files appear complete or not at all, and finished parts survive a killed process."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from geocrodino.maps.files import TILE_PX, MapFile, is_virtual, parts_folder, si
 from geocrodino.maps.ledger import Ledger
 
 _DISK_ERRORS = (RasterioError, CPLE_BaseError, OSError)
-"""What rasterio raises where a disk is full: closing and copying let GDAL's own errors through."""
+"""Errors of rasterio on a full disk; closing and copying raise GDAL's own errors."""
 
 _PART_NAME = re.compile(r"\d+-\d+-\d+-\d+\.tif(\.aux\.xml)?")
 
 
 @dataclass(frozen=True)
 class EncodedPart:
-    """A finished part of a map: the bytes of a file for each of the map's files, and what is to be noted of it.
+    """A finished part of a map: the bytes of a file for each of the map's files, and a note.
 
     Attributes:
         window: Its pixels.
@@ -53,28 +53,28 @@ class MapWriter:
 
     Use it as a context manager. The outputs are checked on entry, before anything is computed. Parts are kept in a
     hidden folder beside the first file, the map itself; on success each file becomes a Cloud Optimized GeoTIFF with
-    overviews, which then takes its final name in one step, the map last. On failure nothing else was touched; the
-    finished parts stay for ``resume``, see `Ledger`. A process that is killed may leave the hidden folder, or, while it
-    gives files their names, further files or the folder of parts; never a map under its final name.
+    overviews, which then takes its final name in one step, the map last. On failure no other file was changed; the
+    finished parts stay for ``resume``, see `Ledger`. A killed process may leave the hidden folder, or, if killed while
+    files take their names, companion files or the folder of parts; never a map under its final name.
 
     A map whose name ends in ``.vrt`` stays in parts: a folder ``NAME.parts`` with a Cloud Optimized GeoTIFF for each,
     and a virtual raster over them.
 
     Args:
-        files: The map, and files of further layers.
+        files: The map, and its companion files.
         grid: Grid of all of them, any affine transform and CRS.
         key: What the pixels depend on, by name, see `Ledger`.
         stale: Files that an earlier map of this name may have and this one has not; they would be taken for its own, so
             they are removed with ``overwrite`` and refused without.
         overwrite: Whether existing files may be replaced.
-        resume: Go on where an earlier run stopped.
+        resume: Continue where an earlier run stopped.
 
     Attributes:
-        done: What was noted of each finished part, by window.
+        done: Note of each finished part, by window.
 
     Raises:
-        OutputError: On entry, if a file exists, or cannot be written there, or there is nothing to go on with; on
-            exit, if it cannot be completed, or a file of that name has come into being meanwhile.
+        OutputError: On entry, if a file exists, or cannot be written there, or there is nothing to resume; on
+            exit, if it cannot be completed, or a file of that name was created in the meantime.
     """
 
     def __init__(
@@ -125,16 +125,29 @@ class MapWriter:
             self._ledger.__exit__(kind, error, trace)
 
     def write(self, window: Window, values: Sequence[NDArray[np.uint8]], note: Any = None) -> None:
-        """Encode and keep a part; may be called from several threads. See `encode_part` and `put`."""
+        """Encode and keep a part; several threads may call this. See `encode_part` and `put`.
+
+        Args:
+            window: Pixels of the map.
+            values: For each file of the map, uint8, shape (bands, H, W) of the window, 255 for nodata.
+            note: What to remember of the part, a value that JSON can hold.
+
+        Raises:
+            OutputError: If the part cannot be written.
+            ValueError: If a type or shape is not that of the window.
+        """
         self.put(encode_part(self.files, self.grid, window, values, note))
 
     def put(self, part: EncodedPart) -> None:
-        """Keep a finished part; may be called from several threads.
+        """Keep a finished part; several threads may call this.
+
+        Args:
+            part: The part.
 
         Raises:
-            OutputError: If the disk does not take it.
+            OutputError: If it cannot be written.
         """
-        name = _name(part.window)
+        name, window = _name(part.window), part.window
         try:
             for number, content in enumerate(part.files):
                 if content is not None:
@@ -144,21 +157,21 @@ class MapWriter:
             self._ledger.add(name, {"files": [content is not None for content in part.files], "note": part.note})
         except OSError as error:
             raise OutputError(
-                f"{self.files[0].path}: cannot write rows {part.window[0]} to {part.window[1]} ({error.strerror}).\n"
+                f"{self.files[0].path}: cannot write rows {window.row_start} to {window.row_stop} ({error.strerror}).\n"
                 "Check the free space of the folder."
             ) from error
         self.done[part.window] = part.note
 
     def abandon(self) -> None:
-        """Nothing of this work is worth keeping: the parts are removed on exit."""
+        """Discard the finished parts on exit."""
         self._ledger.finish()
 
     def _own_parts(self, number: int, file: MapFile) -> bool:
-        """Whether a folder of parts is of the run to resume, which was killed while it gave its files their names."""
+        """Whether a folder of parts belongs to the run to resume, which was killed while its files took their names."""
         return self.resume and file.virtual and self._named(number).exists() and not self._folder(number).exists()
 
     def _named(self, number: int) -> Path:
-        """There as soon as the parts of a file may have taken their final name."""
+        """Marker file: it exists once the parts of a file may have their final name."""
         return self._ledger.folder / f"{number}.named"
 
     def _check_stale(self) -> None:
@@ -176,7 +189,7 @@ class MapWriter:
                 _check_parts(parts_folder(path), overwrite=True)
 
     def _replaces(self, file: MapFile) -> bool:
-        """Whether a file may be there: a run that was stopped may have left further ones of its own before the map."""
+        """Whether a file may exist: a stopped run may have left companion files before the map."""
         return self.overwrite or (self.resume and file is not self.files[0])
 
     def _folder(self, number: int) -> Path:
@@ -202,10 +215,10 @@ class MapWriter:
         self._check_stale()  # once more: hours may have passed
         for path in self.stale:
             _remove_map(path)
-        # The map itself comes last: where it is, everything is.
+        # The map itself comes last: if it exists, all other files do.
         for number, file in reversed(list(enumerate(self.files))):
             if file.virtual:
-                file.path.unlink(missing_ok=True)  # no map at any moment over parts that are not its own
+                file.path.unlink(missing_ok=True)  # never a map over parts of another one
                 if file.parts.exists():
                     shutil.rmtree(file.parts)
                 self._named(number).touch()
@@ -245,7 +258,7 @@ class MapWriter:
 def encode_part(
     files: Sequence[MapFile], grid: GeoBox, window: Window, values: Sequence[NDArray[np.uint8]], note: Any = None
 ) -> EncodedPart:
-    """Make the files of a part; touches no disk, so that it may be called where the disk is not.
+    """Encode a part of a map as files. No disk is used, so a remote worker can call this.
 
     Args:
         files: The files of the map.
@@ -254,15 +267,23 @@ def encode_part(
         values: For each file, uint8, shape (bands, H, W) of the window, 255 for nodata.
         note: What to remember of the part, values that JSON can hold.
 
+    Returns:
+        The part.
+
     Raises:
         ValueError: If a type or shape is not that of the window.
     """
+    window = Window(*window)
     own = window_grid(grid, window)
     return EncodedPart(window, tuple(f.encode(own, each) for f, each in zip(files, values, strict=True)), note)
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Check that a file may be written, before the work that fills it.
+    """Check that a file can be written, before the work that fills it.
+
+    Args:
+        path: The file.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
         OutputError: If the folder is missing or cannot be written, the path is a folder, or the file exists and
@@ -284,7 +305,14 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def map_parts(path: Path) -> list[tuple[Window, Path]]:
-    """Windows and files of the parts of a virtual map, in the order of the map; none of any other."""
+    """List the parts of a virtual map.
+
+    Args:
+        path: The map.
+
+    Returns:
+        Window and file of each part, in the order of the map; nothing for any other map.
+    """
     found = parts_folder(path).glob("*.tif") if is_virtual(path) else ()
     return sorted((_window(part.stem), part) for part in found if _PART_NAME.fullmatch(part.name))
 
@@ -312,7 +340,7 @@ def _remove_map(path: Path) -> None:
 
 
 def _read_through(path: Path) -> None:
-    """Read every tile once: GDAL may call a copy done that a full disk has cut short."""
+    """Read every tile once: GDAL may report success for a copy that a full disk cut short."""
     with rasterio.open(path) as dataset:
         levels = len(dataset.overviews(1))
     for level in range(-1, levels):

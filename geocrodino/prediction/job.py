@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from shapely import Polygon, STRtree, box, get_parts, intersects
+from shapely import Polygon, box, intersects
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
+from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.rasters.grid import pixel_size_m, round_up
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource
@@ -219,8 +219,7 @@ class BlockPredictor:
 
     def __init__(self, job: Job, backends: Mapping[Modality, Backend]) -> None:
         self.job = job
-        # An index: with many polygons, those near a window are found without a search through all of them.
-        self._areas = None if job.area is None else STRtree(get_parts(job.area))
+        self._area_mask = None if job.area is None else AreaMask(job.area)
         lattice, keep = job.lattice, job.keep_tiles
         self.classifier: TileClassifier | None = None
         if job.classes_alone:
@@ -246,7 +245,7 @@ class BlockPredictor:
         out = {f.path: np.full((len(f.bands), *block.shape), IGNORE_INDEX, np.uint8) for f in files.present}
         counts: Counts = Counter()
         for window in self._parts(block):
-            inside = None if self._areas is None else _inside(self._areas, window)
+            inside = None if self._area_mask is None else self._area_mask.read(window)
             indices, decided, layers = self._predict_window(window, inside)
             place = (slice(None), *window.within(block).slices)
             out[files.classes.path][place] = self.job.classes.to_values(indices)[None]
@@ -355,29 +354,6 @@ def window_box(window: Window) -> Polygon:
         A rectangle: x counts columns, y counts rows.
     """
     return box(window.col_start, window.row_start, window.col_stop, window.row_stop)
-
-
-def _inside(areas: STRtree, window: Window) -> NDArray[np.bool_]:
-    """Pixels whose centres lie in one of the polygons; the result does not depend on the window."""
-    near = areas.geometries[areas.query(window_box(window), predicate="intersects")]
-    corners, ring = shapely.get_coordinates(shapely.get_rings(near), return_index=True)
-    along = ring[1:] == ring[:-1]
-    (xa, ya), (xb, yb) = corners[:-1][along].T, corners[1:][along].T
-    # From the whole edge, not from the part inside the window: otherwise the window would decide about a centre that
-    # lies on an edge.
-    first, stop = (
-        np.clip(np.ceil(of(ya, yb) - 0.5), window.row_start, window.row_stop).astype(int)
-        for of in (np.minimum, np.maximum)
-    )
-    edge = np.repeat(np.arange(len(first)), stop - first)
-    row = np.arange(len(edge)) + np.repeat(first - np.cumsum(stop - first) + stop - first, stop - first)
-    x = xa[edge] + (row + 0.5 - ya[edge]) * ((xb - xa)[edge] / (yb - ya)[edge])
-    rows, cols = window.shape
-    crossed = np.zeros((rows, cols + 1), np.int32)
-    col = np.clip(np.ceil(x - 0.5), window.col_start, window.col_stop).astype(int)
-    np.add.at(crossed, (row - window.row_start, col - window.col_start), 1)
-    inside: NDArray[np.bool_] = crossed[:, :-1].cumsum(axis=1) % 2 == 1
-    return inside
 
 
 def _too_large(needed: Window, window: Window) -> bool:

@@ -205,7 +205,7 @@ def _header(array: xr.DataArray, grid: GeoBox, count: int) -> ArraySource:
         for i in range(count)
     )
     return ArraySource(
-        path=Path(str(array.name or "array")),
+        name=str(array.name or "array"),
         geobox=grid,
         bands=with_names(bands, names),
         data_bands=numbers,

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.geo.rasters.grid import round_up, working_grid
-from geocrodino.geo.rasters.mosaic import fingerprint
+from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
@@ -393,7 +393,7 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
         OverlapError: If they do not meet it.
     """
     from geocrodino.geo.areas.aoi import read_aoi  # only areas need geopandas
-    from geocrodino.geo.areas.place import on_grid, way_out
+    from geocrodino.geo.areas.place import on_grid, placement_advice
 
     aoi = read_aoi(source, splits="none") if isinstance(source, str | Path) else source
     t = ~raster.geobox.affine
@@ -402,7 +402,8 @@ def _area_px(source: str | Path | AOI, raster: RasterSource) -> BaseGeometry:
     if area.intersects(window_box(Window.of(raster.geobox.shape))):
         return area
     raise OverlapError(
-        f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n{way_out(aoi, raster.geobox)}"
+        f"{aoi.source}: the area does not meet {raster.path} ({raster.describe()}).\n"
+        f"{placement_advice(aoi, raster.geobox)}"
     )
 
 

@@ -176,7 +176,7 @@ def _absolute(job: Job) -> Job:
 def _absolute_files(raster: RasterSource) -> RasterSource:
     if isinstance(raster, MosaicSource):
         return replace(raster, files=tuple(absolute_name(name) for name in raster.files))
-    return replace(raster, path=Path(absolute_name(raster.path)))
+    return replace(raster, name=absolute_name(raster.name))
 
 
 def _as_it_is(described: _Named) -> _Named:

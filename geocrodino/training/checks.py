@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
-from geocrodino.data.patches import inside_mask, labelled_corners, patch_corners, require_labels, require_patches
+from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.splits import block_splits, require_splits
 from geocrodino.data.statistics import no_valid_pixel
 from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
 from geocrodino.geo.areas.aoi import AOI, read_aoi
+from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
-from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.reader import require_overlap
+from geocrodino.geo.rasters.scene import open_raster, open_scene
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
@@ -112,12 +114,25 @@ def refusal(config: TrainConfig) -> str | None:
 
 
 def open_sources(config: TrainConfig) -> Sources:
-    """Open the rasters of a configuration; see `RasterSource.open` for the errors."""
+    """Open the rasters of a configuration.
+
+    Args:
+        config: The configuration. Image, surface and ground may be of several files, labels are one file.
+
+    Returns:
+        The rasters, as the files say.
+
+    Raises:
+        RasterError: If a raster is missing or cannot be read; see `open_scene` and `open_raster`.
+        MissingCRSError: If a raster has no coordinate reference system.
+        LabelError: If the rules for label values contradict each other.
+        AccessError: If the operating system does not let a file be looked up or read.
+    """
     data = config.data
     return Sources(
-        rasters={m: RasterSource.open(path) for m, path in data.raster_paths.items()},
-        labels=LabelSource.of(RasterSource.open(data.labels), data.ignore_values, data.label_values),
-        ground=None if data.ground is None else RasterSource.open(data.ground),
+        rasters={m: open_scene(path) for m, path in data.raster_paths.items()},
+        labels=LabelSource.of(open_raster(data.labels), data.ignore_values, data.label_values),
+        ground=None if data.ground is None else open_scene(data.ground),
         height_unit=data.height_unit,
     )
 

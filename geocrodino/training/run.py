@@ -27,11 +27,11 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
-from geocrodino.data.patches import inside_mask
 from geocrodino.data.statistics import class_counts, class_weights
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
 from geocrodino.modalities.registry import definition_of
 from geocrodino.models.branch import receptive_field_radius_px

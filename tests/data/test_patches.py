@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from small_polygons import polygons
 
-from geocrodino.data.patches import box_sums, covering_windows, inside_mask, patch_corners, require_patches
+from geocrodino.data.patches import box_sums, covering_windows, patch_corners, require_patches
 from geocrodino.errors import AOIError
+from geocrodino.geo.areas.masks import inside_mask
 
 LEFT, TOP, PIXEL = 400_000.0, 5_000_000.0, 0.3
 GRID = GeoBox((60, 70), Affine(PIXEL, 0, LEFT, 0, -PIXEL, TOP), "EPSG:32631")

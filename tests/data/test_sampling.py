@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from small_polygons import polygons
 
 from geocrodino.data.datasets import CoregisteredDataset, window_of
-from geocrodino.data.patches import inside_mask
 from geocrodino.data.sampling import BalancedPatchSampler, EvenDraw, MixedSampler
 from geocrodino.data.statistics import measure
+from geocrodino.geo.areas.masks import inside_mask
 
 
 @pytest.fixture

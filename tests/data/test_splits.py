@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.patches import inside_mask, patch_corners
+from geocrodino.data.patches import patch_corners
 from geocrodino.data.splits import block_splits
 from geocrodino.errors import AOIError
+from geocrodino.geo.areas.masks import inside_mask
 
 PIXEL = 0.5
 GRID = GeoBox((400, 500), Affine(PIXEL, 0, 400_000, 0, -PIXEL, 5_000_000), "EPSG:32631")

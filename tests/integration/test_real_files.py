@@ -13,9 +13,9 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from geocrodino.data.inspection import inspect_files
-from geocrodino.data.patches import inside_mask
 from geocrodino.errors import BandWarning, MissingCRSError, RasterError
 from geocrodino.geo.areas.aoi import read_aoi
+from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import pixel_size_m, window_grid, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import height_unit

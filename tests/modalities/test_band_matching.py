@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from odc.geo.geobox import GeoBox
 
@@ -19,7 +17,7 @@ def image(*names, alpha=None):
     grid = GeoBox.from_bbox((0, 0, 10, 10), "EPSG:32631", resolution=1)
     bands = tuple(Band("uint8", name=name, is_alpha=i == alpha) for i, name in enumerate(names, start=1))
     numbers = tuple(i for i in range(1, len(names) + 1) if i != alpha)
-    return RasterSource(Path("image.tif"), grid, bands, numbers, alpha)
+    return RasterSource("image.tif", grid, bands, numbers, alpha)
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from small_scenes import (
 
 from geocrodino.errors import AOIError, OverlapError, RasterError
 from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.rasters.window import Window
 from geocrodino.prediction.engine import predict
-from geocrodino.prediction.job import _inside
 from geocrodino.prediction.tiles.lattice import blocks
 from geocrodino.settings.prediction import Tiling
 
@@ -64,7 +64,7 @@ corners = st.tuples(st.integers(-8, 60), st.integers(-8, 60))
 
 
 def inside_of(polygons, window):
-    return _inside(shapely.STRtree(shapely.get_parts(polygons)), Window(*window))
+    return AreaMask(polygons).read(Window(*window))
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,7 @@ from geocrodino.prediction.choose import choose_modalities
 def raster(name, bands, dtype="uint8", pixel=1.0):
     numbers = tuple(range(1, bands + 1))
     grid = GeoBox((10, 10), UTM @ UTM.scale(pixel), "EPSG:32610")
-    return RasterSource(Path(name), grid, (Band(dtype),) * bands, numbers)
+    return RasterSource(name, grid, (Band(dtype),) * bands, numbers)
 
 
 def bundle(*modalities, **specs):

@@ -402,7 +402,7 @@ FORMS = {
 @pytest.mark.parametrize("form", [case(ARCHIVE, "right", form, id=name) for name, form in FORMS.items()])
 @pytest.mark.parametrize("folded", [False, True], ids=["text", "path"])
 def test_a_raster_inside_an_archive(packed, form, folded):
-    from geocrodino.geo.rasters.mosaic import fingerprint
+    from geocrodino.geo.rasters.identity import fingerprint
     from geocrodino.geo.rasters.reader import RasterSource
     from geocrodino.geo.rasters.scene import open_scene
 

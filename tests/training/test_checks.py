@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.features import geometry_mask
+from rasterio.windows import Window
 
+from geocrodino.data.alignment import align
 from geocrodino.errors import GeocrodinoError
 from geocrodino.training.checks import check_inputs, refusal
 from geocrodino.training.run import train
@@ -92,6 +94,49 @@ def test_good_files_are_refused_by_neither(tiny_config):
     assert set(found.inside) == {"train", "val"}
     assert not found.drawn
     assert (found.labels[~(found.inside["train"] | found.inside["val"])] == 255).all()
+
+
+@pytest.fixture
+def tiled(town, tmp_path):
+    """Cut a raster of the town into two files in a folder; gives the folder."""
+
+    def cut(role):
+        folder = tmp_path / role
+        folder.mkdir()
+        with rasterio.open(getattr(town, role)) as dataset:
+            half = dataset.width // 2
+            for name, window in (
+                ("west", Window(0, 0, half, dataset.height)),
+                ("east", Window(half, 0, dataset.width - half, dataset.height)),
+            ):
+                layout = dict(dataset.profile, width=window.width, transform=dataset.window_transform(window))
+                with rasterio.open(folder / f"{name}.tif", "w", **layout) as target:
+                    target.write(dataset.read(window=window))
+                    target.descriptions = dataset.descriptions
+                    target.units = dataset.units
+        return folder
+
+    return cut
+
+
+def test_image_and_heights_may_be_of_several_files(tiny_config, tiled, tmp_path):
+    whole = tiny_config()
+    tiles = tiny_config({"data.optical": str(tiled("optical")), "data.elevation": str(tiled("elevation") / "*.tif")})
+    assert refusal(tiles) is None
+    expected, found = (check_inputs(config) for config in (whole, tiles))
+    layers = [
+        align(each.sources, each.recipes, each.classes, each.grid, tmp_path / name)
+        for name, each in (("whole", expected), ("tiles", found))
+    ]
+    for layer in ("optical", "elevation", "labels"):
+        first, second = (getattr(aligned, layer).read_bytes() for aligned in layers)
+        assert first == second
+
+
+def test_labels_of_several_files_are_refused(tiny_config, tiled):
+    assert "labels: expected one raster file, found 2 files" in refusal(
+        tiny_config({"data.labels": str(tiled("labels"))})
+    )
 
 
 def test_a_training_split_without_labels(tiny_config, changed, town):

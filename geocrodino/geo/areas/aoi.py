@@ -24,7 +24,7 @@ from geocrodino.geo.areas.sources import AreaSource, area_source, read_source
 from geocrodino.geo.areas.splits import SPLITS, Split, split_column
 
 _LEARNT_BEFORE: dict[str, tuple[str, ...]] = {"val": ("train", "unlabelled"), "test": ("train", "val", "unlabelled")}
-"""Splits that a training has seen before it is judged on another one."""
+"""For each split that a training is judged on, the splits that it used before."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AOI:
     Attributes:
         frame: GeoDataFrame with polygons and, where the file has one, a column ``split``.
         source: Where it comes from, for messages.
-        given: What the user named, in whose coordinates the polygons are; None if they were made or moved.
+        given: What the user named, if the polygons still have its coordinates; None if they were made or transformed.
     """
 
     frame: gpd.GeoDataFrame
@@ -56,7 +56,13 @@ class AOI:
         return tuple(s for s in SPLITS if s in present)
 
     def polygons(self, split: str | None = None) -> BaseGeometry:
-        """All polygons, or those of one split, as one geometry in the AOI's CRS.
+        """Join the polygons to one geometry.
+
+        Args:
+            split: Name of a split; all polygons by default.
+
+        Returns:
+            The geometry, in the CRS of the AOI.
 
         Raises:
             AOIError: If there is no polygon of that split.
@@ -73,10 +79,16 @@ class AOI:
         return shapely.union_all(frame.geometry.values)
 
     def to_crs(self, crs: object) -> AOI:
-        """The same polygons in another CRS.
+        """Transform the polygons to another CRS.
+
+        Args:
+            crs: Anything that pyproj takes as a CRS.
+
+        Returns:
+            The same polygons in that CRS.
 
         Raises:
-            AOIError: If no transformation leads there.
+            AOIError: If there is no transformation to it.
         """
         try:
             return AOI(self.frame.to_crs(pyproj.CRS.from_user_input(crs)), self.source)
@@ -84,7 +96,17 @@ class AOI:
             raise AOIError(f"{self.source}: cannot be put in the CRS of the raster ({error}).") from error
 
     def in_degrees(self, split: str | None = None) -> BaseGeometry:
-        """The polygons in longitude and latitude, WGS 84; on another celestial body those of the AOI's own CRS."""
+        """Transform the polygons to longitude and latitude.
+
+        Args:
+            split: Name of a split; all polygons by default.
+
+        Returns:
+            One geometry in degrees, WGS 84; on another celestial body in the geographic CRS of the AOI's own CRS.
+
+        Raises:
+            AOIError: If there is no polygon of that split.
+        """
         polygons = gpd.GeoSeries([self.polygons(split)], crs=self.crs)
         try:
             moved = polygons.to_crs("EPSG:4326")
@@ -94,7 +116,14 @@ class AOI:
         return in_degrees
 
     def save(self, path: Path) -> None:
-        """Write a GeoPackage."""
+        """Write the polygons to a GeoPackage, in the layer ``aoi``.
+
+        Args:
+            path: The file; it appears completely or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         with whole_file(path) as partial:
             self.frame.to_file(partial, layer="aoi", driver="GPKG")
 
@@ -143,7 +172,13 @@ def read_aoi(source: str | Path, crs: str | None = None, *, splits: str = "all")
 
 
 def area_file(area: str | Path | AOI | None) -> Path | None:
-    """The local file that an area of interest is read from, None if there is none.
+    """Find the local file that an area of interest is read from.
+
+    Args:
+        area: An area, or what a user names as one.
+
+    Returns:
+        The file or archive; None for text, URLs and areas that were made here.
 
     Raises:
         AOIError: If the area is named in a way that cannot be read; see `read_aoi`.
@@ -156,7 +191,16 @@ def area_file(area: str | Path | AOI | None) -> Path | None:
 
 
 def from_polygons(polygons: dict[Split, BaseGeometry], crs: object, source: str) -> AOI:
-    """An AOI from one geometry for each split."""
+    """Make an AOI from one geometry for each split.
+
+    Args:
+        polygons: Geometry of each split.
+        crs: CRS of the geometries, anything that pyproj takes as one.
+        source: Name of the AOI in messages.
+
+    Returns:
+        The AOI, with one row for each split.
+    """
     frame = gpd.GeoDataFrame(
         {"split": list(polygons)}, geometry=list(polygons.values()), crs=pyproj.CRS.from_user_input(crs)
     )
@@ -185,7 +229,7 @@ def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:
 
 
 def _closed_lines(source: AreaSource, shapes: Iterable[BaseGeometry]) -> str:
-    """The way out where outlines of areas were drawn as lines."""
+    """Advice for outlines of areas that were drawn as lines."""
     if source.kind != "file" or not all(s.geom_type == "LineString" and s.is_closed for s in shapes):
         return ""
     layer = "" if source.layer is None else f", layer={source.layer!r}"
@@ -227,16 +271,16 @@ def _areas(shapes: NDArray[np.object_], label: str) -> NDArray[np.object_]:
     if without == len(found):
         raise AOIError(f"{label}: holds no polygon with an area.")
     if without:
-        told = f"{label}: {without} of {len(found)} rows have no area, and do not count."
-        warnings.warn(told, AreaWarning, stacklevel=4)
+        note = f"{label}: {without} of {len(found)} rows have no area, and do not count."
+        warnings.warn(note, AreaWarning, stacklevel=4)
     if partly:
-        told = f"{label}: {partly} of {len(found)} rows also hold parts without an area; their areas alone count."
-        warnings.warn(told, AreaWarning, stacklevel=4)
+        note = f"{label}: {partly} of {len(found)} rows also hold parts without an area; their areas alone count."
+        warnings.warn(note, AreaWarning, stacklevel=4)
     return found
 
 
 def _require_disjoint(aoi: AOI, wanted: str | None) -> None:
-    """Check that splits share no area; of one that is wanted, that it shares none with those learned from before."""
+    """Check that splits share no area; for one wanted split, only those that the training used before count."""
     shapes = {s: aoi.polygons(s) for s in aoi.splits}
     for first, second in combinations(shapes, 2):
         if wanted is not None and not _judges(wanted, first, second):

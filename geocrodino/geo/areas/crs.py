@@ -1,4 +1,4 @@
-"""The CRS of an area of interest: what its source names, what the user says, and whether coordinates fit it."""
+"""The CRS of an area of interest: named by the source or by the user, and checked against the coordinates."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _SLACK_DEG = 1e-6
 
 
 def user_crs(text: str) -> pyproj.CRS:
-    """The CRS that a user writes down.
+    """Read a CRS that a user writes down.
 
     Args:
         text: A code such as ``EPSG:32631`` or ``32631``, a URN, WKT, or a PROJ string.
+
+    Returns:
+        The CRS, projected or geographic.
 
     Raises:
         AOIError: If it is none, or one without positions on a map (heights alone, geocentric).
@@ -43,15 +46,18 @@ def user_crs(text: str) -> pyproj.CRS:
 
 
 def with_crs(raw: RawArea, given: str | None) -> gpd.GeoDataFrame:
-    """The rows of a source in their CRS: the one that the user names, else the source's own.
+    """Give the rows of a source their CRS: the one that the user names, otherwise the source's own.
 
     Args:
         raw: What the source holds.
         given: The CRS that the user names, None if none is named.
 
+    Returns:
+        The rows, unchanged but for the CRS.
+
     Raises:
-        AOIError: If there is no CRS, the user's words are none, or coordinates are no degrees where the CRS counts in
-            degrees.
+        AOIError: If there is no CRS, the user's CRS cannot be read, or the CRS counts in degrees and the coordinates
+            are no degrees.
 
     Warns:
         AreaWarning: If the user's CRS differs from that of the source.
@@ -75,13 +81,20 @@ def with_crs(raw: RawArea, given: str | None) -> gpd.GeoDataFrame:
 
 
 def crs_name(crs: pyproj.CRS) -> str:
-    """What a CRS is called in messages: its code, else its name."""
+    """Name a CRS in messages.
+
+    Args:
+        crs: The CRS.
+
+    Returns:
+        Its code, for instance ``EPSG:32631``; its name if it has no code.
+    """
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else str(crs.name)
 
 
 def _same(first: pyproj.CRS, second: pyproj.CRS) -> bool:
-    """Whether positions in two CRSs are the same: codes may be, where the words are not, and heights do not count."""
+    """Whether two CRSs give the same positions: by definition or by code; vertical parts do not count."""
     flat = [c.to_2d() for c in (first, second)]
     codes = [c.to_epsg() for c in flat]
     return bool(flat[0].equals(flat[1], ignore_axis_order=True)) or (codes[0] is not None and codes[0] == codes[1])
@@ -112,18 +125,18 @@ def _require_degrees(raw: RawArea, crs: pyproj.CRS, who: str) -> None:
     found = shapely.get_coordinates(raw.frame.geometry.values)
     (west, south), (east, north) = found.min(axis=0), found.max(axis=0)
     why = who or raw.crs_is
-    told = (
+    problem = (
         f"{raw.source.label}: {why} {crs_name(crs)}, which counts in degrees: expected x from -360 to 360 and y from "
         f"-90 to 90, found {span(west, south, east, north)}."
     )
-    raise AOIError(f"{told}\n{_way_out(raw, crs, swapped=_are_degrees(y, x), named=bool(who))}")
+    raise AOIError(f"{problem}\n{_advice(raw, crs, swapped=_are_degrees(y, x), named=bool(who))}")
 
 
 def _are_degrees(lon: float, lat: float) -> bool:
     return bool(lon <= _MOST_LON_DEG + _SLACK_DEG and lat <= _MOST_LAT_DEG + _SLACK_DEG)
 
 
-def _way_out(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> str:
+def _advice(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> str:
     if swapped:
         return f"Latitude and longitude seem to be swapped. {swapped_option(raw.source)}"
     if named and raw.crs is not None and not _same(raw.crs, crs):
@@ -132,5 +145,15 @@ def _way_out(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> st
 
 
 def span(west: float, south: float, east: float, north: float) -> str:
-    """Bounds in words."""
+    """Write bounds in words.
+
+    Args:
+        west: Smallest x.
+        south: Smallest y.
+        east: Largest x.
+        north: Largest y.
+
+    Returns:
+        ``x WEST to EAST, y SOUTH to NORTH``, six digits each.
+    """
     return f"x {west:.6g} to {east:.6g}, y {south:.6g} to {north:.6g}"

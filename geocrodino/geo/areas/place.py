@@ -1,4 +1,4 @@
-"""Where an area of interest lies on the grid of a raster, and what may be wrong where the two do not meet."""
+"""Areas of interest on the grid of a raster, and advice if the two do not meet."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they a
 def on_grid(aoi: AOI, grid: GeoBox) -> AOI:
     """The part of an area around a grid, in the CRS of the grid.
 
-    What is far away may have no position there, and straight edges become curves, so areas are cut and their edges get
-    points in between before they move.
+    Far-away parts may have no position in that CRS, and straight edges become curves. Areas are therefore cut first,
+    and their edges get more points.
 
     Args:
         aoi: The area.
@@ -60,15 +60,32 @@ def on_grid(aoi: AOI, grid: GeoBox) -> AOI:
 
 
 def meets(aoi: AOI, grid: GeoBox) -> bool:
-    """Whether an area shares ground with a grid; not where no transformation joins their CRSs."""
+    """Find out whether an area shares ground with a grid.
+
+    Args:
+        aoi: The area.
+        grid: The grid.
+
+    Returns:
+        Whether they intersect; False if there is no transformation between their CRSs.
+    """
     try:
         return bool(on_grid(aoi, grid).polygons().intersects(grid.extent.geom))
     except AOIError:
         return False
 
 
-def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
-    """The bounds of an area, or of one split of it, in the CRS of a grid, in words."""
+def bounds_on_grid(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
+    """Write the bounds of an area in the CRS of a grid.
+
+    Args:
+        aoi: The area.
+        grid: The grid.
+        split: Only the polygons of this split; all by default.
+
+    Returns:
+        The bounds in words, or that the area has no position in that CRS.
+    """
     try:
         area = aoi.to_crs(crs_of(grid).wkt).polygons(split)
     except (AOIError, shapely.errors.ShapelyError):
@@ -78,13 +95,21 @@ def bounds_there(aoi: AOI, grid: GeoBox, split: str | None = None) -> str:
     return span(*area.bounds)
 
 
-def way_out(aoi: AOI, grid: GeoBox) -> str:
-    """What to do about an area that does not meet a grid: what `likely_mistake` says, or to check the CRS."""
+def placement_advice(aoi: AOI, grid: GeoBox) -> str:
+    """Advise a user whose area does not meet a grid.
+
+    Args:
+        aoi: The area as it was read.
+        grid: Grid of the raster that it should meet.
+
+    Returns:
+        What `likely_mistake` finds; otherwise the advice to check place and CRS.
+    """
     return likely_mistake(aoi, grid) or "Check that both show the same place and carry the right CRS."
 
 
 def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
-    """Why an area does not meet a grid, where a common mistake explains it, and the way out.
+    """Find a common mistake that explains why an area does not meet a grid.
 
     Args:
         aoi: The area as it was read.
@@ -112,14 +137,14 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
 
 
 def _warn_of_order(aoi: AOI, grid: GeoBox) -> None:
-    """Tell the user where a bounding box is huge, and would be a small one at the raster in another order."""
+    """Warn if a bounding box is huge, and with its numbers in another order would be a small one at the raster."""
     other = _reordered_box(aoi, grid, _MUCH_SMALLER)
     if other:
         warnings.warn(f"{aoi.source}: check the order of its numbers. {other}", AreaWarning, stacklevel=3)
 
 
 def _reordered_box(aoi: AOI, grid: GeoBox, share: float = 1.0) -> str:
-    """The way out where a bounding box meets a grid if its numbers are in another common order.
+    """Advice for a bounding box that meets a grid if its numbers are in another common order.
 
     Read in a wrong order, a small box becomes a large one, so only boxes smaller than this share of its size count.
     """

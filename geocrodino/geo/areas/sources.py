@@ -11,7 +11,6 @@ import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
 import geopandas as gpd
 import pandas as pd
@@ -25,7 +24,7 @@ from rasterio.errors import RasterioError
 from geocrodino.errors import AccessError, AOIError, AreaWarning
 from geocrodino.files.access import is_file, is_folder, look_up
 from geocrodino.files.area_names import box_numbers, is_geojson, is_wkt
-from geocrodino.files.names import gdal_name, is_url
+from geocrodino.files.names import URL_PREFIXES, gdal_name, is_url, local_archive, vsi_name
 from geocrodino.geo.areas.text import box_option, read_box, read_geojson, read_wkt, swapped_text
 from geocrodino.phrases import arguments, listed
 
@@ -33,11 +32,6 @@ EXPECTED = "Expected a file of polygons, a bounding box minx,miny,maxx,maxy, or 
 
 _SHOWN_CHARACTERS = 40
 _GEOJSON = "GeoJSON without a member `crs` is in"
-_URL_PREFIXES = {
-    "https": "/vsicurl/https://", "http": "/vsicurl/http://", "ftp": "/vsicurl/ftp://", "s3": "/vsis3/",
-    "gs": "/vsigs/", "az": "/vsiaz/", "oss": "/vsioss/",
-}  # fmt: skip
-_ARCHIVES = {"zip": "/vsizip/", "tar": "/vsitar/", "gzip": "/vsigzip/"}
 _VECTOR_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".gml", ".gpx", ".csv", ".tab", ".sqlite")
 _READ_ERRORS = (RuntimeError, ValueError, OSError, shapely.errors.ShapelyError, CRSError)
 
@@ -93,6 +87,12 @@ class RawArea:
 def area_source(source: str | Path) -> AreaSource:
     """Recognise what a user names: a bounding box, a geometry as text, or a file.
 
+    Args:
+        source: A path, a URL, or text, see `geocrodino.geo.areas.aoi.read_aoi`.
+
+    Returns:
+        What it is; nothing is opened.
+
     Raises:
         AOIError: If it is a URL of an unknown kind, or options behind a file name are unknown.
         AccessError: If the file system does not say whether there is such a file.
@@ -113,6 +113,12 @@ def area_source(source: str | Path) -> AreaSource:
 def read_source(source: AreaSource) -> RawArea:
     """Read the rows of a source.
 
+    Args:
+        source: What `area_source` recognised.
+
+    Returns:
+        Rows, CRS and where the CRS comes from.
+
     Raises:
         AOIError: If there is no such file, it cannot be read, or it does not say which layer is meant.
         AccessError: If it cannot be accessed.
@@ -129,7 +135,14 @@ def read_source(source: AreaSource) -> RawArea:
 
 
 def swapped_option(source: AreaSource) -> str:
-    """How a user exchanges x and y of a source: an option, or a command that writes another file."""
+    """Tell a user how to exchange x and y of a source.
+
+    Args:
+        source: The source.
+
+    Returns:
+        A sentence with an option of the command line, or with a command that writes another file.
+    """
     if source.kind == "box":
         x0, y0, x1, y1 = box_numbers(source.text) or []
         return f"Exchange them: {box_option(y0, x0, y1, x1)}"
@@ -148,23 +161,22 @@ def _file_source(text: str) -> AreaSource:
     name, layer = text, None
     if "|" in text and (is_url(text) or text.startswith("/vsi") or look_up(text) is None):
         name, layer = _named_layer(text)
-    scheme = name.partition("://")[0].lower() if is_url(name) else ""
-    if scheme == "file":
-        name, scheme = unquote(urlsplit(name).path), ""
-    if scheme in _ARCHIVES:
-        name = _ARCHIVES[scheme] + name.partition("://")[2].replace("!", "/", 1).replace("//", "/")
-    elif scheme in _URL_PREFIXES:
-        gdal = _URL_PREFIXES[scheme] + name.partition("://")[2]
-        return AreaSource(text, "file", f"/vsizip/{gdal}" if gdal.lower().endswith(".zip") else gdal, None, layer)
-    elif scheme:
-        raise AOIError(
-            f"{text}: not a URL that can be read. Expected one of {', '.join(_URL_PREFIXES)}.\n"
-            "Download the file, and name the copy."
-        )
+    if is_url(name):
+        found = vsi_name(name)
+        if found is None:
+            raise AOIError(
+                f"{text}: not a URL that can be read. Expected one of {', '.join(URL_PREFIXES)}.\n"
+                "Download the file, and name the copy."
+            )
+        if found.startswith(tuple(URL_PREFIXES.values())):
+            return AreaSource(
+                text, "file", f"/vsizip/{found}" if found.lower().endswith(".zip") else found, None, layer
+            )
+        name = found
     if not name.startswith("/vsi"):
         packed = name.lower().endswith(".gz") and not name.lower().endswith(".tar.gz")
         return AreaSource(text, "file", f"/vsigzip/{name}" if packed else name, Path(name), layer)
-    return AreaSource(text, "file", name, _archive_of(name), layer)
+    return AreaSource(text, "file", name, local_archive(name), layer)
 
 
 def _named_layer(text: str) -> tuple[str, str | int]:
@@ -180,15 +192,6 @@ def _named_layer(text: str) -> tuple[str, str | int]:
     if not chosen["layerid"].isdigit():
         raise AOIError(f"{text}: expected a number of a layer from 0, found layerid={chosen['layerid']}.")
     return name, int(chosen["layerid"])
-
-
-def _archive_of(name: str) -> Path | None:
-    """The local archive that a name such as ``/vsizip/areas.zip/areas.shp`` reads, None if it is not local."""
-    prefix = re.match(r"(?:/vsi(?:zip|tar|gzip|7z|rar)/)+", name)
-    if prefix is None or name[prefix.end() :].startswith("vsi"):
-        return None
-    path = Path(name[prefix.end() :].replace("{", "").replace("}", ""))
-    return next((p for p in (path, *path.parents) if p.suffix and look_up(p) is not None), path)
 
 
 def _read_file(source: AreaSource) -> RawArea:
@@ -334,7 +337,7 @@ def _crs_is(source: AreaSource, driver: str) -> str:
 
 
 def _has_crs_member(path: Path | None) -> bool:
-    """Whether a GeoJSON file names a CRS; only words of messages depend on it."""
+    """Whether a GeoJSON file names a CRS; only the text of messages depends on it."""
     if path is None or path.suffix.lower() not in {".geojson", ".json"}:
         return False
     return re.search(rb'"crs"\s*:\s*\{', path.read_bytes()) is not None

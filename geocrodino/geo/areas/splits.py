@@ -14,7 +14,7 @@ from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.phrases import listed
 
 Split = Literal["train", "val", "test", "unlabelled"]
-"""Train on, choose on, report on; learn from the rasters alone, whatever labels there are."""
+"""Polygons to train on, to choose weights on, to report on; and to learn from without their labels."""
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
@@ -30,7 +30,13 @@ _NAMES = {
 
 
 def split_name(text: str) -> str:
-    """The name of a split, where a synonym such as ``validation`` is given; other words as they are.
+    """Read the name of a split.
+
+    Args:
+        text: A name, in any case; synonyms such as ``validation`` are understood.
+
+    Returns:
+        The name of the split; unknown words in lower case.
 
     Warns:
         AreaWarning: If a synonym is given.
@@ -84,9 +90,9 @@ def _find(frame: gpd.GeoDataFrame, label: str) -> Hashable | None:
     others = [c for c in columns if c not in named and _holds_splits(frame[c], c)]
     distinct: list[Hashable] = _distinct(frame, named or others)
     if len(distinct) > 1:
-        told = ", ".join(f"`{c}`" for c in distinct)
+        listed = ", ".join(f"`{c}`" for c in distinct)
         raise AOIError(
-            f"{label}: expected one column of splits, found {len(distinct)} that differ: {told}.\n"
+            f"{label}: expected one column of splits, found {len(distinct)} that differ: {listed}.\n"
             "Delete those that are not meant, or rename the right one to `split` where there is none."
         )
     if not distinct:
@@ -111,7 +117,7 @@ def _holds_splits(values: pd.Series, name: Hashable) -> bool:
     """Whether a column holds splits by another name.
 
     A column with a likely name need only hold some names of splits, so that a misspelt one is reported; any other
-    column must hold nothing else, with ``train`` and a split to judge on among them.
+    column must hold nothing else, and must hold ``train`` and one of ``val`` and ``test``.
     """
     if not (pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)):
         return False

@@ -22,7 +22,13 @@ _LONGEST = 500  # characters of a geometry that a message still prints
 
 
 def read_box(text: str) -> shapely.Polygon:
-    """A bounding box.
+    """Read a bounding box.
+
+    Args:
+        text: Four numbers, see `geocrodino.files.area_names.box_numbers`.
+
+    Returns:
+        The rectangle, in the units of a CRS that is not known here.
 
     Raises:
         AOIError: If there are not four finite numbers, or a minimum is not below its maximum.
@@ -40,21 +46,34 @@ def read_box(text: str) -> shapely.Polygon:
     pairs = (("x", minx, maxx), ("y", miny, maxy))
     wrong = [f"min{a} {low:.10g} and max{a} {high:.10g}" for a, low, high in pairs if low >= high]
     if wrong:
-        raise AOIError(f"{expected}, found {' and '.join(wrong)}.\n{_box_way_out(minx, miny, maxx, maxy)}")
+        raise AOIError(f"{expected}, found {' and '.join(wrong)}.\n{_box_advice(minx, miny, maxx, maxy)}")
     return shapely.box(minx, miny, maxx, maxy)
 
 
 def box_option(minx: float, miny: float, maxx: float, maxy: float) -> str:
-    """A bounding box as an option of the command line."""
+    """Write a bounding box as the argument `aoi`, in backticks.
+
+    Args:
+        minx: Smallest x.
+        miny: Smallest y.
+        maxx: Largest x.
+        maxy: Largest y.
+
+    Returns:
+        The argument, for a message.
+    """
     return arguments(aoi=f"{minx:.15g},{miny:.15g},{maxx:.15g},{maxy:.15g}")
 
 
 def read_wkt(text: str, label: str) -> tuple[gpd.GeoDataFrame, pyproj.CRS | None]:
-    """A geometry in WKT, and the CRS of its SRID.
+    """Read a geometry in WKT or EWKT.
 
     Args:
         text: WKT or EWKT.
         label: What messages call it.
+
+    Returns:
+        One row with the geometry; the CRS of its SRID, None without one.
 
     Raises:
         AOIError: If it cannot be read, or its SRID is unknown.
@@ -69,7 +88,7 @@ def read_wkt(text: str, label: str) -> tuple[gpd.GeoDataFrame, pyproj.CRS | None
             f"{label}: not a geometry in WKT ({error}).\nExpected for instance: POLYGON ((0 0, 1 0, 1 1, 0 1, 0 0))"
         ) from error
     frame = gpd.GeoDataFrame(geometry=[geometry])
-    if int(found["srid"] or 0) == 0:  # 0 says that it is unknown
+    if int(found["srid"] or 0) == 0:  # 0 means unknown
         return frame, None
     try:
         return frame, pyproj.CRS.from_epsg(int(found["srid"]))
@@ -78,11 +97,14 @@ def read_wkt(text: str, label: str) -> tuple[gpd.GeoDataFrame, pyproj.CRS | None
 
 
 def read_geojson(text: str, label: str) -> tuple[gpd.GeoDataFrame, bool]:
-    """The features of a GeoJSON text, and whether it names its CRS.
+    """Read the features of a GeoJSON text.
 
     Args:
         text: A geometry, a Feature or a FeatureCollection.
         label: What messages call it.
+
+    Returns:
+        The rows; whether the text names its CRS.
 
     Raises:
         AOIError: If it cannot be read.
@@ -101,7 +123,14 @@ def read_geojson(text: str, label: str) -> tuple[gpd.GeoDataFrame, bool]:
 
 
 def swapped_text(text: str) -> str | None:
-    """A geometry as text with x and y exchanged; None if it is too long for a message."""
+    """Exchange x and y of a geometry that is given as text.
+
+    Args:
+        text: WKT, EWKT or GeoJSON that can be read.
+
+    Returns:
+        The text with x and y exchanged; None if it is too long for a message.
+    """
     found = WKT.fullmatch(text)
     if found:
         srid = f"SRID={found['srid']};" if found["srid"] else ""
@@ -124,13 +153,13 @@ def _swapped_positions(value: Any) -> Any:
     return [_swapped_positions(v) for v in value]
 
 
-def _box_way_out(minx: float, miny: float, maxx: float, maxy: float) -> str:
+def _box_advice(minx: float, miny: float, maxx: float, maxy: float) -> str:
     if minx == maxx or miny == maxy:
         return "A bounding box needs a width and a height."
     x, y = sorted((minx, maxx)), sorted((miny, maxy))
-    way_out = f"If minimum and maximum are exchanged: {box_option(x[0], y[0], x[1], y[1])}"
+    advice = f"If minimum and maximum are exchanged: {box_option(x[0], y[0], x[1], y[1])}"
     if not -180 <= maxx < 0 < minx <= 180:
-        return way_out
+        return advice
     halves = shapely.multipolygons([shapely.box(minx, y[0], 180, y[1]), shapely.box(-180, y[0], maxx, y[1])])
     both = shapely.to_wkt(halves, rounding_precision=-1, trim=True)
-    return f"{way_out}\nIf the box crosses the antimeridian, give its two parts: {arguments(aoi=both)}"
+    return f"{advice}\nIf the box crosses the antimeridian, give its two parts: {arguments(aoi=both)}"

@@ -1,4 +1,4 @@
-"""Rasters of several bands where one band of class values is expected: what they look like, and the way out."""
+"""Advice for rasters of several bands where one band of class values is expected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import LabelError
-from geocrodino.geo.rasters.reader import RasterSource, opened
+from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import count_values, file_blocks
 
 _MOST_COLOURS = 64  # an image has thousands
@@ -37,13 +38,13 @@ def check_one_band(source: RasterSource, role: Role = "labels") -> None:
         own = source.path.with_name(f"{source.path.stem.removesuffix('.layers')}{source.path.suffix}")
         what = "a class map" if role == "map" else "labels"
         raise LabelError(
-            f"{source.path}: expected {what}, found the layers that lie beside a class map.\nThe map itself is {own}"
+            f"{source.name}: expected {what}, found the layers that lie beside a class map.\nThe map itself is {own}"
         )
     count = len(source.data_bands)
     if count == 1:
         return
-    looks, way_out = _two_bands(source) if count == 2 else _several_bands(source)
-    raise LabelError(f"{source.path}: expected one band of class values, found {count} bands. {looks}\n{way_out}")
+    looks, advice = _two_bands(source) if count == 2 else _several_bands(source)
+    raise LabelError(f"{source.name}: expected one band of class values, found {count} bands. {looks}\n{advice}")
 
 
 def _two_bands(source: RasterSource) -> tuple[str, str]:
@@ -89,7 +90,7 @@ def _colours(source: RasterSource) -> NDArray[np.uint8] | None:
             try:
                 bands = dataset.read(source.data_bands[:3], window=RasterioWindow.from_slices(*window.slices))
             except RasterioError:
-                return None  # whoever reads the pixels reports the damage
+                return None  # the damage is reported when the pixels are read
             red, green, blue = bands.astype(np.int32)
             seen[(red * 256 + green) * 256 + blue] = True
             if np.count_nonzero(seen) > _MOST_COLOURS:
@@ -135,7 +136,14 @@ def _calc(source: RasterSource, expression: str) -> str:
 
 
 def quoted(source: RasterSource) -> str:
-    """The name of a file, as a shell takes it."""
+    """Quote the name of a file for a shell.
+
+    Args:
+        source: The raster.
+
+    Returns:
+        Its path, quoted where that is necessary.
+    """
     return shlex.quote(str(source.path))
 
 

@@ -48,12 +48,15 @@ class Categories:
 def read_categories(path: Path, band: int = 1) -> Categories:
     """Read the names and colours of a band's values.
 
-    The tag of our own maps takes precedence over category names, and these over an attribute table. A colour table
+    The tag of geocrodino's maps takes precedence over category names, and these over an attribute table. A colour table
     takes precedence over the colours of an attribute table.
 
     Args:
         path: The raster.
         band: One-based number of the band.
+
+    Returns:
+        Names and colours by value, and sentences on what could not be read.
 
     Raises:
         RasterError: If the raster cannot be opened.
@@ -122,7 +125,7 @@ def _table_colours(band: Element) -> dict[int, str]:
 
 
 def _column(band: Element, usage: str, names: tuple[str, ...], *, as_byte: bool = False) -> dict[int, str]:
-    """A column of the attribute table by value: the column of that meaning, else the one of such a name."""
+    """A column of the attribute table by value: the column of that meaning, otherwise of one of the names."""
     table = band.find("GDALRasterAttributeTable")
     if table is None:
         return {}

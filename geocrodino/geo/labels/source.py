@@ -1,6 +1,6 @@
-"""What makes a raster a raster of labels: one band, whole class values, few of them, with names where the file has any.
+"""Rasters of labels: one band with few, whole class values, and names if the file has any.
 
-`inspect`, `train` and `evaluate` ask the functions here, so that all of them accept and refuse the same files.
+`inspect`, `train` and `evaluate` use the functions here, so they accept and refuse the same files.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class LabelSource(RasterSource):
             ignore_values: Values of the file that are no label.
             label_values: Class value, 0 to 254, of values of the file; other values stay as they are.
 
+        Returns:
+            The raster with the rules for its values.
+
         Raises:
             LabelError: If the rules contradict each other or the file.
         """
@@ -68,7 +71,18 @@ class LabelSource(RasterSource):
         return cls(**header, ignore_values=tuple(sorted(set(ignore_values))), label_values=tuple(sorted(rules.items())))
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the file's own grid, with the rules applied; see `RasterSource.read_own`."""
+        """Read a window of the file's own grid, with the rules applied.
+
+        Args:
+            window: Pixels of the file; it may reach outside.
+            bands: One-based band numbers; rules are applied if there is one band.
+
+        Returns:
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W).
+
+        Raises:
+            RasterError: If the file cannot be read there.
+        """
         values, valid = super().read_own(window, bands)
         if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
             near = np.rint(values)
@@ -122,22 +136,22 @@ def _recoded(values: NDArray[np.float32], rules: tuple[tuple[int, int], ...]) ->
 def _check_rules(source: RasterSource, ignored: set[int], rules: dict[int, int]) -> None:
     wrong = sorted(v for v in rules.values() if not 0 <= v <= 254)
     if wrong:
-        raise LabelError(f"{source.path}: expected class values from 0 to 254 in `label_values`, found {wrong[0]}.")
+        raise LabelError(f"{source.name}: expected class values from 0 to 254 in `label_values`, found {wrong[0]}.")
     beyond = sorted(v for v in ignored | set(rules) if float(np.float32(v)) != v)
     if beyond:
         raise LabelError(
-            f"{source.path}: expected values that single precision can hold, up to 16,777,216, in `ignore_values` and "
+            f"{source.name}: expected values that single precision can hold, up to 16,777,216, in `ignore_values` and "
             f"`label_values`, found {beyond[0]}.\nWrite smaller numbers into the file first."
         )
     both = sorted(ignored & set(rules))
     if both:
         raise LabelError(
-            f"{source.path}: the value {both[0]} stands both in `ignore_values` and in `label_values`, there as class "
+            f"{source.name}: the value {both[0]} stands both in `ignore_values` and in `label_values`, there as class "
             f"{rules[both[0]]}.\nName it in one of the two."
         )
     if source.nodata in rules:
         raise LabelError(
-            f"{source.path}: `label_values` reads {number(source.nodata)} as class {rules[int(source.nodata)]}, but "
+            f"{source.name}: `label_values` reads {number(source.nodata)} as class {rules[int(source.nodata)]}, but "
             f"it is the file's nodata value, which marks pixels without a label.\n"
             f"{_without_nodata(source)}"
         )
@@ -182,25 +196,33 @@ def label_classes(labels: LabelSource, named: ClassScheme | None) -> ClassScheme
         found = find_classes(labels)
         scheme, notes = found.scheme, found.notes
     for note in notes:
-        warnings.warn(f"{labels.path}: {note}.", LabelWarning, stacklevel=2)
+        warnings.warn(f"{labels.name}: {note}.", LabelWarning, stacklevel=2)
     return scheme
 
 
 def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
-    """A note if the file's compression changes values."""
-    with rasterio.open(gdal_name(labels.path)) as dataset:
+    """Note that a file's compression changes values.
+
+    Args:
+        labels: The labels.
+
+    Returns:
+        One sentence if the file is compressed with loss, nothing otherwise.
+    """
+    with rasterio.open(gdal_name(labels.name)) as dataset:
         jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
     return ("JPEG compression may have changed class values",) if jpeg else ()
 
 
 def find_classes(labels: LabelSource, counts: ValueCounts | None = None) -> FoundClasses:
-    """The values that a raster holds as classes, with the names and colours that the file gives them.
-
-    Values without a name are called ``class <value>``.
+    """Take the values that a raster holds as its classes, with the names and colours that the file gives them.
 
     Args:
         labels: The labels.
         counts: Their values, where they have been counted already.
+
+    Returns:
+        The classes and what deserves attention.
 
     Raises:
         LabelError: If the raster has several bands, fewer than two values, values that a map cannot hold, or so many
@@ -215,7 +237,14 @@ def find_classes(labels: LabelSource, counts: ValueCounts | None = None) -> Foun
 
 
 def recoded_categories(labels: LabelSource) -> Categories:
-    """Names and colours of class values: those of the file, after the rules for its values."""
+    """Read the names and colours of class values.
+
+    Args:
+        labels: The labels.
+
+    Returns:
+        Those of the file, after the rules for its values.
+    """
     found = read_categories(labels.path, labels.data_bands[0])
     rules = dict(labels.label_values)
 
@@ -227,7 +256,7 @@ def recoded_categories(labels: LabelSource) -> Categories:
 
 
 def _scheme(values: list[int], categories: Categories) -> tuple[ClassScheme, tuple[str, ...]]:
-    """Classes with the file's names; a name that several values share is left to none of them."""
+    """Classes with the file's names; a name that several values share is not used."""
     names = {v: categories.names.get(v, f"class {v}") for v in values}
     repeated = {n for n in names.values() if list(names.values()).count(n) > 1}
     notes = tuple(
@@ -261,7 +290,7 @@ def _check_values(
         found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
         raise _refusal(labels, found, _too_few(labels, list(shares)))
     if wrong:
-        raise _refusal(labels, f"the values {_listed(list(shares))}", _ways_out(list(shares), wrong))
+        raise _refusal(labels, f"the values {_listed(list(shares))}", _reading_advice(list(shares), wrong))
     notes = list(lossy_notes(labels))
     if notes and rare:
         raise _refusal(labels, f"{many}, in a file with JPEG compression", _ARTEFACTS)
@@ -277,9 +306,9 @@ _ARTEFACTS = (
 )
 
 
-def _refusal(labels: RasterSource, found: str, way_out: str) -> LabelError:
+def _refusal(labels: RasterSource, found: str, advice: str) -> LabelError:
     return LabelError(
-        f"{labels.path}: expected two or more classes with whole values from 0 to 254, found {found}.\n{way_out}"
+        f"{labels.name}: expected two or more classes with whole values from 0 to 254, found {found}.\n{advice}"
     )
 
 
@@ -293,14 +322,14 @@ def _rare(shares: Mapping[float, float], rare: list[float]) -> str:
 def _listed(values: list[float] | list[int], *, more: bool = False) -> str:
     if more:
         return f"more than {MOST_VALUES:,} values such as {', '.join(number(v) for v in values[:3])}"
-    told = [number(v) for v in values[:_LISTED]]
+    shown = [number(v) for v in values[:_LISTED]]
     if len(values) > _LISTED:
-        return f"{', '.join(told)} ... {number(values[-1])}"
-    return " and ".join((", ".join(told[:-1]), told[-1])) if len(told) > 1 else "".join(told)
+        return f"{', '.join(shown)} ... {number(values[-1])}"
+    return " and ".join((", ".join(shown[:-1]), shown[-1])) if len(shown) > 1 else "".join(shown)
 
 
 def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bool) -> str:
-    """What a raster looks like whose values are no classes."""
+    """Describe a raster whose values are no classes."""
     fractions = sum(share for v, share in shares.items() if v % 1)
     if not more and 0 < fractions < 0.5:
         return (
@@ -318,8 +347,8 @@ def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bo
     return f"This looks like {looks}. Give the raster of class values as labels."
 
 
-def _ways_out(values: list[float], wrong: list[float]) -> str:
-    """How to read a raster whose values are classes but for a few."""
+def _reading_advice(values: list[float], wrong: list[float]) -> str:
+    """Advice on a raster whose values are classes, except for a few."""
     good = [v for v in values if v not in wrong]
     # Of a mask, the marked pixels become 1.
     order = (1, 0, *range(2, 255)) if len(wrong) == 1 else range(255)
@@ -330,9 +359,9 @@ def _ways_out(values: list[float], wrong: list[float]) -> str:
             f"for instance with {recode_advice({wrong[0]: min(free)})}."
         )
     looks = "This looks like a mask. " if set(values) == {0, 255} else ""
-    told = _listed(wrong)
+    listed = _listed(wrong)
     classes = "a class" if len(wrong) == 1 else "classes"
-    return f"{looks}Read {told} as {classes} with {recode_advice(dict(zip(wrong, free, strict=False)))}."
+    return f"{looks}Read {listed} as {classes} with {recode_advice(dict(zip(wrong, free, strict=False)))}."
 
 
 def _too_few(labels: LabelSource, values: list[float]) -> str:
@@ -340,7 +369,7 @@ def _too_few(labels: LabelSource, values: list[float]) -> str:
     if nodata is not None and not math.isnan(nodata):
         unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {_without_nodata(labels)}"
         wrong = [v for v in (*values, nodata) if not 0 <= v <= 254]
-        return f"{unlabelled}\n{_ways_out([*values, nodata], wrong)}" if wrong and values else unlabelled
+        return f"{unlabelled}\n{_reading_advice([*values, nodata], wrong)}" if wrong and values else unlabelled
     if labels.ignore_values or labels.label_values or labels.mask != "none" or labels.alpha_band:
         return (
             "Check the file's mask, the values left out with `ignore_values`, and those read as others with "

@@ -1,4 +1,4 @@
-"""Names of classes in a raster: the tag of our own maps, and the side file of GDAL."""
+"""Names of classes in a raster: the tag of geocrodino's maps, and GDAL's side file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,25 @@ CLASSES_TAG = "CLASSES"
 
 
 def names_file(path: Path) -> Path:
-    """Where GDAL looks for the names of the classes of a GeoTIFF."""
+    """Name the side file in which GDAL looks for the names of the classes of a GeoTIFF.
+
+    Args:
+        path: The GeoTIFF.
+
+    Returns:
+        Path of its side file, ``NAME.aux.xml``.
+    """
     return path.with_name(f"{path.name}.aux.xml")
 
 
 def tagged_classes(path: str | Path) -> ClassScheme | None:
-    """The classes that a map names in its tags, None if it names none.
+    """Read the classes that a map lists in its tags.
+
+    Args:
+        path: The map.
+
+    Returns:
+        The classes; None if there is no such tag.
 
     Raises:
         RasterError: If the tag does not list classes.

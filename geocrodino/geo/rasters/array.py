@@ -8,14 +8,15 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from geocrodino.geo.rasters.reader import Kind, RasterSource
+from geocrodino.geo.rasters.protocol import Kind
+from geocrodino.geo.rasters.scene import open_scene
 
 
 def read_raster(path: str | Path, *, like: GeoBox | None = None, kind: Kind = "continuous") -> xr.DataArray:
     """Read a raster whole, on its own grid or on another one.
 
     Args:
-        path: The file.
+        path: The file, or anything else that names a scene, see `geocrodino.geo.rasters.scene.open_scene`.
         like: Grid of the result, for instance ``other.odc.geobox`` of an array that was read before.
         kind: ``categorical`` takes the nearest or most frequent value, ``continuous`` interpolates.
 
@@ -26,7 +27,7 @@ def read_raster(path: str | Path, *, like: GeoBox | None = None, kind: Kind = "c
         RasterError: If the file is missing or cannot be read.
         MissingCRSError: If it has no coordinate reference system.
     """
-    source = RasterSource.open(path)
+    source = open_scene(path)
     grid = like or source.geobox
     values, _ = source.read(grid, kind=kind)
     names = [source.band_names[b - 1] for b in source.data_bands]

@@ -1,4 +1,4 @@
-"""Bands of a raster: what a file says about the values of each, and names of bands in the words of different makers."""
+"""Bands of a raster: what a file says about each, and their names in different conventions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,14 @@ class Band:
 
 
 def bands_of(dataset: rasterio.DatasetReader) -> tuple[Band, ...]:
-    """What an open raster says about its bands."""
+    """Read what an open raster says about its bands.
+
+    Args:
+        dataset: The raster.
+
+    Returns:
+        One entry for each band, transparency included.
+    """
     described = _described(dataset.descriptions)
     found = []
     for i, colour in enumerate(dataset.colorinterp):
@@ -99,7 +106,15 @@ def bands_of(dataset: rasterio.DatasetReader) -> tuple[Band, ...]:
 
 
 def with_names(bands: tuple[Band, ...], names: Sequence[str | None]) -> tuple[Band, ...]:
-    """The bands with names for those that have none; a name that is None or only counts is left out."""
+    """Name the bands that have no name.
+
+    Args:
+        bands: The bands.
+        names: A name for each band; None and names that only count are left out.
+
+    Returns:
+        The bands; names that they have already stay.
+    """
     given = _described(names)
     return tuple(replace(band, name=band.name or name) for band, name in zip(bands, given, strict=True))
 
@@ -112,6 +127,9 @@ def common_names(names: Sequence[str | None]) -> tuple[str | None, ...]:
 
     Args:
         names: Names of all bands of one raster, in order: what ``B5`` means depends on the others.
+
+    Returns:
+        The common name of each band, None where there is none.
     """
     plain = [None if name is None else _plain(name) for name in _described(names)]
     landsat = "b5" in plain and not {"b8", "b8a", "b11", "b12"} & set(plain)

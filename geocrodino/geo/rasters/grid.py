@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import pyproj
 from affine import Affine
-from odc.geo import CRS
+from odc.geo import CRS, resxy_
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 
@@ -20,14 +20,22 @@ from geocrodino.errors import GridError
 from geocrodino.geo.rasters.window import Window
 
 SAME_SIZE_TOLERANCE = 0.01
-"""Pixel sizes that differ by less than this share are one size: a map projection alone changes as much."""
+"""Pixel sizes that differ by less than this share count as equal: a map projection alone changes them as much."""
 
 
 def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
-    """Ground length of one CRS unit along x and y, in metres, at a place given in the CRS.
+    """Measure one unit of a CRS on the ground, along x and along y.
 
-    The unit of a projected CRS is taken as it is named where the projection is true to 1 %; elsewhere (Web
-    Mercator away from the equator, degrees) the geodesic on the CRS's own ellipsoid decides.
+    The unit of a projected CRS counts as it is named where the projection is true to 1 %. Elsewhere (Web Mercator away
+    from the equator, degrees) the geodesic on the CRS's own ellipsoid counts.
+
+    Args:
+        crs: The CRS.
+        x: Place of the measurement, in units of the CRS.
+        y: See ``x``.
+
+    Returns:
+        Ground length of one unit along x and along y, metres.
 
     Raises:
         GridError: If the place has no position on the ellipsoid.
@@ -56,13 +64,30 @@ def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
 
 
 def degrees_per_unit(geographic: pyproj.CRS) -> float:
-    """Degrees in one unit of longitude and latitude, as a CRS counts them."""
+    """Look up how a geographic CRS counts angles.
+
+    Args:
+        geographic: A geographic CRS.
+
+    Returns:
+        Degrees in one unit of its longitudes and latitudes: 1, or 0.9 for grads.
+    """
     return math.degrees(geographic.axis_info[0].unit_conversion_factor)
 
 
 @lru_cache(maxsize=256)
 def pixel_size_m(grid: GeoBox) -> tuple[float, float]:
-    """True width and height of a pixel at the middle of a grid, in metres."""
+    """Measure a pixel at the middle of a grid.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        True width and height, metres.
+
+    Raises:
+        GridError: If the grid has no CRS, or its middle no position on the ellipsoid.
+    """
     a = grid.affine
     x, y = a @ (grid.shape[1] / 2, grid.shape[0] / 2)
     along_x, along_y = metres_per_unit(crs_of(grid), x, y)
@@ -71,22 +96,51 @@ def pixel_size_m(grid: GeoBox) -> tuple[float, float]:
 
 @lru_cache(maxsize=256)
 def pixel_area_m2(grid: GeoBox) -> float:
-    """True area of a pixel at the middle of a grid, in square metres; sides do not give it where degrees are turned."""
+    """Measure the area of a pixel at the middle of a grid.
+
+    The product of the sides is not the area of pixels that are rotated in degrees.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        True area, square metres.
+
+    Raises:
+        GridError: If the grid has no CRS, or its middle no position on the ellipsoid.
+    """
     x, y = grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2)
     return abs(grid.affine.determinant) * math.prod(metres_per_unit(crs_of(grid), x, y))
 
 
 def window_grid(grid: GeoBox, window: Window) -> GeoBox:
-    """The part of a grid that a window covers, itself a grid."""
+    """Make a grid of the part that a window covers.
+
+    Args:
+        grid: The grid.
+        window: Its pixels; the window may reach outside.
+
+    Returns:
+        The grid of these pixels.
+    """
     window = Window(*window)
-    return GeoBox(window.shape, grid.affine @ Affine.translation(window.col_start, window.row_start), grid.crs)
+    # Not `grid[window.slices]`: negative numbers would count from the far edge.
+    return grid.translate_pix(window.col_start, window.row_start).crop(window.shape)
 
 
 def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tuple[int, int] | None:
-    """Rows and columns by which ``grid`` is shifted in ``other``, or None if they are not one lattice.
+    """Compare the lattices of two grids.
 
-    The corners of the part that they share must agree within ``tolerance_px``, so that a shift that grows along the
-    rows is not missed.
+    The corners of the part that they share must agree within the tolerance, so that a shift that grows along the rows
+    is found.
+
+    Args:
+        grid: A grid.
+        other: Another one.
+        tolerance_px: Largest deviation from a shift by whole pixels, px of ``other``.
+
+    Returns:
+        Rows and columns by which ``grid`` is shifted in ``other``; None if they are not one lattice.
     """
     if grid.crs != other.crs:
         return None
@@ -104,7 +158,7 @@ def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tup
 def _shared_px(
     shape: Sequence[int], other: Sequence[int], from_other: Affine
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Rows and columns of a grid that another covers, all of them along an axis on which the two do not meet."""
+    """Rows and columns of a grid that another covers; all of them along an axis on which the two do not meet."""
     corners = [from_other @ (c, r) for r in (0, other[0]) for c in (0, other[1])]
     spans = []
     for size, places in ((shape[0], [y for _, y in corners]), (shape[1], [x for x, _ in corners])):
@@ -114,14 +168,20 @@ def _shared_px(
 
 
 def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
-    """The grid on which a network reads a raster: north up, square pixels, true to size, covering the raster.
+    """Choose the grid on which a network reads a raster: north up, square pixels of true size, covering the raster.
 
-    The raster's own grid where that is so already and its pixels have the asked size within 1 %. Otherwise the same
-    CRS (the local UTM zone where the CRS counts in degrees), anchored at the raster's upper left corner.
+    It is the raster's own grid if that is such a grid already and its pixels have the wanted size within 1 %. Otherwise
+    it has the same CRS (the local UTM zone if the CRS counts in degrees) and starts at the raster's upper left corner.
 
     Args:
         source: Grid of the raster.
         resolution_m: Pixel size in metres; the raster's own size by default.
+
+    Returns:
+        The working grid.
+
+    Raises:
+        GridError: If the raster's grid has no CRS, or its middle no position on the ellipsoid.
     """
     size = pixel_size_m(source)
     own = math.sqrt(size[0] * size[1])
@@ -132,8 +192,8 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
         return source
     if crs.geographic:
         crs = CRS(_utm(source))
-        # Straight edges in degrees are curves in the zone, so many points of them; what bulges between is far below a
-        # pixel, and one more on each side lets every pixel of the edge have its four neighbours.
+        # Straight edges in degrees are curves in the zone, so they get many points; the error between these is far
+        # below a pixel. One more pixel on each side gives every pixel at the edge its four neighbours.
         extent = source.extent
         box = extent.to_crs(crs, resolution=max(extent.boundingbox.span_x, extent.boundingbox.span_y) / 500).boundingbox
         box = box.buffered(target)
@@ -141,20 +201,35 @@ def working_grid(source: GeoBox, resolution_m: float | None = None) -> GeoBox:
     else:
         box = source.boundingbox
         unit = metres_per_unit(crs, (box.left + box.right) / 2, (box.bottom + box.top) / 2)
-    step_x, step_y = target / unit[0], target / unit[1]
-    # A hair is taken off so that 300.0000001 pixels do not become 301.
-    shape = (math.ceil((box.top - box.bottom) / step_y - 1e-6), math.ceil((box.right - box.left) / step_x - 1e-6))
-    return GeoBox((max(1, shape[0]), max(1, shape[1])), Affine(step_x, 0, box.left, 0, -step_y, box.top), crs)
+    steps = resxy_(target / unit[0], -target / unit[1])
+    # The tolerance keeps 300.0000001 pixels from becoming 301.
+    return GeoBox.from_bbox(box, crs, resolution=steps, tight=True, tol=1e-6)
 
 
 @lru_cache(maxsize=256)  # asked for at every read
 def turn_of(crs: CRS) -> float:
-    """A whole turn of longitude, as a geographic CRS counts it: 360 degrees or 400 grads."""
+    """Look up a whole turn of longitude in the unit of a geographic CRS.
+
+    Args:
+        crs: A geographic CRS.
+
+    Returns:
+        360 for degrees, 400 for grads.
+    """
     return 360 / degrees_per_unit(pyproj.CRS.from_user_input(crs.wkt))
 
 
-def beside(grid: GeoBox, other: GeoBox) -> GeoBox:
-    """The same grid with longitudes counted as another of its CRS does, for instance from 0 to 360 degrees."""
+def align_longitudes(grid: GeoBox, other: GeoBox) -> GeoBox:
+    """Count the longitudes of a grid as another grid does, for instance from 0 to 360 degrees.
+
+    Args:
+        grid: The grid.
+        other: The other grid.
+
+    Returns:
+        The grid moved by whole turns, so that its middle is nearest to that of the other; the same grid if the CRSs
+        differ or are not geographic.
+    """
     if grid.crs != other.crs or not crs_of(grid).geographic:
         return grid
     (x, _), (to, _) = (g.affine @ (g.shape[1] / 2, g.shape[0] / 2) for g in (grid, other))
@@ -164,7 +239,15 @@ def beside(grid: GeoBox, other: GeoBox) -> GeoBox:
 
 
 def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | None:
-    """The smallest part of a north-up grid that covers ``(minx, miny, maxx, maxy)``, or None if they do not meet."""
+    """Find the smallest part of a grid that covers a rectangle.
+
+    Args:
+        grid: A north-up grid.
+        bounds: The rectangle ``(minx, miny, maxx, maxy)`` in units of the CRS.
+
+    Returns:
+        The part; None if the two do not meet.
+    """
     c0, r0 = ~grid.affine @ (bounds[0], bounds[3])
     c1, r1 = ~grid.affine @ (bounds[2], bounds[1])
     covering = Window(math.floor(r0 + 1e-6), math.ceil(r1 - 1e-6), math.floor(c0 + 1e-6), math.ceil(c1 - 1e-6))
@@ -173,11 +256,19 @@ def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | No
 
 
 def share_ground(first: GeoBox, second: GeoBox) -> bool:
-    """Whether two grids meet; they do not where no transformation joins their CRSs, as on two planets.
+    """Find out whether two grids meet.
 
-    Asked in the CRS of either: the outline of a raster that spans the globe has no image in a UTM zone.
+    They are compared in the CRS of either, because the outline of a raster that spans the globe has no image in a UTM
+    zone.
+
+    Args:
+        first: A grid.
+        second: Another grid, of any CRS.
+
+    Returns:
+        Whether they meet; False if there is no transformation between their CRSs, as on two planets.
     """
-    first = beside(first, second)
+    first = align_longitudes(first, second)
     try:
         return any(
             a.extent.to_crs(crs_of(b), resolution=math.inf).intersects(b.extent)
@@ -188,7 +279,14 @@ def share_ground(first: GeoBox, second: GeoBox) -> bool:
 
 
 def describe(grid: GeoBox) -> str:
-    """One line for people: rows, columns, pixel size in metres, CRS."""
+    """Describe a grid in one line.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        Rows, columns, pixel size in metres, CRS.
+    """
     width, height = pixel_size_m(grid)
     size = f"{width:.3g} m" if abs(width / height - 1) < SAME_SIZE_TOLERANCE else f"{width:.3g} x {height:.3g} m"
     crs = crs_of(grid)
@@ -204,7 +302,13 @@ def _utm(grid: GeoBox) -> str:
 
 
 def crs_of(grid: GeoBox) -> CRS:
-    """The CRS of a grid.
+    """Look up the CRS of a grid.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        Its CRS.
 
     Raises:
         GridError: If it has none.
@@ -214,6 +318,30 @@ def crs_of(grid: GeoBox) -> CRS:
     return grid.crs
 
 
+def grid_crs_name(grid: GeoBox) -> str:
+    """Name the CRS of a grid.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        Its code, for instance ``EPSG:32631``; as text, usually WKT, if it has no code.
+
+    Raises:
+        GridError: If it has none.
+    """
+    crs = crs_of(grid)
+    return f"EPSG:{crs.epsg}" if crs.epsg else str(crs)
+
+
 def round_up(value: int, multiple: int) -> int:
-    """The smallest multiple that is not below a value."""
+    """Round up to a multiple.
+
+    Args:
+        value: The number.
+        multiple: A number above 0.
+
+    Returns:
+        The smallest multiple that is not below the number.
+    """
     return -(-value // multiple) * multiple

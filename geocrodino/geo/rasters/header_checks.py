@@ -1,4 +1,4 @@
-"""Headers that do not say enough to read a raster by: no place on the ground, no real numbers."""
+"""Checks of raster headers: a place on the ground, real numbers, usable scales."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from geocrodino.errors import MissingCRSError, RasterError
 from geocrodino.geo.rasters.bands import Band
 
 
-def require_real(path: Path, bands: tuple[Band, ...]) -> None:
+def require_real(path: str | Path, bands: tuple[Band, ...]) -> None:
     """Refuse complex numbers, and scales that lose the values.
 
+    Args:
+        path: The raster, for messages.
+        bands: Its bands.
+
     Raises:
-        RasterError: Naming the type or the scale.
+        RasterError: If a band is complex, or a scale is 0 or not finite.
     """
     if any(band.dtype.startswith("complex") for band in bands):
         raise RasterError(
@@ -30,15 +34,19 @@ def require_real(path: Path, bands: tuple[Band, ...]) -> None:
             path,
             f"expected a scale that is a number other than 0 and a finite offset, found scale {broken[0].scale:g}, "
             f"offset {broken[0].offset:g}.\n"
-            f"Correct the tags, for instance: gdal_edit.py -scale 1 -offset 0 {path.name}",
+            f"Correct the tags, for instance: gdal_edit.py -scale 1 -offset 0 {Path(path).name}",
         )
 
 
-def require_place(path: Path, dataset: rasterio.DatasetReader) -> None:
+def require_place(path: str | Path, dataset: rasterio.DatasetReader) -> None:
     """Refuse a raster that does not say where on the ground its pixels lie.
 
+    Args:
+        path: The raster, for messages.
+        dataset: The open raster.
+
     Raises:
-        RasterError: If it has no geotransform, with the way to one from what it has instead.
+        RasterError: If it has no geotransform, with the command that makes one from what it has instead.
         MissingCRSError: If it has no coordinate reference system.
     """
     place = dataset.transform
@@ -49,14 +57,14 @@ def require_place(path: Path, dataset: rasterio.DatasetReader) -> None:
         raise RasterError(
             path,
             f"is located by {len(points)} ground control points alone. Expected a geotransform: pixels of one size on "
-            f"straight lines.\nWarp it onto such a grid first: gdalwarp {source}{path.name} warped.tif",
+            f"straight lines.\nWarp it onto such a grid first: gdalwarp {source}{Path(path).name} warped.tif",
         )
     if not located and dataset.rpcs is not None:
         raise RasterError(
             path,
             "is located by rational polynomial coefficients (RPC) alone. Expected a geotransform: pixels of one size "
             "on straight lines.\nWarp it onto such a grid first, with a terrain model where there is one: "
-            f"gdalwarp -rpc -to RPC_DEM=dem.tif -t_srs EPSG:32631 {path.name} warped.tif",
+            f"gdalwarp -rpc -to RPC_DEM=dem.tif -t_srs EPSG:32631 {Path(path).name} warped.tif",
         )
     if not located:
         crs = "" if dataset.crs else " --crs EPSG:32631"
@@ -65,11 +73,11 @@ def require_place(path: Path, dataset: rasterio.DatasetReader) -> None:
             path,
             f"does not say where it lies. Expected {what} (pixel size and place of the first pixel), found none.\n"
             f"Write the right one into it, for instance: rio edit-info{crs} --transform "
-            f"'[0.5, 0, 400000, 0, -0.5, 5000000]' {path.name}",
+            f"'[0.5, 0, 400000, 0, -0.5, 5000000]' {Path(path).name}",
         )
     if dataset.crs is None:
         raise MissingCRSError(
             path,
             "no coordinate reference system. Expected one in the file, found none.\n"
-            f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path.name}",
+            f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {Path(path).name}",
         )

@@ -1,4 +1,4 @@
-"""How many heights of a scene are impossible, counted block by block and each of them once."""
+"""Numbers of impossible heights, counted block by block, each pixel once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.geo.rasters.grid import beside, crs_of
+from geocrodino.geo.rasters.grid import align_longitudes, crs_of
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import bounding_window, source_positions
 from geocrodino.geo.rasters.window import Window
@@ -35,20 +35,38 @@ class Impossible:
     high: float = -np.inf
 
     def as_list(self) -> list[float]:
-        """The attributes in order, as JSON can hold them."""
+        """List the attributes in order, as JSON can hold them.
+
+        Returns:
+            Number of pixels, lowest and highest value.
+        """
         return [self.pixels, self.low, self.high]
 
     def add(self, other: Impossible) -> Impossible:
-        """Those of two parts of a raster together."""
+        """Add what was found in another part of the same raster.
+
+        Args:
+            other: What was found there.
+
+        Returns:
+            Both parts together.
+        """
         return Impossible(self.pixels + other.pixels, min(self.low, other.low), max(self.high, other.high))
 
     def note(self, raster: RasterSource) -> str:
-        """What the user should know."""
+        """Write a note for the user.
+
+        Args:
+            raster: The raster.
+
+        Returns:
+            How many heights are impossible, their values, and what to do about them.
+        """
         unit = f" {raster.unit}" if raster.unit else ""
         values = f"{self.low:.6g}" if self.low == self.high else f"{self.low:.6g} to {self.high:.6g}"
         found = "1 impossible height" if self.pixels == 1 else f"{self.pixels:,} impossible heights"
         return (
-            f"{raster.path}: {found} ({values}{unit}), read as missing: no ground lies so high or low, or a pixel "
+            f"{raster.name}: {found} ({values}{unit}), read as missing: no ground lies so high or low, or a pixel "
             "jumps away from all its neighbours. If the value stands for missing data, tag it as nodata."
         )
 
@@ -56,31 +74,44 @@ class Impossible:
 def impossible_heights(
     raster: RasterSource, grid: GeoBox, window: Window, area: BaseGeometry | None = None
 ) -> Impossible:
-    """Impossible heights of a raster whose centres lie in a window of another grid.
+    """Count the impossible heights of a raster whose pixel centres lie in a window of another grid.
 
     Args:
         raster: The heights.
         grid: The grid.
         window: Part of it; windows that do not overlap count no pixel twice.
         area: Count only within these polygons, in pixels of the grid; everywhere by default.
+
+    Returns:
+        What was found; nothing if the raster has no limits.
+
+    Raises:
+        RasterError: If the raster cannot be read there.
     """
     found = Impossible()
     if raster.limits is None:
         return found
-    grid = beside(grid, raster.geobox)
+    grid = align_longitudes(grid, raster.geobox)
     for part in window.blocks(_PIECE_PX):  # positions of a whole block would take much memory
         needed = part if raster.geobox == grid else _needed(raster, grid, part)
         for piece in () if needed is None else needed.blocks(_PIECE_PX):
             rows, cols, values = raster.impossible_px(piece)
             if rows.size:
-                values = values[_inside(raster.geobox, rows, cols, grid, part, area)]
+                values = values[_centres_in(raster.geobox, rows, cols, grid, part, area)]
             if values.size:
                 found = found.add(Impossible(values.size, float(values.min()), float(values.max())))
     return found
 
 
 def total(notes: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, Impossible]:
-    """Sums by role of what blocks found, see `Impossible`."""
+    """Sum what blocks found, by role of the raster.
+
+    Args:
+        notes: For each block the lists of `Impossible.as_list` by role.
+
+    Returns:
+        The sum for each role.
+    """
     sums: dict[str, Impossible] = {}
     for note in notes:
         for role, counted in note.items():
@@ -95,7 +126,7 @@ def _needed(raster: RasterSource, grid: GeoBox, window: Window) -> Window | None
     return bounding_window(source_positions(grid, window.grow(1), raster.geobox), (height, width))
 
 
-def _inside(
+def _centres_in(
     source: GeoBox,
     rows: NDArray[np.intp],
     cols: NDArray[np.intp],
@@ -111,6 +142,6 @@ def _inside(
         x, y = transformer.transform(x, y)
     i = ~grid.affine
     col, row = i.a * x + i.b * y + i.c, i.d * x + i.e * y + i.f
-    r0, r1, c0, c1 = window
-    inside = np.asarray((row >= r0) & (row < r1) & (col >= c0) & (col < c1))
+    rows_in = (row >= window.row_start) & (row < window.row_stop)
+    inside = np.asarray(rows_in & (col >= window.col_start) & (col < window.col_stop))
     return inside if area is None else inside & np.asarray(shapely.contains_xy(area, col, row))

@@ -28,7 +28,14 @@ def opening(surface: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
 
 
 def highest_neighbour(heights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Largest of the eight values around each pixel, shape (H, W); NaN are left out, ``-inf`` where all are."""
+    """Find the highest of the eight values around each pixel.
+
+    Args:
+        heights: Heights, float32, shape (H, W); NaN where missing.
+
+    Returns:
+        Float32, shape (H, W). Missing neighbours are left out; ``-inf`` where all are missing.
+    """
     known = np.where(np.isfinite(heights), heights, np.float32(-np.inf))
     found = ndimage.maximum_filter(known, footprint=_NEIGHBOURS, mode="constant", cval=-np.inf)
     return np.asarray(found, np.float32)

@@ -1,12 +1,10 @@
-"""Many files as one scene: rasters of one pixel lattice read as one, and their identity."""
+"""Many files as one raster: rasters on one pixel lattice."""
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,11 +13,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import RasterError
-from geocrodino.files.access import exists, full_path, look_up
-from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_remote
+from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.bands import common_names
-from geocrodino.geo.rasters.grid import crs_of, pixel_offset, window_grid
-from geocrodino.geo.rasters.reader import RasterSource, opened
+from geocrodino.geo.rasters.grid import grid_crs_name, pixel_offset, window_grid
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import metres_in
 from geocrodino.geo.rasters.validity import tagged_alpha
 from geocrodino.geo.rasters.window import Window
@@ -27,19 +24,19 @@ from geocrodino.geo.rasters.window import Window
 
 @dataclass(frozen=True, kw_only=True)
 class MosaicSource(RasterSource):
-    """Rasters of one pixel lattice, read as the one raster that they are parts of.
+    """Rasters on one pixel lattice, read as one raster.
 
-    Where members overlap, the first one that is valid there decides; where none is valid, the mosaic is not valid.
+    Where members overlap, the first valid one counts; where none is valid, the mosaic is not valid either.
     As for one file, nothing is held open. What the members do not share (nodata, transparency, scale) stays that of
     each member; the attributes of the mosaic then give the first member's data bands without it.
 
     Attributes:
-        path: What the user named; ``files`` are the members.
+        name: What the user named; ``files`` are the members.
         geobox: The union of the members' extents.
         files: The members, in the order in which they decide; paths or URLs.
         boxes: Rows and columns of the mosaic that each covers: ``(row_start, row_stop, col_start, col_stop)``,
             int64, shape (4, members).
-        headers: The different headers of members; path and grid in them stand for nothing.
+        headers: The different headers of members; name and grid in them have no meaning.
         header_of: Which of them is each member's, unsigned, shape (members,).
     """
 
@@ -49,12 +46,15 @@ class MosaicSource(RasterSource):
     header_of: NDArray[np.unsignedinteger] = field(repr=False, compare=False)
 
     @staticmethod
-    def join(sources: Sequence[RasterSource], path: Path) -> MosaicSource:
-        """Put rasters together.
+    def join(sources: Sequence[RasterSource], name: str) -> MosaicSource:
+        """Join rasters to one.
 
         Args:
             sources: The members, in the order in which they decide where they overlap.
-            path: What the user named.
+            name: What the user named.
+
+        Returns:
+            The mosaic.
 
         Raises:
             RasterError: If two of them are not of one lattice, or differ in what gives values their meaning (number,
@@ -71,17 +71,27 @@ class MosaicSource(RasterSource):
         height, width = (stop - start).tolist()
         headers: dict[object, RasterSource] = {}
         for source in sources:
-            headers.setdefault(_header_key(source), replace(source, path=Path(), geobox=sources[0].geobox))
+            headers.setdefault(source.header_key, replace(source, name="", geobox=sources[0].geobox))
         numbers = {key: number for number, key in enumerate(headers)}
         return MosaicSource(
-            path=path,
+            name=name,
             geobox=GeoBox((height, width), _anchor(sources, corners), sources[0].geobox.crs),
             **_shared(list(headers.values())),
-            files=tuple(gdal_name(source.path) for source in sources),
+            files=tuple(gdal_name(source.name) for source in sources),
             boxes=np.stack([corners[0], corners[0] + sizes[0], corners[1], corners[1] + sizes[1]]),
             headers=tuple(headers.values()),
-            header_of=np.array([numbers[_header_key(source)] for source in sources], np.min_scalar_type(len(headers))),
+            header_of=np.array([numbers[source.header_key] for source in sources], np.min_scalar_type(len(headers))),
         )
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the files that hold the pixels, as GDAL opens them."""
+        return self.files
+
+    @property
+    def layout_key(self) -> list[object]:
+        """Place and header of every member."""
+        return [self.boxes.tolist(), self.header_of.tolist(), [header.header_key for header in self.headers]]
 
     @property
     def is_scaled(self) -> bool:
@@ -89,31 +99,56 @@ class MosaicSource(RasterSource):
         return all(header.is_scaled for header in self.headers)
 
     def member(self, index: int) -> RasterSource:
-        """One of the files."""
+        """Take one of the files.
+
+        Args:
+            index: Position in ``files``, from 0.
+
+        Returns:
+            The file as a raster, on its part of the mosaic's grid.
+        """
         header = self.headers[int(self.header_of[index])]
-        return replace(header, path=Path(self.files[index]), geobox=window_grid(self.geobox, self._box(index)))
+        return replace(header, name=self.files[index], geobox=window_grid(self.geobox, self._box(index)))
 
     def _box(self, index: int) -> Window:
         return Window(*self.boxes[:, index].tolist())
 
     def with_bands(self, numbers: tuple[int, ...]) -> Self:
-        """The same mosaic with these data bands of every member; see `RasterSource.with_bands`."""
+        """Choose the data bands of every member; see `RasterSource.with_bands`.
+
+        Args:
+            numbers: One-based numbers of bands, in the order in which they are read.
+
+        Returns:
+            The mosaic with these data bands.
+        """
         headers = tuple(header.with_bands(numbers) for header in self.headers)
         return replace(self, headers=headers, data_bands=numbers, alpha_band=headers[0].alpha_band)
 
     def rescaled(self, factor: float) -> Self:
-        """The same mosaic, all of whose values are multiplied by a number."""
+        """Multiply all values by a number.
+
+        Args:
+            factor: The number.
+
+        Returns:
+            The mosaic whose values are multiplied.
+        """
         return replace(super().rescaled(factor), headers=tuple(header.rescaled(factor) for header in self.headers))
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the mosaic in one line.
+
+        Returns:
+            Number of files, bands, type and grid.
+        """
         return f"{len(self.files)} files, {super().describe()}"
 
     def _read_pixels(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         # Heights are checked across the borders of members: in `read_own`, of the whole mosaic.
         values = np.full((len(bands), *window.shape), np.nan, np.float32)
         valid = np.zeros(window.shape, bool)
-        for index in self._meeting(window):
+        for index in self._members_in(window):
             box = self._box(index)
             shared = window.intersect(box)
             part = shared.within(window).slices
@@ -126,16 +161,16 @@ class MosaicSource(RasterSource):
             valid[part] |= ok
         return values, valid
 
-    def _meeting(self, window: Window) -> list[int]:
+    def _members_in(self, window: Window) -> list[int]:
         # 15 microseconds for 10,000 members: a tree of boxes saves half of that and costs 1 MB for every worker.
-        r0, r1, c0, c1 = window
-        first_row, last_row, first_col, last_col = self.boxes
-        meets = (first_row < r1) & (last_row > r0) & (first_col < c1) & (last_col > c0)
-        found: list[int] = np.flatnonzero(meets).tolist()
+        row_start, row_stop, col_start, col_stop = self.boxes
+        rows = (row_start < window.row_stop) & (row_stop > window.row_start)
+        cols = (col_start < window.col_stop) & (col_stop > window.col_start)
+        found: list[int] = np.flatnonzero(rows & cols).tolist()
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        # Names of tiles are much alike: what goes to a worker is 20 times smaller packed.
+        # Names of tiles are similar: compressed, they are 20 times smaller for a worker.
         names = "\0".join(self.files).encode("utf-8", "surrogateescape")
         packed = {"files": zlib.compress(names, 1), "boxes": zlib.compress(self.boxes.tobytes(), 1)}
         return {**self.__dict__, **packed}
@@ -146,39 +181,6 @@ class MosaicSource(RasterSource):
         self.__dict__.update({**state, "files": tuple(files), "boxes": boxes})
 
 
-def fingerprint(source: RasterSource) -> str:
-    """What a scene is, so that a work on it goes on only while its files are the same.
-
-    Args:
-        source: A raster or a mosaic.
-
-    Returns:
-        SHA-256, hexadecimal, of grid and header, and of the full path, size and time of change (ns) of every file
-        that is read, those behind a virtual raster included. Of a URL only the name counts.
-
-    Raises:
-        RasterError: If a file is gone or cannot be opened.
-    """
-    grid = source.geobox
-    stated: list[object] = [tuple(grid.shape), tuple(grid.affine), _crs_name(grid), _header_key(source)]
-    if isinstance(source, MosaicSource):
-        stated += [source.boxes.tolist(), source.header_of.tolist(), [_header_key(h) for h in source.headers]]
-    digest = hashlib.sha256(repr(stated).encode())
-    for name in source_files(source):
-        digest.update(repr((name, *_size_and_time(name))).encode())
-    return digest.hexdigest()
-
-
-def source_files(source: RasterSource) -> tuple[str, ...]:
-    """Every file that a source reads pixels from: full paths, or URLs as they are.
-
-    Raises:
-        RasterError: If a file that is no TIFF cannot be opened to ask what it is made of.
-    """
-    members = source.files if isinstance(source, MosaicSource) else (gdal_name(source.path),)
-    return tuple(dict.fromkeys(name for member in members for name in _files_behind(member, frozenset())))
-
-
 # --- what members must share ----------------------------------------------------------------------------------------
 
 
@@ -187,27 +189,27 @@ def _offset(source: RasterSource, first: RasterSource) -> tuple[int, int]:
     offset = pixel_offset(source.geobox, first.geobox)
     problem = _other_lattice(source.geobox, first.geobox) if offset is None else _other_content(source, first)
     if offset is None or problem is not None:
-        raise RasterError(gdal_name(source.path), f"not of one scene with {gdal_name(first.path)}: {problem}")
+        raise RasterError(gdal_name(source.name), f"not of one scene with {gdal_name(first.name)}: {problem}")
     return offset
 
 
 def _other_lattice(found: GeoBox, expected: GeoBox) -> str:
-    """What keeps two grids from being of one lattice."""
+    """Explain why two grids are not on one lattice."""
     a, b = expected.affine, found.affine
-    way_out = "Warp it onto the pixels of the other one first, or read it as a scene of its own."
+    advice = "Warp it onto the pixels of the other one first, or read it as a scene of its own."
     hair = 1e-6 * abs(a.determinant) ** 0.5
     if found.crs != expected.crs:
-        return f"expected the CRS {_crs_name(expected)}, found {_crs_name(found)}.\n{way_out}"
+        return f"expected the CRS {grid_crs_name(expected)}, found {grid_crs_name(found)}.\n{advice}"
     if not np.allclose((a.a, a.b, a.d, a.e), (b.a, b.b, b.d, b.e), rtol=0, atol=hair):
-        return f"expected pixels with {_steps(a)}, found {_steps(b)}, in units of the CRS.\n{way_out}"
+        return f"expected pixels with {_steps(a)}, found {_steps(b)}, in units of the CRS.\n{advice}"
     height, width = found.shape
     corners = [~a @ (b @ corner) for corner in ((0, 0), (width, 0), (0, height), (width, height))]
     cols, rows = (max((place - round(place) for place in axis), key=abs) for axis in zip(*corners, strict=True))
-    return f"expected a shift by whole pixels, found {rows:.2g} rows and {cols:.2g} columns more.\n{way_out}"
+    return f"expected a shift by whole pixels, found {rows:.2g} rows and {cols:.2g} columns more.\n{advice}"
 
 
 def _alike_in_transparency(sources: Sequence[RasterSource]) -> Sequence[RasterSource]:
-    """Members whose band of transparency is judged alike: one tile's values alone may look like those of an image."""
+    """Members with the same decision on transparency: values of a single tile may look like those of an image."""
     found = {source.alpha_band for source in sources}
     tagged = {tagged_alpha(source.bands) for source in sources}
     if len(found) < 2 or len(tagged) > 1 or None in tagged:
@@ -216,7 +218,7 @@ def _alike_in_transparency(sources: Sequence[RasterSource]) -> Sequence[RasterSo
 
 
 def _other_content(source: RasterSource, first: RasterSource) -> str | None:
-    """What keeps the values of two rasters of one lattice from having one meaning, or None."""
+    """Explain why values of two rasters on one lattice differ in meaning; None if they do not."""
     compared = (
         (_data_bands, _bands),
         (_coding, _type),
@@ -248,7 +250,7 @@ def _names(source: RasterSource) -> str:
 
 
 def _coding(source: RasterSource) -> str:
-    """What a number of this type can stand for: brightness counts up to what an unsigned type holds."""
+    """Meaning of the numbers: unsigned types hold brightness up to their maximum, others physical values."""
     band = source.bands[source.data_bands[0] - 1]
     counts = band.dtype.startswith("uint") and not band.is_scaled
     return band.dtype if counts else "physical values"
@@ -277,17 +279,6 @@ def _steps(affine: Affine) -> str:
     return f"steps of ({affine.a:.9g}, {affine.d:.9g}) a column and ({affine.b:.9g}, {affine.e:.9g}) a row"
 
 
-def _crs_name(grid: GeoBox) -> str:
-    crs = crs_of(grid)
-    return f"EPSG:{crs.epsg}" if crs.epsg else str(crs)
-
-
-def _header_key(source: RasterSource) -> tuple[object, ...]:
-    """All of a header but path and grid; NaN as nodata equals itself."""
-    marks = (source.alpha_band, source.mask, source.nodata_values, source.has_palette, source.limits)
-    return (repr(source.bands), source.data_bands, *map(repr, marks))
-
-
 def _shared(headers: Sequence[RasterSource]) -> dict[str, Any]:
     """The header of a mosaic: what its members share."""
     first = headers[0]
@@ -301,45 +292,9 @@ def _shared(headers: Sequence[RasterSource]) -> dict[str, Any]:
 
 
 def _anchor(sources: Sequence[RasterSource], corners: NDArray[np.int64]) -> Affine:
-    """Where the mosaic begins: as the member in that corner says, to the last bit, if there is one."""
+    """Transform of the mosaic: exactly that of the member in its corner, if there is one."""
     for source, corner in zip(sources, corners.T.tolist(), strict=True):
         if corner == [0, 0]:
             return source.geobox.affine
     row, col = corners[:, 0].tolist()
     return sources[0].geobox.affine @ Affine.translation(-col, -row)
-
-
-# --- identity -------------------------------------------------------------------------------------------------------
-
-
-def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:
-    """A file and those that it draws its pixels from; for a file inside an archive also the archive."""
-    member = in_archive(name)
-    if member is not None:
-        yield absolute_name(name)
-        yield str(full_path(member.archive))
-        return
-    if is_remote(name):
-        yield name
-        return
-    path = full_path(name)
-    if str(path) in above:
-        return
-    yield str(path)
-    if path.suffix.lower() in {".tif", ".tiff"}:  # holds its pixels itself; at most a mask lies beside it
-        mask = path.with_name(f"{path.name}.msk")
-        yield from [str(mask)] if exists(mask) else []
-    elif not above or path.suffix.lower() == ".vrt":
-        with opened(path) as dataset:
-            listed = [part for part in dataset.files if not part.endswith((".aux.xml", ".ovr"))]
-        for part in listed:
-            yield from _files_behind(part, above | {str(path)})
-
-
-def _size_and_time(name: str) -> tuple[int, ...]:
-    if is_remote(name) or in_archive(name) is not None:
-        return ()
-    status = look_up(name)
-    if status is None:
-        raise RasterError(name, "part of the scene, but no longer there. Restore the file.")
-    return status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""Windowed reading of any raster on any grid, with validity.
+"""A raster file: its header, and windows of its values with their validity.
 
 What is invalid (nodata value, NaN, transparency, mask, impossible height) never takes part in an interpolation; 0 is a
 value. The result for a pixel does not depend on the window that it is read with.
@@ -7,13 +7,10 @@ value. The result for a pixel does not depend on the window that it is read with
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import rasterio
@@ -22,30 +19,16 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import OverlapError, RasterError
-from geocrodino.files.names import check_raster, explain_failure, gdal_name
+from geocrodino.files.names import gdal_name, raster_name
 from geocrodino.geo.rasters.bands import Band, bands_of, with_names
-from geocrodino.geo.rasters.grid import (
-    SAME_SIZE_TOLERANCE,
-    beside,
-    crs_of,
-    describe,
-    pixel_offset,
-    pixel_size_m,
-    share_ground,
-)
+from geocrodino.geo.rasters.grid import crs_of, describe, share_ground
 from geocrodino.geo.rasters.header_checks import require_place, require_real
-from geocrodino.geo.rasters.resample import (
-    bilinear,
-    block_majority,
-    block_mean,
-    bounding_window,
-    nearest,
-    source_positions,
-)
+from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.spikes import HeightLimits
 from geocrodino.geo.rasters.validity import (
     MaskKind,
@@ -58,23 +41,19 @@ from geocrodino.geo.rasters.validity import (
     read_mask,
     tagged_alpha,
 )
+from geocrodino.geo.rasters.warp import read_on_grid
 from geocrodino.geo.rasters.window import Window
-
-Kind = Literal["continuous", "categorical"]
 
 MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
 """Tags of the maps that this package writes."""
 
-_AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
-_SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
-
 
 @dataclass(frozen=True)
 class RasterSource:
-    """A raster file, known by its header. Files are opened for each read, so it may cross threads and processes.
+    """A raster file, known by its header. Each read opens the file, so threads and processes may share it.
 
     Attributes:
-        path: The file; a path folds the two slashes of a URL into one, `gdal_name` gives them back.
+        name: The file: a path, a URL or a name in GDAL's or rasterio's notation, as text.
         geobox: Its grid.
         bands: What the file says about each band, transparency included.
         data_bands: One-based numbers of the bands that hold data, in the order in which they are read.
@@ -86,7 +65,7 @@ class RasterSource:
         limits: Heights that are read as missing, None where nothing is checked; see `HeightLimits`.
     """
 
-    path: Path
+    name: str
     geobox: GeoBox
     bands: tuple[Band, ...]
     data_bands: tuple[int, ...]
@@ -96,6 +75,11 @@ class RasterSource:
     has_palette: bool = False
     is_map: bool = False
     limits: HeightLimits | None = None
+
+    @property
+    def path(self) -> Path:
+        """The name as a path, for files of this machine; a path folds the two slashes of a URL into one."""
+        return Path(self.name)
 
     @property
     def count(self) -> int:
@@ -139,6 +123,22 @@ class RasterSource:
         return tagged or self.mask != "none" or self.alpha_band is not None or self.nodata_values is not None
 
     @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the files that hold the pixels, as GDAL opens them."""
+        return (gdal_name(self.name),)
+
+    @property
+    def header_key(self) -> tuple[object, ...]:
+        """All of the header that determines values and validity, besides path and grid; NaN as nodata equals itself."""
+        marks = (self.alpha_band, self.mask, self.nodata_values, self.has_palette, self.limits)
+        return (repr(self.bands), self.data_bands, *map(repr, marks))
+
+    @property
+    def layout_key(self) -> list[object]:
+        """What else identifies the raster, besides header and grid; for a mosaic place and header of its members."""
+        return []
+
+    @property
     def _first(self) -> Band:
         return self.bands[self.data_bands[0] - 1] if self.data_bands else self.bands[0]
 
@@ -146,25 +146,46 @@ class RasterSource:
     def open(cls, path: str | Path) -> RasterSource:
         """Read the header of a raster.
 
+        Args:
+            path: A file, a file in an archive, or a URL that GDAL reads. To open what a user names, use
+                `geocrodino.geo.rasters.scene`.
+
+        Returns:
+            The raster; the file is closed again.
+
         Raises:
             RasterError: If the file is missing, empty, no raster, holds complex numbers, or does not say where it lies.
             MissingCRSError: If it has no coordinate reference system.
+            AccessError: If the operating system does not let it be looked up or read.
         """
-        with opened(Path(path)) as dataset:
-            return RasterSource.of_dataset(Path(path), dataset)
+        name = raster_name(path)
+        with opened(name) as dataset:
+            return RasterSource.of_dataset(name, dataset)
 
     @staticmethod
-    def of_dataset(path: Path, dataset: rasterio.DatasetReader) -> RasterSource:
-        """The header of a raster that is open; errors as for `open`."""
+    def of_dataset(name: str, dataset: rasterio.DatasetReader) -> RasterSource:
+        """Read the header of a raster that is open.
+
+        Args:
+            name: Its name.
+            dataset: The open raster.
+
+        Returns:
+            The raster.
+
+        Raises:
+            RasterError: If it has no bands, holds complex numbers, or does not say where it lies.
+            MissingCRSError: If it has no coordinate reference system.
+        """
         if dataset.count == 0:
             inside = ", ".join(dataset.subdatasets[:4]) or "none"
-            raise RasterError(path, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
-        require_place(path, dataset)
+            raise RasterError(name, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
+        require_place(name, dataset)
         bands = bands_of(dataset)
-        require_real(path, bands)
+        require_real(name, bands)
         alpha = alpha_of(bands, dataset)
         return RasterSource(
-            path=path,
+            name=name,
             geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
             bands=bands,
             data_bands=tuple(b for b in dataset.indexes if b != alpha),
@@ -176,31 +197,59 @@ class RasterSource:
         )
 
     def with_bands(self, numbers: tuple[int, ...]) -> Self:
-        """The same raster with these data bands, in this order.
+        """Choose the data bands and their order.
 
-        A band that is tagged as transparency is data where it is among them; where it is not, it marks validity.
+        A band that is tagged as transparency is data if it is among them; otherwise it marks validity.
 
         Args:
             numbers: One-based numbers of bands.
+
+        Returns:
+            The raster with these data bands.
         """
         tagged = tagged_alpha(self.bands)
         return replace(self, data_bands=numbers, alpha_band=None if tagged in numbers else tagged)
 
     def rescaled(self, factor: float) -> Self:
-        """The same raster, all of whose values are multiplied by a number."""
+        """Multiply all values by a number.
+
+        Args:
+            factor: The number, for instance metres per foot.
+
+        Returns:
+            The raster whose values are multiplied.
+        """
         bands = tuple(replace(b, scale=b.scale * factor, offset=b.offset * factor) for b in self.bands)
         return replace(self, bands=bands)
 
     def with_names(self, names: Sequence[str | None]) -> Self:
-        """The same raster, with names for bands that the file does not name itself."""
+        """Name the bands that the file does not name itself.
+
+        Args:
+            names: A name for each band, or None.
+
+        Returns:
+            The raster with these names.
+        """
         return replace(self, bands=with_names(self.bands, names))
 
     def with_limits(self, limits: HeightLimits | None) -> Self:
-        """The same raster, whose impossible heights are read as missing."""
+        """Read impossible heights as missing.
+
+        Args:
+            limits: What is impossible; None checks nothing.
+
+        Returns:
+            The raster with these limits.
+        """
         return replace(self, limits=limits)
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the raster in one line.
+
+        Returns:
+            Number of data bands, type and grid.
+        """
         bands = f"{len(self.data_bands)} band{'s' if len(self.data_bands) > 1 else ''} {self.dtype}"
         return f"{bands}, {describe(self.geobox)}"
 
@@ -232,49 +281,21 @@ class RasterSource:
             RasterError: If the file cannot be read there, for instance because it is truncated.
         """
         window = Window.of(grid.shape) if window is None else Window(*window)
-        grid = beside(grid, self.geobox)
-        numbers = self.data_bands if bands is None else bands
-        offset = pixel_offset(grid, self.geobox)
-        if offset is not None:
-            return self.read_own(window.shift(*offset), numbers)
-        # Sub-pixels as fine as the source's own, where the target's pixels are markedly larger.
-        ratio = max(resampling_ratio(grid, self.geobox))
-        parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= _AGGREGATE_FROM else 1
-        height, width = window.shape
-        if parts > 1 and height * width > max(1, _SUB_PIXELS // parts**2):
-            return self._read_halves(grid, window, numbers, kind)
-        positions = source_positions(grid, window, self.geobox, parts)
-        needed = bounding_window(positions, (self.geobox.shape[0], self.geobox.shape[1]))
-        if needed is None:
-            return np.full((len(numbers), height, width), np.nan, np.float32), np.zeros((height, width), bool)
-        values, valid = self.read_own(needed, numbers)
-        if kind == "categorical":
-            values, valid = nearest(values, valid, needed, positions)
-            return (values, valid) if parts == 1 else block_majority(values, valid, parts)
-        values, weight = bilinear(values, valid, needed, positions)
-        if parts > 1:
-            values, weight = block_mean(values, weight, parts)
-        valid = weight >= 0.5
-        values[:, ~valid] = np.nan
-        return values, valid
-
-    def _read_halves(
-        self, grid: GeoBox, window: Window, bands: tuple[int, ...], kind: Kind
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        r0, r1, c0, c1 = window
-        row, col = (r0 + r1) // 2, (c0 + c1) // 2
-        across = c1 - c0 > r1 - r0
-        halves: tuple[Window, Window] = (
-            (Window(r0, r1, c0, col), Window(r0, r1, col, c1))
-            if across
-            else (Window(r0, row, c0, c1), Window(row, r1, c0, c1))
-        )
-        parts = [self.read(grid, half, bands=bands, kind=kind) for half in halves]
-        axis = -1 if across else -2
-        return np.concatenate([v for v, _ in parts], axis), np.concatenate([ok for _, ok in parts], axis)
+        return read_on_grid(self, grid, window, self.data_bands if bands is None else bands, kind)
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the file's own grid; arguments and result as for `read`."""
+        """Read a window of the file's own grid.
+
+        Args:
+            window: Pixels of the file; what lies outside is invalid.
+            bands: One-based band numbers.
+
+        Returns:
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W).
+
+        Raises:
+            RasterError: If the file cannot be read there.
+        """
         window = Window(*window)
         if self.limits is None:
             return self._read_pixels(window, bands)
@@ -287,7 +308,17 @@ class RasterSource:
         return np.ascontiguousarray(values[:, *inside]), np.ascontiguousarray(valid[inside])
 
     def impossible_px(self, window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-        """Rows, columns and values, each of shape (N,), of impossible heights in a window of the file's own grid."""
+        """Find impossible heights in a window of the file's own grid.
+
+        Args:
+            window: Pixels of the file.
+
+        Returns:
+            Rows, columns (int) and values (float32) of these pixels, each of shape (N,).
+
+        Raises:
+            RasterError: If the file cannot be read there.
+        """
         if self.limits is None:
             nowhere = np.zeros(0, np.intp)
             return nowhere, nowhere, np.zeros(0, np.float32)
@@ -309,12 +340,12 @@ class RasterSource:
         inner = held.within(window).slices
         part = RasterioWindow.from_slices(*held.slices)
         try:
-            with rasterio.open(gdal_name(self.path)) as dataset:
+            with rasterio.open(gdal_name(self.name)) as dataset:
                 stored = dataset.read(list(bands), window=part)
                 ok = self._valid_in(dataset, stored, part, bands)
         except RasterioError as error:
             raise RasterError(
-                gdal_name(self.path),
+                gdal_name(self.name),
                 f"cannot be read at rows {held.row_start} to {held.row_stop}, columns {held.col_start} to "
                 f"{held.col_stop}: the file is damaged or cut "
                 f"short. Copy or download it again ({error.__cause__ or error}).",
@@ -330,7 +361,7 @@ class RasterSource:
         found = list(dict.fromkeys(self.bands[b - 1].dtype for b in bands))
         if len(found) > 1:
             raise RasterError(
-                self.path,
+                self.name,
                 f"expected one type for the bands {', '.join(map(str, bands))}, found {', '.join(found)}.\n"
                 f"Give them one, for instance: gdal_translate -ot Float32 {self.path.name} alike.tif",
             )
@@ -339,13 +370,13 @@ class RasterSource:
         """Stored numbers, shape (B, H, W), as values."""
         with np.errstate(over="ignore", invalid="ignore"):
             for number, band, target in zip(bands, stored, out, strict=True):
-                said = self.bands[number - 1]
-                target[...] = band.astype(np.float64) * said.scale + said.offset if said.is_scaled else band
+                coding = self.bands[number - 1]
+                target[...] = band.astype(np.float64) * coding.scale + coding.offset if coding.is_scaled else band
 
     def _valid_in(
         self, dataset: rasterio.DatasetReader, stored: NDArray[np.generic], part: RasterioWindow, bands: tuple[int, ...]
     ) -> NDArray[np.bool_]:
-        """Where a part of an open file holds data by all that the file says, bool, shape (H, W)."""
+        """Where a part of an open file holds data: by nodata, transparency and masks; bool, shape (H, W)."""
         ok = finite(stored)
         ok &= ~self._missing(dataset, stored, part, bands, [band.nodata for band in self.bands])
         if self.nodata_values is not None:
@@ -372,42 +403,15 @@ class RasterSource:
         return missing
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """A raster that is open for reading: a local file, also inside an archive, or a URL that GDAL reads.
-
-    Raises:
-        RasterError: If it is missing, empty or no raster.
-        AccessError: If the operating system does not let it be looked up or read.
-    """
-    name = gdal_name(path)
-    check_raster(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(name)
-    except RasterioError as error:
-        explain_failure(path)
-        vector = path.suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
-        hint = "\nPolygons become a raster with gdal_rasterize, see the README." if vector else ""
-        raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error
-    with dataset:
-        yield dataset
-
-
-@lru_cache(maxsize=256)
-def resampling_ratio(target: GeoBox, source: GeoBox) -> tuple[float, float]:
-    """How many source pixels a target pixel spans, along columns and rows."""
-    wide, high = pixel_size_m(target)
-    source_wide, source_high = pixel_size_m(source)
-    return wide / source_wide, high / source_high
-
-
 def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
     """Check that every raster meets a grid.
 
+    Args:
+        sources: Rasters by role; the roles appear in messages.
+        grid: The grid.
+
     Raises:
-        OverlapError: Naming the rasters that do not, with their distance in the grid's CRS.
+        OverlapError: If a raster does not meet the grid, with the extents of both in the grid's CRS.
     """
     for role, source in sources.items():
         if share_ground(source.geobox, grid):
@@ -416,13 +420,13 @@ def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
             there = source.geobox.extent.to_crs(crs_of(grid), resolution=math.inf).boundingbox
         except ProjError:
             raise OverlapError(
-                f"{source.path}: the {role} raster cannot be put on the reference grid: there is no transformation "
+                f"{source.name}: the {role} raster cannot be put on the reference grid: there is no transformation "
                 f"from its CRS ({describe(source.geobox)}) to that of the reference ({describe(grid)}).\n"
                 "Check that the files show the same place and carry the right CRS."
             ) from None
         here = grid.boundingbox
         raise OverlapError(
-            f"{source.path}: the {role} raster does not meet the reference grid.\n"
+            f"{source.name}: the {role} raster does not meet the reference grid.\n"
             f"Expected some part of x {here.left:.6g} to {here.right:.6g}, y {here.bottom:.6g} to {here.top:.6g}; "
             f"found x {there.left:.6g} to {there.right:.6g}, y {there.bottom:.6g} to {there.top:.6g} "
             "(in the CRS of the reference).\n"

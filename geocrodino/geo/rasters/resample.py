@@ -1,7 +1,8 @@
 """Resampling at exact positions, so that a pixel does not depend on the window that it is computed in.
 
-GDAL's warper is not used here: through rasterio it always approximates the transformation, to an eighth of a source
-pixel and by another amount for every window; in steep terrain that is metres of height.
+GDAL's warper is not used here. Rasterio's `reproject` approximates positions, with an error that depends on the window;
+in steep terrain that is metres of height. `WarpedVRT(tolerance=1e-6)` is exact, but has another rule of validity and is
+slower for small windows, see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -33,9 +34,8 @@ def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 
         Source rows and columns, float64, broadcasting to (H * parts, W * parts); infinite where a position has no
         image in the source's CRS.
     """
-    r0, r1, c0, c1 = window
-    rows = (np.arange(r0 * parts, r1 * parts) + 0.5)[:, None] / parts
-    cols = (np.arange(c0 * parts, c1 * parts) + 0.5)[None, :] / parts
+    rows = (np.arange(window.row_start * parts, window.row_stop * parts) + 0.5)[:, None] / parts
+    cols = (np.arange(window.col_start * parts, window.col_stop * parts) + 0.5)[None, :] / parts
     a, i = grid.affine, ~source.affine
     if grid.crs == source.crs and a.b == a.d == i.b == i.d == 0:
         return i.e * (a.e * rows + a.f) + i.f - 0.5, i.a * (a.a * cols + a.c) + i.c - 0.5
@@ -43,11 +43,11 @@ def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 
     if grid.crs != source.crs:
         transformer = pyproj.Transformer.from_crs(str(grid.crs), str(source.crs), always_xy=True)
         x, y = transformer.transform(x, y)
-        x = _beside(source, x)
+        x = _align_longitudes(source, x)
     return i.d * x + i.e * y + i.f - 0.5, i.a * x + i.b * y + i.c - 0.5
 
 
-def _beside(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _align_longitudes(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same longitudes, counted as the source counts them: up to 181 degrees, say, or from 0 to 360."""
     crs = crs_of(source)
     if not crs.geographic:
@@ -60,7 +60,15 @@ def _beside(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def bounding_window(positions: Positions, shape: tuple[int, int]) -> Window | None:
-    """The source pixels that bilinear interpolation at these positions touches, or None if there are none."""
+    """Find the source pixels that bilinear interpolation at some positions touches.
+
+    Args:
+        positions: The positions; infinite ones are left out.
+        shape: Rows and columns of the source.
+
+    Returns:
+        The smallest window that holds them; None if there are none.
+    """
     limits = []
     for values, size in zip(positions, shape, strict=True):
         finite = values[np.isfinite(values)]
@@ -110,9 +118,19 @@ def bilinear(
 def nearest(
     values: NDArray[np.float32], valid: NDArray[np.bool_], window: Window, positions: Positions
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The value of the pixel that a position lies in; shapes as in `bilinear`, validity as bool."""
+    """Take the value of the pixel that a position lies in.
+
+    Args:
+        values: Source values of ``window``, float32, shape (B, h, w).
+        valid: Validity, bool, shape (h, w).
+        window: The part of the source that ``values`` holds.
+        positions: Positions, broadcasting to (H, W).
+
+    Returns:
+        Values, float32, shape (B, H, W), NaN where invalid; validity, bool, shape (H, W).
+    """
     rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
-    # A hair towards the upper left, so that positions on a pixel edge do not flip with the last bit.
+    # A little towards the upper left, so that the last bit does not decide positions on a pixel edge.
     r, in_r = _index(np.ceil(rows - 0.5 - 1e-6), window.row_start, window.row_stop)
     c, in_c = _index(np.ceil(cols - 0.5 - 1e-6), window.col_start, window.col_stop)
     ok = in_r & in_c & valid[r, c]
@@ -122,14 +140,23 @@ def nearest(
 def block_mean(
     values: NDArray[np.float32], weight: NDArray[np.float32], parts: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean over ``parts`` x ``parts`` sub-pixels, weighted by validity; (B, H*p, W*p) to (B, H, W)."""
+    """Average sub-pixels, weighted by validity.
+
+    Args:
+        values: Values, float32, shape (B, H * parts, W * parts); NaN where invalid.
+        weight: Weight of each sub-pixel, 0 to 1, float32, shape (H * parts, W * parts).
+        parts: Sub-pixels along each side of a pixel.
+
+    Returns:
+        Means, float32, shape (B, H, W), NaN without any weight; mean weight, 0 to 1, float32, shape (H, W).
+    """
     count, height, width = values.shape
     blocks = (count, height // parts, parts, width // parts, parts)
     weights = weight.reshape(blocks[1:])
     weighted = np.nan_to_num(values).reshape(blocks) * weights
     total = np.zeros((count, blocks[1], blocks[3]), np.float32)
     share = np.zeros((blocks[1], blocks[3]), np.float32)
-    # One by one: NumPy's own sum takes another order for another shape, and the last bit would depend on the window.
+    # In a fixed order: the order of NumPy's sum depends on the shape, and so would the last bit.
     for row in range(parts):
         for col in range(parts):
             total += weighted[:, :, row, :, col]
@@ -141,7 +168,12 @@ def block_mean(
 def block_majority(
     values: NDArray[np.float32], valid: NDArray[np.bool_], parts: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Most frequent valid value of ``parts`` x ``parts`` sub-pixels, the smaller one of equals.
+    """Find the most frequent valid value of sub-pixels, the smallest one of equally frequent ones.
+
+    Args:
+        values: Values, float32, shape (1, H * parts, W * parts).
+        valid: Validity, bool, shape (H * parts, W * parts).
+        parts: Sub-pixels along each side of a pixel.
 
     Returns:
         Values, float32, shape (1, H, W), NaN where invalid; validity: at least half of the sub-pixels are valid.

@@ -1,4 +1,7 @@
-"""Opening a scene: the files that its name leads to, and which of them are read."""
+"""The one door for rasters that a user names: files, folders, patterns, lists, archives, URLs and STAC items.
+
+`open_scene` opens what may be several files, `open_raster` what must be one file.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from pathlib import Path
 import rasterio
 
 from geocrodino.errors import LeftOutWarning, RasterError
+from geocrodino.files.access import is_folder
 from geocrodino.geo.rasters.header_checks import require_real
 from geocrodino.geo.rasters.mosaic import MosaicSource
-from geocrodino.geo.rasters.reader import MAP_TAGS, RasterSource, opened
-from geocrodino.geo.rasters.scene_files import SUFFIXES, FoundFiles, find_files, phrase
+from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.reader import MAP_TAGS, RasterSource
+from geocrodino.geo.rasters.scene_files import SUFFIXES, FoundFiles, find_files, given_names, phrase
 from geocrodino.geo.rasters.stac_bands import StacBand, stac_bands, with_stac_bands
 
 _LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
@@ -48,18 +53,73 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
     Warns:
         LeftOutWarning: If something that is there is not read, naming it.
     """
-    names = [str(path)] if isinstance(path, str | Path) else [str(entry) for entry in path]
-    found = find_files(names, asset)
+    names, found = _look_up(path, asset)
     if found.files == names and len(names) == 1:
         return RasterSource.open(names[0])
     named = Path(names[0]) if len(names) == 1 else _common_folder(found.files)
     sources = _read_headers(found, named)
     if not sources:
-        what = "; ".join(found.left_out) or "none"
-        raise RasterError(named, f"no raster to read. Expected files of a scene, such as *{SUFFIXES[0]}, found {what}.")
+        return _whole_folder(named, found)
+    _tell_left_out(named, found)
+    return sources[0] if len(sources) == 1 else MosaicSource.join(sources, str(named))
+
+
+def open_raster(path: str | Path) -> RasterSource:
+    """Open one raster file, for instance labels or a map.
+
+    Args:
+        path: As for `open_scene`, if it leads to one file: the file itself, a folder that holds one raster, a pattern
+            that one file matches, a list or a STAC item of one file.
+
+    Returns:
+        The raster; its path is that of the file.
+
+    Raises:
+        RasterError: If nothing is there, there are several files, or the file cannot be read.
+        MissingCRSError: If the file has no coordinate reference system.
+        AccessError: If the operating system does not let a name be looked up or read.
+
+    Warns:
+        LeftOutWarning: If something that is there is not read, naming it.
+    """
+    names, found = _look_up(path, None)
+    if found.files == names:
+        return RasterSource.open(names[0])
+    named = Path(names[0])
+    if not found.files:
+        return _whole_folder(named, found)
+    if len(found.files) > 1:
+        raise RasterError(
+            named,
+            f"expected one raster file, found {phrase(found.files, 'file')[0]}.\n"
+            "Name one of them, or join them first, for instance: gdalbuildvrt joined.vrt FILES",
+        )
+    _tell_left_out(named, found)
+    file = found.files[0]
+    with opened(file) as dataset:
+        return _with_asset(file, dataset, stac_bands(found.assets.get(file, {})))
+
+
+def _look_up(path: str | Path | Sequence[str | Path], asset: str | None) -> tuple[list[str], FoundFiles]:
+    """The names that a user gives, and the files that they lead to."""
+    names = given_names(path)
+    return names, find_files(names, asset)
+
+
+def _whole_folder(named: Path, found: FoundFiles) -> RasterSource:
+    """The raster that a folder without raster files is to GDAL, for instance an Arc/Info grid."""
+    if is_folder(named) and not found.left_out:
+        try:
+            return RasterSource.open(named)
+        except RasterError:
+            pass
+    what = "; ".join(found.left_out) or "none"
+    raise RasterError(named, f"no raster to read. Expected files of a scene, such as *{SUFFIXES[0]}, found {what}.")
+
+
+def _tell_left_out(named: Path, found: FoundFiles) -> None:
     if found.left_out:
-        warnings.warn(f"{named}: not read as part of the scene: {'; '.join(found.left_out)}.", LeftOutWarning, 2)
-    return sources[0] if len(sources) == 1 else MosaicSource.join(sources, named)
+        warnings.warn(f"{named}: not read as part of the scene: {'; '.join(found.left_out)}.", LeftOutWarning, 3)
 
 
 def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
@@ -71,7 +131,7 @@ def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
     with rasterio.Env(**options):
         for name in found.files:
             try:
-                headers[name] = _header(Path(name), stac_bands(found.assets.get(name, {})))
+                headers[name] = _header(name, stac_bands(found.assets.get(name, {})))
             except RasterError as error:
                 failures.append(error)
     if len(failures) == 1:
@@ -84,14 +144,17 @@ def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
     return [header for header in headers.values() if header is not None]
 
 
-def _header(path: Path, described: Sequence[StacBand]) -> RasterSource | None:
+def _header(path: str, described: Sequence[StacBand]) -> RasterSource | None:
     """The header of a raster, None where a bundle made it."""
     with opened(path) as dataset:
-        if MAP_TAGS & dataset.tags().keys():
-            return None
-        found = with_stac_bands(RasterSource.of_dataset(path, dataset), described)
-        require_real(path, found.bands)
-        return found
+        return None if MAP_TAGS & dataset.tags().keys() else _with_asset(path, dataset, described)
+
+
+def _with_asset(path: str, dataset: rasterio.DatasetReader, described: Sequence[StacBand]) -> RasterSource:
+    """The header of an open raster, with what a STAC asset says about its bands."""
+    found = with_stac_bands(RasterSource.of_dataset(path, dataset), described)
+    require_real(path, found.bands)
+    return found
 
 
 def _common_folder(files: Iterable[str]) -> Path:

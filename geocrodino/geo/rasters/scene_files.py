@@ -1,6 +1,6 @@
-"""What names a scene: files, folders, patterns, lists and STAC items, and the files that they lead to.
+"""Names of scenes (files, folders, patterns, lists, STAC items), and the files that they lead to.
 
-Nothing is opened here, and no heavy library is needed to look names up.
+No raster is opened here, and no heavy library is imported.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from geocrodino.errors import AccessError, RasterError
-from geocrodino.files.access import absence, access_errors, entries, exists, full_path, is_folder
+from geocrodino.files.access import absence, access_errors, entries, exists, full_path, is_file, is_folder
 from geocrodino.files.names import (
     absolute_name,
     check_member,
@@ -26,6 +27,8 @@ from geocrodino.files.names import (
     is_gdal_name,
     is_remote,
     is_url,
+    raster_name,
+    vsi_name,
 )
 from geocrodino.phrases import listed
 
@@ -36,7 +39,7 @@ _OTHER_RASTERS = (
     ".vrt", ".png", ".jpg", ".jpeg", ".webp", ".ecw", ".sid", ".nc", ".hdf", ".h5", ".gpkg", ".mbtiles", ".dem",
     ".hgt", ".flt", ".grd", ".zarr", ".zip",
 )  # fmt: skip
-"""Files of a folder that may be rasters too: they are not read, and the user is told."""
+"""Files of a folder that may be rasters too: they are not read, which is reported."""
 
 
 @dataclass
@@ -57,18 +60,49 @@ class FoundFiles:
 
 
 def check_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = None) -> None:
-    """Check that the files that name a scene are there, without opening a raster.
+    """Check that the files that a name leads to exist, without opening a raster.
 
-    Arguments and errors are those of `geocrodino.geo.rasters.scene.open_scene`.
+    Args:
+        path: As for `geocrodino.geo.rasters.scene.open_scene`.
+        asset: Key of the asset to read of each STAC item.
+
+    Raises:
+        RasterError: If nothing is there, a file is named twice, or an item does not say which of its assets to read.
+        AccessError: If the operating system does not let a name be looked up or read.
     """
-    found = find_files([str(path)] if isinstance(path, str | Path) else [str(entry) for entry in path], asset)
+    found = find_files(given_names(path), asset)
     for name in found.files:
         check_raster(name)
         check_member(name)
 
 
+def given_names(path: str | Path | Sequence[str | Path]) -> list[str]:
+    """What a user names, as a list of text; a URL that became a `Path` gets its slashes back.
+
+    Args:
+        path: One name or several.
+
+    Returns:
+        The names in order.
+    """
+    entries = [path] if isinstance(path, str | Path) else path
+    return [raster_name(entry) if isinstance(entry, Path) else entry for entry in entries]
+
+
 def find_files(names: Sequence[str], asset: str | None) -> FoundFiles:
-    """Find the files of a scene; arguments and errors are those of `geocrodino.geo.rasters.scene.open_scene`."""
+    """Find the files that names lead to, without opening a raster.
+
+    Args:
+        names: As for `geocrodino.geo.rasters.scene.open_scene`, as text.
+        asset: Key of the asset to read of each STAC item.
+
+    Returns:
+        The files, and what was found but not taken.
+
+    Raises:
+        RasterError: If nothing is there, a file is named twice, or an item does not say which of its assets to read.
+        AccessError: If the operating system does not let a name be looked up or read.
+    """
     if not names:
         raise RasterError("scene", "the list of files is empty. Expected at least one raster.")
     found = FoundFiles()
@@ -93,7 +127,7 @@ def _look_up(name: str, asset: str | None, found: FoundFiles) -> None:
         names, locked = _matches(name)
         found.files += names
         found.left_out += phrase(locked, "folder that may not be read", "folders that may not be read")
-    elif suffix in {".txt", ".lst"}:
+    elif suffix in {".txt", ".lst"} and not _is_text_raster(path):
         found.files += _listed(path)
     elif suffix in {".json", ".geojson"}:
         _look_up_items(path, asset, found)
@@ -119,7 +153,7 @@ def _look_into(folder: Path, found: FoundFiles) -> None:
 
 
 def _is_folder(entry: Path) -> bool:
-    """Whether an entry of a folder is a folder itself; what becomes of a name that leads nowhere is told later."""
+    """Whether an entry of a folder is itself a folder; a broken link is reported when it is opened."""
     try:
         return is_folder(entry)
     except AccessError:
@@ -135,7 +169,7 @@ def _may_hold_rasters(folder: Path) -> bool:
 
 def _matches(pattern: str) -> tuple[list[str], list[str]]:
     """The files that match a pattern, and the folders that may not be searched for them."""
-    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - a path of its own takes no absolute pattern
+    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     # glob passes over such folders without an error.
     above = glob.glob(os.path.dirname(pattern), recursive=True) or [_root(pattern)]  # noqa: PTH120, PTH207
     locked = [name for name in above if not os.access(name or os.curdir, os.R_OK | os.X_OK) and _may_be_folder(name)]
@@ -162,6 +196,18 @@ def _root(pattern: str) -> str:
     parts = Path(pattern).parts
     plain = itertools.takewhile(lambda part: not set(part) & set("*?["), parts)
     return str(Path(*plain))
+
+
+def _is_text_raster(path: Path) -> bool:
+    """Whether a text file holds heights instead of names: an ASCII grid, or x, y and z of each pixel."""
+    if not is_file(path):
+        return False
+    with access_errors(path), path.open("rb") as file:
+        line = file.readline(200).decode("latin-1").strip().lower()
+    return (
+        re.match(r"(ncols|nrows|dsaa|north:)(\s|$)", line) is not None
+        or re.fullmatch(r"x[\s,;]+y[\s,;]+z|[-+\d.e]+([\s,;]+[-+\d.e]+){2,}", line) is not None
+    )
 
 
 def _listed(path: Path) -> list[str]:
@@ -233,8 +279,8 @@ def _existing(path: Path, entries: Sequence[tuple[str, str]]) -> list[str]:
     located = [(place, _located(name, path.parent)) for place, name in entries]
     missing = [f"{place}: {name}" for place, name in located if not _is_there(name)]
     if missing:
-        told = phrase(missing, "of its files is not there", "of its files are not there")
-        raise RasterError(path, f"{told[0]}. Relative paths start at the folder of this file.")
+        problem = phrase(missing, "of its files is not there", "of its files are not there")
+        raise RasterError(path, f"{problem[0]}. Relative paths start at the folder of this file.")
     return [name for _, name in located]
 
 
@@ -250,7 +296,7 @@ def _located(name: str, folder: Path) -> str:
     if is_gdal_name(name):
         return name
     if name.startswith("file://"):
-        return unquote(urlsplit(name).path)
+        return vsi_name(name) or name
     if not is_url(name):
         literal = folder / name
         return str(literal if exists(literal) else folder / unquote(name))
@@ -277,5 +323,14 @@ def _count(count: int, one: str, many: str | None = None) -> str:
 
 
 def phrase(names: Sequence[str], one: str, many: str | None = None) -> list[str]:
-    """One phrase on some names, none where there is none."""
+    """Write a count of names, with some of them.
+
+    Args:
+        names: The names.
+        one: The noun for one of them.
+        many: The noun for several; by default with an ``s``.
+
+    Returns:
+        One phrase, for instance ``2 files (a.tif, b.tif)``; nothing if there are no names.
+    """
     return [f"{_count(len(names), one, many)} ({listed(names)})"] if names else []

@@ -1,4 +1,4 @@
-"""Heights that cannot be: sentinels without a tag, values that no place has, single pixels that jump away."""
+"""Impossible heights: untagged sentinels, values beyond any ground, single pixels that differ from all neighbours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLANETS_M = (-30_000.0, 30_000.0)
 """The same on other celestial bodies: Olympus Mons is 22 km high."""
 
 SENTINELS = (-9999.0, -99999.0, -32768.0, -32767.0)
-"""Stored numbers that mark missing heights so often that they are taken so without a tag."""
+"""Stored numbers that commonly mark missing heights and count as missing without a tag."""
 
 _JUMP_M = 150.0  # more than a mast, a shaft or a cliff a pixel wide
 _CLUSTER_JUMP_M = 1000.0  # more than any building
@@ -52,6 +52,9 @@ class HeightLimits:
             on_earth: Whether the raster shows the Earth.
             scaled: Whether values differ from the stored numbers; sentinels are stored numbers and are not looked for
                 then.
+
+        Returns:
+            The limits.
         """
         low, high = EARTH_M if on_earth else PLANETS_M
         rise = _STEEPEST * pixel_m

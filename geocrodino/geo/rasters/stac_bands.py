@@ -1,4 +1,4 @@
-"""What a STAC item says about the values of an asset's bands, for files that do not say it themselves."""
+"""Facts about bands from STAC items, for files that do not contain them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,14 @@ class StacBand:
 
 
 def stac_bands(asset: dict[str, Any]) -> tuple[StacBand, ...]:
-    """The bands that an asset of a STAC item describes, none where it describes none."""
+    """Read the bands that an asset of a STAC item describes.
+
+    Args:
+        asset: The asset, as in the item.
+
+    Returns:
+        One entry for each band; none if the asset describes none.
+    """
     listed: list[list[dict[str, Any]]] = [asset[key] for key in _LISTS if _is_list(asset.get(key))]
     count = max((len(part) for part in listed), default=0)
     common = {key.partition(":")[2] or key: asset[key] for key in _COMMON if key in asset}
@@ -55,11 +62,14 @@ def stac_bands(asset: dict[str, Any]) -> tuple[StacBand, ...]:
 
 
 def with_stac_bands(raster: RasterSource, described: Sequence[StacBand]) -> RasterSource:
-    """A raster that says what a STAC item says, where the file itself does not.
+    """Add to a raster what a STAC item says about its bands, where the file itself says nothing.
 
     Args:
         raster: The raster.
         described: Its bands as the item describes them; ignored where their number is another one.
+
+    Returns:
+        The raster with these additions.
     """
     if len(described) not in {raster.count, len(raster.data_bands)}:
         return raster

@@ -16,7 +16,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.spikes import HeightLimits
 
 NO_UNIT = "none"
-"""Name for numbers without a unit, which are taken as they are."""
+"""Name for numbers without a unit, which are used as they are."""
 
 _COMMON = ("m", "ft", "us-ft", "cm", "dm", "mm", "km", NO_UNIT)
 _FOOT_M = (0.3, 0.31)  # metres in a foot, whichever
@@ -67,6 +67,9 @@ def unit_in_metres(unit: str, source: str) -> float:
     Args:
         unit: Name of the unit.
         source: The file that the heights are in, for the message.
+
+    Returns:
+        Metres in one unit.
 
     Raises:
         HeightError: If the unit is not known, naming some that are.
@@ -120,17 +123,28 @@ def height_unit(raster: RasterSource, override: str | None = None, otherwise: st
 
 
 def ground_unit(ground: RasterSource, given: str | None) -> tuple[float, str]:
-    """As `height_unit`, for a ground raster: its own tag takes precedence over the unit given for the surface."""
+    """Find the unit of a ground raster. As `height_unit`, but the file's own tag takes precedence over the given unit.
+
+    Args:
+        ground: The raster of ground heights.
+        given: The unit that the user gives for the surface, or None.
+
+    Returns:
+        Metres in one unit, and where the unit comes from.
+    """
     return height_unit(ground, None, given)
 
 
 def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) -> RasterSource:
-    """A height raster whose impossible heights are read as missing.
+    """Read impossible heights of a raster as missing.
 
     Args:
         raster: The heights.
         unit_m: Metres in one unit of them.
         unit: Name of the unit, where one was given; numbers without a unit can have any value.
+
+    Returns:
+        The raster with limits.
     """
     if unit is not None and unit.strip().lower() == NO_UNIT:
         return raster.with_limits(HeightLimits())

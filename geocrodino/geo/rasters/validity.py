@@ -21,15 +21,18 @@ MaskKind = Literal["none", "dataset", "bands"]
 _HUGE = 1e30  # sentinels such as -3.40282e+38 lose digits where they are written as text
 _HUGE_TOLERANCE = 1e-5
 _SOFT_SHARE = 0.05  # pixels that are neither off nor fully on, up to which a band is surely transparency
-_OPAQUE_SHARE = 0.25  # pixels that are fully on, of those that are not off, from which it is too
+_OPAQUE_SHARE = 0.25  # share of fully opaque pixels among those not off, from which it surely is as well
 
 
 def holds(stored: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
-    """Where stored numbers equal a nodata value, compared as GDAL does: in the type of the numbers.
+    """Find stored numbers that equal a nodata value, compared as GDAL does: in the type of the numbers.
 
     Args:
         stored: Numbers as the file stores them, any shape.
         value: The nodata value; None and NaN equal nothing.
+
+    Returns:
+        Bool, shape as ``stored``.
     """
     if value is None or math.isnan(value):
         return np.zeros(stored.shape, bool)
@@ -65,14 +68,28 @@ def all_nodata(stored: NDArray[np.generic], values: Sequence[float | None]) -> N
 
 
 def finite(stored: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where all bands, shape (B, H, W), hold numbers that single precision can hold; bool, shape (H, W)."""
+    """Find pixels whose bands all hold numbers that single precision can hold.
+
+    Args:
+        stored: Numbers as the file stores them, shape (B, H, W).
+
+    Returns:
+        Bool, shape (H, W).
+    """
     if not np.issubdtype(stored.dtype, np.floating):
         return np.ones(stored.shape[1:], bool)
     return np.asarray((np.abs(stored) <= np.finfo(np.float32).max).all(axis=0))
 
 
 def mask_kind(dataset: rasterio.DatasetReader) -> MaskKind:
-    """Which masks an open raster carries, apart from nodata values and transparency."""
+    """Look up which masks a raster carries, apart from nodata values and transparency.
+
+    Args:
+        dataset: The open raster.
+
+    Returns:
+        None, one for the dataset, or one for each band.
+    """
     flags = dataset.mask_flag_enums
     if flags[0] == [MaskFlags.per_dataset]:
         return "dataset"
@@ -80,15 +97,30 @@ def mask_kind(dataset: rasterio.DatasetReader) -> MaskKind:
 
 
 def read_mask(dataset: rasterio.DatasetReader, kind: MaskKind, part: RasterioWindow) -> NDArray[np.bool_]:
-    """Valid pixels by the masks of a raster, bool, shape (H, W); with one for each band, where any of them says so."""
+    """Read the masks of a raster.
+
+    Args:
+        dataset: The open raster.
+        kind: Which masks it carries.
+        part: Window to read.
+
+    Returns:
+        Valid pixels, bool, shape (H, W); with a mask for each band, those that are valid in any band.
+    """
     numbers = [1] if kind == "dataset" else list(dataset.indexes)
     return np.asarray((dataset.read_masks(numbers, window=part) > 0).any(axis=0))
 
 
 def nodata_values(dataset: rasterio.DatasetReader) -> tuple[float, ...] | None:
-    """The metadata item ``NODATA_VALUES``, a number for each band, or None.
+    """Read the metadata item ``NODATA_VALUES``.
 
     GDAL ignores it where it does not hold as many numbers as there are bands.
+
+    Args:
+        dataset: The open raster.
+
+    Returns:
+        A number for each band, or None.
     """
     words = str(dataset.tags().get("NODATA_VALUES", "")).split()
     try:
@@ -99,10 +131,17 @@ def nodata_values(dataset: rasterio.DatasetReader) -> tuple[float, ...] | None:
 
 
 def looks_transparent(dataset: rasterio.DatasetReader, number: int) -> bool:
-    """Whether a band that is tagged as transparency holds what transparency holds.
+    """Find out whether a band that is tagged as transparency holds transparency.
 
-    Near infrared is often written to a fourth band that GDAL tags as transparency. Transparency is off or fully on but
-    for soft edges; brightness seldom reaches its largest value.
+    Near infrared is often written to a fourth band that GDAL tags as transparency. Transparency is off or fully on
+    except at soft edges; brightness seldom reaches its largest value.
+
+    Args:
+        dataset: The open raster.
+        number: One-based number of the band.
+
+    Returns:
+        Whether the values of the band look like transparency.
     """
     shape = (min(dataset.height, 512), min(dataset.width, 512))
     try:
@@ -116,12 +155,27 @@ def looks_transparent(dataset: rasterio.DatasetReader, number: int) -> bool:
 
 
 def alpha_of(bands: Sequence[Band], dataset: rasterio.DatasetReader) -> int | None:
-    """One-based number of the band that marks transparency, by its tag, name and values; None without one."""
+    """Find the band that marks transparency, by its tag, name and values.
+
+    Args:
+        bands: What the file says about each band.
+        dataset: The open raster.
+
+    Returns:
+        One-based number of the band; None without one.
+    """
     tagged = tagged_alpha(bands)
     return tagged if tagged is not None and looks_transparent(dataset, tagged) else None
 
 
 def tagged_alpha(bands: Sequence[Band]) -> int | None:
-    """One-based number of the last band that is tagged as transparency and is not named as data, or None."""
+    """Find the band that is tagged as transparency and not named as data.
+
+    Args:
+        bands: What the file says about each band.
+
+    Returns:
+        One-based number of the last such band; None without one.
+    """
     numbers = range(len(bands), 0, -1)
     return next((i for i in numbers if bands[i - 1].is_alpha and not bands[i - 1].is_named_data), None)

@@ -34,7 +34,11 @@ class ValueCounts:
     more: bool = False
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Add the values of pixels, any shape, finite."""
+        """Add the values of pixels.
+
+        Args:
+            values: Finite values, float32, any shape.
+        """
         inside = (values >= 0) & (values <= 255)
         codes = np.where(inside, values, 0).astype(np.uint8)
         inside &= codes == values
@@ -45,14 +49,29 @@ class ValueCounts:
         self.more = len(self.others) > MOST_VALUES
 
     def shares(self) -> dict[float, float]:
-        """Share of the pixels of each value, 0 to 1, by ascending value."""
+        """Compute the share of the pixels of each value.
+
+        Returns:
+            Shares, 0 to 1, by ascending value.
+        """
         pixels = {float(v): int(self.whole[v]) for v in np.flatnonzero(self.whole)} | self.others
         total = max(1, sum(pixels.values()))
         return {v: pixels[v] / total for v in sorted(pixels)}
 
 
 def count_values(source: RasterSource, band: int) -> ValueCounts:
-    """Count the pixels of each value of a band; ends early where there are far more values than classes."""
+    """Count the pixels of each value of a band; counting ends early if there are far more values than classes.
+
+    Args:
+        source: The raster, one file.
+        band: One-based number of the band.
+
+    Returns:
+        The counts.
+
+    Raises:
+        RasterError: If the raster cannot be read.
+    """
     counts = ValueCounts()
     for window in file_blocks(source):
         values, valid = source.read_own(window, (band,))
@@ -63,9 +82,16 @@ def count_values(source: RasterSource, band: int) -> ValueCounts:
 
 
 def file_blocks(source: RasterSource) -> Iterator[Window]:
-    """Windows that cover a raster: strips of whole rows where the file is stored in such, squares otherwise."""
+    """Cover a raster with windows that are quick to read.
+
+    Args:
+        source: The raster, one file.
+
+    Yields:
+        Windows: strips of whole rows if the file is stored in strips, squares otherwise.
+    """
     height, width = source.geobox.shape
-    with rasterio.open(gdal_name(source.path)) as dataset:
+    with rasterio.open(gdal_name(source.name)) as dataset:
         strips = dataset.block_shapes[0][1] >= width
     rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
     for row in range(0, height, rows):

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """Rows ``row_start`` to ``row_stop`` and columns ``col_start`` to ``col_stop`` of a grid, stops excluded, in px.
+    """Rows ``row_start`` to ``row_stop`` and columns ``col_start`` to ``col_stop`` of a grid, in pixels.
 
+    The stops are excluded, as in Python's slices.
     A window may reach outside its grid. It is a tuple, so it compares with, and pickles like, four numbers.
 
     >>> window = Window(2, 5, 0, 10)
@@ -27,12 +28,28 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> Window:
-        """All pixels of an array or grid, shape (H, W)."""
+        """Make the window of all pixels of an array or grid.
+
+        Args:
+            shape: Rows and columns, (H, W).
+
+        Returns:
+            The window.
+        """
         return cls(0, shape[0], 0, shape[1])
 
     @classmethod
     def at(cls, row: int, col: int, shape: tuple[int, int]) -> Window:
-        """The window of a shape (H, W) whose first pixel is (row, col)."""
+        """Make a window from its first pixel and its shape.
+
+        Args:
+            row: Row of the first pixel.
+            col: Column of the first pixel.
+            shape: Rows and columns, (H, W).
+
+        Returns:
+            The window.
+        """
         return cls(row, row + shape[0], col, col + shape[1])
 
     @property
@@ -56,21 +73,50 @@ class Window(NamedTuple):
         return slice(self.row_start, self.row_stop), slice(self.col_start, self.col_stop)
 
     def grow(self, margin_px: int) -> Window:
-        """The window with a margin on each side."""
+        """Add a margin on each side.
+
+        Args:
+            margin_px: Width of the margin, px.
+
+        Returns:
+            The larger window; it may reach outside the grid.
+        """
         return Window(
             self.row_start - margin_px, self.row_stop + margin_px, self.col_start - margin_px, self.col_stop + margin_px
         )
 
     def shift(self, rows: int, cols: int) -> Window:
-        """The window moved down and to the right."""
+        """Move the window.
+
+        Args:
+            rows: Rows to move down.
+            cols: Columns to move to the right.
+
+        Returns:
+            The moved window.
+        """
         return Window(self.row_start + rows, self.row_stop + rows, self.col_start + cols, self.col_stop + cols)
 
     def within(self, outer: Window) -> Window:
-        """The same pixels, counted from the first pixel of another window."""
+        """Count the same pixels from the first pixel of another window.
+
+        Args:
+            outer: The other window.
+
+        Returns:
+            The window in the pixels of ``outer``.
+        """
         return self.shift(-outer.row_start, -outer.col_start)
 
     def intersect(self, other: Window) -> Window:
-        """The common part; empty (``pixels`` is 0) if there is none."""
+        """Find the common part of two windows.
+
+        Args:
+            other: The other window.
+
+        Returns:
+            The common part; empty (``pixels`` is 0) if there is none.
+        """
         return Window(
             max(self.row_start, other.row_start),
             min(self.row_stop, other.row_stop),
@@ -79,11 +125,25 @@ class Window(NamedTuple):
         )
 
     def contains(self, other: Window) -> bool:
-        """Whether every pixel of another window lies in this one."""
+        """Find out whether every pixel of another window lies in this one.
+
+        Args:
+            other: The other window.
+
+        Returns:
+            Whether it does.
+        """
         return self.intersect(other) == other
 
     def blocks(self, side_px: int) -> Iterator[Window]:
-        """Windows of at most ``side_px`` pixels a side that cover this one once, row by row."""
+        """Cut the window into squares, row by row.
+
+        Args:
+            side_px: Longest side of a part, px.
+
+        Yields:
+            Windows of at most that side that cover this one once.
+        """
         for row in range(self.row_start, self.row_stop, side_px):
             for col in range(self.col_start, self.col_stop, side_px):
                 yield Window(row, min(row + side_px, self.row_stop), col, min(col + side_px, self.col_stop))

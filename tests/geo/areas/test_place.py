@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.geo.areas.aoi import from_polygons, read_aoi
-from geocrodino.geo.areas.place import bounds_there, likely_mistake, meets, on_grid, way_out
+from geocrodino.geo.areas.place import bounds_on_grid, likely_mistake, meets, on_grid, placement_advice
 
 GRID = GeoBox((1000, 1000), Affine(10, 0, 400_000, 0, -10, 5_010_000), "EPSG:32631")
 """10 km east and north of (400 km, 5000 km) in UTM 31: longitude 1.73 to 1.86, latitude 45.15 to 45.24."""
@@ -58,16 +58,16 @@ def test_a_parallel_is_no_straight_line_in_a_projection():
 def test_another_planet():
     area = read_aoi("1,2,3,4", "ESRI:104905")
     assert not meets(area, GRID)
-    assert bounds_there(area, GRID) == "an area without a position there"
+    assert bounds_on_grid(area, GRID) == "an area without a position there"
     with pytest.raises(AOIError, match="cannot be put in the CRS of the raster"):
         on_grid(area, GRID)
 
 
 def test_bounds_are_never_nan():
-    assert bounds_there(read_aoi("400000,5000000,401000,5001000", "EPSG:32631"), GRID) == (
+    assert bounds_on_grid(read_aoi("400000,5000000,401000,5001000", "EPSG:32631"), GRID) == (
         "x 400000 to 401000, y 5e+06 to 5.001e+06"
     )
-    assert bounds_there(read_aoi("1e15,1e15,2e15,2e15", "EPSG:32633"), GRID) == "an area without a position there"
+    assert bounds_on_grid(read_aoi("1e15,1e15,2e15,2e15", "EPSG:32633"), GRID) == "an area without a position there"
 
 
 SWAPPED = (
@@ -145,4 +145,4 @@ def test_degrees_that_are_read_as_metres():
 def test_an_area_elsewhere():
     area = read_aoi("10,10,11,11", "EPSG:4326")
     assert likely_mistake(area, GRID) == ""
-    assert way_out(area, GRID) == "Check that both show the same place and carry the right CRS."
+    assert placement_advice(area, GRID) == "Check that both show the same place and carry the right CRS."

@@ -18,7 +18,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
 
 from geocrodino.errors import LeftOutWarning, RasterError
-from geocrodino.geo.rasters.mosaic import MosaicSource, fingerprint, source_files
+from geocrodino.geo.rasters.identity import fingerprint, source_files
+from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
 
@@ -159,10 +160,10 @@ def test_ten_thousand_members_are_light(write_tile, tmp_path):
     places = [(row * 10, col * 20) for row in range(100) for col in range(100)]
     grids = [GeoBox((10, 20), Affine(1, 0, LEFT + col, 0, -1, TOP - row), UTM31) for row, col in places]
     sources = [
-        RasterSource(**{**vars(model), "path": tmp_path / f"tile_{n:05d}.tif", "geobox": grid})
+        RasterSource(**{**vars(model), "name": str(tmp_path / f"tile_{n:05d}.tif"), "geobox": grid})
         for n, grid in enumerate(grids)
     ]
-    source = MosaicSource.join(sources, tmp_path)
+    source = MosaicSource.join(sources, str(tmp_path))
     assert source.geobox.shape == (1000, 2000)
     assert [source.member(n) for n in (0, 4321, 9999)] == [sources[n] for n in (0, 4321, 9999)]
     packed = pickle.dumps(source)
@@ -276,7 +277,7 @@ def test_a_hundredth_of_a_pixel_is_no_shift(write_tile, shift, one):
 
 def test_no_raster_to_join():
     with pytest.raises(ValueError, match="a mosaic needs at least one raster"):
-        MosaicSource.join([], Path("nothing"))
+        MosaicSource.join([], "nothing")
 
 
 # --- virtual rasters ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp
 from rounding import rounding
 
 from geocrodino.errors import MissingCRSError, OverlapError, RasterError
-from geocrodino.geo.rasters import reader
+from geocrodino.geo.rasters import warp
 from geocrodino.geo.rasters.grid import working_grid
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 
@@ -570,7 +570,7 @@ def test_a_pixel_does_not_depend_on_the_window(noise, name, kind):
 def test_a_strong_reduction_in_parts_equals_one_at_once(noise, monkeypatch, limit, kind):
     bands = (1,)
     whole, valid = noise.read(GRIDS["mean of 9"], bands=bands, kind=kind)
-    monkeypatch.setattr(reader, "_SUB_PIXELS", limit)
+    monkeypatch.setattr(warp, "_SUB_PIXELS", limit)
     parts, ok = noise.read(GRIDS["mean of 9"], bands=bands, kind=kind)
     assert whole.tobytes() == parts.tobytes()
     np.testing.assert_array_equal(ok, valid)

@@ -17,9 +17,9 @@ from rasterio.enums import ColorInterp
 
 from geocrodino.errors import AccessError, BandWarning, LeftOutWarning, MissingCRSError, RasterError
 from geocrodino.geo.rasters import scene
-from geocrodino.geo.rasters.mosaic import fingerprint, source_files
+from geocrodino.geo.rasters.identity import fingerprint, source_files
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.scene import open_scene
+from geocrodino.geo.rasters.scene import open_raster, open_scene
 from geocrodino.modalities.recipe import optical_recipe
 
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
@@ -33,6 +33,47 @@ def test_one_file_is_a_plain_raster(write_tile, tmp_path):
     for named in (path, str(path), [path], tmp_path, tmp_path / "*.tif"):
         found = open_scene(named)
         assert (type(found), found) == (RasterSource, expected)
+
+
+def test_what_must_be_one_file_may_be_named_in_every_way_that_leads_to_one(write_tile, tmp_path):
+    path = write_tile("a.tif", np.ones((4, 4), np.uint8))
+    (tmp_path / "list.txt").write_text("a.tif\n")
+    expected = RasterSource.open(path)
+    for named in (path, str(path), tmp_path, tmp_path / "*.tif", tmp_path / "list.txt"):
+        assert open_raster(named) == expected
+
+
+def test_what_must_be_one_file_is_not_several(write_tile, tmp_path):
+    for name in ("a.tif", "b.tif"):
+        write_tile(name, np.ones((4, 4), np.uint8))
+    with pytest.raises(RasterError) as refused:
+        open_raster(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path}: expected one raster file, found 2 files ({tmp_path / 'a.tif'}, {tmp_path / 'b.tif'}).\n"
+        "Name one of them, or join them first, for instance: gdalbuildvrt joined.vrt FILES"
+    )
+
+
+@pytest.mark.parametrize("open_it", [open_scene, open_raster])
+def test_a_folder_without_a_raster(tmp_path, open_it):
+    with pytest.raises(RasterError, match=r"no raster to read. Expected files of a scene, such as \*\.tif, found none"):
+        open_it(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ncols 2\nnrows 2\nxllcorner 0\nyllcorner 0\ncellsize 1\n1 2\n3 4\n",
+        "0.5 1.5 1\n1.5 1.5 2\n0.5 0.5 3\n1.5 0.5 4\n",
+        "x,y,z\n0.5,1.5,1\n1.5,1.5,2\n0.5,0.5,3\n1.5,0.5,4\n",
+    ],
+)
+def test_a_text_of_heights_is_no_list_of_files(tmp_path, text):
+    path = tmp_path / "dsm.txt"
+    path.write_text(text)
+    for open_it in (open_scene, open_raster):
+        with pytest.raises(MissingCRSError):  # GDAL read it: such files name no CRS
+            open_it(path)
 
 
 def test_a_folder_says_what_of_it_is_not_read(write_tile, tmp_path):
