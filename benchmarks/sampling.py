@@ -99,11 +99,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = _write_layers(Path(folder), options.size_px)
         image, heights, labelled = (RasterSource.open(p) for p in paths)
-        sources = Sources(image, heights, LabelSource.of(labelled))
-        recipes = {"optical": optical_recipe(sources.optical), "elevation": elevation_recipe(("height",))}
+        sources = Sources({"optical": image, "elevation": heights}, LabelSource.of(labelled))
+        recipes = {"optical": optical_recipe(sources.rasters["optical"]), "elevation": elevation_recipe(("height",))}
         started = time.perf_counter()
         classes = label_classes(sources.labels, None)
-        layers = align(sources, recipes, classes, sources.optical.geobox, Path(folder) / "aligned")
+        layers = align(sources, recipes, classes, sources.rasters["optical"].geobox, Path(folder) / "aligned")
         aligned_s = time.perf_counter() - started
         inside = np.ones(layers.grid.shape, bool)
         specs = {m: measure(layers, r, inside) for m, r in recipes.items()}

@@ -80,7 +80,7 @@ def _network(file: Path, run: Path, seed: int, labels: dict[str, tuple[Path, tup
     bundle = load_bundle(run / "bundle.safetensors")
     scores: dict[Modality, dict[str, Evaluation]] = {}
     for modality in MODALITIES:
-        scene = config.data.optical if modality == "optical" else config.data.elevation
+        scene = config.data.raster_paths[modality]
         target = run / f"{modality}.tif"
         started = time.monotonic()
         if not target.exists():

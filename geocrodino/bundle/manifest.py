@@ -27,8 +27,8 @@ class Calibration(BaseModel):
 
     Attributes:
         temperature: Divisor of the logits of each branch, above 0.
-        weight: Weight of each branch in the average of probabilities where both modalities have data, 0 to 1; the
-            weights add up to 1.
+        weight: Weight of each branch in the average of probabilities where several modalities have data, 0 to
+            1; the weights of all add up to 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,9 +38,10 @@ class Calibration(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Calibration:
+        expected = MODALITIES.in_order(self.temperature.keys() | self.weight.keys())
         for what, found in (("temperature", self.temperature), ("weight", self.weight)):
-            if found.keys() != set(MODALITIES):
-                raise ValueError(f"expected a {what} of optical and elevation, found {', '.join(found) or 'none'}")
+            if found.keys() != set(expected):
+                raise ValueError(f"expected a {what} of {' and '.join(expected)}, found {', '.join(found) or 'none'}")
         if abs(sum(self.weight.values()) - 1) > 1e-3:
             raise ValueError(f"expected weights that add up to 1, found {sum(self.weight.values()):g}")
         return self
@@ -94,6 +95,9 @@ class Manifest(BaseModel):
         for modality, spec in self.modalities.items():
             if spec.modality != modality:
                 raise ValueError(f"the description under {modality!r} speaks of {spec.modality!r}")
+        uncalibrated = [m for m in self.modalities if self.calibration and m not in self.calibration.temperature]
+        if uncalibrated:
+            raise ValueError(f"expected a calibration of {', '.join(self.modalities)}, found none of {uncalibrated[0]}")
         if {"type", "coordinates"} - set(self.footprint):
             raise ValueError("the footprint is not a GeoJSON geometry: it needs `type` and `coordinates`")
         return self
@@ -110,13 +114,13 @@ class Manifest(BaseModel):
         return self.calibration.temperature[modality] if self.calibration else 1.0
 
     def weight(self, modality: Modality) -> float:
-        """The weight of a branch in the average of both.
+        """The weight of a branch in the average of several.
 
         Args:
             modality: The modality of the branch.
 
         Returns:
-            A number from 0 to 1; 0.5 if it was not measured.
+            A number from 0 to 1; 0.5 for each branch if it was not measured.
         """
         return self.calibration.weight[modality] if self.calibration else 0.5
 

@@ -17,6 +17,7 @@ from geocrodino.cli.precheck import check_inspection
 from geocrodino.cli.wording import Wording
 from geocrodino.files.access import exists
 from geocrodino.settings.file import PROJECT_FILE
+from geocrodino.settings.modality import MODALITIES
 
 if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
@@ -72,7 +73,8 @@ def inspect(
         training = config_of(settings)
     data = given if training is None else training.data.model_dump(exclude_none=True)
     require_area(data.get("aoi"), data.get("aoi_crs"))
-    roles = [role for role in named if role in data]
+    data.update(data.pop("rasters", None) or {})
+    roles = [role for role in (*MODALITIES, "labels", "ground") if role in data]
     if not roles:
         raise ConfigError("Nothing to inspect: name --optical, --elevation, --labels or --config.")
     console = Console(highlight=False, soft_wrap=True)

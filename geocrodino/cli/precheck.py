@@ -156,7 +156,10 @@ def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:
         _, tree = read_settings(config, given)
     data, weights = (tree.get(section) for section in ("data", "encoder_weights"))
     if isinstance(data, dict):
-        check_rasters(*_by_kind({role: data[role] for role in RASTERS if isinstance(data.get(role), str)}))
+        others = data.get("rasters")
+        named = {**data, **others} if isinstance(others, dict) else data
+        roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
+        check_rasters(*_by_kind({role: named[role] for role in roles if isinstance(named.get(role), str)}))
         crs = data.get("aoi_crs")
         aoi = data.get("aoi")
         if isinstance(aoi, str):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,8 +23,9 @@ from geocrodino.cli.precheck import check_area, check_prediction
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
 from geocrodino.files.access import exists, full_path, is_file, is_folder, look_up, same_file
 from geocrodino.files.names import is_gdal_name, is_url
+from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.settings.prediction import BackendName, Execution, Inputs, ModalityChoice, Outputs, Tiling
+from geocrodino.settings.prediction import BackendName, Execution, Inputs, Outputs, Tiling
 from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -37,13 +38,18 @@ _BUNDLE = "bundle.safetensors"
 _WORK, _OUTPUT = "Tiles and computation", "Output"
 
 
-class LayerName(StrEnum):  # of Literals, Typer takes no list
-    """What can be written beside the classes."""
+if TYPE_CHECKING:
+    LayerName = StrEnum
+else:
+    LayerName = StrEnum("LayerName", [(name, name) for name in LAYERS])  # Typer takes a list of these, not of Literals
 
-    probabilities = "probabilities"
-    confidence = "confidence"
-    entropy = "entropy"
-    disagreement = "disagreement"
+
+def _modality(word: str) -> str:
+    """What ``--modality`` takes: the name of any registered modality, or a word for several."""
+    if word in {"auto", "both"} or MODALITIES.knows(word):
+        return word
+    known = ("auto", *MODALITIES, "both")
+    raise typer.BadParameter(f"{word!r} is not one of {', '.join(map(repr, known))}.{did_you_mean(word, known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +141,13 @@ def predict(
             show_default=False,
         ),
     ],
-    modality: Annotated[  # the help lists auto first
-        Literal["auto", ModalityChoice], typer.Option(help="What the scene is; auto looks, and says what it found.")
+    modality: Annotated[
+        str,
+        typer.Option(
+            parser=_modality,
+            metavar=f"[auto|{'|'.join(MODALITIES)}|both]",
+            help="What the scene is, a modality of the bundle; auto looks, and says what it found.",
+        ),
     ] = "auto",
     elevation: Annotated[
         str | None, typer.Option(help="Surface model of the same place as an image: both are used, pixel by pixel.")
@@ -193,7 +204,7 @@ def predict(
             outputs=outputs,
             on_progress=advance,
         )
-    image = scene[0] if len(scene) == 1 and "optical" in summary.modalities else None
+    image = scene[0] if len(scene) == 1 else None
     written: list[str] = []
     try:  # files first: what is shown comes last, also of a map whose other files could not be written
         _write_products(products, bundle, summary, image, written, overwrite=outputs.overwrite)
@@ -226,8 +237,11 @@ def _write_products(
         written.append(f"Polygons: {products.polygons}, {number:,}")
     if products.preview:
         from geocrodino.maps.preview import map_preview
+        from geocrodino.modalities.registry import definition_of
 
-        map_preview(summary.path, products.preview, optical=image if image and _is_one_file(image) else None)
+        of_scene = summary.modalities[0]
+        shown = image if image and _is_one_file(image) and not definition_of(of_scene).holds_heights else None
+        map_preview(summary.path, products.preview, optical=shown, modality=of_scene)
         written.append(f"Picture: {products.preview}")
     if products.stac:
         _write_items(bundle, summary, products.stac, products, overwrite=overwrite)

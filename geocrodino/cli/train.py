@@ -157,13 +157,13 @@ def train(
 def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
     """What the command is about to do, in one line."""
     data = settings.data
-    rasters = ", ".join(path.name for path in (data.optical, data.elevation, data.labels))
+    rasters = ", ".join(path.name for path in (*data.raster_paths.values(), data.labels))
     begins = "Resuming" if resume else "Starting"
     return f"{begins} a training in {folder}: method {settings.method.name}; {rasters}"
 
 
 def _epoch_lines(say: Callable[[str], None]) -> Callback:
-    """A line for each epoch: scores of both branches and the time that is left."""
+    """A line for each epoch: scores of the branches and the time that is left."""
     import time
 
     from lightning.pytorch.callbacks import Callback

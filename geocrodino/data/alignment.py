@@ -1,4 +1,4 @@
-"""Put optical, elevation and labels on one grid, once, so that patches are plain windows afterwards.
+"""Put the rasters of all modalities and labels on one grid, once, so that patches are plain windows afterwards.
 
 The layers are ENVI files: numbers without compression, which a GIS opens and which are mapped into memory here.
 Opening a GeoTIFF for every patch would take longer than reading it.
@@ -11,9 +11,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.recipe import Recipe
+from geocrodino.modalities.registry import Recipe, definition_of
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
 
@@ -52,47 +52,59 @@ class Sources:
     """The rasters of one place.
 
     Attributes:
-        optical: The image.
-        elevation: The surface model.
+        rasters: The raster of each modality, in the order of the modalities.
         labels: Class values.
         ground: Heights of the bare ground, if there are any.
         height_unit: Unit of the heights, where the files do not say it.
     """
 
-    optical: RasterSource
-    elevation: RasterSource
+    rasters: Mapping[Modality, RasterSource]
     labels: LabelSource
     ground: RasterSource | None = None
     height_unit: str | None = None
 
+    @property
+    def reference(self) -> RasterSource:
+        """The raster on whose grid all are put: that of the first modality."""
+        return next(iter(self.rasters.values()))
+
+    @property
+    def roles(self) -> dict[str, RasterSource]:
+        """All rasters by what they are, for messages."""
+        ground = {} if self.ground is None else {"ground": self.ground}
+        return {**self.rasters, "label": self.labels, **ground}
+
+    @property
+    def heights(self) -> dict[str, RasterSource]:
+        """Rasters of heights by role: the name of their modality, or ``ground``."""
+        found = {m: raster for m, raster in self.rasters.items() if definition_of(m).holds_heights}
+        return found if self.ground is None else {**found, "ground": self.ground}
+
 
 @dataclass(frozen=True)
 class AlignedLayers:
-    """Three files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none).
+    """Files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none).
 
     Attributes:
         grid: The grid.
-        optical: Optical channels.
-        elevation: Elevation channels.
+        rasters: Channels of each modality.
         labels: Class indices.
-        impossible: Impossible heights that were read as missing, for ``elevation`` and ``ground``.
+        impossible: Impossible heights that were read as missing, by role: the name of a modality, or ``ground``.
     """
 
     grid: GeoBox
-    optical: Path
-    elevation: Path
+    rasters: Mapping[Modality, Path]
     labels: Path
     impossible: dict[str, Impossible] = field(default_factory=dict)
 
     @classmethod
-    def within(cls, folder: Path, grid: GeoBox) -> AlignedLayers:
+    def within(cls, folder: Path, grid: GeoBox, modalities: Iterable[Modality]) -> AlignedLayers:
         """The layers by the names that they have in a folder."""
-        return cls(grid, folder / "optical.img", folder / "elevation.img", folder / "labels.img")
+        return cls(grid, {m: folder / f"{m}.img" for m in modalities}, folder / "labels.img")
 
     def channels(self, modality: Modality) -> NDArray[np.float32]:
         """The channels of a modality, mapped into memory, float32, shape (C, H, W), NaN where invalid."""
-        path = self.optical if modality == "optical" else self.elevation
-        flat: NDArray[np.float32] = np.memmap(path, np.float32, mode="r")
+        flat: NDArray[np.float32] = np.memmap(self.rasters[modality], np.float32, mode="r")
         return flat.reshape(-1, *self.grid.shape)
 
     def blocks(self) -> Iterator[Window]:
@@ -105,19 +117,19 @@ class AlignedLayers:
         return indices
 
 
-def reference_grid(optical: RasterSource, aoi: AOI, resolution_m: float | None) -> GeoBox:
-    """The part of the optical raster's grid, or of one with another pixel size, that an area of interest covers.
+def reference_grid(raster: RasterSource, aoi: AOI, resolution_m: float | None) -> GeoBox:
+    """The part of a raster's grid, or of one with another pixel size, that an area of interest covers.
 
     Raises:
         AOIError: If the area lies outside the raster.
     """
-    grid = working_grid(optical.geobox, resolution_m)
+    grid = working_grid(raster.geobox, resolution_m)
     area = on_grid(aoi, grid).polygons()
     found = None if area.is_empty else crop(grid, area.bounds)
     if found is None:
         box = grid.boundingbox
         raise AOIError(
-            f"{aoi.source}: the area of interest lies outside {optical.path}.\n"
+            f"{aoi.source}: the area of interest lies outside {raster.path}.\n"
             f"Expected some part of x {box.left:.6g} to {box.right:.6g}, y {box.bottom:.6g} to {box.top:.6g}; "
             f"found {bounds_on_grid(aoi, grid)} (in the raster's CRS).\n{placement_advice(aoi, grid)}"
         )
@@ -148,9 +160,8 @@ def align(
         RasterError: If a file cannot be read, or is invalid all over the grid.
         OutputError: If the folder cannot be written, or its disk has no room for the layers.
     """
-    roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
-    require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)
-    layers = AlignedLayers.within(folder, grid)
+    require_overlap(sources.roles, grid)
+    layers = AlignedLayers.within(folder, grid, sources.rasters)
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
     size = _sizes(layers, recipes)
@@ -161,7 +172,7 @@ def align(
     _clear(folder, [record, *size])
     try:
         _require_space(folder, sum(size.values()))
-        staged = AlignedLayers.within(staging, grid)
+        staged = AlignedLayers.within(staging, grid, sources.rasters)
         impossible = _write_layers(sources, recipes, classes, staged, on_progress)
         with writing(folder):
             for path in sorted(staging.iterdir()):
@@ -193,12 +204,8 @@ def _clear(folder: Path, stale: Sequence[Path]) -> None:
 def _sizes(layers: AlignedLayers, recipes: dict[Modality, Recipe]) -> dict[Path, int]:
     """Bytes of each layer when it is whole."""
     px = math.prod(layers.grid.shape)
-    channels = {m: len(recipe.channel_names) for m, recipe in recipes.items()}
-    return {
-        layers.optical: 4 * px * channels["optical"],
-        layers.elevation: 4 * px * channels["elevation"],
-        layers.labels: px,
-    }
+    sizes = {path: 4 * px * len(recipes[m].channel_names) for m, path in layers.rasters.items()}
+    return {**sizes, layers.labels: px}
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -231,43 +238,42 @@ def _write_layers(
 ) -> dict[str, Impossible]:
     """Write all layers; returns the impossible heights that were found."""
     notes: list[dict[str, list[float]]] = []
-    valid_px = dict.fromkeys(("optical", "elevation", "labels"), 0)
+    valid_px = dict.fromkeys((*sources.rasters, "labels"), 0)
 
-    def compute(window: Window) -> tuple[Window, NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-        optical, _ = recipes["optical"].read(sources.optical, layers.grid, window)
-        elevation, _ = recipes["elevation"].read(
-            sources.elevation, layers.grid, window, ground=sources.ground, unit=sources.height_unit
-        )
-        return window, optical, elevation, sources.labels.indices(classes, window, layers.grid)
+    def compute(window: Window) -> tuple[Window, dict[Modality, NDArray[np.float32]], NDArray[np.uint8]]:
+        found = {
+            m: recipes[m].read(raster, layers.grid, window, ground=sources.ground, unit=sources.height_unit)[0]
+            for m, raster in sources.rasters.items()
+        }
+        return window, found, sources.labels.indices(classes, window, layers.grid)
 
     windows = list(layers.blocks())
-    with (
-        _layer(layers.optical, layers.grid, len(recipes["optical"].channel_names), "float32") as write_optical,
-        _layer(layers.elevation, layers.grid, len(recipes["elevation"].channel_names), "float32") as write_elevation,
-        _layer(layers.labels, layers.grid, 1, "uint8") as write_labels,
-        ThreadPoolExecutor(2) as pool,
-    ):
+    with ExitStack() as opened:
+        write = {
+            m: opened.enter_context(_layer(path, layers.grid, len(recipes[m].channel_names), "float32"))
+            for m, path in layers.rasters.items()
+        }
+        write_labels = opened.enter_context(_layer(layers.labels, layers.grid, 1, "uint8"))
+        pool = opened.enter_context(ThreadPoolExecutor(2))
         # Handed out a few at a time: finished blocks must not pile up before they are written.
         for start in range(0, len(windows), 4):
-            for window, optical, elevation, labels in pool.map(compute, windows[start : start + 4]):
-                write_optical(window, optical)
-                write_elevation(window, elevation)
+            for window, found, labels in pool.map(compute, windows[start : start + 4]):
+                for m, channels in found.items():
+                    write[m](window, channels)
+                    valid_px[m] += int(np.isfinite(channels[0]).sum())
                 write_labels(window, labels[None])
-                valid_px["optical"] += int(np.isfinite(optical[0]).sum())
-                valid_px["elevation"] += int(np.isfinite(elevation[0]).sum())
                 valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
                 notes.append(_impossible_in(sources, layers.grid, window))
             if on_progress:
                 on_progress(min(start + 4, len(windows)), len(windows))
-    for name, source in (("optical", sources.optical), ("elevation", sources.elevation), ("labels", sources.labels)):
+    for name, source in {**sources.rasters, "labels": sources.labels}.items():
         if valid_px[name] == 0:
             raise nothing_valid(source, layers.grid)
     return total(notes)
 
 
 def _impossible_in(sources: Sources, grid: GeoBox, window: Window) -> dict[str, list[float]]:
-    rasters = {"elevation": sources.elevation, "ground": sources.ground}
-    found = {role: impossible_heights(r, grid, window) for role, r in rasters.items() if r is not None}
+    found = {role: impossible_heights(raster, grid, window) for role, raster in sources.heights.items()}
     return {role: each.as_list() for role, each in found.items() if each.pixels}
 
 
@@ -367,8 +373,7 @@ def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
 
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
-    files = [sources.optical, sources.elevation, sources.labels, *([sources.ground] if sources.ground else [])]
-    stats = [fingerprint(file) for file in files]
+    stats = [fingerprint(file) for file in sources.roles.values()]
     rules = [sources.labels.ignore_values, sources.labels.label_values, classes.values]
     said = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
     read = {m: r.model_dump_json() for m, r in recipes.items()}

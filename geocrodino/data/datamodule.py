@@ -20,7 +20,7 @@ from geocrodino.errors import AOIError
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import IGNORE_INDEX
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 
 _VALIDATION_PX = 256
 
@@ -65,7 +65,7 @@ class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
         held = window.intersect(Window(0, height, 0, width))
         sample = self.dataset.read(held)
         inside = torch.from_numpy(self.inside[held.slices])
-        for modality in MODALITIES:
+        for modality in self.dataset.specs:
             sample[modality] *= inside
             sample[f"{modality}_valid"] &= inside
         sample["labels"][~inside] = IGNORE_INDEX

@@ -18,13 +18,13 @@ from geocrodino.data.alignment import AlignedLayers
 from geocrodino.geo.rasters.grid import crs_of
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 
 _ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
 
 
 class CoregisteredDataset(GeoDataset):
-    """Optical, elevation and labels of one place on one grid.
+    """Modalities and labels of one place on one grid.
 
     Works with torchgeo's samplers and set operations. A sample is a dict: for each modality the network's input,
     float32, shape (C, H, W), 0 where invalid, and ``<modality>_valid``, bool, (H, W); ``labels``, int64, (H, W), 255
@@ -46,7 +46,7 @@ class CoregisteredDataset(GeoDataset):
         """
         self.labels = layers.class_indices() if labels is None else labels
         self.layers, self.specs, self.grid = layers, specs, layers.grid
-        self.paths = [str(p) for p in (layers.optical, layers.elevation, layers.labels)]
+        self.paths = [str(p) for p in (*layers.rasters.values(), layers.labels)]
         box = self.grid.boundingbox
         self._res = (abs(self.grid.affine.a), abs(self.grid.affine.e))
         self.index = gpd.GeoDataFrame(
@@ -71,9 +71,9 @@ class CoregisteredDataset(GeoDataset):
         """The sample of a window of the grid."""
         rows, cols = Window(*window).slices
         sample: dict[str, Any] = {}
-        for modality in MODALITIES:
+        for modality, spec in self.specs.items():
             values = self.layers.channels(modality)[:, rows, cols]
-            sample[modality] = torch.from_numpy(self.specs[modality].normalise(values))
+            sample[modality] = torch.from_numpy(spec.normalise(values))
             sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
         sample["labels"] = torch.from_numpy(self.labels[rows, cols].astype(np.int64))
         return sample

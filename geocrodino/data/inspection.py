@@ -26,9 +26,10 @@ from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
-from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
+from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.classes import ClassScheme
-from geocrodino.settings.modality import HeightChannel
+from geocrodino.settings.height_channels import HeightChannelName
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _COUNTED_PX = 2**27  # heights of larger rasters are not read whole to count impossible ones
 _LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
@@ -39,7 +40,7 @@ class LayerReport:
     """One raster.
 
     Attributes:
-        role: ``optical``, ``elevation``, ``labels`` or ``ground``.
+        role: The name of a modality, ``labels`` or ``ground``.
         path: The file.
         what: Bands, type, size, CRS.
         valid: Share of valid pixels, 0 to 1.
@@ -82,7 +83,7 @@ def inspect_files(
     *,
     resolution_m: float | None = None,
     unit: str | None = None,
-    channels: tuple[HeightChannel, ...] = ("height_above_ground", "slope", "topographic_position"),
+    channels: tuple[HeightChannelName, ...] = ("height_above_ground", "slope", "topographic_position"),
     classes: ClassScheme | None = None,
     ignore_values: tuple[int, ...] = (),
     label_values: Mapping[int, int] | None = None,
@@ -108,29 +109,39 @@ def inspect_files(
     grid = None if optical is None else working_grid(optical.geobox, resolution_m)
     if "labels" in sources:
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
-    recipe = elevation_recipe(channels, height_unit=unit)
+    options = RecipeOptions({"optical": bands}, channels, height_unit=unit)
     area = _training_grid(sources, aoi, resolution_m)
     layers = tuple(_layer(role, s, aoi, unit, classes, area) for role, s in sources.items())
     problems = [_with_path(layer, problem) for layer in layers for problem in layer.problems]
     if aoi is not None:
         problems += _refusals(lambda: require_splits(aoi))
-    if optical is not None:
-        problems += _refusals(lambda: optical_recipe(optical, bands))
     given = "ground" in sources
-    if "elevation" in sources:
-        problems += _refusals(lambda: recipe.check(sources["elevation"], ground_given=given))
-    if given:
-        problems += _refusals(lambda: recipe.check_ground(sources["ground"]))
+    recipes: dict[str, Recipe] = {}
+    for m in MODALITIES.in_order(sources):
+        problems += _refusals(partial(_recipe_of, m, sources, options, recipes))
+    for recipe in recipes.values():
+        if given and definition_of(recipe.modality).holds_heights:
+            problems += _refusals(partial(recipe.check_ground, sources["ground"]))
     splits: dict[str, int] = {}
     if grid is not None:
-        if "elevation" in sources:
-            problems += _refusals(lambda: recipe.halo_px(grid, ground_given=given))
+        for recipe in recipes.values():
+            problems += _refusals(partial(recipe.halo_px, grid, ground_given=given))
         for role, source in sources.items():
             problems += _refusals(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
         if aoi is not None:
             splits = _split_px(aoi, grid)
     distinct = tuple(dict.fromkeys(problems))
     return Inspection(layers, None if grid is None else describe(grid), splits, distinct)
+
+
+def _recipe_of(
+    modality: Modality, sources: Mapping[str, RasterSource], options: RecipeOptions, recipes: dict[str, Recipe]
+) -> None:
+    """Add the recipe of a modality to others, then check its raster, in the words of a training."""
+    definition = definition_of(modality)
+    recipe = recipes[modality] = definition.recipe(sources[modality], options)
+    if definition.holds_heights:
+        recipe.check(sources[modality], ground_given="ground" in sources)
 
 
 def _refusals(check: Callable[[], object]) -> list[str]:
@@ -155,7 +166,7 @@ def _layer(
     labels = look_at_labels(source, classes, area) if isinstance(source, LabelSource) else None
     notes: list[str] = []
     problems: list[str] = []
-    if role in {"elevation", "ground"}:
+    if role == "ground" or (role in MODALITIES and definition_of(role).holds_heights):
         try:
             source, notes = _checked_heights(role, source, unit)
         except HeightError as error:
@@ -183,7 +194,7 @@ def _layer(
 
 def _checked_heights(role: str, source: RasterSource, unit: str | None) -> tuple[RasterSource, list[str]]:
     """Heights without those that are impossible, and what is known of their unit and of the impossible ones."""
-    factor, known_by = height_unit(source, unit) if role == "elevation" else ground_unit(source, unit)
+    factor, known_by = ground_unit(source, unit) if role == "ground" else height_unit(source, unit)
     notes = [known_by]
     if len(source.data_bands) != 1 or source.has_palette or source.is_map:
         return source, notes
@@ -191,7 +202,7 @@ def _checked_heights(role: str, source: RasterSource, unit: str | None) -> tuple
     if math.prod(source.geobox.shape) <= _COUNTED_PX:
         found = impossible_heights(source, source.geobox, Window.of(source.geobox.shape))
         notes += [found.note(source)] if found.pixels else []
-    classes = few_values(source) if role == "elevation" else 0
+    classes = 0 if role == "ground" else few_values(source)
     return source, [*notes, few_values_note(source, classes)] if classes else notes
 
 

@@ -43,8 +43,7 @@ def measure(
             parts.append(values[:, np.isfinite(values).all(axis=0)][:, ::every])
     values = np.concatenate(parts, axis=1) if parts else np.zeros((0, 0), np.float32)
     if values.size == 0:
-        source = layers.optical if recipe.modality == "optical" else layers.elevation
-        raise no_valid_pixel(source, recipe.modality)
+        raise no_valid_pixel(layers.rasters[recipe.modality], recipe.modality)
     measured = tuple(Channel.measure(n, v) for n, v in zip(recipe.channel_names, values, strict=True))
     return ModalitySpec(recipe=recipe, channels=measured, ground_given=ground_given)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +18,8 @@ LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 _ROUNDING = 1e-3
 """How far a probability may lie outside 0 to 1 because of rounding in half precision and interpolation."""
+
+_EM_STEPS, _EM_CHANGE = 500, 1e-7
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -96,6 +98,52 @@ def fit_pooling(optical: NDArray[np.floating], elevation: NDArray[np.floating], 
         return float(-np.log(pooled).mean())
 
     return _minimise(loss, 0.0, 0.5, 1.0)
+
+
+def fit_weights(probabilities: Mapping[str, NDArray[np.floating]], labels: NDArray[np.integer]) -> dict[str, float]:
+    """Fit the weights, one for each source of probabilities, that make the labels most likely under their average.
+
+    Two sources are fitted by `fit_pooling`, more by expectation maximisation, which starts with equal weights and never
+    makes the labels less likely.
+
+    Args:
+        probabilities: At least one source by name: probabilities for the same samples, shape (N, K), 0 to 1.
+        labels: Class indices, integer, shape (N,). Samples with 255 have no label and do not count.
+
+    Returns:
+        Weights by name, 0 to 1, which add up to 1.
+
+    Raises:
+        ValueError: If no sample has a label, shapes or indices do not fit, or a value is not a probability.
+
+    References:
+        Dempster et al. (1977). Maximum likelihood from incomplete data via the EM algorithm.
+        https://doi.org/10.1111/j.2517-6161.1977.tb01600.x
+
+    Examples:
+        >>> right, wrong = np.array([[0.9, 0.1]]), np.array([[0.2, 0.8]])
+        >>> weights = fit_weights({"optical": right, "elevation": wrong, "radar": wrong}, np.array([0]))
+        >>> {name: round(weight, 3) for name, weight in weights.items()}
+        {'optical': 1.0, 'elevation': 0.0, 'radar': 0.0}
+    """
+    names = list(probabilities)
+    if len(names) == 2:
+        weight = fit_pooling(probabilities[names[0]], probabilities[names[1]], labels)
+        return {names[0]: weight, names[1]: 1 - weight}
+    chosen, counted = _labelled(labels, **probabilities)
+    _require_samples(counted)
+    for name, values in zip(names, chosen, strict=True):
+        _require_probabilities(name, values)
+    of_label = np.stack([np.take_along_axis(p, counted[:, None], axis=1)[:, 0] for p in chosen])
+    weights = np.full(len(names), 1 / len(names))
+    for _ in range(_EM_STEPS):
+        parts = weights[:, None] * of_label
+        before, weights = weights, (parts / np.maximum(parts.sum(axis=0), np.finfo(np.float64).tiny)).mean(axis=1)
+        total = weights.sum()
+        weights = weights / total if total > 0 else before  # every source gives every label the probability 0
+        if np.abs(weights - before).max() < _EM_CHANGE:
+            break
+    return dict(zip(names, weights.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -46,15 +46,15 @@ def modality_loss(logits: Tensor, modality: int, valid: Tensor | None = None) ->
     ``-log(softmax(logits)[modality])``, averaged over the valid positions.
 
     Args:
-        logits: Logits of the classifier, shape (B, 2, h, w); channel 0 is optical, channel 1 elevation.
-        modality: The true modality of all features: 0 optical, 1 elevation.
+        logits: Logits of the classifier, shape (B, M, h, w), with a channel for each of M modalities.
+        modality: The true modality of all features, 0 to M - 1.
         valid: False at positions to leave out, bool, shape (B, h, w); None: all count.
 
     Returns:
         Scalar >= 0, at least float32. 0 if no position is valid.
 
     Raises:
-        ValueError: If a shape does not fit, or ``modality`` is neither 0 nor 1.
+        ValueError: If a shape does not fit, or ``modality`` is none of the channels.
 
     References:
         Ganin & Lempitsky (2015). Unsupervised domain adaptation by backpropagation. https://arxiv.org/abs/1409.7495
@@ -65,10 +65,10 @@ def modality_loss(logits: Tensor, modality: int, valid: Tensor | None = None) ->
         >>> modality_loss(torch.zeros(1, 2, 1, 1), modality=0)
         tensor(0.6931)
     """
-    if logits.ndim != 4 or logits.shape[1] != 2:
-        raise ValueError(f"expected logits (B, 2, h, w), found {tuple(logits.shape)}")
-    if modality not in (0, 1):
-        raise ValueError(f"modality must be 0 (optical) or 1 (elevation), found {modality}")
+    if logits.ndim != 4 or logits.shape[1] < 2:
+        raise ValueError(f"expected logits (B, M, h, w) of at least 2 modalities, found {tuple(logits.shape)}")
+    if not 0 <= modality < logits.shape[1]:
+        raise ValueError(f"modality must be 0 to {logits.shape[1] - 1}, found {modality}")
     if valid is not None and valid.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(f"expected valid (B, h, w) for logits {tuple(logits.shape)}, found {tuple(valid.shape)}")
     wide = at_least_float32(logits)

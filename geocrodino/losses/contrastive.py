@@ -25,25 +25,25 @@ _SEEN = 0.999
 
 @full_precision
 def image_contrast(
-    optical: Tensor,
-    elevation: Tensor,
+    first: Tensor,
+    second: Tensor,
     temperature: float = 0.1,
     *,
     shuffled: bool = False,
-    optical_valid: Tensor | None = None,
-    elevation_valid: Tensor | None = None,
+    first_valid: Tensor | None = None,
+    second_valid: Tensor | None = None,
 ) -> Tensor:
     """Pull the pooled features of one scene together, and push those of different scenes apart.
 
     A row is the mean feature of a scene. The two views need no alignment.
 
     Args:
-        optical: Invariant features, shape (B, C, h, w).
-        elevation: Invariant features of the same scenes, shape (B, C, h', w').
+        first: Invariant features, shape (B, C, h, w).
+        second: Invariant features of the same scenes, shape (B, C, h', w').
         temperature: Divides the cosines, above 0.
         shuffled: Pair each scene with a randomly drawn one of the batch instead, as a control experiment.
-        optical_valid: False at features to leave out of the mean, bool, shape (B, h, w); None: all count.
-        elevation_valid: The same for elevation, shape (B, h', w').
+        first_valid: False at features to leave out of the mean, bool, shape (B, h, w); None: all count.
+        second_valid: The same for the second, shape (B, h', w').
 
     Returns:
         Symmetric InfoNCE over the scenes, scalar >= 0, at least float32. 0 if fewer than two scenes have valid features
@@ -62,20 +62,20 @@ def image_contrast(
         >>> image_contrast(features, features, temperature=1.0)
         tensor(0.3133)
     """
-    _check_pair(optical, elevation, temperature)
-    pooled_optical, seen_optical = _pooled(optical, optical_valid)
-    pooled_elevation, seen_elevation = _pooled(elevation, elevation_valid)
-    both = seen_optical & seen_elevation
+    _check_pair(first, second, temperature)
+    pooled_first, seen_first = _pooled(first, first_valid)
+    pooled_second, seen_second = _pooled(second, second_valid)
+    both = seen_first & seen_second
     order = _pairing(int(both.sum()), shuffled)
-    return _symmetric_info_nce(pooled_optical[both], pooled_elevation[both][order], temperature)
+    return _symmetric_info_nce(pooled_first[both], pooled_second[both][order], temperature)
 
 
 @full_precision
 def class_contrast(
-    optical: Tensor,
-    elevation: Tensor,
-    optical_labels: Tensor,
-    elevation_labels: Tensor,
+    first: Tensor,
+    second: Tensor,
+    first_labels: Tensor,
+    second_labels: Tensor,
     temperature: float = 0.1,
     *,
     num_classes: int,
@@ -87,10 +87,10 @@ def class_contrast(
     need no alignment.
 
     Args:
-        optical: Invariant features, shape (B, C, h, w).
-        elevation: Invariant features, shape (B, C, h', w').
-        optical_labels: Labels in the optical view, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``.
-        elevation_labels: Labels in the elevation view, same shape and range.
+        first: Invariant features, shape (B, C, h, w).
+        second: Invariant features, shape (B, C, h', w').
+        first_labels: Labels in the first view, int64, shape (B, H, W), 0 to K - 1 or ``IGNORE_INDEX``.
+        second_labels: Labels in the second view, same shape and range.
         temperature: Divides the cosines, above 0.
         num_classes: K.
         shuffled: Pair each class with a randomly drawn one of those present instead, as a control experiment.
@@ -113,27 +113,27 @@ def class_contrast(
         >>> class_contrast(features, features, labels, labels, temperature=1.0, num_classes=2)
         tensor(0.3133)
     """
-    _check_pair(optical, elevation, temperature)
-    means_optical, has_optical = _class_means(optical, optical_labels, num_classes)
-    means_elevation, has_elevation = _class_means(elevation, elevation_labels, num_classes)
-    both = has_optical & has_elevation
+    _check_pair(first, second, temperature)
+    means_first, has_first = _class_means(first, first_labels, num_classes)
+    means_second, has_second = _class_means(second, second_labels, num_classes)
+    both = has_first & has_second
     order = _pairing(int(both.sum()), shuffled)
-    return _symmetric_info_nce(means_optical[both], means_elevation[both][order], temperature)
+    return _symmetric_info_nce(means_first[both], means_second[both][order], temperature)
 
 
 @full_precision
 def pixel_contrast(
-    optical: Tensor,
-    elevation: Tensor,
-    optical_transform: Tensor,
-    elevation_transform: Tensor,
+    first: Tensor,
+    second: Tensor,
+    first_transform: Tensor,
+    second_transform: Tensor,
     stride: int,
     temperature: float = 0.1,
     *,
     samples_per_image: int = 64,
     shuffled: bool = False,
-    optical_valid: Tensor | None = None,
-    elevation_valid: Tensor | None = None,
+    first_valid: Tensor | None = None,
+    second_valid: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Pull features of one ground position together, and push those of different images apart.
@@ -143,16 +143,16 @@ def pixel_contrast(
     one of the two views does not contain are left out.
 
     Args:
-        optical: Invariant features, shape (B, C, h, w).
-        elevation: Invariant features, same shape.
-        optical_transform: Transform from source pixels (x, y) to augmented pixels, full resolution, shape (B, 3, 3).
-        elevation_transform: The same for the elevation view.
+        first: Invariant features, shape (B, C, h, w).
+        second: Invariant features, same shape.
+        first_transform: Transform from source pixels (x, y) to augmented pixels, full resolution, shape (B, 3, 3).
+        second_transform: The same for the second view.
         stride: Pixels per feature.
         temperature: Divides the cosines, above 0.
         samples_per_image: Highest number of positions drawn from one image.
         shuffled: Pair each image with a randomly drawn one of the batch instead, as a control experiment.
-        optical_valid: False at features to leave out, bool, shape (B, h, w); None: all count.
-        elevation_valid: The same for the elevation view.
+        first_valid: False at features to leave out, bool, shape (B, h, w); None: all count.
+        second_valid: The same for the second view.
         generator: Random numbers for the positions; None: torch's global generator.
 
     Returns:
@@ -173,16 +173,16 @@ def pixel_contrast(
         >>> pixel_contrast(features, features, identity, identity, stride=1, temperature=1.0)
         tensor(0.3133)
     """
-    _check_pair(optical, elevation, temperature)
-    if optical.shape != elevation.shape:
-        raise ValueError(f"expected feature maps of one shape, found {tuple(optical.shape)}, {tuple(elevation.shape)}")
-    order = _pairing(len(elevation), shuffled)
+    _check_pair(first, second, temperature)
+    if first.shape != second.shape:
+        raise ValueError(f"expected feature maps of one shape, found {tuple(first.shape)}, {tuple(second.shape)}")
+    order = _pairing(len(second), shuffled)
     views = (
-        _View(optical, optical_transform, optical_valid, stride),
+        _View(first, first_transform, first_valid, stride),
         _View(
-            elevation[order],
-            elevation_transform[order],
-            None if elevation_valid is None else elevation_valid[order],
+            second[order],
+            second_transform[order],
+            None if second_valid is None else second_valid[order],
             stride,
         ),
     )
@@ -315,11 +315,10 @@ def _grid_sample(values: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _check_pair(optical: Tensor, elevation: Tensor, temperature: float) -> None:
-    if optical.ndim != 4 or elevation.ndim != 4 or optical.shape[:2] != elevation.shape[:2]:
+def _check_pair(first: Tensor, second: Tensor, temperature: float) -> None:
+    if first.ndim != 4 or second.ndim != 4 or first.shape[:2] != second.shape[:2]:
         raise ValueError(
-            f"expected feature maps (B, C, h, w) with one B and C, found {tuple(optical.shape)} and "
-            f"{tuple(elevation.shape)}"
+            f"expected feature maps (B, C, h, w) with one B and C, found {tuple(first.shape)} and {tuple(second.shape)}"
         )
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, found {temperature}")

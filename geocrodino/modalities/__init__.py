@@ -1,1 +1,5 @@
-"""What a branch reads of a raster: channels, statistics, bands, ranges of values."""
+"""Modalities: what a branch reads of a raster. Importing the package registers ``optical`` and ``elevation``."""
+
+from geocrodino.modalities import elevation, optical
+
+__all__ = ["elevation", "optical"]

@@ -25,7 +25,12 @@ class BandMatch:
 
 
 def match_bands(
-    raster: RasterSource, trained: Sequence[str], numbers: tuple[int, ...], asked: tuple[int, ...] | None = None
+    raster: RasterSource,
+    trained: Sequence[str],
+    numbers: tuple[int, ...],
+    asked: tuple[int, ...] | None = None,
+    *,
+    kind: str = "optical",
 ) -> BandMatch:
     """Find the bands that a network reads.
 
@@ -37,14 +42,15 @@ def match_bands(
         trained: Names of the training's bands, ``band 1`` and so on where its file gave none.
         numbers: One-based numbers of the bands in the training's image.
         asked: Numbers that the user gave for this image, in the order of ``trained``.
+        kind: Name of the modality, for messages.
 
     Raises:
         BundleError: If a band is missing, has a name that fits none, or two have the same name.
     """
     if asked is not None:
-        return BandMatch(_checked(raster, trained, asked), f"bands {_listed(asked)}, as asked")
+        return BandMatch(_checked(raster, trained, asked, kind), f"bands {_listed(asked)}, as asked")
     if len(_usable(raster)) < len(trained):
-        raise BundleError(_too_few(raster, trained, numbers))
+        raise BundleError(_too_few(raster, trained, numbers, kind))
     expected = common_names(trained)
     found = common_names([band.name for band in raster.bands])
     if None not in expected and any(found):
@@ -52,7 +58,7 @@ def match_bands(
     if any(a != b for a, b in zip(expected, (_at(found, n) for n in numbers), strict=True) if a and b):
         raise BundleError(_other_names(raster, trained, "other names at these places"))
     without = "the image names no bands" if any(expected) else "the training named no bands"
-    return BandMatch(_checked(raster, trained, numbers), f"bands by number: {_listed(numbers)} ({without})")
+    return BandMatch(_checked(raster, trained, numbers, kind), f"bands by number: {_listed(numbers)} ({without})")
 
 
 def _by_name(raster: RasterSource, trained: Sequence[str]) -> tuple[int, ...]:
@@ -71,11 +77,11 @@ def _literal(names: Sequence[str | None]) -> list[str | None]:
     return [None if name is None else name.strip().lower() for name in names]
 
 
-def _checked(raster: RasterSource, trained: Sequence[str], numbers: tuple[int, ...]) -> tuple[int, ...]:
+def _checked(raster: RasterSource, trained: Sequence[str], numbers: tuple[int, ...], kind: str) -> tuple[int, ...]:
     """Numbers, one for each trained band, all of which are bands of data."""
     if len(numbers) == len(trained) and set(numbers) <= _usable(raster):
         return numbers
-    raise BundleError(_too_few(raster, trained, numbers))
+    raise BundleError(_too_few(raster, trained, numbers, kind))
 
 
 def _usable(raster: RasterSource) -> set[int]:
@@ -83,9 +89,9 @@ def _usable(raster: RasterSource) -> set[int]:
     return set(range(1, raster.count + 1)) - {raster.alpha_band}
 
 
-def _too_few(raster: RasterSource, trained: Sequence[str], numbers: tuple[int, ...]) -> str:
+def _too_few(raster: RasterSource, trained: Sequence[str], numbers: tuple[int, ...], kind: str) -> str:
     return (
-        f"{raster.path}: expected {len(trained)} optical bands ({', '.join(trained)}; numbers {_listed(numbers)}), "
+        f"{raster.path}: expected {len(trained)} {kind} bands ({', '.join(trained)}; numbers {_listed(numbers)}), "
         f"found {len(raster.data_bands)} ({', '.join(raster.data_names)}).\n"
         "Predict with a raster that has these bands, or train a bundle on the bands that there are."
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.modalities.recipe import Channel
+from geocrodino.modalities.channel import Channel
 
 _ALL = 0.99  # share of pixels outside from which all of them are: a few dark ones lie inside by chance
 _MANY = 0.2

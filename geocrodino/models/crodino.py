@@ -36,7 +36,7 @@ class CroDiNo(nn.Module):
     Reimplemented from the paper's abstract and the related methods of its authors.
 
     Args:
-        settings: Shape of both branches.
+        settings: Shape of the branches.
         in_channels: Bands of each modality.
         num_classes: Channels of the logits.
         auxiliary: Whether to create the auxiliary decoder.
@@ -74,8 +74,7 @@ class CroDiNo(nn.Module):
         self.branches = nn.ModuleDict(
             {
                 modality: build_branch(settings, in_channels[modality], num_classes, weights=files.get(modality))
-                for modality in MODALITIES
-                if modality in in_channels
+                for modality in MODALITIES.in_order(in_channels)
             }
         )
         self.auxiliary = AuxiliaryDecoder(settings.invariant_channels, num_classes, self.stride) if auxiliary else None
@@ -95,7 +94,7 @@ class CroDiNo(nn.Module):
         """Pass the images of each given modality through its branch.
 
         Args:
-            images: Normalised images of one modality or both, each (B, C, H, W) with H and W multiples of ``stride``.
+            images: Normalised images of any of the modalities, each (B, C, H, W) with H and W multiples of ``stride``.
 
         Returns:
             The output of each given modality.

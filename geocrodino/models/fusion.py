@@ -1,4 +1,4 @@
-"""Networks that read both modalities, and the network that remains of one when a modality is missing."""
+"""Networks that read several modalities, and the network that remains of one when a modality is missing."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from geocrodino.settings.network import FIRST_SCALE, NetworkSettings
 class MiddleFusion(FeatureNetwork):
     """An encoder for each modality, whose feature maps are merged at every scale, and one decoder.
 
-    The input holds the bands of both modalities along the channels, optical first. At each scale that the decoder
-    reads, the maps of both encoders are concatenated and reduced to the width of one by a 1 x 1 convolution. The
+    The input holds the bands of all modalities along the channels, in the order of registration. At each scale that the
+    decoder reads, the maps of all encoders are concatenated and reduced to the width of one by a 1 x 1 convolution. The
     deepest maps are projected to the same two halves as in a `Branch`, so that the features of both can be compared
     channel by channel.
 
     Args:
-        settings: Shape of the network; both encoders use it.
-        in_channels: Bands of both modalities.
+        settings: Shape of the network; all encoders use it.
+        in_channels: Bands of each modality, at least two.
         num_classes: Channels of the logits.
         weights: Local encoder weights by modality, see `build_branch`. A modality without an entry starts from random
             weights.
 
     Attributes:
         stride: Pixels of the input per deepest feature. Height and width of an input must be multiples of it.
-        in_channels: Bands of the input: the sum over both modalities.
+        in_channels: Bands of the input: the sum over all modalities.
         num_classes: Channels of the logits.
 
     Raises:
@@ -76,7 +76,8 @@ class MiddleFusion(FeatureNetwork):
         self.in_channels = sum(in_channels.values())
         self.num_classes = num_classes
         self.stride = settings.stride_px
-        self._split = [in_channels[modality] for modality in MODALITIES]
+        self.modalities = MODALITIES.in_order(in_channels)
+        self._split = [in_channels[modality] for modality in self.modalities]
         self.encoders = nn.ModuleDict(
             {
                 modality: create_encoder(
@@ -85,28 +86,30 @@ class MiddleFusion(FeatureNetwork):
                     depth=settings.depth,
                     weights=files.get(modality),
                 )
-                for modality in MODALITIES
+                for modality in self.modalities
             }
         )
-        first, second = (feature_channels(encoder) for encoder in self.encoders.values())
+        widths = [feature_channels(encoder) for encoder in self.encoders.values()]
+        first, joined = widths[0], [sum(scale) for scale in zip(*widths, strict=True)]
         # Encoders with a patch stem have a map without channels at half the resolution, which cannot be merged.
         self.merge = nn.ModuleDict(
             {
-                str(scale): conv_block(first[scale] + second[scale], first[scale], kernel_size=1)
+                str(scale): conv_block(joined[scale], first[scale], kernel_size=1)
                 for scale in range(FIRST_SCALE[settings.decoder], settings.depth)
                 if first[scale]
             }
         )
         initialise(self.merge)
         halves = 2 * settings.invariant_channels
-        self.projection = create_projection(first[-1] + second[-1], halves)
+        self.projection = create_projection(joined[-1], halves)
         self.decoder = create_decoder(settings, [*first[:-1], halves], num_classes)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Compute the merged feature maps that the decoder reads.
 
         Args:
-            images: Normalised images, optical bands first, shape (B, C, H, W), H and W multiples of ``stride``.
+            images: Normalised images, bands in the order of the modalities, shape (B, C, H, W). H and W are multiples
+                of ``stride``.
 
         Returns:
             Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant
@@ -117,24 +120,24 @@ class MiddleFusion(FeatureNetwork):
         """
         check_images(images, self.in_channels, self.stride)
         parts = images.split(self._split, dim=1)
-        first, second = (list(encoder(part)) for encoder, part in zip(self.encoders.values(), parts, strict=True))
-        features = list(first)
+        maps = [list(encoder(part)) for encoder, part in zip(self.encoders.values(), parts, strict=True)]
+        features = list(maps[0])
         for scale, merge in self.merge.items():
-            features[int(scale)] = merge(torch.cat([first[int(scale)], second[int(scale)]], dim=1))
-        features[-1] = self.projection(torch.cat([first[-1], second[-1]], dim=1))
+            features[int(scale)] = merge(torch.cat([each[int(scale)] for each in maps], dim=1))
+        features[-1] = self.projection(torch.cat([each[-1] for each in maps], dim=1))
         return features
 
 
 def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Modality, int]) -> Branch:
-    """Cut a network on both modalities down to one modality.
+    """Cut a network on several modalities down to one.
 
     A normalised band of zeros adds nothing to a convolution. The result therefore computes what the whole network
-    computes with zeros in place of the missing modality; only the kernel of the first convolution is cut.
+    computes with zeros in place of the missing modalities; only the kernel of the first convolution is cut.
 
     Args:
-        network: Reads both modalities along the channels, optical first. It is not changed.
+        network: Reads all modalities along the channels, in the order of registration. It is not changed.
         modality: The modality to keep.
-        in_channels: Bands of both modalities.
+        in_channels: Bands of each modality, at least two.
 
     Returns:
         A network with its own copy of the weights, on the device and in the number format and mode of ``network``.
@@ -145,13 +148,14 @@ def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Mo
         ValueError: If a modality is missing or unknown, or the bands do not add up to those of ``network``.
     """
     _check_both(in_channels)
-    if modality not in MODALITIES:
-        raise ValueError(f"expected one of {', '.join(MODALITIES)}, found {modality}")
+    order = MODALITIES.in_order(in_channels)
+    if modality not in order:
+        raise ValueError(f"expected one of {', '.join(order)}, found {modality}")
     total = sum(in_channels.values())
     if total != network.in_channels:
         raise ValueError(f"expected bands that add up to {network.in_channels}, found {dict(in_channels)}")
     own = in_channels[modality]
-    start = sum(in_channels[earlier] for earlier in MODALITIES[: MODALITIES.index(modality)])
+    start = sum(in_channels[earlier] for earlier in order[: order.index(modality)])
     # Building draws initial weights, which are replaced below; fork, so that the caller's random state stays the same.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         alone = build_branch(network.settings, own, network.num_classes).train(network.training)
@@ -180,6 +184,6 @@ def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Mo
 
 
 def _check_both(in_channels: Mapping[Modality, int]) -> None:
-    if set(in_channels) != set(MODALITIES):
+    if len(in_channels) < 2 or not set(in_channels) <= set(MODALITIES):
         found = ", ".join(str(m) for m in in_channels) or "none"
         raise ValueError(f"expected bands of both {' and '.join(MODALITIES)}, found {found}")

@@ -8,16 +8,14 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.errors import BundleError, HeightRangeWarning, ResolutionWarning, ValueRangeWarning
+from geocrodino.errors import BundleError, ResolutionWarning
 from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.few_values import few_values, few_values_note
-from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
+from geocrodino.modalities.registry import Sample
 from geocrodino.prediction.tiles.predictor import SceneInput
 
 _COARSE, _TOO_COARSE = 4, 16  # ratio of the pixel size to that of the training: above it warned of, refused
-_UNUSUAL_SHARE = 0.05
 _SAMPLES, _SAMPLE_PX = 3, 256
 
 
@@ -71,11 +69,18 @@ def unusual_values(source: SceneInput) -> tuple[str, ...]:
         HeightRangeWarning: If many heights lie outside the training's range.
         ValueRangeWarning: If many values of an image do, or their mean is far from the training's.
     """
-    samples = _samples(source)
-    image = source.spec.modality == "optical"
-    notes = _image_notes(source, samples) if image else _height_notes(source, samples)
+    spec = source.spec
+    sample = Sample(
+        source.raster,
+        spec.recipe,
+        spec.channels,
+        _samples(source),
+        ground_given=source.ground is not None,
+        ground_in_training=spec.ground_given,
+    )
+    notes = spec.definition.unusual(sample)
     for note in notes:
-        warnings.warn(note, ValueRangeWarning if image else HeightRangeWarning, stacklevel=3)
+        warnings.warn(note, spec.definition.warning, stacklevel=3)
     return tuple(notes)
 
 
@@ -90,57 +95,3 @@ def _samples(source: SceneInput) -> NDArray[np.float32]:
         values, valid = spec.recipe.read(source.raster, source.grid, window, ground=source.ground, unit=source.unit)
         found.append(values[:, valid])
     return np.concatenate(found, axis=1)
-
-
-def _image_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]:
-    if not samples.shape[1]:
-        return []
-    spec, path = source.spec, source.raster.path
-    first = source.raster.bands[source.raster.data_bands[0] - 1]
-    dtype = "float32" if first.is_scaled else first.dtype
-    bands = [ChannelValues.of(channel, values) for channel, values in zip(spec.channels, samples, strict=True)]
-    types = "" if spec.recipe.dtype in {None, dtype} else f" (type {spec.recipe.dtype} in training, {dtype} here)"
-    factor = likely_factor(bands, spec.recipe.dtype, dtype)
-    expected = "; ".join(band.words() for band in bands)
-    if is_other_scale(bands, spec.recipe.dtype, dtype):
-        way_out = (
-            f"Values of these types differ by a factor: `rescale={factor}` gives the image the scale of the training."
-            if factor is not None
-            else "If the values differ by a constant factor, give it, for instance `rescale=255/10000`; "
-            "otherwise predict with an image that is processed like that of the training."
-        )
-        raise BundleError(
-            f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{way_out}"
-        )
-    far = [band for band in bands if band.is_far]
-    if not far:
-        return []
-    hint = "" if factor is None else f"Values of these types often differ by a factor: try `rescale={factor}`. "
-    most = max(band.outside for band in far)
-    return [
-        f"{path}: the values are unlike those of the training{types}: up to {most:.0%} of a band's sampled pixels lie "
-        f"outside its range. Expected {'; '.join(band.words() for band in far)}. {hint}Otherwise trust the map less."
-    ]
-
-
-def _height_notes(source: SceneInput, samples: NDArray[np.float32]) -> list[str]:
-    spec, notes = source.spec, []
-    if spec.ground_given and source.ground is None and "height_above_ground" in spec.recipe.channels:
-        notes.append(
-            f"{source.raster.path}: the model was trained on heights above a ground raster, and none was given: the "
-            "ground is estimated. Give one with `ground`."
-        )
-    classes = few_values(source.raster)
-    if classes:
-        notes.append(few_values_note(source.raster, classes))
-    joined = samples[:, None]
-    for name, share in spec.share_outside(joined, np.ones(joined.shape[1:], bool)).items():
-        if share > _UNUSUAL_SHARE:
-            channel = next(c for c in spec.channels if c.name == name)
-            low, high = np.quantile(joined[[c.name for c in spec.channels].index(name)], (0.01, 0.99))
-            notes.append(
-                f"{source.raster.path}: {share:.0%} of the sampled pixels lie outside the range of {name} seen in "
-                f"training. Expected {channel.low:.4g} to {channel.high:.4g} {channel.unit}, found {low:.4g} to "
-                f"{high:.4g}. Check the unit of height; otherwise trust the map less."
-            )
-    return notes

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, HeightError
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.modalities.few_values import few_values
 from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.modalities.registry import definition_of
+from geocrodino.phrases import arguments
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.prediction import ModalityChoice
 from geocrodino.spelling import did_you_mean
+
+_IMAGE_AND_HEIGHTS: tuple[Modality, ...] = ("optical", "elevation")
 
 
 class ChosenModalities(NamedTuple):
@@ -44,13 +47,13 @@ def choose_modalities(
 
     Raises:
         BundleError: If the bundle lacks a branch, or the scene fits none of them.
-        ConfigError: If the choice and the given rasters contradict each other, or the scene fits both branches.
+        ConfigError: If the choice and the given rasters contradict each other, or the scene fits several branches.
         HeightError: If heights cannot be turned into the network's channels.
         ValueError: If ``choice`` is none of the known words.
     """
-    if choice not in get_args(ModalityChoice):
-        hint = did_you_mean(choice, get_args(ModalityChoice))
-        raise ValueError(f"modality must be one of {', '.join(get_args(ModalityChoice))}, found {choice!r}.{hint}")
+    if choice not in {"both", "auto"} and not MODALITIES.knows(choice):
+        known = (*MODALITIES, "both", "auto")
+        raise ValueError(f"modality must be one of {', '.join(known)}, found {choice!r}.{did_you_mean(choice, known)}")
     if choice == "both" and elevation is None:
         raise ConfigError(
             f"{scene.path}: `modality='both'` needs an image and a surface model, found one raster.\n"
@@ -62,44 +65,34 @@ def choose_modalities(
                 f"{elevation.path}: a surface model beside the scene needs `modality='both'` or auto, found "
                 f"{choice}.\nLeave one of the two out."
             )
-        for modality in MODALITIES:
+        for modality in _IMAGE_AND_HEIGHTS:
             bundle.require(modality)
-        return ChosenModalities(MODALITIES, "an image and a surface model were given")
-    for modality in MODALITIES:
-        if choice == modality:
-            bundle.require(modality)
-            return ChosenModalities((modality,), "as requested", requested=True)
-    return _fitting(scene, bundle)
+        return ChosenModalities(_IMAGE_AND_HEIGHTS, "an image and a surface model were given")
+    if choice == "auto":
+        return _fitting(scene, bundle)
+    bundle.require(choice)
+    return ChosenModalities((choice,), "as requested", requested=True)
 
 
 def _fitting(scene: RasterSource, bundle: Bundle) -> ChosenModalities:
     """The one branch whose bands or heights the scene has."""
-    specs = {m: bundle.manifest.modalities[m] for m in MODALITIES if m in bundle.manifest.modalities}
+    modalities = bundle.manifest.modalities
+    specs = {m: modalities[m] for m in MODALITIES.in_order(modalities)}
     problems = {m: _problem(scene, spec) for m, spec in specs.items()}
     fits = [m for m, problem in problems.items() if problem is None]
     bands = f"{len(scene.data_bands)} band{'s' if len(scene.data_bands) > 1 else ''} of {scene.dtype}"
     if len(fits) == 1:
-        (modality,) = fits
-        if modality == "elevation":
-            _require_heights(scene)
-        return ChosenModalities((modality,), f"{bands}: {_what(specs[modality])}")
+        spec = specs[fits[0]]
+        spec.definition.require_plausible(scene)
+        return ChosenModalities((spec.modality,), f"{bands}: {spec.definition.describe(spec.recipe)}")
     if fits:
+        kinds = " or ".join("heights" if definition_of(m).holds_heights else definition_of(m).raster for m in fits)
         raise ConfigError(
-            f"{scene.path}: {bands} can be an image or heights, and the bundle reads both.\n"
-            "Say which: `modality='optical'` or `modality='elevation'`."
+            f"{scene.path}: {bands} can be {kinds}, and the bundle reads {'both' if len(fits) == 2 else 'them all'}.\n"
+            f"Say which: {' or '.join(arguments(modality=m) for m in fits)}."
         )
     reasons = " ".join(f"As {m}: {str(problem).removeprefix(f'{scene.path}: ')}" for m, problem in problems.items())
     raise BundleError(f"{scene.path}: fits no branch of {bundle.path}. {reasons}")
-
-
-def _require_heights(scene: RasterSource) -> None:
-    """Refuse a raster that looks like classes, unless the user named it as heights."""
-    values = few_values(scene)
-    if values:
-        raise ConfigError(
-            f"{scene.path}: expected heights or an image, found {values} different whole numbers in one band, as class "
-            "rasters hold them.\nIf these are heights, give `modality='elevation'`."
-        )
 
 
 def _problem(scene: RasterSource, spec: ModalitySpec) -> Exception | None:
@@ -108,9 +101,3 @@ def _problem(scene: RasterSource, spec: ModalitySpec) -> Exception | None:
     except (BundleError, HeightError) as error:
         return error
     return None
-
-
-def _what(spec: ModalitySpec) -> str:
-    if spec.modality == "elevation":
-        return "heights, for the elevation branch"
-    return f"an image, for the optical branch ({', '.join(spec.recipe.band_names)})"

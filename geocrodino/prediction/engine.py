@@ -23,7 +23,7 @@ from geocrodino.geo.rasters.impossible_heights import total as total_impossible
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, companion_path
 from geocrodino.maps.writer import EncodedPart, MapWriter
-from geocrodino.prediction.combine import DECIDED_BY
+from geocrodino.prediction.combine import decision_codes
 from geocrodino.prediction.job import STRIP_PX, BlockPredictor
 from geocrodino.prediction.memory import in_use, parse_memory, peak_growth, workers_within
 from geocrodino.prediction.plan import PredictionPlan, prepare
@@ -53,13 +53,13 @@ class PredictionSummary:
         bundle_sha256: SHA-256 of the bundle.
         pixels: Number of pixels of each class, by name.
         area_m2: Area of each class, square metres.
-        decided: Share of the pixels with a class that was decided by ``optical``, ``elevation``, ``both``, 0 to 1;
+        decided: Share of the pixels with a class by what decided it, 0 to 1: ``optical``, ``elevation``, ``both``;
             empty with one modality.
         nodata_share: Share of pixels without a class, of those in the area to predict, 0 to 1.
         stitch: How tiles were joined.
         backend: The inference backend.
-        heights: How the unit of the heights is known, None without elevation.
-        bands: How the bands of the image were matched, None without optical.
+        heights: How the unit of the heights is known, None without heights.
+        bands: How the bands of the image were matched, None without an image.
         working_resolution_m: Pixel size that the network worked at, metres.
         resumed: Number of blocks that an earlier run had finished.
         seconds: Time taken, s.
@@ -268,12 +268,9 @@ def _total(notes: Iterable[Any]) -> Counter[tuple[int, int, int]]:
 
 def _impossible_notes(ready: PredictionPlan, notes: Iterable[Any]) -> tuple[str, ...]:
     """Warnings about impossible heights."""
-    source = ready.job.inputs.get("elevation")
-    if source is None:
-        return ()
-    rasters = {"elevation": source.raster, "ground": source.ground}
+    rasters = ready.job.height_rasters
     found = total_impossible(note["impossible"] for note in notes)
-    return tuple(found[role].note(raster) for role, raster in rasters.items() if raster and role in found)
+    return tuple(found[role].note(raster) for role, raster in rasters.items() if role in found)
 
 
 def _summary(
@@ -286,13 +283,16 @@ def _summary(
     job = ready.job
     pixels, area, nodata = _tally(counts, job.own, job.classes)
     mapped = sum(pixels.values())
-    heights, image = job.inputs.get("elevation"), job.inputs.get("optical")
+    sources = job.inputs.values()
+    heights = next((source for source in sources if source.spec.definition.holds_heights), None)
+    bands = next((source.bands_known_by for source in sources if source.bands_known_by is not None), None)
     decided: dict[str, float] = {}
     if len(job.inputs) > 1:
-        by_whom = Counter(dict.fromkeys(DECIDED_BY.values(), 0))
+        codes = decision_codes(job.inputs)
+        by_whom = Counter(dict.fromkeys(codes.values(), 0))
         for (_, _, by), number in counts.items():
             by_whom[by] += number
-        decided = {name: by_whom[by] / mapped for name, by in DECIDED_BY.items()}
+        decided = {name: by_whom[by] / mapped for name, by in codes.items()}
     return PredictionSummary(
         path=job.files.classes.path,
         decided_path=None if job.files.decided is None else job.files.decided.path,
@@ -308,7 +308,7 @@ def _summary(
         stitch=ready.stitch,
         backend=job.backend,
         heights=None if heights is None else heights.unit_known_by,
-        bands=None if image is None else image.bands_known_by,
+        bands=bands,
         working_resolution_m=math.sqrt(math.prod(pixel_size_m(ready.grid))),
         resumed=resumed,
         seconds=seconds,

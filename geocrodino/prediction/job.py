@@ -18,6 +18,7 @@ from geocrodino.bundle.io import Bundle
 from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.rasters.grid import pixel_size_m, round_up
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import TILE_PX, MapFiles
@@ -160,6 +161,17 @@ class Job:
         """Working grid of the networks."""
         return next(iter(self.inputs.values())).grid
 
+    @property
+    def height_rasters(self) -> dict[str, RasterSource]:
+        """Rasters of heights by role: the name of their modality, or ``ground``."""
+        found: dict[str, RasterSource] = {}
+        for modality, source in self.inputs.items():
+            if source.spec.definition.holds_heights:
+                found[modality] = source.raster
+                if source.ground is not None:
+                    found["ground"] = source.ground
+        return found
+
     def backends(self, bundle: Bundle, workers: int | None = None) -> dict[Modality, Backend]:
         """Open the branches of the job.
 
@@ -249,12 +261,9 @@ class BlockPredictor:
         return encode_part(files.present, self.job.own, block, list(out.values()), note)
 
     def _impossible(self, block: Window) -> dict[str, list[float]]:
-        source = self.job.inputs.get("elevation")
-        rasters = {} if source is None else {"elevation": source.raster, "ground": source.ground}
         found = {
             role: impossible_heights(raster, self.job.own, block, self.job.area)
-            for role, raster in rasters.items()
-            if raster is not None
+            for role, raster in self.job.height_rasters.items()
         }
         return {role: each.as_list() for role, each in found.items() if each.pixels}
 

@@ -24,18 +24,20 @@ from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import require_distinct_output
+from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import arguments
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
 from geocrodino.prediction.choose import ChosenModalities, choose_modalities
-from geocrodino.prediction.combine import DECISIONS, layer_bands
+from geocrodino.prediction.combine import decisions, layer_bands
 from geocrodino.prediction.job import BlockLayout, Job, window_box
+from geocrodino.prediction.layers import LAYERS
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import (
-    LAYERS,
     PROCESSES,
     Execution,
     Inputs,
@@ -142,7 +144,7 @@ def prepare(
     rasters = _open(scene, elevation, inputs)
     raster, bands = rasters.raster, None if inputs.bands is None else tuple(inputs.bands)
     if bands is not None and modality == "auto":
-        modality = "optical" if elevation is None else "both"  # only an image has bands to choose from
+        modality = _image_of(bundle) if elevation is None else "both"  # only an image has bands to choose from
     chosen = choose_modalities(modality, raster, rasters.elevation, bundle)
     layers = tuple(outputs.layers)
     _check_options(chosen.modalities, layers, inputs)
@@ -152,9 +154,9 @@ def prepare(
     if rasters.ground is not None:
         require_overlap({"ground": rasters.ground}, grid)
     sources = {
-        m: _elevation_input(bundle, rasters, grid, inputs.height_unit)
-        if m == "elevation"
-        else _optical_input(bundle, raster, grid, bands, inputs.rescale)
+        m: _heights_input(bundle.manifest.modalities[m], rasters, grid, inputs.height_unit)
+        if definition_of(m).holds_heights
+        else _image_input(bundle.manifest.modalities[m], raster, grid, bands, inputs.rescale)
         for m in chosen.modalities
     }
     for source in sources.values():
@@ -240,23 +242,26 @@ def _settled(precision: Precision, numbers: tuple[str, ...]) -> Precision:
 
 def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], inputs: Inputs) -> None:
     ground, height_unit, rescale = inputs.ground, inputs.height_unit, inputs.rescale
-    if "optical" not in modalities and (inputs.bands is not None or rescale is not None):
+    of_heights = [definition_of(m).holds_heights for m in modalities]
+    alone = f"found {' and '.join(modalities)} alone"
+    if all(of_heights) and (inputs.bands is not None or rescale is not None):
         option = "bands" if inputs.bands is not None else "rescale"
-        raise ConfigError(f"`{option}` applies only to an image, found elevation alone.\nLeave it out.")
+        raise ConfigError(f"`{option}` applies only to an image, {alone}.\nLeave it out.")
     if rescale is not None and not (math.isfinite(rescale) and rescale > 0):
         raise ConfigError(f"`rescale={rescale:g}`: expected a number above 0, for instance 1/257.")
-    if "elevation" not in modalities and ground is not None:
-        raise ConfigError(f"{ground}: `ground` applies only to elevation, found optical alone.\nLeave it out.")
-    if "elevation" not in modalities and height_unit is not None:
+    if not any(of_heights) and ground is not None:
+        raise ConfigError(f"{ground}: `ground` applies only to elevation, {alone}.\nLeave it out.")
+    if not any(of_heights) and height_unit is not None:
         unit = arguments(height_unit=height_unit)
-        raise ConfigError(f"{unit} applies only to elevation, found optical alone.\nLeave it out.")
+        raise ConfigError(f"{unit} applies only to elevation, {alone}.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
-        hint = did_you_mean(unknown[0], LAYERS)
+        hint = did_you_mean(unknown[0], list(LAYERS))
         raise ConfigError(f"layer {unknown[0]!r} is unknown. Expected some of {', '.join(LAYERS)}.{hint}")
-    if "disagreement" in layers and len(modalities) == 1:
+    comparing = [layer for layer in layers if LAYERS[layer].compares]
+    if comparing and len(modalities) == 1:
         raise ConfigError(
-            f"the layer disagreement compares two modalities, found {modalities[0]} alone.\n"
+            f"the layer {comparing[0]} compares two modalities, {alone}.\n"
             "Give an image and a surface model, or leave the layer out."
         )
 
@@ -304,21 +309,26 @@ def even_tiles(largest: TileLattice) -> TileLattice:
     return min(largest, *(replace(largest, core_px=even(side)) for side in largest.shape), key=work)
 
 
-def _optical_input(
-    bundle: Bundle, raster: RasterSource, grid: GeoBox, bands: tuple[int, ...] | None, rescale: float | None
+def _image_of(bundle: Bundle) -> ModalityChoice:
+    """The only image that a bundle reads; ``auto`` if it reads several."""
+    images = [m for m in bundle.manifest.modalities if not definition_of(m).holds_heights]
+    return images[0] if len(images) == 1 else "auto" if images else "optical"
+
+
+def _image_input(
+    spec: ModalitySpec, raster: RasterSource, grid: GeoBox, bands: tuple[int, ...] | None, rescale: float | None
 ) -> SceneInput:
-    spec = bundle.manifest.modalities["optical"]
-    match = spec.recipe.match(raster, bands)
-    require_overlap({"optical": raster}, grid)
-    fitted = spec.recipe.fitted(raster, bands=match.numbers)
+    known_by = spec.recipe.check(raster, bands=bands)
+    require_overlap({spec.modality: raster}, grid)
+    fitted = spec.recipe.fitted(raster, bands=bands)
     fitted = fitted if rescale is None else fitted.rescaled(rescale)
-    return SceneInput(fitted, spec, grid, None, None, match.known_by)
+    return SceneInput(fitted, spec, grid, None, None, known_by)
 
 
-def _elevation_input(bundle: Bundle, scene: SceneRasters, grid: GeoBox, height_unit: str | None) -> SceneInput:
-    spec, raster, ground = bundle.manifest.modalities["elevation"], scene.elevation or scene.raster, scene.ground
+def _heights_input(spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None) -> SceneInput:
+    raster, ground = scene.elevation or scene.raster, scene.ground
     spec.recipe.check(raster, ground_given=ground is not None)
-    require_overlap({"elevation": raster}, grid)
+    require_overlap({spec.modality: raster}, grid)
     lower = ground
     if ground is not None:
         spec.recipe.check_ground(ground)
@@ -364,7 +374,7 @@ def _files(
 ) -> MapFiles:
     decided, layered = None, None
     if len(modalities) > 1:
-        decided = class_map(companion_path(out, "decided"), DECISIONS, tags=tags, band="decided by")
+        decided = class_map(companion_path(out, "decided"), decisions(modalities), tags=tags, band="decided by")
     if layers:
         layered = layer_file(companion_path(out, "layers"), layer_bands(layers, classes), tags=tags)
     return MapFiles(class_map(out, classes, tags=tags), decided, layered)

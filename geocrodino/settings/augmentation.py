@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 
 Strength = Annotated[float, Field(ge=0, lt=1)]
 
@@ -106,7 +106,7 @@ class RadiometrySettings(BaseModel):
         return tuple(found)
 
 
-_ELEVATION_RADIOMETRY = RadiometrySettings(
+ELEVATION_RADIOMETRY = RadiometrySettings(
     gain=0.05,
     offset_std=0.05,
     band_gain=0.0,
@@ -148,7 +148,10 @@ class AugmentationSettings(BaseModel):
         default_factory=RadiometrySettings, description="a list of all operations, or the radiometry of bands"
     )
     elevation: ModalityAugmentation = Field(
-        _ELEVATION_RADIOMETRY, description="a list of all operations, or the radiometry of heights"
+        ELEVATION_RADIOMETRY, description="a list of all operations, or the radiometry of heights"
+    )
+    rasters: dict[Modality, ModalityAugmentation] = Field(
+        {}, description="the same for other registered modalities, by name; that of the modality by default"
     )
 
     @model_validator(mode="after")
@@ -175,12 +178,12 @@ class AugmentationSettings(BaseModel):
 
     @property
     def _uses_short_form(self) -> bool:
-        return any(isinstance(getattr(self, m), RadiometrySettings) for m in MODALITIES)
+        return any(isinstance(own, RadiometrySettings) for own in self._forms)
 
     @property
     def names_operations(self) -> bool:
         """Whether a list names operations, which must then be checked before use."""
-        return any(not isinstance(getattr(self, m), RadiometrySettings) for m in MODALITIES)
+        return any(not isinstance(own, RadiometrySettings) for own in self._forms)
 
     def operations(self, modality: Modality) -> tuple[Operation, ...]:
         """All operations of a modality, in order; the short form is written out.
@@ -191,8 +194,28 @@ class AugmentationSettings(BaseModel):
         Returns:
             The modality's own list; without one the operations of the geometry keys, then those of its radiometry.
         """
-        own = self.optical if modality == "optical" else self.elevation
+        own = self._of(modality)
         return self._geometry() + own.operations() if isinstance(own, RadiometrySettings) else own
+
+    def with_defaults(self, defaults: Mapping[Modality, RadiometrySettings]) -> AugmentationSettings:
+        """Complete the settings by the radiometry of modalities that they do not name.
+
+        Args:
+            defaults: The radiometry that each modality brings.
+
+        Returns:
+            Settings that name every modality.
+        """
+        others = {m: found for m, found in defaults.items() if m not in type(self).model_fields}
+        return self.model_copy(update={"rasters": {**others, **self.rasters}})
+
+    @property
+    def _forms(self) -> tuple[ModalityAugmentation, ...]:
+        return (self.optical, self.elevation, *self.rasters.values())
+
+    def _of(self, modality: Modality) -> ModalityAugmentation:
+        """What is configured for a modality; that of an image for one that is not named, see `with_defaults`."""
+        return {**self.rasters, "optical": self.optical, "elevation": self.elevation}.get(modality, self.optical)
 
     def _geometry(self) -> tuple[Operation, ...]:
         found = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from geocrodino.errors import ConfigError
@@ -24,8 +24,9 @@ from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM, Augmentation
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import HeightChannel, Modality
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.spelling import did_you_mean
@@ -56,8 +57,9 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which files, and how they are read."""
 
-    optical: Path = Field(description="image, any bands, CRS and resolution")
-    elevation: Path = Field(description="surface model, any CRS and resolution")
+    rasters: dict[Modality, Path] = Field({}, description="rasters of other registered modalities, by name")
+    optical: Path | None = Field(None, validate_default=True, description="image, any bands, CRS and resolution")
+    elevation: Path | None = Field(None, validate_default=True, description="surface model, any CRS and resolution")
     labels: Path = Field(description="class values, 0 to 254")
     aoi: str = Field(description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy")
     ground: Path | None = Field(None, description="terrain model, if there is one; else the ground is estimated")
@@ -80,6 +82,37 @@ class DataConfig(_Section):
             return ",".join(map(repr, aoi))
         return json.dumps(aoi) if isinstance(aoi, dict) else aoi
 
+    @field_validator("rasters")
+    @classmethod
+    def _other_modalities(cls, rasters: dict[Modality, Path]) -> dict[Modality, Path]:
+        for name in rasters.keys() & cls.model_fields.keys():
+            raise ValueError(f"the raster of {name} has a key of its own: write {name}: beside rasters:")
+        return rasters
+
+    @field_validator("optical", "elevation", mode="before")
+    @classmethod
+    def _needed_without_others(cls, path: object, info: ValidationInfo) -> object:
+        if path is None and not info.data.get("rasters"):
+            raise PydanticCustomError("missing", "Field required")
+        return path
+
+    @model_validator(mode="after")
+    def _at_least_two_modalities(self) -> DataConfig:
+        if len(self.raster_paths) < 2:
+            raise ValueError(f"expected the rasters of at least two modalities, found {', '.join(self.raster_paths)}")
+        return self
+
+    @property
+    def raster_paths(self) -> dict[Modality, Path]:
+        """The raster of each modality, in the order of registration."""
+        named = {"optical": self.optical, "elevation": self.elevation, **self.rasters}
+        return {m: path for m in MODALITIES.in_order(named) if (path := named[m]) is not None}
+
+    @property
+    def bands_by_modality(self) -> dict[Modality, tuple[int, ...] | None]:
+        """Numbers of the bands to use."""
+        return {"optical": self.bands}
+
     @field_validator("aoi_crs", mode="before")
     @classmethod
     def _write_code_as_text(cls, crs: object) -> object:
@@ -89,9 +122,9 @@ class DataConfig(_Section):
 class ElevationConfig(_Section):
     """What the elevation branch reads."""
 
-    channels: tuple[HeightChannel, ...] = Field(
+    channels: tuple[HeightChannelName, ...] = Field(
         ("height_above_ground", "slope", "topographic_position"),
-        description="height_above_ground (m), slope (degrees), topographic_position (m), height (m, absolute)",
+        description="; ".join(f"{c.name} ({c.unit}): {c.description}" for c in HEIGHT_CHANNELS.values()),
     )
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
 

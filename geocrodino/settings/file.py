@@ -20,7 +20,6 @@ from geocrodino.files.access import absence, access_errors, exists, is_folder
 from geocrodino.files.area_names import absolute_source, box_numbers
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
 from geocrodino.phrases import arguments
-from geocrodino.settings.modality import MODALITIES
 
 PROJECT_FILE = "geocrodino.yaml"
 """Looked for in the working folder."""
@@ -133,6 +132,8 @@ def _read(path: Path) -> dict[str, Any]:
         for key in _PATHS:
             if isinstance(data.get(key), str):
                 data[key] = _resolved(data[key], path, area=key == "aoi")
+        if isinstance(data.get("rasters"), dict):
+            data["rasters"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in data["rasters"].items()}
     weights = tree.get("encoder_weights")
     if isinstance(weights, dict):
         tree["encoder_weights"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in weights.items()}
@@ -164,11 +165,12 @@ def _resolved(text: str, config: Path, *, area: bool = False) -> str:
 
 def _make_absolute(tree: dict[str, Any]) -> None:
     """The resolved copy must mean the same files wherever it lies and from wherever a run is resumed."""
-    for section, keys in (("data", _PATHS), ("encoder_weights", MODALITIES)):
-        place = tree.get(section)
+    data = tree.get("data")
+    others = data.get("rasters") if isinstance(data, dict) else None
+    for place, keys in ((data, _PATHS), (others, None), (tree.get("encoder_weights"), None)):
         if not isinstance(place, dict):
             continue
-        for key in keys:
+        for key in keys or tuple(place):
             value = place.get(key)
             if isinstance(value, str):
                 place[key] = absolute_source(value, Path.cwd()) if key == "aoi" else _absolute(value)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from geocrodino.settings.modality import MODALITIES
-
 MethodName = Literal["single", "crodino", "mutual", "discom", "fusion", "dropout", "kd", "protokd", "maskedkd"]
 """single: side by side; crodino: the paper's; mutual, the default: branches teach each other; the rest: rivals."""
+
+Weight = Annotated[float, Field(ge=0)]
 
 Contrast = Literal["none", "image", "class", "pixel"]
 
@@ -25,6 +25,7 @@ _JOINT: dict[str, Any] = {
     "image_from_heights": 0.0,
     "adversary": 0.0,
     "ramp": 0.0,
+    "terms": {},
 }
 _PAPER = {"auxiliary": 1.0, "orthogonality": 1.0, "contrast": "class"}
 _TAUGHT: dict[str, Any] = {"fusion": "middle", "distillation": 1.0, "distillation_temperature": 1.0}
@@ -66,6 +67,7 @@ class MethodSettings(BaseModel):
     image_from_heights: float = Field(0.0, ge=0, description="weight of reading the image off the elevation features")
     adversary: float = Field(0.0, ge=0, description="weight of the guess, to be misled, which modality a feature is of")
     ramp: float = Field(0.0, ge=0, le=1, description="share of the steps over which contrast and agreement rise")
+    terms: dict[str, Weight] = Field({}, description="weights of registered loss terms, by name")
     fusion: Literal["early", "middle"] = Field("middle", description="where the fusion network joins the modalities")
     blank: float = Field(0.0, ge=0, le=1, description="share of patches of which one modality is blanked")
     distillation: float = Field(0.0, ge=0, description="weight of the teacher's softened answers")
@@ -126,8 +128,3 @@ class MethodSettings(BaseModel):
     def has_teacher(self) -> bool:
         """Whether a fusion network is trained first."""
         return self.name in {"kd", "protokd", "maskedkd"}
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        """Names of the networks that it makes: one for each modality, or ``fusion``, which needs both."""
-        return ("fusion",) if self.name == "fusion" else MODALITIES

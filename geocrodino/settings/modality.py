@@ -1,14 +1,94 @@
-"""The two kinds of raster that a model can read, and the channels that are made from heights."""
+"""Names of the kinds of raster that a model can read; what each one means is in `geocrodino.modalities`."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
+from typing import Annotated, Any, overload
 
-Modality = Literal["optical", "elevation"]
-"""``optical``: any bands of an image. ``elevation``: a surface model."""
+ENTRY_POINTS = "geocrodino.modalities"
+"""Group of the entry points by which another package registers its modalities."""
 
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
+_RESERVED = {"auto", "both", "fusion", "ground", "labels", "source"}
+"""Words that stand for something else where modalities are named."""
 
-HeightChannel = Literal["height_above_ground", "topographic_position", "height", "slope"]
-"""``height_above_ground`` (m, compressed by the logarithm), ``topographic_position`` (m, the ground against the ground
-around it, compressed), ``height`` (m, absolute), ``slope`` (degrees)."""
+
+class ModalityNames(Sequence[str]):
+    """Names of the registered modalities, in the order of their registration."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = list(names)
+        self._asked_others = False
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return tuple(self._names)[index]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"ModalityNames({', '.join(map(repr, self._names))})"
+
+    def add(self, name: str) -> None:
+        """Add a name.
+
+        Raises:
+            ValueError: If it is no name that files and settings can hold, or stands for something else.
+        """
+        if not name.isidentifier() or name in _RESERVED:
+            raise ValueError(
+                f"expected a name of letters, digits and underscores, none of {', '.join(sorted(_RESERVED))}, "
+                f"found {name!r}"
+            )
+        if name not in self._names:
+            self._names.append(name)
+
+    def remove(self, name: str) -> None:
+        """Remove a name."""
+        self._names.remove(name)
+
+    def knows(self, name: object) -> bool:
+        """Whether a modality has this name; the entry points of other packages are loaded before the answer is no."""
+        if name not in self._names and not self._asked_others:
+            self._asked_others = True
+            for found in entry_points(group=ENTRY_POINTS):
+                found.load()
+        return name in self._names
+
+    def in_order(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names in the order of registration, which is that of channels, files and messages."""
+        there = set(names)
+        return tuple(name for name in self._names if name in there)
+
+
+MODALITIES = ModalityNames("optical", "elevation")
+"""All registered modalities. ``optical``: any bands of an image. ``elevation``: a surface model."""
+
+
+class _Registered:
+    """Lets pydantic accept names of registered modalities alone; pydantic is loaded where a model asks."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def check(name: str) -> str:
+            if MODALITIES.knows(name):
+                return name
+            *first, last = map(repr, MODALITIES)
+            expected = f"{', '.join(first)} or {last}" if first else last
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+
+        return core_schema.no_info_after_validator_function(check, core_schema.str_schema())
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return {**handler(schema), "enum": list(MODALITIES)}
+
+
+Modality = Annotated[str, _Registered()]
+"""Name of a registered modality."""

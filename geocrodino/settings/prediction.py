@@ -19,8 +19,9 @@ from typing import Any, Literal, TypeVar, get_args
 from geocrodino.errors import ConfigError
 from geocrodino.spelling import did_you_mean
 
-ModalityChoice = Literal["optical", "elevation", "both", "auto"]
-"""Which modalities to use. ``both``: an image and a surface model. ``auto``: those that the rasters hold."""
+ModalityChoice = str
+"""Which modalities to use: the name of one, ``both`` (an image and a surface model) or ``auto`` (those that the rasters
+hold)."""
 
 Stitch = Literal["auto", "exact", "blend"]
 """How tiles are joined, see `Tiling`."""
@@ -31,10 +32,8 @@ BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["auto", "full", "half"]
 """Numbers that a network computes in, see `Execution`."""
 
-Layer = Literal["probabilities", "confidence", "entropy", "disagreement"]
-"""Map layers, see `Outputs`."""
-
-LAYERS: tuple[Layer, ...] = get_args(Layer)
+Layer = str
+"""Name of a map layer in the table `geocrodino.prediction.layers.LAYERS`, see `Outputs`."""
 
 PROCESSES = "processes"
 """Name of the scheduler that is a cluster of processes on this machine."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from geocrodino.bundle.manifest import Calibration
 from geocrodino.data.datamodule import CoregisteredDataModule
 from geocrodino.errors import ModelError
-from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
+from geocrodino.evaluation.calibration import Reliability, fit_temperature, fit_weights
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import MODALITIES, Modality
 
@@ -27,8 +27,8 @@ class Calibrated:
     """Calibration for the bundle, and the reliability curves before and after it.
 
     Attributes:
-        calibration: Temperature of each branch, and weights of both for combined maps.
-        reliability: Curves on ``val`` by name: each modality as trained and calibrated, and both together, calibrated.
+        calibration: Temperature of each branch, and weights of all for combined maps.
+        reliability: Curves on ``val`` by name: each modality as trained and calibrated, and all together, calibrated.
     """
 
     calibration: Calibration
@@ -46,16 +46,16 @@ class ValidationPixels:
             most_px: About how many of them to collect.
         """
         self._every = max(1, labelled_px // most_px)
-        self._logits: dict[Modality, list[NDArray[np.float32]]] = {m: [] for m in MODALITIES}
-        self._valid: dict[Modality, list[NDArray[np.bool_]]] = {m: [] for m in MODALITIES}
+        self._logits: dict[Modality, list[NDArray[np.float32]]] = {}
+        self._valid: dict[Modality, list[NDArray[np.bool_]]] = {}
         self._labels: list[NDArray[np.int64]] = []
 
     def add(self, logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
         """Add a validation batch.
 
         Args:
-            logits: Logits of both branches by modality, floating, each (B, K, H, W).
-            batch: The batch: ``labels`` (B, H, W), and ``optical_valid`` and ``elevation_valid``, bool (B, H, W).
+            logits: Logits of each branch by modality, floating, each (B, K, H, W).
+            batch: The batch: ``labels`` (B, H, W), and ``<modality>_valid`` of each modality, bool (B, H, W).
 
         Raises:
             ModelError: If a logit is not finite.
@@ -63,31 +63,31 @@ class ValidationPixels:
         labels = batch["labels"].flatten()
         chosen = (labels != IGNORE_INDEX).nonzero().flatten()[:: self._every]
         self._labels.append(labels[chosen].cpu().numpy())
-        for m in MODALITIES:
+        for m in MODALITIES.in_order(logits):
             if not torch.isfinite(logits[m]).all():
                 raise ModelError(
                     f"The training diverged: expected finite logits of the {m} branch, found infinity or NaN.\n"
                     "Reduce training.optimiser.learning_rate, or set training.precision to 32-true."
                 )
-            self._logits[m].append(logits[m].movedim(1, -1).flatten(0, 2)[chosen].float().cpu().numpy())
-            self._valid[m].append(batch[f"{m}_valid"].flatten()[chosen].cpu().numpy())
+            self._logits.setdefault(m, []).append(logits[m].movedim(1, -1).flatten(0, 2)[chosen].float().cpu().numpy())
+            self._valid.setdefault(m, []).append(batch[f"{m}_valid"].flatten()[chosen].cpu().numpy())
 
     def fit(self) -> Calibrated:
-        """Fit a temperature for each branch, then the weights for averaging the probabilities of both.
+        """Fit a temperature for each branch, then the weights for averaging the probabilities of all.
 
         Returns:
             Calibration and curves. A branch without valid labelled pixels keeps the temperature 1 and has no curve;
-            without pixels valid in both modalities, the weights are 0.5.
+            without pixels valid in all modalities, the weights are equal.
 
         Raises:
             ValueError: If no batch was added.
         """
         labels = np.concatenate(self._labels)
-        valid = {m: np.concatenate(self._valid[m]) for m in MODALITIES}
+        valid = {m: np.concatenate(self._valid[m]) for m in self._valid}
         temperatures: dict[Modality, float] = {}
         curves: dict[str, Reliability] = {}
         probabilities: dict[Modality, NDArray[np.float64]] = {}
-        for m in MODALITIES:
+        for m in self._logits:
             logits = np.concatenate(self._logits[m]).astype(np.float64)
             own = np.where(valid[m], labels, IGNORE_INDEX)
             # A modality that is valid in few places of a large split may have no pixel among those collected.
@@ -97,13 +97,12 @@ class ValidationPixels:
             if seen:
                 curves[m] = Reliability.of(softmax(logits, axis=1), own)
                 curves[f"{m}, calibrated"] = Reliability.of(probabilities[m], own)
-        both = np.where(valid["optical"] & valid["elevation"], labels, IGNORE_INDEX)
-        weight = 0.5
-        if (both != IGNORE_INDEX).any():
-            weight = fit_pooling(probabilities["optical"], probabilities["elevation"], both)
-            pooled = weight * probabilities["optical"] + (1 - weight) * probabilities["elevation"]
-            curves["both, calibrated"] = Reliability.of(pooled, both)
-        weights: dict[Modality, float] = {"optical": weight, "elevation": 1 - weight}
+        everywhere = np.where(np.logical_and.reduce(list(valid.values())), labels, IGNORE_INDEX)
+        weights: dict[Modality, float] = dict.fromkeys(probabilities, 1 / len(probabilities))
+        if len(probabilities) > 1 and (everywhere != IGNORE_INDEX).any():
+            weights = fit_weights(probabilities, everywhere)
+            pooled = np.sum([weights[m] * p for m, p in probabilities.items()], axis=0)
+            curves[f"{'both' if len(weights) == 2 else 'all'}, calibrated"] = Reliability.of(pooled, everywhere)
         return Calibrated(Calibration(temperature=temperatures, weight=weights), curves)
 
 
@@ -123,5 +122,5 @@ def calibrate(branches: Mapping[Modality, nn.Module], data: CoregisteredDataModu
     """
     pixels = ValidationPixels(data.val_labelled_px)
     for batch in data.val_dataloader():
-        pixels.add({m: branches[m](batch[m]) for m in MODALITIES}, batch)
+        pixels.add({m: branch(batch[m]) for m, branch in branches.items()}, batch)
     return pixels.fit()

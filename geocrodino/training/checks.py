@@ -17,13 +17,13 @@ from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
-from geocrodino.geo.rasters.reader import require_overlap
+from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_raster, open_scene
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.recipe import Recipe, elevation_recipe, optical_recipe
+from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 
 _BLOCK_PX = 512
 
@@ -72,9 +72,9 @@ def check_settings(config: TrainConfig) -> None:
     if config.augmentation.names_operations:
         # Kornia is slow to import, and the short form needs no check.
         from geocrodino.data.augmentation import check_operations
-        from geocrodino.training.learners.build import learner_kind
+        from geocrodino.training.learners.build import learner_class
 
-        coupled = learner_kind(config.method).coupled
+        coupled = learner_class(config.method).coupled
         check_operations(config.augmentation, config.training.patch_px, coupled=coupled)
 
 
@@ -86,13 +86,17 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     """
     sources = open_sources(config)
     given = read_aoi(config.data.aoi, config.data.aoi_crs)
-    recipes: dict[Modality, Recipe] = {
-        "optical": optical_recipe(sources.optical, config.data.bands),
-        "elevation": elevation_recipe(config.elevation.channels, config.elevation.ground, config.data.height_unit),
-    }
+    options = RecipeOptions(
+        bands=config.data.bands_by_modality,
+        channels=config.elevation.channels,
+        ground=config.elevation.ground,
+        height_unit=config.data.height_unit,
+    )
+    recipes = {m: definition_of(m).recipe(raster, options) for m, raster in sources.rasters.items()}
     sources = fitted_sources(sources, recipes)
-    grid = reference_grid(sources.optical, given, config.data.resolution_m)
-    recipes["elevation"].halo_px(grid, ground_given=sources.ground is not None)
+    grid = reference_grid(sources.reference, given, config.data.resolution_m)
+    for recipe in recipes.values():
+        recipe.halo_px(grid, ground_given=sources.ground is not None)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
 
@@ -100,15 +104,14 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
             config.augmentation, {m: len(r.channel_names) for m, r in recipes.items()}, config.training.patch_px
         )
     classes = label_classes(sources.labels, config.class_scheme())
-    roles = {"optical": sources.optical, "elevation": sources.elevation, "label": sources.labels}
-    require_overlap({**roles, **({"ground": sources.ground} if sources.ground else {})}, grid)
+    require_overlap(sources.roles, grid)
     labels = _class_indices(sources.labels, classes, grid)
     aoi = _with_splits(on_grid(given, grid), grid, labels, len(classes), config)
     inside = {s: inside_mask(aoi.polygons(s), grid) for s in aoi.splits if s != "test"}
     labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
     found = CheckedInputs(sources, recipes, grid, classes, aoi, labels, inside, drawn=not given.splits)
     _check_patches(found, config)
-    for modality in MODALITIES:
+    for modality in recipes:
         _check_valid(found, modality)
     return found
 
@@ -140,8 +143,7 @@ def open_sources(config: TrainConfig) -> Sources:
     """
     data = config.data
     return Sources(
-        optical=open_scene(data.optical),
-        elevation=open_scene(data.elevation),
+        rasters={m: open_scene(path) for m, path in data.raster_paths.items()},
         labels=LabelSource.of(open_raster(data.labels), data.ignore_values, data.label_values),
         ground=None if data.ground is None else open_scene(data.ground),
         height_unit=data.height_unit,
@@ -155,18 +157,17 @@ def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources
         BundleError: If a raster of heights holds an image, classes or several bands.
         HeightError: If heights are too coarse, or in a unit that is not known.
     """
-    optical, elevation, unit = recipes["optical"], recipes["elevation"], sources.height_unit
-    elevation.check(sources.elevation, ground_given=sources.ground is not None)
-    ground = sources.ground
-    if ground is not None:
-        elevation.check_ground(ground)
-        ground = elevation.fitted_ground(ground, unit=unit)
-    return replace(
-        sources,
-        optical=optical.fitted(sources.optical, bands=optical.bands),
-        elevation=elevation.fitted(sources.elevation, unit=unit),
-        ground=ground,
-    )
+    ground, unit = sources.ground, sources.height_unit
+    fitted: dict[Modality, RasterSource] = {}
+    for m, raster in sources.rasters.items():
+        recipe = recipes[m]
+        if definition_of(m).holds_heights:
+            recipe.check(raster, ground_given=ground is not None)
+            if sources.ground is not None:
+                recipe.check_ground(sources.ground)
+                ground = recipe.fitted_ground(sources.ground, unit=unit)
+        fitted[m] = recipe.fitted(raster, unit=unit, bands=recipe.bands or None)
+    return replace(sources, rasters=fitted, ground=ground)
 
 
 def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8]:
@@ -200,7 +201,7 @@ def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
 
 def _check_valid(found: CheckedInputs, modality: Modality) -> None:
     """Check that a modality has data in the area, among what is learned from and what is judged by."""
-    raster = found.sources.optical if modality == "optical" else found.sources.elevation
+    raster = found.sources.rasters[modality]
     if not _any_valid(found, modality, np.ones(found.grid.shape, bool)):
         raise nothing_valid(raster, found.grid)
     if not _any_valid(found, modality, found.inside["train"]):
@@ -215,7 +216,7 @@ def _check_valid(found: CheckedInputs, modality: Modality) -> None:
 def _any_valid(found: CheckedInputs, modality: Modality, chosen: NDArray[np.bool_]) -> bool:
     """Whether any of the chosen pixels, bool, shape (H, W), has data; reads up to the first one that does."""
     sources, recipe = found.sources, found.recipes[modality]
-    raster = sources.optical if modality == "optical" else sources.elevation
+    raster = sources.rasters[modality]
     for window in Window.of(found.grid.shape).blocks(_BLOCK_PX):
         here = chosen[window.slices]
         if here.any():

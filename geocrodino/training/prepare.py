@@ -23,7 +23,7 @@ from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import check_inputs
 
@@ -69,7 +69,7 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     layers = align(sources, recipes, found.classes, found.grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
     given = sources.ground is not None
-    specs = {m: measure(layers, recipes[m], found.inside["train"], ground_given=given) for m in MODALITIES}
+    specs = {m: measure(layers, recipes[m], found.inside["train"], ground_given=given) for m in recipes}
     drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
     return Prepared(sources, found.classes, found.aoi, layers, found.labels, found.inside, specs, drawn)
 
@@ -117,29 +117,27 @@ def _digest(
 
 def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
     """Tell of heights that were read as missing, and of a raster that seems to hold none."""
-    classes = few_values(sources.elevation)
-    if classes:
-        warnings.warn(
-            few_values_note(sources.elevation, classes),
-            HeightRangeWarning,
-            stacklevel=3,
-        )
-    rasters = {"elevation": sources.elevation, "ground": sources.ground}
+    for role, raster in sources.heights.items():
+        classes = few_values(raster) if role != "ground" else 0
+        if classes:
+            warnings.warn(few_values_note(raster, classes), HeightRangeWarning, stacklevel=3)
     for role, found in layers.impossible.items():
-        raster = rasters[role]
-        if raster is not None:
-            warnings.warn(found.note(raster), HeightRangeWarning, stacklevel=3)
+        warnings.warn(found.note(sources.heights[role]), HeightRangeWarning, stacklevel=3)
 
 
 def told(ready: Prepared) -> str:
     """What a training is going to read, in sentences."""
     sources = ready.sources
-    unit = height_unit(sources.elevation, sources.height_unit)[1]
-    if sources.ground is not None:
-        unit += f"; ground: {ground_unit(sources.ground, sources.height_unit)[1]}"
+    units = {
+        role: (ground_unit if role == "ground" else height_unit)(raster, sources.height_unit)[1]
+        for role, raster in sources.heights.items()
+    }
+    unit = "; ".join(f"ground: {known}" if role == "ground" else known for role, known in units.items())
+    line = "\n" if unit else ""
     px = {s: int(m.sum()) for s, m in ready.inside.items()}
     drawn = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {ready.drawn}" if ready.drawn else ""
     return (
-        f"Grid: {describe(ready.layers.grid)}\n{unit[0].upper()}{unit[1:]}\nClasses: {', '.join(ready.classes.names)}\n"
+        f"Grid: {describe(ready.layers.grid)}\n{unit[:1].upper()}{unit[1:]}{line}"
+        f"Classes: {', '.join(ready.classes.names)}\n"
         f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{drawn}"
     )

@@ -33,20 +33,20 @@ from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
+from geocrodino.modalities.registry import definition_of
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated, calibrate
 from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
 from geocrodino.training.checks import check_settings
-from geocrodino.training.learners.base import Shape, state_of
-from geocrodino.training.learners.build import build_learner, network_settings
-from geocrodino.training.learners.taught import TaughtLearner
+from geocrodino.training.learners.base import Learner, Shape, state_of
+from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.logs import EventLog, TableLog
 from geocrodino.training.prepare import Prepared, prepare, record, told
 from geocrodino.training.task import TrainingTask
@@ -58,7 +58,7 @@ class TrainResult:
     """What a training leaves.
 
     Attributes:
-        bundle: The trained model; None for the method ``fusion``, whose network needs both modalities at once.
+        bundle: The trained model; None for the method ``fusion``, whose network needs all modalities at once.
         val_miou: Best mIoU on ``val`` for each network, 0 to 1.
         epochs: Epochs that were run, without those of a teacher.
         seconds: Wall time of this call.
@@ -179,25 +179,27 @@ def _train(
 ) -> tuple[Path | None, _Fitted]:
     """Train the teacher where one is needed, then the networks, and write what they leave."""
     students_begun = resume and exists(run_folder.last_checkpoint(out))  # their teacher is in there
-    if config.method.has_teacher and teacher is None and not students_begun:
+    if learner_class(config.method).needs_teacher and teacher is None and not students_begun:
         own = out / run_folder.TEACHER_NAME
         teacher = _train_teacher(config, own, ready, callbacks, resume=resume, tell=tell)
     fitted = _fit(config, config.method, out, ready, callbacks, resume=resume, teacher=teacher, tell=tell)
-    if config.method.name != "fusion":
+    if learner_class(config.method).deploys == "bundle":
         return _save(config, out, ready, fitted), fitted
     _summarise(config, out, fitted, None)
-    _save_fusion(out, fitted)
+    _save_network(out, fitted)
     return None, fitted
 
 
-def _save_fusion(out: Path, fitted: _Fitted) -> None:
+def _save_network(out: Path, fitted: _Fitted) -> None:
+    """Write the only network of a training as a file of its own."""
+    (network,) = fitted.networks.values()
     with durable_file(out / run_folder.FUSION_NAME) as partial:
-        partial.write_bytes(save(state_of(fitted.networks["fusion"])))
+        partial.write_bytes(save(state_of(network)))
 
 
 def _check(config: TrainConfig, teacher: Path | None) -> None:
     check_settings(config)
-    if teacher is not None and not config.method.has_teacher:
+    if teacher is not None and not learner_class(config.method).needs_teacher:
         raise ConfigError(
             f"`teacher`: the method {config.method.name} learns without a teacher. Leave `teacher` out, or take "
             "`method.name='kd'`, protokd or maskedkd."
@@ -221,20 +223,16 @@ def _train_teacher(
     resume: bool,
     tell: Callable[[str], None],
 ) -> Path:
-    """Train the fusion network that a method learns from; a finished one is not trained again."""
+    """Train the network that a method learns from; a finished one is not trained again."""
     if resume and exists(out / run_folder.FUSION_NAME):
         return out
-    tell(f"Training the teacher, of the method fusion ({config.method.fusion}), first.")
-    method = MethodSettings(
-        name="fusion",
-        fusion=config.method.fusion,
-        dice=config.method.dice,
-        label_smoothing=config.method.label_smoothing,
-    )
+    method = learner_class(config.method).teacher_method(config.method)
+    tell(f"Training the teacher, of the method {method.name} ({method.fusion}), first.")
     run_folder.begin(config.model_copy(update={"method": method}), out, resume=resume)
     fitted = _fit(config, method, out, ready, callbacks, resume=resume, teacher=None, tell=tell)
-    _save_fusion(out, fitted)
-    tell(f"Teacher: best mIoU on val {100 * fitted.best.best['fusion']:.1f} %. Training its students.")
+    _save_network(out, fitted)
+    (score,) = fitted.best.best.values()
+    tell(f"Teacher: best mIoU on val {100 * score:.1f} %. Training its students.")
     return out
 
 
@@ -261,10 +259,11 @@ def _fit(
     counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
     learner = build_learner(method, shape, weights, config.encoder_weights)
-    if teacher is not None and isinstance(learner, TaughtLearner):
+    if teacher is not None and learner.needs_teacher:
         _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     decoupled = config.augmentation.decoupled and not learner.coupled
-    augmentation = PairAugmentation(config.augmentation.model_copy(update={"decoupled": decoupled}))
+    radiometry = config.augmentation.with_defaults({m: definition_of(m).radiometry for m in ready.specs})
+    augmentation = PairAugmentation(radiometry.model_copy(update={"decoupled": decoupled}))
     task = TrainingTask(
         learner,
         augmentation,
@@ -273,10 +272,10 @@ def _fit(
         batch_norm_batches=settings.batch_norm_batches,
         seed=settings.seed,
     )
-    best = BestNetworks(settings.patience, method.networks)
+    best = BestNetworks(settings.patience, learner.network_names)
     timer = Timer()  # goes on counting in a resumed run
     last = _run_loop(settings, out, task, data, [best, timer, *callbacks], resume=resume)
-    networks = {name: best.load(name, task.kept.network(name)) for name in method.networks}
+    networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
     return _Fitted(networks, best, last + 1, timer.time_elapsed("train"), data)
 
 
@@ -341,10 +340,10 @@ def _require_same_splits(ready: Prepared, teacher: Path) -> None:
             )
 
 
-def _load_teacher(learner: TaughtLearner, folder: Path, *, own: bool) -> None:
+def _load_teacher(learner: Learner, folder: Path, *, own: bool) -> None:
     path = folder / run_folder.FUSION_NAME
     try:
-        learner.teacher.load_state_dict(load_file(path))
+        learner.load_teacher(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         found = "another network" if isinstance(error, RuntimeError) else str(error)
         raise ConfigError(no_teacher(path, found, own=own)) from error
@@ -413,8 +412,8 @@ def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback], fin
 
 def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> Path:
     grid = ready.layers.grid
-    branches: dict[Modality, nn.Module] = {m: fitted.networks[m] for m in MODALITIES}
-    radii = [receptive_field_radius_px(branches[m], len(ready.specs[m].channels)) for m in MODALITIES]
+    branches: dict[Modality, nn.Module] = fitted.networks
+    radii = [receptive_field_radius_px(branches[m], len(ready.specs[m].channels)) for m in branches]
     calibrated = calibrate(branches, fitted.data)
     summary = _summarise(config, out, fitted, calibrated)
     plot_reliability(calibrated.reliability, out / "reliability.png")

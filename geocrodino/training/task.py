@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -17,14 +16,8 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.settings.classes import IGNORE_INDEX
-from geocrodino.settings.modality import MODALITIES
 from geocrodino.settings.optimiser import OptimiserSettings
-from geocrodino.training.calibrate import ValidationPixels
 from geocrodino.training.learners.base import Learner, Step, network_input, network_valid
-from geocrodino.training.learners.joint import JointLearner
-
-_CALIBRATION_PX = 50_000
-"""Validation pixels on which the branches are calibrated after each epoch, before they teach each other."""
 
 
 class TrainingTask(L.LightningModule):
@@ -66,7 +59,6 @@ class TrainingTask(L.LightningModule):
         self.average = averaged(learner, ema_decay) if ema_decay else None
         self.confusion = self._empty_counts()
         self.judged: dict[str, nn.Module] = {}
-        self.pixels: ValidationPixels | None = None
 
     @property
     def kept(self) -> Learner:
@@ -149,10 +141,8 @@ class TrainingTask(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Prepare the networks to validate, and reset the counts."""
         self.confusion = self._empty_counts()
-        self.judged = {name: self._validated_network(name) for name in self.learner.method.networks}
-        if isinstance(self.learner, JointLearner) and self.learner.method.agreement:
-            labelled_px = self.trainer.datamodule.val_labelled_px  # type: ignore[attr-defined]
-            self.pixels = ValidationPixels(labelled_px, _CALIBRATION_PX)
+        self.judged = {name: self._validated_network(name) for name in self.learner.network_names}
+        self.learner.on_validation_start(self._labelled_px)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the pixels of each network where its input is valid.
@@ -165,16 +155,11 @@ class TrainingTask(L.LightningModule):
         for name, scores in logits.items():
             labels = torch.where(network_valid(name, batch), batch["labels"], IGNORE_INDEX)
             self.confusion[name].update(labels.cpu().numpy(), scores.argmax(dim=1).cpu().numpy())
-        if self.pixels is not None:
-            self.pixels.add(logits, batch)
+        self.learner.on_validation_batch(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Where branches teach each other, calibrate them and measure in which classes each is better."""
-        if self.pixels is not None and isinstance(self.learner, JointLearner):
-            found = self.pixels.fit().calibration
-            iou = {m: np.array(self.confusion[m].scores().iou) for m in MODALITIES}
-            self.learner.set_calibration(found.temperature, iou)
-            self.pixels = None
+        """Let the learner learn from the scores."""
+        self.learner.on_validation_end(self.confusion)
 
     def configure_optimizers(self) -> Any:
         """Create AdamW and its learning-rate schedule, see `OptimiserSettings`.
@@ -205,8 +190,12 @@ class TrainingTask(L.LightningModule):
             update_bn((network_input(name, batch).to(kind) for batch in batches), network, self.device)
         return network.eval()
 
+    def _labelled_px(self) -> int:
+        """Number of labelled pixels of the validation split."""
+        return int(self.trainer.datamodule.val_labelled_px)  # type: ignore[attr-defined]
+
     def _empty_counts(self) -> dict[str, ConfusionMatrix]:
-        return {name: ConfusionMatrix(len(self.learner.class_weights)) for name in self.learner.method.networks}
+        return {name: ConfusionMatrix(len(self.learner.class_weights)) for name in self.learner.network_names}
 
 
 def averaged(learner: Learner, decay: float) -> AveragedModel:

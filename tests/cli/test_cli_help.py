@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from geocrodino.cli.app import app
 from geocrodino.cli.predict import LayerName
-from geocrodino.settings.prediction import LAYERS
+from geocrodino.prediction.layers import LAYERS
 
 COMMANDS = ["sample", "inspect", "train", "predict", "evaluate"]
 PLAIN = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}
@@ -60,7 +60,7 @@ def test_the_short_form_of_help(name):
 
 
 def test_every_layer_can_be_asked_for():
-    assert tuple(LayerName) == LAYERS
+    assert tuple(LayerName) == tuple(LAYERS)
 
 
 def test_version():

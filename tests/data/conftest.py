@@ -28,8 +28,10 @@ def sources(write_raster: Callable[..., Path]) -> Sources:
     labels = (1 + rows // 32).astype(np.uint8)
     labels[:, :8] = 255
     return Sources(
-        optical=RasterSource.open(write_raster("optical.tif", optical, nodata=255)),
-        elevation=RasterSource.open(write_raster("dsm.tif", heights, nodata=float("nan"))),
+        rasters={
+            "optical": RasterSource.open(write_raster("optical.tif", optical, nodata=255)),
+            "elevation": RasterSource.open(write_raster("dsm.tif", heights, nodata=float("nan"))),
+        },
         labels=LabelSource.of(RasterSource.open(write_raster("labels.tif", labels, nodata=255))),
     )
 
@@ -41,9 +43,9 @@ def scheme() -> ClassScheme:
 
 @pytest.fixture
 def recipes(sources: Sources) -> dict:
-    return {"optical": optical_recipe(sources.optical), "elevation": elevation_recipe(("height", "slope"))}
+    return {"optical": optical_recipe(sources.rasters["optical"]), "elevation": elevation_recipe(("height", "slope"))}
 
 
 @pytest.fixture
 def layers(sources: Sources, recipes: dict, scheme: ClassScheme, tmp_path: Path) -> AlignedLayers:
-    return align(sources, recipes, scheme, sources.optical.geobox, tmp_path / "aligned")
+    return align(sources, recipes, scheme, sources.reference.geobox, tmp_path / "aligned")

@@ -34,6 +34,17 @@ def _opened(role, path):
     return LabelSource.of(source) if role == "labels" else source
 
 
+def _file(layers, role):
+    return layers.labels if role == "labels" else layers.rasters[role]
+
+
+def _with(sources, role, raster):
+    """The sources with another raster in one role."""
+    if role in sources.rasters:
+        return replace(sources, rasters={**sources.rasters, role: raster})
+    return replace(sources, **{role: raster})
+
+
 class Count:
     """Counts the calls of a progress callback."""
 
@@ -49,7 +60,7 @@ def align_again(sources, recipes, scheme, tmp_path):
     def run(sources=sources, recipes=recipes, scheme=scheme, grid=None):
         """Whether the layers were written anew."""
         count = Count()
-        align(sources, recipes, scheme, grid or sources.optical.geobox, tmp_path / "aligned", count)
+        align(sources, recipes, scheme, grid or sources.reference.geobox, tmp_path / "aligned", count)
         return bool(count.calls)
 
     return run
@@ -88,7 +99,9 @@ def test_three_crs_and_three_resolutions_land_on_one_grid(write_raster, tmp_path
     labels = LabelSource.of(RasterSource.open(path))
     recipes = {"optical": optical_recipe(image), "elevation": elevation_recipe(("height",))}
     scheme = ClassScheme.from_values([4, 9])
-    layers = align(Sources(image, dem, labels), recipes, scheme, image.geobox, tmp_path / "aligned")
+    layers = align(
+        Sources({"optical": image, "elevation": dem}, labels), recipes, scheme, image.geobox, tmp_path / "aligned"
+    )
 
     np.testing.assert_array_equal(layers.channels("optical"), optical)
     cols, rows = np.meshgrid(np.arange(80) + 0.5, np.arange(60) + 0.5)
@@ -108,7 +121,7 @@ def test_blocks_make_no_seam(sources, recipes, scheme, tmp_path, monkeypatch):
     monkeypatch.setattr(alignment, "_BLOCK_PX", 17)
     parts = align(sources, recipes, scheme, grid, tmp_path / "parts")
     for name in ("optical", "elevation", "labels"):
-        assert getattr(whole, name).read_bytes() == getattr(parts, name).read_bytes()
+        assert _file(whole, name).read_bytes() == _file(parts, name).read_bytes()
 
 
 def test_a_ground_raster_gives_dsm_minus_dtm(write_raster, sources, scheme, tmp_path):
@@ -116,8 +129,11 @@ def test_a_ground_raster_gives_dsm_minus_dtm(write_raster, sources, scheme, tmp_
     # 2 m pixels, centres at 1, 3, 5 m: the same plane as the surface's 100 + row - 0.5, ten metres lower.
     dtm = RasterSource.open(write_raster("dtm.tif", (89.5 + 2 * rows + 1).astype(np.float32), pixel=2.0))
     sources = replace(sources, ground=RasterSource.open(dtm.path))
-    recipes = {"optical": optical_recipe(sources.optical), "elevation": elevation_recipe(("height_above_ground",))}
-    layers = align(sources, recipes, scheme, sources.optical.geobox, tmp_path / "aligned")
+    recipes = {
+        "optical": optical_recipe(sources.rasters["optical"]),
+        "elevation": elevation_recipe(("height_above_ground",)),
+    }
+    layers = align(sources, recipes, scheme, sources.reference.geobox, tmp_path / "aligned")
     height = layers.channels("elevation")[0]
     np.testing.assert_allclose(height[2:90, 20:110], 10, atol=1e-4)
     assert np.isnan(height[:10, :10]).all()
@@ -126,7 +142,7 @@ def test_a_ground_raster_gives_dsm_minus_dtm(write_raster, sources, scheme, tmp_
 
 
 def test_heights_in_feet_become_metres(sources, recipes, scheme, tmp_path):
-    layers = align(replace(sources, height_unit="ft"), recipes, scheme, sources.optical.geobox, tmp_path / "a")
+    layers = align(replace(sources, height_unit="ft"), recipes, scheme, sources.reference.geobox, tmp_path / "a")
     np.testing.assert_allclose(layers.channels("elevation")[0, 0, 60], 30.48, rtol=1e-6)
 
 
@@ -139,7 +155,7 @@ def test_layers_are_taken_again_if_nothing_changed(layers, align_again):
 
 @pytest.mark.parametrize("name", ["optical.img", "elevation.img", "labels.img", "aligned.json"])
 def test_layers_that_are_cut_short_are_written_again(layers, align_again, name):
-    path = layers.optical.with_name(name)
+    path = layers.rasters["optical"].with_name(name)
     content = path.read_bytes()
     path.write_bytes(content[:-4])
     assert align_again()
@@ -156,18 +172,18 @@ def _touch(sources, recipes, scheme, layers):
 CHANGES = {
     "a file": _touch,
     "the bands": lambda s, r, c, y: {
-        "recipes": {**r, "optical": optical_recipe(s.optical, (2, 1))},
-        "sources": replace(s, optical=s.optical.with_bands((2, 1))),
+        "recipes": {**r, "optical": optical_recipe(s.rasters["optical"], (2, 1))},
+        "sources": _with(s, "optical", s.rasters["optical"].with_bands((2, 1))),
     },
     "the channels": lambda s, r, c, y: {"recipes": {**r, "elevation": elevation_recipe(("slope",))}},
     "the unit": lambda s, r, c, y: {"sources": replace(s, height_unit="ft")},
     "ignored values": lambda s, r, c, y: {"sources": replace(s, labels=replace(s.labels, ignore_values=(2,)))},
     "recoded values": lambda s, r, c, y: {"sources": replace(s, labels=replace(s.labels, label_values=((2, 1),)))},
-    "a ground raster": lambda s, r, c, y: {"sources": replace(s, ground=s.elevation)},
+    "a ground raster": lambda s, r, c, y: {"sources": replace(s, ground=s.rasters["elevation"])},
     "the classes": lambda s, r, c, y: {"scheme": ClassScheme.from_values([0, 1, 2, 3])},
-    "the grid": lambda s, r, c, y: {"grid": GeoBox((90, 90), s.optical.geobox.affine, s.optical.geobox.crs)},
-    "a layer that is gone": lambda s, r, c, y: y.elevation.unlink() or {},
-    "a record cut short": lambda s, r, c, y: y.optical.with_name("aligned.json").write_text('{"key": "ab') and {},
+    "the grid": lambda s, r, c, y: {"grid": GeoBox((90, 90), s.reference.geobox.affine, s.reference.geobox.crs)},
+    "a layer that is gone": lambda s, r, c, y: y.rasters["elevation"].unlink() or {},
+    "a record cut short": lambda s, r, c, y: y.labels.with_name("aligned.json").write_text('{"key": "ab') and {},
 }
 
 
@@ -191,7 +207,7 @@ def test_a_raster_elsewhere(write_raster, sources, align_again):
     far = RasterSource.open(write_raster("far.tif", np.ones((9, 9), np.float32), origin=(700_000.0, TOP)))
     for role in ("elevation", "ground"):
         with pytest.raises(OverlapError, match=rf"far\.tif: the {role} raster does not meet the reference grid\."):
-            align_again(sources=replace(sources, **{role: far}))
+            align_again(sources=_with(sources, role, far))
 
 
 @pytest.mark.parametrize(("role", "dtype"), [("optical", np.uint8), ("elevation", np.float32), ("labels", np.uint8)])
@@ -199,7 +215,7 @@ def test_a_raster_without_a_valid_pixel(write_raster, sources, align_again, role
     shape = (3, 96, 128) if role == "optical" else (96, 128)
     path = write_raster("void.tif", np.full(shape, 7, dtype), nodata=7)
     with pytest.raises(RasterError) as caught:
-        align_again(sources=replace(sources, **{role: _opened(role, path)}), grid=sources.optical.geobox)
+        align_again(sources=_with(sources, role, _opened(role, path)), grid=sources.reference.geobox)
     assert str(caught.value) == (
         f"{path}: no valid pixel within the area of interest (96 x 128 px): all of it is nodata.\n"
         "Check the nodata tag and the area."
@@ -221,7 +237,7 @@ def test_a_folder_that_cannot_be_made(sources, recipes, scheme, tmp_path):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "aligned"
     with pytest.raises(OutputError) as caught:
-        align(sources, recipes, scheme, sources.optical.geobox, folder)
+        align(sources, recipes, scheme, sources.reference.geobox, folder)
     assert str(caught.value).startswith(f"{folder}: cannot be written (")
     assert str(caught.value).endswith("Choose another folder with `out`.")
 
@@ -231,7 +247,7 @@ def test_a_source_cut_short_is_not_blamed_on_the_folder(write_raster, sources, a
     path = write_raster("cut.tif", noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(RasterError, match="the file is damaged or cut short"):
-        align_again(sources=replace(sources, optical=RasterSource.open(path)))
+        align_again(sources=_with(sources, "optical", RasterSource.open(path)))
 
 
 # --- classes and grid -----------------------------------------------------------------------------------------------
@@ -239,9 +255,9 @@ def test_a_source_cut_short_is_not_blamed_on_the_folder(write_raster, sources, a
 
 def test_reference_grid_is_the_part_that_the_area_covers(sources):
     area = read_aoi(f"{LEFT + 10.2},{TOP - 50},{LEFT + 20},{TOP - 39.5}", "EPSG:32631")
-    grid = reference_grid(sources.optical, area, None)
+    grid = reference_grid(sources.rasters["optical"], area, None)
     assert (grid.shape, grid.affine.c, grid.affine.f) == ((11, 10), LEFT + 10, TOP - 39)
-    assert reference_grid(sources.optical, area, 2.0).shape == (6, 5)
+    assert reference_grid(sources.rasters["optical"], area, 2.0).shape == (6, 5)
 
 
 @pytest.mark.parametrize(
@@ -254,9 +270,9 @@ def test_reference_grid_is_the_part_that_the_area_covers(sources):
 )
 def test_an_area_outside_the_image(sources, box, crs, found):
     with pytest.raises(AOIError) as caught:
-        reference_grid(sources.optical, read_aoi(box, crs), None)
+        reference_grid(sources.rasters["optical"], read_aoi(box, crs), None)
     assert str(caught.value) == (
-        f"bounding box {box}: the area of interest lies outside {sources.optical.path}.\n"
+        f"bounding box {box}: the area of interest lies outside {sources.reference.path}.\n"
         f"Expected some part of x 400000 to 400128, y 4.9999e+06 to 5e+06; found {found} (in the raster's CRS).\n"
         "Check that both show the same place and carry the right CRS."
     )
@@ -276,14 +292,14 @@ def test_too_little_room_is_found_beforehand(sources, recipes, scheme, tmp_path,
     monkeypatch.setattr(alignment.shutil, "disk_usage", lambda _: SimpleNamespace(total=10**6, free=free["bytes"]))
     folder = tmp_path / "aligned"
     with pytest.raises(OutputError) as refused:
-        align(sources, recipes, scheme, sources.optical.geobox, folder)
+        align(sources, recipes, scheme, sources.reference.geobox, folder)
     assert str(refused.value) == (
         f"{folder}: not enough free space for the aligned rasters: expected 258,048 bytes, found 258,047 bytes."
     )
     assert not list(folder.iterdir())
     free["bytes"] += 1
-    layers = align(sources, recipes, scheme, sources.optical.geobox, folder)
-    assert sum(p.stat().st_size for p in (layers.optical, layers.elevation, layers.labels)) == 258_048
+    layers = align(sources, recipes, scheme, sources.reference.geobox, folder)
+    assert sum(p.stat().st_size for p in (*layers.rasters.values(), layers.labels)) == 258_048
 
 
 @pytest.mark.parametrize(
@@ -302,16 +318,16 @@ def test_a_failed_write_is_not_blamed_on_an_input_and_leaves_nothing(sources, re
     with monkeypatch.context() as patch:
         patch.setattr(alignment.os, "fsync", fail)
         with pytest.raises(OutputError, match=r"aligned/labels\.img: cannot be written \(No space left on device\)\."):
-            align(sources, recipes, scheme, sources.optical.geobox, folder)
+            align(sources, recipes, scheme, sources.reference.geobox, folder)
     with monkeypatch.context() as patch:
         patch.setattr(alignment, "_write_header", lambda *_: (_ for _ in ()).throw(RasterioIOError("short of space")))
         with pytest.raises(OutputError, match=r"aligned/optical\.img: cannot be written \(short of space\)\."):
-            align(sources, recipes, scheme, sources.optical.geobox, folder)
+            align(sources, recipes, scheme, sources.reference.geobox, folder)
     assert not list(folder.iterdir())
 
 
 def test_gdal_reads_the_layers(layers):
-    for path, kind in ((layers.optical, np.float32), (layers.elevation, np.float32), (layers.labels, np.uint8)):
+    for path, kind in (*((path, np.float32) for path in layers.rasters.values()), (layers.labels, np.uint8)):
         with rasterio.open(path) as dataset:
             assert (dataset.driver, dataset.transform) == ("ENVI", layers.grid.affine)
             assert dataset.crs == str(layers.grid.crs)

@@ -121,7 +121,7 @@ def test_prediction_reads_what_training_reads(layers, sources, recipes):
     specs = {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")}
     window = (5, 69, 3, 67)
     sample = CoregisteredDataset(layers, specs).read(window)
-    for modality, raster in (("optical", sources.optical), ("elevation", sources.elevation)):
+    for modality, raster in sources.rasters.items():
         values, valid = specs[modality].read(raster, layers.grid, window)
         assert sample[modality].numpy().tobytes() == values.tobytes()
         np.testing.assert_array_equal(sample[f"{modality}_valid"], valid)

@@ -17,7 +17,7 @@ LEFT, TOP = 400_000.0, 5_000_000.0
 
 @pytest.fixture
 def roles(sources):
-    return {"optical": sources.optical, "elevation": sources.elevation, "labels": sources.labels}
+    return {**sources.rasters, "labels": sources.labels}
 
 
 def test_good_files(roles):

@@ -158,10 +158,12 @@ def test_half_precision_and_autocast(dtype):
 
 ERRORS = {
     "strength must be at least 0, found -0.5": lambda: reverse_gradient(torch.zeros(2), -0.5),
-    "expected logits (B, 2, h, w), found (2, 3, 4, 4)": lambda: modality_loss(torch.zeros(2, 3, 4, 4), 0),
-    "expected logits (B, 2, h, w), found (2, 2)": lambda: modality_loss(torch.zeros(2, 2), 0),
-    "modality must be 0 (optical) or 1 (elevation), found 2": lambda: modality_loss(torch.zeros(2, 2, 4, 4), 2),
-    "modality must be 0 (optical) or 1 (elevation), found -1": lambda: modality_loss(torch.zeros(2, 2, 4, 4), -1),
+    "expected logits (B, M, h, w) of at least 2 modalities, found (2, 1, 4, 4)": (
+        lambda: modality_loss(torch.zeros(2, 1, 4, 4), 0)
+    ),
+    "expected logits (B, M, h, w) of at least 2 modalities, found (2, 2)": lambda: modality_loss(torch.zeros(2, 2), 0),
+    "modality must be 0 to 1, found 2": lambda: modality_loss(torch.zeros(2, 2, 4, 4), 2),
+    "modality must be 0 to 1, found -1": lambda: modality_loss(torch.zeros(2, 2, 4, 4), -1),
     "expected valid (B, h, w) for logits (2, 2, 4, 4), found (2, 4, 3)": (
         lambda: modality_loss(torch.zeros(2, 2, 4, 4), 0, torch.ones(2, 4, 3, dtype=torch.bool))
     ),

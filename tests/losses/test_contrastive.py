@@ -42,24 +42,24 @@ def test_image_contrast_pools_valid_features_only():
     spoilt[:, :, 0, 0] = 100.0
     valid = torch.ones(2, 2, 2, dtype=torch.bool)
     valid[:, 0, 0] = False
-    found = image_contrast(spoilt, scenes, 0.5, optical_valid=valid)
+    found = image_contrast(spoilt, scenes, 0.5, first_valid=valid)
     assert found.item() == pytest.approx(MATCHED, abs=HAND)
 
 
 def test_image_contrast_leaves_out_scenes_that_a_modality_does_not_see():
-    optical, elevation = _random(3, 4, 2, 2), _random(3, 4, 2, 2, seed=1)
+    first, second = _random(3, 4, 2, 2), _random(3, 4, 2, 2, seed=1)
     valid = torch.ones(3, 2, 2, dtype=torch.bool)
     valid[1] = False
-    found = image_contrast(optical, elevation, elevation_valid=valid)
-    torch.testing.assert_close(found, image_contrast(optical[[0, 2]], elevation[[0, 2]]))
+    found = image_contrast(first, second, second_valid=valid)
+    torch.testing.assert_close(found, image_contrast(first[[0, 2]], second[[0, 2]]))
 
 
 def test_image_contrast_ignores_place_scale_and_order():
-    optical, elevation = _random(4, 5, 3, 3), _random(4, 5, 3, 3, seed=1)
-    expected = image_contrast(optical, elevation)
-    torch.testing.assert_close(image_contrast(optical.flip(-1).mT, 3 * elevation.flip(-2)), expected)
-    torch.testing.assert_close(image_contrast(optical.flip(0), elevation.flip(0)), expected)
-    torch.testing.assert_close(image_contrast(elevation, optical), expected)
+    first, second = _random(4, 5, 3, 3), _random(4, 5, 3, 3, seed=1)
+    expected = image_contrast(first, second)
+    torch.testing.assert_close(image_contrast(first.flip(-1).mT, 3 * second.flip(-2)), expected)
+    torch.testing.assert_close(image_contrast(first.flip(0), second.flip(0)), expected)
+    torch.testing.assert_close(image_contrast(second, first), expected)
 
 
 def test_class_contrast_by_hand():
@@ -78,13 +78,13 @@ def test_class_contrast_reads_labels_of_full_resolution():
 
 
 def test_class_contrast_counts_classes_of_both_modalities_only():
-    optical, elevation = _random(2, 4, 3, 3), _random(2, 4, 3, 3, seed=1)
+    first, second = _random(2, 4, 3, 3), _random(2, 4, 3, 3, seed=1)
     labels = torch.randint(3, (2, 3, 3), generator=torch.Generator().manual_seed(2))
     with_third = labels.where(labels != 2, 3)
     without = labels.where(labels != 2, IGNORE_INDEX)
     torch.testing.assert_close(
-        class_contrast(optical, elevation, labels, with_third, num_classes=4),
-        class_contrast(optical, elevation, without, without, num_classes=4),
+        class_contrast(first, second, labels, with_third, num_classes=4),
+        class_contrast(first, second, without, without, num_classes=4),
     )
 
 
@@ -141,18 +141,16 @@ def test_pixel_contrast_leaves_out_lost_and_invalid_positions():
     options = {"stride": 8, "samples_per_image": 16}
     left = torch.zeros(2, 4, 4, dtype=torch.bool)
     left[..., :2] = True
-    expected = pixel_contrast(images, images, _same(2), _same(2), optical_valid=left, **options)
+    expected = pixel_contrast(images, images, _same(2), _same(2), first_valid=left, **options)
     torch.testing.assert_close(pixel_contrast(images, moved, _same(2), shift, **options), expected)
 
 
 def test_pixel_contrast_follows_its_generator():
-    optical, elevation = _random(2, 4, 8, 8), _random(2, 4, 8, 8, seed=1)
+    first, second = _random(2, 4, 8, 8), _random(2, 4, 8, 8, seed=1)
 
     def value(seed):
         generator = torch.Generator().manual_seed(seed)
-        return pixel_contrast(
-            optical, elevation, _same(2), _same(2), 4, samples_per_image=5, generator=generator
-        ).item()
+        return pixel_contrast(first, second, _same(2), _same(2), 4, samples_per_image=5, generator=generator).item()
 
     assert value(1) == value(1)
     assert value(1) != value(2)
@@ -179,47 +177,45 @@ def _order(rows, seed=5):
 
 
 def test_shuffled_scenes():
-    optical, elevation = _random(4, 5, 3, 3), _random(4, 5, 3, 3, seed=1)
+    first, second = _random(4, 5, 3, 3), _random(4, 5, 3, 3, seed=1)
     order = _order(4)
-    found = image_contrast(optical, elevation, shuffled=True)
-    torch.testing.assert_close(found, image_contrast(optical, elevation[order]))
+    found = image_contrast(first, second, shuffled=True)
+    torch.testing.assert_close(found, image_contrast(first, second[order]))
 
 
 def test_shuffled_scenes_are_taken_from_those_that_both_see():
-    optical, elevation = _random(4, 5, 2, 2), _random(4, 5, 2, 2, seed=1)
+    first, second = _random(4, 5, 2, 2), _random(4, 5, 2, 2, seed=1)
     valid = torch.ones(4, 2, 2, dtype=torch.bool)
     valid[1] = False
     order = torch.tensor([0, 2, 3])[_order(3)]
     _order(3)
-    found = image_contrast(optical, elevation, shuffled=True, optical_valid=valid)
-    torch.testing.assert_close(found, image_contrast(optical[[0, 2, 3]], elevation[order]))
+    found = image_contrast(first, second, shuffled=True, first_valid=valid)
+    torch.testing.assert_close(found, image_contrast(first[[0, 2, 3]], second[order]))
 
 
 def test_shuffled_classes():
-    optical, elevation = _random(1, 5, 1, 3), _random(1, 5, 1, 3, seed=1)
+    first, second = _random(1, 5, 1, 3), _random(1, 5, 1, 3, seed=1)
     labels = torch.tensor([[[3, 0, 1]]])
     order = _order(3)
-    found = class_contrast(optical, elevation, labels, labels, num_classes=4, shuffled=True)
+    found = class_contrast(first, second, labels, labels, num_classes=4, shuffled=True)
     present = torch.tensor([0, 1, 3])
     # The class that stands where another stood before has that one's label.
     moved = torch.zeros(4, dtype=torch.int64)
     moved[present[order]] = present
-    torch.testing.assert_close(found, class_contrast(optical, elevation, labels, moved[labels], num_classes=4))
+    torch.testing.assert_close(found, class_contrast(first, second, labels, moved[labels], num_classes=4))
 
 
 def test_shuffled_positions():
-    optical, elevation = _random(3, 4, 4, 4), _random(3, 4, 4, 4, seed=1)
+    first, second = _random(3, 4, 4, 4), _random(3, 4, 4, 4, seed=1)
     mirror = torch.tensor([[-1.0, 0, 31], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
     views = torch.stack([_same(1)[0], mirror, _same(1)[0]])
     valid = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(2)) < 0.7
     options = {"stride": 8, "samples_per_image": 16}  # all positions, so that none is drawn
     order = _order(3)
-    found = pixel_contrast(optical, elevation, _same(3), views, shuffled=True, elevation_valid=valid, **options)
-    expected = pixel_contrast(
-        optical, elevation[order], _same(3), views[order], elevation_valid=valid[order], **options
-    )
+    found = pixel_contrast(first, second, _same(3), views, shuffled=True, second_valid=valid, **options)
+    expected = pixel_contrast(first, second[order], _same(3), views[order], second_valid=valid[order], **options)
     torch.testing.assert_close(found, expected)
-    straight = pixel_contrast(optical, elevation, _same(3), views, elevation_valid=valid, **options)
+    straight = pixel_contrast(first, second, _same(3), views, second_valid=valid, **options)
     assert not torch.isclose(found, straight)
 
 
@@ -230,10 +226,10 @@ def test_shuffled_positions():
 )
 def test_shuffled_pairs_are_drawn_anew(contrast):
     """Wrong pairs that stay the same could be learnt like right ones."""
-    optical, elevation = _random(5, 4, 2, 2), _random(5, 4, 2, 2, seed=1)
+    first, second = _random(5, 4, 2, 2), _random(5, 4, 2, 2, seed=1)
     torch.manual_seed(0)
-    assert len({round(contrast(optical, elevation, shuffled=True).item(), 6) for _ in range(10)}) > 5
-    assert len({round(contrast(optical, elevation).item(), 6) for _ in range(10)}) == 1
+    assert len({round(contrast(first, second, shuffled=True).item(), 6) for _ in range(10)}) > 5
+    assert len({round(contrast(first, second).item(), 6) for _ in range(10)}) == 1
 
 
 LABELS = torch.tensor([[[0, 1], [1, 2]], [[2, 0], [IGNORE_INDEX, 1]]])
@@ -244,9 +240,9 @@ CALLS = {
 }
 NOTHING = torch.zeros(2, 2, 2, dtype=torch.bool)
 EMPTY = {
-    "image": lambda a, b: image_contrast(a, b, optical_valid=NOTHING),
+    "image": lambda a, b: image_contrast(a, b, first_valid=NOTHING),
     "class": lambda a, b: class_contrast(a, b, torch.full_like(LABELS, IGNORE_INDEX), LABELS, num_classes=3),
-    "pixel": lambda a, b: pixel_contrast(a, b, _same(2), _same(2), 8, elevation_valid=NOTHING),
+    "pixel": lambda a, b: pixel_contrast(a, b, _same(2), _same(2), 8, second_valid=NOTHING),
 }
 
 

@@ -9,16 +9,17 @@ from small_scenes import SCHEME
 from geocrodino.maps.files import encode_fractions
 from geocrodino.prediction.backends.protocol import most_likely
 from geocrodino.prediction.combine import (
-    DECIDED_BY,
     CombinedPrediction,
     Prediction,
     class_indices,
     combine,
+    decision_codes,
     layer_bands,
     layer_values,
 )
 
 OPTICAL, ELEVATION = (0.6, 0.3, 0.1), (0.15, 0.05, 0.8)
+DECIDED_BY = decision_codes(("optical", "elevation"))
 EVEN = {"optical": 0.5, "elevation": 0.5}
 ALL_LAYERS = ("probabilities", "confidence", "entropy", "disagreement")
 

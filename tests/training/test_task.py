@@ -36,10 +36,14 @@ class Two(Learner):
 
     def __init__(self, method=None, answers=(0, 2)):
         super().__init__(method or MethodSettings(), torch.ones(3))
-        names = self.method.networks
+        names = ("fusion",) if self.method.name == "fusion" else self.modalities
         self.networks = nn.ModuleDict({n: Constant(a) for n, a in zip(names, answers, strict=False)})
         self.factor = {"optical": 1.0, "elevation": 1.0}
         self.steps, self.averages = [], []
+
+    @property
+    def network_names(self):
+        return tuple(self.networks)
 
     def network(self, name):
         return self.networks[name]

@@ -47,7 +47,7 @@ class Stop(Callback):
 
     def _at(self, trainer, pl_module, place):
         here = trainer.current_epoch == self.epoch and place == self.place
-        if here and pl_module.learner.method.networks == self.names:
+        if here and pl_module.learner.network_names == self.names:
             raise self.error
 
     def on_train_epoch_start(self, trainer, pl_module):
@@ -68,7 +68,7 @@ class Seen(Callback):
         self.epochs, self.of_teacher = [], []
 
     def on_train_epoch_start(self, trainer, pl_module):
-        of_teacher = pl_module.learner.method.networks == ("fusion",)
+        of_teacher = pl_module.learner.network_names == ("fusion",)
         (self.of_teacher if of_teacher else self.epochs).append(trainer.current_epoch)
 
 

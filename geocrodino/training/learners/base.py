@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.losses.segmentation import cross_entropy, dice_loss
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -28,7 +29,7 @@ class Step:
     Attributes:
         batch: Augmented patches. For each modality ``m``: ``<m>`` (B, C, H, W), ``<m>_labels`` (B, H, W), ``<m>_valid``
             (B, H, W) and ``<m>_transform`` (B, 3, 3), from source pixels to augmented pixels.
-        source: The same patches before augmentation, with one geometry for both modalities.
+        source: The same patches before augmentation, with one geometry for all modalities.
         progress: Share of the training that is finished, 0 to 1.
     """
 
@@ -58,20 +59,34 @@ class Learner(nn.Module, ABC):
     Args:
         method: Terms and weights of the method.
         class_weights: Weight of each class in the cross entropy, shape (K,).
+        modalities: The modalities that are learned from; all registered ones by default.
 
     Attributes:
         method: Terms and weights of the method.
-        coupled: Whether the method needs the same augmented geometry for both modalities.
+        modalities: The modalities, in the order of their registration.
+        coupled: Whether the method needs the same augmented geometry for all modalities.
+        needs_teacher: Whether another network is trained first, see `teacher_method` and `load_teacher`.
+        deploys: What is saved at the end: a ``bundle`` with the branch of each modality, or a single ``network``.
         class_weights: Weight of each class in the cross entropy, shape (K,).
     """
 
-    coupled = False
+    coupled: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
+    deploys: ClassVar[Literal["bundle", "network"]] = "bundle"
 
-    def __init__(self, method: MethodSettings, class_weights: Tensor) -> None:
+    def __init__(
+        self, method: MethodSettings, class_weights: Tensor, modalities: Iterable[Modality] = MODALITIES
+    ) -> None:
         super().__init__()
         self.method = method
+        self.modalities = MODALITIES.in_order(modalities)
         self.class_weights: Tensor
         self.register_buffer("class_weights", class_weights, persistent=False)
+
+    @property
+    def network_names(self) -> tuple[str, ...]:
+        """Names of the networks that are validated and saved, each at its best epoch: one for each modality."""
+        return self.modalities
 
     @abstractmethod
     def network(self, name: str) -> nn.Module:
@@ -95,6 +110,52 @@ class Learner(nn.Module, ABC):
         Returns:
             Scalars by name. Their sum is the loss.
         """
+
+    def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
+        """Prepare for a validation.
+
+        Args:
+            labelled_px: Number of labelled pixels of the validation split.
+        """
+
+    def on_validation_batch(self, logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+        """See what the networks predict of a validation batch.
+
+        Args:
+            logits: Logits of each network, (B, K, H, W).
+            batch: The batch, without augmentation.
+        """
+
+    def on_validation_end(self, confusion: Mapping[str, ConfusionMatrix]) -> None:
+        """Learn from the scores of a validation.
+
+        Args:
+            confusion: Confusion matrix of each network.
+        """
+
+    @classmethod
+    def teacher_method(cls, method: MethodSettings) -> MethodSettings:
+        """The method that a teacher of this learner is trained with.
+
+        Args:
+            method: Method of the students.
+
+        Raises:
+            NotImplementedError: If the learner needs no teacher.
+        """
+        raise NotImplementedError(f"the method {method.name} has no teacher")
+
+    def load_teacher(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a trained teacher.
+
+        Args:
+            weights: Weights by name.
+
+        Raises:
+            RuntimeError: If they are of another network.
+            NotImplementedError: If the learner needs no teacher.
+        """
+        raise NotImplementedError(f"the method {self.method.name} has no teacher")
 
     def parts(self) -> list[list[nn.Parameter]]:
         """Group the parameters whose gradients are clipped together.
@@ -130,9 +191,9 @@ def network_input(name: str, batch: Mapping[str, Tensor]) -> Tensor:
         batch: Images by modality, each (B, C, H, W).
 
     Returns:
-        The channels of the modality; for ``fusion`` those of both, optical first. Shape (B, C, H, W).
+        The channels of the modality; for ``fusion`` those of all, in the order of registration. Shape (B, C, H, W).
     """
-    return torch.cat([batch[m] for m in MODALITIES], dim=1) if name == "fusion" else batch[name]
+    return torch.cat([batch[m] for m in MODALITIES.in_order(batch)], dim=1) if name == "fusion" else batch[name]
 
 
 def network_valid(name: str, batch: Mapping[str, Tensor]) -> Tensor:
@@ -146,7 +207,7 @@ def network_valid(name: str, batch: Mapping[str, Tensor]) -> Tensor:
         True where the modality is valid; for ``fusion`` where at least one is. Bool, shape (B, H, W).
     """
     if name == "fusion":
-        return batch["optical_valid"] | batch["elevation_valid"]
+        return torch.stack([batch[key] for m in MODALITIES if (key := f"{m}_valid") in batch]).any(dim=0)
     return batch[f"{name}_valid"]
 
 

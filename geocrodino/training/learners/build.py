@@ -41,13 +41,21 @@ def build_learner(
 
     Raises:
         ModelError: If a network cannot be built with these settings.
-        ConfigError: If ``weights`` are given for a network with one encoder for both modalities.
+        ConfigError: If ``weights`` are given for a network with one encoder for all modalities, or ``method.terms``
+            names a term that is not registered.
     """
-    return learner_kind(method)(method, shape, class_weights, weights)
+    return learner_class(method)(method, shape, class_weights, weights)
 
 
-def learner_kind(method: MethodSettings) -> type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]:
-    """The class of learners of a method."""
+def learner_class(method: MethodSettings) -> type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]:
+    """Find the learner of a method.
+
+    Args:
+        method: The method.
+
+    Returns:
+        Its class, which says whether it needs a teacher and what it deploys.
+    """
     kinds: dict[str, type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]] = {
         "fusion": FusionLearner,
         "dropout": DropoutLearner,

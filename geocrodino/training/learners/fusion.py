@@ -1,4 +1,4 @@
-"""Networks that read both modalities: the teacher of other methods, and modality dropout."""
+"""Networks that read all modalities: the teacher of other methods, and modality dropout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geocrodino.training.learners.base import Learner, Shape, Step, Weights, net
 
 
 class FusionLearner(Learner):
-    """The method ``fusion``: one network that needs both modalities.
+    """The method ``fusion``: one network that needs all modalities.
 
     Args:
         method: Terms and weights of the method.
@@ -31,12 +31,18 @@ class FusionLearner(Learner):
     """
 
     coupled = True
+    deploys = "network"
 
     def __init__(
         self, method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None
     ) -> None:
-        super().__init__(method, class_weights)
+        super().__init__(method, class_weights, shape.in_channels)
         self.fusion = build_fusion(method, shape, weights)
+
+    @property
+    def network_names(self) -> tuple[str, ...]:
+        """The only network."""
+        return ("fusion",)
 
     def network(self, name: str) -> nn.Module:
         """Get the fusion network.
@@ -69,7 +75,7 @@ class DropoutLearner(Learner):
         method: Terms and weights of the method.
         shape: Sizes of the network.
         class_weights: Weight of each class in the cross entropy, shape (K,).
-        weights: Must be empty: there is one encoder for both modalities.
+        weights: Must be empty: there is one encoder for all modalities.
 
     Raises:
         ModelError: If the network cannot be built with these settings.
@@ -84,7 +90,7 @@ class DropoutLearner(Learner):
     def __init__(
         self, method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None
     ) -> None:
-        super().__init__(method, class_weights)
+        super().__init__(method, class_weights, shape.in_channels)
         self.shape = shape
         self.fusion = _early(shape, weights)
 
@@ -92,16 +98,15 @@ class DropoutLearner(Learner):
         """Cut the network down to one modality.
 
         Args:
-            name: ``optical`` or ``elevation``.
+            name: A modality.
 
         Returns:
-            A network with its own copy of the weights, which computes the same as the whole one with the other modality
-            blanked.
+            A network with its own copy of the weights. It computes the same as the whole one with the others blanked.
 
         Raises:
             ModelError: If the encoder cannot be cut down, see `modality_branch`.
         """
-        return modality_branch(self.fusion, "optical" if name == "optical" else "elevation", self.shape.in_channels)
+        return modality_branch(self.fusion, name, self.shape.in_channels)
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the supervised terms where a modality that was not blanked is valid.
@@ -114,8 +119,11 @@ class DropoutLearner(Learner):
             Weighted terms by name, scalars.
         """
         batch = dict(step.batch)
-        draw = torch.rand(len(batch["optical"])).to(batch["optical"].device)
-        for m, kept in (("optical", draw >= self.method.blank / 2), ("elevation", draw < 1 - self.method.blank / 2)):
+        first = batch[self.modalities[0]]
+        draw = torch.rand(len(first)).to(first.device)
+        share = self.method.blank / len(self.modalities)
+        for index, m in enumerate(self.modalities):
+            kept = ~_blanked(draw, index, len(self.modalities), share)
             batch[m] = batch[m] * kept[:, None, None, None]
             batch[f"{m}_labels"] = batch[f"{m}_labels"].masked_fill(~kept[:, None, None], IGNORE_INDEX)
         return self.supervised("fusion", self.fusion(network_input("fusion", batch)), either_labels(batch))
@@ -142,16 +150,16 @@ def build_fusion(method: MethodSettings, shape: Shape, weights: Weights | None =
 
 
 def either_labels(batch: Mapping[str, Tensor]) -> Tensor:
-    """Merge the labels of both modalities in a common geometry: labelled where at least one modality is valid.
+    """Merge the labels of all modalities in a common geometry: labelled where at least one modality is valid.
 
     Args:
-        batch: ``optical_labels`` and ``elevation_labels``, int64, (B, H, W), ``IGNORE_INDEX`` where the modality is not
-            valid. They agree where both are labelled.
+        batch: For each modality ``m``: ``<m>_labels``, int64, (B, H, W), ``IGNORE_INDEX`` where it is not valid. They
+            agree where several are labelled.
 
     Returns:
         Class indices or ``IGNORE_INDEX``, int64, shape (B, H, W).
     """
-    return torch.minimum(batch["optical_labels"], batch["elevation_labels"])
+    return torch.stack([batch[key] for m in MODALITIES if (key := f"{m}_labels") in batch]).amin(dim=0)
 
 
 def _early(shape: Shape, weights: Weights | None) -> Branch:
@@ -161,5 +169,12 @@ def _early(shape: Shape, weights: Weights | None) -> Branch:
             f"expected no weights, found some for {', '.join(weights)}.\n"
             "Leave encoder_weights out, or use the method fusion with `fusion: middle`."
         )
-    channels = sum(shape.in_channels[m] for m in MODALITIES)
-    return build_branch(shape.network, channels, shape.num_classes)
+    return build_branch(shape.network, sum(shape.in_channels.values()), shape.num_classes)
+
+
+def _blanked(draw: Tensor, index: int, count: int, share: float) -> Tensor:
+    """Patches in which a modality is blanked: those whose draw lies in its own part of 0 to 1."""
+    if index == 0:
+        return draw < share
+    start = 1 - (count - index) * share
+    return (draw >= start) & (draw < 1 - (count - index - 1) * share)

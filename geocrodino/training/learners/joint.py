@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import permutations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geocrodino.losses.adversarial import modality_loss, reverse_gradient
-from geocrodino.losses.alignment import carry
-from geocrodino.losses.contrastive import class_contrast, image_contrast, pixel_contrast
-from geocrodino.losses.disentanglement import orthogonality_loss
-from geocrodino.losses.distillation import agreement_loss
-from geocrodino.losses.segmentation import cross_entropy
+from geocrodino.errors import ConfigError
+from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.models.branch import Branch
-from geocrodino.models.crodino import CroDiNo, CrodinoOutput
-from geocrodino.models.decoders import AuxiliaryDecoder
-from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.models.crodino import CroDiNo
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid
+from geocrodino.settings.modality import Modality
+from geocrodino.spelling import did_you_mean
+from geocrodino.training.calibrate import ValidationPixels
+from geocrodino.training.learners.base import Learner, Shape, Step, Weights
+from geocrodino.training.learners.terms import TERMS, Outputs, Pass
 
-Outputs = Mapping[Modality, CrodinoOutput]
+_CALIBRATION_PX = 50_000
+"""Validation pixels on which the branches are calibrated after each epoch, before they teach each other."""
 
 
 class JointLearner(Learner):
@@ -41,13 +39,16 @@ class JointLearner(Learner):
         weights: Local encoder weights by modality.
 
     Attributes:
-        model: Both branches and the auxiliary decoder.
-        temperature: Temperature of each branch, in the order of ``MODALITIES``, shape (2,).
-        lead: How far the IoU of each branch and class is above that of the other branch, 0 to 1, shape (2, K).
-        across: Weight of the reconstruction of the other modality, by the modality that is read.
+        model: All branches and the auxiliary decoder.
+        pairs: Teacher and student, for each of the P ordered pairs of branches.
+        temperature: Temperature of each branch, in the order of the modalities.
+        lead: How far the IoU of the teacher of a pair is above that of its student, by class, 0 to 1, shape (P, K).
+        terms: The loss terms of the method.
+        heads: Names of the networks that only the terms need; they are submodules.
 
     Raises:
         ModelError: If a network cannot be built with these settings.
+        ConfigError: If ``method.terms`` names a term that is not registered.
 
     References:
         Ferrod et al. (2025). https://arxiv.org/abs/2505.24361 (weights and details are not reported there; they are
@@ -58,39 +59,35 @@ class JointLearner(Learner):
     def __init__(
         self, method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None
     ) -> None:
-        super().__init__(method, class_weights)
+        super().__init__(method, class_weights, shape.in_channels)
         self.model = CroDiNo(
             shape.network, shape.in_channels, shape.num_classes, auxiliary=method.auxiliary > 0, weights=weights
         )
-        channels = shape.network.invariant_channels
-        # Measured on validation pixels. Before the first measurement the lead is 0, so no branch teaches the other.
+        # Measured on validation pixels. Before the first measurement the lead is 0, so no branch teaches another.
         self.temperature: Tensor
         self.lead: Tensor
-        self.register_buffer("temperature", torch.ones(len(MODALITIES)))
-        self.register_buffer("lead", torch.zeros(len(MODALITIES), shape.num_classes))
-        self.adversary = nn.Conv2d(channels, len(MODALITIES), 1) if method.adversary else None
-        self.readers = nn.ModuleDict()
-        # Beside the classes, each branch may predict the channels of the other modality.
-        self.across: dict[Modality, float] = {
-            "optical": method.heights_from_image,
-            "elevation": method.image_from_heights,
-        }
-        for m in MODALITIES:
-            if self.across[m]:
-                self.readers[m] = AuxiliaryDecoder(
-                    2 * channels, shape.in_channels[_other_modality(m)], self.model.stride
-                )
+        self.pairs = list(permutations(self.modalities, 2))
+        self.register_buffer("temperature", torch.ones(len(self.modalities)))
+        self.register_buffer("lead", torch.zeros(len(self.pairs), shape.num_classes))
+        self.terms = [term for term in TERMS if term.wanted(method)]
+        _require_known_terms(method)
+        self.heads: list[str] = []
+        for term in self.terms:
+            for name, head in term.heads(method, shape).items():
+                self.add_module(name, head)
+                self.heads.append(name)
+        self._pixels: ValidationPixels | None = None
 
     def network(self, name: str) -> nn.Module:
         """Get the branch of a modality.
 
         Args:
-            name: ``optical`` or ``elevation``.
+            name: A modality.
 
         Returns:
             The branch itself, not a copy.
         """
-        return self.branch("optical" if name == "optical" else "elevation")
+        return self.branch(name)
 
     def branch(self, modality: Modality) -> Branch:
         """Get the branch of a modality.
@@ -106,17 +103,49 @@ class JointLearner(Learner):
     def set_calibration(
         self, temperature: Mapping[Modality, float], iou: Mapping[Modality, NDArray[np.float64]]
     ) -> None:
-        """Set how far each branch is better than the other, as measured on validation pixels.
+        """Set how far each branch is better than the others, as measured on validation pixels.
 
-        A branch teaches the other where it predicts a class in which its own IoU is higher.
+        A branch teaches another where it predicts a class in which its own IoU is higher.
 
         Args:
             temperature: Divides the logits of each branch, above 0.
             iou: IoU of each branch and class, 0 to 1, shape (K,). No branch teaches a class whose IoU is NaN.
         """
-        for index, m in enumerate(MODALITIES):
-            lead = np.nan_to_num(iou[m] - iou[_other_modality(m)]).clip(min=0)
-            self.temperature[index], self.lead[index] = temperature[m], torch.from_numpy(lead)
+        for index, m in enumerate(self.modalities):
+            self.temperature[index] = temperature[m]
+        for index, (teacher, student) in enumerate(self.pairs):
+            self.lead[index] = torch.from_numpy(np.nan_to_num(iou[teacher] - iou[student]).clip(min=0))
+
+    def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
+        """Where branches teach each other, start to collect pixels for their calibration.
+
+        Args:
+            labelled_px: Number of labelled pixels of the validation split.
+        """
+        if self.method.agreement:
+            self._pixels = ValidationPixels(labelled_px(), _CALIBRATION_PX)
+
+    def on_validation_batch(self, logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+        """Collect pixels.
+
+        Args:
+            logits: Logits of each branch, (B, K, H, W).
+            batch: The batch, without augmentation.
+        """
+        if self._pixels is not None:
+            self._pixels.add(logits, batch)
+
+    def on_validation_end(self, confusion: Mapping[str, ConfusionMatrix]) -> None:
+        """Calibrate the branches and measure in which classes each is better.
+
+        Args:
+            confusion: Confusion matrix of each branch.
+        """
+        if self._pixels is not None:
+            found = self._pixels.fit().calibration
+            iou = {m: np.array(confusion[m].scores().iou) for m in self.modalities}
+            self.set_calibration(found.temperature, iou)
+            self._pixels = None
 
     def parts(self) -> list[list[nn.Parameter]]:
         """Group the parameters whose gradients are clipped together.
@@ -124,10 +153,35 @@ class JointLearner(Learner):
         Returns:
             The parameters of each branch, then those that belong to no branch.
         """
-        own = [list(self.branch(m).parameters()) for m in MODALITIES]
+        own = [list(self.branch(m).parameters()) for m in self.modalities]
         known = {id(p) for part in own for p in part}
         shared = [p for p in self.parameters() if id(p) not in known]
         return [*own, shared] if shared else own
+
+    def seen(self, step: Step, average: Learner, outputs: Outputs) -> Pass:
+        """Collect what the loss terms of a batch are computed from.
+
+        Args:
+            step: The batch.
+            average: This learner with averaged weights, in evaluation mode.
+            outputs: Outputs of each branch for the batch.
+
+        Returns:
+            The pass.
+        """
+        return Pass(
+            method=self.method,
+            outputs=outputs,
+            batch=step.batch,
+            source=step.source,
+            progress=step.progress,
+            average=average,
+            heads={name: self.get_submodule(name) for name in self.heads},
+            temperature=dict(zip(self.modalities, self.temperature, strict=True)),
+            lead=dict(zip(self.pairs, self.lead, strict=True)),
+            class_weights=self.class_weights,
+            stride=self.model.stride,
+        )
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the weighted terms of the method.
@@ -139,160 +193,28 @@ class JointLearner(Learner):
         Returns:
             Terms by name, scalars. Their sum is the loss.
         """
-        method, batch = self.method, step.batch
-        outputs: Outputs = self.model({m: batch[m] for m in MODALITIES})
+        seen = self.seen(step, average, self.model({m: step.batch[m] for m in self.modalities}))
         terms: dict[str, Tensor] = {}
-        for m in MODALITIES:
-            terms |= self.supervised(m, outputs[m].logits, batch[f"{m}_labels"])
-        terms |= self._half_terms(outputs, batch)
-        ramp = ramped(step.progress, method.ramp)
-        if method.contrast != "none" and method.contrast_weight:
-            weight = ramp * method.contrast_weight
-            terms["contrast"] = weight * contrast(outputs, batch, method, len(self.class_weights), self.model.stride)
-        if method.agreement:
-            for m in MODALITIES:
-                target = self._advice(average, step.source, _other_modality(m))
-                terms[f"agreement/{m}"] = ramp * method.agreement * agreement(outputs[m].logits, target, batch, m)
-        for m in MODALITIES:
-            if self.across[m]:
-                terms[f"across/{m}"] = self.across[m] * self._reconstruction_term(outputs, batch, m)
+        for m in self.modalities:
+            terms |= self.supervised(m, seen.outputs[m].logits, seen.batch[f"{m}_labels"])
+        for m in self.modalities:
+            for term in self.terms:
+                terms |= term.of_branch(seen, m)
+        for term in self.terms:
+            terms |= term.between_branches(seen)
         return terms
 
-    @torch.no_grad()
-    def _advice(self, average: Learner, source: Mapping[str, Tensor], m: Modality) -> Tensor:
-        index = MODALITIES.index(m)
-        logits = average.network(m)(source[m]).float() / self.temperature[index]
-        return advice(logits, self.lead[index], source[f"{m}_valid"])
 
-    def _half_terms(self, outputs: Outputs, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Terms of the invariant and the specific half of each modality."""
-        method, terms = self.method, {}
-        for index, m in enumerate(MODALITIES):
-            out, valid = outputs[m], feature_valid(batch[f"{m}_valid"], self.model.stride)
-            if method.auxiliary and out.auxiliary_logits is not None:
-                labels = batch[f"{m}_labels"]
-                terms[f"auxiliary/{m}"] = method.auxiliary * cross_entropy(
-                    out.auxiliary_logits, labels, self.class_weights
-                )
-            if method.orthogonality:
-                terms[f"orthogonality/{m}"] = method.orthogonality * orthogonality_loss(
-                    out.invariant, out.specific, valid
-                )
-            if self.adversary is not None:
-                guess = self.adversary(reverse_gradient(out.invariant))
-                terms[f"adversary/{m}"] = method.adversary * modality_loss(guess, index, valid)
-        return terms
+def _require_known_terms(method: MethodSettings) -> None:
+    """Check that each term of ``method.terms`` is in the table.
 
-    def _reconstruction_term(self, outputs: Outputs, batch: Mapping[str, Tensor], m: Modality) -> Tensor:
-        """Smooth L1 distance between the other modality's channels and their reconstruction from this modality."""
-        other = _other_modality(m)
-        read = self.readers[m](torch.cat([outputs[m].invariant, outputs[m].specific], dim=1))
-        with torch.no_grad():
-            layers = torch.cat([batch[other], batch[f"{other}_valid"][:, None].to(batch[other])], dim=1)
-            carried, seen = carry(layers, batch[f"{other}_transform"], batch[f"{m}_transform"])
-            usable = (seen & batch[f"{m}_valid"] & (carried[:, -1] > 0.999))[:, None]
-        distance = F.smooth_l1_loss(read.float(), carried[:, :-1].to(read.device), reduction="none")
-        return (distance * usable).sum() / (usable.sum() * distance.shape[1]).clamp(min=1)
-
-
-def contrast(
-    outputs: Outputs, batch: Mapping[str, Tensor], method: MethodSettings, num_classes: int, stride: int
-) -> Tensor:
-    """Compute the contrast that a method names, without its weight.
-
-    Args:
-        outputs: Outputs of both branches.
-        batch: Augmented patches, see `Step`.
-        method: Names the contrast, its temperature, and whether it is shuffled.
-        num_classes: Number of classes.
-        stride: Pixels per feature.
-
-    Returns:
-        Scalar >= 0.
+    Raises:
+        ConfigError: If one is not.
     """
-    optical, elevation = outputs["optical"].invariant, outputs["elevation"].invariant
-    if method.contrast == "class":
-        return class_contrast(
-            optical,
-            elevation,
-            batch["optical_labels"],
-            batch["elevation_labels"],
-            method.temperature,
-            num_classes=num_classes,
-            shuffled=method.shuffled,
-        )
-    valid = {f"{m}_valid": feature_valid(batch[f"{m}_valid"], stride) for m in MODALITIES}
-    if method.contrast == "image":
-        return image_contrast(optical, elevation, method.temperature, shuffled=method.shuffled, **valid)
-    return pixel_contrast(
-        optical,
-        elevation,
-        batch["optical_transform"],
-        batch["elevation_transform"],
-        stride,
-        method.temperature,
-        shuffled=method.shuffled,
-        optical_valid=valid["optical_valid"],
-        elevation_valid=valid["elevation_valid"],
-    )
-
-
-def advice(logits: Tensor, lead: Tensor, valid: Tensor) -> Tensor:
-    """Combine the predictions of a branch with their weight in teaching the other branch.
-
-    Args:
-        logits: Calibrated logits of the branch, shape (B, K, H, W).
-        lead: How far its IoU of a class is above that of the other branch, 0 to 1, shape (K,).
-        valid: Where its modality is valid, bool, shape (B, H, W).
-
-    Returns:
-        Class probabilities, followed by a channel with the weight: the lead in the most likely class, 0 where the
-        modality is not valid. Shape (B, K + 1, H, W).
-    """
-    worth = lead[logits.argmax(dim=1)] * valid
-    return torch.cat([logits.softmax(dim=1), worth[:, None]], dim=1)
-
-
-def agreement(logits: Tensor, target: Tensor, batch: Mapping[str, Tensor], modality: Modality) -> Tensor:
-    """Distillation from the other branch on unlabelled pixels.
-
-    The other branch's advice is resampled into the view of this branch. The divergence from it counts where this
-    modality is valid and the pixel has no label, with the weight of the advice.
-
-    Args:
-        logits: Logits of this branch, shape (B, K, H, W).
-        target: The other branch's `advice` before augmentation, shape (B, K + 1, H, W).
-        batch: Augmented patches, see `Step`.
-        modality: Modality of this branch.
-
-    Returns:
-        Scalar >= 0, see `agreement_loss`.
-    """
-    transform = batch[f"{modality}_transform"]
-    with torch.no_grad():
-        carried, seen = carry(target, torch.eye(3, device=target.device).expand_as(transform), transform)
-        # Labels are more reliable than the other branch: where there is one, it alone counts.
-        unlabelled = batch[f"{modality}_valid"] & (batch[f"{modality}_labels"] == IGNORE_INDEX)
-        weight = carried[:, -1] * (seen & unlabelled)
-        # Interpolated probabilities are normalised again, so that they sum to 1 despite rounding.
-        expected = carried[:, :-1] / carried[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
-    return agreement_loss(logits, expected, weight)
-
-
-def ramped(progress: float, ramp: float) -> float:
-    """Factor of a term that is introduced gradually: half a cosine wave from 0 to 1.
-
-    Args:
-        progress: Share of the training that is finished, 0 to 1.
-        ramp: Share of the training over which the factor rises, 0 to 1.
-
-    Returns:
-        Factor, 0 to 1.
-    """
-    if progress >= ramp:
-        return 1.0
-    return 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * progress / ramp)))
-
-
-def _other_modality(modality: Modality) -> Modality:
-    return "elevation" if modality == "optical" else "optical"
+    known = [term.name for term in TERMS]
+    for name in method.terms:
+        if name not in known:
+            raise ConfigError(
+                f"method.terms: expected names of registered loss terms ({', '.join(known)}), found {name!r}."
+                f"{did_you_mean(name, known)}"
+            )

@@ -1,6 +1,8 @@
-"""Students of a frozen teacher that reads both modalities: the methods ``kd``, ``protokd`` and ``maskedkd``."""
+"""Students of a frozen teacher that reads all modalities: the methods ``kd``, ``protokd`` and ``maskedkd``."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,6 @@ from geocrodino.models.branch import Branch, BranchOutput
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.models.fusion import MiddleFusion
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, network_input
 from geocrodino.training.learners.fusion import build_fusion, either_labels
 
@@ -50,15 +51,41 @@ class TaughtLearner(Learner):
     """
 
     coupled = True
+    needs_teacher = True
 
     def __init__(
         self, method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None
     ) -> None:
-        super().__init__(method, class_weights)
+        super().__init__(method, class_weights, shape.in_channels)
         self.students = CroDiNo(shape.network, shape.in_channels, shape.num_classes, auxiliary=False, weights=weights)
         self.teacher: Branch | MiddleFusion = build_fusion(method, shape)
         self.teacher.requires_grad_(False).eval()
         self.masks = MaskTokens(2 * shape.network.invariant_channels, method.tokens) if method.tokens else None
+
+    @classmethod
+    def teacher_method(cls, method: MethodSettings) -> MethodSettings:
+        """The method ``fusion`` with the network and the supervised terms of the students.
+
+        Args:
+            method: Method of the students.
+
+        Returns:
+            The method of the teacher.
+        """
+        return MethodSettings(
+            name="fusion", fusion=method.fusion, dice=method.dice, label_smoothing=method.label_smoothing
+        )
+
+    def load_teacher(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a trained fusion network.
+
+        Args:
+            weights: Weights by name.
+
+        Raises:
+            RuntimeError: If they are of another network.
+        """
+        self.teacher.load_state_dict(dict(weights))
 
     def train(self, mode: bool = True) -> TaughtLearner:
         """Set the mode of the students; the teacher stays in evaluation mode, so that its batch statistics are fixed.
@@ -77,12 +104,12 @@ class TaughtLearner(Learner):
         """Get the student of a modality.
 
         Args:
-            name: ``optical`` or ``elevation``.
+            name: A modality.
 
         Returns:
             The branch itself, not a copy.
         """
-        return self.students.branch("optical" if name == "optical" else "elevation")
+        return self.students.branch(name)
 
     def parts(self) -> list[list[nn.Parameter]]:
         """Group the parameters whose gradients are clipped together.
@@ -90,7 +117,7 @@ class TaughtLearner(Learner):
         Returns:
             The parameters of each student, then those of the mask tokens if there are any.
         """
-        own = [list(self.students.branch(m).parameters()) for m in MODALITIES]
+        own = [list(self.students.branch(m).parameters()) for m in self.modalities]
         return own if self.masks is None else [*own, list(self.masks.parameters())]
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
@@ -109,7 +136,7 @@ class TaughtLearner(Learner):
             logits = self.teacher.decoder(features)
         terms: dict[str, Tensor] = {}
         learning_masks = self.masks is not None and step.progress < _MASK_SHARE
-        for m in MODALITIES:
+        for m in self.modalities:
             student = self.students.branch(m).forward_features(batch[m])
             labels, valid = batch[f"{m}_labels"], batch[f"{m}_valid"]
             seen = feature_valid(valid, self.students.stride)

@@ -12,8 +12,9 @@ import torch
 from geocrodino.models.branch import Branch
 from geocrodino.models.fusion import MiddleFusion
 from geocrodino.settings.augmentation import AugmentationSettings
-from geocrodino.settings.method import MethodName
+from geocrodino.settings.method import MethodName, MethodSettings
 from geocrodino.training.learners.base import network_input
+from geocrodino.training.learners.build import learner_class
 from geocrodino.training.learners.joint import JointLearner
 from geocrodino.training.task import averaged
 
@@ -64,12 +65,27 @@ def stages(name):
 def test_networks_of_a_method(build, make_step, name, terms):
     learner = build(name, **terms).eval()
     batch = make_step().batch
-    for network_name in learner.method.networks:
+    for network_name in learner.network_names:
         network = learner.network(network_name)
         assert isinstance(network, MiddleFusion if (name, terms) == ("fusion", {}) else Branch)
         assert network(network_input(network_name, batch)).shape == (3, K, 32, 32)
     if name != "fusion":
         assert {m: learner.network(m).in_channels for m in CHANNELS} == CHANNELS
+
+
+@every_method
+def test_what_a_method_makes_and_whether_it_has_a_teacher(build, name):
+    learner, expected = build(name), ("fusion",) if name == "fusion" else ("optical", "elevation")
+    assert learner.network_names == expected
+    assert learner.deploys == ("network" if name == "fusion" else "bundle")
+    assert learner.needs_teacher is MethodSettings(name=name).has_teacher
+    assert isinstance(learner, learner_class(learner.method))
+    if learner.needs_teacher:
+        assert learner.teacher_method(learner.method).name == "fusion"
+    else:
+        for call in (lambda: learner.teacher_method(learner.method), lambda: learner.load_teacher({})):
+            with pytest.raises(NotImplementedError, match=f"{name} has no teacher"):
+                call()
 
 
 @every_method

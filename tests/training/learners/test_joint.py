@@ -17,7 +17,7 @@ from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySet
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.training.learners.base import Step
-from geocrodino.training.learners.joint import advice, agreement, contrast, ramped
+from geocrodino.training.learners.terms import Agreement, advice, agreement, contrast, ramped
 
 from .conftest import CHANNELS, SIDE, K
 
@@ -124,10 +124,12 @@ def test_a_switch_removes_its_own_term_and_changes_no_other(build, terms, change
 def test_what_only_a_term_needs_is_there_with_the_term_alone(build):
     bare, whole = build("crodino", auxiliary=0), build("crodino", **EVERYTHING)
     assert bare.model.auxiliary is None
-    assert bare.adversary is None
-    assert not bare.readers
+    assert not bare.heads
+    assert not hasattr(bare, "adversary")
+    assert not hasattr(bare, "readers")
     assert len(bare.parts()) == 2
     assert whole.model.auxiliary is not None
+    assert whole.heads == ["adversary", "readers"]
     assert set(whole.readers) == set(MODALITIES)
     assert len(whole.parts()) == 3
 
@@ -298,12 +300,12 @@ def test_contrasts_leave_invalid_features_out(make_step):
     seen[:, :2] = False
     optical, elevation = (outputs[m].invariant for m in MODALITIES)
     found = contrast(outputs, batch, MethodSettings(contrast="image"), K, STRIDE)
-    torch.testing.assert_close(found, image_contrast(optical, elevation, elevation_valid=seen))
+    torch.testing.assert_close(found, image_contrast(optical, elevation, second_valid=seen))
     torch.manual_seed(0)
     found = contrast(outputs, batch, MethodSettings(contrast="pixel"), K, STRIDE)
     torch.manual_seed(0)
     same = torch.eye(3).repeat(3, 1, 1)
-    expected = pixel_contrast(optical, elevation, same, same, STRIDE, elevation_valid=seen)
+    expected = pixel_contrast(optical, elevation, same, same, STRIDE, second_valid=seen)
     torch.testing.assert_close(found, expected)
 
 
@@ -397,7 +399,7 @@ def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
     logits = {m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}
     learner.set_calibration({"optical": 2.0, "elevation": 0.5}, IOU)
     step.source["optical_valid"][:, :9] = False
-    found = learner._advice(answers(logits), step.source, "optical")
+    found = Agreement().advice(learner.seen(step, answers(logits), {}), "optical", "elevation")
     expected = advice(logits["optical"] / 2, torch.tensor([0.4, 0, 0]), step.source["optical_valid"])
     torch.testing.assert_close(found, expected)
     assert (found[:, -1, :9] == 0).all()

@@ -1,0 +1,270 @@
+"""The modality ``elevation``: channels that are computed from a surface model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geocrodino.errors import BundleError, ConfigError, HeightError, HeightRangeWarning
+from geocrodino.geo.rasters.grid import pixel_size_m
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
+from geocrodino.geo.rasters.window import Window
+from geocrodino.geo.terrain import ground_surface, inner, position_halo_px, slope_deg, topographic_position
+from geocrodino.modalities.few_values import few_values, few_values_note
+from geocrodino.modalities.registry import (
+    ModalityDefinition,
+    Recipe,
+    RecipeOptions,
+    Sample,
+    register,
+    require_measured,
+)
+from geocrodino.settings.augmentation import ELEVATION_RADIOMETRY
+from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel, HeightChannelName
+
+_UNUSUAL_SHARE = 0.05
+
+
+class ElevationModality(ModalityDefinition):
+    """Height channels of the table, computed from a surface model and the ground under it."""
+
+    holds_heights = True
+    warning = HeightRangeWarning
+
+    def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
+        """The height channels that are asked for; nothing of it depends on the raster.
+
+        Raises:
+            HeightError: If no channel is asked for.
+        """
+        return elevation_recipe(options.channels, options.ground, options.height_unit)
+
+    def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
+        """Names of the height channels."""
+        return recipe.channels
+
+    def halo_px(self, recipe: Recipe, grid: GeoBox, *, ground_given: bool = False) -> int:
+        """Pixels around a window that its channels depend on, those that the ground needs included.
+
+        Raises:
+            HeightError: If the grid is too coarse for height above ground.
+        """
+        reach = _Reach(_side_m(grid), recipe.position_m)
+        entries = _entries(recipe)
+        halo = max((e.margin_on(reach) for e in entries if not e.needs_ground), default=0)
+        if not ground_given and any(e.needs_ground for e in entries):
+            halo = max(halo, recipe.ground.halo_px(reach.side_m))
+        return halo + _around_px(entries, reach)
+
+    def check(
+        self,
+        recipe: Recipe,
+        raster: RasterSource,
+        *,
+        ground_given: bool = False,
+        bands: tuple[int, ...] | None = None,
+    ) -> str | None:
+        """Check that a raster holds one band of heights, fine enough for the channels.
+
+        Raises:
+            BundleError: If it holds something else.
+            HeightError: If its pixels are too coarse for height above ground.
+        """
+        require_measured(raster, "heights")
+        if len(raster.data_bands) != 1:
+            raise BundleError(
+                f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
+                f"({', '.join(raster.data_names)}).\nGive an image as the optical raster: `modality='optical'` in a "
+                "prediction, `data.optical` in a training."
+            )
+        try:
+            self.halo_px(recipe, raster.geobox, ground_given=ground_given)
+        except HeightError as error:
+            raise HeightError(f"{raster.path}: {error}") from error
+        return None
+
+    def fitted(
+        self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+    ) -> RasterSource:
+        """The surface model without impossible heights.
+
+        Raises:
+            HeightError: If a unit of height is not known.
+        """
+        return with_height_limits(raster, height_unit(raster, unit, recipe.height_unit)[0], unit or recipe.height_unit)
+
+    def read(
+        self,
+        recipe: Recipe,
+        raster: RasterSource,
+        grid: GeoBox,
+        window: Window,
+        *,
+        ground: RasterSource | None = None,
+        unit: str | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The height channels, see `Recipe.read`."""
+        window = Window(*window)
+        reach, entries = _Reach(_side_m(grid), recipe.position_m), _entries(recipe)
+        halo = self.halo_px(recipe, grid, ground_given=ground is not None)
+        values, valid = raster.read(grid, window.grow(halo))
+        surface = values[0] * np.float32(height_unit(raster, unit, recipe.height_unit)[0])
+        around = _around_px(entries, reach)
+        below = None
+        if any(e.needs_ground for e in entries):
+            if ground is None:
+                corner = window.grow(halo).corner
+                below = ground_surface(surface, recipe.ground, reach.side_m, corner, trim_px=halo - around)
+            else:
+                heights, _ = ground.read(grid, window.grow(around))
+                below = heights[0] * np.float32(ground_unit(ground, unit or recipe.height_unit)[0])
+        out = np.empty((len(entries), *window.shape), np.float32)
+        for channel, entry in zip(out, entries, strict=True):
+            margin = entry.margin_on(reach)
+            seen = _Heights(
+                surface=inner(surface, halo - margin),
+                below=None if below is None or not entry.needs_ground else inner(below, around - margin),
+                pixel_m=pixel_size_m(grid),
+                reach=reach,
+                margin_px=margin,
+                corner=window.grow(margin).corner,
+            )
+            found = entry.values(seen)
+            if found.shape != window.shape:
+                raise ValueError(
+                    f"height channel {entry.name}: expected values of shape {window.shape}, found {found.shape}"
+                )
+            channel[:] = found
+        valid = inner(valid, halo) & np.isfinite(out).all(axis=0)
+        out[:, ~valid] = np.nan
+        return out, valid
+
+    def describe(self, recipe: Recipe) -> str:
+        """What it is, for which branch."""
+        return "heights, for the elevation branch"
+
+    def require_plausible(self, raster: RasterSource) -> None:
+        """Refuse to take for heights, unasked, what looks like classes.
+
+        Raises:
+            ConfigError: If the raster holds few different whole numbers.
+        """
+        values = few_values(raster)
+        if values:
+            raise ConfigError(
+                f"{raster.path}: expected heights or an image, found {values} different whole numbers in one band, as "
+                "class rasters hold them.\nIf these are heights, give `modality='elevation'`."
+            )
+
+    def unusual(self, sample: Sample) -> list[str]:
+        """Find wrong units, classes in place of heights, and a ground that the training had and the scene has not."""
+        path, notes = sample.raster.path, []
+        if sample.ground_in_training and not sample.ground_given and "height_above_ground" in sample.recipe.channels:
+            notes.append(
+                f"{path}: the model was trained on heights above a ground raster, and none was given: the ground is "
+                "estimated. Give one with `ground`."
+            )
+        classes = few_values(sample.raster)
+        if classes:
+            notes.append(few_values_note(sample.raster, classes))
+        for channel, values in zip(sample.channels, sample.values, strict=True):
+            if not values.size or not HEIGHT_CHANNELS[channel.name].compared:
+                continue
+            share = float(((values < channel.low) | (values > channel.high)).mean())
+            if share > _UNUSUAL_SHARE:
+                low, high = np.quantile(values, (0.01, 0.99))
+                notes.append(
+                    f"{path}: {share:.0%} of the sampled pixels lie outside the range of {channel.name} seen in "
+                    f"training. Expected {channel.low:.4g} to {channel.high:.4g} {channel.unit}, found {low:.4g} to "
+                    f"{high:.4g}. Check the unit of height; otherwise trust the map less."
+                )
+        return notes
+
+    def picture(self, raster: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
+        """Shaded relief, lit from the north-west; white without data."""
+        values, valid = raster.read(grid, Window.of(grid.shape))
+        wide, high = pixel_size_m(grid)
+        south, east = np.gradient(np.where(valid, values[0], np.nan), high, wide) if min(grid.shape) > 1 else (0, 0)
+        light = (1 + east + south) / np.sqrt(3 * (1 + np.square(east) + np.square(south)))
+        grey = np.clip(np.nan_to_num(light, nan=1.0), 0, 1).astype(np.float32)
+        return np.repeat(np.where(valid, grey, np.float32(1))[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How far formulas reach on a grid."""
+
+    side_m: float
+    position_m: float
+
+    @property
+    def position_px(self) -> int:
+        return position_halo_px(self.side_m, self.position_m)
+
+
+@dataclass(frozen=True)
+class _Heights:
+    """What a formula of the table reads, see `geocrodino.settings.height_channels.Heights`."""
+
+    surface: NDArray[np.float32]
+    below: NDArray[np.float32] | None
+    pixel_m: tuple[float, float]
+    reach: _Reach
+    margin_px: int
+    corner: tuple[int, int]
+
+    @property
+    def ground(self) -> NDArray[np.float32]:
+        if self.below is None:
+            raise ValueError("expected a height channel with needs_ground=True, found one that reads the ground")
+        return self.below
+
+    def inner(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return inner(values, self.margin_px)
+
+    def slope_deg(self) -> NDArray[np.float32]:
+        return self.inner(slope_deg(self.surface, self.pixel_m))
+
+    def topographic_position(self) -> NDArray[np.float32]:
+        return topographic_position(
+            self.ground, self.reach.side_m, self.reach.position_m, self.corner, trim_px=self.margin_px
+        )
+
+
+def elevation_recipe(
+    channels: tuple[HeightChannelName, ...], ground: GroundFilter | None = None, height_unit: str | None = None
+) -> Recipe:
+    """Recipe for a height raster.
+
+    Raises:
+        HeightError: If no channel is asked for.
+    """
+    if not channels:
+        raise HeightError("elevation.channels is empty. Expected at least one of height_above_ground, height, slope.")
+    filled = ground or GroundFilter()
+    return Recipe(modality="elevation", channels=channels, ground=filled, height_unit=height_unit)
+
+
+def _entries(recipe: Recipe) -> list[HeightChannel]:
+    return [HEIGHT_CHANNELS[name] for name in recipe.channels]
+
+
+def _around_px(entries: list[HeightChannel], reach: _Reach) -> int:
+    """Pixels around a window whose ground its channels depend on."""
+    return max((e.margin_on(reach) for e in entries if e.needs_ground), default=0)
+
+
+def _side_m(grid: GeoBox) -> float:
+    wide, high = pixel_size_m(grid)
+    return math.sqrt(wide * high)
+
+
+ELEVATION = register(
+    ElevationModality("elevation", code=2, colour="#e8a33d", raster="a surface model", radiometry=ELEVATION_RADIOMETRY)
+)

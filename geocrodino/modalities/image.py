@@ -1,0 +1,138 @@
+"""Modalities whose channels are bands of an image: matched by name, compared in range, never computed."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geocrodino.errors import BandWarning, BundleError
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.validity import tagged_alpha
+from geocrodino.geo.rasters.window import Window
+from geocrodino.modalities.band_matching import BandMatch, match_bands
+from geocrodino.modalities.registry import ModalityDefinition, Recipe, RecipeOptions, Sample, require_measured
+from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
+
+
+class ImageModality(ModalityDefinition):
+    """Any bands of an image, in the numbers of its file."""
+
+    measured = "brightness in each band"
+
+    def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
+        """The data bands of an image, or those asked for.
+
+        Raises:
+            BundleError: If a band that is asked for does not exist, or the values are no measurements.
+
+        Warns:
+            BandWarning: If a band that is tagged as transparency is taken for data by its values.
+        """
+        bands = options.bands.get(self.name)
+        numbers = bands or raster.data_bands
+        if bands is None and tagged_alpha(raster.bands) in numbers:
+            warnings.warn(
+                f"{raster.path}: band {tagged_alpha(raster.bands)} is tagged as transparency, but its values look like "
+                "those of an image: it is read as data. Name the bands to use with `data.bands` to decide otherwise.",
+                BandWarning,
+                stacklevel=3,
+            )
+        raster = raster.with_bands(numbers) if all(0 < b <= raster.count for b in numbers) else raster
+        recipe = Recipe(
+            modality=self.name,
+            bands=numbers,
+            band_names=tuple(raster.band_names[b - 1] if 0 < b <= raster.count else f"band {b}" for b in numbers),
+            dtype=_stored_type(raster),
+        )
+        require_measured(raster, self.measured)
+        match_bands(raster, recipe.band_names, numbers, numbers, kind=self.name)
+        return recipe
+
+    def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
+        """Names of the bands."""
+        return recipe.band_names
+
+    def check(
+        self,
+        recipe: Recipe,
+        raster: RasterSource,
+        *,
+        ground_given: bool = False,
+        bands: tuple[int, ...] | None = None,
+    ) -> str | None:
+        """Check that an image has the bands; returns how they were found.
+
+        Raises:
+            BundleError: If a band is missing or has another name, or the values are no measurements.
+        """
+        return self._match(recipe, raster, bands).known_by
+
+    def fitted(
+        self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+    ) -> RasterSource:
+        """The image with the bands of the recipe in its order."""
+        return raster.with_bands(self._match(recipe, raster, bands).numbers)
+
+    def read(
+        self,
+        recipe: Recipe,
+        raster: RasterSource,
+        grid: GeoBox,
+        window: Window,
+        *,
+        ground: RasterSource | None = None,
+        unit: str | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The bands as they are."""
+        return raster.read(grid, window)
+
+    def describe(self, recipe: Recipe) -> str:
+        """What it is, for which branch, with which bands."""
+        return f"{self.raster}, for the {self.name} branch ({', '.join(recipe.band_names)})"
+
+    def unusual(self, sample: Sample) -> list[str]:
+        """Compare the values of each band with those of the training.
+
+        Raises:
+            BundleError: If they are on another scale.
+        """
+        if not sample.values.shape[1]:
+            return []
+        path, trained, dtype = sample.raster.path, sample.recipe.dtype, _stored_type(sample.raster)
+        bands = [ChannelValues.of(channel, v) for channel, v in zip(sample.channels, sample.values, strict=True)]
+        types = "" if trained in {None, dtype} else f" (type {trained} in training, {dtype} here)"
+        factor = likely_factor(bands, trained, dtype)
+        if is_other_scale(bands, trained, dtype):
+            way_out = (
+                f"Values of these types differ by a factor: `rescale={factor}` gives the image the scale of the "
+                "training."
+                if factor is not None
+                else "If the values differ by a constant factor, give it, for instance `rescale=255/10000`; "
+                "otherwise predict with an image that is processed like that of the training."
+            )
+            expected = "; ".join(band.words() for band in bands)
+            raise BundleError(
+                f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{way_out}"
+            )
+        far = [band for band in bands if band.is_far]
+        if not far:
+            return []
+        hint = "" if factor is None else f"Values of these types often differ by a factor: try `rescale={factor}`. "
+        most = max(band.outside for band in far)
+        return [
+            f"{path}: the values are unlike those of the training{types}: up to {most:.0%} of a band's sampled pixels "
+            f"lie outside its range. Expected {'; '.join(band.words() for band in far)}. {hint}Otherwise trust the map "
+            "less."
+        ]
+
+    def _match(self, recipe: Recipe, raster: RasterSource, bands: tuple[int, ...] | None) -> BandMatch:
+        require_measured(raster, self.measured)
+        return match_bands(raster, recipe.band_names, recipe.bands, bands, kind=self.name)
+
+
+def _stored_type(raster: RasterSource) -> str:
+    first = raster.bands[raster.data_bands[0] - 1]
+    return "float32" if first.is_scaled else first.dtype

@@ -1,0 +1,21 @@
+"""The modality ``optical``: any bands of an image."""
+
+from __future__ import annotations
+
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.image import ImageModality
+from geocrodino.modalities.registry import Recipe, RecipeOptions, register
+
+OPTICAL = register(ImageModality("optical", code=1, colour="#4c9ed9", raster="an image"))
+
+
+def optical_recipe(raster: RasterSource, bands: tuple[int, ...] | None = None) -> Recipe:
+    """Recipe for an image: its data bands, or those asked for.
+
+    Raises:
+        BundleError: If a band that is asked for does not exist, or the values are no brightness.
+
+    Warns:
+        BandWarning: If a band that is tagged as transparency is taken for data by its values.
+    """
+    return OPTICAL.recipe(raster, RecipeOptions(bands={"optical": bands}))

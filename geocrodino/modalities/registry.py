@@ -1,0 +1,355 @@
+"""The registry of modalities: how each kind of raster becomes channels, is checked, augmented and shown.
+
+A modality is one `ModalityDefinition`. ``optical`` and ``elevation`` are registered when the package is imported;
+`register` adds others, which are then trained, packed into bundles and predicted like these two.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import BaseModel, ConfigDict, Field
+
+from geocrodino.errors import BundleError, ConfigError, ValueRangeWarning
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.units import ground_unit, with_height_limits
+from geocrodino.geo.rasters.window import Window
+from geocrodino.modalities.channel import Channel
+from geocrodino.modalities.display import stretched
+from geocrodino.settings.augmentation import RadiometrySettings
+from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.height_channels import HeightChannelName
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.spelling import did_you_mean
+
+_HIGHEST_CODE = 64  # the codes of all modalities add up to at most 127: 255 is no data
+
+
+class Recipe(BaseModel):
+    """How the channels of one modality are made from a raster, before statistics.
+
+    Attributes:
+        modality: Which modality.
+        bands: One-based numbers of the bands of an image, in order; empty for elevation.
+        band_names: Their names, by which bands of other images are matched; ``band 1`` and so on without a name.
+        dtype: Type of the training image's stored numbers; None for elevation and in older bundles.
+        channels: Height channels, in order; empty for images.
+        ground: The filter that finds the ground where no ground raster is given.
+        position_m: Width (standard deviation) of the surroundings of ``topographic_position``, m.
+        height_unit: Unit of heights that the training was told, for files that name none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modality: Modality
+    bands: tuple[int, ...] = ()
+    band_names: tuple[str, ...] = ()
+    dtype: str | None = None
+    channels: tuple[HeightChannelName, ...] = ()
+    ground: GroundFilter = GroundFilter()
+    position_m: Annotated[float, Field(gt=0)] = 60.0
+    height_unit: str | None = None
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the channels, in order."""
+        return definition_of(self.modality).channel_names(self)
+
+    def halo_px(self, grid: GeoBox, *, ground_given: bool = False) -> int:
+        """Pixels around a window that its channels depend on.
+
+        Raises:
+            HeightError: If the grid is too coarse for height above ground.
+        """
+        return definition_of(self.modality).halo_px(self, grid, ground_given=ground_given)
+
+    def check(
+        self, raster: RasterSource, *, ground_given: bool = False, bands: tuple[int, ...] | None = None
+    ) -> str | None:
+        """Check that a raster has the bands, and heights fine enough for the channels.
+
+        Args:
+            raster: The raster.
+            ground_given: Whether there is a ground raster.
+            bands: Numbers of the bands of an image, where the user gave them.
+
+        Returns:
+            How the bands were found, as a phrase for people; None for heights.
+
+        Raises:
+            BundleError: If it lacks a band, or its values are no brightness and no heights.
+            HeightError: If its pixels are too coarse for height above ground.
+        """
+        return definition_of(self.modality).check(self, raster, ground_given=ground_given, bands=bands)
+
+    def check_ground(self, ground: RasterSource) -> None:
+        """Check that a ground raster holds one band of heights.
+
+        Raises:
+            BundleError: If it does not.
+        """
+        require_measured(ground, "heights")
+        if len(ground.data_bands) != 1:
+            raise BundleError(
+                f"{ground.path}: expected one band of ground heights, found {len(ground.data_bands)} "
+                f"({', '.join(ground.data_names)}).\nGive a terrain model with one band."
+            )
+
+    def fitted(
+        self, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+    ) -> RasterSource:
+        """A raster as this recipe reads it.
+
+        Args:
+            raster: The raster.
+            unit: Unit of height, where the user gave one.
+            bands: Numbers of the bands of an image, where the user gave them.
+
+        Returns:
+            The raster with the bands of the recipe in its order; impossible heights are missing.
+
+        Raises:
+            BundleError: If it lacks a band.
+            HeightError: If a unit of height is not known.
+        """
+        return definition_of(self.modality).fitted(self, raster, unit=unit, bands=bands)
+
+    def fitted_ground(self, ground: RasterSource, *, unit: str | None = None) -> RasterSource:
+        """A ground raster whose impossible heights are missing; errors as for `fitted`."""
+        given = unit or self.height_unit
+        return with_height_limits(ground, ground_unit(ground, given)[0], given)
+
+    def read(
+        self,
+        raster: RasterSource,
+        grid: GeoBox,
+        window: Window,
+        *,
+        ground: RasterSource | None = None,
+        unit: str | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Channels of a window of a grid.
+
+        Args:
+            raster: The raster, see `fitted`.
+            grid: Grid to read on.
+            window: Part of it; may reach outside, where nothing is valid.
+            ground: Heights of the bare ground, in any CRS and resolution, if known; see `fitted_ground`.
+            unit: Unit of height of the raster, and of the ground where its file does not say it.
+
+        Returns:
+            Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
+        """
+        return definition_of(self.modality).read(self, raster, grid, window, ground=ground, unit=unit)
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """What a user can choose of the recipes of a training.
+
+    Attributes:
+        bands: Numbers of the bands to use, by modality; all bands of data for a modality that is left out.
+        channels: Height channels.
+        ground: The filter that finds the ground.
+        height_unit: Unit of heights, where the files do not say it.
+    """
+
+    bands: Mapping[Modality, tuple[int, ...] | None] = field(default_factory=dict)
+    channels: tuple[HeightChannelName, ...] = ()
+    ground: GroundFilter = field(default_factory=GroundFilter)
+    height_unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some values of a scene beside what the training knew of its own.
+
+    Attributes:
+        raster: The raster of the scene.
+        recipe: How its channels are made.
+        channels: Statistics of the training, in order.
+        values: Valid values at places spread over the scene, float32, shape (C, N).
+        ground_given: Whether there is a ground raster.
+        ground_in_training: Whether there was one in the training.
+    """
+
+    raster: RasterSource
+    recipe: Recipe
+    channels: tuple[Channel, ...]
+    values: NDArray[np.float32]
+    ground_given: bool = False
+    ground_in_training: bool = False
+
+
+class ModalityDefinition(ABC):
+    """One kind of raster: how it is read, checked, augmented and shown.
+
+    Attributes:
+        holds_heights: Whether rasters hold heights: ground rasters and units apply, impossible heights are missing.
+        warning: Kind of warning where values are unlike those of the training.
+        name: Name in settings, bundles and file names.
+        code: Its number in ``decided by`` maps, a power of two up to 64 that no other modality has.
+        colour: Its colour in these maps.
+        raster: What one of its rasters is called, with an article.
+        radiometry: Random changes of its values in a training, where the settings name none.
+    """
+
+    holds_heights: ClassVar[bool] = False
+    warning: ClassVar[type[Warning]] = ValueRangeWarning
+
+    def __init__(
+        self, name: str, *, code: int, colour: str, raster: str, radiometry: RadiometrySettings | None = None
+    ) -> None:
+        self.name, self.code, self.colour, self.raster = name, code, colour, raster
+        self.radiometry = radiometry or RadiometrySettings()
+
+    @abstractmethod
+    def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
+        """The recipe of a training on a raster.
+
+        Raises:
+            GeocrodinoError: One of its kinds, if the raster or the options cannot be used.
+        """
+
+    @abstractmethod
+    def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
+        """Names of the channels, see `Recipe.channel_names`."""
+
+    def halo_px(self, recipe: Recipe, grid: GeoBox, *, ground_given: bool = False) -> int:
+        """Pixels around a window that its channels depend on, see `Recipe.halo_px`."""
+        return 0
+
+    @abstractmethod
+    def check(
+        self,
+        recipe: Recipe,
+        raster: RasterSource,
+        *,
+        ground_given: bool = False,
+        bands: tuple[int, ...] | None = None,
+    ) -> str | None:
+        """Check that a raster fits a recipe, see `Recipe.check`."""
+
+    @abstractmethod
+    def fitted(
+        self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+    ) -> RasterSource:
+        """A raster as a recipe reads it, see `Recipe.fitted`."""
+
+    @abstractmethod
+    def read(
+        self,
+        recipe: Recipe,
+        raster: RasterSource,
+        grid: GeoBox,
+        window: Window,
+        *,
+        ground: RasterSource | None = None,
+        unit: str | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Channels of a window of a grid, see `Recipe.read`."""
+
+    @abstractmethod
+    def describe(self, recipe: Recipe) -> str:
+        """What the raster of a recipe is and which branch reads it, as a phrase for people."""
+
+    def require_plausible(self, raster: RasterSource) -> None:  # noqa: B027 - most modalities take any raster
+        """Refuse a raster that nobody named as one of this modality and whose values look like something else.
+
+        Raises:
+            ConfigError: If they do.
+        """
+
+    @abstractmethod
+    def unusual(self, sample: Sample) -> list[str]:
+        """What the user should know where values are unlike those of the training.
+
+        Raises:
+            BundleError: If a map from these values would be worthless.
+        """
+
+    def picture(self, raster: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
+        """How a preview shows a raster: red, green and blue, 0 to 1, on a grid, shape (H, W, 3), white without data."""
+        return stretched(raster, grid)
+
+
+_definitions: dict[str, ModalityDefinition] = {}
+
+
+def register(definition: ModalityDefinition) -> ModalityDefinition:
+    """Add a modality to the registry.
+
+    Args:
+        definition: The modality.
+
+    Returns:
+        The definition.
+
+    Raises:
+        ValueError: If its name or code belongs to another modality, or cannot be used.
+    """
+    name, code = definition.name, definition.code
+    if code not in {1 << bit for bit in range(_HIGHEST_CODE.bit_length())}:
+        raise ValueError(f"modality {name}: expected a code of 1, 2, 4 ... {_HIGHEST_CODE}, found {code}")
+    for other in _definitions.values():
+        if name == other.name or code == other.code:
+            raise ValueError(f"modality {name}: there is already {other.name} with the code {other.code}")
+    MODALITIES.add(name)
+    _definitions[name] = definition
+    return definition
+
+
+@contextmanager
+def registered(definition: ModalityDefinition) -> Iterator[ModalityDefinition]:
+    """Register a modality for the length of a ``with`` block."""
+    register(definition)
+    try:
+        yield definition
+    finally:
+        del _definitions[definition.name]
+        MODALITIES.remove(definition.name)
+
+
+def definition_of(name: Modality) -> ModalityDefinition:
+    """The definition of a modality.
+
+    Raises:
+        ConfigError: If no modality of this name is registered.
+    """
+    if not MODALITIES.knows(name):
+        raise ConfigError(
+            f"{name}: expected a registered modality ({', '.join(MODALITIES)}).{did_you_mean(name, list(MODALITIES))}\n"
+            "Import the package that registers it first."
+        )
+    return _definitions[name]
+
+
+def require_measured(raster: RasterSource, expected: str) -> None:
+    """Refuse rasters whose numbers are classes or positions in a table of colours.
+
+    Args:
+        raster: The raster.
+        expected: What its values should be, for the message.
+
+    Raises:
+        BundleError: If it is such a raster.
+    """
+    if not (raster.is_map or raster.has_palette):
+        return
+    if raster.is_map:
+        found = "a map that geocrodino wrote: its values are classes"
+        way_out = "Give the raster that the map was made from."
+    else:
+        found = "a table of colours: its values are classes, or colours by number"
+        way_out = (
+            f"If it is a coloured image, expand it first: gdal_translate -expand rgb {raster.path.name} rgb.tif. "
+            "If it is a class raster, give it as labels."
+        )
+    raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{way_out}")

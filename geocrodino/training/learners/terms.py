@@ -1,0 +1,399 @@
+"""The table of loss terms of branches that are trained together. Another term is one more class in `TERMS`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geocrodino.losses.adversarial import modality_loss, reverse_gradient
+from geocrodino.losses.alignment import carry
+from geocrodino.losses.contrastive import class_contrast, image_contrast, pixel_contrast
+from geocrodino.losses.disentanglement import orthogonality_loss
+from geocrodino.losses.distillation import agreement_loss
+from geocrodino.losses.segmentation import cross_entropy
+from geocrodino.models.crodino import CrodinoOutput
+from geocrodino.models.decoders import AuxiliaryDecoder
+from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.method import MethodSettings
+from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.training.learners.base import Learner, Shape, feature_valid
+
+Outputs = Mapping[Modality, CrodinoOutput]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of a batch through all branches: what loss terms are computed from.
+
+    Attributes:
+        method: Terms and weights of the method.
+        outputs: Outputs of each branch, in the order of the modalities.
+        batch: Augmented patches, see `Step`.
+        source: The same patches before augmentation.
+        progress: Share of the training that is finished, 0 to 1.
+        average: The learner with averaged weights, in evaluation mode.
+        heads: Networks of the terms, by name, see `LossTerm.heads`.
+        temperature: Temperature of each branch.
+        lead: How far the IoU of a branch (first) is above that of another (second) for each class, 0 to 1, (K,).
+        class_weights: Weight of each class in the cross entropy, shape (K,).
+        stride: Pixels per feature.
+    """
+
+    method: MethodSettings
+    outputs: Outputs
+    batch: Mapping[str, Tensor]
+    source: Mapping[str, Tensor]
+    progress: float
+    average: Learner
+    heads: Mapping[str, nn.Module]
+    temperature: Mapping[Modality, Tensor]
+    lead: Mapping[tuple[Modality, Modality], Tensor]
+    class_weights: Tensor
+    stride: int
+
+    @property
+    def ramp(self) -> float:
+        """Factor of the terms that are introduced gradually, 0 to 1."""
+        return ramped(self.progress, self.method.ramp)
+
+    def feature_valid(self, modality: Modality) -> Tensor:
+        """Valid features of a modality, bool, shape (B, H / stride, W / stride)."""
+        return feature_valid(self.batch[f"{modality}_valid"], self.stride)
+
+
+class LossTerm(ABC):
+    """One loss term. Its weight is ``method.terms[name]``, unless it has settings of its own.
+
+    Attributes:
+        name: Name in the settings (``method.terms``) and in the logs.
+    """
+
+    name: ClassVar[str]
+
+    def wanted(self, method: MethodSettings) -> bool:
+        """Whether a method has this term."""
+        return self.weight(method) > 0
+
+    def weight(self, method: MethodSettings) -> float:
+        """Weight of the term."""
+        return method.terms.get(self.name, 0.0)
+
+    def heads(self, method: MethodSettings, shape: Shape) -> dict[str, nn.Module]:
+        """Create the networks that the term alone needs; they are trained with the branches.
+
+        Args:
+            method: Terms and weights of the method.
+            shape: Sizes of the branches.
+
+        Returns:
+            Networks by name. The names become part of checkpoints.
+        """
+        return {}
+
+    def of_branch(self, seen: Pass, modality: Modality) -> dict[str, Tensor]:
+        """Compute the weighted terms of one branch.
+
+        Args:
+            seen: The pass.
+            modality: Modality of the branch.
+
+        Returns:
+            Scalars by name.
+        """
+        return {}
+
+    def between_branches(self, seen: Pass) -> dict[str, Tensor]:
+        """Compute the weighted terms that involve several branches; called after `of_branch` of all branches.
+
+        Args:
+            seen: The pass.
+
+        Returns:
+            Scalars by name.
+        """
+        return {}
+
+
+class _Weighted(LossTerm, ABC):
+    """A term whose weight is a setting of its own."""
+
+    @abstractmethod
+    def weight(self, method: MethodSettings) -> float:
+        """Weight of the term."""
+
+
+class Auxiliary(_Weighted):
+    """Cross entropy of the auxiliary decoder, which all branches share."""
+
+    name = "auxiliary"
+
+    def weight(self, method: MethodSettings) -> float:
+        """Weight of the term."""
+        return method.auxiliary
+
+    def of_branch(self, seen: Pass, modality: Modality) -> dict[str, Tensor]:
+        """Compute the term of one branch."""
+        logits = seen.outputs[modality].auxiliary_logits
+        if logits is None:
+            return {}
+        loss = cross_entropy(logits, seen.batch[f"{modality}_labels"], seen.class_weights)
+        return {f"auxiliary/{modality}": self.weight(seen.method) * loss}
+
+
+class Orthogonality(_Weighted):
+    """Squared cosine between invariant and specific features."""
+
+    name = "orthogonality"
+
+    def weight(self, method: MethodSettings) -> float:
+        """Weight of the term."""
+        return method.orthogonality
+
+    def of_branch(self, seen: Pass, modality: Modality) -> dict[str, Tensor]:
+        """Compute the term of one branch."""
+        out = seen.outputs[modality]
+        loss = orthogonality_loss(out.invariant, out.specific, seen.feature_valid(modality))
+        return {f"orthogonality/{modality}": self.weight(seen.method) * loss}
+
+
+class Adversary(_Weighted):
+    """Loss of a classifier that guesses the modality of an invariant feature, with a reversed gradient."""
+
+    name = "adversary"
+
+    def weight(self, method: MethodSettings) -> float:
+        """Weight of the term."""
+        return method.adversary
+
+    def heads(self, method: MethodSettings, shape: Shape) -> dict[str, nn.Module]:
+        """Create the classifier."""
+        return {"adversary": nn.Conv2d(shape.network.invariant_channels, len(shape.in_channels), 1)}
+
+    def of_branch(self, seen: Pass, modality: Modality) -> dict[str, Tensor]:
+        """Compute the term of one branch."""
+        guess = seen.heads["adversary"](reverse_gradient(seen.outputs[modality].invariant))
+        loss = modality_loss(guess, list(seen.outputs).index(modality), seen.feature_valid(modality))
+        return {f"adversary/{modality}": self.weight(seen.method) * loss}
+
+
+class Contrast(_Weighted):
+    """Contrast between the invariant features of the modalities."""
+
+    name = "contrast"
+
+    def weight(self, method: MethodSettings) -> float:
+        """Weight of the term."""
+        return method.contrast_weight if method.contrast != "none" else 0.0
+
+    def between_branches(self, seen: Pass) -> dict[str, Tensor]:
+        """Compute the contrast of all pairs of branches."""
+        loss = contrast(seen.outputs, seen.batch, seen.method, len(seen.class_weights), seen.stride)
+        return {"contrast": seen.ramp * self.weight(seen.method) * loss}
+
+
+class Agreement(_Weighted):
+    """Distillation from the other branches on unlabelled pixels."""
+
+    name = "agreement"
+
+    def weight(self, method: MethodSettings) -> float:
+        """Weight of the term."""
+        return method.agreement
+
+    def between_branches(self, seen: Pass) -> dict[str, Tensor]:
+        """Compute the term of each branch: its mean distance from the advice of the others."""
+        weight, terms = seen.ramp * self.weight(seen.method), {}
+        for m, out in seen.outputs.items():
+            found = [
+                agreement(out.logits, self.advice(seen, teacher, m), seen.batch, m)
+                for teacher in seen.outputs
+                if teacher != m
+            ]
+            if found:
+                terms[f"agreement/{m}"] = weight * _mean(found)
+        return terms
+
+    @torch.no_grad()
+    def advice(self, seen: Pass, teacher: Modality, student: Modality) -> Tensor:
+        """Compute what a branch tells another one before augmentation, see `advice`.
+
+        Args:
+            seen: The pass.
+            teacher: Modality of the branch that teaches.
+            student: Modality of the branch that learns.
+
+        Returns:
+            Probabilities and weight, shape (B, K + 1, H, W).
+        """
+        logits = seen.average.network(teacher)(seen.source[teacher]).float() / seen.temperature[teacher]
+        return advice(logits, seen.lead[teacher, student], seen.source[f"{teacher}_valid"])
+
+
+class Reconstruction(LossTerm):
+    """Smooth L1 distance between the channels of a modality and their reconstruction from the features of another."""
+
+    name = "across"
+    pairs: ClassVar[dict[str, tuple[Modality, Modality]]] = {
+        "heights_from_image": ("optical", "elevation"),
+        "image_from_heights": ("elevation", "optical"),
+    }
+    """The modality that is read and the one that is reconstructed, by the setting that holds the weight."""
+
+    def wanted(self, method: MethodSettings) -> bool:
+        """Whether a method reconstructs any modality."""
+        return any(getattr(method, key) for key in self.pairs)
+
+    def heads(self, method: MethodSettings, shape: Shape) -> dict[str, nn.Module]:
+        """Create a decoder for each pair."""
+        readers = nn.ModuleDict()
+        for key, (read, target) in self.pairs.items():
+            if getattr(method, key) and {read, target} <= shape.in_channels.keys():
+                readers[read] = AuxiliaryDecoder(
+                    2 * shape.network.invariant_channels, shape.in_channels[target], shape.network.stride_px
+                )
+        return {"readers": readers}
+
+    def between_branches(self, seen: Pass) -> dict[str, Tensor]:
+        """Compute the term of each pair."""
+        readers = seen.heads["readers"]
+        return {
+            f"across/{read}": getattr(seen.method, key)
+            * self._distance(seen, readers.get_submodule(read), read, target)
+            for key, (read, target) in self.pairs.items()
+            if getattr(seen.method, key) and {read, target} <= seen.outputs.keys()
+        }
+
+    def _distance(self, seen: Pass, reader: nn.Module, m: Modality, target: Modality) -> Tensor:
+        batch, out = seen.batch, seen.outputs[m]
+        read = reader(torch.cat([out.invariant, out.specific], dim=1))
+        with torch.no_grad():
+            layers = torch.cat([batch[target], batch[f"{target}_valid"][:, None].to(batch[target])], dim=1)
+            carried, inside = carry(layers, batch[f"{target}_transform"], batch[f"{m}_transform"])
+            usable = (inside & batch[f"{m}_valid"] & (carried[:, -1] > 0.999))[:, None]
+        distance = F.smooth_l1_loss(read.float(), carried[:, :-1].to(read.device), reduction="none")
+        return (distance * usable).sum() / (usable.sum() * distance.shape[1]).clamp(min=1)
+
+
+TERMS: list[LossTerm] = [Auxiliary(), Orthogonality(), Adversary(), Contrast(), Agreement(), Reconstruction()]
+"""All terms, in the order in which they are computed."""
+
+
+def contrast(
+    outputs: Outputs, batch: Mapping[str, Tensor], method: MethodSettings, num_classes: int, stride: int
+) -> Tensor:
+    """Compute the contrast that a method names, without its weight.
+
+    Args:
+        outputs: Outputs of at least two branches.
+        batch: Augmented patches, see `Step`.
+        method: Names the contrast, its temperature, and whether it is shuffled.
+        num_classes: Number of classes.
+        stride: Pixels per feature.
+
+    Returns:
+        Mean over all pairs of branches, scalar >= 0.
+    """
+    pairs = combinations(MODALITIES.in_order(outputs), 2)
+    return _mean([_contrast_of(outputs, batch, pair, method, num_classes, stride) for pair in pairs])
+
+
+def _contrast_of(
+    outputs: Outputs,
+    batch: Mapping[str, Tensor],
+    pair: tuple[Modality, Modality],
+    method: MethodSettings,
+    num_classes: int,
+    stride: int,
+) -> Tensor:
+    one, two = pair
+    features = (outputs[one].invariant, outputs[two].invariant)
+    if method.contrast == "class":
+        labels = (batch[f"{one}_labels"], batch[f"{two}_labels"])
+        return class_contrast(*features, *labels, method.temperature, num_classes=num_classes, shuffled=method.shuffled)
+    first_valid, second_valid = (feature_valid(batch[f"{m}_valid"], stride) for m in pair)
+    if method.contrast == "image":
+        return image_contrast(
+            *features,
+            method.temperature,
+            shuffled=method.shuffled,
+            first_valid=first_valid,
+            second_valid=second_valid,
+        )
+    return pixel_contrast(
+        *features,
+        batch[f"{one}_transform"],
+        batch[f"{two}_transform"],
+        stride,
+        method.temperature,
+        shuffled=method.shuffled,
+        first_valid=first_valid,
+        second_valid=second_valid,
+    )
+
+
+def advice(logits: Tensor, lead: Tensor, valid: Tensor) -> Tensor:
+    """Combine the predictions of a branch with their weight in teaching the other branch.
+
+    Args:
+        logits: Calibrated logits of the branch, shape (B, K, H, W).
+        lead: How far its IoU of a class is above that of the other branch, 0 to 1, shape (K,).
+        valid: Where its modality is valid, bool, shape (B, H, W).
+
+    Returns:
+        Class probabilities, followed by a channel with the weight: the lead in the most likely class, 0 where the
+        modality is not valid. Shape (B, K + 1, H, W).
+    """
+    worth = lead[logits.argmax(dim=1)] * valid
+    return torch.cat([logits.softmax(dim=1), worth[:, None]], dim=1)
+
+
+def agreement(logits: Tensor, target: Tensor, batch: Mapping[str, Tensor], modality: Modality) -> Tensor:
+    """Distillation from the other branch on unlabelled pixels.
+
+    The other branch's advice is resampled into the view of this branch. The divergence from it counts where this
+    modality is valid and the pixel has no label, with the weight of the advice.
+
+    Args:
+        logits: Logits of this branch, shape (B, K, H, W).
+        target: The other branch's `advice` before augmentation, shape (B, K + 1, H, W).
+        batch: Augmented patches, see `Step`.
+        modality: Modality of this branch.
+
+    Returns:
+        Scalar >= 0, see `agreement_loss`.
+    """
+    transform = batch[f"{modality}_transform"]
+    with torch.no_grad():
+        carried, seen = carry(target, torch.eye(3, device=target.device).expand_as(transform), transform)
+        # Labels are more reliable than the other branch: where there is one, it alone counts.
+        unlabelled = batch[f"{modality}_valid"] & (batch[f"{modality}_labels"] == IGNORE_INDEX)
+        weight = carried[:, -1] * (seen & unlabelled)
+        # Interpolated probabilities are normalised again, so that they sum to 1 despite rounding.
+        expected = carried[:, :-1] / carried[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
+    return agreement_loss(logits, expected, weight)
+
+
+def ramped(progress: float, ramp: float) -> float:
+    """Factor of a term that is introduced gradually: half a cosine wave from 0 to 1.
+
+    Args:
+        progress: Share of the training that is finished, 0 to 1.
+        ramp: Share of the training over which the factor rises, 0 to 1.
+
+    Returns:
+        Factor, 0 to 1.
+    """
+    if progress >= ramp:
+        return 1.0
+    return 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * progress / ramp)))
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()
