@@ -274,7 +274,7 @@ def test_a_finished_run_is_refused_unless_it_may_be_replaced(trained, tiny_confi
     with pytest.raises(OutputError) as refused:
         train(tiny_config(), trained)
     assert str(refused.value) == (
-        f"{trained}: holds a finished run. Choose another folder with --out, or replace it with `overwrite=True`."
+        f"{trained}: holds a finished run. Choose another folder with `out`, or replace it with `overwrite=True`."
     )
     with pytest.raises(OutputError) as refused:
         train(tiny_config(), trained, resume=True)
