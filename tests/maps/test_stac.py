@@ -464,7 +464,7 @@ def test_what_is_missing_or_in_the_way_is_told(write_map, item_of, models, tmp_p
     )
     with pytest.raises(RasterError, match="names no classes"):
         item_of(write_map(tags={}))
-    with pytest.raises(ValueError, match="expected no further file called map"):
+    with pytest.raises(ValueError, match="expected no companion file called map"):
         item_of(class_map, files={"map": CompanionFile(class_map, "Map")})
     with pytest.raises(ValueError, match="expected the item of a model at least, found none"):
         item_of(class_map, models={})
