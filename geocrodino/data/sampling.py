@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchgeo.samplers import GeoSampler
 
-from geocrodino.data.datasets import CoregisteredDataset, query_of
+from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import labelled_corners
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
@@ -91,11 +90,11 @@ class BalancedPatchSampler(GeoSampler):
         rng = np.random.default_rng([self.seed, self.epoch])
         for _ in range(self.length):
             corner = self._around_a_class(rng) if rng.random() < self.balance else None
-            yield self.query(corner or self._anywhere.draw(rng))
+            yield self.patch(corner or self._anywhere.draw(rng))
 
-    def query(self, corner: tuple[int, int]) -> Any:
-        """The torchgeo query of the patch with an upper left pixel (row, column)."""
-        return query_of(self.dataset.grid, Window.at(*corner, (self.patch_px, self.patch_px)))
+    def patch(self, corner: tuple[int, int]) -> Window:
+        """The window of the patch with an upper left pixel (row, column)."""
+        return Window.at(*corner, (self.patch_px, self.patch_px))
 
     def _around_a_class(self, rng: np.random.Generator) -> tuple[int, int] | None:
         pixels = self._class_px[int(rng.integers(len(self._class_px)))]
@@ -137,11 +136,11 @@ class MixedSampler(GeoSampler):
     def __iter__(self) -> Iterator[Any]:
         # A stream of its own: the patches with labels are those of a training without the others.
         rng = np.random.default_rng([self.labelled.seed, self.labelled.epoch, 1])
-        for drawn, query in enumerate(self.labelled, start=1):
-            yield query
+        for drawn, patch in enumerate(self.labelled, start=1):
+            yield patch
             if drawn % self.batch_size == 0:
                 for _ in range(self.unlabelled):
-                    yield self.labelled.query(self._anywhere.draw(rng))
+                    yield self.labelled.patch(self._anywhere.draw(rng))
 
 
 def one_thread_worker(worker_id: int) -> None:

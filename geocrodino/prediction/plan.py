@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.geo.rasters.grid import round_up, working_grid
@@ -357,7 +358,7 @@ def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice,
 
 def _tags(bundle: Bundle, modalities: tuple[Modality, ...], scene: RasterSource) -> dict[str, str]:
     return {
-        "TIFFTAG_SOFTWARE": f"geocrodino {version('geocrodino')}",
+        "TIFFTAG_SOFTWARE": f"geocrodino {__version__}",
         "BUNDLE_NAME": bundle.manifest.name,
         "BUNDLE_SHA256": bundle.sha256,
         "MODALITY": "both" if len(modalities) > 1 else modalities[0],
@@ -439,7 +440,7 @@ def _key(
         "ground": fingerprint(ground) if ground else "none",
         "height unit": ", ".join(units) or "of the files",
         "bundle": job.bundle[1],
-        "software": ", ".join(f"{name} {version(name)}" for name in _SOFTWARE),
+        "software": ", ".join(f"{name} {__version__ if name == 'geocrodino' else version(name)}" for name in _SOFTWARE),
         "backend": _computed_by(job, _unique(backend.number for backend in backends.values())),
         "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
         "margin that is not decoded": ", ".join(_unique(f"{backend.trim_px} px" for backend in backends.values())),
