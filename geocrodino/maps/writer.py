@@ -144,8 +144,8 @@ class MapWriter:
             self._ledger.add(name, {"files": [content is not None for content in part.files], "note": part.note})
         except OSError as error:
             raise OutputError(
-                f"{self.files[0].path}: cannot write rows {part.window[0]} to {part.window[1]} ({error.strerror}).\n"
-                "Check the free space of the folder."
+                f"{self.files[0].path}: cannot write rows {part.window.row_start} to {part.window.row_stop} "
+                f"({error.strerror}).\nCheck the free space of the folder."
             ) from error
         self.done[part.window] = part.note
 
