@@ -142,13 +142,15 @@ def prepare(
         ValueError: If a word is unknown.
     """
     check_map_name(out)
-    rasters = _open(scene, elevation, inputs)
-    raster, bands = rasters.raster, None if inputs.bands is None else tuple(inputs.bands)
+    raster = open_scene(scene, asset=inputs.asset)
+    second = None if elevation is None else open_scene(elevation)
+    bands = None if inputs.bands is None else tuple(inputs.bands)
     if bands is not None and modality == "auto":
-        modality = _image_of(bundle) if elevation is None else "both"  # only an image has bands to choose from
-    chosen = choose_modalities(modality, raster, rasters.elevation, bundle)
+        modality = _image_of(bundle) if second is None else "both"  # only an image has bands to choose from
+    chosen = choose_modalities(modality, raster, second, bundle)
     layers = tuple(outputs.layers)
     _check_options(chosen.modalities, layers, inputs)
+    rasters = SceneRasters(raster, second, None if inputs.ground is None else open_scene(inputs.ground))
     _require_distinct_outputs(out, rasters, bundle, aoi)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
@@ -209,16 +211,6 @@ def prepare(
     blocks = [block for block in layout.blocks if job.meets(block)]
     key = _key(job, backends, tiling.block_px, rasters.ground)
     return PredictionPlan(raster, grid, job, backends, blocks, key, chosen, stitch, notes)
-
-
-def _open(
-    scene: str | Path | Sequence[str | Path], elevation: str | Path | Sequence[str | Path] | None, inputs: Inputs
-) -> SceneRasters:
-    return SceneRasters(
-        raster=open_scene(scene, asset=inputs.asset),
-        elevation=None if elevation is None else open_scene(elevation),
-        ground=None if inputs.ground is None else open_scene(inputs.ground),
-    )
 
 
 def _require_distinct_outputs(out: Path, scene: SceneRasters, bundle: Bundle, aoi: str | Path | AOI | None) -> None:
