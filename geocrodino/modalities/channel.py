@@ -14,7 +14,7 @@ from geocrodino.settings.height_channels import HEIGHT_CHANNELS
 class Channel(BaseModel):
     """One input channel: its unit, its range in the training split, and the mean and deviation that scale it.
 
-    A value is clipped to ``low`` to ``high``, compressed if ``compress`` says so, and standardised by ``mean`` and
+    A value is clipped to ``low`` to ``high``, compressed if ``compress`` is set, and standardised by ``mean`` and
     ``std``, which belong to the compressed value.
     """
 

@@ -77,7 +77,7 @@ class ModalitySpec(BaseModel):
             grid: Grid to read on.
             window: Part of it; may reach outside, where nothing is valid.
             ground: Heights of the bare ground, if known.
-            unit: Unit of height, where the files do not say it.
+            unit: Unit of height, for files that name none.
 
         Returns:
             Input, float32, shape (C, H, W), 0 where invalid; validity, bool, shape (H, W).

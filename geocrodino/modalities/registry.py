@@ -163,7 +163,7 @@ class Recipe(BaseModel):
             grid: Grid to read on.
             window: Part of it; may reach outside, where nothing is valid.
             ground: Heights of the bare ground, in any CRS and resolution, if known; see `fitted_ground`.
-            unit: Unit of height of the raster, and of the ground where its file does not say it.
+            unit: Unit of height of the raster, and of the ground where its file names none.
 
         Returns:
             Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
@@ -179,7 +179,7 @@ class RecipeOptions:
         bands: Numbers of the bands to use, by modality; all bands of data for a modality that is left out.
         channels: Height channels.
         ground: The filter that finds the ground.
-        height_unit: Unit of heights, where the files do not say it.
+        height_unit: Unit of heights, for files that name none.
     """
 
     bands: Mapping[Modality, tuple[int, ...] | None] = field(default_factory=dict)

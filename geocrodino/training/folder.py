@@ -163,7 +163,7 @@ def tidy(out: Path) -> None:
 
 
 @contextmanager
-def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterator[None]:
+def with_advice(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterator[None]:
     """Add how to continue the run to the error of a failed write, or to an interruption.
 
     Args:

@@ -148,7 +148,8 @@ class TrainingTask(L.LightningModule):
         """Count the pixels of each network where its input is valid.
 
         Args:
-            batch: Patches without augmentation.
+            batch: Patches without augmentation. For each modality ``m``: ``<m>`` (B, C, H, W) and ``<m>_valid``, bool,
+                (B, H, W). For all: ``labels``, int64, (B, H, W).
             batch_idx: Not used.
         """
         logits = {name: network(network_input(name, batch)) for name, network in self.judged.items()}
