@@ -58,7 +58,7 @@ class TrainResult:
     """Result of a training.
 
     Attributes:
-        bundle: File of the trained branches; None for the method ``fusion``, whose network needs all modalities at once.
+        bundle: File of the trained branches; None for the method ``fusion``, whose network needs all modalities.
         val_miou: Best mIoU on ``val`` of each network by name, 0 to 1.
         epochs: Number of finished epochs, without those of a teacher.
         seconds: Wall time of this call, s.
@@ -334,8 +334,8 @@ def _require_same_splits(ready: Prepared, teacher: Path) -> None:
         # Compared as pixels: rounded coordinates in the file make polygons that share an edge overlap by a sliver.
         if (inside_mask(theirs.polygons(used), grid) & inside_mask(ready.aoi.polygons(held_out), grid)).any():
             raise ConfigError(
-                f"{teacher}: the teacher's split {used!r} overlaps the split {held_out!r} of this training: its students "
-                f"must not be scored on pixels that the teacher was trained or selected on.\n{TRAIN_ONE}"
+                f"{teacher}: the teacher's split {used!r} overlaps the split {held_out!r} of this training: its "
+                f"students must not be scored on pixels that it was trained or selected on.\n{TRAIN_ONE}"
             )
 
 
