@@ -180,7 +180,7 @@ def _epoch_lines(show: Callable[[str], None]) -> Callback:
             done, total = trainer.current_epoch + 1, trainer.max_epochs
             left = (time.monotonic() - self.started) / (done - self.first) * (total - done)
             numbers = trainer.callback_metrics
-            scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.judged]
+            scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.validated]
             show(
                 f"epoch {done}/{total}  loss {float(numbers['loss/total']):.3f}  val mIoU {', '.join(scores)} %  "
                 f"{duration(left)} left"

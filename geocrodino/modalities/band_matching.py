@@ -107,7 +107,7 @@ def _other_names(raster: RasterSource, trained: Sequence[str], found: str) -> st
     return (
         f"{raster.path}: the bands do not match those of the training by name. Expected {', '.join(trained)}; found "
         f"{found} (bands: {there}).\n"
-        f"If the bands are there under other names, give their numbers in the order {', '.join(trained)}: "
+        f"If the bands have other names in it, give their numbers in the order {', '.join(trained)}: "
         f"{example}"
     )
 

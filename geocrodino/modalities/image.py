@@ -170,7 +170,7 @@ class ImageModality(ModalityDefinition):
         types = "" if trained in {None, dtype} else f" (type {trained} in training, {dtype} here)"
         factor = likely_factor(bands, trained, dtype)
         if is_other_scale(bands, trained, dtype):
-            way_out = (
+            advice = (
                 f"Values of these types differ by a factor: `rescale={factor}` gives the image the scale of the "
                 "training."
                 if factor is not None
@@ -179,7 +179,7 @@ class ImageModality(ModalityDefinition):
             )
             expected = "; ".join(band.words() for band in bands)
             raise BundleError(
-                f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{way_out}"
+                f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{advice}"
             )
         far = [band for band in bands if band.is_far]
         if not far:

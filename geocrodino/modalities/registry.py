@@ -470,11 +470,11 @@ def require_measured(raster: RasterSource, expected: str) -> None:
         return
     if raster.is_map:
         found = "a map that geocrodino wrote: its values are classes"
-        way_out = "Give the raster that the map was made from."
+        advice = "Give the raster that the map was made from."
     else:
         found = "a table of colours: its values are classes, or colours by number"
-        way_out = (
+        advice = (
             f"If it is a coloured image, expand it first: gdal_translate -expand rgb {raster.path.name} rgb.tif. "
             "If it is a class raster, give it as labels."
         )
-    raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{way_out}")
+    raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{advice}")
