@@ -1,4 +1,4 @@
-"""The program: commands, and how errors and warnings reach people."""
+"""The program: its commands, and how it prints errors and warnings."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from geocrodino.spelling import did_you_mean
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; after Ctrl-C say what became of the work, after a misspelt word suggest another."""
+        """Run a command. Report the state of the work after Ctrl-C; suggest a correction of a misspelt word."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
             locked = re.search(r"path '(.*)' is not readable", error.message, re.DOTALL)
-            if locked:  # the same message as for a name that is no option of this kind
+            if locked:  # Typer checks some paths itself; print the message that all other paths get
                 raise AccessError.because(locked[1], OSError(EACCES, os.strerror(EACCES))) from None
             error.message = error.message.replace("Value error, ", "", 1)
             error.message += _suggestion(error.message)
             raise
         except KeyboardInterrupt as error:
-            notes = getattr(error, "__notes__", ["A result is written only when it is whole."])
-            told = ctx.ensure_object(Wording)("\n".join(["Stopped.", *notes]))
-            Console(stderr=True, soft_wrap=True, highlight=False).print(told.replace("\n", " "), markup=False)
+            notes = getattr(error, "__notes__", ["Unfinished results are not written."])
+            text = ctx.ensure_object(Wording)("\n".join(["Stopped.", *notes]))
+            Console(stderr=True, soft_wrap=True, highlight=False).print(text.replace("\n", " "), markup=False)
             raise typer.Exit(130) from None
 
 
 def _suggestion(refusal: str) -> str:
-    """The likely one of the words that a refusal of an option's value lists."""
+    """Suggest the most similar of the words that an error about an option's value lists."""
     found = re.search(r"'([^']*)' is not one of (.*)", refusal)
     return did_you_mean(found[1], re.findall(r"'([^']*)'", found[2])) if found else ""
 
@@ -50,7 +50,7 @@ def _suggestion(refusal: str) -> str:
 app = typer.Typer(
     name="geocrodino",
     cls=_Commands,
-    help="Land-cover maps from an optical image or a surface model, whichever is there.\n\n"
+    help="Land-cover maps from an optical image or a surface model, whichever you have.\n\n"
     "Train once where you have both, predict later from either one.\n\n"
     "First steps:  geocrodino sample town  |  cd town  |  geocrodino train --aoi aoi.geojson  |  "
     "geocrodino predict optical.tif --modality optical",
@@ -84,7 +84,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the program; a user's mistake ends in one message and exit code 2."""
+    """Run the program. An error that a user can correct ends in one message and exit code 2."""
     with lenient_streams() as output:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         wording = Wording()
@@ -97,7 +97,7 @@ def main() -> None:
             if lost and not ended.code:
                 console.print(
                     f"[bold red]Error:[/] standard output: cannot be written ({output.failure}). The files are "
-                    "complete; a part of what was to be shown is lost."
+                    "complete, but part of the text is lost."
                 )
                 sys.exit(2)
             raise
@@ -107,33 +107,33 @@ def _run(console: Console, wording: Wording) -> None:
     try:
         app(obj=wording)
     except (GeocrodinoError, MemoryError, RuntimeError, OSError) as error:
-        told, *way_out = _message(error)
-        if os.environ.get("GEOCRODINO_DEBUG") or not told:
+        text, *advice = _message(error)
+        if os.environ.get("GEOCRODINO_DEBUG") or not text:
             raise
         notes = getattr(error, "__notes__", ())
-        console.print("[bold red]Error:[/]", escape(wording("\n".join([told, *notes, *way_out]))))
+        console.print("[bold red]Error:[/]", escape(wording("\n".join([text, *notes, *advice]))))
         sys.exit(2)
 
 
 def _message(error: Exception) -> tuple[str, ...]:
-    """What a user is told before the error's notes, and after them; nothing of an error that is not a user's."""
+    """The message of an error and, where there is some, advice to print after its notes; empty for a bug."""
     if isinstance(error, GeocrodinoError):
         return (str(error),)
     if isinstance(error, OSError):
         return (_access_message(error), "Show where it happened: geocrodino --debug COMMAND ...")
-    # Refused by Python, by NumPy, or by torch on a GPU or a processor.
-    torch_says = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    if not (isinstance(error, MemoryError) or torch_says):
+    # Python and NumPy raise MemoryError; torch has other errors, one for GPUs and one for CPUs.
+    torch_is_full = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    if not (isinstance(error, MemoryError) or torch_is_full):
         return ("",)
     return (
         f"out of memory: {str(error).partition(chr(10))[0]}",
-        "Take less at a time: --batch-size or --patch-px for a training; --workers for a map, or begin it anew with a "
-        "smaller --tile-px or --batch.",
+        "Use less memory: a smaller --batch-size or --patch-px for a training; fewer --workers for a map, or start it "
+        "anew with a smaller --tile-px or --batch.",
     )
 
 
 def _access_message(error: OSError) -> str:
-    """What the operating system refused, of an error that no part of the package turned into its own."""
+    """The message of an operating-system error that the package did not convert into one of its own."""
     name = error.filename if error.filename2 is None else f"{error.filename} or {error.filename2}"
     if name is None or error.strerror is None:
         return f"a file cannot be read or written: {error}"
@@ -141,7 +141,7 @@ def _access_message(error: OSError) -> str:
 
 
 def _quiet(console: Console, wording: Wording) -> None:
-    """The package's own warnings as one line; those of libraries are for developers."""
+    """Print the package's own warnings on one line, and those of libraries only with ``--debug``."""
 
     def show(
         message: Warning | str,

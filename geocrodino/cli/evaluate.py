@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    maps: Annotated[list[Path], typer.Argument(help="Class maps; several are shown side by side.")],
+    maps: Annotated[list[Path], typer.Argument(help="Class maps; several are compared side by side.")],
     labels: Annotated[Path, typer.Option(help="Class raster to compare with.")],
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
@@ -32,15 +32,15 @@ def evaluate(
 ) -> None:
     """Compare class maps with labels: tables, JSON files and pictures.
 
-    Every labelled pixel of the area counts once. Where the map has no class (its input was invalid there), a pixel is
-    left out and the share is reported, unless --count-missing counts it as wrong. Several maps are compared side by
+    Every labelled pixel of the area counts once. Pixels where the map has no class (its input was invalid there) are
+    left out and their share is reported, unless --count-missing counts them as wrong. Several maps are compared side by
     side on the pixels where all of them have a class.
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
     """
     maps = list(dict.fromkeys(maps))
     if split is not None and aoi is None:
-        raise ConfigError("--split needs --aoi: which polygons are meant?")
+        raise ConfigError("--split needs --aoi: it selects polygons of an area.")
     require_area(aoi, aoi_crs)
     check_evaluation(maps, labels, aoi, aoi_crs, out)
 
@@ -67,7 +67,7 @@ def evaluate(
 
 
 def _show(comparison: Comparison, console: Console) -> None:
-    """Print the table of each map, and the one side by side where there are several."""
+    """Print the table of each map, and for several maps the comparison."""
     from geocrodino.report.tables import evaluation_table, side_by_side
 
     for result in comparison.evaluations.values():
@@ -79,7 +79,7 @@ def _show(comparison: Comparison, console: Console) -> None:
 
 
 def _write(comparison: Comparison, maps: list[Path], folder: Path, *, alike: bool) -> list[Path]:
-    """Write the files of all maps, and those of the comparison where there are several."""
+    """Write the files of each map, and for several maps those of the comparison."""
     from geocrodino.errors import OutputError
     from geocrodino.report.figures import plot_reliability, write_comparison, write_figure
     from geocrodino.report.tables import write_json

@@ -32,18 +32,18 @@ def inspect(
     ground: Annotated[Path | None, typer.Option(help="Terrain model.")] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
-    config: Annotated[Path | None, typer.Option(help="Take files and settings from a YAML file.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with files and settings.")] = None,
     ignore: Ignore = None,
     label_value: LabelValue = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
 ) -> None:
-    """Show what files are, whether they fit together, and what a training would use of them.
+    """Describe files, check that they fit together, and show what a training would use of them.
 
-    Any of the files may be left out; without a raster, those of geocrodino.yaml are taken. Labels and heights are read
-    whole, images on a coarse grid. Where image, surface model, labels and area are named, everything is checked that a
-    training checks. Exits with 2 if a training would be refused, with the same message.
+    Any of the files may be left out; if no raster is named, those of geocrodino.yaml are used. Labels and heights are
+    read whole, images on a coarse grid. If image, surface model, labels and area are all named, all checks of a
+    training are made. If a training would be refused, its message is shown and the exit code is 2.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
@@ -76,7 +76,7 @@ def inspect(
     data.update(data.pop("rasters", None) or {})
     roles = [role for role in (*MODALITIES, "labels", "ground") if role in data]
     if not roles:
-        raise ConfigError("Nothing to inspect: name --optical, --elevation, --labels or --config.")
+        raise ConfigError("Nothing to inspect: give --optical, --elevation, --labels or --config.")
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Reading {', '.join(roles)}.")
 
@@ -100,9 +100,9 @@ def inspect(
     wording = Wording(ctx.command)
     _show(report, console, wording)
     problems = list(report.problems)
-    refused = None if training is None else _refusal(training)
-    if refused is not None and refused not in problems:
-        problems.append(refused)
+    refusal = None if training is None else _refusal(training)
+    if refusal is not None and refusal not in problems:
+        problems.append(refusal)
     for problem in problems:
         console.print(f"[bold red]Problem:[/] {escape(wording(problem))}")
     if problems:
@@ -111,7 +111,7 @@ def inspect(
 
 
 def _refusal(training: TrainConfig) -> str | None:
-    """Why a training would be refused; its warnings were shown before."""
+    """The message with which a training would be refused; its warnings are not shown a second time."""
     from geocrodino.training.checks import refusal
 
     with warnings.catch_warnings():

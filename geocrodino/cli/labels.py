@@ -19,10 +19,10 @@ LabelValue = Annotated[
 
 
 def parse_label_values(texts: list[str] | None) -> dict[int, int]:
-    """Values of ``--label-value``.
+    """Parse the values of ``--label-value``.
 
     Raises:
-        ConfigError: If one is no pair of whole numbers, or a value is named twice.
+        ConfigError: If one is not a pair of whole numbers, or one value is given two classes.
     """
     from geocrodino.errors import ConfigError
 
@@ -35,5 +35,5 @@ def parse_label_values(texts: list[str] | None) -> dict[int, int]:
                 f"--label-value {text}: expected the value in the file and the class value, such as 255=1."
             ) from None
         if found.setdefault(before, after) != after:
-            raise ConfigError(f"--label-value {text}: {before} is already read as {found[before]}. Name it once.")
+            raise ConfigError(f"--label-value {text}: {before} is already read as {found[before]}. Give it once.")
     return found

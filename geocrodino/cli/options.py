@@ -16,7 +16,7 @@ from geocrodino.settings.prediction import OptionField, option_fields
 
 @dataclass(frozen=True)
 class GivenAs:
-    """How the command line takes an option that Python takes in another form.
+    """Form of an option on the command line, where it differs from that of the Python argument.
 
     Attributes:
         type: Type of the option on the command line.
@@ -37,7 +37,7 @@ def with_options(given_as: Mapping[str, GivenAs] | None = None) -> Callable[[Cal
     other fields are annotated as parameters of a Typer command are.
 
     Args:
-        given_as: Fields that the command line takes in another form, by name.
+        given_as: Fields whose form on the command line differs, by name.
 
     Returns:
         A decorator for a command.
@@ -71,7 +71,7 @@ def with_options(given_as: Mapping[str, GivenAs] | None = None) -> Callable[[Cal
 
 
 def _group(hint: Any) -> tuple[Any, str | None]:
-    """The dataclass of a parameter and its panel; None for a parameter of another type."""
+    """The dataclass of a parameter and its help panel; None for a parameter of another type."""
     kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     return (kind, next(iter(extras), None)) if is_dataclass(kind) else (None, None)
 

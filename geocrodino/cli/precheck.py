@@ -1,6 +1,6 @@
-"""Looking up every name that a command is given, before libraries are imported that take seconds.
+"""Checks of all file names of a command, before it imports libraries that take seconds to load.
 
-Each check is the one that the work itself makes later, so that the messages are the same.
+The command itself makes the same checks again later, so the messages are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings
 
 
 def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path | None, out: Path) -> None:
-    """Look up the names of a training.
+    """Check the names of files of a training.
 
     Args:
         config: The file named by ``--config``.
@@ -31,7 +31,7 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
         GeocrodinoError: One of its kinds, if a name cannot be used.
     """
     _check_configured(config, given)
-    if teacher is not None and not exists(teacher):  # whether it is needed and finished is for the training to say
+    if teacher is not None and not exists(teacher):  # the training checks whether it is needed and finished
         from geocrodino.training.teacher import check_teacher
 
         check_teacher(teacher)
@@ -40,7 +40,7 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
 
 
 def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi: str | None, crs: str | None) -> None:
-    """Look up the names of an inspection: rasters by role, and areas; errors as for `check_training`."""
+    """Check the names of files of an inspection: rasters by role, and areas; errors as for `check_training`."""
     if config is not None or not any(named.values()):
         given = {**named, "aoi": aoi}
         _check_configured(config, {f"data.{k}": str(v) for k, v in given.items() if v is not None})
@@ -50,7 +50,7 @@ def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi:
 
 
 def _by_kind(named: Mapping[str, str | Path | None]) -> tuple[list[str | Path], list[str | Path]]:
-    """Rasters by role that may be of several files, and those that must be one file."""
+    """Split rasters by role into those that may be mosaics and those that must be one file."""
     scenes = [path for role, path in named.items() if path is not None and role != "labels"]
     return scenes, [path for role, path in named.items() if path is not None and role == "labels"]
 
@@ -58,7 +58,7 @@ def _by_kind(named: Mapping[str, str | Path | None]) -> tuple[list[str | Path], 
 def check_prediction(
     scene: Sequence[str], elevation: str | None, ground: str | Path | None, asset: str | None, model: Path
 ) -> None:
-    """Look up the files that a map is made from; errors as for `check_training`."""
+    """Check the names of the files that a map is made from; errors as for `check_training`."""
     from geocrodino.files.bundle_name import check_bundle_name
     from geocrodino.geo.rasters.scene_files import check_scene
 
@@ -70,7 +70,7 @@ def check_prediction(
 
 
 def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: str | None, out: Path | None) -> None:
-    """Look up the files of an evaluation and the folder of its results; errors as for `check_training`."""
+    """Check the names of the files of an evaluation and the folder of its results; errors as for `check_training`."""
     check_rasters((), [*maps, labels])
     check_area(aoi, crs)
     if out is None and (is_remote(maps[0]) or is_gdal_name(str(maps[0]))):
@@ -79,10 +79,10 @@ def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: s
 
 
 def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()) -> None:
-    """Check that rasters are there, all of them first, and then that they can be opened.
+    """Check that all rasters exist, and then that they can be opened.
 
     Args:
-        scenes: Names of rasters that may be of several files.
+        scenes: Names of rasters that may be mosaics of several files.
         files: Names of rasters that must be one file.
 
     Raises:
@@ -97,7 +97,7 @@ def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()
     from geocrodino.geo.rasters.scene import open_raster, open_scene
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come when the work opens the raster
+        warnings.simplefilter("ignore")  # shown later, when the command itself opens the raster
         for open_it, paths in ((open_scene, many), (open_raster, single)):
             for path in paths:
                 if not is_remote(path):
@@ -105,17 +105,17 @@ def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()
 
 
 def check_area(source: str | None, crs: str | None) -> None:
-    """Let the reader of areas refuse what is not there; it also knows names that are no files."""
+    """Check an area: that its file can be read, or else that its text is a bounding box or a geometry."""
     if source is None or is_remote(source):
         return
     try:
-        there = exists(source)
+        found = exists(source)
     except AccessError as error:
         cause = error.__cause__
-        if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:  # a geometry as text is long
+        if not isinstance(cause, OSError) or cause.errno != errno.ENAMETOOLONG:  # a geometry as text may be long
             raise
-        there = False
-    if there:
+        found = False
+    if found:
         check_text(source)
         if is_file(source):
             check_readable(source)
@@ -123,25 +123,25 @@ def check_area(source: str | None, crs: str | None) -> None:
     from geocrodino.geo.areas.aoi import read_aoi
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come when the work reads the area
+        warnings.simplefilter("ignore")  # shown later, when the command itself reads the area
         read_aoi(source, crs, splits="none")
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder can be made and written to; nothing is made.
+    """Check that a folder can be created and written to, without creating it.
 
     Raises:
-        OutputError: If it cannot.
+        OutputError: If it cannot be created or written to.
         AccessError: If the operating system does not let it be looked up.
     """
-    there = folder
-    while not exists(there) and there != there.parent:
-        there = there.parent
+    parent = folder
+    while not exists(parent) and parent != parent.parent:
+        parent = parent.parent
     problem = None
-    if not is_folder(there):
-        problem = errno.EEXIST if there == folder else errno.ENOTDIR
-    elif not os.access(there, os.W_OK | os.X_OK):
-        read_only = hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
+    if not is_folder(parent):
+        problem = errno.EEXIST if parent == folder else errno.ENOTDIR
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(parent).f_flag & os.ST_RDONLY
         problem = errno.EROFS if read_only else errno.EACCES
     if problem is not None:
         raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with --out.")
@@ -150,9 +150,9 @@ def check_folder(folder: Path) -> None:
 def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:
     source = Path(PROJECT_FILE) if config is None else config
     if exists(source) and not (is_file(source) or is_folder(source)):
-        return  # a pipe can be read once
+        return  # a pipe can be read only once, and the command itself must read it
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they come when the work reads the settings
+        warnings.simplefilter("ignore")  # shown later, when the command itself reads the settings
         _, tree = read_settings(config, given)
     data, weights = (tree.get(section) for section in ("data", "encoder_weights"))
     if isinstance(data, dict):

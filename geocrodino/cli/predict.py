@@ -45,7 +45,7 @@ else:
 
 
 def _modality(word: str) -> str:
-    """What ``--modality`` takes: the name of any registered modality, or a word for several."""
+    """Parse ``--modality``: the name of a registered modality, ``auto`` or ``both``."""
     if word in {"auto", "both"} or MODALITIES.knows(word):
         return word
     known = ("auto", *MODALITIES, "both")
@@ -69,19 +69,30 @@ class Products:
     ] = None
     min_area_m2: Annotated[
         float,
-        typer.Option(min=0, help="Polygons below this area join their largest neighbour.", rich_help_panel=_OUTPUT),
+        typer.Option(
+            min=0,
+            help="Polygons below this area, square metres, join their largest neighbour.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = 0.0
     simplify_m: Annotated[
-        float, typer.Option(min=0, help="Straighten the polygons' edges by about so much.", rich_help_panel=_OUTPUT)
+        float,
+        typer.Option(
+            min=0,
+            help="Simplify the edges of polygons, which move by about this distance at most, metres.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = 0.0
     stac: Annotated[
         Path | None, typer.Option(help="Also write a STAC item of the map (.json).", rich_help_panel=_OUTPUT)
     ] = None
-    preview: Annotated[Path | None, typer.Option(help="Also write a PNG to look at.", rich_help_panel=_OUTPUT)] = None
+    preview: Annotated[
+        Path | None, typer.Option(help="Also write a picture of the map (.png).", rich_help_panel=_OUTPUT)
+    ] = None
 
 
 def band_numbers(text: str) -> tuple[int, ...]:
-    """Numbers of bands, counted from 1, separated by commas.
+    """Parse band numbers, counted from 1 and separated by commas.
 
     Args:
         text: Value of ``--bands``.
@@ -99,7 +110,7 @@ def band_numbers(text: str) -> tuple[int, ...]:
 
 
 def factor(text: str) -> float:
-    """A number above 0, also as a fraction such as ``1/257``.
+    """Parse a number above 0, which may be a fraction such as ``1/257``.
 
     Args:
         text: Value of ``--rescale``.
@@ -128,7 +139,7 @@ _GIVEN_AS = {
     "memory": GivenAs(str | None),
     "layers": GivenAs(list[LayerName] | None, lambda names: tuple(name.value for name in names)),
 }
-"""Options that the command line takes in another form than Python."""
+"""Options whose form on the command line differs from that of the Python argument."""
 
 
 @with_options(_GIVEN_AS)
@@ -137,7 +148,7 @@ def predict(
         list[str],
         typer.Argument(
             help="Image or surface model to map: a file, a folder, a pattern, a list file, a STAC collection, or "
-            "several files, which are one scene.",
+            "several files that form one scene.",
             show_default=False,
         ),
     ],
@@ -146,17 +157,17 @@ def predict(
         typer.Option(
             parser=_modality,
             metavar=f"[auto|{'|'.join(MODALITIES)}|both]",
-            help="What the scene is, a modality of the bundle; auto looks, and says what it found.",
+            help="Modality of the scene; auto takes the one of the bundle that fits the file, and reports it.",
         ),
     ] = "auto",
     elevation: Annotated[
-        str | None, typer.Option(help="Surface model of the same place as an image: both are used, pixel by pixel.")
+        str | None, typer.Option(help="Surface model of the same place as the image: both are combined pixel by pixel.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Bundle; by default the newest one under ./runs.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Map to write (.tif, or .vrt over many files); SCENE.classes.tif by default.")
     ] = None,
-    aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; all by default.")] = None,
+    aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; the whole scene by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     *,
     inputs: Annotated[Inputs, "Reading the scene"],
@@ -206,10 +217,10 @@ def predict(
         )
     image = scene[0] if len(scene) == 1 else None
     written: list[str] = []
-    try:  # files first: what is shown comes last, also of a map whose other files could not be written
+    try:
         _write_products(products, bundle, summary, image, written, overwrite=outputs.overwrite)
-    finally:
-        _tell(console, summary)
+    finally:  # the map exists, so show its summary even if another file could not be written
+        _show(console, summary)
         for line in written:
             console.print(line, markup=False)
 
@@ -249,10 +260,10 @@ def _write_products(
 
 
 def newest_bundle(folder: Path) -> Path:
-    """The bundle that was written last.
+    """Find the bundle that was written last in a folder or below it.
 
     Raises:
-        BundleError: If there is none.
+        BundleError: If there is no bundle.
     """
     found = sorted(_bundles(folder))
     if not found:
@@ -264,13 +275,13 @@ def newest_bundle(folder: Path) -> Path:
 
 
 def _bundles(folder: Path) -> Iterator[tuple[float, Path]]:
-    """Bundles in a folder and those below, each after the time at which it was written."""
+    """Bundles in a folder and below it: time of writing and path of each."""
 
-    def refuse(error: OSError) -> None:  # the newest bundle may be in there
+    def refuse(error: OSError) -> None:  # the newest bundle may be in a folder that cannot be read
         raise AccessError.because(error.filename, error) from error
 
     for place, _, files in os.walk(folder, onerror=refuse if exists(folder) else None):
-        # A process that was killed while it wrote leaves a half bundle in a folder *.part.
+        # A process that is killed while writing leaves an unfinished bundle in a folder *.part.
         if _BUNDLE in files and not place.endswith(".part"):
             status = look_up(Path(place, _BUNDLE))
             if status is not None:
@@ -302,12 +313,12 @@ def _check_products(
     *,
     overwrite: bool,
 ) -> None:
-    """Check before hours of work the files that are written after it."""
+    """Check the names of the files that are made from the map, before hours of work on the map."""
     from geocrodino.maps.writer import check_output
 
     polygons, stac, preview = products.polygons, products.stac, products.preview
     if polygons is None and (products.min_area_m2 or products.simplify_m):
-        raise ConfigError("--min-area-m2 and --simplify-m shape polygons: name a file with --polygons.")
+        raise ConfigError("--min-area-m2 and --simplify-m need --polygons: they shape the polygons of its file.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
     if preview is not None and preview.suffix.lower() != ".png":
@@ -320,13 +331,13 @@ def _check_products(
     for path in paths:
         for given in inputs:
             if _is_same(path, given):
-                raise OutputError(f"{path}: would replace {given}, which is read.\nChoose another name.")
+                raise OutputError(f"{path}: would replace the input {given}.\nChoose another name.")
     if len({*paths, target}) <= len(paths):
-        raise ConfigError("two of the files to write have one name. Give each a name of its own.")
+        raise ConfigError("two of the files to write have the same name. Give each file another name.")
 
 
 def _is_same(path: Path, given: str) -> bool:
-    """Whether an input is the file of that path; what is no name of a file, a geometry for instance, is not."""
+    """Whether an input is the file of that path. An input that is not a file name, such as a geometry, is not."""
     try:
         return same_file(path, Path(given))
     except AccessError:
@@ -334,12 +345,12 @@ def _is_same(path: Path, given: str) -> bool:
 
 
 def _model_item(out: Path, modality: Modality) -> Path:
-    """The item of a branch, beside that of the map."""
+    """Name of the STAC item of a branch, beside that of the map."""
     return out.with_name(f"{out.stem}.{modality}-model.json")
 
 
 def _part_items(out: Path) -> Path:
-    """The items of the parts of a virtual map, beside that of the map."""
+    """Name of the file with the STAC items of a virtual map's parts, beside that of the map."""
     return out.with_name(f"{out.stem}.parts.json")
 
 
@@ -351,13 +362,13 @@ def _write_items(
     *,
     overwrite: bool,
 ) -> None:
-    """The item of the map, and beside it those of the branches that made it."""
+    """Write the STAC item of the map and, beside it, those of its branches and of the parts of a virtual map."""
     from geocrodino.maps.files import is_virtual
     from geocrodino.maps.stac import CompanionFile, write_item, write_model_item, write_part_items
 
     models = {m: _model_item(out, m) for m in summary.modalities}
     virtual = is_virtual(summary.path)
-    # Of an earlier map under this name; that they may be replaced was checked.
+    # Items of an earlier map of this name; _check_products has checked that they may be replaced.
     stale = [_model_item(out, m) for m in MODALITIES if m not in models]
     for path in stale if virtual else [*stale, _part_items(out)]:
         path.unlink(missing_ok=True)
@@ -375,7 +386,7 @@ def _write_items(
         write_part_items(summary.path, _part_items(out), manifest=bundle.manifest, models=models, overwrite=overwrite)
 
 
-def _tell(console: Console, summary: PredictionSummary) -> None:
+def _show(console: Console, summary: PredictionSummary) -> None:
     from geocrodino.cli.progress import duration
 
     if not summary.modality_requested:
@@ -392,9 +403,9 @@ def _tell(console: Console, summary: PredictionSummary) -> None:
         table.add_row(escape(name), f"{area:,.0f}", f"{area / 1e4:,.2f}", f"{100 * area / total:.1f} %")
     console.print(table)
     if summary.decided:
-        console.print(f"Who decided: {summary.decided_path}", markup=False)
+        console.print(f"Deciding modality: {summary.decided_path}", markup=False)
         console.print(
-            "Decided by: " + ", ".join(f"{who} {100 * share:.1f} %" for who, share in summary.decided.items())
+            "Decided by: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in summary.decided.items())
         )
     if summary.layers_path:
         console.print(f"Layers: {summary.layers_path}", markup=False)
@@ -423,14 +434,14 @@ def _device(name: str, backend: BackendName) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).partition("\n")[0]
         hint = did_you_mean(name, ("auto", "cpu", "cuda", "mps"))
-        raise ConfigError(f"--device {name} cannot be used here: {first}\nTake --device cpu, or auto.{hint}") from error
+        raise ConfigError(f"--device {name} cannot be used here: {first}\nUse --device cpu or auto.{hint}") from error
     return name
 
 
 def _has_gpu_driver() -> bool:
-    """Whether a driver is there that PyTorch could compute through; to ask PyTorch itself takes seconds."""
+    """Whether a GPU driver is installed. Asking PyTorch would take seconds for its import."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return Path("/dev/kfd").exists()  # AMD's
+        return Path("/dev/kfd").exists()  # the driver of AMD GPUs
     return True

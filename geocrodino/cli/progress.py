@@ -1,4 +1,4 @@
-"""Progress with an estimate: a bar on a terminal, a line now and then elsewhere."""
+"""Progress with an estimate of the remaining time: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _QUIET_S = 10.0
 
 @contextmanager
 def progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the work done and the work in all."""
+    """Show progress inside a ``with`` block. Yields a function to call with the work done and the total work."""
     if not console.is_terminal:
         yield _Lines(console, what)
         return
@@ -32,13 +32,13 @@ def progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]
         def advance(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
             if done >= total:
-                bar.stop()  # what follows prints lines of its own
+                bar.stop()  # later steps print lines, which must not mix with the bar
 
         yield advance
 
 
 class _Lines:
-    """A line at most every ten seconds, so that a log stays short."""
+    """Print a line at most every ten seconds, so that a log stays short."""
 
     def __init__(self, console: Console, what: str) -> None:
         self.console, self.what = console, what
@@ -48,7 +48,7 @@ class _Lines:
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
         if self.before is None:
-            self.before = max(0, done - 1)  # what an earlier run had finished took no time now
+            self.before = max(0, done - 1)  # work of an earlier run does not count in the estimate
         if done and now - self.last >= _QUIET_S:
             self.last = now
             left = (now - self.start) * (total - done) / (done - self.before)
@@ -56,7 +56,7 @@ class _Lines:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """Format seconds: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -10,10 +10,10 @@ from rich.console import Console
 
 
 def sample(
-    folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path("sample"),
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("sample"),
     size_m: Annotated[float, typer.Option(min=96, max=4096, help="Side of the scene, metres.")] = 512.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scene.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Generate a small town to try everything on: image, surface model, ground, labels, area, settings.
 

@@ -1,6 +1,7 @@
-"""Standard output and standard error that never end the work: any encoding, closed, full, or a pipe that nobody reads.
+"""Standard output and standard error whose failures do not stop a command.
 
-What a command shows is less than what it does: files must be finished whatever becomes of the text.
+A stream may be closed, on a full disk, a pipe that nobody reads, or have an encoding that lacks some of the characters.
+The files that a command writes must be finished all the same.
 """
 
 from __future__ import annotations

@@ -30,19 +30,21 @@ class DataOptions:
 
     aoi: Annotated[
         str | None,
-        typer.Option(help=f"{AREA_HELP}; a column split says what each polygon is for."),
+        typer.Option(help=f"{AREA_HELP}; the column split assigns each polygon to train, val, test or unlabelled."),
     ] = None
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None
     optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None
     elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None
     labels: Annotated[Path | None, typer.Option(help="Class raster, values 0 to 254.")] = None
-    ground: Annotated[
-        Path | None, typer.Option(help="Terrain model, if there is one; else the ground is estimated.")
-    ] = None
+    ground: Annotated[Path | None, typer.Option(help="Terrain model; without one, the ground is estimated.")] = None
     ignore: Ignore = None
     label_value: LabelValue = None
-    resolution: Annotated[float | None, typer.Option(help="Pixel size to work at, metres; the image's own.")] = None
-    height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; the file's own.")] = None
+    resolution: Annotated[
+        float | None, typer.Option(help="Pixel size of the training, metres; by default that of the image.")
+    ] = None
+    height_unit: Annotated[
+        str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; by default that of the file.")
+    ] = None
 
     def values(self) -> dict[str, Any]:
         """Values by dotted key of the configuration."""
@@ -65,13 +67,13 @@ class MethodOptions:
     """Options of the sections ``training``, ``network`` and ``method``; None leaves the configured value."""
 
     method: Annotated[
-        str | None, typer.Option(help="single, crodino, mutual, or a rival: fusion, dropout, kd, protokd, ...")
+        str | None, typer.Option(help="single, crodino, mutual, or another method: fusion, dropout, kd, protokd, ...")
     ] = None
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None
-    epochs: Annotated[int | None, typer.Option(help="Passes; each ends with a validation.")] = None
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs; each ends with a validation.")] = None
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
     batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None
-    seed: Annotated[int | None, typer.Option(help="Start of all random numbers.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
     encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
 
@@ -101,7 +103,7 @@ def train(
     teacher: Annotated[
         Path | None, typer.Option(help="Finished run of --method fusion, for kd, protokd and maskedkd.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
 ) -> None:
     """Train an optical and an elevation network together and write one bundle.
@@ -122,16 +124,16 @@ def train(
 
     wording = Wording(ctx.command)
 
-    def say(line: str) -> None:
+    def show(line: str) -> None:
         console.print(wording(line), markup=False)
 
-    say(_announcement(settings, folder, resume=resume))
+    show(_announcement(settings, folder, resume=resume))
 
     # PyTorch and Lightning take seconds to import.
     from geocrodino.cli.progress import duration, progress
     from geocrodino.training.run import train as run
 
-    # Importing the training library resets its log level: its advice is for developers.
+    # Lightning's hints are for developers. Its import resets the log level, so it is set here.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
     with progress(console, "Aligning rasters") as aligned:
@@ -142,28 +144,28 @@ def train(
             overwrite=overwrite,
             teacher=teacher,
             on_progress=aligned,
-            callbacks=[_epoch_lines(say)],
-            tell=say,
+            callbacks=[_epoch_lines(show)],
+            tell=show,
         )
     scores = ", ".join(f"{m} {100 * v:.1f} %" for m, v in result.val_miou.items())
-    say(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
+    show(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
     if result.bundle is None:
-        say("No bundle: a fusion network needs both rasters at once. It can teach others: --teacher.")
+        show("No bundle: a fusion network needs both rasters at once. Other trainings can use it: --teacher.")
         return
-    say(f"Bundle: {result.bundle}")
-    say(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
+    show(f"Bundle: {result.bundle}")
+    show(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
 
 
 def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
-    """What the command is about to do, in one line."""
+    """One line on the training that is about to start: its folder, method and files."""
     data = settings.data
     rasters = ", ".join(path.name for path in (*data.raster_paths.values(), data.labels))
-    begins = "Resuming" if resume else "Starting"
-    return f"{begins} a training in {folder}: method {settings.method.name}; {rasters}"
+    action = "Resuming" if resume else "Starting"
+    return f"{action} a training in {folder}: method {settings.method.name}; {rasters}"
 
 
-def _epoch_lines(say: Callable[[str], None]) -> Callback:
-    """A line for each epoch: scores of the branches and the time that is left."""
+def _epoch_lines(show: Callable[[str], None]) -> Callback:
+    """A callback that shows a line after each epoch: loss, scores of the networks, and the time left."""
     import time
 
     from lightning.pytorch.callbacks import Callback
@@ -178,8 +180,8 @@ def _epoch_lines(say: Callable[[str], None]) -> Callback:
             done, total = trainer.current_epoch + 1, trainer.max_epochs
             left = (time.monotonic() - self.started) / (done - self.first) * (total - done)
             numbers = trainer.callback_metrics
-            scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.judged]
-            say(
+            scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.validated]
+            show(
                 f"epoch {done}/{total}  loss {float(numbers['loss/total']):.3f}  val mIoU {', '.join(scores)} %  "
                 f"{duration(left)} left"
             )

@@ -1,7 +1,7 @@
-"""Messages of the library in the words of the command line.
+"""Translates messages of the library for users of the command line.
 
-The library names an argument in backticks, as Python has it: `overwrite=True`. A command has an option for it, which
-is what its user can type: ``--overwrite``.
+The library names Python arguments in backticks, such as `overwrite=True`. Here they are replaced by the options of the
+command, such as ``--overwrite``.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _RENAMED = {
 """Parameters of commands whose name differs from that of the argument or setting."""
 
 _KEYS = {"method.name": "method", "network.encoder": "encoder"}
-"""Options for keys of other sections of the configuration than those below."""
+"""Options for keys of the configuration outside `_SECTIONS`."""
 
 _SECTIONS = ("data", "training")
-"""Sections of the configuration whose keys are options by their own name."""
+"""Sections of the configuration whose keys have the same names as options."""
 
 _OF_THE_DATA = ("ignore_values", "label_values", "height_unit")
-"""Settings that belong to the data, so that people write them into the configuration rather than type them."""
+"""Settings that belong to the data. The configuration is the better place for them, so messages name its key too."""
 
 _COLUMN = "split"
-"""In a message this is the column of an area's file, never the option of `evaluate`."""
+"""In messages, `split` is the column in the file of an area, never the option of `evaluate`."""
 
 
 @dataclass
 class Wording:
-    """The words of a command.
+    """Translates messages into the options of a command.
 
     Attributes:
-        command: The command that runs, of Typer; None before one is known, when messages stay as they are.
+        command: The Typer command that runs; None before it is known, when messages stay unchanged.
     """
 
     command: object = None
@@ -55,7 +55,7 @@ class Wording:
             message: A message of the library.
 
         Returns:
-            The message, in which words in backticks that are no option of the command are left as they are.
+            The message. Words in backticks for which the command has no option stay unchanged.
         """
         return _IN_BACKTICKS.sub(lambda found: self._options(found[1]) or found[0], message)
 
@@ -83,7 +83,7 @@ class Wording:
 
     @staticmethod
     def _in_file(name: str, node: ast.expr | None, source: str) -> str:
-        """The key of the configuration, beside the option, where it is the more usual place."""
+        """The key of the configuration in brackets, for settings that belong to the data; else empty."""
         if name not in _OF_THE_DATA:
             return ""
         value = "" if node is None else f": {_word(node, source)}"
@@ -91,7 +91,7 @@ class Wording:
 
 
 def _arguments(source: str) -> list[tuple[str, ast.expr | None]]:
-    """Names and values in a call, of a name alone without a value; empty if it is anything else."""
+    """Names and values of the arguments in a call, None as value of a bare name; empty for other text."""
     try:
         call = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError):
@@ -121,12 +121,12 @@ def _written(option: TyperOption, node: ast.expr | None, source: str) -> str:
 
 
 def _is_like_a_box(word: str) -> bool:
-    """Whether a value is a row of numbers that may start with a minus, which a shell's user takes for an option."""
+    """Whether a value starts with a minus, as a bounding box may; without ``=`` it would be taken for an option."""
     return word.startswith("-") and "," in word
 
 
 def _word(node: ast.expr, source: str) -> str:
-    """A value as it is typed: a text without its quotes, a number or an expression as it was written."""
+    """A value as it is typed: a string without its quotes, numbers and expressions unchanged."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     return ast.get_source_segment(source, node) or ast.unparse(node)

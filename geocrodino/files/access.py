@@ -26,8 +26,8 @@ def look_up(path: str | Path) -> os.stat_result | None:
         What the file system knows, or None if there is nothing of that name.
 
     Raises:
-        AccessError: If the file system does not say: a folder on the way may not be searched, the name is too long,
-            links lead in a circle, the disk does not answer.
+        AccessError: If the operating system refuses the lookup: a folder on the path may not be searched, the name is
+            too long, links lead in a circle, or the disk does not answer.
     """
     try:
         return os.stat(path)  # noqa: PTH116 - a name that is no valid path is an error here, not False
@@ -49,7 +49,7 @@ def exists(path: str | Path) -> bool:
         Whether there is one, links followed.
 
     Raises:
-        AccessError: If the file system does not say, as for `look_up`.
+        AccessError: If the operating system refuses the lookup, as for `look_up`.
     """
     return look_up(path) is not None
 
@@ -64,7 +64,7 @@ def is_file(path: str | Path) -> bool:
         Whether there is one, links followed.
 
     Raises:
-        AccessError: If the file system does not say, as for `look_up`.
+        AccessError: If the operating system refuses the lookup, as for `look_up`.
     """
     found = look_up(path)
     return found is not None and stat.S_ISREG(found.st_mode)
@@ -80,7 +80,7 @@ def is_folder(path: str | Path) -> bool:
         Whether there is one, links followed.
 
     Raises:
-        AccessError: If the file system does not say, as for `look_up`.
+        AccessError: If the operating system refuses the lookup, as for `look_up`.
     """
     found = look_up(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
@@ -164,7 +164,7 @@ def full_path(path: str | Path) -> Path:
         The absolute path.
 
     Raises:
-        AccessError: If the file system does not say, as for `look_up`.
+        AccessError: If the operating system refuses the lookup, as for `look_up`.
     """
     look_up(path)
     with access_errors(path):
@@ -288,7 +288,7 @@ def same_file(first: Path, second: Path) -> bool:
         Whether both lead to one file that exists.
 
     Raises:
-        AccessError: If the file system does not say, as for `look_up`.
+        AccessError: If the operating system refuses the lookup, as for `look_up`.
     """
     one, other = look_up(first), look_up(second)
     return one is not None and other is not None and os.path.samestat(one, other)

@@ -68,6 +68,10 @@ def absolute_source(text: str, folder: Path) -> str:
 
     Returns:
         The same area; bounding boxes, geometries and URLs as they are.
+
+    Raises:
+        AOIError: If the home folder in a name such as ``~user/area.gpkg`` cannot be found.
+        AccessError: If the operating system cannot tell the working folder.
     """
     bare = text.strip()
     if box_numbers(bare) is not None or is_geojson(bare) or is_wkt(bare):

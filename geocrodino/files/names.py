@@ -49,7 +49,7 @@ URL_PREFIXES = {
 
 @dataclass(frozen=True)
 class Member:
-    """A file inside an archive of this machine.
+    """A file inside a local archive.
 
     Attributes:
         kind: ``zip``, ``tar`` (also compressed) or ``gzip``, a compressed file alone.
@@ -125,7 +125,7 @@ def archive_prefix(name: str) -> str:
 
 
 def local_archive(name: str) -> Path | None:
-    """Find the archive of this machine that one of GDAL's names reads.
+    """Find the local archive that one of GDAL's names reads.
 
     Args:
         name: A name such as ``/vsizip/areas.zip/areas.shp``.
@@ -134,7 +134,7 @@ def local_archive(name: str) -> Path | None:
         The archive, or the whole path if nothing of it exists; None if the name reads no local archive.
 
     Raises:
-        AccessError: If the file system does not say what is there.
+        AccessError: If the operating system refuses to look up the name.
     """
     prefix = archive_prefix(name)
     if not prefix.startswith("/vsi"):
@@ -153,7 +153,7 @@ def is_remote(path: str | Path) -> bool:
         True for a URL and for archives that are not files of this machine.
 
     Raises:
-        AccessError: If the file system does not say whether there is such an archive.
+        AccessError: If the operating system refuses to look up the archive.
     """
     name = gdal_name(path)
     return in_archive(name) is None and (is_url(name) or name.startswith("/vsi"))
@@ -169,7 +169,7 @@ def raster_name(path: str | Path) -> str:
         A path in its shortest form; other names as they are, the slashes of a URL restored.
 
     Raises:
-        AccessError: If the file system does not say whether an archive of that name exists.
+        AccessError: If the operating system refuses to look up the archive.
     """
     if isinstance(path, Path):
         return gdal_name(path) if is_remote(path) else str(path)
@@ -200,9 +200,9 @@ def gdal_name(path: str | Path) -> str:
 
 
 def in_archive(name: str, folder: Path = Path()) -> Member | None:
-    """The archive of this machine and the file in it that a name means.
+    """Find the local archive, and the file in it, that a name means.
 
-    A folded name does not say whether the path of its archive is relative: it is where there is such a file.
+    A `Path` folds slashes, so it is unclear whether the path of the archive is relative: both places are tried.
 
     Args:
         name: The name of a raster.
@@ -212,7 +212,7 @@ def in_archive(name: str, folder: Path = Path()) -> Member | None:
         Archive and file, or None for any other name, also for a file in a remote or nested archive.
 
     Raises:
-        AccessError: If the file system does not say what is there.
+        AccessError: If the operating system refuses to look up the name.
     """
     match = _ARCHIVE.match(name)
     if match is None:
@@ -261,7 +261,7 @@ def check_raster(path: str | Path) -> None:
 
     Raises:
         RasterError: If it is missing or empty, or can be no raster.
-        AccessError: If the file system does not say.
+        AccessError: If the operating system refuses to look up the name.
     """
     if is_remote(path):
         return
@@ -289,7 +289,7 @@ def raster_exists(path: str | Path) -> bool:
         Whether there is one; False for remote files, which are not looked up.
 
     Raises:
-        AccessError: If the file system does not say.
+        AccessError: If the operating system refuses to look up the name.
         RasterError: If an archive cannot be read.
     """
     if is_remote(path):

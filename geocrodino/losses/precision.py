@@ -32,10 +32,11 @@ def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Decorate a loss so that autocast does not apply inside: coordinates and long sums need the digits.
 
     Args:
-        loss: A function of one or more tensors that returns a tensor.
+        loss: A function of one or more tensors, of any shape and dtype, that returns a tensor.
 
     Returns:
-        The same function with autocast switched off on the device of its first tensor.
+        The same function with autocast switched off on the device of its first tensor. Its result has the shape and
+        dtype that ``loss`` gives without autocast.
     """
 
     @wraps(loss)

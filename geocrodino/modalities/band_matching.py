@@ -35,14 +35,18 @@ def match_bands(
     """Find the bands that a network reads.
 
     Bands are matched by name where the training named all of its bands and the image names any. Otherwise they are
-    taken by number, unless a name says that another band lies there.
+    taken by number, unless a name shows that another band lies there.
 
     Args:
         raster: The image.
         trained: Names of the training's bands, ``band 1`` and so on where its file gave none.
         numbers: One-based numbers of the bands in the training's image.
-        asked: Numbers that the user gave for this image, in the order of ``trained``.
+        asked: One-based numbers that the user gave for this image, in the order of ``trained``; they are taken without
+            a comparison of names.
         kind: Name of the modality, for messages.
+
+    Returns:
+        One-based band numbers in the order of ``trained``, and how they were found.
 
     Raises:
         BundleError: If a band is missing, has a name that fits none, or two have the same name.
@@ -103,7 +107,7 @@ def _other_names(raster: RasterSource, trained: Sequence[str], found: str) -> st
     return (
         f"{raster.path}: the bands do not match those of the training by name. Expected {', '.join(trained)}; found "
         f"{found} (bands: {there}).\n"
-        f"If the bands are there under other names, give their numbers in the order {', '.join(trained)}: "
+        f"If the bands have other names in it, give their numbers in the order {', '.join(trained)}: "
         f"{example}"
     )
 

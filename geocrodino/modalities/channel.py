@@ -1,4 +1,4 @@
-"""Statistics of an input channel, by which its values are scaled."""
+"""Statistics of an input channel, and the scaling of its values by them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from geocrodino.settings.height_channels import HEIGHT_CHANNELS
 
 
 class Channel(BaseModel):
-    """One input channel: its unit, its range in the training split and what it is scaled by.
+    """One input channel: its unit, its range in the training split, and the mean and deviation that scale it.
 
-    A value is clipped to ``low`` to ``high``, compressed if ``compress`` says so, and standardised by ``mean`` and
+    A value is clipped to ``low`` to ``high``, compressed if ``compress`` is set, and standardised by ``mean`` and
     ``std``, which belong to the compressed value.
     """
 
@@ -30,7 +30,16 @@ class Channel(BaseModel):
 
     @classmethod
     def measure(cls, name: str, values: NDArray[np.float32]) -> Channel:
-        """Statistics of valid training values, shape (N,)."""
+        """Compute the statistics of a channel.
+
+        Args:
+            name: Name of the channel. The table of height channels gives its unit and whether it is compressed; any
+                other name is a band of an image, in digital numbers.
+            values: Valid training values in the channel's unit, float32, shape (N,), N > 0.
+
+        Returns:
+            The channel. The standard deviation of a constant channel is set to 1.
+        """
         low, high = (float(q) for q in np.quantile(values.astype(np.float64), (0.001, 0.999)))
         known = HEIGHT_CHANNELS.get(name)
         compress = known is not None and known.compress
@@ -49,7 +58,12 @@ class Channel(BaseModel):
         )
 
     def apply(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Scale values of any shape into ``out``; NaN stays NaN."""
+        """Scale values for the network; NaN stays NaN.
+
+        Args:
+            values: Values in the channel's unit, float32, any shape.
+            out: Receives the scaled values, without unit, float32, same shape; may be ``values`` itself.
+        """
         np.clip(values, np.float32(self.low), np.float32(self.high), out=out)
         if self.compress:
             np.copysign(np.log1p(np.abs(out)), out, out=out)

@@ -11,11 +11,17 @@ from geocrodino.geo.rasters.window import Window
 
 
 def stretched(image: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
-    """Three bands in 0 to 1 on a grid, white where there is no image, shape (H, W, 3).
+    """Draw up to three bands as a picture, stretched between their 1 % and 99 % quantiles.
 
     Args:
-        image: A raster; its first three bands are shown, or the first one in grey.
+        image: A raster; its first three bands are shown, or the first one in grey if there are fewer.
         grid: Grid of the picture.
+
+    Returns:
+        Red, green and blue in 0 to 1, white where the raster is not valid, float32, shape (H, W, 3).
+
+    Raises:
+        RasterError: If the raster cannot be read.
     """
     bands = image.data_bands[:3] if len(image.data_bands) >= 3 else image.data_bands[:1] * 3
     height, width = grid.shape

@@ -38,7 +38,14 @@ class ElevationModality(ModalityDefinition):
     warning = HeightRangeWarning
 
     def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
-        """The height channels that are asked for; nothing of it depends on the raster.
+        """Create the recipe of a training from the height channels that are asked for.
+
+        Args:
+            raster: Not used: the recipe is the same for all surface models.
+            options: Height channels, ground filter and unit of heights; ``bands`` is not used.
+
+        Returns:
+            The recipe.
 
         Raises:
             HeightError: If no channel is asked for.
@@ -46,11 +53,26 @@ class ElevationModality(ModalityDefinition):
         return elevation_recipe(options.channels, options.ground, options.height_unit)
 
     def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
-        """Names of the height channels."""
+        """Get the names of the channels.
+
+        Args:
+            recipe: The recipe.
+
+        Returns:
+            Names of the height channels, in order.
+        """
         return recipe.channels
 
     def halo_px(self, recipe: Recipe, grid: GeoBox, *, ground_given: bool = False) -> int:
-        """Pixels around a window that its channels depend on, those that the ground needs included.
+        """Compute how far around a window heights are read, for the channels and for the ground that they need.
+
+        Args:
+            recipe: The recipe.
+            grid: Grid on which channels are computed.
+            ground_given: Whether there is a ground raster; estimating the ground without one needs more pixels.
+
+        Returns:
+            Pixels of the grid on each side, at least 0.
 
         Raises:
             HeightError: If the grid is too coarse for height above ground.
@@ -72,6 +94,15 @@ class ElevationModality(ModalityDefinition):
     ) -> str | None:
         """Check that a raster holds one band of heights, fine enough for the channels.
 
+        Args:
+            recipe: The recipe.
+            raster: The surface model.
+            ground_given: Whether there is a ground raster.
+            bands: Not used.
+
+        Returns:
+            None: no band has to be found.
+
         Raises:
             BundleError: If it holds something else.
             HeightError: If its pixels are too coarse for height above ground.
@@ -92,7 +123,16 @@ class ElevationModality(ModalityDefinition):
     def fitted(
         self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
     ) -> RasterSource:
-        """The surface model without impossible heights.
+        """Mark impossible heights of a surface model as missing.
+
+        Args:
+            recipe: The recipe.
+            raster: The surface model.
+            unit: Unit of its heights, where the user gave one.
+            bands: Not used.
+
+        Returns:
+            The surface model without impossible heights.
 
         Raises:
             HeightError: If a unit of height is not known.
@@ -109,7 +149,27 @@ class ElevationModality(ModalityDefinition):
         ground: RasterSource | None = None,
         unit: str | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The height channels, see `Recipe.read`."""
+        """Compute the height channels of a window.
+
+        Args:
+            recipe: The recipe.
+            raster: The surface model, see `fitted`.
+            grid: Grid to compute on.
+            window: Part of it; may reach outside, where nothing is valid.
+            ground: Heights of the bare ground, in any CRS and resolution; None: the ground is estimated where a channel
+                needs it.
+            unit: Unit of height of the surface model, and of the ground where its file does not name one.
+
+        Returns:
+            Channels in their units, float32, shape (C, H, W), NaN where invalid; validity, bool, shape (H, W): True
+            where the surface and all channels are valid.
+
+        Raises:
+            HeightError: If the grid is too coarse for height above ground, or a unit of height is not known.
+            RasterError: If a raster cannot be read there.
+            ValueError: If the formula of a channel returns another shape than that of the window, or reads the ground
+                although its entry in the table does not ask for it.
+        """
         window = Window(*window)
         reach, entries = _Reach(_side_m(grid), recipe.position_m), _entries(recipe)
         halo = self.halo_px(recipe, grid, ground_given=ground is not None)
@@ -146,11 +206,21 @@ class ElevationModality(ModalityDefinition):
         return out, valid
 
     def describe(self, recipe: Recipe) -> str:
-        """What it is, for which branch."""
+        """Describe the surface model for people.
+
+        Args:
+            recipe: Not used.
+
+        Returns:
+            What it is, and which branch reads it.
+        """
         return "heights, for the elevation branch"
 
     def require_plausible(self, raster: RasterSource) -> None:
-        """Refuse to take for heights, unasked, what looks like classes.
+        """Refuse a raster that looks like classes, where nobody named it as heights.
+
+        Args:
+            raster: A raster with one band.
 
         Raises:
             ConfigError: If the raster holds few different whole numbers.
@@ -163,7 +233,17 @@ class ElevationModality(ModalityDefinition):
             )
 
     def unusual(self, sample: Sample) -> list[str]:
-        """Find wrong units, classes in place of heights, and a ground that the training had and the scene has not."""
+        """Find wrong units, classes in place of heights, and a ground raster that only the training had.
+
+        Args:
+            sample: Sampled values of the scene, and the statistics of the training.
+
+        Returns:
+            Warnings, one for each finding; empty if there is none.
+
+        Raises:
+            RasterError: If the raster cannot be read.
+        """
         path, notes = sample.raster.path, []
         if sample.ground_in_training and not sample.ground_given and "height_above_ground" in sample.recipe.channels:
             notes.append(
@@ -187,7 +267,18 @@ class ElevationModality(ModalityDefinition):
         return notes
 
     def picture(self, raster: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
-        """Shaded relief, lit from the north-west; white without data."""
+        """Draw the surface as shaded relief, lit from the north-west.
+
+        Args:
+            raster: The surface model.
+            grid: Grid of the picture.
+
+        Returns:
+            Grey as red, green and blue in 0 to 1, white without data, float32, shape (H, W, 3).
+
+        Raises:
+            RasterError: If the surface model cannot be read.
+        """
         values, valid = raster.read(grid, Window.of(grid.shape))
         wide, high = pixel_size_m(grid)
         south, east = np.gradient(np.where(valid, values[0], np.nan), high, wide) if min(grid.shape) > 1 else (0, 0)
@@ -210,7 +301,7 @@ class _Reach:
 
 @dataclass(frozen=True)
 class _Heights:
-    """What a formula of the table reads, see `geocrodino.settings.height_channels.Heights`."""
+    """Input of a formula of the table, see `geocrodino.settings.height_channels.Heights`."""
 
     surface: NDArray[np.float32]
     below: NDArray[np.float32] | None
@@ -240,7 +331,15 @@ class _Heights:
 def elevation_recipe(
     channels: tuple[HeightChannelName, ...], ground: GroundFilter | None = None, height_unit: str | None = None
 ) -> Recipe:
-    """Recipe for a height raster.
+    """Create the recipe of a height raster.
+
+    Args:
+        channels: Names of the height channels, in order.
+        ground: The filter that finds the ground where no ground raster is given; None: the default one.
+        height_unit: Unit of heights, for files that name none.
+
+    Returns:
+        The recipe.
 
     Raises:
         HeightError: If no channel is asked for.

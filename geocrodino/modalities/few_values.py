@@ -1,4 +1,4 @@
-"""Rasters of heights that look like rasters of classes."""
+"""Detection of class rasters that were given as heights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ _LOOK_PX = 512
 
 
 def few_values(raster: RasterSource) -> int:
-    """The number of different values of a raster that holds few whole numbers, as classes are written; 0 otherwise.
+    """Count the different values of a raster whose values look like classes: whole numbers, at most 32 different ones.
 
     A raster with a unit, a scale or fractions holds measured values. Nine windows of at most
     256 x 256 pixels are read, spread over the raster.
 
     Args:
         raster: A raster with one band.
+
+    Returns:
+        Number of different valid values that were read, 1 to 32; 0 if the values look measured or none is valid.
 
     Raises:
         RasterError: If it cannot be read.
@@ -36,7 +39,15 @@ def few_values(raster: RasterSource) -> int:
 
 
 def few_values_note(raster: RasterSource, count: int) -> str:
-    """What the user should know of a raster of heights that looks like one of classes."""
+    """Compose the warning for a raster of heights whose values look like classes.
+
+    Args:
+        raster: The raster.
+        count: Number of its different values, see `few_values`.
+
+    Returns:
+        One sentence that names the file.
+    """
     return f"{raster.path}: expected heights, found {count} different whole numbers, as class rasters hold them."
 
 

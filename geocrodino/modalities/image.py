@@ -18,18 +18,25 @@ from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, li
 
 
 class ImageModality(ModalityDefinition):
-    """Any bands of an image, in the numbers of its file."""
+    """Any bands of an image, with the values that its file stores."""
 
     measured = "brightness in each band"
 
     def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
-        """The data bands of an image, or those asked for.
+        """Create the recipe of a training from the data bands of an image, or from those asked for.
+
+        Args:
+            raster: The image.
+            options: ``bands`` may name the bands of this modality; the rest is not used.
+
+        Returns:
+            The recipe, with numbers, names and stored type of the bands.
 
         Raises:
             BundleError: If a band that is asked for does not exist, or the values are no measurements.
 
         Warns:
-            BandWarning: If a band that is tagged as transparency is taken for data by its values.
+            BandWarning: If a band is tagged as transparency, but is taken for data because of its values.
         """
         bands = options.bands.get(self.name)
         numbers = bands or raster.data_bands
@@ -52,7 +59,14 @@ class ImageModality(ModalityDefinition):
         return recipe
 
     def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
-        """Names of the bands."""
+        """Get the names of the channels.
+
+        Args:
+            recipe: The recipe.
+
+        Returns:
+            Names of the bands, in order.
+        """
         return recipe.band_names
 
     def check(
@@ -63,7 +77,16 @@ class ImageModality(ModalityDefinition):
         ground_given: bool = False,
         bands: tuple[int, ...] | None = None,
     ) -> str | None:
-        """Check that an image has the bands; returns how they were found.
+        """Check that an image has the bands of a recipe.
+
+        Args:
+            recipe: The recipe.
+            raster: The image.
+            ground_given: Not used.
+            bands: One-based numbers of its bands, where the user gave them.
+
+        Returns:
+            How the bands were found, as a phrase for people.
 
         Raises:
             BundleError: If a band is missing or has another name, or the values are no measurements.
@@ -73,7 +96,20 @@ class ImageModality(ModalityDefinition):
     def fitted(
         self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
     ) -> RasterSource:
-        """The image with the bands of the recipe in its order."""
+        """Select the bands of a recipe, in its order.
+
+        Args:
+            recipe: The recipe.
+            raster: The image.
+            unit: Not used.
+            bands: One-based numbers of its bands, where the user gave them.
+
+        Returns:
+            The image with these bands.
+
+        Raises:
+            BundleError: As for `check`.
+        """
         return raster.with_bands(self._match(recipe, raster, bands).numbers)
 
     def read(
@@ -86,18 +122,46 @@ class ImageModality(ModalityDefinition):
         ground: RasterSource | None = None,
         unit: str | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """The bands as they are."""
+        """Read the bands as they are stored in the file, resampled to a grid.
+
+        Args:
+            recipe: Not used; `fitted` has selected the bands.
+            raster: The image, see `fitted`.
+            grid: Grid to read on.
+            window: Part of it; may reach outside, where nothing is valid.
+            ground: Not used.
+            unit: Not used.
+
+        Returns:
+            Values of the bands, float32, shape (C, H, W), NaN where invalid; validity, bool, shape (H, W).
+
+        Raises:
+            RasterError: If the image cannot be read there.
+        """
         return raster.read(grid, window)
 
     def describe(self, recipe: Recipe) -> str:
-        """What it is, for which branch, with which bands."""
+        """Describe the image for people.
+
+        Args:
+            recipe: The recipe.
+
+        Returns:
+            What it is, which branch reads it, and its bands.
+        """
         return f"{self.raster}, for the {self.name} branch ({', '.join(recipe.band_names)})"
 
     def unusual(self, sample: Sample) -> list[str]:
         """Compare the values of each band with those of the training.
 
+        Args:
+            sample: Sampled values of the scene, and the statistics of the training.
+
+        Returns:
+            One warning that names all bands with unusual values; empty if there is none.
+
         Raises:
-            BundleError: If they are on another scale.
+            BundleError: If the values are on another scale.
         """
         if not sample.values.shape[1]:
             return []
@@ -106,7 +170,7 @@ class ImageModality(ModalityDefinition):
         types = "" if trained in {None, dtype} else f" (type {trained} in training, {dtype} here)"
         factor = likely_factor(bands, trained, dtype)
         if is_other_scale(bands, trained, dtype):
-            way_out = (
+            advice = (
                 f"Values of these types differ by a factor: `rescale={factor}` gives the image the scale of the "
                 "training."
                 if factor is not None
@@ -115,7 +179,7 @@ class ImageModality(ModalityDefinition):
             )
             expected = "; ".join(band.words() for band in bands)
             raise BundleError(
-                f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{way_out}"
+                f"{path}: the values are on another scale than in training{types}. Expected {expected}.\n{advice}"
             )
         far = [band for band in bands if band.is_far]
         if not far:

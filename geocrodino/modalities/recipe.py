@@ -45,7 +45,15 @@ class ModalitySpec(BaseModel):
         return definition_of(self.recipe.modality)
 
     def normalise(self, values: NDArray[np.float32], *, in_place: bool = False) -> NDArray[np.float32]:
-        """Scale channels, shape (C, H, W), NaN where invalid, to the network's input: 0 where invalid."""
+        """Scale channels to the network's input.
+
+        Args:
+            values: Channels in physical units, float32, shape (C, H, W), NaN where invalid.
+            in_place: Whether to overwrite ``values`` instead of allocating a new array.
+
+        Returns:
+            Network input without units, float32, shape (C, H, W); 0 where any channel is invalid.
+        """
         invalid = ~np.isfinite(values).all(axis=0)
         out = values if in_place else np.empty(values.shape, np.float32)
         for channel, value, target in zip(self.channels, values, out, strict=True):
@@ -69,7 +77,7 @@ class ModalitySpec(BaseModel):
             grid: Grid to read on.
             window: Part of it; may reach outside, where nothing is valid.
             ground: Heights of the bare ground, if known.
-            unit: Unit of height, where the files do not say it.
+            unit: Unit of height, for files that name none.
 
         Returns:
             Input, float32, shape (C, H, W), 0 where invalid; validity, bool, shape (H, W).

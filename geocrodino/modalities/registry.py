@@ -43,7 +43,7 @@ class Recipe(BaseModel):
         channels: Height channels, in order; empty for images.
         ground: The filter that finds the ground where no ground raster is given.
         position_m: Width (standard deviation) of the surroundings of ``topographic_position``, m.
-        height_unit: Unit of heights that the training was told, for files that name none.
+        height_unit: Unit of heights in the training's settings, for files that name none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,14 @@ class Recipe(BaseModel):
         return definition_of(self.modality).channel_names(self)
 
     def halo_px(self, grid: GeoBox, *, ground_given: bool = False) -> int:
-        """Pixels around a window that its channels depend on.
+        """Compute how far around a window the raster is read for its channels.
+
+        Args:
+            grid: Grid on which channels are computed.
+            ground_given: Whether there is a ground raster.
+
+        Returns:
+            Pixels of the grid on each side, at least 0.
 
         Raises:
             HeightError: If the grid is too coarse for height above ground.
@@ -92,8 +99,11 @@ class Recipe(BaseModel):
     def check_ground(self, ground: RasterSource) -> None:
         """Check that a ground raster holds one band of heights.
 
+        Args:
+            ground: The ground raster.
+
         Raises:
-            BundleError: If it does not.
+            BundleError: If it holds classes or several bands.
         """
         require_measured(ground, "heights")
         if len(ground.data_bands) != 1:
@@ -122,7 +132,18 @@ class Recipe(BaseModel):
         return definition_of(self.modality).fitted(self, raster, unit=unit, bands=bands)
 
     def fitted_ground(self, ground: RasterSource, *, unit: str | None = None) -> RasterSource:
-        """A ground raster whose impossible heights are missing; errors as for `fitted`."""
+        """Mark impossible heights of a ground raster as missing.
+
+        Args:
+            ground: The ground raster.
+            unit: Unit of its heights, where the user gave one and the file names none.
+
+        Returns:
+            The ground raster without impossible heights.
+
+        Raises:
+            HeightError: If a unit of height is not known.
+        """
         given = unit or self.height_unit
         return with_height_limits(ground, ground_unit(ground, given)[0], given)
 
@@ -142,7 +163,7 @@ class Recipe(BaseModel):
             grid: Grid to read on.
             window: Part of it; may reach outside, where nothing is valid.
             ground: Heights of the bare ground, in any CRS and resolution, if known; see `fitted_ground`.
-            unit: Unit of height of the raster, and of the ground where its file does not say it.
+            unit: Unit of height of the raster, and of the ground where its file names none.
 
         Returns:
             Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
@@ -158,7 +179,7 @@ class RecipeOptions:
         bands: Numbers of the bands to use, by modality; all bands of data for a modality that is left out.
         channels: Height channels.
         ground: The filter that finds the ground.
-        height_unit: Unit of heights, where the files do not say it.
+        height_unit: Unit of heights, for files that name none.
     """
 
     bands: Mapping[Modality, tuple[int, ...] | None] = field(default_factory=dict)
@@ -169,7 +190,7 @@ class RecipeOptions:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some values of a scene beside what the training knew of its own.
+    """Sampled values of a scene, to be compared with the statistics of the training.
 
     Attributes:
         raster: The raster of the scene.
@@ -212,7 +233,14 @@ class ModalityDefinition(ABC):
 
     @abstractmethod
     def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
-        """The recipe of a training on a raster.
+        """Create the recipe of a training on a raster.
+
+        Args:
+            raster: The raster.
+            options: What the user chose.
+
+        Returns:
+            The recipe.
 
         Raises:
             GeocrodinoError: One of its kinds, if the raster or the options cannot be used.
@@ -220,10 +248,26 @@ class ModalityDefinition(ABC):
 
     @abstractmethod
     def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
-        """Names of the channels, see `Recipe.channel_names`."""
+        """Get the names of the channels.
+
+        Args:
+            recipe: A recipe of this modality.
+
+        Returns:
+            Names, in the order of the channels.
+        """
 
     def halo_px(self, recipe: Recipe, grid: GeoBox, *, ground_given: bool = False) -> int:
-        """Pixels around a window that its channels depend on, see `Recipe.halo_px`."""
+        """Compute how far around a window the raster is read for its channels.
+
+        Args:
+            recipe: A recipe of this modality.
+            grid: Grid on which channels are computed.
+            ground_given: Whether there is a ground raster.
+
+        Returns:
+            Pixels of the grid on each side; 0 unless a modality overrides this.
+        """
         return 0
 
     @abstractmethod
@@ -235,13 +279,39 @@ class ModalityDefinition(ABC):
         ground_given: bool = False,
         bands: tuple[int, ...] | None = None,
     ) -> str | None:
-        """Check that a raster fits a recipe, see `Recipe.check`."""
+        """Check that a raster fits a recipe.
+
+        Args:
+            recipe: A recipe of this modality.
+            raster: The raster.
+            ground_given: Whether there is a ground raster.
+            bands: One-based numbers of the bands of an image, where the user gave them.
+
+        Returns:
+            How the bands were found, as a phrase for people; None where no band has to be found.
+
+        Raises:
+            GeocrodinoError: One of its kinds, if the raster does not fit.
+        """
 
     @abstractmethod
     def fitted(
         self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
     ) -> RasterSource:
-        """A raster as a recipe reads it, see `Recipe.fitted`."""
+        """Prepare a raster for `read`: select bands, mark impossible values as missing.
+
+        Args:
+            recipe: A recipe of this modality.
+            raster: The raster.
+            unit: Unit of height, where the user gave one.
+            bands: One-based numbers of the bands of an image, where the user gave them.
+
+        Returns:
+            The raster as the recipe reads it.
+
+        Raises:
+            GeocrodinoError: One of its kinds, if the raster does not fit.
+        """
 
     @abstractmethod
     def read(
@@ -254,29 +324,68 @@ class ModalityDefinition(ABC):
         ground: RasterSource | None = None,
         unit: str | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Channels of a window of a grid, see `Recipe.read`."""
+        """Compute the channels of a window of a grid.
+
+        Args:
+            recipe: A recipe of this modality.
+            raster: The raster, see `fitted`.
+            grid: Grid to read on.
+            window: Part of it; may reach outside, where nothing is valid.
+            ground: Heights of the bare ground, in any CRS and resolution, if known.
+            unit: Unit of height of the raster, and of the ground where its file does not name one.
+
+        Returns:
+            Channels in physical units, float32, shape (C, H, W), NaN where invalid; validity, bool, shape (H, W).
+        """
 
     @abstractmethod
     def describe(self, recipe: Recipe) -> str:
-        """What the raster of a recipe is and which branch reads it, as a phrase for people."""
+        """Describe the raster of a recipe for people.
+
+        Args:
+            recipe: A recipe of this modality.
+
+        Returns:
+            What it is and which branch reads it.
+        """
 
     def require_plausible(self, raster: RasterSource) -> None:  # noqa: B027 - most modalities take any raster
-        """Refuse a raster that nobody named as one of this modality and whose values look like something else.
+        """Refuse a raster whose values look like something else, where nobody named its modality.
+
+        Args:
+            raster: The raster.
 
         Raises:
-            ConfigError: If they do.
+            ConfigError: If the values look like something else.
         """
 
     @abstractmethod
     def unusual(self, sample: Sample) -> list[str]:
-        """What the user should know where values are unlike those of the training.
+        """Find values that are unlike those of the training.
+
+        Args:
+            sample: Sampled values of the scene, and the statistics of the training.
+
+        Returns:
+            Warnings for the user; empty if there is none.
 
         Raises:
             BundleError: If a map from these values would be worthless.
         """
 
     def picture(self, raster: RasterSource, grid: GeoBox) -> NDArray[np.float32]:
-        """How a preview shows a raster: red, green and blue, 0 to 1, on a grid, shape (H, W, 3), white without data."""
+        """Draw a raster for a preview.
+
+        Args:
+            raster: The raster.
+            grid: Grid of the picture.
+
+        Returns:
+            Red, green and blue in 0 to 1, white without data, float32, shape (H, W, 3).
+
+        Raises:
+            RasterError: If the raster cannot be read.
+        """
         return stretched(raster, grid)
 
 
@@ -308,7 +417,17 @@ def register(definition: ModalityDefinition) -> ModalityDefinition:
 
 @contextmanager
 def registered(definition: ModalityDefinition) -> Iterator[ModalityDefinition]:
-    """Register a modality for the length of a ``with`` block."""
+    """Register a modality for the length of a ``with`` block.
+
+    Args:
+        definition: The modality.
+
+    Yields:
+        The definition; it is removed from the registry when the block ends.
+
+    Raises:
+        ValueError: As for `register`.
+    """
     register(definition)
     try:
         yield definition
@@ -318,7 +437,13 @@ def registered(definition: ModalityDefinition) -> Iterator[ModalityDefinition]:
 
 
 def definition_of(name: Modality) -> ModalityDefinition:
-    """The definition of a modality.
+    """Get the definition of a modality.
+
+    Args:
+        name: Name of the modality.
+
+    Returns:
+        Its registered definition.
 
     Raises:
         ConfigError: If no modality of this name is registered.
@@ -345,11 +470,11 @@ def require_measured(raster: RasterSource, expected: str) -> None:
         return
     if raster.is_map:
         found = "a map that geocrodino wrote: its values are classes"
-        way_out = "Give the raster that the map was made from."
+        advice = "Give the raster that the map was made from."
     else:
         found = "a table of colours: its values are classes, or colours by number"
-        way_out = (
+        advice = (
             f"If it is a coloured image, expand it first: gdal_translate -expand rgb {raster.path.name} rgb.tif. "
             "If it is a class raster, give it as labels."
         )
-    raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{way_out}")
+    raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{advice}")

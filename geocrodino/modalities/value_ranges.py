@@ -40,7 +40,15 @@ class ChannelValues:
 
     @classmethod
     def of(cls, channel: Channel, values: NDArray[np.float32]) -> ChannelValues:
-        """Compare valid values, shape (N,), N > 0, with a channel's statistics."""
+        """Compare sampled values of a band with the statistics of its channel.
+
+        Args:
+            channel: Statistics of the training.
+            values: Valid values in the unit of the channel, float32, shape (N,), N > 0.
+
+        Returns:
+            The comparison.
+        """
         low, high = (float(q) for q in np.quantile(values, (0.01, 0.99)))
         outside = float(((values < channel.low) | (values > channel.high)).mean())
         return cls(channel, low, high, float(values.mean(dtype=np.float64)), outside)
@@ -56,30 +64,42 @@ class ChannelValues:
         return self.high < self.channel.low + _NARROW * (self.channel.high - self.channel.low)
 
     def words(self) -> str:
-        """The band's name, the training's range and the scene's."""
+        """Describe both ranges for a message.
+
+        Returns:
+            The band's name, the range and mean of the training, and the range of the scene.
+        """
         c = self.channel
         return f"{c.name} {c.low:.4g} to {c.high:.4g} (mean {c.mean:.4g}), found {self.low:.4g} to {self.high:.4g}"
 
 
 def is_other_scale(bands: Sequence[ChannelValues], trained: str | None, dtype: str) -> bool:
-    """Whether all bands of an image hold values on another scale than the training's.
+    """Find out whether all bands of an image hold values on another scale than the training's.
 
     Args:
         bands: The bands.
         trained: Type of the training's numbers, None where it is not known.
         dtype: Type of the image's.
+
+    Returns:
+        True if, in every band, at least 99 % of the values lie outside the training's range, or the types differ and
+        nearly all values lie in the lowest 5 % of that range or below it.
     """
     other_type = trained is not None and trained != dtype
     return all(band.outside >= _ALL or (other_type and band.is_narrow) for band in bands)
 
 
 def likely_factor(bands: Sequence[ChannelValues], trained: str | None, dtype: str) -> str | None:
-    """The factor that the types make plausible, as text such as ``1/257``; None if they do not.
+    """Find the factor that takes the values of an image to the scale of the training, judging by the types.
 
     Args:
         bands: The bands.
         trained: Type of the training's numbers, None where it is not known.
         dtype: Type of the image's.
+
+    Returns:
+        The quotient of the types' full ranges as text, such as ``257`` or ``1/257``; None if they are equal or one of
+        them is unclear.
     """
     before = _full_range(trained, max(band.channel.high for band in bands))
     found = _full_range(dtype, max(band.high for band in bands))

@@ -65,7 +65,7 @@ class BestNetworks(Callback):
             trainer: The running trainer.
             pl_module: The training task, with the validated networks and their confusion matrices.
         """
-        for name, network in pl_module.judged.items():
+        for name, network in pl_module.validated.items():
             scores = pl_module.confusion[name].scores()
             pl_module.log(f"val_miou/{name}", scores.mean_iou, prog_bar=True)
             # NaN (no labelled pixel) compares as not better.

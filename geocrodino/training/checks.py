@@ -1,4 +1,4 @@
-"""All that a training refuses of its settings and files, found before anything is written."""
+"""Checks of the settings and files of a training, made before anything is written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BLOCK_PX = 512
 
 @dataclass(frozen=True)
 class CheckedInputs:
-    """What a training reads, checked.
+    """Inputs of a training, checked.
 
     Attributes:
         sources: The rasters, as the recipes read them.
@@ -56,6 +56,9 @@ class CheckedInputs:
 def check_settings(config: TrainConfig) -> None:
     """Check settings that depend on each other.
 
+    Args:
+        config: The configuration.
+
     Raises:
         ConfigError: If they contradict each other.
     """
@@ -66,8 +69,8 @@ def check_settings(config: TrainConfig) -> None:
         )
     if config.method.agreement and not config.training.ema_decay:
         raise ConfigError(
-            "method.agreement: the branches learn from the average of their weights over the steps; expected "
-            "training.ema_decay above 0, found 0.\nTake 0.99, or agreement: 0."
+            "method.agreement: the branches learn from the moving average of their weights; expected "
+            "training.ema_decay above 0, found 0.\nUse 0.99, or agreement: 0."
         )
     if config.augmentation.names_operations:
         # Kornia is slow to import, and the short form needs no check.
@@ -80,6 +83,12 @@ def check_settings(config: TrainConfig) -> None:
 
 def check_inputs(config: TrainConfig) -> CheckedInputs:
     """Open and check all files of a training; labels are read whole, other rasters up to the first valid pixel.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        Rasters, recipes, grid, classes, splits and labels of the training.
 
     Raises:
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
@@ -117,7 +126,14 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
 
 
 def refusal(config: TrainConfig) -> str | None:
-    """Why a training would be refused, in the words of the training; None if it would not."""
+    """Find out why a training with these settings and files would be refused.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The message of the training's error, or None if the training would start.
+    """
     try:
         check_settings(config)
         check_inputs(config)
@@ -130,10 +146,10 @@ def open_sources(config: TrainConfig) -> Sources:
     """Open the rasters of a configuration.
 
     Args:
-        config: The configuration. Image, surface and ground may be of several files, labels are one file.
+        config: The configuration. Rasters and ground may be mosaics of several files, labels are one file.
 
     Returns:
-        The rasters, as the files say.
+        The rasters as stored in their files.
 
     Raises:
         RasterError: If a raster is missing or cannot be read; see `open_scene` and `open_raster`.
@@ -151,7 +167,14 @@ def open_sources(config: TrainConfig) -> Sources:
 
 
 def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources:
-    """The rasters as the recipes read them.
+    """Prepare the rasters for their recipes.
+
+    Args:
+        sources: The rasters as opened.
+        recipes: Recipe of each modality.
+
+    Returns:
+        The rasters with the bands that the recipes read; impossible heights are missing.
 
     Raises:
         BundleError: If a raster of heights holds an image, classes or several bands.
@@ -181,7 +204,7 @@ def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> N
 
 
 def _with_splits(aoi: AOI, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, config: TrainConfig) -> AOI:
-    """The area with the splits that a training needs, drawn as blocks where it names none."""
+    """The area with the splits that a training needs; if it names none, they are drawn as spatial blocks."""
     if not aoi.splits:
         patch_px, seed = config.training.patch_px, config.training.seed
         return block_splits(aoi.polygons(), grid, labels, num_classes, patch_px=patch_px, seed=seed)
@@ -200,7 +223,7 @@ def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
 
 
 def _check_valid(found: CheckedInputs, modality: Modality) -> None:
-    """Check that a modality has data in the area, among what is learned from and what is judged by."""
+    """Check that a modality has valid pixels on the grid, in ``train``, and among the labelled pixels of ``val``."""
     raster = found.sources.rasters[modality]
     if not _any_valid(found, modality, np.ones(found.grid.shape, bool)):
         raise nothing_valid(raster, found.grid)
@@ -209,12 +232,12 @@ def _check_valid(found: CheckedInputs, modality: Modality) -> None:
     if not _any_valid(found, modality, found.inside["val"] & (found.labels != IGNORE_INDEX)):
         raise AOIError(
             f"{found.aoi.source}: no labelled pixel of the split 'val' has a valid {modality} value, so the "
-            f"{modality} branch could not be judged. Draw polygons of val where all rasters hold data."
+            f"{modality} branch cannot be validated. Draw polygons of val where all rasters hold data."
         )
 
 
 def _any_valid(found: CheckedInputs, modality: Modality, chosen: NDArray[np.bool_]) -> bool:
-    """Whether any of the chosen pixels, bool, shape (H, W), has data; reads up to the first one that does."""
+    """Whether any of the chosen pixels, bool, shape (H, W), is valid; reading stops at the first that is."""
     sources, recipe = found.sources, found.recipes[modality]
     raster = sources.rasters[modality]
     for window in Window.of(found.grid.shape).blocks(_BLOCK_PX):

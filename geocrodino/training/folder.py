@@ -16,9 +16,9 @@ from geocrodino.errors import ConfigError, OutputError
 from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.phrases import arguments
 from geocrodino.settings.config import TrainConfig, load_config, save_config
-from geocrodino.training.teacher import FUSION_NAME
+from geocrodino.training.teacher import FUSION_NAME, SETTINGS_NAME
 
-__all__ = ["FUSION_NAME"]  # so that all file names of a run folder can be imported from here
+__all__ = ["FUSION_NAME", "SETTINGS_NAME"]  # so that all file names of a run folder can be imported from here
 
 BUNDLE_NAME = "bundle.safetensors"
 
@@ -82,7 +82,7 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         OutputError: If the folder holds a run that must not be replaced, holds no run to resume, or cannot be written.
         ConfigError: If the settings differ from those of the run to resume, cannot be read, or both options are given.
     """
-    record, finished = out / "config.yaml", any(exists(out / n) for n in (BUNDLE_NAME, FUSION_NAME))
+    record, finished = out / SETTINGS_NAME, any(exists(out / n) for n in (BUNDLE_NAME, FUSION_NAME))
     known, begun = exists(record), has_progress(out)
     if resume and overwrite:
         raise ConfigError("`resume=True` continues a run and `overwrite=True` replaces it: give only one of them.")
@@ -163,7 +163,7 @@ def tidy(out: Path) -> None:
 
 
 @contextmanager
-def way_out(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterator[None]:
+def with_advice(out: Path, *, resume: bool, overwrite: bool, begun: bool) -> Iterator[None]:
     """Add how to continue the run to the error of a failed write, or to an interruption.
 
     Args:
@@ -256,7 +256,7 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             for name in ("metrics.json", "timing.json", "reliability.png", FUSION_NAME, BUNDLE_NAME):
                 (out / name).unlink(missing_ok=True)
-    save_config(config, out / "config.yaml")
+    save_config(config, out / SETTINGS_NAME)
 
 
 def model_name(out: Path) -> str:

@@ -1,4 +1,4 @@
-"""All that a training reads: opened, checked, aligned, split and measured."""
+"""Preparation of a training: open and check its files, align the rasters, measure the training split."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from geocrodino.training.checks import check_inputs
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a training reads, checked and aligned.
+    """Inputs of a training, checked and aligned.
 
     Attributes:
         sources: The rasters.
@@ -59,7 +59,10 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     Args:
         config: The configuration.
         folder: The run folder; gets ``aligned/``.
-        on_progress: Told of every aligned block.
+        on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
+
+    Returns:
+        The aligned layers, the splits and the statistics of the channels.
 
     Raises:
         GeocrodinoError: One of its kinds, see `check_inputs` and `align`.
@@ -75,10 +78,15 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
-    """Write what a training reads, ``splits.gpkg`` and ``statistics.json``, to its run folder.
+    """Write ``splits.gpkg``, ``statistics.json`` and the hashes of the inputs into the run folder.
+
+    Args:
+        ready: Inputs of the training.
+        folder: The run folder.
+        resume: Whether the run is resumed; then the inputs must be those with which it began.
 
     Raises:
-        ConfigError: If a run is to be resumed on other data than it began with.
+        ConfigError: If a resumed run would read other data than it began with.
         OutputError: If a file cannot be written.
     """
     run_folder.keep_inputs(folder, _digest(ready.labels, ready.inside, ready.specs), resume=resume)
@@ -93,30 +101,30 @@ def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
 def _save_splits(aoi: AOI, path: Path) -> None:
     with durable_file(path, RuntimeError, ValueError) as partial:  # the kinds of pyogrio's errors
         aoi.save(partial)
-        found = len(gpd.read_file(partial))  # GDAL may call a file done that a full disk has cut short
+        found = len(gpd.read_file(partial))  # GDAL may report success although a full disk has cut the file short
         if found != len(aoi.frame):
-            raise ValueError(f"{found} of {len(aoi.frame)} polygons arrived")
+            raise ValueError(f"{found} of {len(aoi.frame)} polygons were written")
 
 
 def _digest(
     labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]], specs: dict[Modality, ModalitySpec]
 ) -> dict[str, str]:
-    """What a training reads, short: where, which classes, and the statistics of the channels there."""
-    read = {
+    """Hashes of the inputs of a training: places of the splits, labels, and statistics of the channels."""
+    inputs = {
         "polygons of the splits": b"".join(
             name.encode() + np.packbits(mask).tobytes() for name, mask in inside.items()
         ),
         "labels": labels.tobytes(),
-        # Rounded: the last digits of a logarithm differ between processors.
+        # Rounded, because the last digits of a logarithm differ between processors.
         "rasters": " ".join(
             f"{c.name} {c.low:.5g} {c.high:.5g} {c.mean:.5g} {c.std:.5g}" for s in specs.values() for c in s.channels
         ).encode(),
     }
-    return {name: hashlib.sha256(content).hexdigest() for name, content in read.items()}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in inputs.items()}
 
 
 def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
-    """Tell of heights that were read as missing, and of a raster that seems to hold none."""
+    """Warn of impossible heights that were read as missing, and of rasters whose values look like classes."""
     for role, raster in sources.heights.items():
         classes = few_values(raster) if role != "ground" else 0
         if classes:
@@ -125,8 +133,16 @@ def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
         warnings.warn(found.note(sources.heights[role]), HeightRangeWarning, stacklevel=3)
 
 
-def told(ready: Prepared) -> str:
-    """What a training is going to read, in sentences."""
+def summarise_inputs(ready: Prepared) -> str:
+    """Describe the inputs of a training for the user.
+
+    Args:
+        ready: Inputs of the training.
+
+    Returns:
+        Lines: the grid, the unit of heights and where it is known from, the classes, the pixels of each split, and the
+        file of the splits if they were drawn as blocks.
+    """
     sources = ready.sources
     units = {
         role: (ground_unit if role == "ground" else height_unit)(raster, sources.height_unit)[1]

@@ -1,4 +1,4 @@
-"""From a configuration to a run folder with a bundle."""
+"""Training: from a configuration to a run folder with a bundle."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ from geocrodino.training.checks import check_settings
 from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.logs import EventLog, TableLog
-from geocrodino.training.prepare import Prepared, prepare, record, told
+from geocrodino.training.prepare import Prepared, prepare, record, summarise_inputs
 from geocrodino.training.task import TrainingTask
-from geocrodino.training.teacher import check_teacher, no_teacher
+from geocrodino.training.teacher import SETTINGS_NAME, TRAIN_ONE, check_teacher, unusable_teacher
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training leaves.
+    """Result of a training.
 
     Attributes:
-        bundle: The trained model; None for the method ``fusion``, whose network needs all modalities at once.
-        val_miou: Best mIoU on ``val`` for each network, 0 to 1.
-        epochs: Epochs that were run, without those of a teacher.
-        seconds: Wall time of this call.
+        bundle: File of the trained branches; None for the method ``fusion``, whose network needs all modalities.
+        val_miou: Best mIoU on ``val`` of each network by name, 0 to 1.
+        epochs: Number of finished epochs, without those of a teacher.
+        seconds: Wall time of this call, s.
     """
 
     bundle: Path | None
@@ -72,7 +72,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Networks at their best epoch, ready for use."""
+    """Networks with the weights of their best epoch, in evaluation mode."""
 
     networks: dict[str, nn.Module]
     best: BestNetworks
@@ -97,14 +97,17 @@ def train(
     Args:
         config: What to train on and how.
         out: Run folder.
-        resume: Go on after the last epoch that an interrupted run has finished, from the beginning if there is none;
-            the result is that of an uninterrupted one.
+        resume: Continue an interrupted run after its last finished epoch, or start it again if no epoch was finished.
+            The result is that of an uninterrupted run.
         overwrite: Replace an earlier run.
         teacher: Run folder of a finished training of the method ``fusion`` on the same data, for the methods that need
-            a teacher; they train one first, in ``<out>/teacher``, where none is named.
-        on_progress: Told of every aligned block.
+            a teacher. None: these methods train one first, in ``<out>/teacher``.
+        on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
         callbacks: More Lightning callbacks, a progress bar for instance.
-        tell: Told, in sentences, what is being done.
+        tell: Called with lines for the user: what is read, resumed and trained.
+
+    Returns:
+        The bundle and the scores on ``val``.
 
     Raises:
         GeocrodinoError: One of its kinds, if the files, the area or the settings cannot be used.
@@ -113,19 +116,19 @@ def train(
     tell = tell or (lambda _: None)
     out, teacher = Path(out), None if teacher is None else Path(teacher)
     _check(config, teacher)
-    config = _with_number_format(config)  # before it is compared with that of a run to resume
+    config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
         _require_same_data(config, teacher)
     with run_folder.alone(out):
-        goes_on = resume and run_folder.has_progress(out)
+        resumes = resume and run_folder.has_progress(out)
         if resume:
-            tell(_resumed_from(out, config.training.epochs))
+            tell(_resume_message(out, config.training.epochs))
         run_folder.tidy(out)
-        with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=goes_on):
-            ready = _prepare(config, out, on_progress, resume=goes_on, teacher=teacher, tell=tell)
-        with run_folder.way_out(out, resume=resume, overwrite=overwrite, begun=True):
-            bundle, fitted = _train(config, out, ready, callbacks or [], resume=goes_on, teacher=teacher, tell=tell)
+        with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=resumes):
+            ready = _prepare(config, out, on_progress, resume=resumes, teacher=teacher, tell=tell)
+        with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=True):
+            bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=tell)
     return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
 
 
@@ -141,7 +144,7 @@ def _prepare(
     """Open and align the rasters, and start the run in its folder."""
     L.seed_everything(config.training.seed, verbose=False)
     ready = prepare(config, out, on_progress)
-    tell(told(ready))
+    tell(summarise_inputs(ready))
     tell(number_format.describe(config.training.precision, config.training.accelerator))
     if teacher is not None:
         _require_same_splits(ready, teacher)
@@ -150,11 +153,11 @@ def _prepare(
     return ready
 
 
-def _resumed_from(out: Path, epochs: int) -> str:
-    """What there is to resume, in a sentence.
+def _resume_message(out: Path, epochs: int) -> str:
+    """Describe in one sentence from where the run continues.
 
     Raises:
-        CheckpointError: If it is damaged.
+        CheckpointError: If the checkpoint is damaged.
     """
     own, teacher = run_folder.last_checkpoint(out), out / run_folder.TEACHER_NAME
     if exists(own):
@@ -177,8 +180,8 @@ def _train(
     teacher: Path | None,
     tell: Callable[[str], None],
 ) -> tuple[Path | None, _Fitted]:
-    """Train the teacher where one is needed, then the networks, and write what they leave."""
-    students_begun = resume and exists(run_folder.last_checkpoint(out))  # their teacher is in there
+    """Train the teacher if one is needed, then the networks of the method, and write them."""
+    students_begun = resume and exists(run_folder.last_checkpoint(out))  # this checkpoint holds their teacher
     if learner_class(config.method).needs_teacher and teacher is None and not students_begun:
         own = out / run_folder.TEACHER_NAME
         teacher = _train_teacher(config, own, ready, callbacks, resume=resume, tell=tell)
@@ -191,7 +194,7 @@ def _train(
 
 
 def _save_network(out: Path, fitted: _Fitted) -> None:
-    """Write the only network of a training as a file of its own."""
+    """Write the only network of a training to its own file."""
     (network,) = fitted.networks.values()
     with durable_file(out / run_folder.FUSION_NAME) as partial:
         partial.write_bytes(save(state_of(network)))
@@ -201,7 +204,7 @@ def _check(config: TrainConfig, teacher: Path | None) -> None:
     check_settings(config)
     if teacher is not None and not learner_class(config.method).needs_teacher:
         raise ConfigError(
-            f"`teacher`: the method {config.method.name} learns without a teacher. Leave `teacher` out, or take "
+            f"`teacher`: the method {config.method.name} learns without a teacher. Leave `teacher` out, or use "
             "`method.name='kd'`, protokd or maskedkd."
         )
     if teacher is not None:
@@ -223,11 +226,11 @@ def _train_teacher(
     resume: bool,
     tell: Callable[[str], None],
 ) -> Path:
-    """Train the network that a method learns from; a finished one is not trained again."""
+    """Train the teacher of a method, unless the run to resume holds a finished one."""
     if resume and exists(out / run_folder.FUSION_NAME):
         return out
     method = learner_class(config.method).teacher_method(config.method)
-    tell(f"Training the teacher, of the method {method.name} ({method.fusion}), first.")
+    tell(f"Training the teacher first: method {method.name} ({method.fusion}).")
     run_folder.begin(config.model_copy(update={"method": method}), out, resume=resume)
     fitted = _fit(config, method, out, ready, callbacks, resume=resume, teacher=None, tell=tell)
     _save_network(out, fitted)
@@ -247,7 +250,7 @@ def _fit(
     teacher: Path | None,
     tell: Callable[[str], None],
 ) -> _Fitted:
-    """Run the loop of one method."""
+    """Train the networks of one method: the teacher, or those that are deployed."""
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
@@ -273,7 +276,7 @@ def _fit(
         seed=settings.seed,
     )
     best = BestNetworks(settings.patience, learner.network_names)
-    timer = Timer()  # goes on counting in a resumed run
+    timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
     last = _run_loop(settings, out, task, data, [best, timer, *callbacks], resume=resume)
     networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
     return _Fitted(networks, best, last + 1, timer.time_elapsed("train"), data)
@@ -283,7 +286,7 @@ def _batches(
     config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Callable[[str], None]
 ) -> CoregisteredDataModule:
     settings = config.training
-    most = round(settings.unlabelled_share * settings.batch_size) if method.learns_without_labels else 0
+    unlabelled = round(settings.unlabelled_share * settings.batch_size) if method.learns_without_labels else 0
     if "unlabelled" in ready.inside and not method.learns_without_labels:
         tell(f"The split unlabelled is not used: the method {method.name} learns from labels alone.")
     plan = BatchPlan(
@@ -293,7 +296,7 @@ def _batches(
         settings.balance,
         settings.seed,
         settings.workers,
-        most,
+        unlabelled,
     )
     data = CoregisteredDataModule(ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi)
     if data.unlabelled:
@@ -302,41 +305,37 @@ def _batches(
 
 
 def _require_same_data(config: TrainConfig, teacher: Path) -> None:
-    """Check that a teacher learnt the same thing from the same places."""
-    path = teacher / "config.yaml"
-    if not path.exists():
-        raise ConfigError(no_teacher(path, "no such file"))
-    other = load_config(path, {})
+    """Check that a teacher was trained on the same data, with the same classes and network."""
+    other = load_config(teacher / SETTINGS_NAME, {})
     keys = ("data", "classes", "elevation", "network")
     differing = [key for key in keys if getattr(other, key) != getattr(config, key)]
     if other.method.fusion != config.method.fusion:
         differing.append("method.fusion")
     if differing:
         raise ConfigError(
-            f"{teacher}: the teacher was trained with other settings: {', '.join(differing)}.\n"
-            "Leave `teacher` out, and one is trained first."
+            f"{teacher}: the teacher was trained with other settings: {', '.join(differing)}.\n{TRAIN_ONE}"
         )
 
 
 def _require_same_splits(ready: Prepared, teacher: Path) -> None:
-    """Check that a teacher learnt from nothing that its students are judged on, wherever its splits came from."""
+    """Check that no pixel on which the students are validated or tested was used to train or select their teacher."""
     path = teacher / run_folder.SPLITS_NAME
     if teacher.name == run_folder.TEACHER_NAME and not path.exists():
         path = teacher.parent / run_folder.SPLITS_NAME  # of the run that the teacher was trained for
     if not path.exists():
         raise ConfigError(
-            f"{path}: no such file. Expected the splits that the teacher learnt from, as a run leaves them."
+            f"{path}: no such file. Expected the polygons of the teacher's splits, which every run writes.\n{TRAIN_ONE}"
         )
     grid = ready.layers.grid
     theirs = AOI(gpd.read_file(path), str(path)).to_crs(crs_of(grid).wkt)
-    for learnt, judged in (("train", "val"), ("train", "test"), ("val", "test")):
-        if learnt not in theirs.splits or judged not in ready.aoi.splits:
+    for used, held_out in (("train", "val"), ("train", "test"), ("val", "test")):
+        if used not in theirs.splits or held_out not in ready.aoi.splits:
             continue
-        # In whole pixels: an edge that both share is a sliver after its way through a file.
-        if (inside_mask(theirs.polygons(learnt), grid) & inside_mask(ready.aoi.polygons(judged), grid)).any():
+        # Compared as pixels: rounded coordinates in the file make polygons that share an edge overlap by a sliver.
+        if (inside_mask(theirs.polygons(used), grid) & inside_mask(ready.aoi.polygons(held_out), grid)).any():
             raise ConfigError(
-                f"{teacher}: the teacher's split {learnt!r} reaches into {judged!r} here: what it learnt from must not "
-                "be what its students are judged on.\nLeave `teacher` out, and one is trained first."
+                f"{teacher}: the teacher's split {used!r} overlaps the split {held_out!r} of this training: its "
+                f"students must not be scored on pixels that it was trained or selected on.\n{TRAIN_ONE}"
             )
 
 
@@ -346,7 +345,7 @@ def _load_teacher(learner: Learner, folder: Path, *, own: bool) -> None:
         learner.load_teacher(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         found = "another network" if isinstance(error, RuntimeError) else str(error)
-        raise ConfigError(no_teacher(path, found, own=own)) from error
+        raise ConfigError(unusable_teacher(path, found, own=own)) from error
 
 
 def _run_loop(
@@ -358,31 +357,31 @@ def _run_loop(
     *,
     resume: bool,
 ) -> int:
-    """Let Lightning run; the number of the last epoch."""
+    """Train with Lightning, and return the number of the last epoch, counted from 0."""
     # Written after each epoch under one name; `save_last` alone would write at the end of the training only.
     checkpoint = ModelCheckpoint(out / "checkpoints", "last", save_top_k=1, enable_version_counter=False)
     with warnings.catch_warnings():
-        # Lightning's advice on reading processes does not hold here: windows are read faster than they are used.
+        # Lightning advises more reading processes, but patches are read faster than the networks use them.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        # A resumed run goes on in its own folder, and the batch is augmented by the module on purpose.
+        # A resumed run continues in its own folder, and the task augments batches on purpose.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
-        # Teachers and averages are in evaluation mode all along.
+        # Teachers and averages are always in evaluation mode.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         last = run_folder.last_checkpoint(out)
-        goes_on = resume and exists(last)
-        finished = finished_epochs(last) if goes_on else 0
+        resumes = resume and exists(last)
+        finished = finished_epochs(last) if resumes else 0
         trainer = _trainer(settings, out, [*callbacks, checkpoint], finished)
-        if goes_on:
+        if resumes:
             load_networks(task, last)
-            # Reading processes draw patches ahead, before Lightning tells the sampler which epoch it is.
+            # Reading processes draw patches in advance, before Lightning sets the epoch of the sampler.
             data.sampler.set_epoch(finished)
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
-            # The checkpoint is this run's own; numbers and names are all that it holds.
-            trainer.fit(task, data, ckpt_path=last if goes_on else None, weights_only=True)
-        except SystemExit as error:  # so Lightning ends after Ctrl-C, and the process is deaf to further ones
+            # weights_only: the checkpoint holds numbers and names alone, so no pickled code need run.
+            trainer.fit(task, data, ckpt_path=last if resumes else None, weights_only=True)
+        except SystemExit as error:  # Lightning raises it after Ctrl-C, and leaves a handler that ignores further ones
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from error
     return int(trainer.current_epoch) - 1
@@ -406,7 +405,7 @@ def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback], fin
     except (MisconfigurationException, ImportError, ValueError) as error:
         raise ConfigError(
             f"training.accelerator {settings.accelerator!r} with training.precision {settings.precision!r} cannot be "
-            f"used here: {error}\nTake accelerator auto and precision 32-true."
+            f"used here: {error}\nUse accelerator auto and precision 32-true."
         ) from error
 
 
@@ -439,7 +438,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
 
 
 def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Calibrated | None) -> dict[str, Any]:
-    """What is worth knowing of a training, for the bundle and for ``metrics.json``."""
+    """Write ``metrics.json`` and ``timing.json``, and return the metrics for the manifest of the bundle."""
     summary: dict[str, Any] = {
         "method": config.method.model_dump(),
         "seed": config.training.seed,
@@ -455,6 +454,6 @@ def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Cali
             name: curve.expected_calibration_error for name, curve in calibrated.reliability.items()
         }
     run_folder.save_json(out / "metrics.json", summary)
-    # Apart: everything else is the same when a training is repeated.
+    # In its own file: all other metrics are identical when a training is repeated.
     run_folder.save_json(out / "timing.json", {"train_seconds": round(fitted.seconds, 1)})
     return summary

@@ -27,7 +27,7 @@ class TrainingTask(L.LightningModule):
         learner: Networks and loss terms.
         average: Moving average of the learner, or None.
         confusion: Confusion matrix of each network in the last validation.
-        judged: The networks of the last validation, by name.
+        validated: The networks of the last validation, by name.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TrainingTask(L.LightningModule):
         self.optimiser, self.seed, self.batch_norm_batches = optimiser, seed, batch_norm_batches
         self.average = averaged(learner, ema_decay) if ema_decay else None
         self.confusion = self._empty_counts()
-        self.judged: dict[str, nn.Module] = {}
+        self.validated: dict[str, nn.Module] = {}
 
     @property
     def kept(self) -> Learner:
@@ -141,17 +141,18 @@ class TrainingTask(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Prepare the networks to validate, and reset the counts."""
         self.confusion = self._empty_counts()
-        self.judged = {name: self._validated_network(name) for name in self.learner.network_names}
+        self.validated = {name: self._validated_network(name) for name in self.learner.network_names}
         self.learner.on_validation_start(self._labelled_px)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the pixels of each network where its input is valid.
 
         Args:
-            batch: Patches without augmentation.
+            batch: Patches without augmentation. For each modality ``m``: ``<m>`` (B, C, H, W) and ``<m>_valid``, bool,
+                (B, H, W). For all: ``labels``, int64, (B, H, W).
             batch_idx: Not used.
         """
-        logits = {name: network(network_input(name, batch)) for name, network in self.judged.items()}
+        logits = {name: network(network_input(name, batch)) for name, network in self.validated.items()}
         for name, scores in logits.items():
             labels = torch.where(network_valid(name, batch), batch["labels"], IGNORE_INDEX)
             self.confusion[name].update(labels.cpu().numpy(), scores.argmax(dim=1).cpu().numpy())

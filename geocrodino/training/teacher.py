@@ -1,4 +1,4 @@
-"""The file of a teacher. It is apart from the code that loads it, so that looking for it needs no training library."""
+"""The files of a teacher. This module imports no training library, so that the command line can check them quickly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from geocrodino.files.access import exists
 FUSION_NAME = "fusion.safetensors"
 """File of the trained network in the run folder of the method ``fusion``."""
 
+SETTINGS_NAME = "config.yaml"
+"""File of the settings in every run folder."""
+
+TRAIN_ONE = "Leave `teacher` out, and one is trained first."
+"""What to do without a usable teacher."""
+
 
 def check_teacher(folder: Path) -> None:
     """Check that a folder holds a finished run of the method ``fusion``.
@@ -18,15 +24,15 @@ def check_teacher(folder: Path) -> None:
         folder: Run folder of the teacher.
 
     Raises:
-        ConfigError: If there is no such network in it.
-        AccessError: If the operating system refuses to look it up.
+        ConfigError: If its network or its settings are missing.
+        AccessError: If the operating system does not let them be looked up.
     """
-    path = folder / FUSION_NAME
-    if not exists(path):
-        raise ConfigError(no_teacher(path, "no such file"))
+    for name in (FUSION_NAME, SETTINGS_NAME):
+        if not exists(folder / name):
+            raise ConfigError(unusable_teacher(folder / name, "no such file"))
 
 
-def no_teacher(path: Path, found: str, *, own: bool = False) -> str:
+def unusable_teacher(path: Path, found: str, *, own: bool = False) -> str:
     """Compose the message for a teacher that cannot be used.
 
     Args:
@@ -35,14 +41,10 @@ def no_teacher(path: Path, found: str, *, own: bool = False) -> str:
         own: Whether the run trained this teacher itself.
 
     Returns:
-        What was expected, what was found, and the way out.
+        What was expected, what was found, and what to do.
     """
-    way_out = (
-        "Start anew with `overwrite=True` instead of `resume=True`."
-        if own
-        else "Leave `teacher` out, and one is trained first."
-    )
+    advice = "Start anew with `overwrite=True` instead of `resume=True`." if own else TRAIN_ONE
     return (
         f"{path}: expected the fusion network of a finished training with the same bands, classes and network, found "
-        f"{found}.\n{way_out}"
+        f"{found}.\n{advice}"
     )

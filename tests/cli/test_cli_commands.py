@@ -134,7 +134,7 @@ def test_ctrl_c_is_told(run_cli, town, here, monkeypatch):
     monkeypatch.setattr("geocrodino.town.write.write_scene", stopped)
     code, out, err = run_cli("sample", "town")
     assert (code, out) == (130, "")
-    assert err == "Stopped. A result is written only when it is whole.\n"
+    assert err == "Stopped. Unfinished results are not written.\n"
 
 
 def test_settings_of_an_inspection_are_checked_as_those_of_a_training(run_cli, town, here):

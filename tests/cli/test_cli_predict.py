@@ -89,7 +89,7 @@ def test_a_map_in_parts_with_an_item_for_each(predict, town):
     ("words", "told"),
     [
         (["--resume"], "map.tif: there is no work to go on with."),
-        (["--simplify-m", "1"], "--min-area-m2 and --simplify-m shape polygons: name a file with --polygons."),
+        (["--simplify-m", "1"], "--min-area-m2 and --simplify-m need --polygons: they shape the polygons of its file."),
         (["--modality", "both"], "--modality both needs an image and a surface model, found one raster."),
         (["--layer", "disagreement"], "the layer disagreement compares two modalities, found optical alone."),
         (["--memory", "1MB"], "is too little. Expected at least "),
@@ -140,8 +140,8 @@ def test_the_end_of_memory_is_told(predict, town, monkeypatch):
     assert code == 2
     assert err.startswith("Error: out of memory: [enforce fail")
     assert err.endswith(
-        "Take less at a time: --batch-size or --patch-px for a training; --workers for a map, or begin it anew with a "
-        "smaller --tile-px or --batch.\n"
+        "Use less memory: a smaller --batch-size or --patch-px for a training; fewer --workers for a map, or start it "
+        "anew with a smaller --tile-px or --batch.\n"
     )
     monkeypatch.setattr("geocrodino.prediction.engine.run_threads", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

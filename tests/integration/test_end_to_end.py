@@ -101,7 +101,7 @@ def test_a_rival_with_a_teacher_of_its_own(run, tiny, tmp_path, monkeypatch):
     assert told[-3].startswith("epoch 1/1  loss ")
     assert " val mIoU fusion " in told[-3]
     assert told[-2].startswith("Best mIoU on val: fusion ")
-    assert told[-1] == "No bundle: a fusion network needs both rasters at once. It can teach others: --teacher."
+    assert told[-1] == "No bundle: a fusion network needs both rasters at once. Other trainings can use it: --teacher."
     assert not list(Path("runs").rglob("bundle*"))
     told = run("train", "--method", "kd", "--teacher", "runs/teacher", "--epochs", "1", "--out", "runs/kd")
     assert "Training the teacher" not in told

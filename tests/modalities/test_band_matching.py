@@ -77,7 +77,7 @@ def test_names_that_do_not_match(names, found):
         match_bands(image(*names), RGB, (1, 2, 3))
     assert str(caught.value) == (
         f"image.tif: the bands do not match those of the training by name. Expected red, green, blue; found {found}.\n"
-        "If the bands are there under other names, give their numbers in the order red, green, blue: `bands=(1, 2, 3)`"
+        "If the bands have other names in it, give their numbers in the order red, green, blue: `bands=(1, 2, 3)`"
     )
     assert match_bands(image(*names), RGB, (1, 2, 3), (3, 2, 1)).numbers == (3, 2, 1)
 

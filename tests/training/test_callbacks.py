@@ -15,13 +15,13 @@ NAMES = ("optical", "elevation")
 
 def validate(best, epoch, optical, elevation):
     """An epoch ends with these scores; its weights hold its number."""
-    judged = {name: nn.Linear(1, 1) for name in NAMES}
-    for network in judged.values():
+    validated = {name: nn.Linear(1, 1) for name in NAMES}
+    for network in validated.values():
         nn.init.constant_(network.weight, float(epoch))
     scores = {"optical": optical, "elevation": elevation}
     logged = {}
     module = SimpleNamespace(
-        judged=judged,
+        validated=validated,
         confusion={m: SimpleNamespace(scores=lambda v=v: SimpleNamespace(mean_iou=v)) for m, v in scores.items()},
         log=lambda name, value, **_: logged.update({name: value}),
     )
@@ -79,7 +79,7 @@ def test_one_network_alone():
         nn.init.constant_(network.weight, float(epoch))
         trainer = SimpleNamespace(current_epoch=epoch, should_stop=False)
         counts = SimpleNamespace(scores=lambda v=score: SimpleNamespace(mean_iou=v))
-        module = SimpleNamespace(judged={"fusion": network}, confusion={"fusion": counts}, log=lambda *_, **__: None)
+        module = SimpleNamespace(validated={"fusion": network}, confusion={"fusion": counts}, log=lambda *_, **__: None)
         best.on_validation_epoch_end(trainer, module)
         stops.append(trainer.should_stop)
     assert stops == [False, False, False, True]

@@ -61,11 +61,11 @@ def test_the_command_that_leads_on(tmp_path, options, progress, expected):
         run_folder.last_checkpoint(tmp_path).parent.mkdir()
         run_folder.last_checkpoint(tmp_path).touch()
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    said = {"resume": False, "overwrite": False, "begun": True, **options}
-    with pytest.raises(OutputError) as refused, run_folder.way_out(tmp_path, **said):
+    given = {"resume": False, "overwrite": False, "begun": True, **options}
+    with pytest.raises(OutputError) as refused, run_folder.with_advice(tmp_path, **given):
         raise OutputError("metrics.json: cannot be written.") from full
     assert str(refused.value) == f"metrics.json: cannot be written.\n{expected.format(out=tmp_path)}"
-    with pytest.raises(KeyboardInterrupt) as stopped, run_folder.way_out(tmp_path, **said):
+    with pytest.raises(KeyboardInterrupt) as stopped, run_folder.with_advice(tmp_path, **given):
         raise KeyboardInterrupt
     note = expected.format(out=tmp_path).removeprefix("Make room on its disk, then run ")
     assert stopped.value.__notes__ == [f"Run {note}"]

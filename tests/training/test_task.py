@@ -138,8 +138,8 @@ def test_the_averaged_networks_are_judged_if_there_are_such(ema_decay):
     checked.on_validation_epoch_start()
     kept = checked.average.module if ema_decay else checked.learner
     assert checked.kept is kept
-    assert checked.judged == {m: kept.network(m) for m in ("optical", "elevation")}
-    assert not any(network.training for network in checked.judged.values())
+    assert checked.validated == {m: kept.network(m) for m in ("optical", "elevation")}
+    assert not any(network.training for network in checked.validated.values())
     assert (checked.kept is checked.learner) is (ema_decay == 0)
 
 

@@ -518,8 +518,8 @@ def test_the_average_is_needed_to_agree(tiny_config, tmp_path):
     with pytest.raises(ConfigError) as refused:
         train(tiny_config({"method.name": "mutual", "training.ema_decay": 0}), tmp_path / "run")
     assert str(refused.value) == (
-        "method.agreement: the branches learn from the average of their weights over the steps; expected "
-        "training.ema_decay above 0, found 0.\nTake 0.99, or agreement: 0."
+        "method.agreement: the branches learn from the moving average of their weights; expected "
+        "training.ema_decay above 0, found 0.\nUse 0.99, or agreement: 0."
     )
     assert not (tmp_path / "run").exists()
 
@@ -529,7 +529,7 @@ def test_the_average_is_needed_to_agree(tiny_config, tmp_path):
 
 def test_a_teacher_is_trained_first(run_of, tiny_config):
     out, _, told = run_of("kd")
-    assert told[2] == "Training the teacher, of the method fusion (middle), first."
+    assert told[2] == "Training the teacher first: method fusion (middle)."
     assert told[3].startswith("Teacher: best mIoU on val ")
     teacher = out / "teacher"
     assert load_config(teacher / "config.yaml") == tiny_config({"method.name": "fusion"})
@@ -572,7 +572,7 @@ def test_terms_of_labels_are_the_teachers_too(tiny_config, tmp_path):
     train(tiny_config(changes), tmp_path / "run", tell=told.append)
     found = load_config(tmp_path / "run" / "teacher" / "config.yaml").method
     assert (found.name, found.fusion, found.dice, found.label_smoothing) == ("fusion", "early", 0.5, 0.1)
-    assert told[2] == "Training the teacher, of the method fusion (early), first."
+    assert told[2] == "Training the teacher first: method fusion (early)."
 
 
 ADVICE = "\nLeave `teacher` out, and one is trained first."
@@ -617,8 +617,8 @@ def test_a_teacher_whose_files_are_damaged_or_of_another_network(run_of, tiny_co
     assert refused(other) == no_teacher(teacher / "config.yaml", "no such file")
     (teacher / "config.yaml").write_bytes((run_of("fusion")[0] / "config.yaml").read_bytes())
     assert refused(other) == (
-        f"{tmp_path / 'splits.gpkg'}: no such file. Expected the splits that the teacher learnt from, "
-        "as a run leaves them."
+        f"{tmp_path / 'splits.gpkg'}: no such file. Expected the polygons of the teacher's splits, which every run "
+        f"writes.{ADVICE}"
     )
     (teacher / "splits.gpkg").write_bytes((run_of("fusion")[0] / "splits.gpkg").read_bytes())
     assert refused(other) == no_teacher(network, "another network")
@@ -636,7 +636,9 @@ def test_a_teacher_that_learnt_from_what_its_students_are_judged_on(tiny_config,
     settings = {"data.aoi": str(tmp_path / "whole.gpkg"), "training.epochs": 1}
     train(tiny_config({**settings, "method.name": "fusion"}), tmp_path / "teacher")
     settings["method.name"] = "kd"
-    told = "teacher: the teacher's split 'train' reaches into '(val|test)' here: what it learnt from must not be"
+    told = (
+        "teacher: the teacher's split 'train' overlaps the split '(val|test)' of this training: its students must not"
+    )
     for key, value in (("seed", 1), ("patch_px", 48)):
         with pytest.raises(ConfigError, match=told):
             train(tiny_config({**settings, f"training.{key}": value}), tmp_path / "run", teacher=tmp_path / "teacher")
@@ -652,7 +654,7 @@ def test_a_teacher_that_is_not_needed(run_of, tiny_config, tmp_path):
     with pytest.raises(ConfigError) as error:
         train(tiny_config(), tmp_path / "run", teacher=run_of("fusion")[0])
     assert str(error.value) == (
-        "`teacher`: the method mutual learns without a teacher. Leave `teacher` out, or take `method.name='kd'`, "
+        "`teacher`: the method mutual learns without a teacher. Leave `teacher` out, or use `method.name='kd'`, "
         "protokd or maskedkd."
     )
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,8 @@ def read_raster(path: str | Path, *, like: GeoBox | None = None, kind: Kind = "c
         kind: ``categorical`` takes the nearest or most frequent value, ``continuous`` interpolates.
 
     Returns:
-        Float32, dimensions ``band`` (named), ``y`` and ``x``, NaN where invalid, CRS in ``spatial_ref``.
+        Float32, shape (bands, H, W), dimensions ``band`` (named), ``y`` and ``x``, NaN where invalid, CRS in
+        ``spatial_ref``.
 
     Raises:
         RasterError: If the file is missing or cannot be read.

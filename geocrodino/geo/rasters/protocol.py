@@ -50,7 +50,18 @@ class Raster(Protocol):
         """What else identifies the raster, besides header and grid."""
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of the raster's own grid; see `geocrodino.geo.rasters.reader.RasterSource.read_own`."""
+        """Read a window of the raster's own grid.
+
+        Args:
+            window: Pixels of the raster; what lies outside is invalid.
+            bands: One-based band numbers.
+
+        Returns:
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W).
+
+        Raises:
+            RasterError: If a file cannot be read there.
+        """
 
     def read(
         self,
@@ -60,7 +71,24 @@ class Raster(Protocol):
         bands: tuple[int, ...] | None = None,
         kind: Kind = "continuous",
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Read a window of any grid; see `geocrodino.geo.rasters.warp.read_on_grid`."""
+        """Read a window of any grid, see `geocrodino.geo.rasters.warp.read_on_grid`.
+
+        Args:
+            grid: Grid of the result.
+            window: Part of it; None: all of it. What lies outside the raster is invalid.
+            bands: One-based band numbers; None: ``data_bands``.
+            kind: Whether values are interpolated (``continuous``) or taken as classes (``categorical``).
+
+        Returns:
+            Values, float32, shape (bands, H, W), NaN where invalid; validity, bool, shape (H, W).
+
+        Raises:
+            RasterError: If a file cannot be read there.
+        """
 
     def describe(self) -> str:
-        """Describe the raster in one line."""
+        """Describe the raster in one line.
+
+        Returns:
+            Number of data bands, type and grid.
+        """

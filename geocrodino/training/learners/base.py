@@ -108,7 +108,7 @@ class Learner(nn.Module, ABC):
             average: This learner with averaged weights, in evaluation mode; the learner itself if no average is kept.
 
         Returns:
-            Scalars by name. Their sum is the loss.
+            Terms by name, each a scalar. Their sum is the loss.
         """
 
     def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
@@ -135,10 +135,13 @@ class Learner(nn.Module, ABC):
 
     @classmethod
     def teacher_method(cls, method: MethodSettings) -> MethodSettings:
-        """The method that a teacher of this learner is trained with.
+        """Get the method that the teacher of this learner is trained with.
 
         Args:
             method: Method of the students.
+
+        Returns:
+            The method of the teacher.
 
         Raises:
             NotImplementedError: If the learner needs no teacher.
@@ -149,7 +152,7 @@ class Learner(nn.Module, ABC):
         """Take over the weights of a trained teacher.
 
         Args:
-            weights: Weights by name.
+            weights: Weights and buffers by name, each of the shape and dtype that the teacher's network has.
 
         Raises:
             RuntimeError: If they are of another network.

@@ -63,7 +63,7 @@ class FusionLearner(Learner):
             average: Not used.
 
         Returns:
-            Weighted terms by name, scalars.
+            Weighted terms by name, each a scalar. Their sum is the loss.
         """
         return self.supervised("fusion", self.fusion(network_input("fusion", step.batch)), either_labels(step.batch))
 
@@ -116,7 +116,7 @@ class DropoutLearner(Learner):
             average: Not used.
 
         Returns:
-            Weighted terms by name, scalars.
+            Weighted terms by name, each a scalar. Their sum is the loss.
         """
         batch = dict(step.batch)
         first = batch[self.modalities[0]]

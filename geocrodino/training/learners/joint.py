@@ -191,7 +191,7 @@ class JointLearner(Learner):
             average: This learner with averaged weights, in evaluation mode; its branches teach.
 
         Returns:
-            Terms by name, scalars. Their sum is the loss.
+            Terms by name, each a scalar. Their sum is the loss.
         """
         seen = self.seen(step, average, self.model({m: step.batch[m] for m in self.modalities}))
         terms: dict[str, Tensor] = {}

@@ -80,7 +80,7 @@ class TaughtLearner(Learner):
         """Take over the weights of a trained fusion network.
 
         Args:
-            weights: Weights by name.
+            weights: Weights and buffers by name, each of the shape that the teacher's network has.
 
         Raises:
             RuntimeError: If they are of another network.
@@ -128,7 +128,7 @@ class TaughtLearner(Learner):
             average: Not used.
 
         Returns:
-            Terms by name, scalars. Their sum is the loss.
+            Terms by name, each a scalar. Their sum is the loss.
         """
         batch, method = step.batch, self.method
         with torch.no_grad():

@@ -64,7 +64,14 @@ class Pass:
         return ramped(self.progress, self.method.ramp)
 
     def feature_valid(self, modality: Modality) -> Tensor:
-        """Valid features of a modality, bool, shape (B, H / stride, W / stride)."""
+        """Find the valid features of a modality, see `feature_valid`.
+
+        Args:
+            modality: The modality.
+
+        Returns:
+            Bool, shape (B, H / stride, W / stride).
+        """
         return feature_valid(self.batch[f"{modality}_valid"], self.stride)
 
 
@@ -78,11 +85,25 @@ class LossTerm(ABC):
     name: ClassVar[str]
 
     def wanted(self, method: MethodSettings) -> bool:
-        """Whether a method has this term."""
+        """Find out whether a method uses this term.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            True if the weight is above 0.
+        """
         return self.weight(method) > 0
 
     def weight(self, method: MethodSettings) -> float:
-        """Weight of the term."""
+        """Get the weight of the term in a method.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            ``method.terms[name]``, or 0 if the method does not name the term.
+        """
         return method.terms.get(self.name, 0.0)
 
     def heads(self, method: MethodSettings, shape: Shape) -> dict[str, nn.Module]:
@@ -105,7 +126,7 @@ class LossTerm(ABC):
             modality: Modality of the branch.
 
         Returns:
-            Scalars by name.
+            Terms by name, each a scalar; empty if there is none.
         """
         return {}
 
@@ -116,7 +137,7 @@ class LossTerm(ABC):
             seen: The pass.
 
         Returns:
-            Scalars by name.
+            Terms by name, each a scalar; empty if there is none.
         """
         return {}
 
@@ -135,11 +156,26 @@ class Auxiliary(_Weighted):
     name = "auxiliary"
 
     def weight(self, method: MethodSettings) -> float:
-        """Weight of the term."""
+        """Get the weight of the term in a method.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            ``method.auxiliary``, at least 0.
+        """
         return method.auxiliary
 
     def of_branch(self, seen: Pass, modality: Modality) -> dict[str, Tensor]:
-        """Compute the term of one branch."""
+        """Compute the cross entropy of the auxiliary decoder for one branch.
+
+        Args:
+            seen: The pass.
+            modality: Modality of the branch.
+
+        Returns:
+            ``auxiliary/<modality>``, weighted, scalar >= 0; empty if the networks have no auxiliary decoder.
+        """
         logits = seen.outputs[modality].auxiliary_logits
         if logits is None:
             return {}
@@ -153,11 +189,26 @@ class Orthogonality(_Weighted):
     name = "orthogonality"
 
     def weight(self, method: MethodSettings) -> float:
-        """Weight of the term."""
+        """Get the weight of the term in a method.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            ``method.orthogonality``, at least 0.
+        """
         return method.orthogonality
 
     def of_branch(self, seen: Pass, modality: Modality) -> dict[str, Tensor]:
-        """Compute the term of one branch."""
+        """Compute the mean squared cosine between both halves of one branch's features, where the modality is valid.
+
+        Args:
+            seen: The pass.
+            modality: Modality of the branch.
+
+        Returns:
+            ``orthogonality/<modality>``, weighted: a scalar from 0 to the weight.
+        """
         out = seen.outputs[modality]
         loss = orthogonality_loss(out.invariant, out.specific, seen.feature_valid(modality))
         return {f"orthogonality/{modality}": self.weight(seen.method) * loss}
@@ -169,15 +220,38 @@ class Adversary(_Weighted):
     name = "adversary"
 
     def weight(self, method: MethodSettings) -> float:
-        """Weight of the term."""
+        """Get the weight of the term in a method.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            ``method.adversary``, at least 0.
+        """
         return method.adversary
 
     def heads(self, method: MethodSettings, shape: Shape) -> dict[str, nn.Module]:
-        """Create the classifier."""
+        """Create the classifier of modalities, a 1 x 1 convolution that all branches share.
+
+        Args:
+            method: Not used.
+            shape: Sizes of the branches.
+
+        Returns:
+            The classifier, named ``adversary``.
+        """
         return {"adversary": nn.Conv2d(shape.network.invariant_channels, len(shape.in_channels), 1)}
 
     def of_branch(self, seen: Pass, modality: Modality) -> dict[str, Tensor]:
-        """Compute the term of one branch."""
+        """Compute the cross entropy of the classifier on the invariant features of one branch.
+
+        Args:
+            seen: The pass.
+            modality: Modality of the branch.
+
+        Returns:
+            ``adversary/<modality>``, weighted, scalar >= 0. Its gradient is reversed before it reaches the branch.
+        """
         guess = seen.heads["adversary"](reverse_gradient(seen.outputs[modality].invariant))
         loss = modality_loss(guess, list(seen.outputs).index(modality), seen.feature_valid(modality))
         return {f"adversary/{modality}": self.weight(seen.method) * loss}
@@ -189,11 +263,25 @@ class Contrast(_Weighted):
     name = "contrast"
 
     def weight(self, method: MethodSettings) -> float:
-        """Weight of the term."""
+        """Get the weight of the term in a method.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            ``method.contrast_weight``, at least 0; 0 for the contrast ``none``.
+        """
         return method.contrast_weight if method.contrast != "none" else 0.0
 
     def between_branches(self, seen: Pass) -> dict[str, Tensor]:
-        """Compute the contrast of all pairs of branches."""
+        """Compute the contrast, averaged over all pairs of branches.
+
+        Args:
+            seen: The pass.
+
+        Returns:
+            ``contrast``, weighted and ramped, scalar >= 0.
+        """
         loss = contrast(seen.outputs, seen.batch, seen.method, len(seen.class_weights), seen.stride)
         return {"contrast": seen.ramp * self.weight(seen.method) * loss}
 
@@ -204,11 +292,25 @@ class Agreement(_Weighted):
     name = "agreement"
 
     def weight(self, method: MethodSettings) -> float:
-        """Weight of the term."""
+        """Get the weight of the term in a method.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            ``method.agreement``, at least 0.
+        """
         return method.agreement
 
     def between_branches(self, seen: Pass) -> dict[str, Tensor]:
-        """Compute the term of each branch: its mean distance from the advice of the others."""
+        """Compute the term of each branch: its mean distance from the advice of the others.
+
+        Args:
+            seen: The pass.
+
+        Returns:
+            ``agreement/<modality>`` of each branch, weighted and ramped, each a scalar >= 0; empty with one branch.
+        """
         weight, terms = seen.ramp * self.weight(seen.method), {}
         for m, out in seen.outputs.items():
             found = [
@@ -222,7 +324,7 @@ class Agreement(_Weighted):
 
     @torch.no_grad()
     def advice(self, seen: Pass, teacher: Modality, student: Modality) -> Tensor:
-        """Compute what a branch tells another one before augmentation, see `advice`.
+        """Compute what a branch of the averaged learner predicts before augmentation, to teach another branch.
 
         Args:
             seen: The pass.
@@ -230,7 +332,7 @@ class Agreement(_Weighted):
             student: Modality of the branch that learns.
 
         Returns:
-            Probabilities and weight, shape (B, K + 1, H, W).
+            Probabilities and weight, float32, shape (B, K + 1, H, W), see the function `advice`.
         """
         logits = seen.average.network(teacher)(seen.source[teacher]).float() / seen.temperature[teacher]
         return advice(logits, seen.lead[teacher, student], seen.source[f"{teacher}_valid"])
@@ -247,11 +349,26 @@ class Reconstruction(LossTerm):
     """The modality that is read and the one that is reconstructed, by the setting that holds the weight."""
 
     def wanted(self, method: MethodSettings) -> bool:
-        """Whether a method reconstructs any modality."""
+        """Find out whether a method reconstructs any modality.
+
+        Args:
+            method: Terms and weights of the method.
+
+        Returns:
+            True if the weight of any pair is above 0.
+        """
         return any(getattr(method, key) for key in self.pairs)
 
     def heads(self, method: MethodSettings, shape: Shape) -> dict[str, nn.Module]:
-        """Create a decoder for each pair."""
+        """Create a decoder for each pair that the method reconstructs and whose modalities are both trained.
+
+        Args:
+            method: Terms and weights of the method.
+            shape: Sizes of the branches.
+
+        Returns:
+            The decoders by the modality that is read, in one module named ``readers``.
+        """
         readers = nn.ModuleDict()
         for key, (read, target) in self.pairs.items():
             if getattr(method, key) and {read, target} <= shape.in_channels.keys():
@@ -261,7 +378,14 @@ class Reconstruction(LossTerm):
         return {"readers": readers}
 
     def between_branches(self, seen: Pass) -> dict[str, Tensor]:
-        """Compute the term of each pair."""
+        """Compute the term of each pair, where both modalities are valid.
+
+        Args:
+            seen: The pass.
+
+        Returns:
+            ``across/<modality that is read>`` of each pair, weighted, each a scalar >= 0.
+        """
         readers = seen.heads["readers"]
         return {
             f"across/{read}": getattr(seen.method, key)
