@@ -1,4 +1,4 @@
-"""Random changes of training patches: one list of operations for each modality, or a short form that stands for it."""
+"""Random changes of training patches: a list of operations for each modality, or a short form that stands for it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from pydantic import (
 from geocrodino.settings.modality import Modality
 
 Strength = Annotated[float, Field(ge=0, lt=1)]
+"""Largest relative change, 0 to below 1; 0 switches the change off."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+"""Share of images, 0 to 1."""
 
 SHORT_FORM, LIST_FORM = "<short form>", "<list of operations>"
-"""Tags of the two ways to configure a modality; they appear in pydantic's locations, not in a YAML file."""
+"""Tags of the two ways to configure a modality; they appear in the locations of pydantic's errors, not in YAML."""
 
 _EXAMPLE = "{RandomHorizontalFlip: {p: 0.5}}"
 
@@ -71,7 +73,7 @@ class Operation(BaseModel):
 
 
 class RadiometrySettings(BaseModel):
-    """Random changes of normalised values, in standard deviations of the training set. 0 switches one off."""
+    """Random changes of normalised values, in standard deviations of the training set. 0 switches a change off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +87,11 @@ class RadiometrySettings(BaseModel):
     blur_probability: Probability = Field(0.2, description="share of images blurred")
 
     def operations(self) -> tuple[Operation, ...]:
-        """The operations that these settings stand for, in order."""
+        """Write out the operations that these settings stand for.
+
+        Returns:
+            Blur, curve, gain and offset, noise, in this order; those that are switched off are left out.
+        """
         found = []
         if self.blur_sigma_px and self.blur_probability:
             size = 2 * math.ceil(3 * self.blur_sigma_px) + 1
@@ -162,7 +168,7 @@ class AugmentationSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_form(self) -> AugmentationSettings:
-        """Geometry keys without a modality that follows them would be ignored."""
+        """Refuse geometry keys if no modality uses them: they would be ignored."""
         given = [key for key in _GEOMETRY_KEYS if key in self.model_fields_set]
         if given and not self._uses_short_form:
             raise ValueError(
@@ -186,22 +192,23 @@ class AugmentationSettings(BaseModel):
         return any(not isinstance(own, RadiometrySettings) for own in self._forms)
 
     def operations(self, modality: Modality) -> tuple[Operation, ...]:
-        """All operations of a modality, in order; the short form is written out.
+        """List all operations of a modality, in order; the short form is written out.
 
         Args:
             modality: The modality.
 
         Returns:
-            The modality's own list; without one the operations of the geometry keys, then those of its radiometry.
+            The modality's own list if it has one; otherwise the operations of the geometry keys, then those of its
+            radiometry.
         """
         own = self._of(modality)
         return self._geometry() + own.operations() if isinstance(own, RadiometrySettings) else own
 
     def with_defaults(self, defaults: Mapping[Modality, RadiometrySettings]) -> AugmentationSettings:
-        """Complete the settings by the radiometry of modalities that they do not name.
+        """Add the default radiometry of modalities that the settings do not name.
 
         Args:
-            defaults: The radiometry that each modality brings.
+            defaults: Default radiometry by modality.
 
         Returns:
             Settings that name every modality.
@@ -214,7 +221,7 @@ class AugmentationSettings(BaseModel):
         return (self.optical, self.elevation, *self.rasters.values())
 
     def _of(self, modality: Modality) -> ModalityAugmentation:
-        """What is configured for a modality; that of an image for one that is not named, see `with_defaults`."""
+        """Look up a modality; one that is not named gets the settings of ``optical``, see `with_defaults`."""
         return {**self.rasters, "optical": self.optical, "elevation": self.elevation}.get(modality, self.optical)
 
     def _geometry(self) -> tuple[Operation, ...]:
