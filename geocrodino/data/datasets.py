@@ -1,4 +1,4 @@
-"""TorchGeo dataset over aligned layers: the index and the queries are torchgeo's, pixels are read by window."""
+"""A TorchGeo dataset of aligned layers: index and queries are TorchGeo's, pixels are read by window."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
 class CoregisteredDataset(GeoDataset):
     """Modalities and labels of one place on one grid.
 
-    Works with torchgeo's samplers and set operations. A sample is a dict: for each modality the network's input,
+    It works with TorchGeo's samplers and set operations. A sample is a dict: for each modality the network's input,
     float32, shape (C, H, W), 0 where invalid, and ``<modality>_valid``, bool, (H, W); ``labels``, int64, (H, W), 255
-    where there is none.
+    without a label.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class CoregisteredDataset(GeoDataset):
 
         Args:
             layers: Files on one grid.
-            specs: How to scale them.
-            labels: Class indices to use in place of those of the layers, uint8, shape (H, W).
+            specs: Channels and statistics of each modality, to normalise its values.
+            labels: Class indices, uint8, shape (H, W), instead of those of the layers; None: those of the layers.
         """
         self.labels = layers.class_indices() if labels is None else labels
         self.layers, self.specs, self.grid = layers, specs, layers.grid
@@ -57,10 +57,16 @@ class CoregisteredDataset(GeoDataset):
         )
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
-        """Read the window that a torchgeo query ``[xmin:xmax, ymin:ymax]`` names.
+        """Read the window of a TorchGeo query.
+
+        Args:
+            query: ``[xmin:xmax, ymin:ymax]`` in units of the CRS.
+
+        Returns:
+            The sample, as described at the class.
 
         Raises:
-            IndexError: If it does not lie on the grid.
+            IndexError: If the window reaches outside the grid.
         """
         window = window_of(self.grid, self._disambiguate_slice(query))
         if not Window.of(self.grid.shape).contains(window):
@@ -68,7 +74,15 @@ class CoregisteredDataset(GeoDataset):
         return self.read(window)
 
     def read(self, window: Window) -> dict[str, Any]:
-        """The sample of a window of the grid."""
+        """Read the sample of a window.
+
+        Args:
+            window: A window inside the grid, h x w px.
+
+        Returns:
+            For each modality float32 (C, h, w), 0 where invalid, and ``<modality>_valid`` bool (h, w); ``labels`` int64
+            (h, w), 255 without a label.
+        """
         rows, cols = Window(*window).slices
         sample: dict[str, Any] = {}
         for modality, spec in self.specs.items():
@@ -80,16 +94,32 @@ class CoregisteredDataset(GeoDataset):
 
 
 def query_of(grid: GeoBox, window: Window) -> tuple[slice, slice]:
-    """The torchgeo query of a window of a north-up grid."""
+    """Convert a window to a TorchGeo query.
+
+    Args:
+        grid: A north-up grid.
+        window: A window of it.
+
+    Returns:
+        Slices ``xmin:xmax`` and ``ymin:ymax``, their steps the pixel size, in units of the CRS.
+    """
     a = grid.affine
     r0, r1, c0, c1 = window
     return slice(a.c + a.a * c0, a.c + a.a * c1, a.a), slice(a.f + a.e * r1, a.f + a.e * r0, -a.e)
 
 
 def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:
-    """The window of a north-up grid that a torchgeo query names, to the nearest pixel."""
+    """Convert a TorchGeo query to a window, rounded to whole pixels.
+
+    Args:
+        grid: A north-up grid.
+        query: Slices ``xmin:xmax`` and ``ymin:ymax`` in units of the CRS.
+
+    Returns:
+        The window; it may reach outside the grid.
+    """
     a = grid.affine
     x, y = query[0], query[1]
     c0, r0 = round((x.start - a.c) / a.a), round((y.stop - a.f) / a.e)
-    # Rounding the size rather than the far edge keeps every patch of a random sampler the same size.
+    # The size is rounded, not the far edge: all patches of a random sampler then have the same size.
     return Window.at(r0, c0, (round((y.start - y.stop) / a.e), round((x.stop - x.start) / a.a)))
