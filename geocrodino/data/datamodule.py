@@ -134,7 +134,7 @@ class CoregisteredDataModule(L.LightningDataModule):
                 given = corners_of(inside["unlabelled"], plan.patch_px)
                 require_patches(given, "unlabelled", source, plan.patch_px, layers.grid)
                 corners |= given
-            # Few positions must not be drawn again and again, but a split ``unlabelled`` gets at least one patch a batch.
+            # Few positions must not be drawn again and again; but a split ``unlabelled`` gets at least one patch.
             share = min(1.0, corners.sum() / labelled.corners.sum())
             self.unlabelled = max(round(plan.unlabelled * share), int("unlabelled" in inside))
         if self.unlabelled:

@@ -110,6 +110,7 @@ def inspect_files(
 
     Raises:
         GridError: If the optical raster has no CRS.
+        LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
         RasterError: If a file cannot be read.
     """
     optical = sources.get("optical")

@@ -70,8 +70,8 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
 
 def _unknown_values(values: list[float]) -> str:
     return (
-        f"values that belong to no class: {listed(map(number, values), most=8)}; a training refuses them in its area. Name them "
-        "under `classes`, or leave them out with `ignore_values`"
+        f"values that belong to no class: {listed(map(number, values), most=8)}; a training refuses them in its area. "
+        "Name them under `classes`, or leave them out with `ignore_values`"
     )
 
 
