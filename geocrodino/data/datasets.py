@@ -24,11 +24,13 @@ _ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
 
 
 class CoregisteredDataset(GeoDataset):
-    """Modalities and labels of one place on one grid.
+    """Modalities and labels of one scene on one grid.
 
-    It works with TorchGeo's samplers and set operations. A sample is a dict: for each modality the network's input,
-    float32, shape (C, H, W), 0 where invalid, and ``<modality>_valid``, bool, (H, W); ``labels``, int64, (H, W), 255
-    without a label.
+    It works with TorchGeo's samplers and set operations: ``index`` has one row for the scene, with a column for the
+    file of each layer. A `Window` of the grid can be used as a query too, without rounding of coordinates.
+
+    A sample is a dict: for each modality the network's input, float32, shape (C, H, W), 0 where invalid, and
+    ``<modality>_valid``, bool, shape (H, W); ``labels``, int64, shape (H, W), 255 without a label.
     """
 
     def __init__(
@@ -46,29 +48,30 @@ class CoregisteredDataset(GeoDataset):
         """
         self.labels = layers.class_indices() if labels is None else labels
         self.layers, self.specs, self.grid = layers, specs, layers.grid
-        self.paths = [str(p) for p in (*layers.rasters.values(), layers.labels)]
+        files = {role: str(path) for role, path in {**layers.rasters, "labels": layers.labels}.items()}
+        self.paths = list(files.values())
         box = self.grid.boundingbox
         self._res = (abs(self.grid.affine.a), abs(self.grid.affine.e))
         self.index = gpd.GeoDataFrame(
-            {"filepath": [self.paths[0]]},
+            {"filepath": [self.paths[0]], **{role: [path] for role, path in files.items()}},
             geometry=[shapely.box(box.left, box.bottom, box.right, box.top)],
             crs=pyproj.CRS.from_user_input(crs_of(self.grid).wkt),
             index=pd.IntervalIndex.from_tuples([_ALWAYS], closed="both", name="datetime"),
         )
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
-        """Read the window of a TorchGeo query.
+        """Read a sample.
 
         Args:
-            query: ``[xmin:xmax, ymin:ymax]`` in units of the CRS.
+            query: A `Window` of the grid, or a TorchGeo query ``[xmin:xmax, ymin:ymax]`` in units of the CRS.
 
         Returns:
-            The sample, as described at the class.
+            The sample, see `read`.
 
         Raises:
             IndexError: If the window reaches outside the grid.
         """
-        window = window_of(self.grid, self._disambiguate_slice(query))
+        window = query if isinstance(query, Window) else window_of(self.grid, self._disambiguate_slice(query))
         if not Window.of(self.grid.shape).contains(window):
             raise IndexError(f"query {query} reaches outside the layers, whose bounds are {self.bounds}")
         return self.read(window)
@@ -91,21 +94,6 @@ class CoregisteredDataset(GeoDataset):
             sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
         sample["labels"] = torch.from_numpy(self.labels[rows, cols].astype(np.int64))
         return sample
-
-
-def query_of(grid: GeoBox, window: Window) -> tuple[slice, slice]:
-    """Convert a window to a TorchGeo query.
-
-    Args:
-        grid: A north-up grid.
-        window: A window of it.
-
-    Returns:
-        Slices ``xmin:xmax`` and ``ymin:ymax``, their steps the pixel size, in units of the CRS.
-    """
-    a = grid.affine
-    r0, r1, c0, c1 = window
-    return slice(a.c + a.a * c0, a.c + a.a * c1, a.a), slice(a.f + a.e * r1, a.f + a.e * r0, -a.e)
 
 
 def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:

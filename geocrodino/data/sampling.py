@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torchgeo.samplers import GeoSampler
 
-from geocrodino.data.datasets import CoregisteredDataset, query_of
+from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import labelled_corners
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
@@ -102,18 +102,18 @@ class BalancedPatchSampler(GeoSampler):
         rng = np.random.default_rng([self.seed, self.epoch])
         for _ in range(self.length):
             corner = self._around_a_class(rng) if rng.random() < self.balance else None
-            yield self.query(corner or self._anywhere.draw(rng))
+            yield self.patch(corner or self._anywhere.draw(rng))
 
-    def query(self, corner: tuple[int, int]) -> Any:
-        """Convert the position of a patch to a TorchGeo query.
+    def patch(self, corner: tuple[int, int]) -> Window:
+        """Convert the position of a patch to its window.
 
         Args:
             corner: Row and column of its upper left pixel.
 
         Returns:
-            Slices ``xmin:xmax`` and ``ymin:ymax`` in units of the CRS.
+            The window, ``patch_px`` x ``patch_px`` px.
         """
-        return query_of(self.dataset.grid, Window.at(*corner, (self.patch_px, self.patch_px)))
+        return Window.at(*corner, (self.patch_px, self.patch_px))
 
     def _around_a_class(self, rng: np.random.Generator) -> tuple[int, int] | None:
         pixels = self._class_px[int(rng.integers(len(self._class_px)))]
@@ -160,11 +160,11 @@ class MixedSampler(GeoSampler):
     def __iter__(self) -> Iterator[Any]:
         # Separate random numbers: patches with labels are the same as in a training without unlabelled patches.
         rng = np.random.default_rng([self.labelled.seed, self.labelled.epoch, 1])
-        for drawn, query in enumerate(self.labelled, start=1):
-            yield query
+        for drawn, patch in enumerate(self.labelled, start=1):
+            yield patch
             if drawn % self.batch_size == 0:
                 for _ in range(self.unlabelled):
-                    yield self.labelled.query(self._anywhere.draw(rng))
+                    yield self.labelled.patch(self._anywhere.draw(rng))
 
 
 def one_thread_worker(worker_id: int) -> None:

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.geo.rasters.grid import round_up, working_grid
@@ -141,13 +142,15 @@ def prepare(
         ValueError: If a word is unknown.
     """
     check_map_name(out)
-    rasters = _open(scene, elevation, inputs)
-    raster, bands = rasters.raster, None if inputs.bands is None else tuple(inputs.bands)
+    raster = open_scene(scene, asset=inputs.asset)
+    second = None if elevation is None else open_scene(elevation)
+    bands = None if inputs.bands is None else tuple(inputs.bands)
     if bands is not None and modality == "auto":
-        modality = _image_of(bundle) if elevation is None else "both"  # only an image has bands to choose from
-    chosen = choose_modalities(modality, raster, rasters.elevation, bundle)
+        modality = _image_of(bundle) if second is None else "both"  # only an image has bands to choose from
+    chosen = choose_modalities(modality, raster, second, bundle)
     layers = tuple(outputs.layers)
     _check_options(chosen.modalities, layers, inputs)
+    rasters = SceneRasters(raster, second, None if inputs.ground is None else open_scene(inputs.ground))
     _require_distinct_outputs(out, rasters, bundle, aoi)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
@@ -208,16 +211,6 @@ def prepare(
     blocks = [block for block in layout.blocks if job.meets(block)]
     key = _key(job, backends, tiling.block_px, rasters.ground)
     return PredictionPlan(raster, grid, job, backends, blocks, key, chosen, stitch, notes)
-
-
-def _open(
-    scene: str | Path | Sequence[str | Path], elevation: str | Path | Sequence[str | Path] | None, inputs: Inputs
-) -> SceneRasters:
-    return SceneRasters(
-        raster=open_scene(scene, asset=inputs.asset),
-        elevation=None if elevation is None else open_scene(elevation),
-        ground=None if inputs.ground is None else open_scene(inputs.ground),
-    )
 
 
 def _require_distinct_outputs(out: Path, scene: SceneRasters, bundle: Bundle, aoi: str | Path | AOI | None) -> None:
@@ -357,7 +350,7 @@ def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice,
 
 def _tags(bundle: Bundle, modalities: tuple[Modality, ...], scene: RasterSource) -> dict[str, str]:
     return {
-        "TIFFTAG_SOFTWARE": f"geocrodino {version('geocrodino')}",
+        "TIFFTAG_SOFTWARE": f"geocrodino {__version__}",
         "BUNDLE_NAME": bundle.manifest.name,
         "BUNDLE_SHA256": bundle.sha256,
         "MODALITY": "both" if len(modalities) > 1 else modalities[0],
@@ -439,7 +432,7 @@ def _key(
         "ground": fingerprint(ground) if ground else "none",
         "height unit": ", ".join(units) or "of the files",
         "bundle": job.bundle[1],
-        "software": ", ".join(f"{name} {version(name)}" for name in _SOFTWARE),
+        "software": ", ".join(f"{name} {__version__ if name == 'geocrodino' else version(name)}" for name in _SOFTWARE),
         "backend": _computed_by(job, _unique(backend.number for backend in backends.values())),
         "tiles": f"{lattice.core_px} px, margin {lattice.margin_px} px, ramp {lattice.ramp_px} px",
         "margin that is not decoded": ", ".join(_unique(f"{backend.trim_px} px" for backend in backends.values())),

@@ -12,14 +12,22 @@ from odc.geo.geobox import GeoBox
 from torch.utils.data import DataLoader
 from torchgeo.samplers import GridGeoSampler, RandomGeoSampler, Units
 
-from geocrodino.data.datasets import CoregisteredDataset, query_of, window_of
+from geocrodino.data.datasets import CoregisteredDataset, window_of
 from geocrodino.data.statistics import measure
+from geocrodino.geo.rasters.window import Window
 
 
 @pytest.fixture
 def dataset(layers, recipes):
     inside = np.ones(layers.grid.shape, bool)
     return CoregisteredDataset(layers, {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")})
+
+
+def query_of(grid, window):
+    """The torchgeo query of a window of a north-up grid."""
+    a = grid.affine
+    r0, r1, c0, c1 = window
+    return slice(a.c + a.a * c0, a.c + a.a * c1, a.a), slice(a.f + a.e * r1, a.f + a.e * r0, -a.e)
 
 
 def same(first, second):
@@ -126,3 +134,16 @@ def test_prediction_reads_what_training_reads(layers, sources, recipes):
         assert sample[modality].numpy().tobytes() == values.tobytes()
         np.testing.assert_array_equal(sample[f"{modality}_valid"], valid)
         assert (values[:, ~valid] == 0).all()
+
+
+def test_a_window_is_an_index_too(dataset):
+    window = Window(3, 23, 40, 68)
+    assert same(dataset[window], dataset.read(window))
+    with pytest.raises(IndexError, match="reaches outside the layers"):
+        dataset[Window(-1, 23, 40, 68)]
+
+
+def test_the_index_names_the_file_of_each_layer(dataset, layers):
+    assert dataset.index[["optical", "elevation", "labels"]].to_numpy().tolist() == [
+        [str(layers.rasters["optical"]), str(layers.rasters["elevation"]), str(layers.labels)]
+    ]

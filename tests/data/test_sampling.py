@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_polygons import polygons
 
-from geocrodino.data.datasets import CoregisteredDataset, window_of
+from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.sampling import BalancedPatchSampler, EvenDraw, MixedSampler
 from geocrodino.data.statistics import measure
 from geocrodino.geo.areas.masks import inside_mask
@@ -22,8 +22,7 @@ def dataset(layers, recipes):
 
 
 def windows(sampler):
-    dataset = getattr(sampler, "labelled", sampler).dataset
-    return [window_of(dataset.grid, q) for q in sampler]
+    return list(sampler)
 
 
 def test_sampled_patches_lie_inside_and_hold_a_label(dataset):

@@ -334,7 +334,7 @@ def test_blended_tiles_at_the_edge_are_not_empty():
 
 def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
     """Which are for GPUs: here a processor stands for one."""
-    monkeypatch.setattr("geocrodino.prediction.plan._batch", lambda asked, *_: asked)
+    monkeypatch.setattr("geocrodino.prediction.plan._batch", lambda execution, _: execution.batch)
     write_raster(tmp_path / "s.tif", image(150, 210))
     sizes, maps = [], []
     compute = TorchBackend._classes

@@ -288,7 +288,7 @@ def test_two_predictions_in_threads_of_one_process(bundle, tmp_path):
     try:
         with ThreadPoolExecutor(2) as pool:
             jobs = [
-                pool.submit(predict, path, tmp_path / f"beside-{i}.tif", bundle, "optical", **options)
+                pool.submit(predict, path, tmp_path / f"beside-{i}.tif", bundle, "optical", **grouped(**options))
                 for i, path in enumerate(scenes)
             ]
         assert [job.result().nodata_share for job in jobs] == [0, 0]

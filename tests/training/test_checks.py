@@ -145,7 +145,7 @@ def test_image_and_heights_may_be_of_several_files(tiny_config, tiled, tmp_path)
         for name, each in (("whole", expected), ("tiles", found))
     ]
     for layer in ("optical", "elevation", "labels"):
-        first, second = (getattr(aligned, layer).read_bytes() for aligned in layers)
+        first, second = (files[layer].read_bytes() for files in ({**a.rasters, "labels": a.labels} for a in layers))
         assert first == second
 
 

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import softmax
 
+from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
 from geocrodino.prediction.backends.comparison import ASKED_TOLERANCE, check_tile, difference, too_coarse
 from geocrodino.prediction.backends.protocol import most_likely
@@ -295,8 +296,9 @@ def _graph_path(bundle: Bundle, modality: Modality, unused_px: int, folder: Path
 
 def _graph_key(bundle: Bundle, modality: Modality, unused_px: int) -> str:
     """Everything that a graph depends on."""
-    made_by = (f"{package} {version(package)}" for package in ("openvino", "torch", "geocrodino"))
-    return ", ".join((bundle.sha256, modality, f"{unused_px} px unused", *made_by))
+    made_by = (f"{package} {version(package)}" for package in ("openvino", "torch"))
+    own = f"geocrodino {__version__}"
+    return ", ".join((bundle.sha256, modality, f"{unused_px} px unused", *made_by, own))
 
 
 def _read_graph(path: Path, key: str) -> Graph | None:
