@@ -107,7 +107,7 @@ class AlignedLayers:
             modalities: The modalities that have a layer.
 
         Returns:
-            Paths ``<modality>.img`` and ``labels.img`` in the folder, no impossible heights noted.
+            Paths ``<modality>.img`` and ``labels.img`` in the folder, without impossible heights.
         """
         return cls(grid, {m: folder / f"{m}.img" for m in modalities}, folder / "labels.img")
 
@@ -201,9 +201,9 @@ def align(
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
     size = _sizes(layers, recipes)
-    kept = _record(record, size)
-    if kept.get("key") == key:
-        return replace(layers, impossible=total(kept["impossible"]))
+    earlier = _read_record(record, size)
+    if earlier.get("key") == key:
+        return replace(layers, impossible=total(earlier["impossible"]))
     staging = folder / _STAGING
     _clear(folder, [record, *size])
     try:
@@ -215,8 +215,8 @@ def align(
                 path.replace(folder / path.name)
         counted = {role: each.as_list() for role, each in impossible.items()}
         with durable_file(record) as partial:
-            noted = {"key": key, "shape": list(grid.shape), "impossible": [counted]}
-            partial.write_text(json.dumps(noted), encoding="utf-8")
+            content = {"key": key, "shape": list(grid.shape), "impossible": [counted]}
+            partial.write_text(json.dumps(content), encoding="utf-8")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return replace(layers, impossible=impossible)
@@ -254,12 +254,12 @@ def _require_space(folder: Path, needed: int) -> None:
         disk = shutil.disk_usage(folder)
     if disk.total and disk.free < needed:  # some network file systems report a total of 0
         raise OutputError(
-            f"{folder}: not enough free space for the aligned rasters: expected {_readable(needed)}, found "
-            f"{_readable(disk.free)}."
+            f"{folder}: not enough free space for the aligned rasters: expected {_readable_size(needed)}, found "
+            f"{_readable_size(disk.free)}."
         )
 
 
-def _readable(size: int) -> str:
+def _readable_size(size: int) -> str:
     if size < 1e6:
         return f"{size:,} bytes"
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
@@ -353,7 +353,7 @@ def nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
     )
 
 
-def _record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
+def _read_record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
     """Read the record of the layers on disk; empty if a layer is missing or incomplete, or the record is damaged."""
     if not record.exists() or any(not path.exists() or path.stat().st_size != n for path, n in size.items()):
         return {}

@@ -32,7 +32,7 @@ from geocrodino.settings.height_channels import HeightChannelName
 from geocrodino.settings.modality import MODALITIES, Modality
 
 _COUNTED_PX = 2**27  # impossible heights are counted only in rasters of at most this many pixels
-_LOOK_PX = 512  # longest side of the coarse grid on which other values are read
+_COARSE_PX = 512  # longest side of the coarse grid on which other values are read
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LayerReport:
     Attributes:
         role: The name of a modality, ``labels`` or ``ground``.
         path: The file.
-        what: Bands, data type, size and CRS in words.
+        what: Description of bands, data type, size and CRS.
         valid: Share of valid pixels among those read, 0 to 1.
         values: Lowest and highest value of each band, or the label values with their share in percent.
         covers: Share of the area of interest inside the extent of the raster, 0 to 1; None without an area.
@@ -66,7 +66,7 @@ class Inspection:
 
     Attributes:
         layers: One report for each raster.
-        grid: Working grid in words; None without an optical raster.
+        grid: Description of the working grid; None without an optical raster.
         splits: Number of pixels of each split on the working grid; ``all`` if the area names no splits.
         problems: Reasons why a training would be refused, without duplicates; empty if there are none.
     """
@@ -118,24 +118,24 @@ def inspect_files(
     if "labels" in sources:
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
     options = RecipeOptions({"optical": bands}, channels, height_unit=unit)
-    area = _training_grid(sources, aoi, resolution_m)
-    layers = tuple(_layer(role, s, aoi, unit, classes, area) for role, s in sources.items())
+    area = _label_grid(sources, aoi, resolution_m)
+    layers = tuple(_layer_report(role, s, aoi, unit, classes, area) for role, s in sources.items())
     problems = [_with_path(layer, problem) for layer in layers for problem in layer.problems]
     if aoi is not None:
-        problems += _refusals(lambda: require_splits(aoi))
+        problems += _error_texts(lambda: require_splits(aoi))
     given = "ground" in sources
     recipes: dict[str, Recipe] = {}
     for m in MODALITIES.in_order(sources):
-        problems += _refusals(partial(_recipe_of, m, sources, options, recipes))
+        problems += _error_texts(partial(_recipe_of, m, sources, options, recipes))
     for recipe in recipes.values():
         if given and definition_of(recipe.modality).holds_heights:
-            problems += _refusals(partial(recipe.check_ground, sources["ground"]))
+            problems += _error_texts(partial(recipe.check_ground, sources["ground"]))
     splits: dict[str, int] = {}
     if grid is not None:
         for recipe in recipes.values():
-            problems += _refusals(partial(recipe.halo_px, grid, ground_given=given))
+            problems += _error_texts(partial(recipe.halo_px, grid, ground_given=given))
         for role, source in sources.items():
-            problems += _refusals(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
+            problems += _error_texts(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
         if aoi is not None:
             splits = _split_px(aoi, grid)
     distinct = tuple(dict.fromkeys(problems))
@@ -152,7 +152,7 @@ def _recipe_of(
         recipe.check(sources[modality], ground_given="ground" in sources)
 
 
-def _refusals(check: Callable[[], object]) -> list[str]:
+def _error_texts(check: Callable[[], object]) -> list[str]:
     """Run a check, and return the text of its error if it raises one."""
     try:
         check()
@@ -161,7 +161,7 @@ def _refusals(check: Callable[[], object]) -> list[str]:
     return []
 
 
-def _layer(
+def _layer_report(
     role: str,
     source: RasterSource,
     aoi: AOI | None,
@@ -170,7 +170,7 @@ def _layer(
     area: GeoBox | None,
 ) -> LayerReport:
     height, width = source.geobox.shape
-    look = source.geobox.zoom_to((min(height, _LOOK_PX), min(width, _LOOK_PX)))
+    coarse_grid = source.geobox.zoom_to((min(height, _COARSE_PX), min(width, _COARSE_PX)))
     labels = look_at_labels(source, classes, area) if isinstance(source, LabelSource) else None
     notes: list[str] = []
     problems: list[str] = []
@@ -179,7 +179,7 @@ def _layer(
             source, notes = _checked_heights(role, source, unit)
         except HeightError as error:
             problems.append(str(error))
-    values, valid = _coarse(source, look)
+    values, valid = _read_coarsely(source, coarse_grid)
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if not source.says_validity:
@@ -187,13 +187,13 @@ def _layer(
     if labels is not None:
         notes += labels.notes
         problems += labels.problems
-    covers = None if aoi is None else _covered(source, aoi)
+    covers = None if aoi is None else _covered_share(source, aoi)
     return LayerReport(
         role=role,
         path=source.path,
         what=source.describe(),
         valid=float(valid.mean()),
-        values=_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
+        values=_value_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
         covers=covers,
         notes=tuple(notes),
         problems=(*_layer_problems(source, valid, covers, aoi), *problems),
@@ -227,11 +227,11 @@ def _layer_problems(source: RasterSource, valid: NDArray[np.bool_], covers: floa
     return found
 
 
-def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _read_coarsely(source: RasterSource, coarse_grid: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read evenly spaced pixels of the file, row by row: values (C, h, w) and validity (h, w) on the coarse grid."""
     height, width = source.geobox.shape
-    rows = np.linspace(0, height - 1, look.shape[0]).round().astype(int)
-    cols = np.linspace(0, width - 1, look.shape[1]).round().astype(int)
+    rows = np.linspace(0, height - 1, coarse_grid.shape[0]).round().astype(int)
+    cols = np.linspace(0, width - 1, coarse_grid.shape[1]).round().astype(int)
     if source.limits is not None:  # the search for jumps would need the neighbouring rows
         source = source.with_limits(replace(source.limits, jump=math.inf, cluster_jump=math.inf))
     parts = [source.read_own(Window.at(int(r), 0, (1, width)), source.data_bands) for r in rows]
@@ -241,14 +241,14 @@ def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], ND
     )
 
 
-def _ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> str:
+def _value_ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> str:
     if not valid.any():
         return "none"
     names = [source.band_names[b - 1] for b in source.data_bands]
     return ", ".join(f"{n} {v[valid].min():.5g} to {v[valid].max():.5g}" for n, v in zip(names, values, strict=True))
 
 
-def _training_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
+def _label_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
     """Choose the grid on which a training would read labels; None if it is unknown or labels do not overlap it."""
     if aoi is None or not {"optical", "labels"} <= sources.keys():
         return None
@@ -259,7 +259,7 @@ def _training_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution
     return grid if share_ground(sources["labels"].geobox, grid) else None
 
 
-def _covered(source: RasterSource, aoi: AOI) -> float:
+def _covered_share(source: RasterSource, aoi: AOI) -> float:
     try:
         there = on_grid(aoi, source.geobox).polygons().intersection(source.geobox.extent.geom)
         if there.is_empty:

@@ -1,4 +1,4 @@
-"""Random changes of training patches: a list of operations for each modality, or a short form that stands for it."""
+"""Random changes of training patches: a list of operations for each modality, or a short form of it."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class RadiometrySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gain: Strength = Field(0.2, description="contrast: all bands times 1 - gain to 1 + gain")
-    offset_std: float = Field(0.2, ge=0, description="brightness: all bands plus up to this, either way")
+    offset_std: float = Field(0.2, ge=0, description="brightness: offset of all bands, up to this in either direction")
     band_gain: Strength = Field(0.1, description="as gain, drawn for each band")
     band_offset_std: float = Field(0.1, ge=0, description="as offset_std, drawn for each band")
-    curve: Strength = Field(0.15, description="like gamma: bends values up or down, the mean stays")
+    curve: Strength = Field(0.15, description="like gamma: bends values up or down, values at the mean do not change")
     noise_std: float = Field(0.05, ge=0, description="largest standard deviation of noise on each pixel")
     blur_sigma_px: float = Field(1.0, ge=0, description="largest width of a Gaussian blur, px")
     blur_probability: Probability = Field(0.2, description="share of images blurred")
@@ -132,7 +132,7 @@ ModalityAugmentation = Annotated[
     Annotated[RadiometrySettings, Tag(SHORT_FORM)] | Annotated[tuple[Operation, ...], Tag(LIST_FORM)],
     Discriminator(_form),
 ]
-"""Either all operations of a modality in order, or radiometry alone, which follows the common geometry keys."""
+"""Either all operations of a modality in order, or its radiometry, applied after the common geometry keys."""
 
 
 class AugmentationSettings(BaseModel):
@@ -140,15 +140,15 @@ class AugmentationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    decoupled: bool = Field(True, description="whether each modality has a geometry of its own")
+    decoupled: bool = Field(True, description="whether each modality has its own random geometry")
     flip: bool = Field(True, description="mirror half of the images")
     quarter_turn: bool = Field(
         True, description="turn by 0, 90, 180 or 270 degrees, exactly; patches that are not square by 0 or 180"
     )
-    rotation_deg: float = Field(20.0, ge=0, le=180, description="largest free rotation either way, degrees")
+    rotation_deg: float = Field(20.0, ge=0, le=180, description="largest free rotation in either direction, degrees")
     scale: tuple[float, float] = Field((0.8, 1.25), description="smallest and largest enlargement")
     resample_probability: Probability = Field(
-        0.5, description="share of images that get the free rotation and scale, and so are interpolated"
+        0.5, description="share of images with free rotation and scale, which are interpolated"
     )
     optical: ModalityAugmentation = Field(
         default_factory=RadiometrySettings, description="a list of all operations, or the radiometry of bands"
@@ -157,7 +157,8 @@ class AugmentationSettings(BaseModel):
         ELEVATION_RADIOMETRY, description="a list of all operations, or the radiometry of heights"
     )
     rasters: dict[Modality, ModalityAugmentation] = Field(
-        {}, description="the same for other registered modalities, by name; that of the modality by default"
+        {},
+        description="the same for other registered modalities, by name; each modality has its own default",
     )
 
     @model_validator(mode="after")

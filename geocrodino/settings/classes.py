@@ -17,7 +17,7 @@ from geocrodino.spelling import did_you_mean
 IGNORE_INDEX = 255
 """Index of a pixel without a label, in label tensors; also the nodata value of class maps."""
 
-_LONG, _SHORT = re.compile("#[0-9a-fA-F]{6}"), re.compile("#[0-9a-fA-F]{3}")
+_LONG_COLOUR, _SHORT_COLOUR = re.compile("#[0-9a-fA-F]{6}"), re.compile("#[0-9a-fA-F]{3}")
 
 _PALETTE = (
     "#b8a88a", "#2e8b3d", "#d1493f", "#2f6fb7", "#8e6bb0", "#e0b13c", "#7fc97f", "#5fb8b8",
@@ -68,9 +68,9 @@ def _hexadecimal(colour: object) -> str:
     if colour is None:
         raise ValueError('expected a colour such as "#c8b68c" or red; in YAML a # starts a comment: put it in quotes')
     text = str(colour).strip()
-    if _LONG.fullmatch(text):
+    if _LONG_COLOUR.fullmatch(text):
         return text
-    if _SHORT.fullmatch(text):
+    if _SHORT_COLOUR.fullmatch(text):
         return "#" + "".join(2 * digit for digit in text[1:])
     from matplotlib.colors import CSS4_COLORS  # slow to import and seldom needed
 
@@ -182,10 +182,10 @@ class ClassScheme(BaseModel):
             indices[valid & (values == value)] = index
         unknown = np.unique(values[valid & (indices == IGNORE_INDEX)])
         if unknown.size:
-            raise LabelError(self._unknown(unknown.tolist(), source, role))
+            raise LabelError(self._unknown_values(unknown.tolist(), source, role))
         return indices
 
-    def _unknown(self, values: list[float], source: str, role: str) -> str:
+    def _unknown_values(self, values: list[float], source: str, role: str) -> str:
         known = ", ".join(f"{c.value} {c.name}" for c in self.classes)
         what = "label values" if role == "labels" else "values"
         found = (

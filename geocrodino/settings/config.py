@@ -32,7 +32,7 @@ from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.spelling import did_you_mean
 
-_LIGHTNING = {
+_LIGHTNING_VALUES = {
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "precision": (
         "auto",
@@ -72,7 +72,7 @@ class DataConfig(_Section):
     height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by default the unit that the file names")
     ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
     label_values: dict[int, Annotated[int, Field(ge=0, le=254)]] = Field(
-        {}, description="class value that a value of the label file stands for, for instance 255: 1"
+        {}, description="class value for a value of the label file, for instance 255: 1"
     )
 
     @field_validator("aoi", mode="before")
@@ -164,7 +164,7 @@ class TrainingConfig(_Section):
     @field_validator("accelerator", "precision")
     @classmethod
     def _known_to_lightning(cls, word: str, info: ValidationInfo) -> str:
-        known = _LIGHTNING[str(info.field_name)]
+        known = _LIGHTNING_VALUES[str(info.field_name)]
         if word not in known:
             *first, last = map(repr, known)
             raise PydanticCustomError(
@@ -264,14 +264,14 @@ def save_config(config: TrainConfig, path: Path) -> None:
 
 
 def _error_text(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
-    complaints: dict[tuple[str, str], list[str]] = {}
+    keys_by_text: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
         place = _place(item)
-        alike = ".".join("*" if isinstance(part, int) else part for part in place)  # the same key of other list items
+        pattern = ".".join("*" if isinstance(part, int) else part for part in place)  # the same for all items of a list
         key = ".".join(map(str, place))
-        text = _complaint(item, " (not from the file)" if source and key in overridden else "")
-        complaints.setdefault((alike, text), []).append(key)
-    lines = [f"  {listed(keys)}: {text}" for (_, text), keys in complaints.items()]
+        text = _key_error(item, " (not from the file)" if source and key in overridden else "")
+        keys_by_text.setdefault((pattern, text), []).append(key)
+    lines = [f"  {listed(keys)}: {text}" for (_, text), keys in keys_by_text.items()]
     what = f"{source}: the configuration" if source else "the given configuration"
     return f"{what} cannot be used:\n" + "\n".join(lines) + _missing_files_advice(error)
 
@@ -281,7 +281,7 @@ def _place(item: ErrorDetails) -> tuple[int | str, ...]:
     return tuple(part for part in item["loc"] if part not in (SHORT_FORM, LIST_FORM))
 
 
-def _complaint(item: ErrorDetails, origin: str) -> str:
+def _key_error(item: ErrorDetails, origin: str) -> str:
     """Describe the error of one key: what was expected, what was found and where it came from."""
     kind, found = item["type"], item["input"]
     if kind == "missing":
@@ -317,7 +317,7 @@ def _missing_files_advice(error: ValidationError) -> str:
 
 
 def _expected_keys(place: tuple[int | str, ...]) -> str:
-    """List the keys known beside an unknown one; a similar one alone if there is one."""
+    """List the keys known beside an unknown one, or only a similar one if there is one."""
     model: Any = TrainConfig
     for key in place[:-1]:
         if isinstance(key, str):

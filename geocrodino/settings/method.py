@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MethodName = Literal["single", "crodino", "mutual", "discom", "fusion", "dropout", "kd", "protokd", "maskedkd"]
-"""single: independent branches; crodino: the paper's method; mutual (default): mutual distillation; others: rivals."""
+"""single: independent branches; crodino: the paper's; mutual (default): mutual distillation; others: for comparison."""
 
 Weight = Annotated[float, Field(ge=0)]
 """Weight of a loss term, 0 or more."""

@@ -1,4 +1,4 @@
-"""Move pixels by matrices: without interpolation for right angles and mirrors, over valid pixels alone otherwise."""
+"""Move pixels by matrices: right angles and mirrors exactly, everything else interpolated over valid pixels."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def move(layers: Layers, transform: Tensor) -> tuple[Layers, Tensor]:
     transform = torch.where((turns >= 0)[:, None, None], _turn_matrices(*size)[turns.clamp(min=0)], transform)
     if not turns.any():
         return layers, transform
-    kind = torch.promote_types(image.dtype, torch.float32)  # wide enough for exact class indices
-    stacked = torch.cat([image.to(kind), valid[:, None].to(kind), labels[:, None].to(kind)], dim=1)
+    dtype = torch.promote_types(image.dtype, torch.float32)  # wide enough for exact class indices
+    stacked = torch.cat([image.to(dtype), valid[:, None].to(dtype), labels[:, None].to(dtype)], dim=1)
     order = turns.argsort(stable=True)
     ends = torch.bincount(turns + 1, minlength=9).cumsum(0).tolist()
     rows = order.to(image.device)
@@ -89,8 +89,8 @@ def _turn_matrices(height: int, width: int) -> Tensor:
     # A quarter turn moves column x to row width - 1 - x; only square images get quarter turns.
     quarter = torch.tensor([[0.0, 1, 0], [-1, 0, width - 1], [0, 0, 1]], dtype=torch.float64)
     half = torch.tensor([[-1.0, 0, width - 1], [0, -1, height - 1], [0, 0, 1]], dtype=torch.float64)
-    same = torch.eye(3, dtype=torch.float64)
-    turns = torch.stack([same, quarter, half, half @ quarter])
+    identity = torch.eye(3, dtype=torch.float64)
+    turns = torch.stack([identity, quarter, half, half @ quarter])
     return torch.cat([turns, turns @ mirror])
 
 
@@ -112,10 +112,10 @@ def _exact_turns(transform: Tensor, height: int, width: int) -> Tensor:
     """Number of the turn, 0 to 7, that each matrix equals, int64, shape (B,); -1 if it equals none."""
     right, bottom = width - 1.0, height - 1.0
     corners = transform.new_tensor([[0, right, 0], [0, 0, bottom], [1, 1, 1]])
-    apart = (transform[:, None] @ corners - _turn_matrices(height, width) @ corners).abs().amax(dim=(-2, -1))
+    distance = (transform[:, None] @ corners - _turn_matrices(height, width) @ corners).abs().amax(dim=(-2, -1))
     if height != width:  # a quarter turn does not fit
-        apart[:, 1::2] = torch.inf
-    nearest, turn = apart.min(dim=1)
+        distance[:, 1::2] = torch.inf
+    nearest, turn = distance.min(dim=1)
     return turn.masked_fill(nearest > _SAME_PX, -1)
 
 
@@ -133,9 +133,9 @@ def _warp(stacked: Tensor, transform: Tensor) -> Tensor:
     weighted = torch.cat([stacked[:, :-2] * weight, weight], dim=1)
     warped = F.grid_sample(weighted, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     share = warped[:, -1:]
-    seen = share > _VALID_WEIGHT
-    values = torch.where(seen, warped[:, :-1] / share.clamp(min=_VALID_WEIGHT), 0.0)
+    now_valid = share > _VALID_WEIGHT
+    values = torch.where(now_valid, warped[:, :-1] / share.clamp(min=_VALID_WEIGHT), 0.0)
     # Shifted by one, so that the zeros of the padding are not class 0.
     shifted = F.grid_sample(stacked[:, -1:] + 1, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     labels = (shifted.round() - 1).where(shifted > 0.5, float(IGNORE_INDEX))
-    return torch.cat([values, seen.to(values.dtype), labels], dim=1)
+    return torch.cat([values, now_valid.to(values.dtype), labels], dim=1)

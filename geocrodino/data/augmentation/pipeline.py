@@ -190,24 +190,24 @@ class Pipeline:
             (B, 3, 3).
         """
         shape = layers.image.shape
-        same = torch.eye(3, dtype=torch.float64).repeat(shape[0], 1, 1)
-        done, ahead, matrices = same, same, iter(geometry)
+        identity = torch.eye(3, dtype=torch.float64).repeat(shape[0], 1, 1)
+        applied, pending, matrices = identity, identity, iter(geometry)
         changed = False
         for step in self.steps:
             if step.geometric:
-                ahead = next(matrices) @ ahead
+                pending = next(matrices) @ pending
                 continue
-            if ahead is not same:
-                layers, moved = move(self._clean(layers, changed), ahead)
-                done, ahead, changed = moved @ done, same, False
+            if pending is not identity:
+                layers, moved = move(self._clean(layers, changed), pending)
+                applied, pending, changed = moved @ applied, identity, False
             image = step.change_values(layers.image, layers.valid)
             changed = changed or image is not layers.image
             layers = layers._replace(image=image)
         layers = self._clean(layers, changed)
-        if ahead is not same:
-            layers, moved = move(layers, ahead)
-            done = moved @ done
-        return layers, done
+        if pending is not identity:
+            layers, moved = move(layers, pending)
+            applied = moved @ applied
+        return layers, applied
 
     @staticmethod
     def _clean(layers: Layers, changed: bool) -> Layers:
