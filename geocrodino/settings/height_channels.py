@@ -129,7 +129,7 @@ class HeightChannels(Mapping[str, HeightChannel]):
             ValueError: If another channel has its name.
         """
         if self._channels.setdefault(channel.name, channel) is not channel:
-            raise ValueError(f"the height channel {channel.name!r} exists already: choose another name")
+            raise ValueError(f"there is a height channel {channel.name!r} already: choose another name")
         return channel
 
     def remove(self, name: str) -> None:
