@@ -205,7 +205,8 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
     from geocrodino.town import SceneSettings, write_scene
 
     steps = 2 if options.quick else 25
-    changes = {"training.patch_px": 64, "training.batch_size": 4} if options.quick else {}
+    tiny = {"network.encoder": "tu-resnet10t", "network.depth": 3, "training.patch_px": 32, "training.batch_size": 2}
+    changes: dict[str, Any] = tiny if options.quick else {}
     common = {"training.patch_px": 256, "training.batch_size": 32, "training.unlabelled_share": 0, **changes}
     common |= {"training.steps_per_epoch": steps, "training.epochs": 2, "training.patience": 9}
     common |= {"training.accelerator": "gpu" if options.device == "cuda" else "cpu", "training.precision": "auto"}
@@ -226,7 +227,7 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
         rows = dict(itertools.islice(rows.items(), 1))
     found: dict[str, Any] = {"patch px": common["training.patch_px"], "batch": common["training.batch_size"]}
     with tempfile.TemporaryDirectory() as name:
-        town = write_scene(Path(name) / "town", SceneSettings(size_m=256 if options.quick else 512))
+        town = write_scene(Path(name) / "town", SceneSettings(size_m=160 if options.quick else 512))
         for row, own in rows.items():
             found[row] = _steps_of(town.config, {**common, **own}, Path(name) / "runs" / row, options.device)
             _save_partial(options, found)

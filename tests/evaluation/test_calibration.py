@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.rounding import rounding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
-from rounding import rounding
 from torchmetrics.classification import MulticlassCalibrationError
 
 from geocrodino.errors import OutputError

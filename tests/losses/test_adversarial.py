@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from rounding import rounding
+from helpers.rounding import rounding
 from torch import nn
 
 from geocrodino.losses.adversarial import modality_loss, reverse_gradient

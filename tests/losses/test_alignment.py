@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rounding import rounding
+from helpers.rounding import rounding
 
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.losses.alignment import carry

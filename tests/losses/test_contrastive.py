@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from rounding import rounding
+from helpers.rounding import rounding
 
 from geocrodino.losses.contrastive import (
     class_contrast,

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from rounding import rounding
+from helpers.rounding import rounding
 
 from geocrodino.losses.disentanglement import orthogonality_loss
 

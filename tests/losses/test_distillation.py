@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rounding import rounding
+from helpers.rounding import rounding
 
 from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.distillation import (

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from rounding import rounding
+from helpers.rounding import rounding
 
 from geocrodino.losses.segmentation import cross_entropy, dice_loss
 from geocrodino.settings.classes import IGNORE_INDEX

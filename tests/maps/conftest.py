@@ -1,7 +1,7 @@
 """A bundle of random networks."""
 
 import pytest
-from small_scenes import make_bundle
+from helpers.small_scenes import make_bundle
 
 
 @pytest.fixture(scope="session")

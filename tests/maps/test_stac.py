@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from helpers.small_scenes import image, write_raster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -20,7 +21,6 @@ from pystac.extensions.file import FileExtension
 from pystac.extensions.mlm import MLMExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from small_scenes import image, write_raster
 
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import BundleError, OutputError, RasterError

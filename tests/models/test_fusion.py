@@ -1,7 +1,7 @@
 import pytest
 import timm
 import torch
-from rounding import output_rounding
+from helpers.rounding import output_rounding
 from safetensors.torch import save_file
 
 from geocrodino.errors import ModelError

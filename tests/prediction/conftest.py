@@ -1,7 +1,7 @@
 """Small networks that several tests predict with; not to be changed."""
 
 import pytest
-from small_scenes import PixelByPixel, make_bundle
+from helpers.small_scenes import PixelByPixel, make_bundle
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.prediction.backends.open import open_backend

@@ -8,9 +8,7 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from small_scenes import (
+from helpers.small_scenes import (
     UTM,
     brightest,
     classes_of,
@@ -22,6 +20,8 @@ from small_scenes import (
     names_in,
     write_raster,
 )
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from geocrodino.errors import AOIError, OverlapError, RasterError
 from geocrodino.geo.areas.aoi import AOI

@@ -9,8 +9,8 @@ import pyproj
 import pytest
 import rasterio
 from affine import Affine
-from rounding import rounding
-from small_scenes import (
+from helpers.rounding import rounding
+from helpers.small_scenes import (
     SCHEME,
     UTM,
     PixelByPixel,

@@ -2,8 +2,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.small_scenes import UTM, make_manifest, make_specs
 from odc.geo.geobox import GeoBox
-from small_scenes import UTM, make_manifest, make_specs
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError

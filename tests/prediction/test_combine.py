@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from helpers.small_scenes import SCHEME
 from hypothesis import given
 from hypothesis import strategies as st
-from small_scenes import SCHEME
 
 from geocrodino.maps.files import encode_fractions
 from geocrodino.prediction.backends.protocol import most_likely

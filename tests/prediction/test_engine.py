@@ -9,9 +9,8 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from odc.geo.geobox import GeoBox
-from rounding import output_rounding
-from small_scenes import (
+from helpers.rounding import output_rounding
+from helpers.small_scenes import (
     SCHEME,
     UTM,
     PixelByPixel,
@@ -23,6 +22,7 @@ from small_scenes import (
     names_in,
     write_raster,
 )
+from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import (
     BundleError,

@@ -34,7 +34,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from small_scenes import (
+from helpers.small_scenes import (
     UTM,
     PixelByPixel,
     brightest,

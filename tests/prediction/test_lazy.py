@@ -13,9 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from affine import Affine
-from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords
-from small_scenes import (
+from helpers.small_scenes import (
     UTM,
     PixelByPixel,
     brightest,
@@ -26,6 +24,8 @@ from small_scenes import (
     make_bundle,
     write_raster,
 )
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from geocrodino.bundle.manifest import Calibration
 from geocrodino.errors import BundleError, GridError, HeightError, MissingCRSError, ValueRangeWarning

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.small_scenes import grouped, image, names_in, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
-from small_scenes import grouped, image, names_in, write_raster
 
 from geocrodino.errors import ConfigError
 from geocrodino.prediction import engine

@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from small_scenes import (
+from helpers.small_scenes import (
     SCHEME,
     UTM,
     bands_of,

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
-from small_scenes import (
+from helpers.small_scenes import (
     PixelByPixel,
     brightest,
     classes_of,

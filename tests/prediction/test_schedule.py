@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from affine import Affine
-from small_scenes import UTM, grouped, heights, image, make_bundle, names_in, write_raster
+from helpers.small_scenes import UTM, grouped, heights, image, make_bundle, names_in, write_raster
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError, MissingCRSError, RasterError
@@ -29,8 +29,8 @@ BLOCKS = {"core_px": 32, "block_px": 32, "backend": "torch"}  # 15
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("town")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
     write_raster(folder / "i.tif", image(*SHAPE))
     metres = heights(*SHAPE)
     metres[20:40, 20:70] = float("nan")  # nodata that does not equal itself
@@ -39,9 +39,9 @@ def town(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def by_threads(bundle, town):
-    out = town / "threads.tif"
-    predict(town / "i.tif", out, bundle, elevation=town / "d.tif", **grouped(layers=["entropy"], **BLOCKS))
+def by_threads(bundle, scenes):
+    out = scenes / "threads.tif"
+    predict(scenes / "i.tif", out, bundle, elevation=scenes / "d.tif", **grouped(layers=["entropy"], **BLOCKS))
     return contents(out)
 
 
@@ -55,13 +55,13 @@ def contents(out):
     return [out.with_name(f"{out.stem}{what}.tif").read_bytes() for what in ("", ".decided", ".layers")]
 
 
-def test_processes_make_the_map_of_threads(bundle, town, by_threads, tmp_path):
+def test_processes_make_the_map_of_threads(bundle, scenes, by_threads, tmp_path):
     steps = []
     summary = predict(
-        town / "i.tif",
+        scenes / "i.tif",
         tmp_path / "m.tif",
         bundle,
-        elevation=town / "d.tif",
+        elevation=scenes / "d.tif",
         on_progress=lambda *step: steps.append(step),
         **grouped(layers=["entropy"], workers=1, scheduler="processes", **BLOCKS),
     )
@@ -70,7 +70,7 @@ def test_processes_make_the_map_of_threads(bundle, town, by_threads, tmp_path):
     assert summary.resumed == 0
 
 
-def test_a_worker_that_is_killed_costs_no_block(bundle, town, by_threads, cluster, tmp_path):
+def test_a_worker_that_is_killed_costs_no_block(bundle, scenes, by_threads, cluster, tmp_path):
     killed = []
 
     def kill(finished, _):
@@ -80,10 +80,10 @@ def test_a_worker_that_is_killed_costs_no_block(bundle, town, by_threads, cluste
             os.kill(worker.pid, signal.SIGKILL)
 
     predict(
-        town / "i.tif",
+        scenes / "i.tif",
         tmp_path / "m.tif",
         bundle,
-        elevation=town / "d.tif",
+        elevation=scenes / "d.tif",
         on_progress=kill,
         **grouped(layers=["entropy"], scheduler=cluster.scheduler_address, **BLOCKS),
     )
@@ -91,16 +91,16 @@ def test_a_worker_that_is_killed_costs_no_block(bundle, town, by_threads, cluste
     assert contents(tmp_path / "m.tif") == by_threads
 
 
-def test_what_was_stopped_in_threads_goes_on_in_a_cluster(bundle, town, by_threads, cluster, tmp_path):
+def test_what_was_stopped_in_threads_goes_on_in_a_cluster(bundle, scenes, by_threads, cluster, tmp_path):
     def stop(finished, _):
         if finished == 4:
             raise KeyboardInterrupt
 
-    options = {"elevation": town / "d.tif", "layers": ["entropy"], **BLOCKS}
+    options = {"elevation": scenes / "d.tif", "layers": ["entropy"], **BLOCKS}
     with pytest.raises(KeyboardInterrupt):
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, on_progress=stop, **grouped(workers=1, **options))
+        predict(scenes / "i.tif", tmp_path / "m.tif", bundle, on_progress=stop, **grouped(workers=1, **options))
     summary = predict(
-        town / "i.tif",
+        scenes / "i.tif",
         tmp_path / "m.tif",
         bundle,
         **grouped(scheduler=cluster.scheduler_address, resume=True, **options),
@@ -110,7 +110,7 @@ def test_what_was_stopped_in_threads_goes_on_in_a_cluster(bundle, town, by_threa
 
 
 @pytest.mark.parametrize("tiles", [False, True])
-def test_relative_names_mean_the_folder_of_the_caller(bundle, town, cluster, tmp_path, monkeypatch, tiles):
+def test_relative_names_mean_the_folder_of_the_caller(bundle, scenes, cluster, tmp_path, monkeypatch, tiles):
     """The workers were started in another one."""
     name = "i.tif"
     if tiles:
@@ -122,7 +122,7 @@ def test_relative_names_mean_the_folder_of_the_caller(bundle, town, cluster, tmp
                 tmp_path / name / f"{col}.tif", image(*SHAPE)[:, :, col : col + (80 if col else 50)], transform=where
             )
     else:
-        shutil.copy(town / "i.tif", tmp_path)
+        shutil.copy(scenes / "i.tif", tmp_path)
     shutil.copy(bundle.path, tmp_path / "b")
     monkeypatch.chdir(tmp_path)
     predict(name, "1.tif", "b", "optical", **grouped(scheduler=cluster.scheduler_address, **BLOCKS))
@@ -148,14 +148,14 @@ def test_what_goes_wrong_on_a_worker_is_told_as_here(bundle, cluster, tmp_path, 
     assert said[0].partition(" at rows ")[0] == said[1].partition(" at rows ")[0]
 
 
-def test_a_block_at_which_every_worker_dies(bundle, town, cluster, tmp_path, monkeypatch):
+def test_a_block_at_which_every_worker_dies(bundle, scenes, cluster, tmp_path, monkeypatch):
     def died(self, timeout=None):
         raise distributed.KilledWorker("block", SimpleNamespace(address="tcp://there"), 3)
 
     monkeypatch.setattr(distributed.Future, "result", died)
     with pytest.raises(ConfigError, match=r"^scheduler: several workers in turn died at the same block, most likely"):
         predict(
-            town / "i.tif",
+            scenes / "i.tif",
             tmp_path / "m.tif",
             bundle,
             "optical",
@@ -163,29 +163,29 @@ def test_a_block_at_which_every_worker_dies(bundle, town, cluster, tmp_path, mon
         )
 
 
-def test_a_worker_opens_the_networks_once(bundle, kept_networks, town, by_threads, tmp_path, monkeypatch):
+def test_a_worker_opens_the_networks_once(bundle, kept_networks, scenes, by_threads, tmp_path, monkeypatch):
     """Though a nodata of NaN makes copies of the work differ."""
     opened, start = [], BlockPredictor.__init__
     monkeypatch.setattr(BlockPredictor, "__init__", lambda self, *given: opened.append(1) or start(self, *given))
     with distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=False, scheduler_kwargs=ALONE) as both:
         for name in ("1.tif", "2.tif"):
             predict(
-                town / "i.tif",
+                scenes / "i.tif",
                 tmp_path / name,
                 bundle,
-                elevation=town / "d.tif",
+                elevation=scenes / "d.tif",
                 **grouped(layers=["entropy"], scheduler=both.scheduler_address, **BLOCKS),
             )
     assert len(opened) == 2  # one for each prediction: the two workers are one process here
     assert contents(tmp_path / "1.tif") == contents(tmp_path / "2.tif") == by_threads
 
 
-def test_a_bundle_that_is_another_one_on_the_worker(town, cluster, tmp_path):
+def test_a_bundle_that_is_another_one_on_the_worker(scenes, cluster, tmp_path):
     bundle = make_bundle(tmp_path / "b")
     other = make_bundle(tmp_path / "b", constant=1)
     with pytest.raises(BundleError) as error:
         predict(
-            town / "i.tif",
+            scenes / "i.tif",
             tmp_path / "m.tif",
             bundle,
             "optical",
@@ -204,12 +204,12 @@ def test_the_same_bundle(bundle, tmp_path):
         same_bundle(tmp_path / "gone", bundle.sha256)
 
 
-def test_no_scheduler_answers(bundle, town, tmp_path, monkeypatch):
+def test_no_scheduler_answers(bundle, scenes, tmp_path, monkeypatch):
     real = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: real(address, timeout="0.3s"))
     with pytest.raises(ConfigError) as error:
         predict(
-            town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler="tcp://127.0.0.1:9", **BLOCKS)
+            scenes / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler="tcp://127.0.0.1:9", **BLOCKS)
         )
     first, way_out = str(error.value).splitlines()
     assert first.startswith("scheduler tcp://127.0.0.1:9: no Dask scheduler answers (")
@@ -219,12 +219,12 @@ def test_no_scheduler_answers(bundle, town, tmp_path, monkeypatch):
     assert names_in(tmp_path) == []
 
 
-def test_a_scheduler_without_workers(bundle, town, tmp_path, monkeypatch):
+def test_a_scheduler_without_workers(bundle, scenes, tmp_path, monkeypatch):
     monkeypatch.setattr("geocrodino.prediction.schedule._WAIT_S", 0.2)
     with distributed.LocalCluster(n_workers=0, processes=False, scheduler_kwargs=ALONE) as empty:
         address = empty.scheduler_address
         with pytest.raises(ConfigError) as error:
-            predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler=address, **BLOCKS))
+            predict(scenes / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler=address, **BLOCKS))
     assert str(error.value) == (
         f"scheduler {address}: no worker has come within 0.2 s.\n"
         f"Start some where this program's files are seen: dask worker {address}"
@@ -232,7 +232,7 @@ def test_a_scheduler_without_workers(bundle, town, tmp_path, monkeypatch):
     assert names_in(tmp_path) == []
 
 
-def test_without_the_distributed_scheduler(bundle, town, tmp_path, monkeypatch):
+def test_without_the_distributed_scheduler(bundle, scenes, tmp_path, monkeypatch):
     found = builtins.__import__
 
     def missing(name, *rest):
@@ -242,18 +242,18 @@ def test_without_the_distributed_scheduler(bundle, town, tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigError) as error:
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler="processes", **BLOCKS))
+        predict(scenes / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(scheduler="processes", **BLOCKS))
     assert str(error.value) == (
         'scheduler: Dask\'s distributed scheduler is not installed.\nInstall it: pip install "geocrodino[cluster]"'
     )
 
 
-def test_a_block_that_is_lost_is_an_error_and_no_nodata(bundle, kept_networks, town, tmp_path, monkeypatch):
+def test_a_block_that_is_lost_is_an_error_and_no_nodata(bundle, kept_networks, scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "geocrodino.prediction.engine.run_threads", lambda predict, todo, *rest: run_threads(predict, todo[1:], *rest)
     )
     with pytest.raises(ValueError, match="expected 15 finished blocks, found 14"):
-        predict(town / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(**BLOCKS))
+        predict(scenes / "i.tif", tmp_path / "m.tif", bundle, "optical", **grouped(**BLOCKS))
     assert not (tmp_path / "m.tif").exists()
 
 

@@ -1,5 +1,5 @@
 """Small maps and labels on disk."""
 
-from small_maps import scheme, write_labels, write_map
+from helpers.small_maps import scheme, write_labels, write_map
 
 __all__ = ["scheme", "write_labels", "write_map"]

@@ -12,11 +12,11 @@ import pyproj
 import pytest
 import rasterio
 from affine import Affine
+from helpers.rounding import rounding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
-from rounding import rounding
 
 from geocrodino.errors import MissingCRSError, OverlapError, RasterError
 from geocrodino.geo.rasters import warp

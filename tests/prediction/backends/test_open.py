@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from rounding import output_rounding, probability_rounding, rounding
+from helpers.rounding import output_rounding, probability_rounding, rounding
 from torch import nn
 
 from geocrodino.bundle.io import load_bundle, save_bundle

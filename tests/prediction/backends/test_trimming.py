@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from rounding import output_rounding
+from helpers.rounding import output_rounding
 from torch import nn
 
 from geocrodino.geo.rasters.grid import round_up

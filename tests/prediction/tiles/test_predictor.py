@@ -7,7 +7,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
-from small_scenes import PixelByPixel, image, make_specs, write_raster
+from helpers.small_scenes import PixelByPixel, image, make_specs, write_raster
 
 from geocrodino.errors import RasterError
 from geocrodino.geo.rasters.reader import RasterSource

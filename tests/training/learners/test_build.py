@@ -39,7 +39,7 @@ every_variant = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def build(build):
+def validated(build):
     """Learners after their first validation: from then on the branches teach each other."""
 
     def make(*args, **options):
@@ -62,8 +62,8 @@ def stages(name):
 
 
 @every_variant
-def test_networks_of_a_method(build, make_step, name, terms):
-    learner = build(name, **terms).eval()
+def test_networks_of_a_method(validated, make_step, name, terms):
+    learner = validated(name, **terms).eval()
     batch = make_step().batch
     for network_name in learner.network_names:
         network = learner.network(network_name)
@@ -74,8 +74,8 @@ def test_networks_of_a_method(build, make_step, name, terms):
 
 
 @every_method
-def test_what_a_method_makes_and_whether_it_has_a_teacher(build, name):
-    learner, expected = build(name), ("fusion",) if name == "fusion" else ("optical", "elevation")
+def test_what_a_method_makes_and_whether_it_has_a_teacher(validated, name):
+    learner, expected = validated(name), ("fusion",) if name == "fusion" else ("optical", "elevation")
     assert learner.network_names == expected
     assert learner.deploys == ("network" if name == "fusion" else "bundle")
     assert learner.needs_teacher is MethodSettings(name=name).has_teacher
@@ -89,15 +89,15 @@ def test_what_a_method_makes_and_whether_it_has_a_teacher(build, name):
 
 
 @every_method
-def test_only_discom_separates_the_encoders(build, name):
-    learner = build(name)
+def test_only_discom_separates_the_encoders(validated, name):
+    learner = validated(name)
     if name != "fusion":
         assert (learner.network("optical").specific_encoder is not None) == (name == "discom")
 
 
 @every_variant
-def test_parts_are_disjoint_and_complete(build, name, terms):
-    learner = build(name, **terms)
+def test_parts_are_disjoint_and_complete(validated, name, terms):
+    learner = validated(name, **terms)
     parts = [{id(p) for p in part} for part in learner.parts()]
     assert sum(map(len, parts)) == len(set.union(*parts))
     assert set.union(*parts) == {id(p) for p in learner.parameters() if p.requires_grad}
@@ -107,8 +107,8 @@ def test_parts_are_disjoint_and_complete(build, name, terms):
 
 
 @every_variant
-def test_every_weight_is_taught(build, make_step, total, name, terms):
-    learner = build(name, **terms)
+def test_every_weight_is_taught(validated, make_step, total, name, terms):
+    learner = validated(name, **terms)
     taught = set()
     for progress in stages(name):
         total(learner, make_step(progress=progress), averaged(learner, 0.9).module)
@@ -126,8 +126,8 @@ TRAPS = {
 
 
 @every_variant
-def test_batches_with_something_missing_give_a_finite_loss(build, make_step, total, name, terms):
-    learner = build(name, **terms)
+def test_batches_with_something_missing_give_a_finite_loss(validated, make_step, total, name, terms):
+    learner = validated(name, **terms)
     average = averaged(learner, 0.9).module
     augmentation = AugmentationSettings(decoupled=not learner.coupled)
     for trap, progress in itertools.product(TRAPS, stages(name)):
@@ -137,8 +137,8 @@ def test_batches_with_something_missing_give_a_finite_loss(build, make_step, tot
 
 
 @every_variant
-def test_bfloat16_autocast_gives_the_same_loss_but_for_rounding(build, make_step, total, name, terms):
-    learner = build(name, **terms)
+def test_bfloat16_autocast_gives_the_same_loss_but_for_rounding(validated, make_step, total, name, terms):
+    learner = validated(name, **terms)
     average = averaged(learner, 0.9).module
     for progress in stages(name):
         step = make_step(AugmentationSettings(decoupled=not learner.coupled), progress=progress, labelled=0.75)
@@ -153,15 +153,16 @@ def test_bfloat16_autocast_gives_the_same_loss_but_for_rounding(build, make_step
 
 
 @every_method
-def test_a_batch_is_left_as_it_was(build, make_step, name):
-    learner, step = build(name), make_step()
+def test_a_batch_is_left_as_it_was(validated, make_step, name):
+    learner, step = validated(name), make_step()
     before = {k: v.clone() for k, v in {**step.source, **step.batch}.items()}
     learner.losses(step, averaged(learner, 0.9).module)
     assert all(v.equal(before[k]) for k, v in {**step.source, **step.batch}.items())
 
 
 @every_method
-def test_the_same_seed_gives_the_same_learner(build, name):
-    first, second, other = build(name).state_dict(), build(name).state_dict(), build(name, seed=1).state_dict()
+def test_the_same_seed_gives_the_same_learner(validated, name):
+    first, second = validated(name).state_dict(), validated(name).state_dict()
+    other = validated(name, seed=1).state_dict()
     assert all(v.equal(second[k]) for k, v in first.items())
     assert not all(v.equal(other[k]) for k, v in first.items())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from rounding import output_rounding
+from helpers.rounding import output_rounding
 
 from geocrodino.errors import ConfigError
 from geocrodino.models.branch import Branch
