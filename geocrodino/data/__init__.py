@@ -1,1 +1,1 @@
-"""From aligned rasters to batches."""
+"""Rasters on one grid, their statistics, and the batches of patches that a training reads."""

@@ -1,7 +1,7 @@
-"""Put the rasters of all modalities and labels on one grid, once, so that patches are plain windows afterwards.
+"""Write the rasters of all modalities and the labels once on one grid, so that a patch is a window of arrays.
 
-The layers are ENVI files: numbers without compression, which a GIS opens and which are mapped into memory here.
-Opening a GeoTIFF for every patch would take longer than reading it.
+The layers are ENVI files: numbers without compression, which a GIS can open and which are memory-mapped here.
+Opening a GeoTIFF for every patch would take longer than reading the patch.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
 
 Progress = Callable[[int, int], None]
-"""Called with the work done and the work in all."""
+"""Called with the number of finished blocks and the number of all blocks."""
 
 _BLOCK_PX = 1024
-_STAGING = ".partial"  # a folder for layers that are not whole yet
-_VERSION = 2  # of what the layers hold: a higher one makes runs write them anew
+_STAGING = ".partial"  # folder of unfinished layers
+_VERSION = 2  # of the layers' content: increase it to make every run write its layers again
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Sources:
 
     Attributes:
         rasters: The raster of each modality, in the order of the modalities.
-        labels: Class values.
-        ground: Heights of the bare ground, if there are any.
-        height_unit: Unit of the heights, where the files do not say it.
+        labels: Raster of class values.
+        ground: Terrain model (heights of the bare ground); None: the ground is estimated if a channel needs it.
+        height_unit: Unit of heights such as ``m`` or ``ft``, for files that name none; None: not given.
     """
 
     rasters: Mapping[Modality, RasterSource]
@@ -65,12 +65,12 @@ class Sources:
 
     @property
     def reference(self) -> RasterSource:
-        """The raster on whose grid all are put: that of the first modality."""
+        """The raster whose grid all layers share: that of the first modality."""
         return next(iter(self.rasters.values()))
 
     @property
     def roles(self) -> dict[str, RasterSource]:
-        """All rasters by what they are, for messages."""
+        """All rasters by role, for messages: the name of a modality, ``label`` or ``ground``."""
         ground = {} if self.ground is None else {"ground": self.ground}
         return {**self.rasters, "label": self.labels, **ground}
 
@@ -83,12 +83,12 @@ class Sources:
 
 @dataclass(frozen=True)
 class AlignedLayers:
-    """Files on one grid: channels in physical units (NaN where invalid) and class indices (255 where none).
+    """Files on one grid: channels in physical units and class indices.
 
     Attributes:
-        grid: The grid.
-        rasters: Channels of each modality.
-        labels: Class indices.
+        grid: The working grid, H rows and W columns.
+        rasters: File of each modality: channels, float32, C x H x W, NaN where invalid.
+        labels: File of class indices, uint8, H x W, 255 without a label.
         impossible: Impossible heights that were read as missing, by role: the name of a modality, or ``ground``.
     """
 
@@ -99,29 +99,62 @@ class AlignedLayers:
 
     @classmethod
     def within(cls, folder: Path, grid: GeoBox, modalities: Iterable[Modality]) -> AlignedLayers:
-        """The layers by the names that they have in a folder."""
+        """Name the layers of a folder; the files need not exist.
+
+        Args:
+            folder: Folder of the layers.
+            grid: The grid of all layers.
+            modalities: The modalities that have a layer.
+
+        Returns:
+            Paths ``<modality>.img`` and ``labels.img`` in the folder, without impossible heights.
+        """
         return cls(grid, {m: folder / f"{m}.img" for m in modalities}, folder / "labels.img")
 
     def channels(self, modality: Modality) -> NDArray[np.float32]:
-        """The channels of a modality, mapped into memory, float32, shape (C, H, W), NaN where invalid."""
+        """Map the channels of a modality into memory, read-only.
+
+        Args:
+            modality: The modality.
+
+        Returns:
+            Channels in physical units, float32, shape (C, H, W), NaN where invalid.
+        """
         flat: NDArray[np.float32] = np.memmap(self.rasters[modality], np.float32, mode="r")
         return flat.reshape(-1, *self.grid.shape)
 
     def blocks(self) -> Iterator[Window]:
-        """Windows that cover the grid."""
+        """Cover the grid with windows, row by row.
+
+        Yields:
+            Windows of 1024 x 1024 px, smaller at the right and bottom edge.
+        """
         yield from Window.of(self.grid.shape).blocks(_BLOCK_PX)
 
     def class_indices(self) -> NDArray[np.uint8]:
-        """Class indices, mapped into memory, uint8, shape (H, W), 255 where there is no label."""
+        """Map the class indices into memory, read-only.
+
+        Returns:
+            Class indices, uint8, shape (H, W), 255 without a label.
+        """
         indices: NDArray[np.uint8] = np.memmap(self.labels, np.uint8, mode="r", shape=tuple(self.grid.shape))
         return indices
 
 
 def reference_grid(raster: RasterSource, aoi: AOI, resolution_m: float | None) -> GeoBox:
-    """The part of a raster's grid, or of one with another pixel size, that an area of interest covers.
+    """Choose the working grid of a training: the part of a raster's working grid that covers an area of interest.
+
+    Args:
+        raster: The raster whose grid is used, that of the first modality.
+        aoi: The area of interest, in any CRS.
+        resolution_m: Pixel size in m; None: that of the raster.
+
+    Returns:
+        A grid that is north up, has square pixels and covers the part of the area's bounding box on the raster.
 
     Raises:
-        AOIError: If the area lies outside the raster.
+        AOIError: If the area lies outside the raster, or cannot be transformed to its CRS.
+        GridError: If the raster has no CRS.
     """
     grid = working_grid(raster.geobox, resolution_m)
     area = on_grid(aoi, grid).polygons()
@@ -144,30 +177,33 @@ def align(
     folder: Path,
     on_progress: Progress | None = None,
 ) -> AlignedLayers:
-    """Write the layers on one grid, or take those that an earlier run wrote from the same files and settings.
+    """Write the layers on one grid, or reuse those that an earlier run wrote from the same files and settings.
 
     Args:
         sources: The rasters.
-        recipes: How channels are made, for each modality.
+        recipes: The recipe that computes the channels of each modality.
         classes: Classes of the labels.
         grid: The common grid.
-        folder: Where the layers go.
-        on_progress: Told of every finished block.
+        folder: Folder of the layers, created if missing.
+        on_progress: Called after every few blocks; None: no progress is reported.
+
+    Returns:
+        The layers, with the impossible heights that were found when they were written.
 
     Raises:
-        OverlapError: If a raster does not meet the grid.
+        OverlapError: If a raster does not overlap the grid.
         LabelError: If a label value belongs to no class.
         RasterError: If a file cannot be read, or is invalid all over the grid.
-        OutputError: If the folder cannot be written, or its disk has no room for the layers.
+        OutputError: If the folder cannot be written, or its disk has too little free space for the layers.
     """
     require_overlap(sources.roles, grid)
     layers = AlignedLayers.within(folder, grid, sources.rasters)
     key = _fingerprint(sources, recipes, classes, grid)
     record = folder / "aligned.json"
     size = _sizes(layers, recipes)
-    kept = _record(record, size)
-    if kept.get("key") == key:
-        return replace(layers, impossible=total(kept["impossible"]))
+    earlier = _read_record(record, size)
+    if earlier.get("key") == key:
+        return replace(layers, impossible=total(earlier["impossible"]))
     staging = folder / _STAGING
     _clear(folder, [record, *size])
     try:
@@ -179,15 +215,15 @@ def align(
                 path.replace(folder / path.name)
         counted = {role: each.as_list() for role, each in impossible.items()}
         with durable_file(record) as partial:
-            noted = {"key": key, "shape": list(grid.shape), "impossible": [counted]}
-            partial.write_text(json.dumps(noted), encoding="utf-8")
+            content = {"key": key, "shape": list(grid.shape), "impossible": [counted]}
+            partial.write_text(json.dumps(content), encoding="utf-8")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return replace(layers, impossible=impossible)
 
 
 def _clear(folder: Path, stale: Sequence[Path]) -> None:
-    """Make the folder of the layers, with an empty one inside for those to come, and remove stale ones from it."""
+    """Create the folder of the layers with an empty staging folder inside, and remove outdated layers."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -202,28 +238,28 @@ def _clear(folder: Path, stale: Sequence[Path]) -> None:
 
 
 def _sizes(layers: AlignedLayers, recipes: dict[Modality, Recipe]) -> dict[Path, int]:
-    """Bytes of each layer when it is whole."""
+    """Size in bytes of each complete layer."""
     px = math.prod(layers.grid.shape)
     sizes = {path: 4 * px * len(recipes[m].channel_names) for m, path in layers.rasters.items()}
     return {**sizes, layers.labels: px}
 
 
 def _require_space(folder: Path, needed: int) -> None:
-    """Check that the disk has room for the layers, before hours are spent on them.
+    """Check that the disk has ``needed`` bytes free for the layers, because writing them can take hours.
 
     Raises:
-        OutputError: If it has not.
+        OutputError: If there is less free space.
     """
     with writing(folder):
         disk = shutil.disk_usage(folder)
-    if disk.total and disk.free < needed:  # some network file systems report nothing
+    if disk.total and disk.free < needed:  # some network file systems report a total of 0
         raise OutputError(
-            f"{folder}: not enough free space for the aligned rasters: expected {_readable(needed)}, found "
-            f"{_readable(disk.free)}."
+            f"{folder}: not enough free space for the aligned rasters: expected {_readable_size(needed)}, found "
+            f"{_readable_size(disk.free)}."
         )
 
 
-def _readable(size: int) -> str:
+def _readable_size(size: int) -> str:
     if size < 1e6:
         return f"{size:,} bytes"
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
@@ -236,7 +272,7 @@ def _write_layers(
     layers: AlignedLayers,
     on_progress: Progress | None,
 ) -> dict[str, Impossible]:
-    """Write all layers; returns the impossible heights that were found."""
+    """Write all layers, and return the impossible heights of each role."""
     notes: list[dict[str, list[float]]] = []
     valid_px = dict.fromkeys((*sources.rasters, "labels"), 0)
 
@@ -255,7 +291,7 @@ def _write_layers(
         }
         write_labels = opened.enter_context(_layer(layers.labels, layers.grid, 1, "uint8"))
         pool = opened.enter_context(ThreadPoolExecutor(2))
-        # Handed out a few at a time: finished blocks must not pile up before they are written.
+        # Four blocks at a time: finished blocks must not pile up in memory before they are written.
         for start in range(0, len(windows), 4):
             for window, found, labels in pool.map(compute, windows[start : start + 4]):
                 for m, channels in found.items():
@@ -278,13 +314,13 @@ def _impossible_in(sources: Sources, grid: GeoBox, window: Window) -> dict[str, 
 
 
 def check_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox, *, every_block: bool) -> None:
-    """Read labels on the grid of a training and refuse what `align` refuses of them.
+    """Read labels on the grid of a training, and raise the errors that `align` would raise for them.
 
     Args:
         labels: The labels.
         classes: Classes of the labels.
-        grid: The grid.
-        every_block: Whether to look at all of the grid; otherwise only for the first label.
+        grid: The working grid of the training.
+        every_block: Whether to read the whole grid; if False, reading stops at the first block with a label.
 
     Raises:
         LabelError: If a label value belongs to no class.
@@ -300,7 +336,15 @@ def check_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox, *, eve
 
 
 def nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
-    """The error for a raster that has no data on a grid."""
+    """Create the error for a raster that has no valid pixel on a grid.
+
+    Args:
+        source: The raster.
+        grid: The working grid within the area of interest.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
     height, width = grid.shape
     return RasterError(
         source.path,
@@ -309,8 +353,8 @@ def nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
     )
 
 
-def _record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
-    """What was noted of the layers on disk; empty if they are not all there, in full, or the record was cut short."""
+def _read_record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
+    """Read the record of the layers on disk; empty if a layer is missing or incomplete, or the record is damaged."""
     if not record.exists() or any(not path.exists() or path.stat().st_size != n for path, n in size.items()):
         return {}
     try:
@@ -322,12 +366,12 @@ def _record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
 
 @contextmanager
 def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> Iterator[Callable[[Window, NDArray[np.generic]], None]]:
-    """A layer, as a function that writes an array (C, h, w) to a window of it.
+    """Open a layer as a function that writes an array (C, h, w) to a window of it.
 
     GDAL writes the header. The pixels are written here: GDAL may lose the error of a full disk, or report it late.
     """
     shown = path.parent.parent / path.name
-    with writing(shown, RasterioError, CPLE_BaseError, SystemError):  # rasterio's for an error without a message
+    with writing(shown, RasterioError, CPLE_BaseError, SystemError):  # rasterio raises it if GDAL gives no message
         _write_header(path, grid, count, dtype)
         file = path.open("r+b")
 
@@ -345,15 +389,15 @@ def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> Iterator[Callabl
             file.flush()
             os.fsync(file.fileno())
     finally:
-        with suppress(OSError):  # where a write failed, what is still to be written fails again
+        with suppress(OSError):  # after a failed write, closing tries to write the rest and fails again
             file.close()
 
 
 def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
-    """Write the header of a layer, and the file of its pixels, all zero.
+    """Write the header of a layer and its pixel file, all zero.
 
     Raises:
-        RasterioError: If GDAL cannot write them, or they cannot be read again.
+        RasterioError: If GDAL cannot write the files, or the written header is incomplete.
     """
     size = {"height": grid.shape[0], "width": grid.shape[1], "count": count, "dtype": dtype}
     place = {"crs": str(grid.crs), "transform": grid.affine}
@@ -375,6 +419,6 @@ def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
     stats = [fingerprint(file) for file in sources.roles.values()]
     rules = [sources.labels.ignore_values, sources.labels.label_values, classes.values]
-    said = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
-    read = {m: r.model_dump_json() for m, r in recipes.items()}
-    return hashlib.sha256(json.dumps([_VERSION, stats, said, read], default=str).encode()).hexdigest()
+    settings = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
+    channels = {m: r.model_dump_json() for m, r in recipes.items()}
+    return hashlib.sha256(json.dumps([_VERSION, stats, settings, channels], default=str).encode()).hexdigest()

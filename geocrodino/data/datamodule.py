@@ -1,4 +1,4 @@
-"""Batches for the trainer."""
+"""Batches of patches for training and validation."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _VALIDATION_PX = 256
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How many patches of which size.
+    """Size and number of patches.
 
     Attributes:
-        patch_px: Side of a patch.
-        batch_size: Patches in a batch.
+        patch_px: Side of a patch, px.
+        batch_size: Patches with labels in a batch.
         steps_per_epoch: Batches in an epoch.
-        balance: Share of patches drawn around an evenly drawn class.
-        seed: Start of the random numbers.
-        workers: Reading processes; 0 reads in the training process.
-        unlabelled: Patches without labels in a batch, beside ``batch_size`` with labels; fewer where there are fewer
-            places for them than for patches with labels.
+        balance: Share of patches, 0 to 1, drawn around a pixel of an evenly drawn class.
+        seed: Seed of the random numbers.
+        workers: Reading processes; 0: read in the training process.
+        unlabelled: Patches without labels in a batch, beside the ``batch_size`` patches with labels; fewer if they
+            have fewer possible positions than patches with labels.
     """
 
     patch_px: int
@@ -50,7 +50,7 @@ class BatchPlan:
 
 
 class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """Windows that hold every pixel of a split once; inputs and labels outside the split are blanked."""
+    """Windows that hold every pixel of a split once; outside the split inputs are 0 and labels are ignored."""
 
     def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], size_px: int) -> None:
         self.dataset, self.inside = dataset, inside
@@ -80,7 +80,7 @@ class CoregisteredDataModule(L.LightningDataModule):
     """Training and validation batches of one scene.
 
     A batch is a dict: for each modality float32 (B, C, H, W) and ``<modality>_valid`` bool (B, H, W); ``labels``
-    int64 (B, H, W), 255 where there is none.
+    int64 (B, H, W), 255 without a label.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class CoregisteredDataModule(L.LightningDataModule):
         plan: BatchPlan,
         source: str = "area of interest",
     ) -> None:
-        """Lay out the patches.
+        """Find the positions of patches.
 
         Args:
-            layers: Aligned layers.
-            specs: How to scale them.
-            inside: For ``train`` and ``val``, and ``unlabelled`` where there is such a split, the pixels wholly inside
-                the split, shape (H, W).
-            labels: Class indices, uint8, shape (H, W), 255 where nothing is to be learnt from labels.
-            plan: Sizes.
+            layers: Aligned layers on a grid of H x W px.
+            specs: Channels and statistics of each modality, to normalise its values.
+            inside: For ``train`` and ``val``, and ``unlabelled`` if the area has this split: whether a pixel lies
+                wholly inside the split, bool, shape (H, W).
+            labels: Class indices, uint8, shape (H, W), 255 where no label may be used.
+            plan: Size and number of patches.
             source: Name of the area, for messages.
 
         Raises:
-            AOIError: If a split holds no patch, or ``train`` or ``val`` no label.
+            AOIError: If ``train`` or ``unlabelled`` holds no patch, or ``train`` or ``val`` no label.
         """
         super().__init__()
         self.plan = plan
@@ -134,7 +134,7 @@ class CoregisteredDataModule(L.LightningDataModule):
                 given = corners_of(inside["unlabelled"], plan.patch_px)
                 require_patches(given, "unlabelled", source, plan.patch_px, layers.grid)
                 corners |= given
-            # A few odd places must not be drawn over and over; an area that was given is read all the same.
+            # Few positions must not be drawn again and again; but a split ``unlabelled`` gets at least one patch.
             share = min(1.0, corners.sum() / labelled.corners.sum())
             self.unlabelled = max(round(plan.unlabelled * share), int("unlabelled" in inside))
         if self.unlabelled:
@@ -142,7 +142,11 @@ class CoregisteredDataModule(L.LightningDataModule):
         self._val = _ValidationDataset(self.dataset, inside["val"], max(_VALIDATION_PX, plan.patch_px))
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Random patches."""
+        """Create the loader of random training patches.
+
+        Returns:
+            Batches of ``plan.batch_size`` patches with labels, then `unlabelled` patches without.
+        """
         return DataLoader(
             self.dataset,
             batch_size=self.plan.batch_size + self.unlabelled,
@@ -154,5 +158,9 @@ class CoregisteredDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Windows that hold the validation polygons, each pixel once."""
+        """Create the loader of validation windows, which hold each pixel of the split ``val`` once.
+
+        Returns:
+            Batches of at most 4 windows, each of 256 px or a patch on a side, whichever is larger.
+        """
         return DataLoader(self._val, batch_size=4, num_workers=0)

@@ -1,4 +1,4 @@
-"""TorchGeo dataset over aligned layers: the index and the queries are torchgeo's, pixels are read by window."""
+"""A TorchGeo dataset of aligned layers: index and queries are TorchGeo's, pixels are read by window."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
 class CoregisteredDataset(GeoDataset):
     """Modalities and labels of one scene on one grid.
 
-    Works with torchgeo's samplers and set operations: ``index`` has one row for the scene, with a column for the file
-    of each layer. A `Window` of the grid is an index too, which needs no rounding of coordinates.
+    It works with TorchGeo's samplers and set operations: ``index`` has one row for the scene, with a column for the
+    file of each layer. A `Window` of the grid can be used as a query too, without rounding of coordinates.
 
     A sample is a dict: for each modality the network's input, float32, shape (C, H, W), 0 where invalid, and
-    ``<modality>_valid``, bool, shape (H, W); ``labels``, int64, shape (H, W), 255 where there is none.
+    ``<modality>_valid``, bool, shape (H, W); ``labels``, int64, shape (H, W), 255 without a label.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class CoregisteredDataset(GeoDataset):
 
         Args:
             layers: Files on one grid.
-            specs: How to scale them.
-            labels: Class indices to use in place of those of the layers, uint8, shape (H, W).
+            specs: Channels and statistics of each modality, to normalise its values.
+            labels: Class indices, uint8, shape (H, W), instead of those of the layers; None: those of the layers.
         """
         self.labels = layers.class_indices() if labels is None else labels
         self.layers, self.specs, self.grid = layers, specs, layers.grid
@@ -63,13 +63,13 @@ class CoregisteredDataset(GeoDataset):
         """Read a sample.
 
         Args:
-            query: A `Window` of the grid, or a torchgeo query ``[xmin:xmax, ymin:ymax]`` in coordinates.
+            query: A `Window` of the grid, or a TorchGeo query ``[xmin:xmax, ymin:ymax]`` in units of the CRS.
 
         Returns:
-            The sample.
+            The sample, see `read`.
 
         Raises:
-            IndexError: If it does not lie on the grid.
+            IndexError: If the window reaches outside the grid.
         """
         window = query if isinstance(query, Window) else window_of(self.grid, self._disambiguate_slice(query))
         if not Window.of(self.grid.shape).contains(window):
@@ -77,7 +77,15 @@ class CoregisteredDataset(GeoDataset):
         return self.read(window)
 
     def read(self, window: Window) -> dict[str, Any]:
-        """The sample of a window of the grid."""
+        """Read the sample of a window.
+
+        Args:
+            window: A window inside the grid, h x w px.
+
+        Returns:
+            For each modality float32 (C, h, w), 0 where invalid, and ``<modality>_valid`` bool (h, w); ``labels`` int64
+            (h, w), 255 without a label.
+        """
         rows, cols = Window(*window).slices
         sample: dict[str, Any] = {}
         for modality, spec in self.specs.items():
@@ -89,9 +97,17 @@ class CoregisteredDataset(GeoDataset):
 
 
 def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:
-    """The window of a north-up grid that a torchgeo query names, to the nearest pixel."""
+    """Convert a TorchGeo query to a window, rounded to whole pixels.
+
+    Args:
+        grid: A north-up grid.
+        query: Slices ``xmin:xmax`` and ``ymin:ymax`` in units of the CRS.
+
+    Returns:
+        The window; it may reach outside the grid.
+    """
     a = grid.affine
     x, y = query[0], query[1]
     c0, r0 = round((x.start - a.c) / a.a), round((y.stop - a.f) / a.e)
-    # Rounding the size rather than the far edge keeps every patch of a random sampler the same size.
+    # The size is rounded, not the far edge: all patches of a random sampler then have the same size.
     return Window.at(r0, c0, (round((y.start - y.stop) / a.e), round((x.stop - x.start) / a.a)))

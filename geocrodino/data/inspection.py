@@ -1,4 +1,4 @@
-"""What files are, whether they fit together, and what of them will be used."""
+"""Inspect rasters: their contents, whether they fit together, and what a training would refuse."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.height_channels import HeightChannelName
 from geocrodino.settings.modality import MODALITIES, Modality
 
-_COUNTED_PX = 2**27  # heights of larger rasters are not read whole to count impossible ones
-_LOOK_PX = 512  # a raster is looked at on a grid of at most this many pixels a side
+_COUNTED_PX = 2**27  # impossible heights are counted only in rasters of at most this many pixels
+_COARSE_PX = 512  # longest side of the coarse grid on which other values are read
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class LayerReport:
     Attributes:
         role: The name of a modality, ``labels`` or ``ground``.
         path: The file.
-        what: Bands, type, size, CRS.
-        valid: Share of valid pixels, 0 to 1.
-        values: Lowest and highest value of each band, or the label values with their share.
-        covers: Share of the area of interest that the raster's extent covers, or None without an area.
-        notes: What deserves attention.
-        problems: Why a training would refuse it.
+        what: Description of bands, data type, size and CRS.
+        valid: Share of valid pixels among those read, 0 to 1.
+        values: Lowest and highest value of each band, or the label values with their share in percent.
+        covers: Share of the area of interest inside the extent of the raster, 0 to 1; None without an area.
+        notes: Facts that the user should check.
+        problems: Reasons why a training would refuse the raster.
     """
 
     role: str
@@ -62,13 +62,13 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All rasters, the grid they would be put on, and what stands in the way.
+    """All rasters, the working grid of a training, and reasons why a training would be refused.
 
     Attributes:
-        layers: The rasters.
-        grid: Reference grid in words, or None without an optical raster.
-        splits: Pixels of each split on the reference grid.
-        problems: Why a training would be refused; empty if it would not.
+        layers: One report for each raster.
+        grid: Description of the working grid; None without an optical raster.
+        splits: Number of pixels of each split on the working grid; ``all`` if the area names no splits.
+        problems: Reasons why a training would be refused, without duplicates; empty if there are none.
     """
 
     layers: tuple[LayerReport, ...]
@@ -89,45 +89,53 @@ def inspect_files(
     label_values: Mapping[int, int] | None = None,
     bands: tuple[int, ...] | None = None,
 ) -> Inspection:
-    """Look at rasters by role.
+    """Inspect the rasters of a training.
 
-    Labels are read whole, and heights up to 134 million pixels too, to count those that are impossible. Values of the
-    other rasters are read on a coarse grid, so that a large file takes no longer.
+    Labels are read completely; so are heights up to 134 million pixels, to count the impossible ones. Values of other
+    rasters are read on a coarse grid of at most 512 x 512 px, so that large files take little longer.
 
     Args:
-        sources: Rasters by role.
-        aoi: The area of interest.
-        resolution_m: Pixel size asked for.
-        unit: Unit of heights, where the user says it.
-        channels: Height channels asked for.
-        classes: Classes, if they are named.
-        ignore_values: Label values that are no class.
-        label_values: Class value that a value of the label file stands for.
-        bands: Optical bands asked for.
+        sources: Rasters by role: the name of a modality, ``labels`` or ``ground``.
+        aoi: The area of interest; None: no area and splits are checked.
+        resolution_m: Pixel size of the training, m; None: that of the optical raster.
+        unit: Unit of heights such as ``m`` or ``ft``; None: the unit that each file names.
+        channels: Height channels of the training.
+        classes: Classes of the labels; None: those found in the label file.
+        ignore_values: Label values to leave out.
+        label_values: Class value, 0 to 254, that a value of the label file stands for; None: none is recoded.
+        bands: Optical bands to use, counted from 1; None: all.
+
+    Returns:
+        What was found. Problems are listed in it, not raised.
+
+    Raises:
+        GridError: If the optical raster has no CRS.
+        LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
+        RasterError: If a file cannot be read.
     """
     optical = sources.get("optical")
     grid = None if optical is None else working_grid(optical.geobox, resolution_m)
     if "labels" in sources:
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
     options = RecipeOptions({"optical": bands}, channels, height_unit=unit)
-    area = _training_grid(sources, aoi, resolution_m)
-    layers = tuple(_layer(role, s, aoi, unit, classes, area) for role, s in sources.items())
+    area = _label_grid(sources, aoi, resolution_m)
+    layers = tuple(_layer_report(role, s, aoi, unit, classes, area) for role, s in sources.items())
     problems = [_with_path(layer, problem) for layer in layers for problem in layer.problems]
     if aoi is not None:
-        problems += _refusals(lambda: require_splits(aoi))
+        problems += _error_texts(lambda: require_splits(aoi))
     given = "ground" in sources
     recipes: dict[str, Recipe] = {}
     for m in MODALITIES.in_order(sources):
-        problems += _refusals(partial(_recipe_of, m, sources, options, recipes))
+        problems += _error_texts(partial(_recipe_of, m, sources, options, recipes))
     for recipe in recipes.values():
         if given and definition_of(recipe.modality).holds_heights:
-            problems += _refusals(partial(recipe.check_ground, sources["ground"]))
+            problems += _error_texts(partial(recipe.check_ground, sources["ground"]))
     splits: dict[str, int] = {}
     if grid is not None:
         for recipe in recipes.values():
-            problems += _refusals(partial(recipe.halo_px, grid, ground_given=given))
+            problems += _error_texts(partial(recipe.halo_px, grid, ground_given=given))
         for role, source in sources.items():
-            problems += _refusals(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
+            problems += _error_texts(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
         if aoi is not None:
             splits = _split_px(aoi, grid)
     distinct = tuple(dict.fromkeys(problems))
@@ -137,15 +145,15 @@ def inspect_files(
 def _recipe_of(
     modality: Modality, sources: Mapping[str, RasterSource], options: RecipeOptions, recipes: dict[str, Recipe]
 ) -> None:
-    """Add the recipe of a modality to others, then check its raster, in the words of a training."""
+    """Add the recipe of a modality to ``recipes``, then check its raster as a training does."""
     definition = definition_of(modality)
     recipe = recipes[modality] = definition.recipe(sources[modality], options)
     if definition.holds_heights:
         recipe.check(sources[modality], ground_given="ground" in sources)
 
 
-def _refusals(check: Callable[[], object]) -> list[str]:
-    """What a check refuses, in its own words."""
+def _error_texts(check: Callable[[], object]) -> list[str]:
+    """Run a check, and return the text of its error if it raises one."""
     try:
         check()
     except GeocrodinoError as error:
@@ -153,7 +161,7 @@ def _refusals(check: Callable[[], object]) -> list[str]:
     return []
 
 
-def _layer(
+def _layer_report(
     role: str,
     source: RasterSource,
     aoi: AOI | None,
@@ -162,7 +170,7 @@ def _layer(
     area: GeoBox | None,
 ) -> LayerReport:
     height, width = source.geobox.shape
-    look = source.geobox.zoom_to((min(height, _LOOK_PX), min(width, _LOOK_PX)))
+    coarse_grid = source.geobox.zoom_to((min(height, _COARSE_PX), min(width, _COARSE_PX)))
     labels = look_at_labels(source, classes, area) if isinstance(source, LabelSource) else None
     notes: list[str] = []
     problems: list[str] = []
@@ -171,7 +179,7 @@ def _layer(
             source, notes = _checked_heights(role, source, unit)
         except HeightError as error:
             problems.append(str(error))
-    values, valid = _coarse(source, look)
+    values, valid = _read_coarsely(source, coarse_grid)
     if source.alpha_band:
         notes.append(f"band {source.alpha_band} is transparency: 0 is invalid")
     if not source.says_validity:
@@ -179,13 +187,13 @@ def _layer(
     if labels is not None:
         notes += labels.notes
         problems += labels.problems
-    covers = None if aoi is None else _covered(source, aoi)
+    covers = None if aoi is None else _covered_share(source, aoi)
     return LayerReport(
         role=role,
         path=source.path,
         what=source.describe(),
         valid=float(valid.mean()),
-        values=_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
+        values=_value_ranges(source, values, valid) if labels is None or not labels.values else labels.values,
         covers=covers,
         notes=tuple(notes),
         problems=(*_layer_problems(source, valid, covers, aoi), *problems),
@@ -193,7 +201,7 @@ def _layer(
 
 
 def _checked_heights(role: str, source: RasterSource, unit: str | None) -> tuple[RasterSource, list[str]]:
-    """Heights without those that are impossible, and what is known of their unit and of the impossible ones."""
+    """Set limits that mark impossible heights as missing, and return notes on unit, impossible and few values."""
     factor, known_by = ground_unit(source, unit) if role == "ground" else height_unit(source, unit)
     notes = [known_by]
     if len(source.data_bands) != 1 or source.has_palette or source.is_map:
@@ -213,18 +221,18 @@ def _with_path(layer: LayerReport, problem: str) -> str:
 def _layer_problems(source: RasterSource, valid: NDArray[np.bool_], covers: float | None, aoi: AOI | None) -> list[str]:
     found = []
     if not valid.any():
-        found.append("no valid pixel among those looked at: all of it seems to be nodata.")
+        found.append("no valid pixel among those read: all of it seems to be nodata.")
     if covers == 0 and aoi is not None:
-        found.append(f"does not meet the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
+        found.append(f"does not overlap the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
     return found
 
 
-def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Every k-th pixel of the file, row by row."""
+def _read_coarsely(source: RasterSource, coarse_grid: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read evenly spaced pixels of the file, row by row: values (C, h, w) and validity (h, w) on the coarse grid."""
     height, width = source.geobox.shape
-    rows = np.linspace(0, height - 1, look.shape[0]).round().astype(int)
-    cols = np.linspace(0, width - 1, look.shape[1]).round().astype(int)
-    if source.limits is not None:  # to look for jumps would take the rows around each
+    rows = np.linspace(0, height - 1, coarse_grid.shape[0]).round().astype(int)
+    cols = np.linspace(0, width - 1, coarse_grid.shape[1]).round().astype(int)
+    if source.limits is not None:  # the search for jumps would need the neighbouring rows
         source = source.with_limits(replace(source.limits, jump=math.inf, cluster_jump=math.inf))
     parts = [source.read_own(Window.at(int(r), 0, (1, width)), source.data_bands) for r in rows]
     return (
@@ -233,15 +241,15 @@ def _coarse(source: RasterSource, look: GeoBox) -> tuple[NDArray[np.float32], ND
     )
 
 
-def _ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> str:
+def _value_ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> str:
     if not valid.any():
         return "none"
     names = [source.band_names[b - 1] for b in source.data_bands]
     return ", ".join(f"{n} {v[valid].min():.5g} to {v[valid].max():.5g}" for n, v in zip(names, values, strict=True))
 
 
-def _training_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
-    """The grid that a training would read labels on, None where it is not known or labels do not meet it."""
+def _label_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
+    """Choose the grid on which a training would read labels; None if it is unknown or labels do not overlap it."""
     if aoi is None or not {"optical", "labels"} <= sources.keys():
         return None
     try:
@@ -251,15 +259,15 @@ def _training_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution
     return grid if share_ground(sources["labels"].geobox, grid) else None
 
 
-def _covered(source: RasterSource, aoi: AOI) -> float:
+def _covered_share(source: RasterSource, aoi: AOI) -> float:
     try:
         there = on_grid(aoi, source.geobox).polygons().intersection(source.geobox.extent.geom)
         if there.is_empty:
             return 0.0
         area = aoi.to_crs(crs_of(source.geobox).wkt).polygons()
     except AOIError:
-        return 0.0  # no transformation leads from one to the other
-    if not all(map(math.isfinite, area.bounds)):  # it reaches far beyond what the CRS of the raster is made for
+        return 0.0  # no transformation between the two CRSs
+    if not all(map(math.isfinite, area.bounds)):  # the area reaches far beyond the valid area of the raster's CRS
         back = gpd.GeoSeries([there], crs=crs_of(source.geobox).wkt).to_crs(aoi.crs)
         return float(back.area.iloc[0] / aoi.polygons().area)
     return min(1.0, float(there.area / area.area))

@@ -1,4 +1,4 @@
-"""What an inspection finds in labels: their values, and all that a training would refuse."""
+"""Inspect labels: their values, and reasons why a training would refuse them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class LabelLook:
-    """What was found.
+    """Result of the inspection of labels.
 
     Attributes:
-        values: The label values with their names and shares; empty if the raster has several bands.
-        notes: What deserves attention.
-        problems: Why a training would refuse the labels.
+        values: The label values with their names and shares in percent; empty if the raster has several bands.
+        notes: Facts that the user should check.
+        problems: Reasons why a training would refuse the labels.
     """
 
     values: str
@@ -34,12 +34,18 @@ class LabelLook:
 
 
 def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBox | None) -> LabelLook:
-    """Look at labels as a training does.
+    """Inspect labels with the checks of a training.
 
     Args:
         labels: The labels.
-        classes: Classes, if they are named.
-        grid: The grid that a training would read them on, if it is known.
+        classes: Classes of the labels; None: those found in the file.
+        grid: The working grid of the training; None if it is unknown, then the values of the whole file are checked.
+
+    Returns:
+        Values, notes and problems. Errors of the checks become problems.
+
+    Raises:
+        RasterError: If the values of the file cannot be counted.
     """
     try:
         check_one_band(labels)
@@ -52,24 +58,27 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
         if classes is None:
             found = find_classes(labels, counts)
             classes, names, notes = found.scheme, found.scheme.by_value, found.notes
-        strange = [v for v in shares if v not in classes.values]
+        unknown = [v for v in shares if v not in classes.values]
         if grid is not None:
-            check_labels(labels, classes, grid, every_block=bool(strange or counts.more))
-        elif strange:
-            notes += (_strange(strange),)
+            check_labels(labels, classes, grid, every_block=bool(unknown or counts.more))
+        elif unknown:
+            notes += (_unknown_values(unknown),)
     except (LabelError, RasterError) as error:
-        return LabelLook(_told(shares, names), notes, (str(error),))
-    return LabelLook(_told(shares, names), notes)
+        return LabelLook(_value_shares(shares, names), notes, (str(error),))
+    return LabelLook(_value_shares(shares, names), notes)
 
 
-def _strange(values: list[float]) -> str:
+def _unknown_values(values: list[float]) -> str:
     return (
-        f"values of no class: {listed(map(number, values), most=8)}; a training refuses them in its area. Name them "
-        "under `classes`, or leave them out with `ignore_values`"
+        f"values that belong to no class: {listed(map(number, values), most=8)}; a training refuses them in its area. "
+        "Name them under `classes`, or leave them out with `ignore_values`"
     )
 
 
-def _told(shares: Mapping[float, float], names: Mapping[int, str]) -> str:
+def _value_shares(shares: Mapping[float, float], names: Mapping[int, str]) -> str:
     known = {float(v): name for v, name in names.items() if name != f"class {v}"}
-    told = [" ".join((number(v), *([known[v]] if v in known else []), f"{100 * s:.2g} %")) for v, s in shares.items()]
-    return listed(told, most=_LISTED) or "none"
+    entries = [
+        " ".join((number(value), *([known[value]] if value in known else []), f"{100 * share:.2g} %"))
+        for value, share in shares.items()
+    ]
+    return listed(entries, most=_LISTED) or "none"

@@ -1,4 +1,4 @@
-"""Where patches lie: wholly inside the polygons of their split, never over a neighbour's pixels. Needs no PyTorch."""
+"""Positions of patches: wholly inside the polygons of their split, without pixels of another. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from geocrodino.settings.classes import IGNORE_INDEX
 
 
 def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-    """Number of set pixels in every ``size`` x ``size`` box, by its upper left pixel; shape (H-size+1, W-size+1)."""
+    """Count the set pixels in every square box.
+
+    Args:
+        mask: Bool, shape (H, W).
+        size: Side of a box, px.
+
+    Returns:
+        Counts by the upper left pixel of the box, int64, shape (H - size + 1, W - size + 1); (0, 0) if no box fits.
+    """
     height, width = mask.shape
     if height < size or width < size:
         return np.zeros((0, 0), np.int64)
@@ -23,13 +31,29 @@ def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
 
 
 def patch_corners(inside: NDArray[np.bool_], patch_px: int) -> NDArray[np.bool_]:
-    """Upper left pixels of the patches that lie wholly inside; bool, shape (H-patch_px+1, W-patch_px+1)."""
+    """Find the patches that lie wholly inside a split.
+
+    Args:
+        inside: Whether a pixel lies wholly inside the split, bool, shape (H, W).
+        patch_px: Side of a patch, px.
+
+    Returns:
+        Whether a pixel is the upper left one of such a patch, bool, shape (H - patch_px + 1, W - patch_px + 1);
+        (0, 0) if no patch fits on the grid.
+    """
     corners: NDArray[np.bool_] = box_sums(inside, patch_px) == patch_px**2
     return corners
 
 
 def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_px: int, grid: GeoBox) -> None:
     """Check that a split holds at least one patch.
+
+    Args:
+        corners: Result of `patch_corners`, bool, shape (H - patch_px + 1, W - patch_px + 1).
+        split: Name of the split, for the message.
+        source: Name of the area of interest, for the message.
+        patch_px: Side of a patch, px.
+        grid: The working grid; its pixel size appears in the message.
 
     Raises:
         AOIError: If it holds none.
@@ -39,17 +63,20 @@ def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_p
         raise AOIError(
             f"{source}: the polygons of the split {split!r} hold no patch: expected room for one of {patch_px} x "
             f"{patch_px} px ({side:.0f} m) inside the rasters, found none.\n"
-            "Draw larger polygons, or take smaller patches (`patch_px`)."
+            "Draw larger polygons, or use smaller patches (`patch_px`)."
         )
 
 
 def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch_px: int) -> NDArray[np.bool_]:
-    """Those of `patch_corners` whose patch holds a label: one without a single label teaches nothing.
+    """Find the patches that lie wholly inside a split and hold at least one label.
 
     Args:
-        inside: Pixels wholly inside the split, shape (H, W).
-        labels: Class indices, uint8, shape (H, W), 255 where there is none.
-        patch_px: Side of a patch.
+        inside: Whether a pixel lies wholly inside the split, bool, shape (H, W).
+        labels: Class indices, uint8, shape (H, W), 255 without a label.
+        patch_px: Side of a patch, px.
+
+    Returns:
+        Whether a pixel is the upper left one of such a patch, bool, shape as that of `patch_corners`.
     """
     labelled = inside & (labels != IGNORE_INDEX)
     corners: NDArray[np.bool_] = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
@@ -57,7 +84,11 @@ def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch
 
 
 def require_labels(corners: NDArray[np.bool_], source: str) -> None:
-    """Check that a training split holds at least one patch with a label, see `labelled_corners`.
+    """Check that the split ``train`` holds at least one patch with a label.
+
+    Args:
+        corners: Result of `labelled_corners`, bool, shape (H - patch_px + 1, W - patch_px + 1).
+        source: Name of the area of interest, for the message.
 
     Raises:
         AOIError: If it holds none.
@@ -67,7 +98,16 @@ def require_labels(corners: NDArray[np.bool_], source: str) -> None:
 
 
 def covering_windows(chosen: NDArray[np.bool_], size_px: int) -> list[Window]:
-    """Windows of one size, side by side, that together hold every chosen pixel; they may reach over the mask's edge."""
+    """Cover the chosen pixels with square windows that do not overlap.
+
+    Args:
+        chosen: Pixels to cover, bool, shape (H, W).
+        size_px: Side of a window, px.
+
+    Returns:
+        Windows of ``size_px`` x ``size_px`` px, row by row, that hold every chosen pixel once. At the right and bottom
+        edge they may reach outside the mask.
+    """
     height, width = chosen.shape
     return [
         Window.at(r, c, (size_px, size_px))

@@ -1,4 +1,4 @@
-"""Random patches of a split, as samplers of torchgeo."""
+"""Random patches of a split, as TorchGeo samplers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from geocrodino.settings.classes import IGNORE_INDEX
 
 
 class EvenDraw:
-    """Draws set pixels of a mask, each as likely as any other, with memory for one number a row."""
+    """Draw set pixels of a mask with equal probability; beside the mask, only one number per row is kept in memory."""
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
         self._mask = mask
         self._per_row = np.cumsum(mask.sum(axis=1))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Row and column of a set pixel."""
+        """Draw a set pixel; the mask must have one.
+
+        Args:
+            rng: Generator of the random numbers.
+
+        Returns:
+            Row and column of the pixel, from 0.
+        """
         k = int(rng.integers(self._per_row[-1]))
         row = int(np.searchsorted(self._per_row, k, side="right"))
         before = int(self._per_row[row - 1]) if row else 0
@@ -32,13 +39,13 @@ class EvenDraw:
 
 
 class BalancedPatchSampler(GeoSampler):
-    """Random patches inside a split, a share of them drawn around a pixel of a class drawn evenly.
+    """Random patches with labels inside a split; a share of them is drawn around a pixel of an evenly drawn class.
 
-    The order of an epoch depends on the seed and the epoch alone, so an interrupted run can go on as if it had not
-    been interrupted.
+    The order of an epoch depends only on the seed and the epoch, so a resumed run draws the same patches.
 
     Attributes:
-        corners: Upper left pixels of the patches that may be drawn: inside the split, with a label; bool.
+        corners: Whether a pixel is the upper left one of a patch that may be drawn, bool, shape
+            (H - patch_px + 1, W - patch_px + 1).
     """
 
     def __init__(
@@ -52,16 +59,16 @@ class BalancedPatchSampler(GeoSampler):
         balance: float = 0.5,
         seed: int = 0,
     ) -> None:
-        """Prepare the corners.
+        """Find the positions of patches.
 
         Args:
-            dataset: The layers.
-            inside: Pixels wholly inside the split, shape (H, W).
-            labels: Class indices, uint8, shape (H, W).
-            patch_px: Side of a patch.
+            dataset: The layers, on a grid of H x W px.
+            inside: Whether a pixel lies wholly inside the split, bool, shape (H, W).
+            labels: Class indices, uint8, shape (H, W), 255 without a label.
+            patch_px: Side of a patch, px.
             length: Patches in an epoch.
             balance: Share of the patches, 0 to 1, that are drawn around a pixel of an evenly drawn class.
-            seed: Start of the random numbers.
+            seed: Seed of the random numbers.
         """
         super().__init__(dataset)
         self.dataset, self.patch_px, self.length = dataset, patch_px, length
@@ -71,17 +78,21 @@ class BalancedPatchSampler(GeoSampler):
         self._anywhere = EvenDraw(self.corners)
         rng = np.random.default_rng(seed)
         self._class_px = [
-            _some(np.flatnonzero(labelled & (labels == i)), rng) for i in np.unique(labels[labelled]).tolist()
+            _at_most(np.flatnonzero(labelled & (labels == i)), rng) for i in np.unique(labels[labelled]).tolist()
         ]
         self._width = inside.shape[1]
 
     @property
     def is_empty(self) -> bool:
-        """Whether no patch with a label fits."""
+        """Whether no patch with a label fits into the split."""
         return not self.corners.any()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this."""
+        """Choose the epoch, which decides the patches; Lightning calls this.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -94,7 +105,14 @@ class BalancedPatchSampler(GeoSampler):
             yield self.patch(corner or self._anywhere.draw(rng))
 
     def patch(self, corner: tuple[int, int]) -> Window:
-        """The window of the patch with an upper left pixel (row, column)."""
+        """Convert the position of a patch to its window.
+
+        Args:
+            corner: Row and column of its upper left pixel.
+
+        Returns:
+            The window, ``patch_px`` x ``patch_px`` px.
+        """
         return Window.at(*corner, (self.patch_px, self.patch_px))
 
     def _around_a_class(self, rng: np.random.Generator) -> tuple[int, int] | None:
@@ -103,39 +121,44 @@ class BalancedPatchSampler(GeoSampler):
         r0, c0 = max(0, row - self.patch_px + 1), max(0, col - self.patch_px + 1)
         near = np.flatnonzero(self.corners[r0 : row + 1, c0 : col + 1])
         if near.size == 0:
-            return None  # the pixel lies in a corner of the polygon that no patch reaches
+            return None  # no patch inside the split holds this pixel
         width = min(col + 1, self.corners.shape[1]) - c0
         r, c = divmod(int(near[int(rng.integers(near.size))]), width)
         return r0 + r, c0 + c
 
 
 class MixedSampler(GeoSampler):
-    """In every batch some patches with labels, then some from an area whose labels are not used."""
+    """Every batch holds patches with labels, then patches without labels."""
 
     def __init__(
         self, labelled: BalancedPatchSampler, corners: NDArray[np.bool_], batch_size: int, unlabelled: int
     ) -> None:
-        """Prepare the corners.
+        """Find the positions of patches without labels.
 
         Args:
-            labelled: Draws the patches with labels.
-            corners: Upper left pixels of the other patches, see ``patch_corners``; at least one is set.
+            labelled: Sampler of the patches with labels.
+            corners: Whether a pixel is the upper left one of a patch without labels, as from `patch_corners`, bool,
+                shape (H - patch_px + 1, W - patch_px + 1); at least one is set.
             batch_size: Patches with labels in a batch.
-            unlabelled: Other patches in a batch.
+            unlabelled: Patches without labels in a batch.
         """
         super().__init__(labelled.dataset)
         self.labelled, self.batch_size, self.unlabelled = labelled, batch_size, unlabelled
         self._anywhere = EvenDraw(corners)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this."""
+        """Choose the epoch, which decides the patches; Lightning calls this.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         self.labelled.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.labelled) // self.batch_size * (self.batch_size + self.unlabelled)
 
     def __iter__(self) -> Iterator[Any]:
-        # A stream of its own: the patches with labels are those of a training without the others.
+        # Separate random numbers: patches with labels are the same as in a training without unlabelled patches.
         rng = np.random.default_rng([self.labelled.seed, self.labelled.epoch, 1])
         for drawn, patch in enumerate(self.labelled, start=1):
             yield patch
@@ -145,9 +168,13 @@ class MixedSampler(GeoSampler):
 
 
 def one_thread_worker(worker_id: int) -> None:
-    """Give data workers one torch thread each: they only read and scale."""
+    """Limit a data worker to one torch thread, because it only reads and normalises.
+
+    Args:
+        worker_id: Not used; part of PyTorch's interface.
+    """
     torch.set_num_threads(1)
 
 
-def _some(pixels: NDArray[np.intp], rng: np.random.Generator, most: int = 200_000) -> NDArray[np.intp]:
+def _at_most(pixels: NDArray[np.intp], rng: np.random.Generator, most: int = 200_000) -> NDArray[np.intp]:
     return pixels if pixels.size <= most else np.sort(rng.choice(pixels, most, replace=False))

@@ -1,4 +1,4 @@
-"""Spatial blocks for an area of interest that names no splits."""
+"""Splits from spatial blocks, for an area of interest that names no splits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 _SPLITS = tuple(_SHARES)
 _BLOCKS_ALONG = 6
 _DRAWS = 2000
-_COMPARED = 8  # balanced draws that are compared after the strips are cut
+_COMPARED = 8  # most balanced draws, which are compared again after the strips are cut out
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,19 @@ class _Block:
 def block_splits(
     area: BaseGeometry, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, *, patch_px: int, seed: int = 0
 ) -> AOI:
-    """Cut an area into blocks and give each to train, val or test.
+    """Cut an area into blocks, and assign each to ``train``, ``val`` or ``test``.
 
-    Of 2000 seeded draws the one is taken whose splits come nearest to 60, 20 and 20 % of every class. Between two
-    splits a strip of one patch is left out, taken from train before val before test.
+    Of 2000 random assignments, the best are those whose splits are nearest to 60, 20 and 20 % of every class and of the
+    area. Among the 8 best with a patch in every split, one is chosen that keeps most classes in most splits. A strip as
+    wide as a patch is left out between two splits: taken from ``train`` at its borders, and from ``val`` at ``test``.
 
     Args:
         area: The area of interest, in the grid's CRS.
-        grid: The reference grid, north up.
-        labels: Class indices on it, uint8, shape (H, W).
+        grid: The working grid, north up, H x W px.
+        labels: Class indices on the grid, uint8, shape (H, W), 255 without a label.
         num_classes: Number of classes.
-        patch_px: Side of a patch.
-        seed: Start of the random numbers.
+        patch_px: Side of a patch, px.
+        seed: Seed of the random numbers.
 
     Returns:
         An AOI with the column ``split``, in the grid's CRS.
@@ -63,7 +64,7 @@ def block_splits(
         draws = (_with_gaps(blocks, a, gap) for a in _ranked_draws(blocks, np.random.default_rng(seed)))
         found = list(islice((d for d in draws if all(_holds_a_patch(s, gap) for s in d.values())), _COMPARED))
         if found:
-            # The strips can take the last pixels of a rare class from a split.
+            # The strips can remove the last pixels of a rare class from a split.
             best = max(found, key=lambda shapes: _classes_held(shapes, grid, labels))
             return from_polygons(best, crs_of(grid).wkt, "spatial blocks")
     box = grid.boundingbox
@@ -71,12 +72,15 @@ def block_splits(
         f"The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
         f"{3 * patch_px} px with strips of {patch_px} px between them, found {grid.shape[0]} x {grid.shape[1]} px "
         f"({box.right - box.left:.6g} x {box.top - box.bottom:.6g} in units of the CRS).\n"
-        "Draw polygons with a column `split`, or take smaller patches (`patch_px`)."
+        "Draw polygons with a column `split`, or use smaller patches (`patch_px`)."
     )
 
 
 def require_splits(aoi: AOI) -> None:
-    """Check that an area which names splits names those that a training needs.
+    """Check that an area with splits has those that a training needs.
+
+    Args:
+        aoi: The area of interest; one without splits passes.
 
     Raises:
         AOIError: If ``train`` or ``val`` is missing.
@@ -109,7 +113,7 @@ def _blocks(
 
 
 def _ranked_draws(blocks: list[_Block], rng: np.random.Generator, keep: int = 50) -> list[NDArray[np.int64]]:
-    """Assignments of blocks to splits, the most balanced first."""
+    """Draw assignments of blocks to splits, and return the ``keep`` most balanced ones, the best first."""
     counts = np.stack([b.counts for b in blocks]).astype(float)
     area = np.array([b.polygon.area for b in blocks])
     shares = np.concatenate([counts / np.maximum(1, counts.sum(axis=0)), area[:, None] / area.sum()], axis=1)
@@ -130,7 +134,7 @@ def _with_gaps(blocks: list[_Block], assignment: NDArray[np.int64], gap: float) 
         s: shapely.union_all([b.polygon for b, a in zip(blocks, assignment, strict=True) if a == i])
         for i, s in enumerate(_SPLITS)
     }
-    # Twice the reach of rounding is added so that the strip is never a pixel short of a patch.
+    # 1 % is added so that rounding never makes the strip narrower than a patch.
     val_test = {"val": shapes["val"].difference(shapes["test"].buffer(1.01 * gap, join_style="mitre"))}
     kept = shapely.union_all([val_test["val"], shapes["test"]])
     train = shapes["train"].difference(kept.buffer(1.01 * gap, join_style="mitre"))
@@ -138,7 +142,7 @@ def _with_gaps(blocks: list[_Block], assignment: NDArray[np.int64], gap: float) 
 
 
 def _classes_held(shapes: dict[Split, BaseGeometry], grid: GeoBox, labels: NDArray[np.uint8]) -> int:
-    """Classes with a pixel in a split, summed over the splits."""
+    """Count the classes with a pixel in a split, summed over the splits."""
     held = (labels[AreaMask.on(s, grid).read(Window.of(grid.shape))] for s in shapes.values())
     return sum(np.setdiff1d(h, [IGNORE_INDEX]).size for h in held)
 

@@ -1,4 +1,4 @@
-"""Statistics of the training split: channel ranges and scales, class counts."""
+"""Statistics of the training split: ranges and scales of channels, numbers and weights of classes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ _SAMPLE_PX = 4_000_000
 def measure(
     layers: AlignedLayers, recipe: Recipe, inside: NDArray[np.bool_], *, ground_given: bool = False
 ) -> ModalitySpec:
-    """Statistics of one modality over the valid pixels of a split.
+    """Measure the statistics of one modality over the valid pixels of a split.
 
-    Every k-th pixel is taken where there are more than four million.
+    Every k-th pixel is used if the split has more than four million.
 
     Args:
-        layers: The aligned layers.
-        recipe: How their channels were made.
-        inside: Pixels of the split, shape (H, W).
-        ground_given: Whether a ground raster was used.
+        layers: The aligned layers, on a grid of H x W px.
+        recipe: Recipe that computed the channels of the modality.
+        inside: Whether a pixel lies in the split, bool, shape (H, W).
+        ground_given: Whether a terrain model was used.
+
+    Returns:
+        Recipe and statistics of each channel.
 
     Raises:
         RasterError: If no pixel of the split is valid.
@@ -49,22 +52,39 @@ def measure(
 
 
 def no_valid_pixel(path: Path, modality: Modality) -> RasterError:
-    """The error for a raster without data in the split that is learned from."""
+    """Create the error for a raster that has no valid pixel in the split ``train``.
+
+    Args:
+        path: The raster.
+        modality: Its modality.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
     return RasterError(path, f"no valid {modality} pixel within the training polygons.")
 
 
 def class_counts(labels: NDArray[np.uint8], inside: NDArray[np.bool_], num_classes: int) -> NDArray[np.int64]:
-    """Labelled pixels of each class in a split, int64, shape (num_classes,)."""
+    """Count the labelled pixels of each class in a split.
+
+    Args:
+        labels: Class indices, uint8, shape (H, W), 255 without a label.
+        inside: Whether a pixel lies in the split, bool, shape (H, W).
+        num_classes: Number of classes K.
+
+    Returns:
+        Counts in index order, int64, shape (K,).
+    """
     chosen = labels[inside]
     return np.bincount(chosen[chosen != IGNORE_INDEX], minlength=num_classes).astype(np.int64)
 
 
 def class_weights(counts: NDArray[np.int64], power: float = 0.5) -> NDArray[np.float32]:
-    """Weights that fall with the frequency of a class, mean 1 over the labelled pixels.
+    """Compute class weights that decrease with the frequency of a class, with mean 1 over the labelled pixels.
 
     Args:
-        counts: Pixels of each class.
-        power: 0 for equal weights, 1 for the inverse frequency.
+        counts: Labelled pixels of each class, int64, shape (K,).
+        power: 0 to 1: 0 for equal weights, 1 for the inverse frequency.
 
     Returns:
         Weights, float32, shape (K,); 0 for a class without pixels.

@@ -1,1 +1,1 @@
-"""Evaluations for people and programs: tables, JSON and pictures."""
+"""Output of evaluations: tables, JSON and figures."""

@@ -1,4 +1,4 @@
-"""Titles, captions and numbers that tables and figures share."""
+"""Titles, captions and number formats that tables and figures share."""
 
 from __future__ import annotations
 
@@ -9,18 +9,40 @@ from geocrodino.settings.classes import ClassScheme
 
 
 def scheme_of(comparison: Comparison) -> ClassScheme:
-    """The classes that the compared maps share."""
+    """Look up the classes that the compared maps share.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        The class scheme.
+    """
     return next(iter(comparison.common.values())).scheme
 
 
 def title(evaluation: Evaluation) -> str:
-    """Names of the map, the labels and the split."""
+    """Write the title of an evaluation.
+
+    Args:
+        evaluation: The evaluation.
+
+    Returns:
+        File names of the map and the labels, and the split if there is one.
+    """
     split = f", split {evaluation.split}" if evaluation.split else ""
     return f"{evaluation.map_path.name} against {evaluation.labels_path.name}{split}"
 
 
 def caption(evaluation: Evaluation) -> str:
-    """Accuracy in percent, kappa, and the labelled pixels that the map left without a class."""
+    """Write the caption of an evaluation.
+
+    Args:
+        evaluation: The evaluation.
+
+    Returns:
+        Accuracy in percent, kappa (a dash if undefined), and the number of labelled pixels without a class in the map,
+        if there are any.
+    """
     scores = evaluation.scores
     how = "count as wrong" if evaluation.count_missed else "are left out"
     share = f"{scores.missed:,} labelled pixels ({percent(scores.missed / max(1, scores.pixels))} %)"
@@ -30,7 +52,14 @@ def caption(evaluation: Evaluation) -> str:
 
 
 def comparison_caption(comparison: Comparison) -> str:
-    """Number of the compared pixels, and which pixels are left out."""
+    """Write the caption of a comparison.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        Number of compared pixels, the split if there is one, and which pixels are left out or count as wrong.
+    """
     first = next(iter(comparison.evaluations.values()))
     where = f", split {first.split}" if first.split else ""
     if first.count_missed:
@@ -40,5 +69,12 @@ def comparison_caption(comparison: Comparison) -> str:
 
 
 def percent(share: float) -> str:
-    """A share, 0 to 1, in percent; a dash for NaN."""
+    """Format a share in percent.
+
+    Args:
+        share: 0 to 1, or NaN if undefined.
+
+    Returns:
+        Percent with one decimal, without the sign; a dash for NaN.
+    """
     return "-" if math.isnan(share) else f"{100 * share:.1f}"

@@ -1,4 +1,4 @@
-"""Tables, JSON and figures of evaluations."""
+"""Figures of evaluations: confusion matrix, IoU per class, reliability."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geocrodino.report.captions import caption, comparison_caption, percent, sch
 from geocrodino.settings.classes import ClassScheme
 
 SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
-"""Colours of the compared maps."""
+"""Colours of the compared maps or curves, in order; reused from the start if there are more."""
 
 
 def write_figure(evaluation: Evaluation, path: str | Path) -> None:
@@ -42,7 +42,7 @@ def write_figure(evaluation: Evaluation, path: str | Path) -> None:
 
 
 def write_comparison(comparison: Comparison, path: str | Path) -> None:
-    """Write a figure of the IoU of several maps per class, on the pixels that all of them cover.
+    """Write a figure of the IoU per class of several maps, on the pixels that all of them cover.
 
     Args:
         comparison: The comparison.
@@ -71,7 +71,7 @@ def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
         path: The PNG file; it appears complete or not at all.
 
     Raises:
-        ValueError: If there are no curves.
+        ValueError: If ``curves`` is empty.
         OutputError: If the file cannot be written.
     """
     if not curves:
@@ -109,7 +109,7 @@ def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("map")
     axes.set_ylabel("labels")
-    axes.set_title("Where the labelled pixels of a class went")
+    axes.set_title("Confusion matrix, shares of each row")
 
 
 def _draw_iou(axes: Axes, scheme: ClassScheme, evaluations: Mapping[str, Evaluation]) -> None:
@@ -131,7 +131,7 @@ def _draw_iou(axes: Axes, scheme: ClassScheme, evaluations: Mapping[str, Evaluat
 
 
 def _short_count(count: int) -> str:
-    """A count in few characters: 950, 12.3k, 4.6M."""
+    """Format a count in few characters: 950, 12.3k, 4.6M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{unit}"
@@ -142,7 +142,7 @@ def _draw_curve(upper: Axes, lower: Axes, name: str, curve: Reliability, colour:
     error = curve.expected_calibration_error
     label = f"{name}: " + ("no samples" if np.isnan(error) else f"calibration error {100 * error:.1f} %")
     share = 100 * curve.count / max(1, int(curve.count.sum()))
-    # The size of a point shows the samples in its bin: the accuracy of a bin with few samples is noise.
+    # Points grow with the number of samples in their bin, because the accuracy of few samples is uncertain.
     places = (100 * curve.confidence, 100 * curve.accuracy)
     upper.plot(*places, color=colour, linewidth=0.8, label=label, marker="o", markersize=2, clip_on=False)
     upper.scatter(*places, s=4 * share, color=colour, alpha=0.7, linewidths=0, clip_on=False)

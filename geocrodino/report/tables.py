@@ -1,4 +1,4 @@
-"""Scores as tables for people and as JSON for programs."""
+"""Scores as tables for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
 
     Args:
         result: The evaluation of one map, or the comparison of several.
-        path: The file.
+        path: The JSON file.
 
     Raises:
         OutputError: If it cannot be written.

@@ -1,4 +1,4 @@
-"""Random changes of training patches: one list of operations for each modality, or a short form that stands for it."""
+"""Random changes of training patches: a list of operations for each modality, or a short form of it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from pydantic import (
 from geocrodino.settings.modality import Modality
 
 Strength = Annotated[float, Field(ge=0, lt=1)]
+"""Largest relative change, 0 to below 1; 0 switches the change off."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+"""Share of images, 0 to 1."""
 
 SHORT_FORM, LIST_FORM = "<short form>", "<list of operations>"
-"""Tags of the two ways to configure a modality; they appear in pydantic's locations, not in a YAML file."""
+"""Tags of the two ways to configure a modality; they appear in the locations of pydantic's errors, not in YAML."""
 
 _EXAMPLE = "{RandomHorizontalFlip: {p: 0.5}}"
 
@@ -71,21 +73,25 @@ class Operation(BaseModel):
 
 
 class RadiometrySettings(BaseModel):
-    """Random changes of normalised values, in standard deviations of the training set. 0 switches one off."""
+    """Random changes of normalised values, in standard deviations of the training set. 0 switches a change off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gain: Strength = Field(0.2, description="contrast: all bands times 1 - gain to 1 + gain")
-    offset_std: float = Field(0.2, ge=0, description="brightness: all bands plus up to this, either way")
+    offset_std: float = Field(0.2, ge=0, description="brightness: offset of all bands, up to this in either direction")
     band_gain: Strength = Field(0.1, description="as gain, drawn for each band")
     band_offset_std: float = Field(0.1, ge=0, description="as offset_std, drawn for each band")
-    curve: Strength = Field(0.15, description="like gamma: bends values up or down, the mean stays")
+    curve: Strength = Field(0.15, description="like gamma: bends values up or down, values at the mean do not change")
     noise_std: float = Field(0.05, ge=0, description="largest standard deviation of noise on each pixel")
     blur_sigma_px: float = Field(1.0, ge=0, description="largest width of a Gaussian blur, px")
     blur_probability: Probability = Field(0.2, description="share of images blurred")
 
     def operations(self) -> tuple[Operation, ...]:
-        """The operations that these settings stand for, in order."""
+        """Write out the operations that these settings stand for.
+
+        Returns:
+            Blur, curve, gain and offset, noise, in this order; those that are switched off are left out.
+        """
         found = []
         if self.blur_sigma_px and self.blur_probability:
             size = 2 * math.ceil(3 * self.blur_sigma_px) + 1
@@ -126,7 +132,7 @@ ModalityAugmentation = Annotated[
     Annotated[RadiometrySettings, Tag(SHORT_FORM)] | Annotated[tuple[Operation, ...], Tag(LIST_FORM)],
     Discriminator(_form),
 ]
-"""Either all operations of a modality in order, or radiometry alone, which follows the common geometry keys."""
+"""Either all operations of a modality in order, or its radiometry, applied after the common geometry keys."""
 
 
 class AugmentationSettings(BaseModel):
@@ -134,15 +140,15 @@ class AugmentationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    decoupled: bool = Field(True, description="whether each modality has a geometry of its own")
+    decoupled: bool = Field(True, description="whether each modality has its own random geometry")
     flip: bool = Field(True, description="mirror half of the images")
     quarter_turn: bool = Field(
         True, description="turn by 0, 90, 180 or 270 degrees, exactly; patches that are not square by 0 or 180"
     )
-    rotation_deg: float = Field(20.0, ge=0, le=180, description="largest free rotation either way, degrees")
+    rotation_deg: float = Field(20.0, ge=0, le=180, description="largest free rotation in either direction, degrees")
     scale: tuple[float, float] = Field((0.8, 1.25), description="smallest and largest enlargement")
     resample_probability: Probability = Field(
-        0.5, description="share of images that get the free rotation and scale, and so are interpolated"
+        0.5, description="share of images with free rotation and scale, which are interpolated"
     )
     optical: ModalityAugmentation = Field(
         default_factory=RadiometrySettings, description="a list of all operations, or the radiometry of bands"
@@ -151,7 +157,8 @@ class AugmentationSettings(BaseModel):
         ELEVATION_RADIOMETRY, description="a list of all operations, or the radiometry of heights"
     )
     rasters: dict[Modality, ModalityAugmentation] = Field(
-        {}, description="the same for other registered modalities, by name; that of the modality by default"
+        {},
+        description="the same for other registered modalities, by name; each modality has its own default",
     )
 
     @model_validator(mode="after")
@@ -162,7 +169,7 @@ class AugmentationSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_form(self) -> AugmentationSettings:
-        """Geometry keys without a modality that follows them would be ignored."""
+        """Refuse geometry keys if no modality uses them: they would be ignored."""
         given = [key for key in _GEOMETRY_KEYS if key in self.model_fields_set]
         if given and not self._uses_short_form:
             raise ValueError(
@@ -186,22 +193,23 @@ class AugmentationSettings(BaseModel):
         return any(not isinstance(own, RadiometrySettings) for own in self._forms)
 
     def operations(self, modality: Modality) -> tuple[Operation, ...]:
-        """All operations of a modality, in order; the short form is written out.
+        """List all operations of a modality, in order; the short form is written out.
 
         Args:
             modality: The modality.
 
         Returns:
-            The modality's own list; without one the operations of the geometry keys, then those of its radiometry.
+            The modality's own list if it has one; otherwise the operations of the geometry keys, then those of its
+            radiometry.
         """
         own = self._of(modality)
         return self._geometry() + own.operations() if isinstance(own, RadiometrySettings) else own
 
     def with_defaults(self, defaults: Mapping[Modality, RadiometrySettings]) -> AugmentationSettings:
-        """Complete the settings by the radiometry of modalities that they do not name.
+        """Add the default radiometry of modalities that the settings do not name.
 
         Args:
-            defaults: The radiometry that each modality brings.
+            defaults: Default radiometry by modality.
 
         Returns:
             Settings that name every modality.
@@ -214,7 +222,7 @@ class AugmentationSettings(BaseModel):
         return (self.optical, self.elevation, *self.rasters.values())
 
     def _of(self, modality: Modality) -> ModalityAugmentation:
-        """What is configured for a modality; that of an image for one that is not named, see `with_defaults`."""
+        """Look up a modality; one that is not named gets the settings of ``optical``, see `with_defaults`."""
         return {**self.rasters, "optical": self.optical, "elevation": self.elevation}.get(modality, self.optical)
 
     def _geometry(self) -> tuple[Operation, ...]:

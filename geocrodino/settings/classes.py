@@ -17,7 +17,7 @@ from geocrodino.spelling import did_you_mean
 IGNORE_INDEX = 255
 """Index of a pixel without a label, in label tensors; also the nodata value of class maps."""
 
-_LONG, _SHORT = re.compile("#[0-9a-fA-F]{6}"), re.compile("#[0-9a-fA-F]{3}")
+_LONG_COLOUR, _SHORT_COLOUR = re.compile("#[0-9a-fA-F]{6}"), re.compile("#[0-9a-fA-F]{3}")
 
 _PALETTE = (
     "#b8a88a", "#2e8b3d", "#d1493f", "#2f6fb7", "#8e6bb0", "#e0b13c", "#7fc97f", "#5fb8b8",
@@ -26,32 +26,53 @@ _PALETTE = (
 
 
 def number(value: float) -> str:
-    """A value of a raster for people: whole numbers in full, others to six digits."""
+    """Format a raster value for people.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Whole numbers up to 2 ** 24 in full, others to six significant digits.
+    """
     # Beyond 2 ** 24 single precision does not hold every whole number.
     return f"{value:.0f}" if value % 1 == 0 and abs(value) <= 2**24 else f"{value:.6g}"
 
 
 def ignore_advice(values: Iterable[float]) -> str:
-    """The setting that leaves label values out."""
+    """Write the setting that leaves label values out.
+
+    Args:
+        values: The label values.
+
+    Returns:
+        Text in backticks, for instance ``ignore_values=[0, 255]``.
+    """
     return f"`ignore_values=[{', '.join(map(number, values))}]`"
 
 
 def recode_advice(rules: Mapping[float, int]) -> str:
-    """The setting that reads label values as classes."""
-    told = ", ".join(f"{number(value)}: {as_class}" for value, as_class in rules.items())
-    return f"`label_values={{{told}}}`"
+    """Write the setting that reads label values as classes.
+
+    Args:
+        rules: Class value, 0 to 254, of each label value.
+
+    Returns:
+        Text in backticks, for instance ``label_values={255: 1}``.
+    """
+    pairs = ", ".join(f"{number(value)}: {as_class}" for value, as_class in rules.items())
+    return f"`label_values={{{pairs}}}`"
 
 
 def _hexadecimal(colour: object) -> str:
-    """A colour as ``#rrggbb``; ``ValueError`` if it is none."""
+    """Convert a colour to ``#rrggbb``; ``ValueError`` if it is not a colour."""
     if colour is None:
         raise ValueError('expected a colour such as "#c8b68c" or red; in YAML a # starts a comment: put it in quotes')
     text = str(colour).strip()
-    if _LONG.fullmatch(text):
+    if _LONG_COLOUR.fullmatch(text):
         return text
-    if _SHORT.fullmatch(text):
+    if _SHORT_COLOUR.fullmatch(text):
         return "#" + "".join(2 * digit for digit in text[1:])
-    from matplotlib.colors import CSS4_COLORS  # takes a moment to import, and is seldom needed
+    from matplotlib.colors import CSS4_COLORS  # slow to import and seldom needed
 
     text = text.lower()
     if text not in CSS4_COLORS:
@@ -62,7 +83,7 @@ def _hexadecimal(colour: object) -> str:
 class LandClass(BaseModel):
     """One class: the value in label and map files, the name, the colour as ``#rrggbb``.
 
-    A colour may be given as ``#rgb`` or by its CSS name too.
+    A colour may also be given as ``#rgb`` or by its CSS name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +100,7 @@ class LandClass(BaseModel):
 
 
 class ClassScheme(BaseModel):
-    """The ordered classes of a model: position is the network's index."""
+    """The ordered classes of a model: the position of a class is its index in the network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,7 +116,19 @@ class ClassScheme(BaseModel):
 
     @classmethod
     def from_values(cls, values: Iterable[int], names: Iterable[str] | None = None) -> ClassScheme:
-        """Classes with names and colours of our own, for label files that name none."""
+        """Create classes with default colours, for label files that name no classes.
+
+        Args:
+            values: Class values of the file, 0 to 254; duplicates are allowed.
+            names: One name for each distinct value in ascending order; None: ``class <value>``.
+
+        Returns:
+            Classes in ascending order of their values.
+
+        Raises:
+            ValueError: If the number of names differs from that of the values.
+            ValidationError: If there are fewer than two values, one is out of range, or two names are equal.
+        """
         ordered = sorted(set(values))
         labels = list(names) if names is not None else [f"class {v}" for v in ordered]
         return cls(
@@ -130,29 +163,29 @@ class ClassScheme(BaseModel):
         source: str,
         role: Literal["labels", "map"] = "labels",
     ) -> NDArray[np.uint8]:
-        """File values to class indices.
+        """Convert file values to class indices.
 
         Args:
-            values: Values, shape (H, W).
-            valid: False where there is no value, shape (H, W); such pixels become ``IGNORE_INDEX``.
+            values: File values, any number type, shape (H, W).
+            valid: False where there is no value, bool, shape (H, W); such pixels become ``IGNORE_INDEX``.
             source: Name of the file, for the message.
-            role: What the file is, for the message.
+            role: Whether the file holds labels or a class map, for the message.
 
         Returns:
             Class indices, uint8, shape (H, W), 0 to ``len(self) - 1`` or ``IGNORE_INDEX``.
 
         Raises:
-            LabelError: If a valid pixel holds a value of no class.
+            LabelError: If a valid pixel holds a value that belongs to no class.
         """
         indices = np.full(values.shape, IGNORE_INDEX, np.uint8)
         for index, value in enumerate(self.values):
             indices[valid & (values == value)] = index
         unknown = np.unique(values[valid & (indices == IGNORE_INDEX)])
         if unknown.size:
-            raise LabelError(self._unknown(unknown.tolist(), source, role))
+            raise LabelError(self._unknown_values(unknown.tolist(), source, role))
         return indices
 
-    def _unknown(self, values: list[float], source: str, role: str) -> str:
+    def _unknown_values(self, values: list[float], source: str, role: str) -> str:
         known = ", ".join(f"{c.value} {c.name}" for c in self.classes)
         what = "label values" if role == "labels" else "values"
         found = (
@@ -171,7 +204,14 @@ class ClassScheme(BaseModel):
         )
 
     def to_values(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class indices (uint8, any shape) to file values; ``IGNORE_INDEX`` stays."""
+        """Convert class indices to file values.
+
+        Args:
+            indices: Class indices or ``IGNORE_INDEX``, uint8, any shape.
+
+        Returns:
+            File values, uint8, same shape; ``IGNORE_INDEX`` does not change.
+        """
         table = np.full(256, IGNORE_INDEX, np.uint8)
         table[: len(self)] = self.values
         return table[indices]

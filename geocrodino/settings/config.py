@@ -1,7 +1,8 @@
-"""The configuration of a training: what a YAML file may say, checked, with units.
+"""The configuration of a training: keys of a YAML file, with units and checks.
 
-Values come, the first found wins, from the caller or the command line, the named file, ``geocrodino.yaml`` in the
-working folder, and the defaults here. Paths in a file are relative to that file and may hold ``${VARIABLES}``.
+The first of these that gives a value decides: the caller or the command line, the configuration file (the one named, or
+``geocrodino.yaml`` in the working folder), the defaults here. Paths in a file are relative to that file and may hold
+``${VARIABLES}``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.spelling import did_you_mean
 
-_LIGHTNING = {
+_LIGHTNING_VALUES = {
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "precision": (
         "auto",
@@ -47,7 +48,7 @@ _LIGHTNING = {
         "64",
     ),
 }  # fmt: skip
-"""Words that Lightning knows, which is slow to import."""
+"""Values that Lightning accepts; listed here because Lightning is slow to import."""
 
 
 class _Section(BaseModel):
@@ -55,29 +56,29 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Which files, and how they are read."""
+    """The files of a training, and how they are read."""
 
     rasters: dict[Modality, Path] = Field({}, description="rasters of other registered modalities, by name")
     optical: Path | None = Field(None, validate_default=True, description="image, any bands, CRS and resolution")
     elevation: Path | None = Field(None, validate_default=True, description="surface model, any CRS and resolution")
     labels: Path = Field(description="class values, 0 to 254")
     aoi: str = Field(description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy")
-    ground: Path | None = Field(None, description="terrain model, if there is one; else the ground is estimated")
-    aoi_crs: str | None = Field(None, description="CRS of the area's coordinates; by default the one its file names")
-    resolution_m: float | None = Field(None, gt=0, description="pixel size to work at, m; the optical's by default")
+    ground: Path | None = Field(None, description="terrain model; by default the ground is estimated")
+    aoi_crs: str | None = Field(None, description="CRS of the coordinates of aoi; by default that of its file")
+    resolution_m: float | None = Field(None, gt=0, description="pixel size to work at, m; that of the image by default")
     bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="optical bands to use, counted from 1; all by default"
     )
-    height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by the file where it says so")
+    height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by default the unit that the file names")
     ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
     label_values: dict[int, Annotated[int, Field(ge=0, le=254)]] = Field(
-        {}, description="class value that a value of the label file stands for, for instance 255: 1"
+        {}, description="class value for a value of the label file, for instance 255: 1"
     )
 
     @field_validator("aoi", mode="before")
     @classmethod
-    def _write_area_as_text(cls, aoi: object) -> object:
-        """YAML may hold a bounding box as a list, and GeoJSON as keys and values."""
+    def _area_as_text(cls, aoi: object) -> object:
+        """Accept a bounding box as a YAML list, and GeoJSON as YAML keys and values."""
         if isinstance(aoi, list | tuple) and all(isinstance(v, int | float) for v in aoi):
             return ",".join(map(repr, aoi))
         return json.dumps(aoi) if isinstance(aoi, dict) else aoi
@@ -91,7 +92,7 @@ class DataConfig(_Section):
 
     @field_validator("optical", "elevation", mode="before")
     @classmethod
-    def _needed_without_others(cls, path: object, info: ValidationInfo) -> object:
+    def _required_without_rasters(cls, path: object, info: ValidationInfo) -> object:
         if path is None and not info.data.get("rasters"):
             raise PydanticCustomError("missing", "Field required")
         return path
@@ -115,12 +116,12 @@ class DataConfig(_Section):
 
     @field_validator("aoi_crs", mode="before")
     @classmethod
-    def _write_code_as_text(cls, crs: object) -> object:
+    def _code_as_text(cls, crs: object) -> object:
         return str(crs) if isinstance(crs, int) else crs
 
 
 class ElevationConfig(_Section):
-    """What the elevation branch reads."""
+    """Channels of the elevation branch, and the estimate of the ground."""
 
     channels: tuple[HeightChannelName, ...] = Field(
         ("height_above_ground", "slope", "topographic_position"),
@@ -130,9 +131,9 @@ class ElevationConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """How long, how much at a time, on what."""
+    """Duration, patches, optimiser and device of a training."""
 
-    epochs: int = Field(30, ge=1, description="passes; each ends with a validation")
+    epochs: int = Field(30, ge=1, description="number of epochs; each ends with a validation")
     steps_per_epoch: int = Field(40, ge=1, description="batches in an epoch")
     batch_size: int = Field(8, ge=2, description="patches in a batch")
     patch_px: int = Field(128, ge=32, description="side of a patch, px")
@@ -147,9 +148,9 @@ class TrainingConfig(_Section):
     batch_norm_batches: int = Field(
         0,
         ge=0,
-        description="training batches from which batch-norm statistics are measured anew before a validation; 0: not",
+        description="training batches to measure batch-norm statistics on before each validation; 0: not measured",
     )
-    patience: int = Field(15, ge=1, description="epochs without a gain of either branch until training stops")
+    patience: int = Field(15, ge=1, description="epochs without improvement of any branch after which training stops")
     seed: int = Field(0, ge=0, lt=2**32, description="start of all random numbers")
     accelerator: str = Field("auto", description="cpu, gpu, mps or auto")
     precision: str = Field(
@@ -163,7 +164,7 @@ class TrainingConfig(_Section):
     @field_validator("accelerator", "precision")
     @classmethod
     def _known_to_lightning(cls, word: str, info: ValidationInfo) -> str:
-        known = _LIGHTNING[str(info.field_name)]
+        known = _LIGHTNING_VALUES[str(info.field_name)]
         if word not in known:
             *first, last = map(repr, known)
             raise PydanticCustomError(
@@ -175,18 +176,20 @@ class TrainingConfig(_Section):
 class TrainConfig(_Section):
     """Everything that a training depends on; its resolved copy lies in the run folder."""
 
-    data: DataConfig = Field(description="which files, and how they are read")
-    classes: tuple[LandClass, ...] | None = Field(None, description="value, name and colour; by the file otherwise")
-    elevation: ElevationConfig = Field(ElevationConfig(), description="what the elevation branch reads")
-    network: NetworkSettings = Field(NetworkSettings(), description="the same for both branches")
-    encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is fetched")
-    method: MethodSettings = Field(MethodSettings(), description="what is learned, and how")
-    augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of patches")
-    training: TrainingConfig = Field(TrainingConfig(), description="how long, how much at a time, on what")
+    data: DataConfig = Field(description="the files of the training, and how they are read")
+    classes: tuple[LandClass, ...] | None = Field(
+        None, description="value, name and colour of each; by default from the label file"
+    )
+    elevation: ElevationConfig = Field(ElevationConfig(), description="channels of the elevation branch")
+    network: NetworkSettings = Field(NetworkSettings(), description="shape of the network, the same for all branches")
+    encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is downloaded")
+    method: MethodSettings = Field(MethodSettings(), description="the method and its loss terms")
+    augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of training patches")
+    training: TrainingConfig = Field(TrainingConfig(), description="duration, patches, optimiser and device")
 
     @field_validator("classes")
     @classmethod
-    def _make_a_scheme(cls, classes: tuple[LandClass, ...] | None) -> tuple[LandClass, ...] | None:
+    def _form_a_scheme(cls, classes: tuple[LandClass, ...] | None) -> tuple[LandClass, ...] | None:
         if classes is not None:
             try:
                 ClassScheme(classes=classes)
@@ -195,7 +198,11 @@ class TrainConfig(_Section):
         return classes
 
     def class_scheme(self) -> ClassScheme | None:
-        """The classes, if they are named."""
+        """Create the class scheme of the configured classes.
+
+        Returns:
+            The scheme; None if the configuration names no classes.
+        """
         return None if self.classes is None else ClassScheme(classes=self.classes)
 
 
@@ -211,8 +218,8 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
         The configuration, with paths relative to the file resolved.
 
     Raises:
-        ConfigError: If the file is missing or not YAML, or a key or value is not what is expected.
-        AccessError: If the operating system does not let a name be looked up or read.
+        ConfigError: If the file is missing or not YAML, a key is unknown or missing, or a value is not accepted.
+        AccessError: If the operating system denies access to a file.
     """
     overrides = overrides or {}
     source, tree = read_settings(None if file is None else Path(file), overrides)
@@ -220,13 +227,16 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
 
 
 def config_of(values: Mapping[str, Any]) -> TrainConfig:
-    """A configuration without a file.
+    """Create a configuration without a file.
 
     Args:
-        values: Values by dotted key, for instance ``{"training.seed": 1}``; None is no value.
+        values: Values by dotted key, for instance ``{"training.seed": 1}``; keys with None keep their default.
+
+    Returns:
+        The configuration, with absolute paths.
 
     Raises:
-        ConfigError: If a key or value is not what is expected.
+        ConfigError: If a key is unknown or missing, or a value is not accepted.
     """
     return _validated(complete_settings({}, values, None), None, values)
 
@@ -235,11 +245,15 @@ def _validated(tree: dict[str, Any], source: Path | None, overrides: Mapping[str
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_told(error, source, {k for k, v in overrides.items() if v is not None})) from error
+        raise ConfigError(_error_text(error, source, {k for k, v in overrides.items() if v is not None})) from error
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
     """Write the resolved configuration as YAML.
+
+    Args:
+        config: The configuration.
+        path: The YAML file; it appears complete or not at all.
 
     Raises:
         OutputError: If it cannot be written.
@@ -249,49 +263,49 @@ def save_config(config: TrainConfig, path: Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _told(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
-    complaints: dict[tuple[str, str], list[str]] = {}
+def _error_text(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
+    keys_by_text: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
         place = _place(item)
-        alike = ".".join("*" if isinstance(part, int) else part for part in place)  # the same key of other list items
+        pattern = ".".join("*" if isinstance(part, int) else part for part in place)  # the same for all items of a list
         key = ".".join(map(str, place))
-        said = _complaint(item, " (not from the file)" if source and key in overridden else "")
-        complaints.setdefault((alike, said), []).append(key)
-    lines = [f"  {listed(keys)}: {said}" for (_, said), keys in complaints.items()]
+        text = _key_error(item, " (not from the file)" if source and key in overridden else "")
+        keys_by_text.setdefault((pattern, text), []).append(key)
+    lines = [f"  {listed(keys)}: {text}" for (_, text), keys in keys_by_text.items()]
     what = f"{source}: the configuration" if source else "the given configuration"
-    return f"{what} cannot be used:\n" + "\n".join(lines) + _needed(error)
+    return f"{what} cannot be used:\n" + "\n".join(lines) + _missing_files_advice(error)
 
 
 def _place(item: ErrorDetails) -> tuple[int | str, ...]:
-    """The keys to a value as the file has them, without pydantic's name for one of two forms."""
+    """Keys that lead to a value in the file, without pydantic's tag for one of two forms."""
     return tuple(part for part in item["loc"] if part not in (SHORT_FORM, LIST_FORM))
 
 
-def _complaint(item: ErrorDetails, origin: str) -> str:
-    """What is wrong with one key: what was expected, what was found and where it came from."""
+def _key_error(item: ErrorDetails, origin: str) -> str:
+    """Describe the error of one key: what was expected, what was found and where it came from."""
     kind, found = item["type"], item["input"]
     if kind == "missing":
         return "is needed, found nothing"
     if kind == "extra_forbidden":
         return f"is not a known key{origin}.{_expected_keys(_place(item))}"
-    said = item["msg"].removeprefix("Value error, ")
-    said = said[:1].lower() + said[1:]
-    said, _, hint = said.partition(". Did you mean")
-    said = said.removesuffix(".")
-    if not isinstance(found, dict):  # a whole section says nothing that the file does not say
-        said += f", found {found!r}{origin}"
+    text = item["msg"].removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+    text, _, hint = text.partition(". Did you mean")
+    text = text.removesuffix(".")
+    if not isinstance(found, dict):  # a whole section would be too long
+        text += f", found {found!r}{origin}"
     if hint:
-        return f"{said}. Did you mean{hint}"
+        return f"{text}. Did you mean{hint}"
     if kind == "string_type" and isinstance(found, bool | int | float | date):
-        said += ". Put it in quotes"
+        text += ". Put it in quotes"
     if kind in {"literal_error", "enum"} and isinstance(found, str):
         hint = did_you_mean(found, re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", "")))
-        said += f".{hint}" if hint else ""
-    return said
+        text += f".{hint}" if hint else ""
+    return text
 
 
-def _needed(error: ValidationError) -> str:
-    """How to name files that are needed and were not named."""
+def _missing_files_advice(error: ValidationError) -> str:
+    """Advise how to name the required files that are missing."""
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
     if ("data",) in absent:
         return (
@@ -303,7 +317,7 @@ def _needed(error: ValidationError) -> str:
 
 
 def _expected_keys(place: tuple[int | str, ...]) -> str:
-    """The keys that there are beside an unknown one, a likely one alone if there is such."""
+    """List the keys known beside an unknown one, or only a similar one if there is one."""
     model: Any = TrainConfig
     for key in place[:-1]:
         if isinstance(key, str):
@@ -315,7 +329,7 @@ def _expected_keys(place: tuple[int | str, ...]) -> str:
 
 
 def _model_in(annotation: Any) -> Any:
-    """The model that an annotation is, or holds: of ``tuple[LandClass, ...] | None`` it is LandClass."""
+    """Find the model in an annotation: LandClass in ``tuple[LandClass, ...] | None``."""
     if hasattr(annotation, "model_fields"):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)

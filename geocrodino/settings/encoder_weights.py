@@ -1,4 +1,4 @@
-"""Files of encoder weights, apart from their reading: to look a name up needs no PyTorch."""
+"""Check files of encoder weights by name, without PyTorch, before anything is read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from geocrodino.files.access import absence, is_file
 
 
 def check_weights_file(path: Path) -> None:
-    """Check the name of a file of encoder weights, and that the file is there.
+    """Check the suffix of a file of encoder weights, and that the file exists.
+
+    Args:
+        path: The file, ``.safetensors`` or ``.pth``.
 
     Raises:
-        ModelError: If it has another suffix, or is not there.
-        AccessError: If the operating system does not let it be looked up.
+        ModelError: If it has another suffix or does not exist.
+        AccessError: If the operating system denies access to it.
     """
     if path.suffix.lower() not in {".safetensors", ".pth"}:
         raise ModelError(f"{path}: expected encoder weights as .safetensors or .pth, found '{path.suffix}'.")

@@ -1,6 +1,6 @@
-"""The YAML file before its values are checked: its keys, its paths, and what the command line replaces.
+"""Read a YAML configuration: resolve its paths, and put in the values of the command line. Values are checked later.
 
-It needs no heavy library, so that the names in it can be looked up at once.
+This module imports no heavy library, so that the command line can look up files quickly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal
 from geocrodino.phrases import arguments
 
 PROJECT_FILE = "geocrodino.yaml"
-"""Looked for in the working folder."""
+"""Default name of the configuration file, in the working folder."""
 
 RASTERS = ("optical", "elevation", "labels", "ground")
 _PATHS = (*RASTERS, "aoi")
@@ -32,15 +32,16 @@ def read_settings(file: Path | None, overrides: Mapping[str, Any]) -> tuple[Path
     """Read a configuration as nested dictionaries, with absolute paths.
 
     Args:
-        file: YAML file; None takes ``geocrodino.yaml`` of the working folder where there is one.
-        overrides: Values of the command line by dotted key, for instance ``{"training.seed": 1}``; None is no value.
+        file: YAML file; None: ``geocrodino.yaml`` of the working folder if there is one.
+        overrides: Values of the command line by dotted key, for instance ``{"training.seed": 1}``; a value of None
+            replaces nothing.
 
     Returns:
-        The file that was read, if any, and what it and the command line say.
+        The file that was read, None if there is none, and the nested values of file and command line.
 
     Raises:
-        ConfigError: If the file is missing or not YAML, or has no sections.
-        AccessError: If the operating system does not let a name be looked up or read.
+        ConfigError: If the file is missing or not YAML, or has no sections, or a number is not finite.
+        AccessError: If the operating system denies access to a file.
     """
     source = file if file is not None else (Path(PROJECT_FILE) if exists(PROJECT_FILE) else None)
     tree = {} if source is None else _read(source)
@@ -52,12 +53,15 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
     """Put the values of the command line into those of a file, and make all paths absolute.
 
     Args:
-        tree: What the file says, changed in place; empty without one.
+        tree: Nested values of the file, changed in place; empty without a file.
         overrides: As for `read_settings`.
-        source: The file, for messages.
+        source: The file, for messages; None without a file.
+
+    Returns:
+        The changed ``tree``.
 
     Raises:
-        ConfigError: If a section holds no keys, or a number is not finite.
+        ConfigError: If a section holds a value instead of keys, or a number is not finite.
     """
     for key, value in overrides.items():
         if value is not None:
@@ -65,7 +69,7 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
             place = tree
             for section in sections:
                 inner = place.get(section)
-                if inner is None:  # a section that is left out, or a heading with nothing under it
+                if inner is None:  # a missing section, or a heading without keys
                     inner = place[section] = {}
                 if not isinstance(inner, dict):
                     raise ConfigError(f"{source}: {section}: expected keys and values, found {inner!r}.")
@@ -77,7 +81,7 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
 
 
 def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> None:
-    """Drop the CRS of a file's area where an option names another area, unless both are bounding boxes."""
+    """Drop the CRS of a file's area if the command line names another area, unless that is a bounding box."""
     data = tree.get("data")
     area, crs = overrides.get("data.aoi"), overrides.get("data.aoi_crs")
     if not isinstance(data, dict) or area is None or crs is not None or {"aoi", "aoi_crs"} - data.keys():
@@ -93,7 +97,7 @@ def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], 
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice, of which YAML would keep the last alone."""
+    """Refuse duplicate keys, of which YAML would silently keep the last."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
@@ -119,7 +123,7 @@ def _read(path: Path) -> dict[str, Any]:
         with access_errors(path):
             text = path.read_text(encoding="utf-8")
         tree = yaml.load(text, _Loader)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:  # a list as a key is a TypeError
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:  # TypeError: a list as a key
         comment = isinstance(error, yaml.YAMLError) and re.search(r":\s+#[0-9a-fA-F]{3}", text)
         hint = "\nA # after a space starts a comment in YAML: put colours in quotes." if comment else ""
         raise ConfigError(f"{path}: not a readable YAML file ({error}).{hint}") from error
@@ -141,7 +145,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _resolved(text: str, config: Path, *, area: bool = False) -> str:
-    """A path of a configuration file, relative to that file."""
+    """Resolve a path of a configuration file, relative to that file."""
     expanded = os.path.expandvars(text)
     missing = re.search(r"\$\{?(\w+)\}?", expanded)
     if missing:
@@ -158,13 +162,13 @@ def _resolved(text: str, config: Path, *, area: bool = False) -> str:
         return gdal_name(expanded)
     try:
         place = Path(expanded).expanduser()
-    except RuntimeError as error:  # ~name of nobody
+    except RuntimeError as error:  # ~name of an unknown user
         raise ConfigError(f"{config}: {text}: {error} Write the whole path.") from error
     return str(place if place.is_absolute() else config.parent / place)
 
 
 def _make_absolute(tree: dict[str, Any]) -> None:
-    """The resolved copy must mean the same files wherever it lies and from wherever a run is resumed."""
+    """Make paths absolute, so that the copy in the run folder names the same files from any folder."""
     data = tree.get("data")
     others = data.get("rasters") if isinstance(data, dict) else None
     for place, keys in ((data, _PATHS), (others, None), (tree.get("encoder_weights"), None)):
@@ -180,7 +184,7 @@ def _absolute(text: str) -> str:
     if is_remote(text) or in_archive(text) is not None:
         return absolute_name(text)
     with access_errors(text):
-        return os.path.abspath(text)  # noqa: PTH100 - links stay as they were named
+        return os.path.abspath(text)  # noqa: PTH100 - symbolic links stay as they were named
 
 
 def _require_finite(tree: dict[str, Any], source: Path | None) -> None:
@@ -191,7 +195,7 @@ def _require_finite(tree: dict[str, Any], source: Path | None) -> None:
 
 
 def _numbers(value: object, key: str = "") -> Iterator[tuple[str, float]]:
-    """Every number with a fraction, with its dotted key."""
+    """Yield every float with its dotted key."""
     if isinstance(value, float):
         yield key, value
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()

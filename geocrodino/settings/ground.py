@@ -1,4 +1,4 @@
-"""How the ground under a surface model is estimated."""
+"""Settings for estimating the ground under a surface model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from geocrodino.errors import HeightError
 
 FILL_REACH_STD = 4
-"""How far the filling under objects looks, in standard deviations."""
+"""Reach of the filling under objects, in standard deviations ``fill_m``."""
 
 
 class GroundFilter(BaseModel):
-    """How the ground under a surface model is found: a progressive morphological filter.
+    """Parameters of the progressive morphological filter that estimates the ground under a surface model.
 
     References:
         Zhang et al. (2003). A progressive morphological filter for removing nonground measurements from airborne
@@ -30,15 +30,28 @@ class GroundFilter(BaseModel):
     step_m: Annotated[float, Field(gt=0, description="smallest height of an object, m")] = 0.5
     highest_step_m: Annotated[float, Field(gt=0, description="largest height step between two radii, m")] = 3.0
     fill_m: Annotated[float, Field(gt=0, description="standard deviation of the filling under objects, m")] = 12.0
-    cell_m: Annotated[float, Field(gt=0, description="finest cell that the ground is sought on, m")] = 1.0
-    coarsest_m: Annotated[float, Field(gt=0, description="coarsest pixels that still show objects, m")] = 5.0
+    cell_m: Annotated[float, Field(gt=0, description="smallest cell on which the ground is estimated, m")] = 1.0
+    coarsest_m: Annotated[float, Field(gt=0, description="largest pixel size that still shows single objects, m")] = 5.0
 
     def factor(self, pixel_m: float) -> int:
-        """Pixels along the side of a cell."""
+        """Compute how many pixels form the side of a cell.
+
+        Args:
+            pixel_m: Pixel size, m.
+
+        Returns:
+            Pixels along the side of a cell, at least 1; a cell is at most ``cell_m`` wide if pixels are smaller.
+        """
         return max(1, math.floor(self.cell_m / pixel_m + 1e-6))
 
     def halo_px(self, pixel_m: float) -> int:
-        """Pixels around a window that its ground depends on.
+        """Compute the margin that the ground of a window depends on.
+
+        Args:
+            pixel_m: Pixel size, m.
+
+        Returns:
+            Margin on each side of the window, px.
 
         Raises:
             HeightError: If the pixels are too coarse to show objects above ground.
@@ -58,5 +71,13 @@ class GroundFilter(BaseModel):
 
 
 def whole_cells(length_m: float, cell_m: float) -> int:
-    """Cells along a length, at least one."""
+    """Round a length to whole cells.
+
+    Args:
+        length_m: The length, m.
+        cell_m: Side of a cell, m.
+
+    Returns:
+        Number of cells, at least 1.
+    """
     return max(1, round(length_m / cell_m))

@@ -1,7 +1,7 @@
-"""The table of height channels: what a network can read of a surface model, by name, unit and formula.
+"""The table of height channels: quantities computed from a surface model, with name, unit and formula.
 
-Another channel is one more entry here, or one call of ``HEIGHT_CHANNELS.register`` from other code. The table needs no
-heavy library: what a formula needs beyond arrays it asks of `Heights`.
+A new channel is one more entry here, or one call of ``HEIGHT_CHANNELS.register`` from other code. The table imports no
+heavy library: formulas work on the arrays and methods of `Heights`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Reach(Protocol):
-    """How far the neighbourhoods of a formula reach on a grid."""
+    """Sizes of the neighbourhoods that formulas use, on one grid."""
 
     @property
     def position_px(self) -> int:
-        """Pixels around a window that its topographic position depends on."""
+        """Margin of the topographic position on each side of a window, px."""
 
 
 class Heights(Protocol):
-    """Heights of a window and of ``margin_px`` pixels around it, in metres, NaN where there are none."""
+    """Heights of a window of H x W px with ``margin_px`` pixels around it, in m, NaN where invalid."""
 
     @property
     def surface(self) -> NDArray[np.float32]:
@@ -32,36 +32,52 @@ class Heights(Protocol):
 
     @property
     def ground(self) -> NDArray[np.float32]:
-        """Ground heights, float32, same shape; only for channels that need the ground."""
+        """Ground heights, float32, shape as `surface`; only for channels that need the ground."""
 
     @property
     def pixel_m(self) -> tuple[float, float]:
-        """Pixel width and height, metres."""
+        """Pixel width and height, m."""
 
     def inner(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values of the window alone, shape (H, W), from those with the margin."""
+        """Cut the margin off.
+
+        Args:
+            values: Values with the margin, float32, shape (H + 2 * margin_px, W + 2 * margin_px).
+
+        Returns:
+            Values of the window, float32, shape (H, W).
+        """
 
     def slope_deg(self) -> NDArray[np.float32]:
-        """Steepest slope of the surface in degrees, shape (H, W)."""
+        """Compute the steepest slope of the surface.
+
+        Returns:
+            Slope in degrees, 0 to 90, float32, shape (H, W).
+        """
 
     def topographic_position(self) -> NDArray[np.float32]:
-        """Height of the ground above the weighted mean of the ground around it, metres, shape (H, W)."""
+        """Compute the height of the ground above the weighted mean of the ground around it.
+
+        Returns:
+            Topographic position in m, negative in hollows, float32, shape (H, W).
+        """
 
 
 @dataclass(frozen=True)
 class HeightChannel:
-    """One quantity that is computed from heights.
+    """One quantity computed from heights.
 
     Attributes:
         name: Name in settings and bundles.
         unit: Unit of the values.
-        description: What it is, for the documentation of the settings.
-        values: Its formula: float32, shape (H, W), NaN where there is none. A pixel must depend on nothing beyond the
-            margin, so that it is the same in every window.
-        margin_px: Pixels around a window that the formula reads, or how many there are on a grid.
+        description: Its meaning, for the documentation of the settings.
+        values: The formula; its result is float32, shape (H, W), NaN where invalid. A pixel may depend only on pixels
+            within the margin, so that it has the same value in every window.
+        margin_px: Pixels that the formula reads on each side of a window, or a function that computes their number on
+            a grid.
         needs_ground: Whether the formula reads the ground.
         compress: Whether values are compressed, sign(x) * log(1 + |x|), before they are scaled.
-        compared: Whether a prediction compares the values with those of the training, to find wrong units.
+        compared: Whether a prediction compares the values with those of the training, to detect wrong units.
     """
 
     name: str
@@ -74,7 +90,14 @@ class HeightChannel:
     compared: bool = True
 
     def margin_on(self, reach: Reach) -> int:
-        """Pixels around a window that the formula reads on a grid."""
+        """Compute the margin of the formula on a grid.
+
+        Args:
+            reach: Neighbourhoods on the grid.
+
+        Returns:
+            Pixels that the formula reads on each side of a window.
+        """
         return self.margin_px if isinstance(self.margin_px, int) else self.margin_px(reach)
 
 
@@ -94,7 +117,13 @@ class HeightChannels(Mapping[str, HeightChannel]):
         return len(self._channels)
 
     def register(self, channel: HeightChannel) -> HeightChannel:
-        """Add a channel.
+        """Add a channel; adding the same channel again has no effect.
+
+        Args:
+            channel: The channel.
+
+        Returns:
+            The channel.
 
         Raises:
             ValueError: If another channel has its name.
@@ -104,7 +133,14 @@ class HeightChannels(Mapping[str, HeightChannel]):
         return channel
 
     def remove(self, name: str) -> None:
-        """Remove a channel."""
+        """Remove a channel.
+
+        Args:
+            name: Its name.
+
+        Raises:
+            KeyError: If there is no channel of this name.
+        """
         del self._channels[name]
 
 
@@ -112,7 +148,7 @@ HEIGHT_CHANNELS = HeightChannels(
     HeightChannel(
         "height_above_ground",
         "m",
-        "surface above the ground",
+        "height of the surface above the ground",
         lambda heights: heights.surface - heights.ground,
         needs_ground=True,
         compress=True,
@@ -120,7 +156,7 @@ HEIGHT_CHANNELS = HeightChannels(
     HeightChannel(
         "topographic_position",
         "m",
-        "ground against the ground around it: water and hollows are negative",
+        "height of the ground above the mean of the ground around it; water and hollows are negative",
         lambda heights: heights.topographic_position(),
         margin_px=lambda reach: reach.position_px,
         needs_ground=True,
@@ -141,7 +177,7 @@ HEIGHT_CHANNELS = HeightChannels(
 
 
 class _Registered:
-    """Lets pydantic accept names in the table alone; pydantic is loaded where a model asks."""
+    """Make pydantic accept only names in the table; pydantic_core is imported when a model is built."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import PydanticCustomError, core_schema
@@ -160,4 +196,4 @@ class _Registered:
 
 
 HeightChannelName = Annotated[str, _Registered()]
-"""Name of a height channel."""
+"""Name of a registered height channel."""

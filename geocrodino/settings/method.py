@@ -1,4 +1,4 @@
-"""What is learned, and how: the methods by name, their terms and weights."""
+"""The methods of training by name, with their loss terms and weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MethodName = Literal["single", "crodino", "mutual", "discom", "fusion", "dropout", "kd", "protokd", "maskedkd"]
-"""single: side by side; crodino: the paper's; mutual, the default: branches teach each other; the rest: rivals."""
+"""single: independent branches; crodino: the paper's; mutual (default): mutual distillation; others: for comparison."""
 
 Weight = Annotated[float, Field(ge=0)]
+"""Weight of a loss term, 0 or more."""
 
 Contrast = Literal["none", "image", "class", "pixel"]
+"""Unit whose features the contrast pairs across modalities."""
 
 _JOINT: dict[str, Any] = {
     "auxiliary": 0.0,
@@ -28,7 +30,7 @@ _JOINT: dict[str, Any] = {
     "terms": {},
 }
 _PAPER = {"auxiliary": 1.0, "orthogonality": 1.0, "contrast": "class"}
-_TAUGHT: dict[str, Any] = {"fusion": "middle", "distillation": 1.0, "distillation_temperature": 1.0}
+_DISTILLED: dict[str, Any] = {"fusion": "middle", "distillation": 1.0, "distillation_temperature": 1.0}
 _PRESETS: dict[MethodName, dict[str, Any]] = {
     "single": {},
     "crodino": {**_JOINT, **_PAPER},
@@ -36,67 +38,69 @@ _PRESETS: dict[MethodName, dict[str, Any]] = {
     "discom": {**_JOINT, "auxiliary": 1.0, "orthogonality": 1.0, "adversary": 1.0},
     "fusion": {"fusion": "middle"},
     "dropout": {"blank": 0.5},
-    "kd": {**_TAUGHT, "distillation_temperature": 4.0},
-    "protokd": {**_TAUGHT, "distillation": 0.1, "distillation_temperature": 10.0, "prototype": 0.1},
+    "kd": {**_DISTILLED, "distillation_temperature": 4.0},
+    "protokd": {**_DISTILLED, "distillation": 0.1, "distillation_temperature": 10.0, "prototype": 0.1},
     "maskedkd": {"fusion": "middle", "masked": 0.5, "tokens": 8},
 }
-_EVERY = {"name", "dice", "label_smoothing"}
+_COMMON = {"name", "dice", "label_smoothing"}
 
 
 class MethodSettings(BaseModel):
-    """A method and its terms. A term that is left out has the weight that its method is known by.
+    """A method and the weights of its loss terms. Terms that are not given have the default weights of the method.
 
-    Naming a term that the method does not have is an error: it would do nothing.
+    Naming a term that the method does not have is an error, because the term would do nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: MethodName = Field("mutual", description=", ".join(get_args(MethodName)))
     dice: float = Field(0.0, ge=0, description="weight of a Dice loss beside the cross entropy")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label given to all classes")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread evenly over all classes")
     auxiliary: float = Field(0.0, ge=0, description="weight of the auxiliary decoder's cross entropy")
-    orthogonality: float = Field(0.0, ge=0, description="weight of invariant against specific features")
-    contrast: Contrast = Field("none", description="what is drawn together across modalities")
+    orthogonality: float = Field(0.0, ge=0, description="weight of the orthogonality of the feature halves")
+    contrast: Contrast = Field("none", description="unit whose features are paired across modalities")
     contrast_weight: float = Field(1.0, ge=0, description="weight of the contrast")
     temperature: float = Field(0.1, gt=0, description="temperature of the contrast")
-    shuffled: bool = Field(False, description="control: the contrast pairs what does not belong together")
+    shuffled: bool = Field(False, description="control: the contrast pairs features that do not belong together")
     agreement: float = Field(
-        0.0, ge=0, description="weight of the other branch's word where it is better and no label is"
+        0.0,
+        ge=0,
+        description="weight of distillation from the other branch, on unlabelled pixels where it is better",
     )
-    heights_from_image: float = Field(0.0, ge=0, description="weight of reading heights off the optical features")
-    image_from_heights: float = Field(0.0, ge=0, description="weight of reading the image off the elevation features")
-    adversary: float = Field(0.0, ge=0, description="weight of the guess, to be misled, which modality a feature is of")
+    heights_from_image: float = Field(0.0, ge=0, description="weight of predicting heights from optical features")
+    image_from_heights: float = Field(0.0, ge=0, description="weight of predicting the image from elevation features")
+    adversary: float = Field(0.0, ge=0, description="weight of the modality-adversarial loss")
     ramp: float = Field(0.0, ge=0, le=1, description="share of the steps over which contrast and agreement rise")
     terms: dict[str, Weight] = Field({}, description="weights of registered loss terms, by name")
     fusion: Literal["early", "middle"] = Field("middle", description="where the fusion network joins the modalities")
-    blank: float = Field(0.0, ge=0, le=1, description="share of patches of which one modality is blanked")
-    distillation: float = Field(0.0, ge=0, description="weight of the teacher's softened answers")
-    distillation_temperature: float = Field(1.0, gt=0, description="how much they are softened")
-    prototype: float = Field(0.0, ge=0, description="weight of the teacher's class prototypes")
-    masked: float = Field(0.0, ge=0, description="weight of the teacher's features under learned masks")
-    tokens: int = Field(0, ge=0, description="number of these masks")
+    blank: float = Field(0.0, ge=0, le=1, description="share of patches in which one modality is set to 0")
+    distillation: float = Field(0.0, ge=0, description="weight of distillation from the teacher's softened predictions")
+    distillation_temperature: float = Field(1.0, gt=0, description="temperature of the distillation; higher is softer")
+    prototype: float = Field(0.0, ge=0, description="weight of distillation from the teacher's class prototypes")
+    masked: float = Field(0.0, ge=0, description="weight of distillation from the teacher's masked features")
+    tokens: int = Field(0, ge=0, description="number of learned masks")
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any) -> Any:
+    def _fill_in_preset(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
         name = given.get("name", cls.model_fields["name"].default)
         if name not in get_args(MethodName):
-            return given  # the unknown name is told of by its own field
+            return given  # the field `name` reports the unknown name
         preset = _PRESETS[name]
         for key, value in given.items():
             field = cls.model_fields.get(key)
-            if field is not None and key not in _EVERY and key not in preset and value != field.default:
+            if field is not None and key not in _COMMON and key not in preset and value != field.default:
                 having = ", ".join(n for n, terms in _PRESETS.items() if key in terms)
                 raise ValueError(f"{key} has no meaning for the method {name}: it belongs to {having}")
         merged = {**preset, **given}
         if "ramp" not in given and not merged.get("agreement") and merged.get("contrast", "none") == "none":
-            merged.pop("ramp", None)  # the preset's, of a term that was switched off
+            merged.pop("ramp", None)  # the preset's ramp has no effect on terms that are switched off
         return merged
 
     @model_validator(mode="after")
-    def _everything_does_something(self) -> MethodSettings:
+    def _no_term_without_effect(self) -> MethodSettings:
         contrasted = self.contrast != "none" and self.contrast_weight > 0
         idle = {
             "shuffled": self.shuffled and not contrasted,
@@ -111,7 +115,7 @@ class MethodSettings(BaseModel):
 
     @property
     def learns_without_labels(self) -> bool:
-        """Whether patches without labels teach anything."""
+        """Whether a term learns from patches without labels."""
         across = self.contrast in {"image", "pixel"} and self.contrast_weight > 0
         return across or any(
             (
@@ -126,5 +130,5 @@ class MethodSettings(BaseModel):
 
     @property
     def has_teacher(self) -> bool:
-        """Whether a fusion network is trained first."""
+        """Whether a fusion network is trained first, as teacher."""
         return self.name in {"kd", "protokd", "maskedkd"}

@@ -1,4 +1,4 @@
-"""Names of the kinds of raster that a model can read; what each one means is in `geocrodino.modalities`."""
+"""Names of the registered modalities; their definitions are in `geocrodino.modalities`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ENTRY_POINTS = "geocrodino.modalities"
 """Group of the entry points by which another package registers its modalities."""
 
 _RESERVED = {"auto", "both", "fusion", "ground", "labels", "source"}
-"""Words that stand for something else where modalities are named."""
+"""Words with another meaning where modalities are named."""
 
 
 class ModalityNames(Sequence[str]):
@@ -18,7 +18,7 @@ class ModalityNames(Sequence[str]):
 
     def __init__(self, *names: str) -> None:
         self._names = list(names)
-        self._asked_others = False
+        self._entry_points_loaded = False
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -36,10 +36,13 @@ class ModalityNames(Sequence[str]):
         return f"ModalityNames({', '.join(map(repr, self._names))})"
 
     def add(self, name: str) -> None:
-        """Add a name.
+        """Add a name at the end; a name that exists already keeps its place.
+
+        Args:
+            name: Letters, digits and underscores, the first not a digit.
 
         Raises:
-            ValueError: If it is no name that files and settings can hold, or stands for something else.
+            ValueError: If it is not such a name, or a reserved word.
         """
         if not name.isidentifier() or name in _RESERVED:
             raise ValueError(
@@ -50,19 +53,40 @@ class ModalityNames(Sequence[str]):
             self._names.append(name)
 
     def remove(self, name: str) -> None:
-        """Remove a name."""
+        """Remove a name.
+
+        Args:
+            name: The name.
+
+        Raises:
+            ValueError: If there is no such name.
+        """
         self._names.remove(name)
 
     def knows(self, name: object) -> bool:
-        """Whether a modality has this name; the entry points of other packages are loaded before the answer is no."""
-        if name not in self._names and not self._asked_others:
-            self._asked_others = True
+        """Look a name up; if it is unknown, load the entry points of other packages once and look again.
+
+        Args:
+            name: The name; values that are not strings are never known.
+
+        Returns:
+            Whether a registered modality has this name.
+        """
+        if name not in self._names and not self._entry_points_loaded:
+            self._entry_points_loaded = True
             for found in entry_points(group=ENTRY_POINTS):
                 found.load()
         return name in self._names
 
     def in_order(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Names in the order of registration, which is that of channels, files and messages."""
+        """Sort names into the order of registration, which is that of channels, files and messages.
+
+        Args:
+            names: Names in any order.
+
+        Returns:
+            Those of them that are registered, in order, without duplicates.
+        """
         there = set(names)
         return tuple(name for name in self._names if name in there)
 
@@ -72,7 +96,7 @@ MODALITIES = ModalityNames("optical", "elevation")
 
 
 class _Registered:
-    """Lets pydantic accept names of registered modalities alone; pydantic is loaded where a model asks."""
+    """Make pydantic accept only names of registered modalities; pydantic_core is imported when a model is built."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import PydanticCustomError, core_schema

@@ -1,4 +1,4 @@
-"""Shape of a network, apart from it: a bundle is read, and its maps are made by another library, without PyTorch."""
+"""Shape of a network. Needs no PyTorch, because a bundle can be read, and used with OpenVINO, without it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _UNET_CHANNELS = (256, 128, 64, 32, 16)
 _PYRAMID_CHANNELS = (96,)
 
 FIRST_SCALE: dict[Decoder, int] = {"unet": 1, "fpn": 2}
-"""The finest feature map that each decoder reads, in halvings of the input; it passes over those before."""
+"""Finest feature map that each decoder reads, in halvings of the input; finer ones are not used."""
 
 
 class NetworkSettings(BaseModel):
-    """Shape of one branch. Both modalities use the same settings; only the number of bands differs."""
+    """Shape of one branch. All modalities use the same settings; only the number of input channels differs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,15 +24,16 @@ class NetworkSettings(BaseModel):
         "tu-resnet18", description="encoder of timm (with or without tu-) or of segmentation-models-pytorch"
     )
     decoder: Decoder = Field("fpn", description="fpn: a light feature pyramid, three times faster; unet: finer edges")
-    depth: int = Field(4, ge=3, le=5, description="halvings inside the encoder; the stride is 2 to this power, in px")
+    depth: int = Field(4, ge=3, le=5, description="halvings in the encoder; the stride is 2 to this power, px")
     invariant_channels: int = Field(
         64, ge=1, description="channels of the modality-invariant half; the specific half has as many"
     )
     decoder_channels: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None, description="unet: width after each doubling, one per depth; fpn: one width; none: chosen for the depth"
+        None,
+        description="unet: channels after each doubling, one number per depth; fpn: one number; none: by the depth",
     )
     separate_encoders: bool = Field(
-        False, description="an encoder of its own for each half (DisCoM-KD) rather than one for both"
+        False, description="a separate encoder for each half (DisCoM-KD) instead of one for both"
     )
 
     @model_validator(mode="after")
@@ -47,12 +48,12 @@ class NetworkSettings(BaseModel):
 
     @property
     def resolved_decoder_channels(self) -> tuple[int, ...]:
-        """Decoder widths, those of the default filled in."""
+        """Channels of the decoder, with the default filled in."""
         if self.decoder_channels is not None:
             return self.decoder_channels
         return _UNET_CHANNELS[-self.depth :] if self.decoder == "unet" else _PYRAMID_CHANNELS
 
     @property
     def stride_px(self) -> int:
-        """Pixels of the input per deepest feature."""
+        """Input pixels per pixel of the deepest feature map."""
         return 1 << self.depth

@@ -1,4 +1,4 @@
-"""How weights are updated in a training."""
+"""Settings of the optimiser."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class OptimiserSettings(BaseModel):
 
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
-    gradient_norm: float = Field(1.0, gt=0, description="limit of the gradient's norm, for each network on its own")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    gradient_norm: float = Field(1.0, gt=0, description="largest norm of the gradient, separately for each network")

@@ -1,8 +1,8 @@
-"""What a user can choose for a prediction, in four groups of options.
+"""Options of a prediction, in four groups.
 
 Each option is described once, in its field. The help of the command line, the docstrings of the classes and the table
 in ``docs/prediction.md`` use that text. This module needs neither pydantic nor a library for rasters, so that the help
-of the program appears at once.
+of the program appears quickly.
 """
 
 # ruff: noqa: RUF009 - `_option` makes a dataclass field
@@ -50,9 +50,9 @@ class OptionField:
         name: Name in Python.
         flag: Name on the command line.
         default: Value if the user gives none.
-        text: What it does, with its unit, its range and what None stands for.
-        choices: Words that it takes, empty if it takes other values.
-        least: Smallest number that it takes, None if it takes no number or any.
+        text: Its effect, with unit and range, and the meaning of None.
+        choices: Words that it accepts; empty if it accepts other values.
+        least: Smallest number that it accepts; None: no lower limit, or not a number.
     """
 
     name: str
@@ -89,7 +89,7 @@ def option_fields(options: type) -> tuple[OptionField, ...]:
 def _option(
     default: _Value, text: str, *, flag: str | None = None, choices: Any = None, least: int | None = None
 ) -> _Value:
-    """A field with its description; ``flag`` where the command line has another name for it."""
+    """Create a field with its description; ``flag`` if the command line has another name for it."""
     made: _Value = field(
         default=default, metadata={"text": text, "flag": flag, "choices": get_args(choices), "least": least}
     )
@@ -108,7 +108,7 @@ def _documented(options: _Class) -> _Class:
 
 
 class _Checked:
-    """Refuses words and numbers that an option does not take."""
+    """Refuse words and numbers that an option does not accept."""
 
     def __post_init__(self) -> None:
         for each in option_fields(type(self)):
@@ -226,7 +226,7 @@ class Execution(_Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scheduler is not None and self.memory is not None:
-            raise ConfigError("memory bounds the threads of this process: leave it out with a scheduler.")
+            raise ConfigError("memory limits only the threads of this process: leave it out with a scheduler.")
 
 
 @_documented

@@ -50,7 +50,7 @@ def test_without_optical_and_area(roles):
 def test_all_nodata(write_raster, roles):
     path = write_raster("void.tif", np.full((20, 20), -9999, np.float32), nodata=-9999)
     found = inspect_files({**roles, "elevation": RasterSource.open(path)})
-    assert found.problems == (f"{path}: no valid pixel among those looked at: all of it seems to be nodata.",)
+    assert found.problems == (f"{path}: no valid pixel among those read: all of it seems to be nodata.",)
     assert found.layers[1].values == "none"
 
 
@@ -59,7 +59,7 @@ def test_rasters_that_do_not_meet(write_raster, roles):
     area = read_aoi(f"{LEFT},{TOP - 50},{LEFT + 50},{TOP}", "EPSG:32631")
     found = inspect_files({**roles, "elevation": RasterSource.open(path)}, area)
     assert found.problems == (
-        f"{path}: does not meet the area of interest.",
+        f"{path}: does not overlap the area of interest.",
         f"{path}: the elevation raster does not meet the reference grid.\n"
         "Expected some part of x 400000 to 400128, y 4.9999e+06 to 5e+06; found x 500000 to 500020, y 4.99998e+06 to "
         "5e+06 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.",
@@ -108,7 +108,11 @@ def test_label_values_that_are_left_out_are_no_problem(write_raster):
     roles, classes = {"labels": RasterSource.open(path)}, ClassScheme.from_values([1, 2])
     found = inspect_files(roles, classes=classes, ignore_values=(255, 7))
     assert found.problems == ()
-    assert found.layers[0].notes[-1].startswith("values of no class: 3; a training refuses them in its area. Name them")
+    assert (
+        found.layers[0]
+        .notes[-1]
+        .startswith("values that belong to no class: 3; a training refuses them in its area. Name them")
+    )
     (told,) = inspect_files(roles).problems
     assert told.startswith(f"{path}: expected two or more classes with whole values from 0 to 254, found the values 1")
     assert inspect_files(roles, label_values={255: 0}).layers[0].values == "0 33 %, 1 17 %, 2 17 %, 3 17 %, 7 17 %"

@@ -38,7 +38,7 @@ def test_values_of_no_class_are_a_problem_inside_the_area_alone(labels):
     source = labels([[1, 2, 7], [1, 2, 7]])
     grid = source.geobox
     (note,) = look_at_labels(source, TWO, None).notes
-    assert note.startswith("values of no class: 7; a training refuses them in its area. ")
+    assert note.startswith("values that belong to no class: 7; a training refuses them in its area. ")
     assert look_at_labels(source, TWO, grid[:, :2]).problems == ()
     (problem,) = look_at_labels(source, TWO, grid).problems
     assert problem.startswith(f"{source.path} holds label values outside the classes: 7. Expected: 1 grass, 2 road.\n")

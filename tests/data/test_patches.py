@@ -108,5 +108,5 @@ def test_a_split_without_room():
         require_patches(corners, "train", "aoi.gpkg", 10, GRID)
     assert str(caught.value) == (
         "aoi.gpkg: the polygons of the split 'train' hold no patch: expected room for one of 10 x 10 px (3 m) inside "
-        "the rasters, found none.\nDraw larger polygons, or take smaller patches (`patch_px`)."
+        "the rasters, found none.\nDraw larger polygons, or use smaller patches (`patch_px`)."
     )

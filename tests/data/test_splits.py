@@ -84,5 +84,5 @@ def test_too_small_an_area():
     assert str(caught.value) == (
         "The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
         "384 px with strips of 128 px between them, found 400 x 500 px (250 x 200 in units of the CRS).\n"
-        "Draw polygons with a column `split`, or take smaller patches (`patch_px`)."
+        "Draw polygons with a column `split`, or use smaller patches (`patch_px`)."
     )

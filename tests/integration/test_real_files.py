@@ -73,7 +73,7 @@ def test_an_image_of_nodata_alone_is_a_problem(real_data):
     path = real_data / "awkward" / "all-nodata.tif"
     source = RasterSource.open(path)
     assert not source.read(source.geobox)[1].any()
-    told = "no valid pixel among those looked at: all of it seems to be nodata."
+    told = "no valid pixel among those read: all of it seems to be nodata."
     assert inspect_files({"optical": source}).problems == (f"{path}: {told}",)
 
 

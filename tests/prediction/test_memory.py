@@ -219,4 +219,4 @@ def test_a_cluster_has_limits_of_its_own(bundle, tmp_path):
     scene = write_raster(tmp_path / "s.tif", image(20, 20))
     with pytest.raises(ConfigError) as error:
         predict(scene, tmp_path / "m.tif", bundle, "optical", execution=Execution(memory="2GB", scheduler="processes"))
-    assert str(error.value) == "memory bounds the threads of this process: leave it out with a scheduler."
+    assert str(error.value) == "memory limits only the threads of this process: leave it out with a scheduler."

@@ -69,7 +69,7 @@ def test_unknown_words_are_refused(group, name, word, message):
 
 
 def test_memory_and_a_scheduler_exclude_each_other():
-    with pytest.raises(ConfigError, match=r"^memory bounds the threads of this process"):
+    with pytest.raises(ConfigError, match=r"^memory limits only the threads of this process"):
         Execution(memory="2GB", scheduler="processes")
 
 

@@ -1,4 +1,4 @@
-"""Random geometry and radiometry for batches: pipelines of Kornia's operations, one for each modality."""
+"""Random geometry and radiometry for batches: a pipeline of Kornia operations for each modality."""
 
 from geocrodino.data.augmentation.check import check_channels, check_operations
 from geocrodino.data.augmentation.pair import PairAugmentation

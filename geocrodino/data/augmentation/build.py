@@ -1,4 +1,4 @@
-"""From a name and its parameters to an operation of Kornia, or an error that names the key."""
+"""Build Kornia operations from their names and parameters in the configuration."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ from geocrodino.spelling import did_you_mean
 _CHANGES_SIZE = ("CenterCrop", "RandomCrop", "PadTo", "Resize", "LongestMaxSize", "SmallestMaxSize")
 _WITHOUT_MATRIX = ("RandomElasticTransform", "RandomFisheye", "RandomThinPlateSpline")
 _FIXED = ("resample", "padding_mode", "fill_value", "align_corners", "cropping_mode", "keepdim")
-"""Parameters of Kornia's geometric classes that have no effect here."""
+"""Parameters of Kornia's geometric classes that have no effect here: only the matrix of an operation is used."""
 
 
 def place_of(modality: Modality, index: int, name: str) -> str:
-    """The key of an operation in messages, its number counted from 0 like every list of the configuration."""
+    """Name the configuration key of an operation, for messages.
+
+    Args:
+        modality: The modality whose list holds the operation.
+        index: Position in that list, counted from 0 as in all lists of the configuration.
+        name: Class name of the operation.
+
+    Returns:
+        A dotted key, for instance ``augmentation.optical.0.RandomHorizontalFlip``.
+    """
     return f"augmentation.{modality}.{index}.{name}"
 
 
@@ -32,27 +41,34 @@ def build_operation(operation: Operation, place: str) -> nn.Module:
 
     Args:
         operation: Name and parameters.
-        place: Its key, for messages.
+        place: Its configuration key, for messages, see `place_of`.
 
     Returns:
         A geometric or intensity operation of Kornia, on the CPU.
 
     Raises:
-        ConfigError: If there is no such operation, it cannot be used on patches with labels, or a parameter is unknown,
-            missing or has a value that Kornia refuses.
+        ConfigError: If there is no such operation, it cannot be used on patches with labels, or a parameter is
+            unknown, missing or has a value that Kornia refuses.
     """
     kind = _class_of(operation.name, place)
     _check_parameters(kind, operation.parameters, place)
     try:
         built: nn.Module = kind(**operation.parameters)
-    except Exception as error:  # Kornia raises many kinds
+    except Exception as error:  # Kornia raises exceptions of many classes
         given = ", ".join(f"{name} {value}" for name, value in operation.parameters.items()) or "no parameters"
         raise ConfigError(f"{place}: cannot be built with {given}: {first_line(error)}.") from error
     return built
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, without the full stop."""
+    """Shorten the text of an error to one line.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        The first line without the full stop; the name of the exception's class if it has no text.
+    """
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].removesuffix(".")
 
@@ -83,13 +99,13 @@ def _usable() -> list[str]:
 
 
 def _unusable(name: str, kind: type) -> str | None:  # noqa: PLR0911
-    """Why a class of Kornia cannot augment patches with labels; None if it can."""
+    """State why a class of Kornia cannot augment patches with labels; None if it can."""
     if name in _CHANGES_SIZE:
         return "changes the size of a patch"
     if name in _WITHOUT_MATRIX:
         return "moves pixels without a matrix, so that labels and the other modality cannot follow"
     if name == "RandomPerspective":
-        return "is not affine, so that the losses cannot bring the modalities together"
+        return "is not affine, so that the losses cannot undo it to compare the modalities"
     if issubclass(kind, K.MixAugmentationBaseV2):
         return "mixes the images of a batch"
     if name.endswith("3D"):

@@ -1,4 +1,4 @@
-"""Try the operations of a configuration before a training starts."""
+"""Try the augmentation of a configuration before a training starts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from geocrodino.settings.modality import Modality
 
 
 def check_operations(settings: AugmentationSettings, patch_px: int, *, coupled: bool = False) -> None:
-    """Check names, parameters and geometry.
+    """Check the names and parameters of all operations, and draw matrices of the geometric ones for a patch.
 
     Args:
-        settings: What to change.
+        settings: The operations of each modality.
         patch_px: Side of a patch, px.
-        coupled: Whether the method moves both modalities together.
+        coupled: Whether the method needs the same geometry for all modalities, whatever ``settings.decoupled`` is.
 
     Raises:
-        ConfigError: If an operation or parameter is not known or cannot be used on patches of this size.
+        ConfigError: If an operation or parameter is unknown or cannot be used on patches of this size.
     """
     together = settings.model_copy(update={"decoupled": settings.decoupled and not coupled})
     for pipeline in build_pipelines(together).values():
@@ -33,15 +33,15 @@ def check_operations(settings: AugmentationSettings, patch_px: int, *, coupled: 
 
 
 def check_channels(settings: AugmentationSettings, channels: Mapping[Modality, int], patch_px: int) -> None:
-    """Check that the operations on values suit the number of channels and values about 0.
+    """Check that the operations on values accept the number of channels and values with mean 0.
 
     Args:
-        settings: What to change.
+        settings: The operations of each modality.
         channels: Number of channels of each modality.
         patch_px: Side of a patch, px.
 
     Raises:
-        ConfigError: If an operation fails, yields values that are not finite, or cuts values to 0 to 1.
+        ConfigError: If an operation fails, yields values that are not finite, or limits values to 0 to 1.
     """
     pipelines = build_pipelines(settings)
     for modality, count in channels.items():
@@ -60,7 +60,7 @@ def _try_geometry(step: Step, patch_px: int) -> None:
     with torch.random.fork_rng(devices=[]):
         try:
             step.draw_matrices(torch.Size((2, 1, patch_px, patch_px)))
-        except Exception as error:  # Kornia raises many kinds
+        except Exception as error:  # Kornia raises exceptions of many classes
             raise _failed(step, f"patches of {patch_px} px", error) from error
 
 
@@ -70,7 +70,7 @@ def _try_values(step: Step, channels: int, patch_px: int) -> None:
         image = torch.randn(2, channels, patch_px, patch_px)
         try:
             changed = step.change_values(image, torch.ones(2, patch_px, patch_px, dtype=torch.bool), always=True)
-        except Exception as error:  # Kornia raises many kinds
+        except Exception as error:  # Kornia raises exceptions of many classes
             raise _failed(step, f"{channels} {'channels' if channels != 1 else 'channel'}", error) from error
     if changed.shape != image.shape:
         raise ConfigError(f"{step.place}: expected images of {tuple(image.shape)}, found {tuple(changed.shape)}.")
@@ -79,7 +79,7 @@ def _try_values(step: Step, channels: int, patch_px: int) -> None:
             f"{step.place}: expected finite values, found NaN or infinity. The values of a patch have mean 0 and "
             "standard deviation 1, so half of them are below 0. Leave the operation out."
         )
-    if changed.min() >= 0 and 0 < changed.max() <= 1:  # all 0: the only channel was dropped
+    if changed.min() >= 0 and 0 < changed.max() <= 1:  # not all 0, as after RandomChannelDropout of the only channel
         raise ConfigError(
             f"{step.place}: cuts all values to 0 to 1. The values of a patch have mean 0 and standard deviation 1. "
             "Leave the operation out."

@@ -1,6 +1,7 @@
 """Operations that Kornia does not have, for values with mean 0 and standard deviation 1 and any number of bands.
 
-They are Kornia classes, and are named in the same lists. Parameters are drawn on the CPU.
+They are subclasses of Kornia's classes and are named in the same lists of the configuration. Random parameters are
+drawn on the CPU.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from geocrodino.data.augmentation.geometry import quarter_turn_matrices, turned
 _CURVE_LIMIT_STD = 6.0
 
 Parameters = dict[str, Tensor]
+"""Random parameters of a batch by name; the first axis of each tensor is the image."""
 
 
 class RandomQuarterTurn(K.GeometricAugmentationBase2D):
-    """Turn by 0, 90, 180 or 270 degrees with equal chance; images that are not square by 0 or 180.
+    """Turn by 0, 90, 180 or 270 degrees with equal probability; images that are not square by 0 or 180.
 
-    Kornia's ``RandomRotation90`` draws the ends of its range half as often as the rest.
+    Kornia's ``RandomRotation90`` draws the ends of its range half as often as the values between.
 
     Args:
         same_on_batch: Whether all images get the same turn.
@@ -34,30 +36,56 @@ class RandomQuarterTurn(K.GeometricAugmentationBase2D):
         super().__init__(p=p, same_on_batch=same_on_batch)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
-        """Draw right angles, int64, shape (B,)."""
+        """Draw the turn of each image.
+
+        Args:
+            batch_shape: (B, C, H, W).
+
+        Returns:
+            ``quarter_turns``: number of anticlockwise right angles, int64, shape (B,), 0 to 3.
+        """
         drawn = torch.randint(4, (1 if self.same_on_batch else batch_shape[0],))
         if batch_shape[-1] != batch_shape[-2]:
             drawn = drawn - drawn % 2
         return {"quarter_turns": drawn.expand(batch_shape[0])}
 
     def compute_transformation(self, input: Tensor, params: Parameters, flags: dict[str, Any]) -> Tensor:
-        """Matrices (B, 3, 3) of the turns."""
+        """Compute the matrices of the turns.
+
+        Args:
+            input: Images, shape (B, C, H, W); only shape, dtype and device matter.
+            params: Result of `generate_parameters`.
+            flags: Not used; part of Kornia's interface.
+
+        Returns:
+            Source to target pixels (x, y), dtype and device of the images, shape (B, 3, 3).
+        """
         height, width = input.shape[-2:]
         return quarter_turn_matrices(params["quarter_turns"].cpu(), height, width).to(input)
 
     def apply_transform(
         self, input: Tensor, params: Parameters, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Images (B, C, H, W), turned."""
+        """Turn images, without interpolation.
+
+        Args:
+            input: Images, shape (B, C, H, W).
+            params: Result of `generate_parameters`.
+            flags: Not used; part of Kornia's interface.
+            transform: Not used; part of Kornia's interface.
+
+        Returns:
+            Turned images, same shape and dtype.
+        """
         return torch.stack([turned(x, int(k)) for x, k in zip(input, params["quarter_turns"], strict=True)])
 
 
 class RandomRotationScale(K.GeometricAugmentationBase2D):
-    """Rotate and enlarge about the middle. Halving is as likely as doubling, unlike with Kornia's ``RandomAffine``.
+    """Rotate and scale about the centre. Halving is as likely as doubling, unlike with Kornia's ``RandomAffine``.
 
     Args:
         degrees: Largest rotation either way, or the smallest and the largest, degrees, anticlockwise.
-        scale: Smallest and largest enlargement.
+        scale: Smallest and largest factor of enlargement, above 0; below 1 shrinks.
         same_on_batch: Whether all images get the same draw.
         p: Share of images that the draw applies to.
     """
@@ -78,7 +106,14 @@ class RandomRotationScale(K.GeometricAugmentationBase2D):
         self.degrees, self.scale = (low, high), scale
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
-        """Draw angles in degrees and enlargements, evenly in the logarithm, float32, shape (B,)."""
+        """Draw the rotation and scale of each image.
+
+        Args:
+            batch_shape: (B, C, H, W).
+
+        Returns:
+            ``angle``: degrees anticlockwise; ``scale``: factor, uniform in its logarithm. Both float32, shape (B,).
+        """
         count = 1 if self.same_on_batch else batch_shape[0]
         (first, last), (low, high) = self.degrees, map(math.log, self.scale)
         angle = first + (last - first) * torch.rand(count)
@@ -86,7 +121,16 @@ class RandomRotationScale(K.GeometricAugmentationBase2D):
         return {"angle": angle.expand(batch_shape[0]), "scale": scale.expand(batch_shape[0])}
 
     def compute_transformation(self, input: Tensor, params: Parameters, flags: dict[str, Any]) -> Tensor:
-        """Matrices (B, 3, 3)."""
+        """Compute the matrices of rotation and scale about the centre.
+
+        Args:
+            input: Images, shape (B, C, H, W); only shape, dtype and device matter.
+            params: Result of `generate_parameters`.
+            flags: Not used; part of Kornia's interface.
+
+        Returns:
+            Source to target pixels (x, y), dtype and device of the images, shape (B, 3, 3).
+        """
         height, width = input.shape[-2:]
         angle = torch.deg2rad(params["angle"].double())
         cosine, sine = params["scale"] * angle.cos(), params["scale"] * angle.sin()
@@ -98,7 +142,17 @@ class RandomRotationScale(K.GeometricAugmentationBase2D):
     def apply_transform(
         self, input: Tensor, params: Parameters, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Images (B, C, H, W), rotated and enlarged."""
+        """Rotate and scale images, interpolated bilinearly.
+
+        Args:
+            input: Images, shape (B, C, H, W).
+            params: Result of `generate_parameters`.
+            flags: Not used; part of Kornia's interface.
+            transform: Not used; part of Kornia's interface.
+
+        Returns:
+            Moved images, same shape and dtype, 0 where pixels come from outside.
+        """
         size = (input.shape[-2], input.shape[-1])
         matrices = self.compute_transformation(input, params, flags)
         moved: Tensor = warp_affine(input, matrices[:, :2], size, align_corners=True)
@@ -106,10 +160,13 @@ class RandomRotationScale(K.GeometricAugmentationBase2D):
 
 
 class RandomCurve(K.IntensityAugmentationBase2D):
-    """Bend values up or down, like gamma: 0 and the order of values stay.
+    """Bend values up or down, like gamma: 0 and the order of values do not change.
+
+    Values x become (exp(b x) - 1) / b with a bend b, up to 6 standard deviations from the mean; beyond that the slope
+    is 1.
 
     Args:
-        curve: Largest bend either way, 0 to below 1. Each image draws its own.
+        curve: Largest bend in either direction, 0 to below 1. Each image has its own bend.
         same_on_batch: Whether all images get the same draw.
         p: Share of images that are changed.
     """
@@ -119,17 +176,34 @@ class RandomCurve(K.IntensityAugmentationBase2D):
         self.curve = _within("curve", curve, below=1.0)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
-        """Draw bends, shape (B, 1, 1, 1)."""
+        """Draw the bend of each image.
+
+        Args:
+            batch_shape: (B, C, H, W).
+
+        Returns:
+            ``bend``: uniform in -curve to curve, never 0 because it divides, float32, shape (B, 1, 1, 1).
+        """
         bend = _around_zero(self.curve, batch_shape, 1, same=self.same_on_batch)
         return {"bend": bend.where(bend.abs() > 1e-4, 1e-4)}
 
     def apply_transform(
         self, input: Tensor, params: Parameters, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Images (B, C, H, W), bent."""
+        """Bend the values of images.
+
+        Args:
+            input: Images with mean 0 and standard deviation 1, shape (B, C, H, W).
+            params: Result of `generate_parameters`.
+            flags: Not used; part of Kornia's interface.
+            transform: Not used; part of Kornia's interface.
+
+        Returns:
+            Changed images, same shape and dtype.
+        """
         bend = params["bend"].to(input)
         limited = input.clamp(-_CURVE_LIMIT_STD, _CURVE_LIMIT_STD)
-        # Beyond the limit straight on, so that rare bright values keep their order.
+        # Linear beyond the limit, so that rare extreme values keep their order.
         return torch.expm1(bend * limited) / bend + (input - limited)
 
 
@@ -137,10 +211,10 @@ class RandomGainOffset(K.IntensityAugmentationBase2D):
     """Multiply by a gain about 1 and add an offset about 0: contrast and brightness of standardised values.
 
     Args:
-        gain: All bands times 1 - gain to 1 + gain, 0 to below 1.
-        offset_std: All bands plus up to this either way, standard deviations.
-        band_gain: As ``gain``, drawn for each band.
-        band_offset_std: As ``offset_std``, drawn for each band.
+        gain: All bands are multiplied by one factor from 1 - gain to 1 + gain; 0 to below 1.
+        offset_std: One offset from -offset_std to offset_std, in standard deviations, is added to all bands; 0 or more.
+        band_gain: As ``gain``, with a factor for each band.
+        band_offset_std: As ``offset_std``, with an offset for each band.
         same_on_batch: Whether all images get the same draw.
         p: Share of images that are changed.
     """
@@ -160,7 +234,14 @@ class RandomGainOffset(K.IntensityAugmentationBase2D):
         self.band_offset_std = _within("band_offset_std", band_offset_std)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
-        """Draw gains and offsets, shape (B, C, 1, 1)."""
+        """Draw the gain and offset of each band of each image.
+
+        Args:
+            batch_shape: (B, C, H, W).
+
+        Returns:
+            ``gain``: factor; ``offset``: in standard deviations. Both float32, shape (B, C, 1, 1).
+        """
         same, bands = self.same_on_batch, batch_shape[1]
         gain = 1 + _around_zero(self.gain, batch_shape, 1, same=same)
         band_gain = 1 + _around_zero(self.band_gain, batch_shape, bands, same=same)
@@ -171,17 +252,27 @@ class RandomGainOffset(K.IntensityAugmentationBase2D):
     def apply_transform(
         self, input: Tensor, params: Parameters, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Images (B, C, H, W), scaled and shifted."""
+        """Multiply images by the gains and add the offsets.
+
+        Args:
+            input: Images with mean 0 and standard deviation 1, shape (B, C, H, W).
+            params: Result of `generate_parameters`.
+            flags: Not used; part of Kornia's interface.
+            transform: Not used; part of Kornia's interface.
+
+        Returns:
+            Changed images, same shape and dtype.
+        """
         return torch.addcmul(params["offset"].to(input), input, params["gain"].to(input))
 
 
 class RandomNoiseLevel(K.IntensityAugmentationBase2D):
     """Add Gaussian noise of a random strength, drawn on the device of the images.
 
-    Kornia's ``RandomGaussianNoise`` has one fixed strength, and draws the noise on the CPU.
+    Kornia's ``RandomGaussianNoise`` has one fixed strength and draws the noise on the CPU.
 
     Args:
-        noise_std: Largest standard deviation of the noise. Each image draws its own.
+        noise_std: Largest standard deviation of the noise, 0 or more. Each image has its own strength.
         same_on_batch: Whether all images get the same strength.
         p: Share of images that are changed.
     """
@@ -191,13 +282,31 @@ class RandomNoiseLevel(K.IntensityAugmentationBase2D):
         self.noise_std = _within("noise_std", noise_std)
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Parameters:
-        """Draw strengths, shape (B, 1, 1, 1)."""
+        """Draw the strength of each image.
+
+        Args:
+            batch_shape: (B, C, H, W).
+
+        Returns:
+            ``noise_std``: factor of standard normal noise, uniform in -noise_std to noise_std, float32, shape
+            (B, 1, 1, 1). Its sign does not matter, because the noise is symmetric.
+        """
         return {"noise_std": _around_zero(self.noise_std, batch_shape, 1, same=self.same_on_batch)}
 
     def apply_transform(
         self, input: Tensor, params: Parameters, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Images (B, C, H, W) with noise."""
+        """Add noise to images.
+
+        Args:
+            input: Images with mean 0 and standard deviation 1, shape (B, C, H, W).
+            params: Result of `generate_parameters`.
+            flags: Not used; part of Kornia's interface.
+            transform: Not used; part of Kornia's interface.
+
+        Returns:
+            Images with noise, same shape and dtype.
+        """
         return torch.addcmul(input, torch.randn_like(input), params["noise_std"].to(input))
 
 
@@ -208,7 +317,7 @@ OPERATIONS: dict[str, type[K.RigidAffineAugmentationBase2D]] = {
 
 
 def _around_zero(most: float, batch_shape: tuple[int, ...], bands: int, *, same: bool) -> Tensor:
-    """Uniform in -most to most, shape (B, bands, 1, 1). Drawn on the CPU: one seed, one result anywhere."""
+    """Draw uniform numbers in -most to most, shape (B, bands, 1, 1), on the CPU: the same for a seed on all devices."""
     drawn = (2 * torch.rand(1 if same else batch_shape[0], bands, 1, 1) - 1) * most
     return drawn.expand(batch_shape[0], bands, 1, 1)
 

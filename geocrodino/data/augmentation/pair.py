@@ -1,7 +1,7 @@
-"""The augmentation of a batch of both modalities.
+"""Augment the modalities of a batch, together or each with its own geometry.
 
-Decoupled geometry lets the two networks see the same scene in two ways. What the losses need to bring the views
-together again travels with the batch, as a transform for each image.
+With decoupled geometry the branches see different views of the same place. The batch holds the transform of each
+image, so that the losses can match positions across the modalities.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from geocrodino.settings.modality import MODALITIES, Modality
 
 
 class PairAugmentation(nn.Module):
-    """Augments a batch on the device it lies on. Does nothing but name the keys in evaluation mode.
+    """Augment batches on their own device. In evaluation mode values stay as they are and only keys are added.
 
-    Seeding torch's global generator reproduces a call.
+    The random numbers come from torch's global generator: the same seed gives the same result.
 
     Args:
-        settings: What to change; None never changes anything.
+        settings: The operations of each modality; None: no operations.
 
     Raises:
-        ConfigError: If an operation or parameter is not known or cannot be used.
+        ConfigError: If an operation or parameter is unknown or cannot be used.
     """
 
     def __init__(self, settings: AugmentationSettings | None) -> None:
         super().__init__()
         self.settings = settings
-        # In a plain dictionary: Kornia draws on the device that a module is moved to, and draws shall stay on the CPU.
+        # A plain dictionary, not submodules: a moved Kornia module draws on its device, but draws must stay on the CPU.
         self.pipelines = {} if settings is None else build_pipelines(settings)
 
     @torch.no_grad()
@@ -42,7 +42,7 @@ class PairAugmentation(nn.Module):
         """Augment every modality of a batch.
 
         Args:
-            batch: For each modality m that is there, "m" float (B, C, H, W), 0 where invalid, and "m_valid" bool
+            batch: For each modality m of the batch, "m" float (B, C, H, W), 0 where invalid, and "m_valid" bool
                 (B, H, W); "labels" int64 (B, H, W), class indices or ``IGNORE_INDEX``.
 
         Returns:
@@ -50,7 +50,7 @@ class PairAugmentation(nn.Module):
             is no label or m is invalid; "m_transform" float32 (B, 3, 3), source to augmented pixels (x, y).
 
         Raises:
-            ValueError: If no modality is there or shapes do not fit.
+            ValueError: If the batch holds no modality, or shapes do not fit.
         """
         present: list[Modality] = [m for m in MODALITIES if m in batch]
         if not present:
@@ -80,14 +80,17 @@ class PairAugmentation(nn.Module):
 
 
 def build_pipelines(settings: AugmentationSettings) -> dict[Modality, Pipeline]:
-    """The pipeline of each modality.
+    """Build the pipeline of each registered modality.
 
     Args:
-        settings: What to change.
+        settings: The operations of each modality.
+
+    Returns:
+        Pipelines by modality.
 
     Raises:
-        ConfigError: If an operation or parameter is not known or cannot be used, or the modalities should move
-            together and their geometric operations differ.
+        ConfigError: If an operation or parameter is unknown or cannot be used, or geometry is shared and the
+            geometric operations of the modalities differ.
     """
     pipelines = {m: Pipeline(settings.operations(m), m) for m in MODALITIES}
     if not settings.decoupled:

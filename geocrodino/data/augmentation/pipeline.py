@@ -1,4 +1,4 @@
-"""The operations of one modality, drawn on the CPU and applied to a batch on its device."""
+"""The operations of one modality: parameters are drawn on the CPU, images are changed on their own device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geocrodino.settings.augmentation import Operation
 from geocrodino.settings.modality import Modality
 
 _LINEAR_FILTERS = ("RandomGaussianBlur", "RandomBoxBlur", "RandomMotionBlur")
-"""Operations that are linear in the image, and so can be applied to weights as well."""
+"""Operations that are linear in the image: applied to image and weights, they can leave out invalid pixels."""
 
 _UNIT_RANGE = (
     "ColorJiggle",
@@ -49,18 +49,21 @@ _UNIT_RANGE = (
 """Operations that assume values of 0 to 1."""
 
 UNIT_RANGE_STD = 3.0
-"""To operations that assume values of 0 to 1, these stand for minus and plus this many standard deviations."""
+"""For operations that assume values of 0 to 1, minus and plus this many standard deviations become 0 and 1."""
 
 
 class Step:
-    """One operation with its chance.
+    """One operation and the probability that it changes an image.
 
-    Kornia applies an operation to every image and then keeps the originals of those that were not drawn. Here the
-    draw comes first, so that the operation computes the drawn images alone.
+    Kornia applies an operation to every image, then restores those that were not drawn. Here the images are drawn
+    first, and the operation computes only the drawn ones.
 
     Args:
         operation: Name and parameters.
-        place: Its key, for messages.
+        place: Its configuration key, for messages.
+
+    Raises:
+        ConfigError: If the operation cannot be built.
     """
 
     def __init__(self, operation: Operation, place: str) -> None:
@@ -76,13 +79,13 @@ class Step:
         self._by_pixel = name in OPERATIONS
 
     def draw_matrices(self, shape: torch.Size) -> Tensor:
-        """Draw the matrix of each image of a batch of a geometric operation.
+        """Draw the matrix of a geometric operation for each image of a batch.
 
         Args:
             shape: (B, C, H, W).
 
         Returns:
-            Source to target pixels (x, y), float64 on the CPU, shape (B, 3, 3).
+            Source to target pixels (x, y), float64 on the CPU, shape (B, 3, 3); the identity for images not drawn.
         """
         chosen = self._draw(shape[0])
         matrices = torch.eye(3, dtype=torch.float64).repeat(shape[0], 1, 1)
@@ -95,15 +98,15 @@ class Step:
         return matrices
 
     def change_values(self, image: Tensor, valid: Tensor, *, always: bool = False) -> Tensor:
-        """Apply an operation on values.
+        """Apply an operation on values to the images that are drawn.
 
         Args:
-            image: Float, shape (B, C, H, W).
-            valid: Bool, shape (B, H, W).
-            always: Whether to change all images whatever the chance.
+            image: Normalised values, float, shape (B, C, H, W).
+            valid: Whether a pixel holds data, bool, shape (B, H, W).
+            always: Whether to change all images, whatever the operation's probability.
 
         Returns:
-            Images of the same shape. Invalid pixels may hold any value.
+            Images of the same shape and dtype. Invalid pixels may hold any value. ``image`` itself if none is drawn.
         """
         chosen = torch.arange(len(image)) if always else self._draw(len(image))
         if not len(chosen):
@@ -115,7 +118,7 @@ class Step:
         return image.index_copy(0, here, part)
 
     def _draw(self, batch: int) -> Tensor:
-        """Draw the images to change, int64 on the CPU."""
+        """Draw the indices of the images to change, int64 on the CPU, at most ``batch`` of them."""
         if self._p_batch < 1 and torch.rand(1) >= self._p_batch:
             return torch.empty(0, dtype=torch.int64)
         if self._p >= 1:
@@ -148,8 +151,11 @@ class Pipeline:
     Consecutive geometric operations become one matrix, so that pixels are interpolated once.
 
     Args:
-        operations: Names and parameters.
-        modality: Whose operations they are, for messages.
+        operations: Names and parameters, in order.
+        modality: Modality of the operations, for messages.
+
+    Raises:
+        ConfigError: If an operation cannot be built.
     """
 
     def __init__(self, operations: Sequence[Operation], modality: Modality) -> None:
@@ -161,7 +167,14 @@ class Pipeline:
         return [step.operation for step in self.steps if step.geometric]
 
     def draw_geometry(self, shape: torch.Size) -> list[Tensor]:
-        """Draw matrices (B, 3, 3), float64 on the CPU, of each geometric operation for images of a shape."""
+        """Draw the matrices of all geometric operations.
+
+        Args:
+            shape: Shape of the images, (B, C, H, W).
+
+        Returns:
+            For each geometric operation, in order: source to target pixels (x, y), float64 on the CPU, shape (B, 3, 3).
+        """
         return [step.draw_matrices(shape) for step in self.steps if step.geometric]
 
     def apply(self, layers: Layers, geometry: Sequence[Tensor]) -> tuple[Layers, Tensor]:
@@ -169,35 +182,36 @@ class Pipeline:
 
         Args:
             layers: Image, validity and labels.
-            geometry: What ``draw_geometry`` of this pipeline, or of one with the same geometric operations, drew.
+            geometry: Result of `draw_geometry` of this pipeline, or of one with the same geometric operations; each
+                matrix float64 on the CPU, shape (B, 3, 3).
 
         Returns:
             Layers of the same shapes, invalid pixels 0, and source to target pixels (x, y), float64 on the CPU, shape
             (B, 3, 3).
         """
         shape = layers.image.shape
-        same = torch.eye(3, dtype=torch.float64).repeat(shape[0], 1, 1)
-        done, ahead, matrices = same, same, iter(geometry)
+        identity = torch.eye(3, dtype=torch.float64).repeat(shape[0], 1, 1)
+        applied, pending, matrices = identity, identity, iter(geometry)
         changed = False
         for step in self.steps:
             if step.geometric:
-                ahead = next(matrices) @ ahead
+                pending = next(matrices) @ pending
                 continue
-            if ahead is not same:
-                layers, moved = move(self._clean(layers, changed), ahead)
-                done, ahead, changed = moved @ done, same, False
+            if pending is not identity:
+                layers, moved = move(self._clean(layers, changed), pending)
+                applied, pending, changed = moved @ applied, identity, False
             image = step.change_values(layers.image, layers.valid)
             changed = changed or image is not layers.image
             layers = layers._replace(image=image)
         layers = self._clean(layers, changed)
-        if ahead is not same:
-            layers, moved = move(layers, ahead)
-            done = moved @ done
-        return layers, done
+        if pending is not identity:
+            layers, moved = move(layers, pending)
+            applied = moved @ applied
+        return layers, applied
 
     @staticmethod
     def _clean(layers: Layers, changed: bool) -> Layers:
-        """Layers with 0 at invalid pixels."""
+        """Set invalid pixels to 0 if the image was changed."""
         if not changed:
             return layers
         return layers._replace(image=torch.where(layers.valid[:, None], layers.image, 0.0))
