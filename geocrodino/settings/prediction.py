@@ -75,7 +75,7 @@ def option_fields(options: type) -> tuple[OptionField, ...]:
     return tuple(
         OptionField(
             name=each.name,
-            flag=each.metadata["flag"] or f"--{each.name.replace('_', '-')}",
+            flag=f"--{each.metadata['word'] or each.name.replace('_', '-')}",
             default=each.default,
             text=each.metadata["text"],
             choices=each.metadata["choices"],
@@ -87,11 +87,11 @@ def option_fields(options: type) -> tuple[OptionField, ...]:
 
 
 def _option(
-    default: _Value, text: str, *, flag: str | None = None, choices: Any = None, least: int | None = None
+    default: _Value, text: str, *, word: str | None = None, choices: Any = None, least: int | None = None
 ) -> _Value:
-    """Create a field with its description; ``flag`` if the command line has another name for it."""
+    """Create a field with its description; ``word`` if the command line has another name for it."""
     made: _Value = field(
-        default=default, metadata={"text": text, "flag": flag, "choices": get_args(choices), "least": least}
+        default=default, metadata={"text": text, "word": word, "choices": get_args(choices), "least": least}
     )
     return made
 
@@ -160,7 +160,7 @@ class Tiling(_Checked):
         "Side of a tile without its margin, in px of the training's pixel size, at least 1, rounded up to a multiple "
         "of the network's stride. By default 1024, or 512 if tiles are blended, and less where tiles at the edge would "
         "be nearly empty. Larger tiles need more memory and save time in large scenes.",
-        flag="--tile-px",
+        word="tile-px",
         least=1,
     )
     stitch: Stitch = _option(
@@ -239,7 +239,7 @@ class Outputs(_Checked):
         "Layers to write to MAP.layers.tif, each 0 to 1: probabilities of each class; confidence, the probability of "
         "the most likely class; entropy, 1 if all classes are equally likely; disagreement of the two modalities, half "
         "the sum of absolute differences. On the command line the option may be repeated.",
-        flag="--layer",
+        word="layer",
     )
     overwrite: bool = _option(False, "Replace an existing map.")
     resume: bool = _option(

@@ -89,5 +89,5 @@ def test_continuous_integration_runs_what_a_user_runs():
     lines = path.read_text().splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
     assert "set -euo pipefail" in lines
-    assert lines[-2:] == ["make lint", "make test"]
+    assert lines[-3:] == ["make lint", "make docs", "make test"]
     subprocess.run(["bash", "-n", str(path)], check=True)
