@@ -181,7 +181,10 @@ class AugmentationSettings(BaseModel):
     @model_serializer(mode="wrap")
     def _without_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
-        return written if self._uses_short_form else {k: v for k, v in written.items() if k not in _GEOMETRY_KEYS}
+        unused = set() if self._uses_short_form else set(_GEOMETRY_KEYS)
+        if not self.rasters:
+            unused.add("rasters")
+        return {key: value for key, value in written.items() if key not in unused}
 
     @property
     def _uses_short_form(self) -> bool:
