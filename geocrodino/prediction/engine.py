@@ -26,7 +26,7 @@ from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.combine import decision_codes
 from geocrodino.prediction.job import STRIP_PX, BlockPredictor
 from geocrodino.prediction.memory import in_use, parse_memory, peak_growth, workers_within
-from geocrodino.prediction.plan import PredictionPlan, prepare
+from geocrodino.prediction.plan import PredictionPlan, plan_prediction
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.tiles.lattice import probability_bytes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
@@ -149,7 +149,7 @@ def predict(
         ResolutionWarning: If the scene's pixels are more than 4 times as large as those of the training.
     """
     started = time.monotonic()
-    ready = prepare(
+    plan = plan_prediction(
         scene,
         Path(out),
         bundle if isinstance(bundle, Bundle) else load_bundle(bundle),
@@ -161,47 +161,47 @@ def predict(
         execution=execution,
         outputs=outputs,
     )
-    files = ready.job.files.present
+    files = plan.job.files.present
     companions = [companion_path(Path(out), kind) for kind in COMPANIONS]
     with (
         rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
         MapWriter(
             files,
-            ready.job.own,
-            key=ready.key,
+            plan.job.own,
+            key=plan.key,
             stale=[path for path in companions if path not in {file.path for file in files}],
             overwrite=outputs.overwrite,
             resume=outputs.resume,
         ) as writer,
     ):
         resumed = len(writer.done)
-        collect = _PartCollector(writer, len(ready.blocks), on_progress)
-        todo = [block for block in ready.blocks if block not in writer.done]
+        collect = _PartCollector(writer, len(plan.blocks), on_progress)
+        todo = [block for block in plan.blocks if block not in writer.done]
         try:
-            _run(ready, todo, execution, collect)
-            ready.backends.clear()  # frees their memory before the files are put together
-            if not writer.done.keys() >= set(ready.blocks):
-                raise ValueError(f"expected {len(ready.blocks)} finished blocks, found {len(writer.done)}")
+            _run(plan, todo, execution, collect)
+            plan.backends.clear()  # frees their memory before the files are put together
+            if not writer.done.keys() >= set(plan.blocks):
+                raise ValueError(f"expected {len(plan.blocks)} finished blocks, found {len(writer.done)}")
         except BaseException as error:
             if writer.done:
                 error.add_note(
-                    f"{len(writer.done)} of {len(ready.blocks)} blocks are finished and kept: go on with `resume=True`."
+                    f"{len(writer.done)} of {len(plan.blocks)} blocks are finished and kept: go on with `resume=True`."
                 )
             raise
         counts = _total(writer.done.values())
         if not counts:
             writer.abandon()
             raise OverlapError(
-                f"{ready.scene.path}: the area holds the centre of none of its pixels ({ready.scene.describe()}).\n"
+                f"{plan.scene.path}: the area holds the centre of none of its pixels ({plan.scene.describe()}).\n"
                 "Give a larger area, or leave it out."
             )
         if all(index == IGNORE_INDEX for _, index, _ in counts):
             writer.abandon()
-            raise RasterError(ready.scene.path, _no_valid_pixel(ready, writer.done.values()))
-        impossible = _impossible_notes(ready, writer.done.values())
+            raise RasterError(plan.scene.path, _no_valid_pixel(plan, writer.done.values()))
+        impossible = _impossible_notes(plan, writer.done.values())
         for message in impossible:
             warnings.warn(message, HeightRangeWarning, stacklevel=2)
-    return _summary(ready, counts, resumed, time.monotonic() - started, impossible)
+    return _summary(plan, counts, resumed, time.monotonic() - started, impossible)
 
 
 class _PartCollector:
@@ -220,27 +220,27 @@ class _PartCollector:
                 self.on_progress(self._finished, self.total)
 
 
-def _run(ready: PredictionPlan, todo: Sequence[Window], execution: Execution, collect: _PartCollector) -> None:
+def _run(plan: PredictionPlan, todo: Sequence[Window], execution: Execution, collect: _PartCollector) -> None:
     if not todo:
         return
-    workers = min(ready.job.workers, len(todo))
+    workers = min(plan.job.workers, len(todo))
     if execution.scheduler is not None:
         with open_client(execution.scheduler, workers) as client:
-            run_cluster(client, ready.job, todo, collect)
+            run_cluster(client, plan.job, todo, collect)
         return
     if execution.memory is not None:
-        workers = _workers_within(parse_memory(execution.memory), ready, workers)
-        if workers < min(ready.job.batch, len(todo)):
+        workers = _workers_within(parse_memory(execution.memory), plan, workers)
+        if workers < min(plan.job.batch, len(todo)):
             raise ConfigError(
-                f"memory {execution.memory}: expected room for the {ready.job.batch} tiles of a batch, found it for "
+                f"memory {execution.memory}: expected room for the {plan.job.batch} tiles of a batch, found it for "
                 f"{workers}.\nTake `batch=1`, or allow more memory."
             )
-    run_threads(BlockPredictor(ready.job, ready.backends), todo, workers, collect)
+    run_threads(BlockPredictor(plan.job, plan.backends), todo, workers, collect)
 
 
-def _workers_within(limit: int, ready: PredictionPlan, most: int) -> int:
+def _workers_within(limit: int, plan: PredictionPlan, most: int) -> int:
     """How many tiles fit into memory at once, from the memory that one tile in the middle of the scene needs."""
-    job, backends = ready.job, ready.backends
+    job, backends = plan.job, plan.backends
     before = in_use()  # memory that the trial frees stays with the process, for the next tiles
     largest, (height, width) = job.lattice.tile_shape, job.lattice.shape
     rows, cols = (min(side, _TRIAL_PX) for side in largest)
@@ -253,7 +253,7 @@ def _workers_within(limit: int, ready: PredictionPlan, most: int) -> int:
     each = max(peak_growth(partial(try_out, m)) for m in job.inputs) * math.prod(largest) // (rows * cols)
     tile_bytes = job.lattice.tile_bytes(1 if job.classes_alone else probability_bytes(len(job.classes)))
     shared = GDAL_CACHE_BYTES + len(backends) * job.keep_tiles * tile_bytes
-    block = max(block.pixels for block in ready.blocks)
+    block = max(block.pixels for block in plan.blocks)
     finished = 2 * block * sum(len(file.bands) for file in job.files.present)  # twice while it is encoded
     return workers_within(limit, most, each + len(backends) * tile_bytes + finished, before + shared)
 
@@ -266,21 +266,21 @@ def _total(notes: Iterable[Any]) -> Counter[tuple[int, int, int]]:
     return counts
 
 
-def _impossible_notes(ready: PredictionPlan, notes: Iterable[Any]) -> tuple[str, ...]:
+def _impossible_notes(plan: PredictionPlan, notes: Iterable[Any]) -> tuple[str, ...]:
     """Warnings about impossible heights."""
-    rasters = ready.job.height_rasters
+    rasters = plan.job.height_rasters
     found = total_impossible(note["impossible"] for note in notes)
     return tuple(found[role].note(raster) for role, raster in rasters.items() if role in found)
 
 
 def _summary(
-    ready: PredictionPlan,
+    plan: PredictionPlan,
     counts: Counter[tuple[int, int, int]],
     resumed: int,
     seconds: float,
     impossible: tuple[str, ...],
 ) -> PredictionSummary:
-    job = ready.job
+    job = plan.job
     pixels, area, nodata = _tally(counts, job.own, job.classes)
     mapped = sum(pixels.values())
     sources = job.inputs.values()
@@ -297,22 +297,22 @@ def _summary(
         path=job.files.classes.path,
         decided_path=None if job.files.decided is None else job.files.decided.path,
         layers_path=None if job.files.layers is None else job.files.layers.path,
-        modalities=ready.chosen.modalities,
-        reason=ready.chosen.reason,
-        modality_requested=ready.chosen.requested,
+        modalities=plan.chosen.modalities,
+        reason=plan.chosen.reason,
+        modality_requested=plan.chosen.requested,
         bundle_sha256=job.bundle[1],
         pixels=pixels,
         area_m2=area,
         decided=decided,
         nodata_share=nodata / (nodata + mapped),
-        stitch=ready.stitch,
+        stitch=plan.stitch,
         backend=job.backend,
         heights=None if heights is None else heights.unit_known_by,
         bands=bands,
-        working_resolution_m=math.sqrt(math.prod(pixel_size_m(ready.grid))),
+        working_resolution_m=math.sqrt(math.prod(pixel_size_m(plan.grid))),
         resumed=resumed,
         seconds=seconds,
-        warnings=(*ready.notes, *impossible),
+        warnings=(*plan.notes, *impossible),
     )
 
 
@@ -333,14 +333,14 @@ def _tally(
     return pixels, area, nodata
 
 
-def _no_valid_pixel(ready: PredictionPlan, notes: Iterable[Any]) -> str:
-    where = "" if ready.job.area is None else " in the area"
-    impossible = _impossible_notes(ready, notes)
+def _no_valid_pixel(plan: PredictionPlan, notes: Iterable[Any]) -> str:
+    where = "" if plan.job.area is None else " in the area"
+    impossible = _impossible_notes(plan, notes)
     if impossible:
-        return f"no pixel is valid for {' or '.join(ready.job.inputs)}{where}. Check the unit of height.\n" + "\n".join(
+        return f"no pixel is valid for {' or '.join(plan.job.inputs)}{where}. Check the unit of height.\n" + "\n".join(
             impossible
         )
     return (
-        f"no pixel is valid for {' or '.join(ready.job.inputs)}{where}: all are nodata, masked or NaN.\n"
+        f"no pixel is valid for {' or '.join(plan.job.inputs)}{where}: all are nodata, masked or NaN.\n"
         "Expected at least one valid pixel. Check the nodata tag: it may name the value of the data."
     )

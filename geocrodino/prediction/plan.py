@@ -107,7 +107,7 @@ class PredictionPlan:
     notes: tuple[str, ...]
 
 
-def prepare(
+def plan_prediction(
     scene: str | Path | Sequence[str | Path],
     out: Path,
     bundle: Bundle,
