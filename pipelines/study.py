@@ -45,6 +45,7 @@ from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.town.write import ScenePaths, write_scene
 from geocrodino.training import number_format
 from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, TEACHER_NAME, last_checkpoint, save_json
+from geocrodino.training.learners.build import learner_class
 from geocrodino.training.prepare import prepare
 from geocrodino.training.run import train
 
@@ -204,7 +205,7 @@ class Run:
             The run; None if the method has no teacher or the plan does not contain it.
         """
         mine = self.config()
-        if not mine.method.has_teacher:
+        if not learner_class(mine.method).needs_teacher:
             return None
         for name in self.plan.methods:
             other = Run(self.plan_path, self.plan, self.scene, name, self.seed, self.root)

@@ -252,7 +252,7 @@ def _write_products(
 
         of_scene = summary.modalities[0]
         shown = image if image and _is_one_file(image) and not definition_of(of_scene).holds_heights else None
-        map_preview(summary.path, products.preview, optical=shown, modality=of_scene)
+        map_preview(summary.path, products.preview, scene=shown, modality=of_scene)
         written.append(f"Picture: {products.preview}")
     if products.stac:
         _write_items(bundle, summary, products.stac, products, overwrite=overwrite)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from typer.core import TyperCommand, TyperOption
 
-_IN_BACKTICKS = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_IN_BACKTICKS = re.compile(r"(?<!`)(?<!column )`([^`\n]+)`(?!`)")
+"""Arguments; a word after ``column`` is the name of a column in a user's file."""
 
 _RENAMED = {
     "bundle": "model",

@@ -66,7 +66,7 @@ class Inspection:
 
     Attributes:
         layers: One report for each raster.
-        grid: Description of the working grid; None without an optical raster.
+        grid: Description of the working grid; None without a raster of a modality.
         splits: Number of pixels of each split on the working grid; ``all`` if the area names no splits.
         problems: Reasons why a training would be refused, without duplicates; empty if there are none.
     """
@@ -97,7 +97,7 @@ def inspect_files(
     Args:
         sources: Rasters by role: the name of a modality, ``labels`` or ``ground``.
         aoi: The area of interest; None: no area and splits are checked.
-        resolution_m: Pixel size of the training, m; None: that of the optical raster.
+        resolution_m: Pixel size of the training, m; None: that of the first modality.
         unit: Unit of heights such as ``m`` or ``ft``; None: the unit that each file names.
         channels: Height channels of the training.
         classes: Classes of the labels; None: those found in the label file.
@@ -109,12 +109,12 @@ def inspect_files(
         What was found. Problems are listed in it, not raised.
 
     Raises:
-        GridError: If the optical raster has no CRS.
+        GridError: If that raster has no CRS.
         LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
         RasterError: If a file cannot be read.
     """
-    optical = sources.get("optical")
-    grid = None if optical is None else working_grid(optical.geobox, resolution_m)
+    reference = _reference(sources)
+    grid = None if reference is None else working_grid(reference.geobox, resolution_m)
     if "labels" in sources:
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
     options = RecipeOptions({"optical": bands}, channels, height_unit=unit)
@@ -248,12 +248,18 @@ def _value_ranges(source: RasterSource, values: NDArray[np.float32], valid: NDAr
     return ", ".join(f"{n} {v[valid].min():.5g} to {v[valid].max():.5g}" for n, v in zip(names, values, strict=True))
 
 
+def _reference(sources: Mapping[str, RasterSource]) -> RasterSource | None:
+    """The raster on whose grid a training works: that of the first modality."""
+    return next((sources[m] for m in MODALITIES.in_order(sources)), None)
+
+
 def _label_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
     """Choose the grid on which a training would read labels; None if it is unknown or labels do not overlap it."""
-    if aoi is None or not {"optical", "labels"} <= sources.keys():
+    reference = _reference(sources)
+    if aoi is None or reference is None or "labels" not in sources:
         return None
     try:
-        grid = reference_grid(sources["optical"], aoi, resolution_m)
+        grid = reference_grid(reference, aoi, resolution_m)
     except (AOIError, GridError):
         return None
     return grid if share_ground(sources["labels"].geobox, grid) else None

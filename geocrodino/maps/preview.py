@@ -26,18 +26,18 @@ def map_preview(
     map_path: str | Path,
     out_png: str | Path,
     *,
-    optical: str | Path | None = None,
+    scene: str | Path | None = None,
     modality: Modality = "optical",
     classes: ClassScheme | None = None,
     max_px: int = 1200,
 ) -> None:
-    """Write a small picture of a class map with its legend, beside the image it was made from if that is given.
+    """Write a small picture of a class map with its legend, beside the raster it was made from if that is given.
 
     Args:
         map_path: Class map.
         out_png: The PNG file; it appears complete or not at all.
-        optical: Image to show beside the map. Its first three bands are read on the map's grid and stretched.
-        modality: What that raster is. Each modality is shown as its definition says.
+        scene: Raster to show beside the map, read on the map's grid.
+        modality: Its modality, whose definition says how it is shown.
         classes: Names and colours; None: those in the map's tags.
         max_px: Longest side that is read, in px. Larger maps are read at a lower resolution.
 
@@ -55,13 +55,13 @@ def map_preview(
     except RasterioError as error:
         raise RasterError(map_path, f"the map is damaged or cut short ({error}). Create it again.") from error
     indices = scheme.to_indices(values.data, ~np.ma.getmaskarray(values), str(map_path), "map")
-    panels = 1 if optical is None else 2
+    panels = 1 if scene is None else 2
     scale = 7 / max(height, width)
     figure = Figure(figsize=(max(width * scale, 2) * panels, max(height * scale, 2) + 0.6), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    if optical is not None:
-        axes[0].imshow(definition_of(modality).picture(RasterSource.open(optical), grid))
-        axes[0].set_title(Path(optical).name, fontsize=9)
+    if scene is not None:
+        axes[0].imshow(definition_of(modality).picture(RasterSource.open(scene), grid))
+        axes[0].set_title(Path(scene).name, fontsize=9)
     colours = ListedColormap([c.colour for c in scheme.classes])
     shown = np.ma.masked_greater_equal(indices, len(scheme))
     axes[-1].imshow(shown, cmap=colours, vmin=-0.5, vmax=len(scheme) - 0.5, interpolation="nearest")

@@ -276,7 +276,9 @@ def _require_bundle(
             f"({tags.get('BUNDLE_NAME', 'no name')}).\nGive the manifest of that bundle."
         )
     found = tags.get("MODALITY", "")
-    made_with = MODALITIES if found == "both" else tuple(m for m in MODALITIES if m == found)
+    made_with = tuple(m for m in MODALITIES if m == found)
+    if found == "both" and (len(manifest.modalities) == 2 or len(modalities) < 2):
+        made_with = tuple(manifest.modalities)  # a bundle of more branches: the tag does not say which made the map
     if made_with and set(made_with) != set(modalities):
         raise BundleError(
             f"{class_map}: other branches made this map. Expected {' and '.join(modalities)}, found "

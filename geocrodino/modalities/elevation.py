@@ -27,6 +27,7 @@ from geocrodino.modalities.registry import (
 from geocrodino.settings.augmentation import ELEVATION_RADIOMETRY
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel, HeightChannelName
+from geocrodino.settings.modality import Modality
 
 _UNUSUAL_SHARE = 0.05
 
@@ -50,7 +51,7 @@ class ElevationModality(ModalityDefinition):
         Raises:
             HeightError: If no channel is asked for.
         """
-        return elevation_recipe(options.channels, options.ground, options.height_unit)
+        return elevation_recipe(options.channels, options.ground, options.height_unit, self.name)
 
     def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
         """Get the names of the channels.
@@ -111,8 +112,7 @@ class ElevationModality(ModalityDefinition):
         if len(raster.data_bands) != 1:
             raise BundleError(
                 f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
-                f"({', '.join(raster.data_names)}).\nGive an image as the optical raster: `modality='optical'` in a "
-                "prediction, `data.optical` in a training."
+                f"({', '.join(raster.data_names)}).\nIf it is an image, give it as the optical raster, not as heights."
             )
         try:
             self.halo_px(recipe, raster.geobox, ground_given=ground_given)
@@ -214,7 +214,7 @@ class ElevationModality(ModalityDefinition):
         Returns:
             What it is, and which branch reads it.
         """
-        return "heights, for the elevation branch"
+        return f"heights, for the {self.name} branch"
 
     def require_plausible(self, raster: RasterSource) -> None:
         """Refuse a raster that looks like classes, where nobody named it as heights.
@@ -329,7 +329,10 @@ class _Heights:
 
 
 def elevation_recipe(
-    channels: tuple[HeightChannelName, ...], ground: GroundFilter | None = None, height_unit: str | None = None
+    channels: tuple[HeightChannelName, ...],
+    ground: GroundFilter | None = None,
+    height_unit: str | None = None,
+    modality: Modality = "elevation",
 ) -> Recipe:
     """Create the recipe of a height raster.
 
@@ -337,6 +340,7 @@ def elevation_recipe(
         channels: Names of the height channels, in order.
         ground: The filter that finds the ground where no ground raster is given; None: the default one.
         height_unit: Unit of heights, for files that name none.
+        modality: The modality of the raster.
 
     Returns:
         The recipe.
@@ -347,7 +351,7 @@ def elevation_recipe(
     if not channels:
         raise HeightError("elevation.channels is empty. Expected at least one of height_above_ground, height, slope.")
     filled = ground or GroundFilter()
-    return Recipe(modality="elevation", channels=channels, ground=filled, height_unit=height_unit)
+    return Recipe(modality=modality, channels=channels, ground=filled, height_unit=height_unit)
 
 
 def _entries(recipe: Recipe) -> list[HeightChannel]:

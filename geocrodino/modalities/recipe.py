@@ -13,7 +13,6 @@ from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.elevation import elevation_recipe
 from geocrodino.modalities.optical import optical_recipe
 from geocrodino.modalities.registry import ModalityDefinition, Recipe, definition_of
-from geocrodino.settings.height_channels import HEIGHT_CHANNELS
 from geocrodino.settings.modality import Modality
 
 __all__ = ["Channel", "ModalitySpec", "Recipe", "elevation_recipe", "optical_recipe"]
@@ -84,21 +83,3 @@ class ModalitySpec(BaseModel):
         """
         values, valid = self.recipe.read(raster, grid, window, ground=ground, unit=unit)
         return self.normalise(values, in_place=True), valid
-
-    def share_outside(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> dict[str, float]:
-        """Share of valid pixels outside the training's range, for each channel that a wrong unit would move.
-
-        Args:
-            values: Channels as from ``Recipe.read``, shape (C, H, W).
-            valid: Validity, shape (H, W).
-
-        Returns:
-            Shares, 0 to 1, by name; slope and topographic position, which change near a scene's edge, are left out.
-        """
-        if not valid.any():
-            return {}
-        return {
-            c.name: float(((v[valid] < c.low) | (v[valid] > c.high)).mean())
-            for c, v in zip(self.channels, values, strict=True)
-            if c.name not in HEIGHT_CHANNELS or HEIGHT_CHANNELS[c.name].compared
-        }

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from geocrodino.errors import ConfigError
@@ -102,6 +112,11 @@ class DataConfig(_Section):
         if len(self.raster_paths) < 2:
             raise ValueError(f"expected the rasters of at least two modalities, found {', '.join(self.raster_paths)}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_table(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return written if self.rasters else {key: value for key, value in written.items() if key != "rasters"}
 
     @property
     def raster_paths(self) -> dict[Modality, Path]:

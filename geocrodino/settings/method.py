@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 MethodName = Literal["single", "crodino", "mutual", "discom", "fusion", "dropout", "kd", "protokd", "maskedkd"]
 """single: independent branches; crodino: the paper's; mutual (default): mutual distillation; others: for comparison."""
@@ -113,6 +113,11 @@ class MethodSettings(BaseModel):
                 raise ValueError(f"{key} does nothing without {needs[key]}: name one, or leave it out")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_empty_table(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return written if self.terms else {key: value for key, value in written.items() if key != "terms"}
+
     @property
     def learns_without_labels(self) -> bool:
         """Whether a term learns from patches without labels."""
@@ -127,8 +132,3 @@ class MethodSettings(BaseModel):
                 self.masked and self.tokens,
             )
         )
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether a fusion network is trained first, as teacher."""
-        return self.name in {"kd", "protokd", "maskedkd"}

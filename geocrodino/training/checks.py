@@ -21,6 +21,7 @@ from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_raster, open_scene
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
+from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
@@ -72,13 +73,51 @@ def check_settings(config: TrainConfig) -> None:
             "method.agreement: the branches learn from the moving average of their weights; expected "
             "training.ema_decay above 0, found 0.\nUse 0.99, or agreement: 0."
         )
+    _check_trained_modalities(config)
     if config.augmentation.names_operations:
         # Kornia is slow to import, and the short form needs no check.
         from geocrodino.data.augmentation import check_operations
         from geocrodino.training.learners.build import learner_class
 
-        coupled = learner_class(config.method).coupled
-        check_operations(config.augmentation, config.training.patch_px, coupled=coupled)
+        check_operations(
+            augmentation_of(config),
+            config.training.patch_px,
+            coupled=learner_class(config.method).coupled,
+            modalities=config.data.raster_paths,
+        )
+
+
+def augmentation_of(config: TrainConfig) -> AugmentationSettings:
+    """Complete the augmentation of a training by the radiometry of modalities that it does not name.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The settings for every modality of the training.
+    """
+    return config.augmentation.with_defaults({m: definition_of(m).radiometry for m in config.data.raster_paths})
+
+
+def _check_trained_modalities(config: TrainConfig) -> None:
+    """Refuse settings of modalities that are not trained: they would be ignored."""
+    trained = config.data.raster_paths
+    heights = any(definition_of(m).holds_heights for m in trained)
+    both = {"optical", "elevation"} <= trained.keys()
+    ignored = {
+        "data.bands": config.data.bands is not None and "optical" not in trained,
+        "data.ground": config.data.ground is not None and not heights,
+        "data.height_unit": config.data.height_unit is not None and not heights,
+        "method.heights_from_image": config.method.heights_from_image > 0 and not both,
+        "method.image_from_heights": config.method.image_from_heights > 0 and not both,
+        **{f"encoder_weights.{m}": m not in trained for m in config.encoder_weights},
+    }
+    for key, does_nothing in ignored.items():
+        if does_nothing:
+            raise ConfigError(
+                f"{key}: applies to a modality that is not trained. Expected a setting of {', '.join(trained)}.\n"
+                "Leave it out."
+            )
 
 
 def check_inputs(config: TrainConfig) -> CheckedInputs:
@@ -109,9 +148,8 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
 
-        check_channels(
-            config.augmentation, {m: len(r.channel_names) for m, r in recipes.items()}, config.training.patch_px
-        )
+        channels = {m: len(recipe.channel_names) for m, recipe in recipes.items()}
+        check_channels(augmentation_of(config), channels, config.training.patch_px)
     classes = label_classes(sources.labels, config.class_scheme())
     require_overlap(sources.roles, grid)
     labels = _class_indices(sources.labels, classes, grid)

@@ -33,7 +33,6 @@ from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
-from geocrodino.modalities.registry import definition_of
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
@@ -44,7 +43,7 @@ from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated, calibrate
 from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
-from geocrodino.training.checks import check_settings
+from geocrodino.training.checks import augmentation_of, check_settings
 from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.logs import EventLog, TableLog
@@ -265,8 +264,8 @@ def _fit(
     if teacher is not None and learner.needs_teacher:
         _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     decoupled = config.augmentation.decoupled and not learner.coupled
-    radiometry = config.augmentation.with_defaults({m: definition_of(m).radiometry for m in ready.specs})
-    augmentation = PairAugmentation(radiometry.model_copy(update={"decoupled": decoupled}))
+    settled = augmentation_of(config).model_copy(update={"decoupled": decoupled})
+    augmentation = PairAugmentation(settled, ready.specs)
     task = TrainingTask(
         learner,
         augmentation,

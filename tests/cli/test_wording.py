@@ -58,6 +58,7 @@ def test_options_of_a_command(command, message, told):
         ("train", "`elevation.channels`"),
         ("train", "`resume=True, memory='1GB'`"),
         ("evaluate", "no column `split`"),
+        ("train", "the column `seed`"),
         ("train", "`fusion: middle`"),
         ("train", "`label_values: {255: 1}`"),
         ("predict", "`dask worker ADDRESS`"),

@@ -98,8 +98,8 @@ def test_notes(write_raster, roles):
         "no nodata tag, mask or transparency: every finite value counts",
     )
     assert found.problems == (
-        f"{three.path}: expected one band of heights, found 3 (red, green, blue).\nGive an image as the optical "
-        "raster: `modality='optical'` in a prediction, `data.optical` in a training.",
+        f"{three.path}: expected one band of heights, found 3 (red, green, blue).\nIf it is an image, give it "
+        "as the optical raster, not as heights.",
     )
 
 

@@ -14,9 +14,10 @@ import yaml
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.elevation import ElevationModality
 from geocrodino.modalities.image import ImageModality
 from geocrodino.modalities.recipe import Channel, elevation_recipe
-from geocrodino.modalities.registry import definition_of, register, registered
+from geocrodino.modalities.registry import RecipeOptions, definition_of, register, registered
 from geocrodino.prediction.combine import Prediction, class_indices, combine, decision_codes, decisions, layer_values
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.layers import LAYERS, OutputLayer
@@ -26,7 +27,7 @@ from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, ModalityNames
 from geocrodino.settings.prediction import Outputs
-from geocrodino.training.checks import check_inputs
+from geocrodino.training.checks import check_inputs, check_settings
 from geocrodino.training.learners import terms
 from geocrodino.training.learners.base import Shape
 from geocrodino.training.learners.build import build_learner
@@ -321,3 +322,50 @@ def test_a_map_layer_by_one_function(run, town, monkeypatch, tmp_path):
     predict(town.optical, tmp_path / "map.tif", run[2].bundle, "optical", outputs=Outputs(layers=["lead"]))
     with rasterio.open(tmp_path / "map.layers.tif") as written:
         assert written.descriptions == ("lead",)
+
+
+@pytest.mark.parametrize("method", ["fusion", "dropout", "kd"])
+def test_methods_with_one_geometry_train_three_modalities(run, tiny_config, tmp_path, method):
+    _, image, _ = run
+    changes = {"data.rasters": {"radar": str(image)}, "method.name": method, "training.epochs": 1}
+    result = train(tiny_config(changes), tmp_path / "run")
+    assert set(result.val_miou) == ({"fusion"} if method == "fusion" else {"optical", "elevation", "radar"})
+
+
+def test_two_modalities_train_together_where_a_third_is_registered(radar, tiny_config, tmp_path):
+    result = train(tiny_config({"method.name": "fusion", "training.epochs": 1}), tmp_path / "run")
+    assert result.epochs == 1
+
+
+def test_an_item_of_a_map_of_two_modalities(radar, trained, town, run_cli, tmp_path):
+    code, _, err = run_cli(
+        "predict", town.optical, "--elevation", town.elevation, "--model", trained / "bundle.safetensors",
+        "--out", tmp_path / "map.tif", "--stac", tmp_path / "map.json",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert (tmp_path / "map.json").exists()
+
+
+def test_other_heights_have_a_recipe_of_their_own(town):
+    lidar = ElevationModality("lidar", code=8, colour="#000000", raster="a lidar surface model")
+    with registered(lidar):
+        options = RecipeOptions(channels=("height",))
+        recipe = definition_of("lidar").recipe(RasterSource.open(town.elevation), options)
+        assert recipe.modality == "lidar"
+        assert definition_of("lidar").describe(recipe) == "heights, for the lidar branch"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.bands", [1]), ("method.heights_from_image", 0.5), ("encoder_weights", {"optical": "w.safetensors"})],
+)
+def test_settings_of_a_modality_that_is_not_trained_are_refused(run, tiny_config, key, value):
+    _, image, _ = run
+    config = tiny_config({"data.rasters": {"radar": str(image)}, "method.name": "crodino", key: value})
+    without = config.model_copy(update={"data": config.data.model_copy(update={"optical": None})})
+    shown = "encoder_weights.optical" if key == "encoder_weights" else key
+    with pytest.raises(ConfigError) as caught:
+        check_settings(without)
+    assert str(caught.value) == (
+        f"{shown}: applies to a modality that is not trained. Expected a setting of elevation, radar.\nLeave it out."
+    )

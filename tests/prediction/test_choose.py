@@ -116,7 +116,7 @@ def test_auto_of_what_no_branch_reads():
         "3), found 2 (band 1, band 2).\n"
         "Predict with a raster that has these bands, or train a bundle on the bands that there are. "
         "As elevation: expected one band of heights, found 2 (band 1, band 2).\n"
-        "Give an image as the optical raster: `modality='optical'` in a prediction, `data.optical` in a training."
+        "If it is an image, give it as the optical raster, not as heights."
     )
 
 

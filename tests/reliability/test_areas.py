@@ -311,7 +311,7 @@ def test_columns_of_splits(command, areas, here, column, words):
 )
 def test_two_columns_of_splits(command, areas, here, name):
     areas(set=["train", "val"], subset=["val", "train"]).to_file("a.gpkg")
-    refused(command(name, "--aoi", "a.gpkg"), "expected one column of splits, found 2 that differ: `set`, `subset`")
+    refused(command(name, "--aoi", "a.gpkg"), "expected one column of splits, found 2 that differ: 'set', 'subset'")
 
 
 @pytest.mark.parametrize(

@@ -279,8 +279,8 @@ def test_output_that_goes_to_a_file_on_a_full_disk(settings, tmp_path):
         done = subprocess.run(words, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr.endswith(
-        "Error: standard output: cannot be written ([Errno 28] No space left on device). The files are complete; a "
-        "part of what was to be shown is lost.\n"
+        "Error: standard output: cannot be written ([Errno 28] No space left on device). The files are complete, but "
+        "part of the text is lost.\n"
     )
     assert (out / "bundle.safetensors").exists()
 
@@ -365,7 +365,9 @@ def test_a_killed_training_is_resumed(settings, undisturbed, run_cli, tmp_path, 
         if kept
         else f"{out}: no epoch was finished, so the training starts from the beginning."
     )
-    assert printed.startswith(f"{found}\n")
+    first, second = printed.splitlines()[:2]
+    assert first.startswith(f"Resuming a training in {out}: method ")
+    assert second == found
     assert not leftovers(out)
     require_same_weights(out / "bundle.safetensors", undisturbed())
 
@@ -392,7 +394,9 @@ def test_ctrl_c_before_an_epoch_is_finished(settings, undisturbed, run_cli, tmp_
     code, printed, _ = run_cli(*words, *option)
     assert code == 0
     told = f"{out}: no epoch was finished, so the training starts from the beginning.\n"
-    assert printed.startswith(told) == bool(option)
+    first, rest = printed.split("\n", 1)
+    assert first.startswith(f"{'Resuming' if option else 'Starting'} a training in {out}: method ")
+    assert rest.startswith(told) == bool(option)
     require_same_weights(out / "bundle.safetensors", undisturbed())
 
 

@@ -115,7 +115,7 @@ def test_pictures_are_written_whole_and_without_touching_the_backend(evaluation,
     before = matplotlib.get_backend(auto_select=False) if hasattr(matplotlib, "get_backend") else None
     write_figure(evaluation, tmp_path / "one.png")
     write_comparison(comparison, tmp_path / "two.png")
-    map_preview(evaluation.map_path, tmp_path / "map.png", optical=evaluation.labels_path)
+    map_preview(evaluation.map_path, tmp_path / "map.png", scene=evaluation.labels_path)
     for name in ("one", "two", "map"):
         picture = imread(tmp_path / f"{name}.png")
         assert min(picture.shape[:2]) > 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -11,22 +11,29 @@ from geocrodino.data.augmentation.pair import build_pipelines
 from geocrodino.data.augmentation.pipeline import Step
 from geocrodino.errors import ConfigError
 from geocrodino.settings.augmentation import AugmentationSettings
-from geocrodino.settings.modality import Modality
+from geocrodino.settings.modality import MODALITIES, Modality
 
 
-def check_operations(settings: AugmentationSettings, patch_px: int, *, coupled: bool = False) -> None:
+def check_operations(
+    settings: AugmentationSettings,
+    patch_px: int,
+    *,
+    coupled: bool = False,
+    modalities: Iterable[Modality] = MODALITIES,
+) -> None:
     """Check the names and parameters of all operations, and draw matrices of the geometric ones for a patch.
 
     Args:
         settings: The operations of each modality.
         patch_px: Side of a patch, px.
         coupled: Whether the method needs the same geometry for all modalities, whatever ``settings.decoupled`` is.
+        modalities: Those that are trained; by default all registered ones.
 
     Raises:
         ConfigError: If an operation or parameter is unknown or cannot be used on patches of this size.
     """
     together = settings.model_copy(update={"decoupled": settings.decoupled and not coupled})
-    for pipeline in build_pipelines(together).values():
+    for pipeline in build_pipelines(together, modalities).values():
         for step in pipeline.steps:
             if step.geometric:
                 _try_geometry(step, patch_px)
@@ -43,7 +50,7 @@ def check_channels(settings: AugmentationSettings, channels: Mapping[Modality, i
     Raises:
         ConfigError: If an operation fails, yields values that are not finite, or limits values to 0 to 1.
     """
-    pipelines = build_pipelines(settings)
+    pipelines = build_pipelines(settings, channels)
     for modality, count in channels.items():
         for step in pipelines[modality].steps:
             if not step.geometric:

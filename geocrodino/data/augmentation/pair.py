@@ -6,7 +6,7 @@ image, so that the losses can match positions across the modalities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +26,17 @@ class PairAugmentation(nn.Module):
 
     Args:
         settings: The operations of each modality; None: no operations.
+        modalities: Those of the batches; by default all registered ones.
 
     Raises:
         ConfigError: If an operation or parameter is unknown or cannot be used.
     """
 
-    def __init__(self, settings: AugmentationSettings | None) -> None:
+    def __init__(self, settings: AugmentationSettings | None, modalities: Iterable[Modality] = MODALITIES) -> None:
         super().__init__()
         self.settings = settings
         # A plain dictionary, not submodules: a moved Kornia module draws on its device, but draws must stay on the CPU.
-        self.pipelines = {} if settings is None else build_pipelines(settings)
+        self.pipelines = {} if settings is None else build_pipelines(settings, modalities)
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -79,11 +80,14 @@ class PairAugmentation(nn.Module):
         return augmented
 
 
-def build_pipelines(settings: AugmentationSettings) -> dict[Modality, Pipeline]:
-    """Build the pipeline of each registered modality.
+def build_pipelines(
+    settings: AugmentationSettings, modalities: Iterable[Modality] = MODALITIES
+) -> dict[Modality, Pipeline]:
+    """Build the pipeline of each modality.
 
     Args:
         settings: The operations of each modality.
+        modalities: Those that are augmented; by default all registered ones.
 
     Returns:
         Pipelines by modality.
@@ -92,24 +96,28 @@ def build_pipelines(settings: AugmentationSettings) -> dict[Modality, Pipeline]:
         ConfigError: If an operation or parameter is unknown or cannot be used, or geometry is shared and the
             geometric operations of the modalities differ.
     """
-    pipelines = {m: Pipeline(settings.operations(m), m) for m in MODALITIES}
+    pipelines = {m: Pipeline(settings.operations(m), m) for m in modalities}
     if not settings.decoupled:
-        _require_same_geometry(*(pipelines[m].geometry for m in MODALITIES))
+        _require_same_geometry({m: pipeline.geometry for m, pipeline in pipelines.items()})
     return pipelines
 
 
-def _require_same_geometry(optical: Sequence[Operation], elevation: Sequence[Operation]) -> None:
-    if optical == elevation:
+def _require_same_geometry(geometry: Mapping[Modality, Sequence[Operation]]) -> None:
+    """Compare the geometric operations of each modality with those of the first one."""
+    (first, expected), *others = geometry.items()
+    differing = next((m for m, operations in others if operations != expected), None)
+    if differing is None:
         return
-    first, second = (", ".join(o.name for o in operations) or "none" for operations in (optical, elevation))
-    if first == second:
-        difference = f"the same parameters of {first} in both lists, found different ones"
+    wanted, found = (", ".join(o.name for o in geometry[m]) or "none" for m in (first, differing))
+    if wanted == found:
+        difference = f"the same parameters of {wanted} in both lists, found different ones"
     else:
         difference = (
-            f"the same geometric operations in both lists, found {first} for optical and {second} for elevation"
+            f"the same geometric operations in both lists, found {wanted} for {first} and {found} for {differing}"
         )
+    together = "both modalities" if len(geometry) == 2 else f"{', '.join(geometry)}"
     raise ConfigError(
-        "augmentation: both modalities move together, because of decoupled: false or the method; expected "
+        f"augmentation: {together} move together, because of decoupled: false or the method; expected "
         f"{difference}.\nCopy those of one list to the other."
     )
 

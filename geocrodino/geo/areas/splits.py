@@ -90,7 +90,7 @@ def _find(frame: gpd.GeoDataFrame, label: str) -> Hashable | None:
     others = [c for c in columns if c not in named and _holds_splits(frame[c], c)]
     distinct: list[Hashable] = _distinct(frame, named or others)
     if len(distinct) > 1:
-        listed = ", ".join(f"`{c}`" for c in distinct)
+        listed = ", ".join(f"{c!r}" for c in distinct)
         raise AOIError(
             f"{label}: expected one column of splits, found {len(distinct)} that differ: {listed}.\n"
             "Delete those that are not meant, or rename the right one to `split` where there is none."
@@ -106,7 +106,7 @@ def _find(frame: gpd.GeoDataFrame, label: str) -> Hashable | None:
     for column in others if named else ():
         if len(_distinct(frame, [named[0], column])) > 1:
             warnings.warn(
-                f"{label}: the column `{column}` holds other splits than `{named[0]}`, and is not used.",
+                f"{label}: the column `{column}` holds other splits than {str(named[0])!r}, and is not used.",
                 AreaWarning,
                 stacklevel=5,
             )

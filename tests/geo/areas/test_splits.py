@@ -59,7 +59,7 @@ def test_several_columns():
     with pytest.raises(AOIError) as caught:
         split_column(areas, "a.gpkg")
     assert str(caught.value) == (
-        "a.gpkg: expected one column of splits, found 2 that differ: `set`, `subset`.\n"
+        "a.gpkg: expected one column of splits, found 2 that differ: 'set', 'subset'.\n"
         "Delete those that are not meant, or rename the right one to `split` where there is none."
     )
     with pytest.raises(AOIError, match="found 2 that differ: `split`, `SPLIT`"):
@@ -72,7 +72,7 @@ def test_columns_that_repeat_each_other():
 
 
 def test_a_column_split_goes_before_others():
-    note = "a.gpkg: the column `fold` holds other splits than `split`, and is not used."
+    note = "a.gpkg: the column `fold` holds other splits than 'split', and is not used."
     assert told(frame(fold=WORDS[::-1], split=WORDS)) == (WORDS, [note])
 
 

@@ -12,7 +12,7 @@ import torch
 from geocrodino.models.branch import Branch
 from geocrodino.models.fusion import MiddleFusion
 from geocrodino.settings.augmentation import AugmentationSettings
-from geocrodino.settings.method import MethodName, MethodSettings
+from geocrodino.settings.method import MethodName
 from geocrodino.training.learners.base import network_input
 from geocrodino.training.learners.build import learner_class
 from geocrodino.training.learners.joint import JointLearner
@@ -78,7 +78,7 @@ def test_what_a_method_makes_and_whether_it_has_a_teacher(validated, name):
     learner, expected = validated(name), ("fusion",) if name == "fusion" else ("optical", "elevation")
     assert learner.network_names == expected
     assert learner.deploys == ("network" if name == "fusion" else "bundle")
-    assert learner.needs_teacher is MethodSettings(name=name).has_teacher
+    assert learner.needs_teacher is (name in {"kd", "protokd", "maskedkd"})
     assert isinstance(learner, learner_class(learner.method))
     if learner.needs_teacher:
         assert learner.teacher_method(learner.method).name == "fusion"
