@@ -62,7 +62,7 @@ def test_several_columns():
         "a.gpkg: expected one column of splits, found 2 that differ: 'set', 'subset'.\n"
         "Delete those that are not meant, or rename the right one to `split` where there is none."
     )
-    with pytest.raises(AOIError, match="found 2 that differ: `split`, `SPLIT`"):
+    with pytest.raises(AOIError, match="found 2 that differ: 'split', 'SPLIT'"):
         split_column(frame(split=WORDS, SPLIT=WORDS[::-1]), "a.gpkg")
 
 
