@@ -19,7 +19,8 @@ from geocrodino.settings.modality import Modality
 from geocrodino.spelling import did_you_mean
 from geocrodino.training.calibrate import ValidationPixels
 from geocrodino.training.learners.base import Learner, Shape, Step, Weights
-from geocrodino.training.learners.terms import TERMS, Outputs, Pass
+from geocrodino.training.learners.between import Outputs
+from geocrodino.training.learners.terms import TERMS, Pass
 
 _CALIBRATION_PX = 50_000
 """Validation pixels on which the branches are calibrated after each epoch, before they teach each other."""

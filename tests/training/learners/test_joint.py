@@ -17,7 +17,8 @@ from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySet
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.training.learners.base import Step
-from geocrodino.training.learners.terms import Agreement, advice, agreement, contrast, ramped
+from geocrodino.training.learners.between import advice, agreement, contrast, ramped
+from geocrodino.training.learners.terms import Agreement
 
 from .conftest import CHANNELS, SIDE, K
 
