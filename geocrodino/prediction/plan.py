@@ -320,7 +320,12 @@ def _image_input(
 
 def _heights_input(spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None) -> SceneInput:
     raster, ground = scene.elevation or scene.raster, scene.ground
-    spec.recipe.check(raster, ground_given=ground is not None)
+    try:
+        spec.recipe.check(raster, ground_given=ground is not None)
+    except BundleError as error:
+        if scene.elevation is None and len(raster.data_bands) >= 3:
+            raise BundleError(f"{error} That is `modality='optical'`.") from error
+        raise
     require_overlap({spec.modality: raster}, grid)
     lower = ground
     if ground is not None:
