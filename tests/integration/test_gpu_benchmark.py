@@ -7,26 +7,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_its_checks_run_on_the_cpu(tmp_path):
-    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--only", "ceilings", "prediction", "training", "evidence"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(out, *checks):
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--quick", "--out", str(out), "--only", *checks]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "gpu.json").read_text())
+    found = json.loads((out / "gpu.json").read_text())
     assert [name for name, check in found.items() if "problem" in check] == []
+    return found
+
+
+def test_its_checks_run_on_the_cpu(tmp_path):
+    found = run(tmp_path, "ceilings", "prediction", "evidence")
     assert found["prediction"]["agreement with the CPU, full"] == 1.0  # the same device, twice
     (row,) = found["prediction"]["rows"]
     assert 0 < row["share of time the network runs"] < 1
-    assert found["training"]["single"]["patches/s"] > 0
     assert found["evidence"] == {
         "not run": "needs --real and --weights",
         "check took s": found["evidence"]["check took s"],
     }
+
+
+@pytest.mark.slow
+def test_its_trainings_run_on_the_cpu(tmp_path):
+    assert run(tmp_path, "training")["training"]["single"]["patches/s"] > 0
