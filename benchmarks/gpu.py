@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -301,12 +302,14 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
     study = [sys.executable, "pipelines/study.py", str(STUDY), "--out", str(runs)]
     quick = ["--first", "1", "--only", "zion/single"] if options.quick else []
     with (options.out / "study.log").open("w") as log:
-        work = subprocess.Popen([*study, *places, *quick], env=environment, cwd=ROOT, stdout=log, stderr=log)
+        # A process group of its own, so that its trainings can be stopped with it, and no others.
+        work = subprocess.Popen(
+            [*study, *places, *quick], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             work.wait(LIMITS_S["evidence"] - 30)
         except subprocess.TimeoutExpired:
-            work.terminate()
-            subprocess.run(["pkill", "-f", "pipelines/study.py"], check=False)
+            os.killpg(work.pid, signal.SIGTERM)
             work.wait(10)
     tables = subprocess.run(
         [*study, "--tables"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False

@@ -86,7 +86,7 @@ def _warped(dataset: rasterio.DatasetReader, grid: GeoBox) -> WarpedVRT:
 
 
 def _virtual(source: RasterSource, grid: GeoBox, window: Window) -> Reading:
-    """Let GDAL warp the file, and say what is valid."""
+    """Warp the file with GDAL, values and validity."""
     part = RasterioWindow.from_slices(*window.slices)
     with rasterio.open(source.path) as dataset, _warped(dataset, grid) as warped:
         values, valid = warped.read(1, window=part), warped.read_masks(1, window=part) > 0

@@ -16,7 +16,6 @@ import json
 import statistics
 import subprocess
 import sys
-import textwrap
 import time
 import tomllib
 from collections.abc import Iterator
@@ -135,7 +134,7 @@ def circles(arrows: set[tuple[str, str]]) -> list[set[str]]:
 def journey(name: str, root: Path) -> str:
     """Stops, rooms and climbs of a run."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(JOURNEY), name],
+        [sys.executable, "-c", JOURNEY, name],
         cwd=root,
         capture_output=True,
         text=True,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 def listed(words: Iterable[object], most: int = 5) -> str:
-    """List the first few of some words, and say how many there are besides.
+    """List the first few words, followed by the number of the others.
 
     Args:
         words: What to list, in order.

@@ -125,7 +125,7 @@ def archive_prefix(name: str) -> str:
 
 
 def local_archive(name: str) -> Path | None:
-    """Find the local archive that one of GDAL's names reads.
+    """Find the local archive of a GDAL name.
 
     Args:
         name: A name such as ``/vsizip/areas.zip/areas.shp``.

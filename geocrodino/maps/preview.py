@@ -37,7 +37,7 @@ def map_preview(
         map_path: Class map.
         out_png: The PNG file; it appears complete or not at all.
         scene: Raster to show beside the map, read on the map's grid.
-        modality: Its modality, whose definition says how it is shown.
+        modality: Its modality; the definition of the modality draws it.
         classes: Names and colours; None: those in the map's tags.
         max_px: Longest side that is read, in px. Larger maps are read at a lower resolution.
 

@@ -54,7 +54,7 @@ def learner_class(method: MethodSettings) -> type[FusionLearner | DropoutLearner
         method: The method.
 
     Returns:
-        Its class, which says whether it needs a teacher and what it deploys.
+        Its class, with the attributes ``needs_teacher`` and ``deploys``.
     """
     kinds: dict[str, type[FusionLearner | DropoutLearner | TaughtLearner | JointLearner]] = {
         "fusion": FusionLearner,
