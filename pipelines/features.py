@@ -47,9 +47,9 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.losses.contrastive import majority_labels
 from geocrodino.losses.disentanglement import orthogonality_loss
 from geocrodino.settings.classes import IGNORE_INDEX
-from geocrodino.settings.config import TrainConfig, load_config
+from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.training.folder import BUNDLE_NAME
+from geocrodino.training.folder import BUNDLE_NAME, recorded_settings
 from geocrodino.training.prepare import Prepared, prepare
 
 Features = dict[tuple[Modality, Half], NDArray[np.float32]]
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, required=True, help="folder for table, picture and aligned layers")
     options = parser.parse_args()
-    configs = [load_config(run / "config.yaml") for run in options.runs]
+    configs = [recorded_settings(run) for run in options.runs]
     if any(_common_settings(c) != _common_settings(configs[0]) for c in configs):
         parser.error(
             "the runs differ in more than seed, labels and area: their mean has no meaning. Measure them one by one."

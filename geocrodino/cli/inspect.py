@@ -35,7 +35,7 @@ def inspect(
     config: Annotated[Path | None, typer.Option(help="YAML file with files and settings.")] = None,
     ignore: Ignore = None,
     label_value: LabelValue = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres; see train.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
 ) -> None:
@@ -51,7 +51,7 @@ def inspect(
     check_inspection(config, named, aoi, aoi_crs)
 
     from geocrodino.errors import ConfigError
-    from geocrodino.settings.config import ElevationConfig, config_of, load_config
+    from geocrodino.settings.config import ElevationConfig, TrainingConfig, config_of, load_config
 
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
@@ -90,6 +90,8 @@ def inspect(
         sources,
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
         resolution_m=data.get("resolution_m"),
+        grid_of=data.get("grid_of"),
+        patch_px=training.training.patch_px if training is not None else patch_px or TrainingConfig().patch_px,
         unit=data.get("height_unit"),
         channels=(ElevationConfig() if training is None else training.elevation).channels,
         classes=None if training is None else training.class_scheme(),
@@ -131,6 +133,8 @@ def _show(report: Inspection, console: Console, wording: Wording) -> None:
             table.add_row("note", escape(wording(note)))
         console.print(table)
     if report.grid:
-        console.print(f"Reference grid: {report.grid}")
+        console.print(f"Working grid: {report.grid}")
+    if report.pixels:
+        console.print(wording(report.pixels), markup=False)
     for split, px in report.splits.items():
         console.print(f"Area {split}: {px:,} px")

@@ -40,7 +40,8 @@ class DataOptions:
     ignore: Ignore = None
     label_value: LabelValue = None
     resolution: Annotated[
-        float | None, typer.Option(help="Pixel size of the training, metres; by default that of the image.")
+        float | None,
+        typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
     ] = None
     height_unit: Annotated[
         str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; by default that of the file.")

@@ -30,7 +30,7 @@ from geocrodino.files.access import durable_file, writing
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.labels.source import LabelSource
-from geocrodino.geo.rasters.grid import crop, working_grid
+from geocrodino.geo.rasters.grid import crop
 from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
@@ -65,7 +65,7 @@ class Sources:
 
     @property
     def reference(self) -> RasterSource:
-        """The raster whose grid all layers share: that of the first modality."""
+        """The raster in whose CRS and extent all layers are written: that of the first modality."""
         return next(iter(self.rasters.values()))
 
     @property
@@ -141,22 +141,20 @@ class AlignedLayers:
         return indices
 
 
-def reference_grid(raster: RasterSource, aoi: AOI, resolution_m: float | None) -> GeoBox:
-    """Choose the working grid of a training: the part of a raster's working grid that covers an area of interest.
+def reference_grid(raster: RasterSource, aoi: AOI, grid: GeoBox) -> GeoBox:
+    """Crop the working grid of a training to the area of interest.
 
     Args:
-        raster: The raster whose grid is used, that of the first modality.
+        raster: The raster that the grid covers, that of the first modality.
         aoi: The area of interest, in any CRS.
-        resolution_m: Pixel size in m; None: that of the raster.
+        grid: The working grid of the whole raster, see `choose_grid`.
 
     Returns:
         A grid that is north up, has square pixels and covers the part of the area's bounding box on the raster.
 
     Raises:
         AOIError: If the area lies outside the raster, or cannot be transformed to its CRS.
-        GridError: If the raster has no CRS.
     """
-    grid = working_grid(raster.geobox, resolution_m)
     area = on_grid(aoi, grid).polygons()
     found = None if area.is_empty else crop(grid, area.bounds)
     if found is None:

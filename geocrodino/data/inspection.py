@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import reference_grid
+from geocrodino.data.grid_choice import choose_grid, describe_work
 from geocrodino.data.label_look import look_at_labels
 from geocrodino.data.splits import require_splits
 from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import likely_mistake, on_grid
 from geocrodino.geo.labels.source import LabelSource
-from geocrodino.geo.rasters.grid import crs_of, describe, share_ground, working_grid
+from geocrodino.geo.rasters.grid import crs_of, share_ground
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
@@ -28,6 +29,7 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.grid import GridOf
 from geocrodino.settings.height_channels import HeightChannelName
 from geocrodino.settings.modality import MODALITIES, Modality
 
@@ -66,13 +68,15 @@ class Inspection:
 
     Attributes:
         layers: One report for each raster.
-        grid: Description of the working grid; None without a raster of a modality.
+        grid: Description of the working grid of a whole image; None without a raster of a modality.
+        pixels: Pixel sizes of the rasters and of the working grid, and the reason for it, in one line; None likewise.
         splits: Number of pixels of each split on the working grid; ``all`` if the area names no splits.
         problems: Reasons why a training would be refused, without duplicates; empty if there are none.
     """
 
     layers: tuple[LayerReport, ...]
     grid: str | None
+    pixels: str | None
     splits: dict[str, int]
     problems: tuple[str, ...]
 
@@ -82,6 +86,8 @@ def inspect_files(
     aoi: AOI | None = None,
     *,
     resolution_m: float | None = None,
+    grid_of: GridOf | None = None,
+    patch_px: int | None = None,
     unit: str | None = None,
     channels: tuple[HeightChannelName, ...] = ("height_above_ground", "slope", "topographic_position"),
     classes: ClassScheme | None = None,
@@ -97,7 +103,9 @@ def inspect_files(
     Args:
         sources: Rasters by role: the name of a modality, ``labels`` or ``ground``.
         aoi: The area of interest; None: no area and splits are checked.
-        resolution_m: Pixel size of the training, m; None: that of the first modality.
+        resolution_m: Pixel size of the training, m; None: see `choose_grid`.
+        grid_of: Raster whose pixel edges the working grid keeps; None: see `choose_grid`.
+        patch_px: Side of a training patch, px; None: the ground that it covers is not described.
         unit: Unit of heights such as ``m`` or ``ft``; None: the unit that each file names.
         channels: Height channels of the training.
         classes: Classes of the labels; None: those found in the label file.
@@ -109,24 +117,36 @@ def inspect_files(
         What was found. Problems are listed in it, not raised.
 
     Raises:
-        GridError: If that raster has no CRS.
+        ConfigError: If ``grid_of`` names labels that have another CRS than the grid.
+        GridError: If the raster of the first modality has no CRS.
         LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
         RasterError: If a file cannot be read.
     """
-    reference = _reference(sources)
-    grid = None if reference is None else working_grid(reference.geobox, resolution_m)
     if "labels" in sources:
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
+    given = "ground" in sources
     options = RecipeOptions({"optical": bands}, channels, height_unit=unit)
-    area = _label_grid(sources, aoi, resolution_m)
+    recipes: dict[str, Recipe] = {}
+    of_recipes: list[str] = []
+    for m in MODALITIES.in_order(sources):
+        of_recipes += _error_texts(partial(_recipe_of, m, sources, options, recipes))
+    choice = None
+    if rasters := {m: sources[m] for m in MODALITIES.in_order(sources)}:
+        choice = choose_grid(
+            rasters,
+            sources.get("labels"),
+            resolution_m=resolution_m,
+            grid_of=grid_of,
+            recipes=recipes.values(),
+            ground_given=given,
+        )
+    grid = None if choice is None else choice.grid
+    area = _label_grid(sources, aoi, grid)
     layers = tuple(_layer_report(role, s, aoi, unit, classes, area) for role, s in sources.items())
     problems = [_with_path(layer, problem) for layer in layers for problem in layer.problems]
     if aoi is not None:
         problems += _error_texts(lambda: require_splits(aoi))
-    given = "ground" in sources
-    recipes: dict[str, Recipe] = {}
-    for m in MODALITIES.in_order(sources):
-        problems += _error_texts(partial(_recipe_of, m, sources, options, recipes))
+    problems += of_recipes
     for recipe in recipes.values():
         if given and definition_of(recipe.modality).holds_heights:
             problems += _error_texts(partial(recipe.check_ground, sources["ground"]))
@@ -139,7 +159,8 @@ def inspect_files(
         if aoi is not None:
             splits = _split_px(aoi, grid)
     distinct = tuple(dict.fromkeys(problems))
-    return Inspection(layers, None if grid is None else describe(grid), splits, distinct)
+    work = None if grid is None else describe_work(grid, patch_px)
+    return Inspection(layers, work, None if choice is None else choice.note, splits, distinct)
 
 
 def _recipe_of(
@@ -248,21 +269,15 @@ def _value_ranges(source: RasterSource, values: NDArray[np.float32], valid: NDAr
     return ", ".join(f"{n} {v[valid].min():.5g} to {v[valid].max():.5g}" for n, v in zip(names, values, strict=True))
 
 
-def _reference(sources: Mapping[str, RasterSource]) -> RasterSource | None:
-    """The raster on whose grid a training works: that of the first modality."""
-    return next((sources[m] for m in MODALITIES.in_order(sources)), None)
-
-
-def _label_grid(sources: dict[str, RasterSource], aoi: AOI | None, resolution_m: float | None) -> GeoBox | None:
+def _label_grid(sources: Mapping[str, RasterSource], aoi: AOI | None, grid: GeoBox | None) -> GeoBox | None:
     """Choose the grid on which a training would read labels; None if it is unknown or labels do not overlap it."""
-    reference = _reference(sources)
-    if aoi is None or reference is None or "labels" not in sources:
+    if aoi is None or grid is None or "labels" not in sources:
         return None
     try:
-        grid = reference_grid(reference, aoi, resolution_m)
+        part = reference_grid(next(sources[m] for m in MODALITIES.in_order(sources)), aoi, grid)
     except (AOIError, GridError):
         return None
-    return grid if share_ground(sources["labels"].geobox, grid) else None
+    return part if share_ground(sources["labels"].geobox, part) else None
 
 
 def _covered_share(source: RasterSource, aoi: AOI) -> float:

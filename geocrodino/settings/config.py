@@ -34,6 +34,7 @@ from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM, AugmentationSettings
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
+from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.method import MethodSettings
@@ -75,7 +76,14 @@ class DataConfig(_Section):
     aoi: str = Field(description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy")
     ground: Path | None = Field(None, description="terrain model; by default the ground is estimated")
     aoi_crs: str | None = Field(None, description="CRS of the coordinates of aoi; by default that of its file")
-    resolution_m: float | None = Field(None, gt=0, description="pixel size to work at, m; that of the image by default")
+    resolution_m: float | None = Field(
+        None, gt=0, description="pixel size to work at, m; by default that of the image, or of labels that are coarser"
+    )
+    grid_of: GridOf | None = Field(
+        None,
+        description="raster whose pixel edges the working grid keeps: image (of the first modality) or labels; by "
+        "default labels where their pixel size is chosen, image where resolution_m is given",
+    )
     bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="optical bands to use, counted from 1; all by default"
     )
@@ -219,6 +227,19 @@ class TrainConfig(_Section):
             The scheme; None if the configuration names no classes.
         """
         return None if self.classes is None else ClassScheme(classes=self.classes)
+
+    def with_grid(self, resolution_m: float | None, grid_of: GridOf) -> TrainConfig:
+        """Name the working grid.
+
+        Args:
+            resolution_m: Pixel size, m; None: that of the raster that ``grid_of`` names.
+            grid_of: Raster whose pixel edges the grid keeps.
+
+        Returns:
+            The configuration with this grid.
+        """
+        grid = {"resolution_m": resolution_m, "grid_of": grid_of}
+        return self.model_copy(update={"data": self.data.model_copy(update=grid)})
 
 
 def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:

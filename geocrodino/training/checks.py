@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
+from geocrodino.data.grid_choice import GridChoice, choose_grid
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.splits import block_splits, require_splits
 from geocrodino.data.statistics import no_valid_pixel
@@ -36,7 +37,8 @@ class CheckedInputs:
     Attributes:
         sources: The rasters, as the recipes read them.
         recipes: How channels are made, for each modality.
-        grid: The common grid.
+        grid: The common grid: the part of the working grid that the area covers.
+        choice: The whole working grid and the reason for it.
         classes: The classes.
         aoi: Areas with a split, in the grid's CRS.
         labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
@@ -47,6 +49,7 @@ class CheckedInputs:
     sources: Sources
     recipes: dict[Modality, Recipe]
     grid: GeoBox
+    choice: GridChoice
     classes: ClassScheme
     aoi: AOI
     labels: NDArray[np.uint8]
@@ -142,9 +145,18 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     )
     recipes = {m: definition_of(m).recipe(raster, options) for m, raster in sources.rasters.items()}
     sources = fitted_sources(sources, recipes)
-    grid = reference_grid(sources.reference, given, config.data.resolution_m)
+    ground_given = sources.ground is not None
+    choice = choose_grid(
+        sources.rasters,
+        sources.labels,
+        resolution_m=config.data.resolution_m,
+        grid_of=config.data.grid_of,
+        recipes=recipes.values(),
+        ground_given=ground_given,
+    )
+    grid = reference_grid(sources.reference, given, choice.grid)
     for recipe in recipes.values():
-        recipe.halo_px(grid, ground_given=sources.ground is not None)
+        recipe.halo_px(grid, ground_given=ground_given)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
 
@@ -156,7 +168,7 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     aoi = _with_splits(on_grid(given, grid), grid, labels, len(classes), config)
     inside = {s: inside_mask(aoi.polygons(s), grid) for s in aoi.splits if s != "test"}
     labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
-    found = CheckedInputs(sources, recipes, grid, classes, aoi, labels, inside, drawn=not given.splits)
+    found = CheckedInputs(sources, recipes, grid, choice, classes, aoi, labels, inside, drawn=not given.splits)
     _check_patches(found, config)
     for modality in recipes:
         _check_valid(found, modality)

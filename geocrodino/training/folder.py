@@ -106,7 +106,8 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
             f"{out}: holds an interrupted run. Continue it with `resume=True`, or replace it with `overwrite=True`."
         )
     if resume and begun:
-        _require_same(_settings_of(record), config, out)
+        before = _settings_of(out)
+        _require_same(before, on_recorded_grid(config, before), out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
@@ -286,9 +287,46 @@ def save_json(path: Path, content: object) -> None:
         partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def _settings_of(record: Path) -> TrainConfig:
+def recorded_settings(out: Path) -> TrainConfig:
+    """Read the settings of a run, with the working grid that it was trained on.
+
+    Args:
+        out: Run folder.
+
+    Returns:
+        The settings. Version 0.1 did not choose a grid: without ``resolution_m`` it worked on the grid of the image.
+
+    Raises:
+        ConfigError: If the file is missing or cannot be read.
+        AccessError: If the operating system denies access to it.
+    """
+    return _with_named_grid(load_config(out / SETTINGS_NAME, {}))
+
+
+def on_recorded_grid(config: TrainConfig, recorded: TrainConfig) -> TrainConfig:
+    """Continue on the working grid of a run, unless the settings name another one.
+
+    Args:
+        config: Settings of a training.
+        recorded: Those of the run, see `recorded_settings`.
+
+    Returns:
+        The settings of the training, which name a grid.
+    """
+    data = recorded.data
+    if config.data.resolution_m is None and config.data.grid_of is None and data.grid_of is not None:
+        return config.with_grid(data.resolution_m, data.grid_of)
+    return _with_named_grid(config)
+
+
+def _with_named_grid(config: TrainConfig) -> TrainConfig:
+    """The settings with the raster whose pixel edges the grid keeps; the image is the one of old and of short files."""
+    return config.with_grid(config.data.resolution_m, config.data.grid_of or "image")
+
+
+def _settings_of(out: Path) -> TrainConfig:
     try:
-        return load_config(record, {})
+        return recorded_settings(out)
     except ConfigError as error:
         raise ConfigError(f"{error}\n{RESTORE}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align
+from geocrodino.data.grid_choice import GridChoice, describe_work
 from geocrodino.data.statistics import class_counts, measure
 from geocrodino.errors import HeightRangeWarning
 from geocrodino.files.access import durable_file
 from geocrodino.geo.areas.aoi import AOI
-from geocrodino.geo.rasters.grid import describe
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
@@ -25,7 +26,7 @@ from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
-from geocrodino.training.checks import check_inputs
+from geocrodino.training.checks import CheckedInputs, check_inputs
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Prepared:
 
     Attributes:
         sources: The rasters.
+        choice: The whole working grid and the reason for it.
         classes: The classes.
         aoi: Areas with a split, in the grid's CRS.
         layers: The rasters on one grid.
@@ -44,6 +46,7 @@ class Prepared:
     """
 
     sources: Sources
+    choice: GridChoice
     classes: ClassScheme
     aoi: AOI
     layers: AlignedLayers
@@ -53,13 +56,19 @@ class Prepared:
     drawn: Path | None
 
 
-def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
+def prepare(
+    config: TrainConfig,
+    folder: Path,
+    on_progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Prepared:
     """Check all files, align the rasters and measure the training split.
 
     Args:
         config: The configuration.
         folder: The run folder; gets ``aligned/``.
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
+        tell: Called with a summary of the inputs before the rasters are aligned, which may take long.
 
     Returns:
         The aligned layers, the splits and the statistics of the channels.
@@ -69,12 +78,14 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     """
     found = check_inputs(config)
     sources, recipes = found.sources, found.recipes
+    drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
+    if tell is not None:
+        tell(summarise_inputs(found, config.training.patch_px, drawn))
     layers = align(sources, recipes, found.classes, found.grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
     given = sources.ground is not None
     specs = {m: measure(layers, recipes[m], found.inside["train"], ground_given=given) for m in recipes}
-    drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
-    return Prepared(sources, found.classes, found.aoi, layers, found.labels, found.inside, specs, drawn)
+    return Prepared(sources, found.choice, found.classes, found.aoi, layers, found.labels, found.inside, specs, drawn)
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
@@ -133,27 +144,29 @@ def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
         warnings.warn(found.note(sources.heights[role]), HeightRangeWarning, stacklevel=3)
 
 
-def summarise_inputs(ready: Prepared) -> str:
+def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) -> str:
     """Describe the inputs of a training for the user.
 
     Args:
-        ready: Inputs of the training.
+        found: Inputs of the training.
+        patch_px: Side of a training patch, px.
+        drawn: File of the splits, where they are drawn as blocks.
 
     Returns:
-        Lines: the grid, the unit of heights and where it is known from, the classes, the pixels of each split, and the
-        file of the splits if they were drawn as blocks.
+        Lines: the grid, its pixel size and the reason for it, the unit of heights and where it is known from, the
+        classes, the pixels of each split, and the file of the splits if they are drawn as blocks.
     """
-    sources = ready.sources
+    sources = found.sources
     units = {
         role: (ground_unit if role == "ground" else height_unit)(raster, sources.height_unit)[1]
         for role, raster in sources.heights.items()
     }
     unit = "; ".join(f"ground: {known}" if role == "ground" else known for role, known in units.items())
     line = "\n" if unit else ""
-    px = {s: int(m.sum()) for s, m in ready.inside.items()}
-    drawn = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {ready.drawn}" if ready.drawn else ""
+    px = {s: int(m.sum()) for s, m in found.inside.items()}
+    blocks = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {drawn}" if drawn else ""
     return (
-        f"Grid: {describe(ready.layers.grid)}\n{unit[:1].upper()}{unit[1:]}{line}"
-        f"Classes: {', '.join(ready.classes.names)}\n"
-        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{drawn}"
+        f"Grid: {describe_work(found.grid, patch_px)}\n{found.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
+        f"Classes: {', '.join(found.classes.names)}\n"
+        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{blocks}"
     )

@@ -35,7 +35,7 @@ from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
-from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
+from geocrodino.settings.config import TrainConfig, TrainingConfig
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
@@ -47,9 +47,9 @@ from geocrodino.training.checks import augmentation_of, check_settings
 from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.logs import EventLog, TableLog
-from geocrodino.training.prepare import Prepared, prepare, record, summarise_inputs
+from geocrodino.training.prepare import Prepared, prepare, record
 from geocrodino.training.task import TrainingTask
-from geocrodino.training.teacher import SETTINGS_NAME, TRAIN_ONE, check_teacher, unusable_teacher
+from geocrodino.training.teacher import TRAIN_ONE, check_teacher, unusable_teacher
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,14 @@ def train(
         _require_same_data(config, teacher)
     with run_folder.alone(out):
         resumes = resume and run_folder.has_progress(out)
+        if resumes or teacher is not None:
+            began = out if resumes or teacher is None else teacher
+            config = run_folder.on_recorded_grid(config, run_folder.recorded_settings(began))
         if resume:
             tell(_resume_message(out, config.training.epochs))
         run_folder.tidy(out)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=resumes):
-            ready = _prepare(config, out, on_progress, resume=resumes, teacher=teacher, tell=tell)
+            config, ready = _prepare(config, out, on_progress, resume=resumes, teacher=teacher, tell=tell)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=True):
             bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=tell)
     return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
@@ -139,17 +142,17 @@ def _prepare(
     resume: bool,
     teacher: Path | None,
     tell: Callable[[str], None],
-) -> Prepared:
-    """Open and align the rasters, and start the run in its folder."""
+) -> tuple[TrainConfig, Prepared]:
+    """Open and align the rasters, and start the run in its folder; the configuration then names the working grid."""
     L.seed_everything(config.training.seed, verbose=False)
-    ready = prepare(config, out, on_progress)
-    tell(summarise_inputs(ready))
+    ready = prepare(config, out, on_progress, tell)
+    config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
     if teacher is not None:
         _require_same_splits(ready, teacher)
     record(ready, out, resume=resume)
     run_folder.begin(config, out, resume=resume)
-    return ready
+    return config, ready
 
 
 def _resume_message(out: Path, epochs: int) -> str:
@@ -305,7 +308,8 @@ def _batches(
 
 def _require_same_data(config: TrainConfig, teacher: Path) -> None:
     """Check that a teacher was trained on the same data, with the same classes and network."""
-    other = load_config(teacher / SETTINGS_NAME, {})
+    other = run_folder.recorded_settings(teacher)
+    config = run_folder.on_recorded_grid(config, other)
     keys = ("data", "classes", "elevation", "network")
     differing = [key for key in keys if getattr(other, key) != getattr(config, key)]
     if other.method.fusion != config.method.fusion:

@@ -248,11 +248,29 @@ def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | No
     Returns:
         The part; None if the two do not meet.
     """
+    window = _covering(grid, bounds).intersect(Window.of(grid.shape))
+    return window_grid(grid, window) if window.pixels else None
+
+
+def on_lattice(grid: GeoBox, lattice: GeoBox) -> GeoBox:
+    """Cover a grid with pixels of another grid, continued beyond its edges.
+
+    Args:
+        grid: A north-up grid.
+        lattice: Another one of the same CRS.
+
+    Returns:
+        The smallest grid that covers ``grid`` and whose pixels are those of ``lattice``.
+    """
+    box = grid.boundingbox
+    return window_grid(lattice, _covering(lattice, (box.left, box.bottom, box.right, box.top)))
+
+
+def _covering(grid: GeoBox, bounds: tuple[float, float, float, float]) -> Window:
+    """The smallest window of a north-up grid, not limited to its pixels, that covers a rectangle."""
     c0, r0 = ~grid.affine @ (bounds[0], bounds[3])
     c1, r1 = ~grid.affine @ (bounds[2], bounds[1])
-    covering = Window(math.floor(r0 + 1e-6), math.ceil(r1 - 1e-6), math.floor(c0 + 1e-6), math.ceil(c1 - 1e-6))
-    window = covering.intersect(Window.of(grid.shape))
-    return window_grid(grid, window) if window.pixels else None
+    return Window(math.floor(r0 + 1e-6), math.ceil(r1 - 1e-6), math.floor(c0 + 1e-6), math.ceil(c1 - 1e-6))
 
 
 def share_ground(first: GeoBox, second: GeoBox) -> bool:

@@ -21,7 +21,9 @@ from geocrodino.geo.rasters.resample import (
 )
 from geocrodino.geo.rasters.window import Window
 
-_AGGREGATE_FROM = 1.5  # target pixels this many times larger than the source's take their mean or majority
+AGGREGATE_FROM = 1.5
+"""Target pixels at least this many times larger than those of the source take their mean or majority."""
+
 _SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
 
 
@@ -53,7 +55,7 @@ def read_on_grid(
         return raster.read_own(window.shift(*offset), bands)
     # Sub-pixels as fine as the source's own, where the target's pixels are markedly larger.
     ratio = max(resampling_ratio(grid, raster.geobox))
-    parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= _AGGREGATE_FROM else 1
+    parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= AGGREGATE_FROM else 1
     if parts > 1 and window.pixels > max(1, _SUB_PIXELS // parts**2):
         halves, axis = _halves(window)
         read = [raster.read(grid, half, bands=bands, kind=kind) for half in halves]
