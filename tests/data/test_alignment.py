@@ -22,6 +22,7 @@ from geocrodino.data.alignment import Sources, align, reference_grid
 from geocrodino.errors import AOIError, LabelError, OutputError, OverlapError, RasterError
 from geocrodino.geo.areas.aoi import read_aoi
 from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.grid import working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
 from geocrodino.settings.classes import ClassScheme
@@ -255,9 +256,9 @@ def test_a_source_cut_short_is_not_blamed_on_the_folder(write_raster, sources, a
 
 def test_reference_grid_is_the_part_that_the_area_covers(sources):
     area = read_aoi(f"{LEFT + 10.2},{TOP - 50},{LEFT + 20},{TOP - 39.5}", "EPSG:32631")
-    grid = reference_grid(sources.rasters["optical"], area, None)
+    grid = reference_grid(sources.reference, area, sources.reference.geobox)
     assert (grid.shape, grid.affine.c, grid.affine.f) == ((11, 10), LEFT + 10, TOP - 39)
-    assert reference_grid(sources.rasters["optical"], area, 2.0).shape == (6, 5)
+    assert reference_grid(sources.reference, area, working_grid(sources.reference.geobox, 2.0)).shape == (6, 5)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_reference_grid_is_the_part_that_the_area_covers(sources):
 )
 def test_an_area_outside_the_image(sources, box, crs, found):
     with pytest.raises(AOIError) as caught:
-        reference_grid(sources.rasters["optical"], read_aoi(box, crs), None)
+        reference_grid(sources.reference, read_aoi(box, crs), sources.reference.geobox)
     assert str(caught.value) == (
         f"bounding box {box}: the area of interest lies outside {sources.reference.path}.\n"
         f"Expected some part of x 400000 to 400128, y 4.9999e+06 to 5e+06; found {found} (in the raster's CRS).\n"

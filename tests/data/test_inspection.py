@@ -28,7 +28,8 @@ def test_good_files(roles):
     )
     found = inspect_files(roles, area, classes=ClassScheme.from_values([1, 2, 3], ["grass", "road", "roof"]))
     assert found.problems == ()
-    assert found.grid == "96 rows x 128 columns at 1 m, EPSG:32631"
+    assert found.grid == "96 rows x 128 columns at 1 m, EPSG:32631, 12,288 px"
+    assert found.pixels == "Image 1 m, heights 1 m, labels 1 m: works at 1 m, the pixel size of the image."
     assert found.splits == {"train": 64 * 96, "val": 32 * 96}
     optical, elevation, labels = found.layers
     assert (optical.role, optical.covers) == ("optical", pytest.approx(1))

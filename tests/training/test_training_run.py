@@ -33,6 +33,7 @@ from geocrodino.training.run import train
 MODALITIES = ("optical", "elevation")
 METHODS = get_args(MethodName)
 RIVALS = ("kd", "protokd", "maskedkd")
+GRID = {"data.resolution_m": 0.5, "data.grid_of": "image"}  # of the town; a run folder names it
 
 
 class Stop(Callback):
@@ -107,7 +108,7 @@ def test_the_run_folder(trained, tiny_config):
         "bundle.safetensors", "checkpoints/last.ckpt", "config.yaml", "logs/metrics.csv", "metrics.json",
         "inputs.json", "reliability.png", "splits.gpkg", "statistics.json", "timing.json",
     }  # fmt: skip
-    assert load_config(trained / "config.yaml") == tiny_config()
+    assert load_config(trained / "config.yaml") == tiny_config(GRID)
 
 
 def test_what_the_run_folder_says(trained):
@@ -236,7 +237,7 @@ def test_an_interrupted_run_is_neither_replaced_nor_resumed_with_other_settings(
         "Undo the change, or start anew in another folder with `out`."
     )
     assert (out / "checkpoints" / "last.ckpt").exists()
-    assert load_config(out / "config.yaml") == settings
+    assert load_config(out / "config.yaml") == settings.with_grid(0.5, "image")
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -532,7 +533,7 @@ def test_a_teacher_is_trained_first(run_of, tiny_config):
     assert told[2] == "Training the teacher first: method fusion (middle)."
     assert told[3].startswith("Teacher: best mIoU on val ")
     teacher = out / "teacher"
-    assert load_config(teacher / "config.yaml") == tiny_config({"method.name": "fusion"})
+    assert load_config(teacher / "config.yaml") == tiny_config({"method.name": "fusion", **GRID})
     assert {r["epoch"] for r in log_of(teacher).values()} == {"0", "1"}
     assert {p.name for p in teacher.iterdir()} == {
         "checkpoints", "config.yaml", "fusion.safetensors", "logs", "tensorboard",
