@@ -84,7 +84,7 @@ def test_inspecting_a_study(run_cli, town, here, monkeypatch):
     code, out, err = run_cli("inspect", "--config", town.config, "--patch-px", 32)
     assert (code, err) == (0, "")
     assert out.endswith("These files fit together.\n")
-    assert "Working grid: 320 rows x 320 columns at 0.5 m, EPSG:32631, 102,400 px; a patch of 32 px covers 16 m\n" in out
+    assert "Working grid: 320 rows x 320 columns at 0.5 m, EPSG:32631, 102,400 px; a patch of 32 px covers 16 m" in out
     assert "\nImage 0.5 m, heights 1 m, labels 0.5 m: works at 0.5 m, the pixel size of the image. Heights are " in out
     assert all(f"Area {split}: " in out for split in ("train", "val", "test"))
     assert "building" in out

@@ -61,8 +61,8 @@ def test_labels_set_the_pixel_size_from_1_5_to_10_times_coarser(opened, scene, l
 
 def test_much_coarser_labels_are_named(opened, scene):
     assert choose_grid(scene(1.0, 2.0), opened("labels", 30.0)).note == (
-        "Image 1 m, heights 2 m, labels 30 m: works at 1 m, the pixel size of the image. Labels are 30 times as coarse: "
-        "`data.resolution_m=30` works at theirs. Heights are interpolated."
+        "Image 1 m, heights 2 m, labels 30 m: works at 1 m, the pixel size of the image. Labels are 30 times as coarse"
+        ": `data.resolution_m=30` works at theirs. Heights are interpolated."
     )
 
 
