@@ -74,6 +74,13 @@ class MethodOptions:
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
     batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--from", help="Bundle to start from: its branches, as far as channels and classes fit."),
+    ] = None
+    freeze: Annotated[
+        str | None, typer.Option(help="encoder: leave encoders as they are that start from weights; none.")
+    ] = None
     encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
 
@@ -86,6 +93,8 @@ class MethodOptions:
             "training.batch_size": self.batch_size,
             "training.seed": self.seed,
             "training.accelerator": self.accelerator,
+            "training.freeze": self.freeze,
+            "start_from": self.start_from,
             "network.encoder": self.encoder,
             "method.name": self.method,
         }
@@ -115,7 +124,7 @@ def train(
     values = {**data.values(), **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    check_training(config, given, teacher, folder)
+    check_training(config, given, teacher, folder, resume=resume)
 
     from geocrodino.settings.config import load_config
 
