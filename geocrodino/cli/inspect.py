@@ -43,8 +43,9 @@ def inspect(
     """Describe files, check that they fit together, and show what a training would use of them.
 
     Any of the files may be left out; if no raster is named, those of geocrodino.yaml are used. Labels and heights are
-    read whole, images on a coarse grid. --model describes a bundle. If image, surface model, labels and area are all named, all checks of a
-    training are made. If a training would be refused, its message is shown and the exit code is 2.
+    read whole, images on a coarse grid. If image, surface model, labels and area are all named, all checks of a
+    training are made. If a training would be refused, its message is shown and the exit code is 2. --model describes a
+    bundle.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """

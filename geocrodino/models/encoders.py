@@ -54,6 +54,21 @@ def resolve_encoder(name: str) -> str:
     )
 
 
+def is_of_timm(name: str) -> bool:
+    """Find out which library builds an encoder.
+
+    Args:
+        name: See `resolve_encoder`.
+
+    Returns:
+        True for timm, False for segmentation-models-pytorch.
+
+    Raises:
+        ModelError: If neither library knows the name.
+    """
+    return resolve_encoder(name).startswith(_TIMM_PREFIX)
+
+
 def create_encoder(
     name: str, *, in_channels: int, depth: int, weights: Path | None = None, drop_path: float = 0.0
 ) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 
 from geocrodino.errors import ModelError
 from geocrodino.models.encoder_facts import attach_facts, encoders_in, facts_of
-from geocrodino.models.encoders import create_encoder
+from geocrodino.models.encoders import create_encoder, is_of_timm
 
 
 def use_stochastic_depth(network: nn.Module, rate: float) -> None:
@@ -45,22 +45,24 @@ def without_stochastic_depth(network: nn.Module) -> None:
 
 
 def _rebuilt(encoder: nn.Module, rate: float) -> nn.Module:
-    facts, reason = facts_of(encoder), "it has no blocks that can be left out"
+    facts = facts_of(encoder)
+    if not is_of_timm(facts.name):  # these take no rate, and some have a fixed one
+        raise ModelError(_unsupported(facts.name, rate, "an encoder of segmentation-models-pytorch"))
     try:
         # Initial weights are drawn and replaced: the fork keeps the random numbers of the training unchanged.
         with torch.random.fork_rng(devices=[]):
             built = create_encoder(facts.name, in_channels=facts.in_channels, depth=facts.depth, drop_path=rate)
     except ModelError as error:
-        raise ModelError(_unsupported(facts.name, rate)) from error
+        raise ModelError(_unsupported(facts.name, rate, "timm builds it without")) from error
     if not any(isinstance(module, DropPath) and module.drop_prob for module in built.modules()):
-        raise ModelError(_unsupported(facts.name, rate, reason))
+        raise ModelError(_unsupported(facts.name, rate, "no block of this depth can be left out"))
     like = next(encoder.parameters())
     built = built.to(like.device, like.dtype).train(encoder.training)
     built.load_state_dict(encoder.state_dict())
     return attach_facts(built, facts)
 
 
-def _unsupported(name: str, rate: float, reason: str = "timm builds it without") -> str:
+def _unsupported(name: str, rate: float, reason: str) -> str:
     return (
         f"training.drop_path: expected an encoder with stochastic depth, found '{name}' ({reason}) and drop_path "
         f"{rate:g}.\nLeave training.drop_path out, or choose another `network.encoder`, such as tu-resnet18."
