@@ -73,8 +73,8 @@ def test_the_branches_and_the_network_are_those_of_the_bundle(plain, bundle, tmp
     assert load_config(tmp_path / "run/config.yaml").network == there.manifest.network
     names = ", ".join(made.classes.names)
     assert (
-        f"Starting from bundle {origin['name']} (sha256 {origin['sha256'][:12]}). Its channels are scaled by statistics "
-        "measured on the split train of this training, not by those of the bundle.\n"
+        f"Starting from bundle {origin['name']} (sha256 {origin['sha256'][:12]}). Its channels are scaled by "
+        "statistics measured on the split train of this training, not by those of the bundle.\n"
         f"optical: channels red, green, blue as in the bundle; classes {names} by name.\n"
         f"elevation: channels height_above_ground as in the bundle; classes {names} by name."
     ) in told
