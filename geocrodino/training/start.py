@@ -49,23 +49,32 @@ def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = F
     Args:
         config: The configuration.
         out: Run folder; None if there is none yet.
-        resume: Whether an interrupted run is continued. If it has finished an epoch, the bundle is not opened: its
-            record in the run folder is enough.
+        resume: Whether an interrupted run is continued. If it has finished an epoch (of its own, not of a teacher), the
+            bundle is not opened: its record in the run folder is enough.
 
     Returns:
         The bundle or its record; None if the configuration names no bundle.
 
     Raises:
-        ConfigError: If the method has no branches to load, no modality is common, a branch has encoder weights too, or
-            the record cannot be read.
+        ConfigError: If the method has no branches to load, no modality is common, a branch has encoder weights too, the
+            record cannot be read, or a resumed run would load another bundle than it began with.
         BundleError: If the bundle is missing or damaged.
     """
     if config.start_from is None:
         return None
+    begun = None
     if out is not None and resume and run_folder.has_progress(out):
-        return _recorded(out / run_folder.START_NAME)
+        begun = _recorded(out / run_folder.START_NAME)
+        if exists(run_folder.last_checkpoint(out)):
+            return begun
+    # Without a checkpoint of its own, a run whose teacher is begun has yet to load the bundle.
     check_bundle_name(config.start_from)
     bundle = load_bundle(config.start_from)
+    if begun is not None and bundle.sha256 != begun.sha256:
+        raise ConfigError(
+            f"{bundle.path}: expected the bundle that the run in {out} began with (sha256 {begun.sha256}), found "
+            f"another (sha256 {bundle.sha256}).\n{run_folder.RESTORE}"
+        )
     _require_branches(config)
     manifest, trained = bundle.manifest, config.data.raster_paths
     common = tuple(m for m in trained if m in manifest.modalities)

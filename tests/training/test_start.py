@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from geocrodino.errors import BundleError, ConfigError
 from geocrodino.settings.config import load_config
 from geocrodino.training.checks import refusal
 from geocrodino.training.run import train
-from geocrodino.training.start import find_start, with_network
+from geocrodino.training.start import find_start, record_start, with_network
 
 ONE_STEP = {"training.epochs": 1, "training.steps_per_epoch": 1}
 
@@ -97,6 +98,35 @@ def test_a_run_is_resumed_without_the_bundle(plain, bundle, tmp_path):
     assert facts[0] == facts[1]
     with pytest.raises(BundleError, match=r"old\.safetensors: no such bundle"):
         train(plain(copy, changes), tmp_path / "other")
+
+
+def test_a_run_with_a_teacher_alone_loads_the_bundle_that_it_began_with(plain, bundle, tmp_path):
+    config = plain(bundle, {"method.name": "kd"})
+    start = find_start(config)
+    record_start(start, tmp_path)
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher/fusion.safetensors").touch()
+    assert find_start(config, tmp_path, resume=True) == start
+    record_start(replace(start, sha256="abc"), tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        find_start(config, tmp_path, resume=True)
+    assert str(refused.value).startswith(
+        f"{bundle}: expected the bundle that the run in {tmp_path} began with (sha256 abc), found another (sha256 "
+        f"{start.sha256}).\n"
+    )
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    assert find_start(config, tmp_path, resume=True) == replace(start, sha256="abc", bundle=None)
+
+
+def test_a_damaged_record_is_refused(plain, bundle, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    with pytest.raises(ConfigError, match=r"start\.json: expected the record .* found no such file"):
+        find_start(plain(bundle), tmp_path, resume=True)
+    (tmp_path / "start.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"start\.json: expected the record .* found KeyError: 'network'"):
+        find_start(plain(bundle), tmp_path, resume=True)
 
 
 def test_other_classes_and_a_frozen_encoder(plain, bundle, tmp_path):
