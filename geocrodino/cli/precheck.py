@@ -18,9 +18,7 @@ from geocrodino.files.names import is_gdal_name, is_remote
 from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings
 
 
-def check_training(
-    config: Path | None, given: Mapping[str, Any], teacher: Path | None, out: Path, *, resume: bool = False
-) -> None:
+def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path | None, out: Path) -> None:
     """Check the names of files of a training.
 
     Args:
@@ -28,12 +26,12 @@ def check_training(
         given: Values of the command line by dotted key, as for `geocrodino.settings.config.load_config`.
         teacher: The folder of a teacher.
         out: The run folder, which need not exist.
-        resume: Whether a run is resumed, which needs the bundle that it started from no more.
 
     Raises:
         GeocrodinoError: One of its kinds, if a name cannot be used.
     """
-    _check_configured(config, given, resume=resume)
+    # A run that has recorded its bundle may need it no more; the training itself decides.
+    _check_configured(config, given, started=exists(out / "start.json"))
     if teacher is not None and not exists(teacher):  # the training checks whether it is needed and finished
         from geocrodino.training.teacher import check_teacher
 
@@ -150,7 +148,7 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with --out.")
 
 
-def _check_configured(config: Path | None, given: Mapping[str, Any], *, resume: bool = False) -> None:
+def _check_configured(config: Path | None, given: Mapping[str, Any], *, started: bool = False) -> None:
     source = Path(PROJECT_FILE) if config is None else config
     if exists(source) and not (is_file(source) or is_folder(source)):
         return  # a pipe can be read only once, and the command itself must read it
@@ -167,7 +165,7 @@ def _check_configured(config: Path | None, given: Mapping[str, Any], *, resume: 
         aoi = data.get("aoi")
         if isinstance(aoi, str):
             check_area(aoi, crs if isinstance(crs, str) else None)
-    if isinstance(tree.get("start_from"), str) and not resume:
+    if isinstance(tree.get("start_from"), str) and not started:
         from geocrodino.files.bundle_name import check_bundle_name
 
         check_bundle_name(Path(tree["start_from"]))

@@ -124,7 +124,7 @@ def train(
     values = {**data.values(), **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    check_training(config, given, teacher, folder, resume=resume)
+    check_training(config, given, teacher, folder)
 
     from geocrodino.settings.config import load_config
 
