@@ -38,16 +38,22 @@ def inspect(
     resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres; see train.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Bundle to describe, alone or before the other files.")] = None,
 ) -> None:
     """Describe files, check that they fit together, and show what a training would use of them.
 
     Any of the files may be left out; if no raster is named, those of geocrodino.yaml are used. Labels and heights are
     read whole, images on a coarse grid. If image, surface model, labels and area are all named, all checks of a
-    training are made. If a training would be refused, its message is shown and the exit code is 2.
+    training are made. If a training would be refused, its message is shown and the exit code is 2. --model describes a
+    bundle.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
     named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
+    if model is not None:
+        _show_bundle(model)
+        if config is None and aoi is None and not any(named.values()):
+            return
     check_inspection(config, named, aoi, aoi_crs)
 
     from geocrodino.errors import ConfigError
@@ -119,6 +125,16 @@ def _refusal(training: TrainConfig) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return refusal(training)
+
+
+def _show_bundle(path: Path) -> None:
+    from geocrodino.bundle.describe import describe_manifest
+    from geocrodino.bundle.io import load_bundle
+
+    table = Table(title=escape(f"model: {path}"), title_justify="left", show_header=False, box=None)
+    for title, text in describe_manifest(load_bundle(path).manifest):
+        table.add_row(title, escape(text))
+    Console(highlight=False, soft_wrap=True).print(table)
 
 
 def _show(report: Inspection, console: Console, wording: Wording) -> None:

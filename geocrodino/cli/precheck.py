@@ -30,7 +30,8 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
     Raises:
         GeocrodinoError: One of its kinds, if a name cannot be used.
     """
-    _check_configured(config, given)
+    # A run that has recorded its bundle may need it no more; the training itself decides.
+    _check_configured(config, given, started=exists(out / "start.json"))
     if teacher is not None and not exists(teacher):  # the training checks whether it is needed and finished
         from geocrodino.training.teacher import check_teacher
 
@@ -147,7 +148,7 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with --out.")
 
 
-def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:
+def _check_configured(config: Path | None, given: Mapping[str, Any], *, started: bool = False) -> None:
     source = Path(PROJECT_FILE) if config is None else config
     if exists(source) and not (is_file(source) or is_folder(source)):
         return  # a pipe can be read only once, and the command itself must read it
@@ -164,6 +165,10 @@ def _check_configured(config: Path | None, given: Mapping[str, Any]) -> None:
         aoi = data.get("aoi")
         if isinstance(aoi, str):
             check_area(aoi, crs if isinstance(crs, str) else None)
+    if isinstance(tree.get("start_from"), str) and not started:
+        from geocrodino.files.bundle_name import check_bundle_name
+
+        check_bundle_name(Path(tree["start_from"]))
     if isinstance(weights, dict):
         from geocrodino.settings.encoder_weights import check_weights_file
 

@@ -75,6 +75,13 @@ class MethodOptions:
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
     batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--from", help="Bundle to start from: its branches, as far as channels and classes fit."),
+    ] = None
+    freeze: Annotated[
+        str | None, typer.Option(help="encoder: leave encoders as they are that start from weights; none.")
+    ] = None
     encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
 
@@ -87,6 +94,8 @@ class MethodOptions:
             "training.batch_size": self.batch_size,
             "training.seed": self.seed,
             "training.accelerator": self.accelerator,
+            "training.freeze": self.freeze,
+            "start_from": self.start_from,
             "network.encoder": self.encoder,
             "method.name": self.method,
         }

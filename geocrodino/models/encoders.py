@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geocrodino.errors import ModelError
+from geocrodino.models.encoder_facts import EncoderFacts, attach_facts
 from geocrodino.phrases import listed
 from geocrodino.settings.encoder_weights import check_weights_file
 from geocrodino.spelling import did_you_mean
@@ -53,7 +54,24 @@ def resolve_encoder(name: str) -> str:
     )
 
 
-def create_encoder(name: str, *, in_channels: int, depth: int, weights: Path | None = None) -> nn.Module:
+def is_of_timm(name: str) -> bool:
+    """Find out which library builds an encoder.
+
+    Args:
+        name: See `resolve_encoder`.
+
+    Returns:
+        True for timm, False for segmentation-models-pytorch.
+
+    Raises:
+        ModelError: If neither library knows the name.
+    """
+    return resolve_encoder(name).startswith(_TIMM_PREFIX)
+
+
+def create_encoder(
+    name: str, *, in_channels: int, depth: int, weights: Path | None = None, drop_path: float = 0.0
+) -> nn.Module:
     """Create an encoder that returns ``depth + 1`` feature maps, from the input's resolution to the deepest.
 
     Nothing is downloaded. Stages beyond ``depth`` are removed.
@@ -65,6 +83,7 @@ def create_encoder(name: str, *, in_channels: int, depth: int, weights: Path | N
         weights: State dict of the encoder with three input channels, ``.safetensors`` or ``.pth``, with the tensor
             names of the library that builds the encoder. The first convolution is adapted to ``in_channels`` by timm's
             rule: the channels are repeated and rescaled; for one channel they are summed. None: random weights.
+        drop_path: Rate of stochastic depth, see `geocrodino.models.stochastic_depth`; 0: none.
 
     Returns:
         The encoder. Its attribute ``out_channels`` lists the channels of the feature maps.
@@ -75,21 +94,25 @@ def create_encoder(name: str, *, in_channels: int, depth: int, weights: Path | N
     resolved = resolve_encoder(name)
     state = None if weights is None else _checked_state(weights, resolved)
     try:
-        encoder = _build(resolved, in_channels, depth, state)
+        encoder = _build(resolved, in_channels, depth, state, {"drop_path_rate": drop_path} if drop_path else {})
         _cut_unused(encoder, in_channels, 2**depth)
     except _BUILD_ERRORS as error:
         raise ModelError(
             f"Encoder '{name}' cannot be built for {in_channels} bands and depth {depth}: {error}\n"
             "Choose a convolutional encoder with one feature map per halving, such as tu-resnet18."
         ) from error
-    return encoder
+    return attach_facts(encoder, EncoderFacts(name, in_channels, depth, pretrained=state is not None))
 
 
-def _build(resolved: str, in_channels: int, depth: int, state: Mapping[str, Tensor] | None) -> nn.Module:
+def _build(
+    resolved: str, in_channels: int, depth: int, state: Mapping[str, Tensor] | None, options: Mapping[str, float]
+) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         if state is None:
-            encoder: nn.Module = smp.encoders.get_encoder(resolved, in_channels=in_channels, depth=depth, weights=None)
+            encoder: nn.Module = smp.encoders.get_encoder(
+                resolved, in_channels=in_channels, depth=depth, weights=None, **options
+            )
         elif resolved.startswith(_TIMM_PREFIX):
             # timm loads into the whole model before it cuts and renames stages for feature extraction.
             encoder = smp.encoders.get_encoder(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -182,6 +182,12 @@ class TrainingConfig(_Section):
         "multiplies bfloat16 in hardware, else 32-true",
     )
     workers: int = Field(0, ge=0, description="reading processes; 0: read in the training process")
+    freeze: Literal["none", "encoder"] = Field(
+        "none", description="encoder: encoders that start from weights are not trained, and keep their statistics"
+    )
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="stochastic depth: share of patches that skip the encoder's last block; 0: none"
+    )
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
 
     @field_validator("accelerator", "precision")
@@ -206,6 +212,9 @@ class TrainConfig(_Section):
     elevation: ElevationConfig = Field(ElevationConfig(), description="channels of the elevation branch")
     network: NetworkSettings = Field(NetworkSettings(), description="shape of the network, the same for all branches")
     encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is downloaded")
+    start_from: Path | None = Field(
+        None, description="bundle whose branches the training starts from; its network is the default"
+    )
     method: MethodSettings = Field(MethodSettings(), description="the method and its loss terms")
     augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of training patches")
     training: TrainingConfig = Field(TrainingConfig(), description="duration, patches, optimiser and device")

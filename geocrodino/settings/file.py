@@ -141,6 +141,8 @@ def _read(path: Path) -> dict[str, Any]:
     weights = tree.get("encoder_weights")
     if isinstance(weights, dict):
         tree["encoder_weights"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in weights.items()}
+    if isinstance(tree.get("start_from"), str):
+        tree["start_from"] = _resolved(tree["start_from"], path)
     return tree
 
 
@@ -171,7 +173,12 @@ def _make_absolute(tree: dict[str, Any]) -> None:
     """Make paths absolute, so that the copy in the run folder names the same files from any folder."""
     data = tree.get("data")
     others = data.get("rasters") if isinstance(data, dict) else None
-    for place, keys in ((data, _PATHS), (others, None), (tree.get("encoder_weights"), None)):
+    for place, keys in (
+        (data, _PATHS),
+        (others, None),
+        (tree.get("encoder_weights"), None),
+        (tree, ("start_from",)),
+    ):
         if not isinstance(place, dict):
             continue
         for key in keys or tuple(place):

@@ -26,6 +26,7 @@ from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
+from geocrodino.training.start import find_start, with_network
 
 _BLOCK_PX = 512
 
@@ -185,6 +186,7 @@ def refusal(config: TrainConfig) -> str | None:
         The message of the training's error, or None if the training would start.
     """
     try:
+        config = with_network(config, find_start(config))
         check_settings(config)
         check_inputs(config)
     except GeocrodinoError as error:

@@ -28,6 +28,9 @@ SPLITS_NAME = "splits.gpkg"
 ALIGNED_NAME = "aligned"
 """The folder of the layers aligned on one grid."""
 
+START_NAME = "start.json"
+"""The record of the bundle that a run started from."""
+
 TEACHER_NAME = "teacher"
 """The folder, within that of a run, of the fusion network that was trained as its teacher."""
 
@@ -255,7 +258,7 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
             last_checkpoint(out).unlink(missing_ok=True)
             for folder in (out / "logs", out / "tensorboard", out / TEACHER_NAME):
                 shutil.rmtree(folder, ignore_errors=True)
-            for name in ("metrics.json", "timing.json", "reliability.png", FUSION_NAME, BUNDLE_NAME):
+            for name in ("metrics.json", "timing.json", "reliability.png", START_NAME, FUSION_NAME, BUNDLE_NAME):
                 (out / name).unlink(missing_ok=True)
     save_config(config, out / SETTINGS_NAME)
 

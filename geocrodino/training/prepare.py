@@ -27,6 +27,7 @@ from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import CheckedInputs, check_inputs
+from geocrodino.training.start import Start
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Prepared:
         inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
         specs: How each modality is read and normalised.
         drawn: The splits, where they were drawn as blocks because the area names none; for `geocrodino evaluate`.
+        start: The bundle that the training starts from, if any.
     """
 
     sources: Sources
@@ -54,6 +56,7 @@ class Prepared:
     inside: dict[str, NDArray[np.bool_]]
     specs: dict[Modality, ModalitySpec]
     drawn: Path | None
+    start: Start | None = None
 
 
 def prepare(

@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,13 @@ from geocrodino.training.calibrate import Calibrated, calibrate
 from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
 from geocrodino.training.checks import augmentation_of, check_settings
+from geocrodino.training.freezing import treat_encoders
 from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.logs import EventLog, TableLog
 from geocrodino.training.prepare import Prepared, prepare, record
+from geocrodino.training.start import Start, find_start, record_start, with_network
+from geocrodino.training.start_weights import load_start
 from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import TRAIN_ONE, check_teacher, unusable_teacher
 
@@ -114,6 +117,8 @@ def train(
     started = time.monotonic()
     tell = tell or (lambda _: None)
     out, teacher = Path(out), None if teacher is None else Path(teacher)
+    start = find_start(config, out, resume=resume)
+    config = with_network(config, start)
     _check(config, teacher)
     config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
@@ -129,6 +134,9 @@ def train(
         run_folder.tidy(out)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=resumes):
             config, ready = _prepare(config, out, on_progress, resume=resumes, teacher=teacher, tell=tell)
+            ready = replace(ready, start=start)
+            if start is not None and not resumes:
+                record_start(start, out)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=True):
             bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=tell)
     return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
@@ -233,7 +241,9 @@ def _train_teacher(
         return out
     method = learner_class(config.method).teacher_method(config.method)
     tell(f"Training the teacher first: method {method.name} ({method.fusion}).")
-    run_folder.begin(config.model_copy(update={"method": method}), out, resume=resume)
+    config = config.model_copy(update={"method": method, "start_from": None})  # a bundle holds no fusion network
+    ready = replace(ready, start=None)
+    run_folder.begin(config, out, resume=resume)
     fitted = _fit(config, method, out, ready, callbacks, resume=resume, teacher=None, tell=tell)
     _save_network(out, fitted)
     (score,) = fitted.best.best.values()
@@ -266,6 +276,11 @@ def _fit(
     learner = build_learner(method, shape, weights, config.encoder_weights)
     if teacher is not None and learner.needs_teacher:
         _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
+    if ready.start is not None:
+        frozen = settings.freeze == "encoder"
+        lines = load_start(ready.start, learner, ready.classes, ready.specs, frozen=frozen)
+        tell("\n".join(lines))
+    treat_encoders(learner, settings, tell)
     decoupled = config.augmentation.decoupled and not learner.coupled
     settled = augmentation_of(config).model_copy(update={"decoupled": decoupled})
     augmentation = PairAugmentation(settled, ready.specs)
@@ -417,7 +432,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
     branches: dict[Modality, nn.Module] = fitted.networks
     radii = [receptive_field_radius_px(branches[m], len(ready.specs[m].channels)) for m in branches]
     calibrated = calibrate(branches, fitted.data)
-    summary = _summarise(config, out, fitted, calibrated)
+    summary = _summarise(config, out, fitted, calibrated, ready.start)
     plot_reliability(calibrated.reliability, out / "reliability.png")
     manifest = Manifest(
         name=run_folder.model_name(out),
@@ -440,7 +455,9 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
     return bundle
 
 
-def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Calibrated | None) -> dict[str, Any]:
+def _summarise(
+    config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Calibrated | None, start: Start | None = None
+) -> dict[str, Any]:
     """Write ``metrics.json`` and ``timing.json``, and return the metrics for the manifest of the bundle."""
     summary: dict[str, Any] = {
         "method": config.method.model_dump(),
@@ -452,6 +469,8 @@ def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Cali
         "best_epoch": dict(fitted.best.epoch),
         "parameters": {n: sum(p.numel() for p in net.parameters()) for n, net in fitted.networks.items()},
     }
+    if start is not None:
+        summary["started_from"] = start.origin
     if calibrated is not None:
         summary["val_calibration_error"] = {
             name: curve.expected_calibration_error for name, curve in calibrated.reliability.items()

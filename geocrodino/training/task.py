@@ -15,9 +15,12 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
+from geocrodino.models.stochastic_depth import without_stochastic_depth
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.optimiser import OptimiserSettings
+from geocrodino.training.freezing import hidden_encoders, keep_frozen
 from geocrodino.training.learners.base import Learner, Step, network_input, network_valid
+from geocrodino.training.parameter_groups import parameter_groups
 
 
 class TrainingTask(L.LightningModule):
@@ -75,6 +78,7 @@ class TrainingTask(L.LightningModule):
             This task.
         """
         super().train(mode)
+        keep_frozen(self.learner)
         if self.average is not None:
             self.average.eval()
         return self
@@ -168,17 +172,17 @@ class TrainingTask(L.LightningModule):
         Returns:
             Optimiser and scheduler in Lightning's form.
         """
-        parameters = [p for p in self.learner.parameters() if p.requires_grad]
+        groups = parameter_groups(self.learner, self.optimiser)
+        highest = [share * self.optimiser.learning_rate for share, _ in groups]
         optimizer = torch.optim.AdamW(
-            parameters, lr=self.optimiser.learning_rate, weight_decay=self.optimiser.weight_decay
+            [{"params": found, "lr": rate} for rate, (_, found) in zip(highest, groups, strict=True)],
+            weight_decay=self.optimiser.weight_decay,
         )
         total = int(self.trainer.estimated_stepping_batches) + 1
         rising = max(1e-3, self.optimiser.warmup)
         if math.isclose(rising * total, 1):  # the rise would have 0 steps, and OneCycleLR divides by their number
             rising *= 1.001
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.optimiser.learning_rate, total_steps=total, pct_start=rising
-        )
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=total, pct_start=rising)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _validated_network(self, name: str) -> nn.Module:
@@ -188,7 +192,9 @@ class TrainingTask(L.LightningModule):
             network = copy.deepcopy(network)
             batches = islice(self.trainer.datamodule.train_dataloader(), self.batch_norm_batches)  # type: ignore[attr-defined]
             kind = next(network.parameters()).dtype
-            update_bn((network_input(name, batch).to(kind) for batch in batches), network, self.device)
+            without_stochastic_depth(network)
+            with hidden_encoders(network):
+                update_bn((network_input(name, batch).to(kind) for batch in batches), network, self.device)
         return network.eval()
 
     def _labelled_px(self) -> int:

@@ -47,7 +47,8 @@ def test_defaults_and_files(write, tmp_path):
         ({"data": FILES, "trainig": {}}, "trainig: is not a known key. Did you mean training?"),
         (
             {"data": FILES, "training": {"optimiser": {"zzz": 1}}},
-            "optimiser.zzz: is not a known key. Expected one of gradient_norm, learning_rate, warmup, weight_decay",
+            "optimiser.zzz: is not a known key. Expected one of encoder_rate, gradient_norm, layer_decay, "
+            "learning_rate, warmup, weight_decay",
         ),
         (
             {"data": {k: v for k, v in FILES.items() if k != "labels"}},

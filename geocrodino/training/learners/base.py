@@ -66,12 +66,14 @@ class Learner(nn.Module, ABC):
         modalities: The modalities, in the order of their registration.
         coupled: Whether the method needs the same augmented geometry for all modalities.
         needs_teacher: Whether another network is trained first, see `teacher_method` and `load_teacher`.
+        has_branches: Whether it trains a `Branch` for each modality, which can start from a bundle.
         deploys: What is saved at the end: a ``bundle`` with the branch of each modality, or a single ``network``.
         class_weights: Weight of each class in the cross entropy, shape (K,).
     """
 
     coupled: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
+    has_branches: ClassVar[bool] = True
     deploys: ClassVar[Literal["bundle", "network"]] = "bundle"
 
     def __init__(

@@ -31,6 +31,7 @@ class FusionLearner(Learner):
     """
 
     coupled = True
+    has_branches = False
     deploys = "network"
 
     def __init__(
@@ -86,6 +87,7 @@ class DropoutLearner(Learner):
     """
 
     coupled = True
+    has_branches = False
 
     def __init__(
         self, method: MethodSettings, shape: Shape, class_weights: Tensor, weights: Weights | None = None

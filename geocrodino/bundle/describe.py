@@ -1,0 +1,37 @@
+"""A bundle in words. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from geocrodino.bundle.manifest import Manifest
+from geocrodino.settings.modality import MODALITIES
+
+
+def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
+    """Describe a bundle for people.
+
+    Args:
+        manifest: Its manifest.
+
+    Returns:
+        Pairs of a title and a text: the model, what it started from if that was another bundle, its classes, its
+        network, the channels of each branch, its place and its training. Facts that are not recorded are left out.
+    """
+    facts, network = manifest.training, manifest.network
+    method, origin, scores = (facts.get(key) or {} for key in ("method", "started_from", "val_miou"))
+    rows = [("model", f"{manifest.name}, sha256 {manifest.sha256}, written {manifest.created:%Y-%m-%d %H:%M}")]
+    if origin:
+        rows.append(("started from", f"{origin.get('name')}, sha256 {origin.get('sha256')}"))
+    rows += [
+        ("classes", ", ".join(f"{c.value} {c.name}" for c in manifest.classes.classes)),
+        ("network", f"encoder {network.encoder}, decoder {network.decoder}, depth {network.depth}"),
+    ]
+    for modality in MODALITIES.in_order(manifest.modalities):
+        channels = ", ".join(f"{c.name} ({c.unit})" for c in manifest.modalities[modality].channels)
+        score = f"; best mIoU on val {100 * scores[modality]:.1f} %" if modality in scores else ""
+        rows.append((modality, f"{channels}{score}"))
+    rows.append(("pixel", f"{manifest.resolution_m:g} m, {manifest.crs.splitlines()[0]}"))
+    if method:
+        rows.append(
+            ("training", f"method {method.get('name')}, {facts.get('epochs')} epochs, seed {facts.get('seed')}")
+        )
+    return rows
