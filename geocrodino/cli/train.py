@@ -74,7 +74,16 @@ class MethodOptions:
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
     batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
-    encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder by its name in timm; tf_efficientnet_lite0 by default.")
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="What encoders start from: imagenet (the default), random, a file, or a name of the Hugging Face hub "
+            "or of torchgeo."
+        ),
+    ] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
 
     def values(self) -> dict[str, Any]:
@@ -87,6 +96,7 @@ class MethodOptions:
             "training.seed": self.seed,
             "training.accelerator": self.accelerator,
             "network.encoder": self.encoder,
+            "encoder_weights": self.weights,
             "method.name": self.method,
         }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from geocrodino.geo.rasters.grid import describe
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
@@ -41,6 +43,7 @@ class Prepared:
         inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
         specs: How each modality is read and normalised.
         drawn: The splits, where they were drawn as blocks because the area names none; for `geocrodino evaluate`.
+        encoder_weights: What the encoders start from; a modality without an entry starts from random weights.
     """
 
     sources: Sources
@@ -51,6 +54,7 @@ class Prepared:
     inside: dict[str, NDArray[np.bool_]]
     specs: dict[Modality, ModalitySpec]
     drawn: Path | None
+    encoder_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
 
 
 def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:

@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import Modality
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated, calibrate
 from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
 from geocrodino.training.checks import augmentation_of, check_settings
+from geocrodino.training.initial_weights import describe_start, initial_weights, record_start, starting_points
 from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.logs import EventLog, TableLog
@@ -142,13 +143,17 @@ def _prepare(
 ) -> Prepared:
     """Open and align the rasters, and start the run in its folder."""
     L.seed_everything(config.training.seed, verbose=False)
-    ready = prepare(config, out, on_progress)
+    modalities = MODALITIES.in_order(config.data.raster_paths)
+    weights = initial_weights(config, modalities, out, resume=resume, tell=tell)  # first: a download may fail
+    ready = replace(prepare(config, out, on_progress), encoder_weights=weights)
     tell(summarise_inputs(ready))
+    tell(describe_start(weights, modalities))
     tell(number_format.describe(config.training.precision, config.training.accelerator))
     if teacher is not None:
         _require_same_splits(ready, teacher)
     record(ready, out, resume=resume)
     run_folder.begin(config, out, resume=resume)
+    record_start(weights, modalities, out)
     return ready
 
 
@@ -260,7 +265,7 @@ def _fit(
     )
     counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
-    learner = build_learner(method, shape, weights, config.encoder_weights)
+    learner = build_learner(method, shape, weights, ready.encoder_weights)
     if teacher is not None and learner.needs_teacher:
         _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     decoupled = config.augmentation.decoupled and not learner.coupled
@@ -444,6 +449,7 @@ def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Cali
         "epochs": fitted.epochs,
         "patch_px": config.training.patch_px,
         "precision": config.training.precision,
+        "encoder_weights": starting_points(out),
         "val_miou": dict(fitted.best.best),
         "best_epoch": dict(fitted.best.epoch),
         "parameters": {n: sum(p.numel() for p in net.parameters()) for n, net in fitted.networks.items()},
