@@ -102,6 +102,4 @@ def check_weights_file(path: Path) -> None:
         raise ModelError(f"{path}: expected encoder weights as .safetensors or .pth, found '{path.suffix}'.")
     if not is_file(path):
         why = absence(path).replace("file", "file of encoder weights", 1)
-        raise ModelError(
-            f"{path}: {why}. Name another file, or `encoder_weights='imagenet'`."
-        )
+        raise ModelError(f"{path}: {why}. Name another file, or `encoder_weights='imagenet'`.")

@@ -10,7 +10,9 @@ from geocrodino.models.branch import Branch, build_branch, receptive_field_radiu
 from geocrodino.models.pretrained.state import read_weights
 from geocrodino.settings.network import NetworkSettings
 
-SMALL = NetworkSettings(encoder="tu-resnet18", decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SMALL = NetworkSettings(
+    encoder="tu-resnet18", decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8)
+)
 SEPARATE = SMALL.model_copy(update={"separate_encoders": True})
 
 
@@ -29,7 +31,9 @@ def resnet_branch():
 @pytest.mark.parametrize("decoder", ["unet", "fpn"])
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_shapes(decoder, depth):
-    branch = build_branch(NetworkSettings(encoder="tu-resnet18", decoder=decoder, depth=depth, invariant_channels=8), 2, 6)
+    branch = build_branch(
+        NetworkSettings(encoder="tu-resnet18", decoder=decoder, depth=depth, invariant_channels=8), 2, 6
+    )
     stride = 2**depth
     found = branch.eval().forward_features(torch.randn(2, 2, 2 * stride, 3 * stride))
     assert branch.stride == branch.settings.stride_px == stride
@@ -123,7 +127,9 @@ def test_the_field_is_finite_and_measuring_it_changes_nothing(resnet_branch):
     assert receptive_field_radius_px(resnet_branch, 3) == 150
     assert resnet_branch.training
     assert all(value.equal(before[name]) for name, value in resnet_branch.state_dict().items())
-    assert receptive_field_radius_px(build_branch(NetworkSettings(encoder="tu-resnet18", decoder="unet"), 3, 5), 3) == 151
+    assert (
+        receptive_field_radius_px(build_branch(NetworkSettings(encoder="tu-resnet18", decoder="unet"), 3, 5), 3) == 151
+    )
 
 
 @pytest.mark.slow
@@ -154,7 +160,9 @@ def separate():
 
 @pytest.mark.parametrize("decoder", ["unet", "fpn"])
 def test_separate_encoders_give_the_same_shapes(decoder):
-    branch = build_branch(NetworkSettings(encoder="tu-resnet18", decoder=decoder, separate_encoders=True, invariant_channels=8), 2, 6).eval()
+    branch = build_branch(
+        NetworkSettings(encoder="tu-resnet18", decoder=decoder, separate_encoders=True, invariant_channels=8), 2, 6
+    ).eval()
     images = torch.randn(2, 2, 32, 48)
     found = branch.forward_features(images)
     assert found.logits.shape == (2, 6, 32, 48)
@@ -209,7 +217,10 @@ def test_a_second_encoder_doubles_the_encoder_alone(resnet_branch):
 
 
 def test_separate_encoders_see_as_far_as_one():
-    assert receptive_field_radius_px(build_branch(NetworkSettings(encoder="tu-resnet18", separate_encoders=True), 3, 5), 3) == 150
+    assert (
+        receptive_field_radius_px(build_branch(NetworkSettings(encoder="tu-resnet18", separate_encoders=True), 3, 5), 3)
+        == 150
+    )
 
 
 def test_weights_go_into_both_encoders(tmp_path):

@@ -110,7 +110,10 @@ def test_shapes_that_do_not_fit_are_named(resnet, tmp_path):
 
 
 def test_files_that_are_no_weights(tmp_path):
-    with pytest.raises(ModelError, match=r"none.pth: no such file of encoder weights. Name another file, or `encoder_weights='imagenet'`"):
+    with pytest.raises(
+        ModelError,
+        match=r"none.pth: no such file of encoder weights. Name another file, or `encoder_weights='imagenet'`",
+    ):
         create_encoder("resnet18", in_channels=3, depth=4, weights=read_weights(tmp_path / "none.pth"))
     with pytest.raises(ModelError, match=r"expected encoder weights as .safetensors or .pth, found '.txt'"):
         create_encoder("resnet18", in_channels=3, depth=4, weights=read_weights(tmp_path / "a.txt"))
@@ -132,7 +135,9 @@ def test_weights_of_more_bands_than_three(resnet):
     assert same.model.conv1.weight.equal(source.conv1.weight)
     fewer = create_encoder("resnet18", in_channels=2, depth=3, weights=given)
     assert fewer.model.conv1.weight.equal(source.conv1.weight[:, :2] * 2)
-    message = r"^S2 does not fit encoder 'tu-resnet18' with 5 input channels, 1 tensors .*conv1.weight expected \(64, 5, 7"
+    message = (
+        r"^S2 does not fit encoder 'tu-resnet18' with 5 input channels, 1 tensors .*conv1.weight expected \(64, 5, 7"
+    )
     with pytest.raises(ModelError, match=message):
         create_encoder("resnet18", in_channels=4, depth=3, weights=replace(given, bands=5))
 

@@ -10,7 +10,9 @@ from geocrodino.models.fusion import MiddleFusion, modality_branch
 from geocrodino.models.pretrained.state import read_weights
 from geocrodino.settings.network import NetworkSettings
 
-SMALL = NetworkSettings(encoder="tu-resnet18", decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SMALL = NetworkSettings(
+    encoder="tu-resnet18", decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8)
+)
 BANDS = {"optical": 3, "elevation": 1}
 
 
@@ -99,7 +101,12 @@ def test_number_of_parameters_by_hand():
 
 def test_it_sees_as_far_as_a_branch():
     for decoder, expected in (("fpn", 150), ("unet", 151)):
-        assert receptive_field_radius_px(MiddleFusion(NetworkSettings(encoder="tu-resnet18", decoder=decoder), BANDS, 2), 4) == expected
+        assert (
+            receptive_field_radius_px(
+                MiddleFusion(NetworkSettings(encoder="tu-resnet18", decoder=decoder), BANDS, 2), 4
+            )
+            == expected
+        )
 
 
 def test_encoder_weights_by_modality(tmp_path):
