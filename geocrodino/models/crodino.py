@@ -40,8 +40,8 @@ class CroDiNo(nn.Module):
         in_channels: Bands of each modality.
         num_classes: Channels of the logits.
         auxiliary: Whether to create the auxiliary decoder.
-        weights: Pretrained encoder weights by modality, see `build_branch`. A modality without an entry starts from random
-            weights.
+        weights: Pretrained encoder weights by modality, see `build_branch`. A modality without an entry starts from
+            random weights.
 
     Attributes:
         branches: The branches by modality.

@@ -37,8 +37,8 @@ class MiddleFusion(FeatureNetwork):
         settings: Shape of the network; all encoders use it.
         in_channels: Bands of each modality, at least two.
         num_classes: Channels of the logits.
-        weights: Pretrained encoder weights by modality, see `build_branch`. A modality without an entry starts from random
-            weights.
+        weights: Pretrained encoder weights by modality, see `build_branch`. A modality without an entry starts from
+            random weights.
 
     Attributes:
         stride: Pixels of the input per deepest feature. Height and width of an input must be multiples of it.

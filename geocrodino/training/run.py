@@ -147,8 +147,8 @@ def _prepare(
     weights = initial_weights(config, modalities, out, resume=resume, tell=tell)  # first: a download may fail
     ready = replace(prepare(config, out, on_progress), encoder_weights=weights)
     tell(summarise_inputs(ready))
-    tell(describe_start(weights, modalities))
     tell(number_format.describe(config.training.precision, config.training.accelerator))
+    tell(describe_start(weights, modalities))
     if teacher is not None:
         _require_same_splits(ready, teacher)
     record(ready, out, resume=resume)

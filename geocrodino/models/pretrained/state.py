@@ -94,7 +94,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         path: The file, ``.safetensors`` or ``.pth``.
 
     Returns:
-        Tensors on the CPU by name.
+        Tensors on the CPU by name, of any shape and dtype.
 
     Raises:
         ModelError: If the file holds no state dict.
