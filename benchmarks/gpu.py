@@ -208,7 +208,8 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
     steps = 2 if options.quick else 25
     tiny = {"network.encoder": "tu-resnet10t", "network.depth": 3, "training.patch_px": 32, "training.batch_size": 2}
     changes: dict[str, Any] = tiny if options.quick else {}
-    common = {"training.patch_px": 256, "training.batch_size": 32, "training.unlabelled_share": 0, **changes}
+    common = {"training.patch_px": 256, "training.batch_size": 32, "training.unlabelled_share": 0}
+    common |= {"network.encoder": "tu-resnet18", "encoder_weights": "random", **changes}
     common |= {"training.steps_per_epoch": steps, "training.epochs": 2, "training.patience": 9}
     common |= {"training.accelerator": "gpu" if options.device == "cuda" else "cpu", "training.precision": "auto"}
     single = {"method.name": "single"}
@@ -289,13 +290,12 @@ def _steps_of(config: Path, changes: dict[str, Any], out: Path, device: str) -> 
 
 def evidence(options: argparse.Namespace) -> dict[str, Any]:
     """The study of pretrained encoders, stopped when its time is over; finished runs count."""
-    if options.real is None or options.weights is None:
-        return {"not run": "needs --real and --weights"}
+    if options.real is None:
+        return {"not run": "needs --real"}
     runs = options.out / "study"
     environment = {
         **os.environ,
         "GEOCRODINO_REAL_DATA": str(options.real.resolve()),
-        "GEOCRODINO_WEIGHTS": str(options.weights.resolve()),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     places = ["--gpus", *["0"] * options.at_once] if options.device == "cuda" else ["--workers", "1"]
@@ -375,9 +375,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/gpu")))
     parser.add_argument("--real", type=Path, help="folder of the scenes that configs/*.yaml name")
-    parser.add_argument(
-        "--weights", type=Path, help="folder with lite0.safetensors, ImageNet weights under timm's names"
-    )
     parser.add_argument("--at-once", type=int, default=14, help="trainings of the study at the same time")
     parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)

@@ -147,6 +147,7 @@ def tiny() -> dict[str, dict[str, Any]]:
             "decoder_channels": [16],
         },
         "elevation": {"channels": ["height_above_ground"], "ground": {"radii_m": [2.0, 5.0]}},
+        "encoder_weights": {},  # random weights
         "training": {"patch_px": 32, "epochs": 2, "steps_per_epoch": 2, "batch_size": 2, "accelerator": "cpu"},
     }
 
@@ -176,7 +177,7 @@ def tiny_config(town: ScenePaths, tiny: dict[str, dict[str, Any]]) -> Callable[.
     sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
 
     def make(changes: dict[str, Any] | None = None) -> TrainConfig:
-        return load_config(town.config, {**sections, **(changes or {})})
+        return load_config(town.config, {**sections, "encoder_weights": {}, **(changes or {})})
 
     return make
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geocrodino import __version__
 from geocrodino.modalities.recipe import ModalitySpec
@@ -90,6 +90,12 @@ class Manifest(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     sha256: str = ""
 
+    @field_validator("network", mode="before")
+    @classmethod
+    def _encoder_of_old_bundles(cls, network: Any) -> Any:
+        """A network without an encoder's name has the default of version 0.1."""
+        return {"encoder": "tu-resnet18", **network} if isinstance(network, dict) else network
+
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         for modality, spec in self.modalities.items():
@@ -124,6 +130,26 @@ class Manifest(BaseModel):
         """
         return self.calibration.weight[modality] if self.calibration else 0.5
 
+    def pretrained_source(self, modality: Modality) -> str | None:
+        """What the encoder of a branch started from in training.
+
+        Args:
+            modality: The modality of the branch.
+
+        Returns:
+            Name and source of the weights, or the bundle that the whole branch started from; None for random weights,
+            and for bundles of version 0.1, which do not say.
+        """
+        recorded = self.training.get("encoder_weights", {})
+        bundle = self.training.get("started_from")
+        if bundle is not None and modality not in recorded:
+            return f"bundle {bundle['name']} (sha256 {bundle['sha256']})"
+        start = recorded.get(modality, {})
+        name, source = start.get("weights"), start.get("source")
+        if source is None:
+            return None
+        return str(source) if name == source else f"{name} ({source})"
+
     def to_mlm(self, modality: Modality) -> dict[str, Any]:
         """Properties of a STAC item for one branch, after the MLM extension, version 1.4.
 
@@ -141,14 +167,15 @@ class Manifest(BaseModel):
         """
         channels = self.modalities[modality].channels
         image = ["batch", "channel", "height", "width"]
+        source = self.pretrained_source(modality)
         return {
             "mlm:name": f"{self.name}-{modality}",
             "mlm:architecture": str(self.network.model_dump(mode="json")),
             "mlm:tasks": ["semantic-segmentation"],
             "mlm:framework": "pytorch",
             "mlm:framework_version": self.versions.get("torch", "unknown"),
-            "mlm:pretrained": False,
-            "mlm:pretrained_source": None,
+            "mlm:pretrained": source is not None,
+            "mlm:pretrained_source": source,
             "mlm:hyperparameters": {"resolution_m": self.resolution_m, **self.training},
             "mlm:input": [
                 {

@@ -15,6 +15,7 @@ from typing import Any
 from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.files.names import is_gdal_name, is_remote
+from geocrodino.settings.encoder_weights import check_weights_file, is_weights_file
 from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings
 
 
@@ -169,9 +170,6 @@ def _check_configured(config: Path | None, given: Mapping[str, Any], *, started:
         from geocrodino.files.bundle_name import check_bundle_name
 
         check_bundle_name(Path(tree["start_from"]))
-    if isinstance(weights, dict):
-        from geocrodino.settings.encoder_weights import check_weights_file
-
-        for path in weights.values():
-            if isinstance(path, str):
-                check_weights_file(Path(path))
+    for name in weights.values() if isinstance(weights, dict) else [weights]:
+        if isinstance(name, str) and is_weights_file(name):
+            check_weights_file(Path(name))

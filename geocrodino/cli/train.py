@@ -82,7 +82,16 @@ class MethodOptions:
     freeze: Annotated[
         str | None, typer.Option(help="encoder: leave encoders as they are that start from weights; none.")
     ] = None
-    encoder: Annotated[str | None, typer.Option(help="Encoder by its name in timm; resnet18 by default.")] = None
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder by its name in timm; tf_efficientnet_lite0 by default.")
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="What encoders start from: imagenet (the default), random, a file, or a name of the Hugging Face hub "
+            "or of torchgeo."
+        ),
+    ] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
 
     def values(self) -> dict[str, Any]:
@@ -97,6 +106,7 @@ class MethodOptions:
             "training.freeze": self.freeze,
             "start_from": self.start_from,
             "network.encoder": self.encoder,
+            "encoder_weights": self.weights,
             "method.name": self.method,
         }
 

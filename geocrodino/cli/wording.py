@@ -19,6 +19,7 @@ _IN_BACKTICKS = re.compile(r"(?<!`)(?<!column )`([^`\n]+)`(?!`)")
 _RENAMED = {
     "bundle": "model",
     "count_missed": "count_missing",
+    "encoder_weights": "weights",
     "ignore_values": "ignore",
     "label_values": "label_value",
     "resolution_m": "resolution",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from geocrodino.models.decoders import PyramidHead, UnetHead, initialise
 from geocrodino.models.encoders import create_encoder
+from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.network import NetworkSettings
 
 
@@ -100,7 +100,7 @@ class Branch(FeatureNetwork):
         settings: Shape of the network.
         in_channels: Bands of the input, at least 1.
         num_classes: Channels of the logits, at least 1.
-        encoder_weights: Local weights file for the encoder, or for both encoders, see `build_branch`.
+        encoder_weights: Pretrained weights of the encoder, or of both encoders, see `build_branch`.
 
     Attributes:
         stride: Pixels of the input per deepest feature. Height and width of an input must be multiples of it.
@@ -118,7 +118,12 @@ class Branch(FeatureNetwork):
     """
 
     def __init__(
-        self, settings: NetworkSettings, in_channels: int, num_classes: int, *, encoder_weights: Path | None = None
+        self,
+        settings: NetworkSettings,
+        in_channels: int,
+        num_classes: int,
+        *,
+        encoder_weights: Pretrained | None = None,
     ) -> None:
         super().__init__()
         check_counts(in_channels, num_classes)
@@ -158,7 +163,7 @@ class Branch(FeatureNetwork):
             deepest = torch.cat([deepest, self.specific_projection(features[-1])], dim=1)
         return [*features[:-1], deepest]
 
-    def _create_encoder(self, weights: Path | None) -> nn.Module:
+    def _create_encoder(self, weights: Pretrained | None) -> nn.Module:
         return create_encoder(
             self.settings.encoder, in_channels=self.in_channels, depth=self.settings.depth, weights=weights
         )
@@ -246,7 +251,7 @@ def create_decoder(settings: NetworkSettings, channels: Sequence[int], num_class
 
 
 def build_branch(
-    settings: NetworkSettings, in_channels: int, num_classes: int, *, weights: Path | None = None
+    settings: NetworkSettings, in_channels: int, num_classes: int, *, weights: Pretrained | None = None
 ) -> Branch:
     """Build a branch offline: nothing is downloaded.
 
@@ -254,9 +259,8 @@ def build_branch(
         settings: Shape of the network.
         in_channels: Bands of the input, at least 1.
         num_classes: Channels of the logits, at least 1.
-        weights: Local state dict of the encoder with three input channels, ``.safetensors`` or ``.pth``. Its classifier
-            is ignored, and its first convolution is adapted to ``in_channels``. With separate encoders, both start from
-            it. None: random weights.
+        weights: Pretrained weights of the encoder, see `create_encoder`. With separate encoders, both start from them.
+            None: random weights.
 
     Returns:
         The branch, in training mode.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
 from geocrodino.models.branch import Branch, build_branch
 from geocrodino.models.decoders import AuxiliaryDecoder
+from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import NetworkSettings
 
@@ -40,8 +40,8 @@ class CroDiNo(nn.Module):
         in_channels: Bands of each modality.
         num_classes: Channels of the logits.
         auxiliary: Whether to create the auxiliary decoder.
-        weights: Local encoder weights by modality, see `build_branch`. A modality without an entry starts from random
-            weights.
+        weights: Pretrained encoder weights by modality, see `build_branch`. A modality without an entry starts from
+            random weights.
 
     Attributes:
         branches: The branches by modality.
@@ -64,7 +64,7 @@ class CroDiNo(nn.Module):
         num_classes: int,
         *,
         auxiliary: bool = True,
-        weights: Mapping[Modality, Path] | None = None,
+        weights: Mapping[Modality, Pretrained] | None = None,
     ) -> None:
         super().__init__()
         files = weights or {}

@@ -1,28 +1,31 @@
-"""Encoders by name: built offline, with weights from a local file, and without stages that are never used."""
+"""Encoders by name: built offline, with pretrained weights where given, and without stages that are never used."""
 
 from __future__ import annotations
 
-import pickle
+import logging
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geocrodino.errors import ModelError
 from geocrodino.models.encoder_facts import EncoderFacts, attach_facts
+from geocrodino.models.first_layer import first_layer
+from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.phrases import listed
-from geocrodino.settings.encoder_weights import check_weights_file
 from geocrodino.spelling import did_you_mean
 
 _BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _TIMM_PREFIX = "tu-"
 _HEAD_PREFIXES = ("fc.", "classifier.", "head.")
+_PRETRAINED = "pretrained_names"
+"""Attribute of an encoder: names of its parameters that started from pretrained weights."""
+
 _LISTED_KEYS = 5
 """Most tensor names listed in a message."""
 
@@ -70,7 +73,7 @@ def is_of_timm(name: str) -> bool:
 
 
 def create_encoder(
-    name: str, *, in_channels: int, depth: int, weights: Path | None = None, drop_path: float = 0.0
+    name: str, *, in_channels: int, depth: int, weights: Pretrained | None = None, drop_path: float = 0.0
 ) -> nn.Module:
     """Create an encoder that returns ``depth + 1`` feature maps, from the input's resolution to the deepest.
 
@@ -80,9 +83,8 @@ def create_encoder(
         name: See `resolve_encoder`.
         in_channels: Bands of the input.
         depth: Number of halvings of the resolution, 3 to 5.
-        weights: State dict of the encoder with three input channels, ``.safetensors`` or ``.pth``, with the tensor
-            names of the library that builds the encoder. The first convolution is adapted to ``in_channels`` by timm's
-            rule: the channels are repeated and rescaled; for one channel they are summed. None: random weights.
+        weights: Pretrained weights, with the tensor names of the library that builds the encoder. Their classifier is
+            left out, and the first layer is adapted to ``in_channels``, see `first_layer`. None: random weights.
         drop_path: Rate of stochastic depth, see `geocrodino.models.stochastic_depth`; 0: none.
 
     Returns:
@@ -92,7 +94,7 @@ def create_encoder(
         ModelError: If the encoder is unknown, cannot be cut to ``depth``, or the weights do not fit.
     """
     resolved = resolve_encoder(name)
-    state = None if weights is None else _checked_state(weights, resolved)
+    state = None if weights is None else _adapted_state(weights, resolved, in_channels)
     try:
         encoder = _build(resolved, in_channels, depth, state, {"drop_path_rate": drop_path} if drop_path else {})
         _cut_unused(encoder, in_channels, 2**depth)
@@ -114,19 +116,32 @@ def _build(
                 resolved, in_channels=in_channels, depth=depth, weights=None, **options
             )
         elif resolved.startswith(_TIMM_PREFIX):
-            # timm loads into the whole model before it cuts and renames stages for feature extraction.
-            encoder = smp.encoders.get_encoder(
-                resolved,
-                in_channels=in_channels,
-                depth=depth,
-                weights=True,
-                pretrained_cfg_overlay={"state_dict": dict(state)},
-            )
+            # timm loads into the whole model before it cuts and renames stages for feature extraction. Without a
+            # `first_conv` it leaves the first layer alone, which is adapted already.
+            with _without_log("timm.models._builder"):
+                encoder = smp.encoders.get_encoder(
+                    resolved,
+                    in_channels=in_channels,
+                    depth=depth,
+                    weights=True,
+                    pretrained_cfg_overlay={"state_dict": dict(state), "first_conv": None},
+                )
         else:
-            encoder = smp.encoders.get_encoder(resolved, in_channels=3, depth=depth, weights=None)
+            encoder = smp.encoders.get_encoder(resolved, in_channels=in_channels, depth=depth, weights=None)
             encoder.load_state_dict(dict(state))
-            encoder.set_in_channels(in_channels, pretrained=True)  # type: ignore[operator]
     return encoder
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    """Silence timm's warning of weights of stages that it cuts off; all names were checked before."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _cut_unused(encoder: nn.Module, in_channels: int, stride: int) -> None:
@@ -170,18 +185,41 @@ def _replace_dead(module: nn.Module, dead: set[int]) -> None:
             _replace_dead(child, dead)
 
 
-def _checked_state(path: Path, resolved: str) -> dict[str, Tensor]:
-    """Read the encoder weights of a file without the classifier, and check that all names and shapes fit."""
-    state = _read_state(path)
-    expected = _expected_shapes(resolved)
+def _adapted_state(weights: Pretrained, resolved: str, in_channels: int) -> dict[str, Tensor]:
+    """The weights without the classifier, with a first layer for the bands of the input."""
+    state = _checked_state(weights, resolved)
+    whole, more = (_whole_shapes(resolved, bands) for bands in (weights.bands, weights.bands + 1))
+    for key in [key for key, shape in whole.items() if more[key] != shape]:
+        kernel = state[key]
+        if weights.first_layer == "repeat" and in_channels == weights.bands:
+            continue
+        if kernel.ndim != 4 or kernel.shape[1] != weights.bands:
+            raise ModelError(
+                f"The first layer of encoder '{resolved}' cannot be adapted to {in_channels} bands: expected a kernel "
+                f"(out, {weights.bands}, height, width), found {key} of {tuple(kernel.shape)}.\n"
+                "Choose an encoder that starts with a plain convolution, such as tu-resnet18, or start from random "
+                "weights: `encoder_weights='random'`."
+            )
+        draw = partial(_initial_tensor, resolved, in_channels, key)
+        state[key] = first_layer(kernel, in_channels, weights.first_layer, draw)
+    return state
+
+
+def _initial_tensor(resolved: str, in_channels: int, key: str) -> Tensor:
+    state: dict[str, Tensor] = _whole(resolved, in_channels).state_dict()
+    return state[key]
+
+
+def _checked_state(weights: Pretrained, resolved: str) -> dict[str, Tensor]:
+    """The weights without the classifier; all names and shapes fit the encoder."""
     heads = _head_prefixes(resolved)
-    state = {key: value for key, value in state.items() if not key.startswith(heads)}
-    expected = {key: shape for key, shape in expected.items() if not key.startswith(heads)}
+    state = {key: value for key, value in weights.tensors.items() if not key.startswith(heads)}
+    expected = {k: shape for k, shape in _whole_shapes(resolved, weights.bands).items() if not k.startswith(heads)}
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
     if missing or unexpected:
         raise ModelError(
-            f"{path} does not hold weights of encoder '{resolved}': expected {len(expected)} tensors, found "
+            f"{weights.label} does not hold weights of encoder '{resolved}': expected {len(expected)} tensors, found "
             f"{len(state)}; missing {listed(missing) or 'none'}; not expected {listed(unexpected) or 'none'}.\n"
             "Give the weights of exactly this encoder, or name the encoder of the file with `network.encoder`."
         )
@@ -189,32 +227,27 @@ def _checked_state(path: Path, resolved: str) -> dict[str, Tensor]:
     if wrong:
         shapes = "; ".join(f"{k} expected {expected[k]}, found {tuple(state[k].shape)}" for k in wrong[:_LISTED_KEYS])
         raise ModelError(
-            f"{path} does not fit encoder '{resolved}' with 3 input channels, {len(wrong)} tensors differ in shape: "
-            f"{shapes}.\nGive the weights of exactly this encoder, trained on three bands."
+            f"{weights.label} does not fit encoder '{resolved}' with {weights.bands} input channels, {len(wrong)} "
+            f"tensors differ in shape: {shapes}.\nGive the weights of exactly this encoder, trained on "
+            f"{weights.bands} bands."
         )
     return state
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    check_weights_file(path)
-    try:
-        state = load_file(path) if path.suffix.lower() == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path} cannot be read as a state dict of tensors: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(
-            f"{path}: expected a state dict (names to tensors), found {type(state).__name__} with other content."
-        )
-    return dict(state)
-
-
-def _expected_shapes(resolved: str) -> dict[str, tuple[int, ...]]:
+def _whole_shapes(resolved: str, in_channels: int) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        if resolved.startswith(_TIMM_PREFIX):
-            whole = timm.create_model(resolved.removeprefix(_TIMM_PREFIX), pretrained=False)
-        else:
-            whole = smp.encoders.get_encoder(resolved, in_channels=3, depth=5, weights=None)
+        whole = _whole(resolved, in_channels)
     return {key: tuple(value.shape) for key, value in whole.state_dict().items()}
+
+
+def _whole(resolved: str, in_channels: int) -> nn.Module:
+    """The encoder with all stages and its classifier, as files of weights hold it."""
+    whole: nn.Module
+    if resolved.startswith(_TIMM_PREFIX):
+        whole = timm.create_model(resolved.removeprefix(_TIMM_PREFIX), pretrained=False, in_chans=in_channels)
+    else:
+        whole = smp.encoders.get_encoder(resolved, in_channels=in_channels, depth=5, weights=None)
+    return whole
 
 
 def _head_prefixes(resolved: str) -> tuple[str, ...]:

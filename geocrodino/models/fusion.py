@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from geocrodino.models.branch import (
 )
 from geocrodino.models.decoders import conv_block, initialise
 from geocrodino.models.encoders import create_encoder
+from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import FIRST_SCALE, NetworkSettings
 
@@ -37,8 +37,8 @@ class MiddleFusion(FeatureNetwork):
         settings: Shape of the network; all encoders use it.
         in_channels: Bands of each modality, at least two.
         num_classes: Channels of the logits.
-        weights: Local encoder weights by modality, see `build_branch`. A modality without an entry starts from random
-            weights.
+        weights: Pretrained encoder weights by modality, see `build_branch`. A modality without an entry starts from
+            random weights.
 
     Attributes:
         stride: Pixels of the input per deepest feature. Height and width of an input must be multiples of it.
@@ -60,7 +60,7 @@ class MiddleFusion(FeatureNetwork):
         in_channels: Mapping[Modality, int],
         num_classes: int,
         *,
-        weights: Mapping[Modality, Path] | None = None,
+        weights: Mapping[Modality, Pretrained] | None = None,
     ) -> None:
         super().__init__()
         _check_both(in_channels)

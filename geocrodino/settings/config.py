@@ -16,10 +16,14 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -33,6 +37,7 @@ from geocrodino.files.access import durable_file
 from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM, AugmentationSettings
 from geocrodino.settings.classes import ClassScheme, LandClass
+from geocrodino.settings.encoder_weights import IMAGENET, FirstLayer, weights_kind
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
@@ -202,6 +207,23 @@ class TrainingConfig(_Section):
         return word
 
 
+def _weights_name(name: str) -> str:
+    weights_kind(name)
+    return name
+
+
+WeightsName = Annotated[
+    str, BeforeValidator(lambda name: str(name) if isinstance(name, Path) else name), AfterValidator(_weights_name)
+]
+"""Name of encoder weights, see `geocrodino.settings.encoder_weights`."""
+
+EncoderWeights = Annotated[
+    Annotated[WeightsName, Tag(SHORT_FORM)] | Annotated[dict[Modality, WeightsName], Tag(LIST_FORM)],
+    Discriminator(lambda given: LIST_FORM if isinstance(given, Mapping) else SHORT_FORM),
+]
+"""One name for all modalities, or names by modality."""
+
+
 class TrainConfig(_Section):
     """Everything that a training depends on; its resolved copy lies in the run folder."""
 
@@ -211,7 +233,14 @@ class TrainConfig(_Section):
     )
     elevation: ElevationConfig = Field(ElevationConfig(), description="channels of the elevation branch")
     network: NetworkSettings = Field(NetworkSettings(), description="shape of the network, the same for all branches")
-    encoder_weights: dict[Modality, Path] = Field({}, description="local encoder weights; nothing is downloaded")
+    encoder_weights: EncoderWeights = Field(
+        IMAGENET,
+        description="what encoders start from: imagenet, random, a file, a name of the Hugging Face hub or of "
+        "torchgeo; or one of these for each modality, those left out random",
+    )
+    first_layer: dict[Modality, FirstLayer] = Field(
+        {}, description="how the first layer of pretrained weights is adapted to the bands; repeat by default"
+    )
     start_from: Path | None = Field(
         None, description="bundle whose branches the training starts from; its network is the default"
     )

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from geocrodino.files.access import absence, access_errors, exists, is_folder
 from geocrodino.files.area_names import absolute_source, box_numbers
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
 from geocrodino.phrases import arguments
+from geocrodino.settings.encoder_weights import is_weights_file
 
 PROJECT_FILE = "geocrodino.yaml"
 """Default name of the configuration file, in the working folder."""
@@ -138,12 +139,23 @@ def _read(path: Path) -> dict[str, Any]:
                 data[key] = _resolved(data[key], path, area=key == "aoi")
         if isinstance(data.get("rasters"), dict):
             data["rasters"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in data["rasters"].items()}
-    weights = tree.get("encoder_weights")
-    if isinstance(weights, dict):
-        tree["encoder_weights"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in weights.items()}
+    _change_weights_files(tree, lambda name: _resolved(name, path))
     if isinstance(tree.get("start_from"), str):
         tree["start_from"] = _resolved(tree["start_from"], path)
     return tree
+
+
+def _change_weights_files(tree: dict[str, Any], change: Callable[[str], str]) -> None:
+    """Change the names of files of encoder weights; other names stay as they are."""
+
+    def changed(name: object) -> object:
+        return change(name) if isinstance(name, str) and is_weights_file(name) else name
+
+    weights = tree.get("encoder_weights")
+    if isinstance(weights, dict):
+        tree["encoder_weights"] = {modality: changed(name) for modality, name in weights.items()}
+    elif weights is not None:
+        tree["encoder_weights"] = changed(weights)
 
 
 def _resolved(text: str, config: Path, *, area: bool = False) -> str:
@@ -173,12 +185,8 @@ def _make_absolute(tree: dict[str, Any]) -> None:
     """Make paths absolute, so that the copy in the run folder names the same files from any folder."""
     data = tree.get("data")
     others = data.get("rasters") if isinstance(data, dict) else None
-    for place, keys in (
-        (data, _PATHS),
-        (others, None),
-        (tree.get("encoder_weights"), None),
-        (tree, ("start_from",)),
-    ):
+    _change_weights_files(tree, _absolute)
+    for place, keys in ((data, _PATHS), (others, None), (tree, ("start_from",))):
         if not isinstance(place, dict):
             continue
         for key in keys or tuple(place):

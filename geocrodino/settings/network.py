@@ -21,7 +21,7 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: Annotated[str, Field(min_length=1)] = Field(
-        "tu-resnet18", description="encoder of timm (with or without tu-) or of segmentation-models-pytorch"
+        "tf_efficientnet_lite0", description="encoder of timm (with or without tu-) or of segmentation-models-pytorch"
     )
     decoder: Decoder = Field("fpn", description="fpn: a light feature pyramid, three times faster; unet: finer edges")
     depth: int = Field(4, ge=3, le=5, description="halvings in the encoder; the stride is 2 to this power, px")

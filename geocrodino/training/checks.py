@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -114,7 +115,8 @@ def _check_trained_modalities(config: TrainConfig) -> None:
         "data.height_unit": config.data.height_unit is not None and not heights,
         "method.heights_from_image": config.method.heights_from_image > 0 and not both,
         "method.image_from_heights": config.method.image_from_heights > 0 and not both,
-        **{f"encoder_weights.{m}": m not in trained for m in config.encoder_weights},
+        **{f"encoder_weights.{m}": m not in trained for m in _named_modalities(config.encoder_weights)},
+        **{f"first_layer.{m}": m not in trained for m in config.first_layer},
     }
     for key, does_nothing in ignored.items():
         if does_nothing:
@@ -122,6 +124,10 @@ def _check_trained_modalities(config: TrainConfig) -> None:
                 f"{key}: applies to a modality that is not trained. Expected a setting of {', '.join(trained)}.\n"
                 "Leave it out."
             )
+
+
+def _named_modalities(weights: str | dict[Modality, str]) -> Iterable[Modality]:
+    return () if isinstance(weights, str) else weights
 
 
 def check_inputs(config: TrainConfig) -> CheckedInputs:

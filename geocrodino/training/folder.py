@@ -347,7 +347,8 @@ def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
         raise ConfigError(
             f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
             f"{_other_number_format(before.training.precision, now.training.precision)}"
-            "Undo the change, or start anew in another folder with `out`."
+            "Undo the change, or start anew in another folder with `out`. The settings of the run are in "
+            f"{out / SETTINGS_NAME}, which can be given as the configuration."
         )
 
 

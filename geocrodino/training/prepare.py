@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
@@ -45,6 +46,7 @@ class Prepared:
         specs: How each modality is read and normalised.
         drawn: The splits, where they were drawn as blocks because the area names none; for `geocrodino evaluate`.
         start: The bundle that the training starts from, if any.
+        encoder_weights: What the encoders start from; a modality without an entry starts from random weights.
     """
 
     sources: Sources
@@ -57,6 +59,7 @@ class Prepared:
     specs: dict[Modality, ModalitySpec]
     drawn: Path | None
     start: Start | None = None
+    encoder_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
 
 
 def prepare(

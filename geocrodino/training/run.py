@@ -37,7 +37,7 @@ from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, TrainingConfig
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import Modality
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated, calibrate
@@ -45,6 +45,7 @@ from geocrodino.training.callbacks import BestNetworks
 from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
 from geocrodino.training.checks import augmentation_of, check_settings
 from geocrodino.training.freezing import treat_encoders
+from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.logs import EventLog, TableLog
@@ -133,10 +134,7 @@ def train(
             tell(_resume_message(out, config.training.epochs))
         run_folder.tidy(out)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=resumes):
-            config, ready = _prepare(config, out, on_progress, resume=resumes, teacher=teacher, tell=tell)
-            ready = replace(ready, start=start)
-            if start is not None and not resumes:
-                record_start(start, out)
+            config, ready = _prepare(config, out, on_progress, resume=resumes, teacher=teacher, start=start, tell=tell)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=True):
             bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=tell)
     return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
@@ -149,17 +147,26 @@ def _prepare(
     *,
     resume: bool,
     teacher: Path | None,
+    start: Start | None,
     tell: Callable[[str], None],
 ) -> tuple[TrainConfig, Prepared]:
     """Open and align the rasters, and start the run in its folder; the configuration then names the working grid."""
     L.seed_everything(config.training.seed, verbose=False)
-    ready = prepare(config, out, on_progress, tell)
+    loaded = () if start is None else start.modalities
+    modalities = [m for m in MODALITIES.in_order(config.data.raster_paths) if m not in loaded]
+    weights = initial_weights(config, modalities, out, resume=resume, tell=tell)  # first: a download may fail
+    ready = replace(prepare(config, out, on_progress, tell), encoder_weights=weights, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
+    if modalities:
+        tell(describe_start(weights, modalities))
     if teacher is not None:
         _require_same_splits(ready, teacher)
     record(ready, out, resume=resume)
     run_folder.begin(config, out, resume=resume)
+    record_weights(weights, modalities, out)
+    if start is not None and not resume:
+        record_start(start, out)
     return config, ready
 
 
@@ -273,7 +280,7 @@ def _fit(
     )
     counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
-    learner = build_learner(method, shape, weights, config.encoder_weights)
+    learner = build_learner(method, shape, weights, ready.encoder_weights)
     if teacher is not None and learner.needs_teacher:
         _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     if ready.start is not None:
@@ -465,6 +472,7 @@ def _summarise(
         "epochs": fitted.epochs,
         "patch_px": config.training.patch_px,
         "precision": config.training.precision,
+        "encoder_weights": starting_points(out),
         "val_miou": dict(fitted.best.best),
         "best_epoch": dict(fitted.best.epoch),
         "parameters": {n: sum(p.numel() for p in net.parameters()) for n, net in fitted.networks.items()},

@@ -14,6 +14,7 @@ from geocrodino.errors import ConfigError, ModelError
 from geocrodino.files.access import exists
 from geocrodino.files.bundle_name import check_bundle_name
 from geocrodino.settings.config import TrainConfig
+from geocrodino.settings.encoder_weights import IMAGENET, RANDOM
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.training import folder as run_folder
@@ -84,7 +85,8 @@ def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = F
             f"{' or '.join(trained)}, found {', '.join(manifest.modalities)}.\nName another bundle with `start_from`, "
             "or leave `start_from` out."
         )
-    twice = [m for m in common if m in config.encoder_weights]
+    given = config.encoder_weights
+    twice = [m for m in common if (m in given if isinstance(given, dict) else given not in (IMAGENET, RANDOM))]
     if twice:
         raise ConfigError(
             f"encoder_weights.{twice[0]}: the {twice[0]} branch starts from the bundle {bundle.path}, so these weights "

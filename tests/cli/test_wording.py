@@ -31,6 +31,7 @@ COMMANDS = typer.main.get_command(app).commands
         ("train", "`resume=True, out='runs/a b'`", "--resume --out 'runs/a b'"),
         ("train", "`method.name='kd'`", "--method kd"),
         ("train", "`network.encoder`", "--encoder"),
+        ("train", "`encoder_weights='random'`", "--weights random"),
         ("train", "`training.steps_per_epoch`", "--steps"),
         ("train", "`data.resolution_m`", "--resolution"),
         ("train", "`height_unit='m'`", "--height-unit m (`height_unit: m` under `data`)"),

@@ -138,9 +138,10 @@ def test_both_branches_learn(run, tmp_path):
     run("sample", "town", "--size-m", "320")
     town = tmp_path / "town"
     network = {"encoder": "tu-resnet10t", "decoder": "fpn", "depth": 3, "invariant_channels": 32}
+    start = {"encoder_weights": {}}  # random weights
     training = {"patch_px": 64, "epochs": 8, "steps_per_epoch": 25, "batch_size": 8, "accelerator": "cpu"}
     # The range of the default channels in a small training area need not be that of the whole scene: a warning.
-    settle(town, network=network, training=training, elevation={"channels": ["height_above_ground", "slope"]})
+    settle(town, **start, network=network, training=training, elevation={"channels": ["height_above_ground", "slope"]})
     run("train", "--config", "town/geocrodino.yaml", "--out", "runs/slow")
     for scene, modality in (("optical.tif", "optical"), ("dsm.tif", "elevation")):
         run("predict", town / scene, "--modality", modality, "--out", f"{modality}.tif")

@@ -27,7 +27,7 @@ def test_its_checks_run_on_the_cpu(tmp_path):
     (row,) = found["prediction"]["rows"]
     assert 0 < row["share of time the network runs"] < 1
     assert found["evidence"] == {
-        "not run": "needs --real and --weights",
+        "not run": "needs --real",
         "check took s": found["evidence"]["check took s"],
     }
 

@@ -72,7 +72,9 @@ def test_all_runs_of_a_study_have_one_number_format(pipeline, monkeypatch, tmp_p
 
 
 def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
-    sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
+    sections = {"encoder_weights": {}} | {
+        f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()
+    }
     plan = {
         "title": "Tiny",
         "set": sections,
@@ -116,7 +118,9 @@ def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
 @pytest.mark.slow
 def test_a_cluster_runs_a_plan(town, tiny, tmp_path):
     distributed = pytest.importorskip("distributed")
-    sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
+    sections = {"encoder_weights": {}} | {
+        f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()
+    }
     methods = {"single": {"method.name": "single"}}
     plan = {"title": "Tiny", "set": sections, "scenes": {"town": {"config": str(town.config)}}, "methods": methods}
     path = tmp_path / "plan.yaml"

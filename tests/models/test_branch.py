@@ -7,9 +7,12 @@ from torch import nn
 
 from geocrodino.errors import ModelError
 from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
+from geocrodino.models.pretrained.state import read_weights
 from geocrodino.settings.network import NetworkSettings
 
-SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SMALL = NetworkSettings(
+    encoder="tu-resnet18", decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8)
+)
 SEPARATE = SMALL.model_copy(update={"separate_encoders": True})
 
 
@@ -19,10 +22,18 @@ def default_branch():
     return build_branch(NetworkSettings(), in_channels=3, num_classes=5)
 
 
+@pytest.fixture(scope="module")
+def resnet_branch():
+    torch.manual_seed(0)
+    return build_branch(NetworkSettings(encoder="tu-resnet18"), in_channels=3, num_classes=5)
+
+
 @pytest.mark.parametrize("decoder", ["unet", "fpn"])
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_shapes(decoder, depth):
-    branch = build_branch(NetworkSettings(decoder=decoder, depth=depth, invariant_channels=8), 2, 6)
+    branch = build_branch(
+        NetworkSettings(encoder="tu-resnet18", decoder=decoder, depth=depth, invariant_channels=8), 2, 6
+    )
     stride = 2**depth
     found = branch.eval().forward_features(torch.randn(2, 2, 2 * stride, 3 * stride))
     assert branch.stride == branch.settings.stride_px == stride
@@ -55,8 +66,9 @@ def test_no_weight_is_dead(encoder, decoder):
     assert [name for name, p in branch.named_parameters() if p.grad is None] == []
 
 
-def test_number_of_parameters(default_branch):
-    assert default_branch.num_parameters == 3_179_845
+def test_number_of_parameters(default_branch, resnet_branch):
+    assert default_branch.num_parameters == 1_067_109
+    assert resnet_branch.num_parameters == 3_179_845
 
 
 def test_state_dict_fits_a_branch_built_again():
@@ -109,13 +121,20 @@ def test_receptive_field_beyond_the_limit_is_none():
     assert receptive_field_radius_px(wide, 1, limit_px=39) is None
 
 
-def test_default_networks_have_a_finite_field(default_branch):
-    before = {name: value.clone() for name, value in default_branch.state_dict().items()}
-    default_branch.train()
-    assert receptive_field_radius_px(default_branch, 3) == 150
-    assert default_branch.training
-    assert all(value.equal(before[name]) for name, value in default_branch.state_dict().items())
-    assert receptive_field_radius_px(build_branch(NetworkSettings(decoder="unet"), 3, 5), 3) == 151
+def test_the_field_is_finite_and_measuring_it_changes_nothing(resnet_branch):
+    before = {name: value.clone() for name, value in resnet_branch.state_dict().items()}
+    resnet_branch.train()
+    assert receptive_field_radius_px(resnet_branch, 3) == 150
+    assert resnet_branch.training
+    assert all(value.equal(before[name]) for name, value in resnet_branch.state_dict().items())
+    assert (
+        receptive_field_radius_px(build_branch(NetworkSettings(encoder="tu-resnet18", decoder="unet"), 3, 5), 3) == 151
+    )
+
+
+@pytest.mark.slow
+def test_field_of_the_default_network(default_branch):
+    assert receptive_field_radius_px(default_branch, 3) == 214
 
 
 def test_squeeze_and_excite_sees_everything():
@@ -141,7 +160,9 @@ def separate():
 
 @pytest.mark.parametrize("decoder", ["unet", "fpn"])
 def test_separate_encoders_give_the_same_shapes(decoder):
-    branch = build_branch(NetworkSettings(decoder=decoder, separate_encoders=True, invariant_channels=8), 2, 6).eval()
+    branch = build_branch(
+        NetworkSettings(encoder="tu-resnet18", decoder=decoder, separate_encoders=True, invariant_channels=8), 2, 6
+    ).eval()
     images = torch.randn(2, 2, 32, 48)
     found = branch.forward_features(images)
     assert found.logits.shape == (2, 6, 32, 48)
@@ -188,22 +209,25 @@ def test_no_weight_of_separate_encoders_is_dead(encoder, decoder):
     assert [name for name, p in branch.named_parameters() if p.grad is None] == []
 
 
-def test_a_second_encoder_doubles_the_encoder_alone(default_branch):
-    branch = build_branch(NetworkSettings(separate_encoders=True), 3, 5)
+def test_a_second_encoder_doubles_the_encoder_alone(resnet_branch):
+    branch = build_branch(NetworkSettings(encoder="tu-resnet18", separate_encoders=True), 3, 5)
     encoder = sum(p.numel() for p in branch.encoder.parameters())
     # Two projections of 64 channels each weigh as much as one of 128.
-    assert branch.num_parameters == default_branch.num_parameters + encoder
+    assert branch.num_parameters == resnet_branch.num_parameters + encoder
 
 
 def test_separate_encoders_see_as_far_as_one():
-    assert receptive_field_radius_px(build_branch(NetworkSettings(separate_encoders=True), 3, 5), 3) == 150
+    assert (
+        receptive_field_radius_px(build_branch(NetworkSettings(encoder="tu-resnet18", separate_encoders=True), 3, 5), 3)
+        == 150
+    )
 
 
 def test_weights_go_into_both_encoders(tmp_path):
     source = timm.create_model("resnet18")
     path = tmp_path / "resnet18.safetensors"
     save_file(source.state_dict(), path)
-    branch = build_branch(SEPARATE, 3, 4, weights=path)
+    branch = build_branch(SEPARATE, 3, 4, weights=read_weights(path))
     for encoder in (branch.encoder, branch.specific_encoder):
         assert next(encoder.parameters()).equal(source.conv1.weight)
     with torch.no_grad():

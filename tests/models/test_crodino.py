@@ -4,7 +4,9 @@ import torch
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.settings.network import NetworkSettings
 
-SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SMALL = NetworkSettings(
+    encoder="tu-resnet18", decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8)
+)
 
 
 @pytest.fixture

@@ -7,9 +7,12 @@ from safetensors.torch import save_file
 from geocrodino.errors import ModelError
 from geocrodino.models.branch import build_branch, receptive_field_radius_px
 from geocrodino.models.fusion import MiddleFusion, modality_branch
+from geocrodino.models.pretrained.state import read_weights
 from geocrodino.settings.network import NetworkSettings
 
-SMALL = NetworkSettings(decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8))
+SMALL = NetworkSettings(
+    encoder="tu-resnet18", decoder="unet", depth=3, invariant_channels=8, decoder_channels=(16, 8, 8)
+)
 BANDS = {"optical": 3, "elevation": 1}
 
 
@@ -29,7 +32,7 @@ def fusion():
 @pytest.mark.parametrize("decoder", ["unet", "fpn"])
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_shapes_are_those_of_a_branch(decoder, depth):
-    settings = NetworkSettings(decoder=decoder, depth=depth, invariant_channels=8)
+    settings = NetworkSettings(encoder="tu-resnet18", decoder=decoder, depth=depth, invariant_channels=8)
     fusion = MiddleFusion(settings, BANDS, 6).eval()
     stride = 2**depth
     images = torch.randn(2, 4, 2 * stride, 3 * stride)
@@ -87,8 +90,8 @@ def test_no_weight_is_dead(encoder, decoder):
 
 
 def test_number_of_parameters_by_hand():
-    fusion = MiddleFusion(NetworkSettings(), BANDS, 5)
-    branch = build_branch(NetworkSettings(), 3, 5)
+    fusion = MiddleFusion(NetworkSettings(encoder="tu-resnet18"), BANDS, 5)
+    branch = build_branch(NetworkSettings(encoder="tu-resnet18"), 3, 5)
     encoder = sum(p.numel() for p in branch.encoder.parameters())
     # A second encoder whose first kernels (64 of 7 x 7) read two bands less; 1 x 1 kernels with scale and shift at
     # the scales of 64 and 128 channels that the pyramid reads; the projection to 128 channels reads 256 more.
@@ -98,14 +101,19 @@ def test_number_of_parameters_by_hand():
 
 def test_it_sees_as_far_as_a_branch():
     for decoder, expected in (("fpn", 150), ("unet", 151)):
-        assert receptive_field_radius_px(MiddleFusion(NetworkSettings(decoder=decoder), BANDS, 2), 4) == expected
+        assert (
+            receptive_field_radius_px(
+                MiddleFusion(NetworkSettings(encoder="tu-resnet18", decoder=decoder), BANDS, 2), 4
+            )
+            == expected
+        )
 
 
 def test_encoder_weights_by_modality(tmp_path):
     source = timm.create_model("resnet18")
     path = tmp_path / "resnet18.safetensors"
     save_file(source.state_dict(), path)
-    fusion = MiddleFusion(SMALL, BANDS, 2, weights={"elevation": path})
+    fusion = MiddleFusion(SMALL, BANDS, 2, weights={"elevation": read_weights(path)})
     kernels = {name: next(encoder.parameters()) for name, encoder in fusion.encoders.items()}
     assert kernels["elevation"].allclose(source.conv1.weight.sum(dim=1, keepdim=True))
     assert not kernels["optical"].allclose(source.conv1.weight)

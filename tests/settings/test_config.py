@@ -177,7 +177,7 @@ def test_paths_are_relative_to_the_file(write, tmp_path, monkeypatch):
     config = load_config(path.relative_to(tmp_path), {})
     assert config.data.elevation == tmp_path / "deep" / "e.tif"
     assert config.data.ground == tmp_path / "g.tif"
-    assert config.encoder_weights == {"optical": tmp_path / "deep" / "w.pth"}
+    assert config.encoder_weights == {"optical": str(tmp_path / "deep" / "w.pth")}
 
 
 def test_variables_in_paths(write, tmp_path, monkeypatch):

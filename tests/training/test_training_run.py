@@ -234,7 +234,8 @@ def test_an_interrupted_run_is_neither_replaced_nor_resumed_with_other_settings(
         train(changed, out, resume=True)
     assert str(refused.value) == (
         f"{out}: a run can only be resumed with its own settings; changed: method.temperature, training.seed.\n"
-        "Undo the change, or start anew in another folder with `out`."
+        "Undo the change, or start anew in another folder with `out`. The settings of the run are in "
+        f"{out / 'config.yaml'}, which can be given as the configuration."
     )
     assert (out / "checkpoints" / "last.ckpt").exists()
     assert load_config(out / "config.yaml") == settings.with_grid(0.5, "image")
@@ -264,7 +265,8 @@ def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypat
         f"{out}: a run can only be resumed with its own settings; changed: training.precision.\n"
         "The run began in bf16-mixed; expected the same, found 32-true. What auto stands for depends on the device: "
         "set training.precision to bf16-mixed in the YAML file to continue here.\n"
-        "Undo the change, or start anew in another folder with `out`."
+        "Undo the change, or start anew in another folder with `out`. The settings of the run are in "
+        f"{out / 'config.yaml'}, which can be given as the configuration."
     )
     train(tiny_config({**changes, "training.precision": "bf16-mixed"}), out, resume=True)  # the way out
     assert json.loads((out / "metrics.json").read_text())["precision"] == "bf16-mixed"

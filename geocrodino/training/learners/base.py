@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.losses.segmentation import cross_entropy, dice_loss
+from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import NetworkSettings
 
-Weights = Mapping[Modality, Path]
-"""Local encoder weights by modality. A modality without an entry starts from random weights."""
+Weights = Mapping[Modality, Pretrained]
+"""Pretrained encoder weights by modality. A modality without an entry starts from random weights."""
 
 
 @dataclass(frozen=True)

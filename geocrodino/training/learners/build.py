@@ -34,15 +34,15 @@ def build_learner(
         method: Method and terms.
         shape: Sizes of its networks.
         class_weights: Weight of each class in the cross entropy, shape (K,).
-        weights: Local encoder weights by modality.
+        weights: Pretrained encoder weights by modality.
 
     Returns:
         The learner, with initial weights.
 
     Raises:
         ModelError: If a network cannot be built with these settings.
-        ConfigError: If ``weights`` are given for a network with one encoder for all modalities, or ``method.terms``
-            names a term that is not registered.
+        ConfigError: If ``weights`` differ between the modalities of a network with one encoder for all of them, or
+            ``method.terms`` names a term that is not registered.
     """
     return learner_class(method)(method, shape, class_weights, weights)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from geocrodino.errors import ConfigError
 from geocrodino.models.branch import Branch, build_branch
 from geocrodino.models.fusion import MiddleFusion, modality_branch
+from geocrodino.models.pretrained.state import Origin
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES
@@ -23,11 +24,11 @@ class FusionLearner(Learner):
         method: Terms and weights of the method.
         shape: Sizes of the network.
         class_weights: Weight of each class in the cross entropy, shape (K,).
-        weights: Local encoder weights by modality.
+        weights: Pretrained encoder weights by modality.
 
     Raises:
         ModelError: If the network cannot be built with these settings.
-        ConfigError: If ``weights`` are given for early fusion.
+        ConfigError: If ``weights`` differ between the modalities for early fusion.
     """
 
     coupled = True
@@ -76,11 +77,11 @@ class DropoutLearner(Learner):
         method: Terms and weights of the method.
         shape: Sizes of the network.
         class_weights: Weight of each class in the cross entropy, shape (K,).
-        weights: Must be empty: there is one encoder for all modalities.
+        weights: Pretrained encoder weights, the same for all modalities: there is one encoder.
 
     Raises:
         ModelError: If the network cannot be built with these settings.
-        ConfigError: If ``weights`` are given.
+        ConfigError: If ``weights`` differ between the modalities.
 
     References:
         Neverova et al. (2016). ModDrop: adaptive multi-modal gesture recognition. https://arxiv.org/abs/1501.00102
@@ -137,14 +138,14 @@ def build_fusion(method: MethodSettings, shape: Shape, weights: Weights | None =
     Args:
         method: Names ``early`` or ``middle`` fusion.
         shape: Sizes of the network.
-        weights: Local encoder weights by modality; for middle fusion only.
+        weights: Pretrained encoder weights by modality; for early fusion the same for all.
 
     Returns:
         The network, with initial weights.
 
     Raises:
         ModelError: If the network cannot be built with these settings.
-        ConfigError: If ``weights`` are given for early fusion.
+        ConfigError: If ``weights`` differ between the modalities for early fusion.
     """
     if method.fusion == "early":
         return _early(shape, weights)
@@ -165,13 +166,16 @@ def either_labels(batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def _early(shape: Shape, weights: Weights | None) -> Branch:
-    if weights:
+    found = weights or {}
+    origins = {m: found[m].origin if m in found else Origin() for m in shape.in_channels}
+    if len(set(origins.values())) > 1:
         raise ConfigError(
-            "encoder_weights: early fusion has one encoder for the bands of both modalities; "
-            f"expected no weights, found some for {', '.join(weights)}.\n"
-            "Leave encoder_weights out, or use the method fusion with `fusion: middle`."
+            "encoder_weights: early fusion has one encoder for the bands of all modalities; expected the same weights "
+            f"for all, found {', '.join(f'{origin} for {m}' for m, origin in origins.items())}.\n"
+            "Name one for all, such as imagenet or random, or use the method fusion with `fusion: middle`."
         )
-    return build_branch(shape.network, sum(shape.in_channels.values()), shape.num_classes)
+    start = next(iter(found.values()), None)
+    return build_branch(shape.network, sum(shape.in_channels.values()), shape.num_classes, weights=start)
 
 
 def _blanked(draw: Tensor, index: int, count: int, share: float) -> Tensor:

@@ -37,7 +37,7 @@ class JointLearner(Learner):
         method: Terms and weights of the method.
         shape: Sizes of the networks.
         class_weights: Weight of each class in the cross entropy, shape (K,).
-        weights: Local encoder weights by modality.
+        weights: Pretrained encoder weights by modality.
 
     Attributes:
         model: All branches and the auxiliary decoder.

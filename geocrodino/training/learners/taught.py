@@ -33,7 +33,7 @@ class TaughtLearner(Learner):
         method: Terms and weights of the method.
         shape: Sizes of the networks.
         class_weights: Weight of each class in the cross entropy, shape (K,).
-        weights: Local encoder weights of the students by modality.
+        weights: Pretrained encoder weights of the students by modality.
 
     Attributes:
         students: A branch for each modality.

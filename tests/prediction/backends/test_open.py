@@ -348,6 +348,7 @@ def test_half_precision_is_left_where_it_overflows(tmp_path, monkeypatch):
     [
         (NETWORK, 0),
         (NetworkSettings(), 0),
+        (NetworkSettings(encoder="tu-resnet18"), 0),
         (NetworkSettings(encoder="tu-mobilenetv3_small_100", decoder="unet", depth=4), 0),  # normalise and activate
         (NetworkSettings(encoder="tu-densenet121", depth=3), 19),  # joined before: 6 + 12 layers, 1 transition
     ],

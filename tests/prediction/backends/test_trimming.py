@@ -18,6 +18,7 @@ NETWORKS = [
     NetworkSettings(**SMALL),
     NetworkSettings(**SMALL, decoder="unet"),
     NetworkSettings(**SMALL, separate_encoders=True),
+    NetworkSettings(encoder="tu-resnet18"),
     NetworkSettings(),
 ]
 
@@ -27,7 +28,7 @@ def random_branch(settings):
     return build_branch(settings, 2, 3).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("settings", NETWORKS, ids=["fpn", "unet", "two encoders", "default"])
+@pytest.mark.parametrize("settings", NETWORKS, ids=["fpn", "unet", "two encoders", "resnet", "default"])
 def test_the_inside_is_that_of_the_whole_tile(settings):
     branch = random_branch(settings)
     seen = receptive_field_radius_px(branch, 2)
@@ -70,7 +71,7 @@ def test_reach_by_hand():
 
 
 def test_reach_of_the_default():
-    assert decoder_reach_px(random_branch(NetworkSettings()), 160) == 30  # as docs/architecture.md says
+    assert decoder_reach_px(random_branch(NetworkSettings()), 214) == 30  # as docs/architecture.md says
 
 
 def test_stages_are_cut_by_hand():
@@ -81,7 +82,7 @@ def test_stages_are_cut_by_hand():
     16 px: 86 px, so 64 can go. Behind the first block at 4 px there are one at 4 px and three at 8 px more, and two at
     4 px: 122 px, so 32 can go.
     """
-    network = Trimmed(random_branch(NetworkSettings()), 160)
+    network = Trimmed(random_branch(NetworkSettings(encoder="tu-resnet18")), 160)
     assert network.trim_px == 128
     assert network.trims_px == (32, 64, 96)
 

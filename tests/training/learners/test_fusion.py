@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+import timm
 import torch
 from helpers.rounding import output_rounding
 
 from geocrodino.errors import ConfigError
 from geocrodino.models.branch import Branch
 from geocrodino.models.fusion import MiddleFusion
+from geocrodino.models.pretrained.state import Origin, Pretrained
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.training.learners.base import Shape, Step, network_input
@@ -38,14 +38,21 @@ def test_where_the_modalities_are_joined(build):
 @pytest.mark.parametrize(("name", "terms"), [("fusion", {"fusion": "early"}), ("dropout", {})])
 def test_early_fusion_has_no_use_for_weights_of_one_modality(name, terms):
     shape = Shape(NETWORK, CHANNELS, K)
-    files = {"optical": Path("a.pth"), "elevation": Path("b.pth")}
+    source = timm.create_model("resnet10t")
+    start = Pretrained(source.state_dict(), 3, "a.pth", Origin("a.pth"))
     with pytest.raises(ConfigError) as error:
-        build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), files)
+        build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), {"optical": start})
     assert str(error.value) == (
-        "encoder_weights: early fusion has one encoder for the bands of both modalities; expected no weights, found "
-        "some for optical, elevation.\nLeave encoder_weights out, or use the method fusion with `fusion: middle`."
+        "encoder_weights: early fusion has one encoder for the bands of all modalities; expected the same weights for "
+        "all, found a.pth for optical, random for elevation.\nName one for all, such as imagenet or random, or use "
+        "the method fusion with `fusion: middle`."
     )
     build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), {})
+    learner = build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), dict.fromkeys(CHANNELS, start))
+    bands = sum(CHANNELS.values())
+    kernel = next(learner.fusion.encoder.parameters())
+    expected = torch.stack([source.conv1[0].weight[:, i % 3] for i in range(bands)], dim=1) * 3 / bands
+    torch.testing.assert_close(kernel.detach(), expected.detach())
 
 
 def test_labels_are_those_of_either_modality():

@@ -1,0 +1,1 @@
+"""Pretrained weights of encoders: from files, from installed packages and from the Hugging Face hub."""
