@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,19 @@ class Prepared:
     drawn: Path | None
 
 
-def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = None) -> Prepared:
+def prepare(
+    config: TrainConfig,
+    folder: Path,
+    on_progress: Progress | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Prepared:
     """Check all files, align the rasters and measure the training split.
 
     Args:
         config: The configuration.
         folder: The run folder; gets ``aligned/``.
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
+        on_stage: Called with the name of each stage when it begins.
 
     Returns:
         The aligned layers, the splits and the statistics of the channels.
@@ -67,10 +74,13 @@ def prepare(config: TrainConfig, folder: Path, on_progress: Progress | None = No
     Raises:
         GeocrodinoError: One of its kinds, see `check_inputs` and `align`.
     """
+    on_stage("Opening and checking rasters")
     found = check_inputs(config)
+    on_stage("Aligning rasters")
     sources, recipes = found.sources, found.recipes
     layers = align(sources, recipes, found.classes, found.grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
+    on_stage("Measuring the channels")
     given = sources.ground is not None
     specs = {m: measure(layers, recipes[m], found.inside["train"], ground_given=given) for m in recipes}
     drawn = folder / run_folder.SPLITS_NAME if found.drawn else None

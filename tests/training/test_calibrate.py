@@ -43,10 +43,10 @@ class Windows:
         self.batch["labels"] = drawn.reshape(windows, SIDE, SIDE)
 
     @property
-    def val_labelled_px(self):
+    def whole_val_labelled_px(self):
         return int((self.batch["labels"] != 255).sum())
 
-    def val_dataloader(self):
+    def whole_val_dataloader(self):
         half = len(self.batch["labels"]) // 2
         return [{k: v[:half] for k, v in self.batch.items()}, {k: v[half:] for k, v in self.batch.items()}]
 
@@ -127,8 +127,8 @@ def test_modalities_that_never_meet_weigh_the_same():
 
 
 def looked_at_in_places(data, most_px):
-    pixels = ValidationPixels(data.val_labelled_px, most_px)
-    for batch in data.val_dataloader():
+    pixels = ValidationPixels(data.whole_val_labelled_px, most_px)
+    for batch in data.whole_val_dataloader():
         pixels.add({m: batch[m] for m in MODALITIES}, batch)
     return pixels.fit()
 
