@@ -56,7 +56,8 @@ class EpochLines(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Move the bar by a batch of windows."""
-        self._advance(trainer, batch_idx + 1, int(trainer.num_val_batches[0]), "validation batch")
+        total = int(trainer.num_val_batches[0])
+        self._advance(trainer, batch_idx + 1, total, "validation batch", (batch_idx + 1) / total)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Note how long the validation took."""
@@ -66,7 +67,7 @@ class EpochLines(Callback):
         """Show the line of an epoch."""
         numbers = trainer.callback_metrics
         scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.validated]
-        left = self.time.left_s(trainer.current_epoch, self.time.steps, validated=True)
+        left = self.time.left_s(trainer.current_epoch, self.time.steps, 1)
         self.show(
             f"{self._name(trainer)}  loss {float(numbers['loss/total']):.3f}  val mIoU {', '.join(scores)} %"
             f"{_left(0.0 if trainer.should_stop else left)}"
@@ -80,8 +81,8 @@ class EpochLines(Callback):
     def _name(self, trainer: Any) -> str:
         return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
-    def _advance(self, trainer: Any, done: int, total: int, what: str) -> None:
-        left = _left(self.time.left_s(trainer.current_epoch, self.step))
+    def _advance(self, trainer: Any, done: int, total: int, what: str, validated: float = 0.0) -> None:
+        left = _left(self.time.left_s(trainer.current_epoch, self.step, validated))
         self.stages.advance(done, total, f"loss {self.loss:.3f}{left}")
         now = time.monotonic()
         if self.stages.bar is None and now - self.line >= _HEARTBEAT_S:

@@ -52,19 +52,19 @@ class TimeLeft:
         """
         self._validations.append(seconds)
 
-    def left_s(self, epoch: int, step: int, *, validated: bool = False) -> float | None:
+    def left_s(self, epoch: int, step: int, validated: float = 0.0) -> float | None:
         """Estimate the time left.
 
         Args:
             epoch: The running epoch, counted from 0.
             step: Finished steps of this epoch.
-            validated: Whether the epoch was validated.
+            validated: Finished share of the validation of this epoch, 0 to 1.
 
         Returns:
             Time left, s; None before it can be known: in the first steps, and before the first validation if it was
             not measured.
         """
-        if not self._steps and not (validated and self.epochs == epoch + 1):
+        if not self._steps and not (validated == 1 and self.epochs == epoch + 1):
             return None
         step_s = fmean(self._steps) if self._steps else 0.0
         validation_s = self._validation_s(step_s)
@@ -72,7 +72,7 @@ class TimeLeft:
             return None
         later = self.epochs - epoch - 1
         steps = later * self.steps + self.steps - step
-        return steps * step_s + (later + (not validated)) * validation_s + self.final_s
+        return steps * step_s + (later + 1 - validated) * validation_s + self.final_s
 
     def _validation_s(self, step_s: float) -> float | None:
         """Mean duration of the validations; before the first, the measured one at the speed of the steps so far."""

@@ -38,8 +38,8 @@ def told(monkeypatch, finished=0, windows=(12, 12), **changes):
 
 def test_the_line_before_a_training(monkeypatch):
     assert told(monkeypatch) == (
-        "30 epochs of 40 steps, about 13 min 50 s on the CPU (2 threads); early stop after 15 epochs without gain, from "
-        "epoch 24 on."
+        "30 epochs of 40 steps, about 13 min 50 s on the CPU (2 threads); early stop after 15 epochs without gain, "
+        "from epoch 24 on."
     )
     assert told(monkeypatch, windows=(12, 40)).splitlines()[1] == (
         "Validation: 12 of 40 windows of val between epochs, all at the end."

@@ -29,10 +29,11 @@ def test_a_measured_validation_counts_at_the_speed_of_the_steps():
 def test_validations_that_were_seen_replace_the_measured_one():
     left = after(10, step_s=2.0, validation_s=8.0)
     left.add_validation(5.0)
-    assert left.left_s(0, 10, validated=True) == 20 + 2 * 5
+    assert left.left_s(0, 10, 1) == 20 + 2 * 5
     left.add_validation(7.0)
     assert left.left_s(1, 4) == 16 + 2 * 6
-    assert left.left_s(2, 10, validated=True) == 0
+    assert left.left_s(1, 10, 0.5) == 10 + 1.5 * 6
+    assert left.left_s(2, 10, 1) == 0
 
 
 def test_the_last_steps_count():
@@ -48,4 +49,4 @@ def test_very_short_trainings_end_in_a_time(final_s):
     left.add_step(5.0)
     assert left.left_s(0, 1) is None
     left.add_validation(1.0)
-    assert left.left_s(0, 1, validated=True) == final_s
+    assert left.left_s(0, 1, 1) == final_s
