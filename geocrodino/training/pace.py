@@ -10,22 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from geocrodino.data.datamodule import CoregisteredDataModule
 from geocrodino.phrases import duration
 from geocrodino.settings.config import TrainingConfig
 from geocrodino.training import number_format
 from geocrodino.training.callbacks import earliest_stop
 from geocrodino.training.loop import fit, trainer_of
-
-if TYPE_CHECKING:
-    from geocrodino.data.datamodule import CoregisteredDataModule
-    from geocrodino.training.task import TrainingTask
 
 _STEPS, _SECONDS = 12, 3.0
 """Steps to measure, of which the first ones only warm up, and the time after which no further step is started."""
@@ -99,7 +96,7 @@ def epochs_within(seconds: float, *paces: Pace) -> int:
     return max(1, int(left / sum(pace.epoch_s for pace in paces)))
 
 
-def measure(task: TrainingTask, data: CoregisteredDataModule, settings: TrainingConfig) -> Pace:
+def measure(task: L.LightningModule, data: CoregisteredDataModule, settings: TrainingConfig) -> Pace:
     """Measure the pace of a training on a copy of it. The training itself and all random numbers stay as they are.
 
     It takes about three seconds, or three steps and three validation batches if these are slower.

@@ -38,7 +38,7 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
-from geocrodino.training.calibrate import Calibrated, calibrate, validate
+from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs
 from geocrodino.training.checks import augmentation_of, check_settings
@@ -50,6 +50,7 @@ from geocrodino.training.pace import epochs_within, expectation, measure
 from geocrodino.training.prepare import Prepared, prepare, record, summarise_inputs
 from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import SETTINGS_NAME, TRAIN_ONE, check_teacher, unusable_teacher
+from geocrodino.training.validate import calibrate, validate
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.settings.optimiser import OptimiserSettings
-from geocrodino.training.calibrate import count_pixels
 from geocrodino.training.learners.base import Learner, Step, network_input
 from geocrodino.training.pace import Pace
+from geocrodino.training.validate import count_pixels
 
 
 class TrainingTask(L.LightningModule):

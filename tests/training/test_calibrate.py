@@ -9,7 +9,8 @@ from torch import nn
 
 from geocrodino.errors import ModelError
 from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
-from geocrodino.training.calibrate import ValidationPixels, calibrate
+from geocrodino.training.calibrate import ValidationPixels
+from geocrodino.training.validate import calibrate
 
 K, SIDE = 3, 64
 MODALITIES = ("optical", "elevation")
