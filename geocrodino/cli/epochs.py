@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,11 +84,12 @@ class EpochLines(Callback):
 
     def _advance(self, trainer: Any, done: int, total: int, what: str, validated: float = 0.0) -> None:
         left = _left(self.time.left_s(trainer.current_epoch, self.step, validated))
-        self.stages.advance(done, total, f"loss {self.loss:.3f}{left}")
+        loss = "" if math.isnan(self.loss) else f"  loss {self.loss:.3f}"  # it was not read in the first moment
+        self.stages.advance(done, total, f"{loss}{left}".lstrip())
         now = time.monotonic()
         if self.stages.bar is None and now - self.line >= _HEARTBEAT_S:
             self.line = now
-            self.show(f"{self._name(trainer)}  {what} {done}/{total}  loss {self.loss:.3f}{left}")
+            self.show(f"{self._name(trainer)}  {what} {done}/{total}{loss}{left}")
 
 
 def _left(seconds: float | None) -> str:
