@@ -120,7 +120,7 @@ def fit(
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         try:
             # weights_only: the checkpoint holds numbers and names alone, so no pickled code need run.
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as error:  # Lightning raises it after Ctrl-C, and leaves a handler that ignores further ones
             signal.signal(signal.SIGINT, on_interrupt)
             raise KeyboardInterrupt from error
