@@ -1,4 +1,4 @@
-"""Phrases that messages share: a list cut short, and the names of arguments.
+"""Phrases that messages share: a list cut short, the names of arguments, and durations.
 
 A message of the library names an argument or a setting in backticks, by its Python name: `overwrite=True`,
 `height_unit='m'`, `patch_px`. A key of the configuration may carry its section: `data.labels`. The command line
@@ -44,3 +44,24 @@ def arguments(**values: object) -> str:
     """
     written = ", ".join(f"{name}={value!r}" for name, value in values.items())
     return "`{}`".format(written.replace("`", r"\x60"))
+
+
+def duration(seconds: float) -> str:
+    """Format a duration.
+
+    Args:
+        seconds: The duration, s, at least 0.
+
+    Returns:
+        Its two largest units.
+
+    Examples:
+        >>> [duration(s) for s in (48, 200, 7500)]
+        ['48 s', '3 min 20 s', '2 h 05 min']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

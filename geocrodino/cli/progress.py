@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from geocrodino.phrases import duration
+
+__all__ = ["Stages", "duration", "progress", "stages"]
 
 _QUIET_S = 10.0
 
@@ -37,6 +50,60 @@ def progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]
         yield advance
 
 
+class Stages:
+    """Shows which stage of a long command runs and how far it is: one moving line on a terminal.
+
+    Elsewhere a stage that takes longer than ten seconds prints a line now and then.
+    """
+
+    def __init__(self, console: Console, bar: Progress | None) -> None:
+        """Start without a stage; ``bar`` is the moving line, None where there is no terminal."""
+        self.console, self.bar = console, bar
+        self.lines: _Lines | None = None
+        self._task: TaskID | None = None
+
+    def stage(self, what: str) -> None:
+        """Begin a stage; an empty text shows none."""
+        self.lines = _Lines(self.console, what)
+        if self.bar is not None:
+            self._remove()
+            self._task = self.bar.add_task(what, total=None, note="") if what else None
+
+    def advance(self, done: int, total: int, note: str | None = None) -> None:
+        """Show the work done and the total work of the stage. ``note`` stands behind them; by default the time left."""
+        if self.bar is None or self._task is None:
+            if self.lines is not None and note is None:
+                self.lines(done, total)
+            return
+        if note is None:
+            left = self.bar.tasks[0].time_remaining
+            note = "" if left is None else f"{duration(left)} left"
+        self.bar.update(self._task, completed=done, total=total, note=note)
+
+    def _remove(self) -> None:
+        if self.bar is not None and self._task is not None:
+            self.bar.remove_task(self._task)
+            self._task = None
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Stages]:
+    """Show the stages of a command inside a ``with`` block; lines printed meanwhile appear above the moving line."""
+    if not console.is_interactive:
+        yield Stages(console, None)
+        return
+    columns = (
+        SpinnerColumn("line"),  # plain characters
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield Stages(console, bar)
+
+
 class _Lines:
     """Print a line at most every ten seconds, so that a log stays short."""
 
@@ -53,13 +120,3 @@ class _Lines:
             self.last = now
             left = (now - self.start) * (total - done) / (done - self.before)
             self.console.print(f"{self.what}: {done} of {total}, about {duration(left)} left")
-
-
-def duration(seconds: float) -> str:
-    """Format seconds: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

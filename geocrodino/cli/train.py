@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +18,6 @@ from geocrodino.cli.precheck import check_training
 from geocrodino.cli.wording import Wording
 
 if TYPE_CHECKING:
-    from lightning.pytorch.callbacks import Callback
-
     from geocrodino.settings.config import TrainConfig
 
 
@@ -71,6 +68,9 @@ class MethodOptions:
         str | None, typer.Option(help="single, crodino, mutual, or another method: fusion, dropout, kd, protokd, ...")
     ] = None
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None
+    minutes: Annotated[
+        float | None, typer.Option(help="Time for the training, min; sets the number of epochs by a measurement.")
+    ] = None
     epochs: Annotated[int | None, typer.Option(help="Number of epochs; each ends with a validation.")] = None
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
     batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None
@@ -98,6 +98,7 @@ class MethodOptions:
         """Values by dotted key of the configuration."""
         return {
             "training.patch_px": self.patch_px,
+            "training.minutes": self.minutes,
             "training.epochs": self.epochs,
             "training.steps_per_epoch": self.steps,
             "training.batch_size": self.batch_size,
@@ -149,23 +150,26 @@ def train(
 
     show(_announcement(settings, folder, resume=resume))
 
-    # PyTorch and Lightning take seconds to import.
-    from geocrodino.cli.progress import duration, progress
-    from geocrodino.training.run import train as run
+    from geocrodino.cli.progress import duration, stages
 
-    # Lightning's hints are for developers. Its import resets the log level, so it is set here.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with stages(console) as shown:
+        # PyTorch and Lightning take seconds to import.
+        shown.stage("Loading PyTorch")
+        from geocrodino.cli.epochs import EpochLines
+        from geocrodino.training.run import train as run
 
-    with progress(console, "Aligning rasters") as aligned:
+        # Lightning's hints are for developers. Its import resets the log level, so it is set here.
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         result = run(
             settings,
             folder,
             resume=resume,
             overwrite=overwrite,
             teacher=teacher,
-            on_progress=aligned,
-            callbacks=[_epoch_lines(show)],
+            on_progress=shown.advance,
+            callbacks=[EpochLines(show, shown)],
             tell=show,
+            on_stage=shown.stage,
         )
     scores = ", ".join(f"{m} {100 * v:.1f} %" for m, v in result.val_miou.items())
     show(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
@@ -182,28 +186,3 @@ def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
     rasters = ", ".join(path.name for path in (*data.raster_paths.values(), data.labels))
     action = "Resuming" if resume else "Starting"
     return f"{action} a training in {folder}: method {settings.method.name}; {rasters}"
-
-
-def _epoch_lines(show: Callable[[str], None]) -> Callback:
-    """A callback that shows a line after each epoch: loss, scores of the networks, and the time left."""
-    import time
-
-    from lightning.pytorch.callbacks import Callback
-
-    from geocrodino.cli.progress import duration
-
-    class EpochLines(Callback):
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.started, self.first = time.monotonic(), trainer.current_epoch
-
-        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            done, total = trainer.current_epoch + 1, trainer.max_epochs
-            left = (time.monotonic() - self.started) / (done - self.first) * (total - done)
-            numbers = trainer.callback_metrics
-            scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.validated]
-            show(
-                f"epoch {done}/{total}  loss {float(numbers['loss/total']):.3f}  val mIoU {', '.join(scores)} %  "
-                f"{duration(left)} left"
-            )
-
-    return EpochLines()

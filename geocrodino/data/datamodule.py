@@ -16,6 +16,7 @@ from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows, require_labels, require_patches
 from geocrodino.data.patches import patch_corners as corners_of
 from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thread_worker
+from geocrodino.data.validation import choose_windows, most_windows
 from geocrodino.errors import AOIError
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
@@ -23,6 +24,7 @@ from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import Modality
 
 _VALIDATION_PX = 256
+_VALIDATION_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,10 @@ class BatchPlan:
 
 
 class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """Windows that hold every pixel of a split once; outside the split inputs are 0 and labels are ignored."""
+    """Windows that hold every labelled pixel of a split once; outside the split inputs are 0 and labels are ignored."""
 
-    def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], size_px: int) -> None:
-        self.dataset, self.inside = dataset, inside
-        self.windows = covering_windows(inside, size_px)
+    def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], windows: list[Window]) -> None:
+        self.dataset, self.inside, self.windows = dataset, inside, windows
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -79,8 +80,15 @@ class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
 class CoregisteredDataModule(L.LightningDataModule):
     """Training and validation batches of one scene.
 
+    If the split ``val`` is so large that its validation would take more than a fifth of the time of the training steps
+    (`most_windows`), a fixed part of its windows is validated between epochs (`choose_windows`).
+
     A batch is a dict: for each modality float32 (B, C, H, W) and ``<modality>_valid`` bool (B, H, W); ``labels``
     int64 (B, H, W), 255 without a label.
+
+    Attributes:
+        val_labelled_px: Labelled pixels that are validated between epochs.
+        whole_val_labelled_px: Labelled pixels of the split ``val``.
     """
 
     def __init__(
@@ -110,8 +118,9 @@ class CoregisteredDataModule(L.LightningDataModule):
         self.plan = plan
         self.dataset = CoregisteredDataset(layers, specs, labels)
         require_patches(corners_of(inside["train"], plan.patch_px), "train", source, plan.patch_px, layers.grid)
-        self.val_labelled_px = int((labels[inside["val"]] != IGNORE_INDEX).sum())
-        if not self.val_labelled_px:
+        labelled_val = inside["val"] & (labels != IGNORE_INDEX)
+        self.val_labelled_px = self.whole_val_labelled_px = int(labelled_val.sum())
+        if not self.whole_val_labelled_px:
             raise AOIError(
                 f"{source}: the polygons of the split 'val' hold no labelled pixel. "
                 "Check that they lie on the label raster."
@@ -139,7 +148,22 @@ class CoregisteredDataModule(L.LightningDataModule):
             self.unlabelled = max(round(plan.unlabelled * share), int("unlabelled" in inside))
         if self.unlabelled:
             self.sampler = MixedSampler(labelled, corners, plan.batch_size, self.unlabelled)
-        self._val = _ValidationDataset(self.dataset, inside["val"], max(_VALIDATION_PX, plan.patch_px))
+        side = max(_VALIDATION_PX, plan.patch_px)
+        # Windows without a label would be computed and not scored.
+        windows = covering_windows(labelled_val, side)
+        self._whole_val = self._val = _ValidationDataset(self.dataset, inside["val"], windows)
+        patches = plan.steps_per_epoch * (plan.batch_size + self.unlabelled)
+        most = most_windows(patches, plan.patch_px, side)
+        if len(windows) > most:
+            counts = self._pixels_by_kind(windows, labelled_val)
+            chosen = [windows[i] for i in choose_windows(counts, most, plan.seed)]
+            self._val = _ValidationDataset(self.dataset, inside["val"], chosen)
+            self.val_labelled_px = sum(int(labelled_val[w.slices].sum()) for w in chosen)
+
+    @property
+    def val_windows(self) -> tuple[int, int]:
+        """Numbers of windows that are validated between epochs, and of all windows of ``val`` with a label."""
+        return len(self._val), len(self._whole_val)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Create the loader of random training patches.
@@ -158,9 +182,33 @@ class CoregisteredDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Create the loader of validation windows, which hold each pixel of the split ``val`` once.
+        """Create the loader of the windows that are validated between epochs, the same ones each time.
 
         Returns:
             Batches of at most 4 windows, each of 256 px or a patch on a side, whichever is larger.
         """
-        return DataLoader(self._val, batch_size=4, num_workers=0)
+        return DataLoader(self._val, batch_size=_VALIDATION_BATCH, num_workers=0)
+
+    def whole_val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Create the loader of all validation windows, which hold each labelled pixel of the split ``val`` once.
+
+        Returns:
+            Batches as those of `val_dataloader`.
+        """
+        return DataLoader(self._whole_val, batch_size=_VALIDATION_BATCH, num_workers=0)
+
+    def _pixels_by_kind(self, windows: list[Window], labelled: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Labelled pixels of each class where a modality is valid, int64, shape (windows, modalities x classes).
+
+        A network is scored only where its modality is valid, so each modality counts separately.
+        """
+        classes = int(self.dataset.labels[labelled].max()) + 1
+        counts = np.zeros((len(windows), len(self.dataset.specs), classes), np.int64)
+        for index, window in enumerate(windows):
+            held = window.intersect(Window.of(labelled.shape))
+            rows, cols = held.slices
+            for order, modality in enumerate(self.dataset.specs):
+                valid = np.isfinite(self.dataset.layers.channels(modality)[:, rows, cols]).all(axis=0)
+                found = self.dataset.labels[rows, cols][labelled[rows, cols] & valid]
+                counts[index, order] = np.bincount(found, minlength=classes)
+        return counts.reshape(len(windows), -1)

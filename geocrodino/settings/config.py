@@ -162,6 +162,14 @@ class TrainingConfig(_Section):
     """Duration, patches, optimiser and device of a training."""
 
     epochs: int = Field(30, ge=1, description="number of epochs; each ends with a validation")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="time for all steps and validations, min, instead of epochs: their number is measured at the start",
+    )
+    epochs_from_minutes: bool = Field(
+        False, description="whether epochs was measured for minutes; the training writes it into the run folder"
+    )
     steps_per_epoch: int = Field(40, ge=1, description="batches in an epoch")
     batch_size: int = Field(8, ge=2, description="patches in a batch")
     patch_px: int = Field(128, ge=32, description="side of a patch, px")
@@ -178,7 +186,11 @@ class TrainingConfig(_Section):
         ge=0,
         description="training batches to measure batch-norm statistics on before each validation; 0: not measured",
     )
-    patience: int = Field(15, ge=1, description="epochs without improvement of any branch after which training stops")
+    patience: int = Field(
+        15,
+        ge=1,
+        description="epochs without improvement of any branch after which training stops, in the last fifth of epochs",
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="start of all random numbers")
     accelerator: str = Field("auto", description="cpu, gpu, mps or auto")
     precision: str = Field(
@@ -194,6 +206,22 @@ class TrainingConfig(_Section):
         0.0, ge=0, lt=1, description="stochastic depth: share of patches that skip the encoder's last block; 0: none"
     )
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainingConfig:
+        if self.epochs_from_minutes and self.minutes is None:
+            raise ValueError("epochs_from_minutes: expected minutes beside it, found none")
+        if self.minutes is not None and "epochs" in self.model_fields_set and not self.epochs_from_minutes:
+            raise ValueError(
+                f"expected minutes or epochs, found both: minutes {self.minutes:g} and epochs {self.epochs}. Give only "
+                "one of them"
+            )
+        return self
+
+    @property
+    def needs_measurement(self) -> bool:
+        """Whether the number of epochs is still to be measured for ``minutes``."""
+        return self.minutes is not None and not self.epochs_from_minutes
 
     @field_validator("accelerator", "precision")
     @classmethod
@@ -297,6 +325,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     """
     overrides = overrides or {}
     source, tree = read_settings(None if file is None else Path(file), overrides)
+    _keep_one_budget(tree, overrides)
     return _validated(tree, source, overrides)
 
 
@@ -313,6 +342,15 @@ def config_of(values: Mapping[str, Any]) -> TrainConfig:
         ConfigError: If a key is unknown or missing, or a value is not accepted.
     """
     return _validated(complete_settings({}, values, None), None, values)
+
+
+def _keep_one_budget(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Drop the epochs of a file if the caller gives minutes, and the other way round."""
+    minutes, epochs = (overrides.get(f"training.{key}") is not None for key in ("minutes", "epochs"))
+    training = tree.get("training")
+    if minutes != epochs and isinstance(training, dict):
+        training.pop("epochs" if minutes else "minutes", None)
+        training.pop("epochs_from_minutes", None)
 
 
 def _validated(tree: dict[str, Any], source: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from torch import Tensor, nn
+from torch import Tensor
 
 from geocrodino.bundle.manifest import Calibration
-from geocrodino.data.datamodule import CoregisteredDataModule
 from geocrodino.errors import ModelError
 from geocrodino.evaluation.calibration import Reliability, fit_temperature, fit_weights
 from geocrodino.settings.classes import IGNORE_INDEX
@@ -104,23 +103,3 @@ class ValidationPixels:
             pooled = np.sum([weights[m] * p for m, p in probabilities.items()], axis=0)
             curves[f"{'both' if len(weights) == 2 else 'all'}, calibrated"] = Reliability.of(pooled, everywhere)
         return Calibrated(Calibration(temperature=temperatures, weight=weights), curves)
-
-
-@torch.inference_mode()
-def calibrate(branches: Mapping[Modality, nn.Module], data: CoregisteredDataModule) -> Calibrated:
-    """Measure and fit the calibration of trained branches.
-
-    Args:
-        branches: Networks in evaluation mode by modality, on the CPU.
-        data: Data module whose validation windows are read.
-
-    Returns:
-        Calibration and curves.
-
-    Raises:
-        ModelError: If a logit is not finite.
-    """
-    pixels = ValidationPixels(data.val_labelled_px)
-    for batch in data.val_dataloader():
-        pixels.add({m: branch(batch[m]) for m, branch in branches.items()}, batch)
-    return pixels.fit()

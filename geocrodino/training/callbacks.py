@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,18 @@ from torch import Tensor, nn
 
 from geocrodino.training.learners.base import state_of
 
+_SMOOTHED = 3
+"""Validations whose mean mIoU decides when training stops."""
+
+_LOW_RATE = 0.8
+"""Share of the epochs after which the learning rate is low: about an eighth of its highest value, and falling."""
+
 
 class BestNetworks(Callback):
     """Keeps the weights of each network at its own highest mIoU on ``val``; stops when no network improves any more.
+
+    Training stops when the mean mIoU of the last three validations has not risen for any network for ``patience``
+    epochs, so that one lucky or unlucky validation does not decide.
 
     The weights are part of the checkpoint, so a resumed run cannot mix weights of two states.
 
@@ -22,19 +32,27 @@ class BestNetworks(Callback):
         epoch: Epoch of the highest mIoU by name, counted from 0; -1 before the first validation.
         weights: Weights of each network at that epoch by name, on the CPU.
         patience: Epochs without an improvement of any network until training stops.
+        earliest: Finished epochs before which training does not stop.
+        recent: The last scores of each network, at most three.
+        smoothed: Highest mean of three consecutive scores of each network, 0 to 1; -1 before the first validation.
+        gained: Epoch of that mean by name, counted from 0; -1 before the first validation.
     """
 
-    def __init__(self, patience: int, names: Sequence[str]) -> None:
+    def __init__(self, patience: int, names: Sequence[str], earliest: int = 0) -> None:
         """Start without weights.
 
         Args:
             patience: Epochs without an improvement of any network until training stops, at least 1.
             names: Names of the networks.
+            earliest: Finished epochs before which training does not stop.
         """
-        self.patience = patience
+        self.patience, self.earliest = patience, earliest
         self.best: dict[str, float] = dict.fromkeys(names, -1.0)
         self.epoch: dict[str, int] = dict.fromkeys(names, -1)
         self.weights: dict[str, dict[str, Tensor]] = {}
+        self.recent: dict[str, list[float]] = {name: [] for name in names}
+        self.smoothed: dict[str, float] = dict.fromkeys(names, -1.0)
+        self.gained: dict[str, int] = dict.fromkeys(names, -1)
 
     def load(self, name: str, network: nn.Module) -> nn.Module:
         """Load the best weights of a network into it.
@@ -66,31 +84,74 @@ class BestNetworks(Callback):
             pl_module: The training task, with the validated networks and their confusion matrices.
         """
         for name, network in pl_module.validated.items():
-            scores = pl_module.confusion[name].scores()
-            pl_module.log(f"val_miou/{name}", scores.mean_iou, prog_bar=True)
+            score = pl_module.confusion[name].scores().mean_iou
+            pl_module.log(f"val_miou/{name}", score, prog_bar=True)
+            # The plain score chooses the weights: all epochs are scored on the same windows, so it compares exactly
+            # these weights, while a mean of three epochs would also score weights that are not kept.
             # NaN (no labelled pixel) compares as not better.
-            if scores.mean_iou > self.best[name]:
-                self.best[name], self.epoch[name] = scores.mean_iou, trainer.current_epoch
+            if score > self.best[name]:
+                self.best[name], self.epoch[name] = score, trainer.current_epoch
                 self.weights[name] = {key: value.clone() for key, value in state_of(network).items()}
+            self._note(name, score, trainer.current_epoch)
         self._stop_without_gain(trainer, trainer.current_epoch)
 
+    def _note(self, name: str, score: float, epoch: int) -> None:
+        """Update the mean of the last scores of a network."""
+        if math.isnan(score):
+            return
+        self.recent[name] = [*self.recent[name], score][-_SMOOTHED:]
+        mean = math.fsum(self.recent[name]) / len(self.recent[name])
+        if mean > self.smoothed[name]:
+            self.smoothed[name], self.gained[name] = mean, epoch
+
     def _stop_without_gain(self, trainer: L.Trainer, finished: int) -> None:
-        if finished - max(self.epoch.values()) >= self.patience:
+        if finished + 1 >= self.earliest and finished - max(self.gained.values()) >= self.patience:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint.
 
         Returns:
-            The attributes ``best``, ``epoch`` and ``weights``.
+            The attributes ``best``, ``epoch``, ``weights``, ``recent``, ``smoothed`` and ``gained``.
         """
-        return {"best": dict(self.best), "epoch": dict(self.epoch), "weights": dict(self.weights)}
+        return {
+            "best": dict(self.best),
+            "epoch": dict(self.epoch),
+            "weights": dict(self.weights),
+            "recent": {name: list(scores) for name, scores in self.recent.items()},
+            "smoothed": dict(self.smoothed),
+            "gained": dict(self.gained),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state of a resumed run.
 
         Args:
-            state_dict: As returned by `state_dict`.
+            state_dict: As returned by `state_dict`. Without ``recent``, ``smoothed`` and ``gained``, which version 0.1
+                did not write, the best scores take the place of the best means.
         """
         self.best, self.epoch = dict(state_dict["best"]), dict(state_dict["epoch"])
         self.weights = dict(state_dict["weights"])
+        self.smoothed = dict(state_dict.get("smoothed", self.best))
+        self.gained = dict(state_dict.get("gained", self.epoch))
+        recent = state_dict.get("recent", {})
+        self.recent = {name: list(recent.get(name, [])) for name in self.best}
+
+
+def earliest_stop(epochs: int) -> int:
+    """Finished epochs before which a training does not stop early.
+
+    The learning rate falls in one cycle over all epochs, and a training that stops while the rate is high has not
+    converged.
+
+    Args:
+        epochs: Epochs of the cycle.
+
+    Returns:
+        Four fifths of them, rounded up.
+
+    Examples:
+        >>> earliest_stop(30)
+        24
+    """
+    return math.ceil(_LOW_RATE * epochs - 1e-9)

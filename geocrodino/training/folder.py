@@ -120,6 +120,29 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with `out`.") from error
 
 
+def with_recorded_epochs(config: TrainConfig, out: Path) -> TrainConfig:
+    """Take over the number of epochs that an interrupted run measured for ``training.minutes``.
+
+    Args:
+        config: Settings of the training.
+        out: Run folder.
+
+    Returns:
+        The settings with the recorded number of epochs; unchanged if they need none, or no epoch was finished.
+
+    Raises:
+        ConfigError: If the recorded settings cannot be read.
+    """
+    record = out / SETTINGS_NAME
+    if not config.training.needs_measurement or not has_progress(out) or not exists(record):
+        return config
+    before = _settings_of(record).training
+    if not before.epochs_from_minutes:
+        return config
+    measured = {"epochs": before.epochs, "epochs_from_minutes": True}
+    return config.model_copy(update={"training": config.training.model_copy(update=measured)})
+
+
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
     """Keep other processes from training in the same folder. On file systems without locks, do nothing.

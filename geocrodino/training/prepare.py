@@ -67,6 +67,7 @@ def prepare(
     folder: Path,
     on_progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Check all files, align the rasters and measure the training split.
 
@@ -75,6 +76,7 @@ def prepare(
         folder: The run folder; gets ``aligned/``.
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
         tell: Called with a summary of the inputs before the rasters are aligned, which may take long.
+        on_stage: Called with the name of each stage when it begins.
 
     Returns:
         The aligned layers, the splits and the statistics of the channels.
@@ -82,13 +84,16 @@ def prepare(
     Raises:
         GeocrodinoError: One of its kinds, see `check_inputs` and `align`.
     """
+    on_stage("Opening and checking rasters")
     found = check_inputs(config)
     sources, recipes = found.sources, found.recipes
     drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
     if tell is not None:
         tell(summarise_inputs(found, config.training.patch_px, drawn))
+    on_stage("Aligning rasters")
     layers = align(sources, recipes, found.classes, found.grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)
+    on_stage("Measuring the channels")
     given = sources.ground is not None
     specs = {m: measure(layers, recipes[m], found.inside["train"], ground_given=given) for m in recipes}
     return Prepared(sources, found.choice, found.classes, found.aoi, layers, found.labels, found.inside, specs, drawn)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +14,7 @@ import lightning as L
 import numpy as np
 import shapely
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -29,31 +26,35 @@ from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
 from geocrodino.data.statistics import class_counts, class_weights
 from geocrodino.errors import BundleError, ConfigError
+from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
-from geocrodino.settings.config import TrainConfig, TrainingConfig
+from geocrodino.settings.config import TrainConfig, save_config
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
-from geocrodino.training.calibrate import Calibrated, calibrate
-from geocrodino.training.callbacks import BestNetworks
-from geocrodino.training.checkpoint import WholeCheckpoints, finished_epochs, load_networks
+from geocrodino.training.calibrate import Calibrated
+from geocrodino.training.callbacks import BestNetworks, earliest_stop
+from geocrodino.training.checkpoint import finished_epochs
 from geocrodino.training.checks import augmentation_of, check_settings
 from geocrodino.training.freezing import treat_encoders
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
-from geocrodino.training.logs import EventLog, TableLog
+from geocrodino.training.listener import Listener
+from geocrodino.training.loop import run_loop
+from geocrodino.training.pace import epochs_within, expectation, measure
 from geocrodino.training.prepare import Prepared, prepare, record
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.start_weights import load_start
 from geocrodino.training.task import TrainingTask
-from geocrodino.training.teacher import TRAIN_ONE, check_teacher, unusable_teacher
+from geocrodino.training.teacher import SETTINGS_NAME, TRAIN_ONE, check_teacher, unusable_teacher
+from geocrodino.training.validate import calibrate, validate
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class _Fitted:
     best: BestNetworks
     epochs: int
     seconds: float
-    data: CoregisteredDataModule
+    scores: dict[str, float]
+    calibrated: Calibrated | None
 
 
 def train(
@@ -94,6 +96,7 @@ def train(
     on_progress: Progress | None = None,
     callbacks: list[Callback] | None = None,
     tell: Callable[[str], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Train the networks of a method and write a bundle with the branch of each modality.
 
@@ -105,9 +108,12 @@ def train(
         overwrite: Replace an earlier run.
         teacher: Run folder of a finished training of the method ``fusion`` on the same data, for the methods that need
             a teacher. None: these methods train one first, in ``<out>/teacher``.
-        on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
+        on_progress: Called with the numbers of finished and of all parts of a stage: aligned blocks, and batches of the
+            validation at the end.
         callbacks: More Lightning callbacks, a progress bar for instance.
-        tell: Called with lines for the user: what is read, resumed and trained.
+        tell: Called with lines for the user: what is read, resumed and trained, and how long it takes, which is
+            measured on a few steps.
+        on_stage: Called with the name of each stage before and after the epochs, when it begins.
 
     Returns:
         The bundle and the scores on ``val``.
@@ -116,12 +122,13 @@ def train(
         GeocrodinoError: One of its kinds, if the files, the area or the settings cannot be used.
     """
     started = time.monotonic()
-    tell = tell or (lambda _: None)
+    listener = Listener.of(tell, on_stage, on_progress)
     out, teacher = Path(out), None if teacher is None else Path(teacher)
     start = find_start(config, out, resume=resume)
     config = with_network(config, start)
     _check(config, teacher)
     config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
+    config = run_folder.with_recorded_epochs(config, out) if resume else config
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
         _require_same_data(config, teacher)
@@ -131,31 +138,31 @@ def train(
             began = out if resumes or teacher is None else teacher
             config = run_folder.on_recorded_grid(config, run_folder.recorded_settings(began))
         if resume:
-            tell(_resume_message(out, config.training.epochs))
+            listener(_resume_message(out, config.training.epochs))
         run_folder.tidy(out)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=resumes):
-            config, ready = _prepare(config, out, on_progress, resume=resumes, teacher=teacher, start=start, tell=tell)
+            config, ready = _prepare(config, out, resume=resumes, teacher=teacher, start=start, tell=listener)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=True):
-            bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=tell)
-    return TrainResult(bundle, dict(fitted.best.best), fitted.epochs, time.monotonic() - started)
+            bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=listener)
+    return TrainResult(bundle, dict(fitted.scores), fitted.epochs, time.monotonic() - started)
 
 
 def _prepare(
     config: TrainConfig,
     out: Path,
-    on_progress: Progress | None,
     *,
     resume: bool,
     teacher: Path | None,
     start: Start | None,
-    tell: Callable[[str], None],
+    tell: Listener,
 ) -> tuple[TrainConfig, Prepared]:
     """Open and align the rasters, and start the run in its folder; the configuration then names the working grid."""
     L.seed_everything(config.training.seed, verbose=False)
     loaded = () if start is None else start.modalities
     modalities = [m for m in MODALITIES.in_order(config.data.raster_paths) if m not in loaded]
     weights = initial_weights(config, modalities, out, resume=resume, tell=tell)  # first: a download may fail
-    ready = replace(prepare(config, out, on_progress, tell), encoder_weights=weights, start=start)
+    ready = prepare(config, out, tell.progress, tell, tell.stage)
+    ready = replace(ready, encoder_weights=weights, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
     if modalities:
@@ -195,19 +202,38 @@ def _train(
     *,
     resume: bool,
     teacher: Path | None,
-    tell: Callable[[str], None],
+    tell: Listener,
 ) -> tuple[Path | None, _Fitted]:
     """Train the teacher if one is needed, then the networks of the method, and write them."""
+    if config.training.needs_measurement:
+        config = _with_epochs(config, out, ready, teacher, tell)
     students_begun = resume and exists(run_folder.last_checkpoint(out))  # this checkpoint holds their teacher
     if learner_class(config.method).needs_teacher and teacher is None and not students_begun:
         own = out / run_folder.TEACHER_NAME
         teacher = _train_teacher(config, own, ready, callbacks, resume=resume, tell=tell)
     fitted = _fit(config, config.method, out, ready, callbacks, resume=resume, teacher=teacher, tell=tell)
+    tell.stage("Writing the results")
     if learner_class(config.method).deploys == "bundle":
         return _save(config, out, ready, fitted), fitted
-    _summarise(config, out, fitted, None)
+    _summarise(config, out, fitted)
     _save_network(out, fitted)
     return None, fitted
+
+
+def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path | None, tell: Listener) -> TrainConfig:
+    """Measure how many epochs fit into ``training.minutes``, and write their number into the run folder."""
+    minutes, learner = config.training.minutes or 0.0, learner_class(config.method)
+    methods = [config.method]
+    if learner.needs_teacher and teacher is None:
+        methods.append(learner.teacher_method(config.method))  # trained first, for the same number of epochs
+    tell.stage("Measuring the pace")
+    paces = [measure(*_parts(config, method, ready, Listener()), config.training) for method in methods]
+    epochs = epochs_within(60 * minutes, *paces)
+    tell(f"Budget: {minutes:g} min are enough for {epochs} epoch{'s' if epochs > 1 else ''}.")
+    update = {"epochs": epochs, "epochs_from_minutes": True}
+    config = config.model_copy(update={"training": config.training.model_copy(update=update)})
+    save_config(config, out / SETTINGS_NAME)
+    return config
 
 
 def _save_network(out: Path, fitted: _Fitted) -> None:
@@ -241,7 +267,7 @@ def _train_teacher(
     callbacks: list[Callback],
     *,
     resume: bool,
-    tell: Callable[[str], None],
+    tell: Listener,
 ) -> Path:
     """Train the teacher of a method, unless the run to resume holds a finished one."""
     if resume and exists(out / run_folder.FUSION_NAME):
@@ -253,7 +279,7 @@ def _train_teacher(
     run_folder.begin(config, out, resume=resume)
     fitted = _fit(config, method, out, ready, callbacks, resume=resume, teacher=None, tell=tell)
     _save_network(out, fitted)
-    (score,) = fitted.best.best.values()
+    (score,) = fitted.scores.values()
     tell(f"Teacher: best mIoU on val {100 * score:.1f} %. Training its students.")
     return out
 
@@ -267,9 +293,55 @@ def _fit(
     *,
     resume: bool,
     teacher: Path | None,
-    tell: Callable[[str], None],
+    tell: Listener,
 ) -> _Fitted:
     """Train the networks of one method: the teacher, or those that are deployed."""
+    settings = config.training
+    task, data = _parts(config, method, ready, tell)
+    learner = task.learner
+    if teacher is not None and learner.needs_teacher:
+        _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
+    checkpoint = run_folder.last_checkpoint(out)
+    finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
+    if tell.listens:
+        tell.stage("Measuring the pace")
+        task.pace = measure(task, data, settings)
+        tell(expectation(settings, task.pace, data.val_windows, finished))
+    best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs))
+    timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
+    last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished)
+    networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
+    scores, calibrated = _validate(config, learner, networks, best, data, tell)
+    return _Fitted(networks, best, last + 1, timer.time_elapsed("train"), scores, calibrated)
+
+
+def _validate(
+    config: TrainConfig,
+    learner: Learner,
+    networks: dict[str, nn.Module],
+    best: BestNetworks,
+    data: CoregisteredDataModule,
+    tell: Listener,
+) -> tuple[dict[str, float], Calibrated | None]:
+    """Score the kept weights on all of ``val``, and calibrate them where they make a bundle."""
+    some, every = data.val_windows
+    counts = {name: ConfusionMatrix(len(learner.class_weights)) for name in networks} if some < every else None
+    device, calibrated = number_format.device_of(config.training.accelerator), None
+    if learner.deploys == "bundle":
+        tell.stage("Validating and calibrating")
+        calibrated = calibrate(networks, data, counts, device, tell.progress)
+    elif counts is not None:
+        tell.stage("Validating")
+        validate(networks, data, counts=counts, device=device, on_progress=tell.progress)
+    if counts is None:  # all of val was validated after every epoch
+        return dict(best.best), calibrated
+    return {name: matrix.scores().mean_iou for name, matrix in counts.items()}, calibrated
+
+
+def _parts(
+    config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Listener
+) -> tuple[TrainingTask, CoregisteredDataModule]:
+    """Create the networks and batches of a method from the seed."""
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
@@ -281,8 +353,6 @@ def _fit(
     counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
     learner = build_learner(method, shape, weights, ready.encoder_weights)
-    if teacher is not None and learner.needs_teacher:
-        _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     if ready.start is not None:
         frozen = settings.freeze == "encoder"
         lines = load_start(ready.start, learner, ready.classes, ready.specs, frozen=frozen)
@@ -299,16 +369,10 @@ def _fit(
         batch_norm_batches=settings.batch_norm_batches,
         seed=settings.seed,
     )
-    best = BestNetworks(settings.patience, learner.network_names)
-    timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
-    last = _run_loop(settings, out, task, data, [best, timer, *callbacks], resume=resume)
-    networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
-    return _Fitted(networks, best, last + 1, timer.time_elapsed("train"), data)
+    return task, data
 
 
-def _batches(
-    config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Callable[[str], None]
-) -> CoregisteredDataModule:
+def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Listener) -> CoregisteredDataModule:
     settings = config.training
     unlabelled = round(settings.unlabelled_share * settings.batch_size) if method.learns_without_labels else 0
     if "unlabelled" in ready.inside and not method.learns_without_labels:
@@ -373,73 +437,13 @@ def _load_teacher(learner: Learner, folder: Path, *, own: bool) -> None:
         raise ConfigError(unusable_teacher(path, found, own=own)) from error
 
 
-def _run_loop(
-    settings: TrainingConfig,
-    out: Path,
-    task: TrainingTask,
-    data: CoregisteredDataModule,
-    callbacks: list[Callback],
-    *,
-    resume: bool,
-) -> int:
-    """Train with Lightning, and return the number of the last epoch, counted from 0."""
-    # Written after each epoch under one name; `save_last` alone would write at the end of the training only.
-    checkpoint = ModelCheckpoint(out / "checkpoints", "last", save_top_k=1, enable_version_counter=False)
-    with warnings.catch_warnings():
-        # Lightning advises more reading processes, but patches are read faster than the networks use them.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        # A resumed run continues in its own folder, and the task augments batches on purpose.
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
-        # Teachers and averages are always in evaluation mode.
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        last = run_folder.last_checkpoint(out)
-        resumes = resume and exists(last)
-        finished = finished_epochs(last) if resumes else 0
-        trainer = _trainer(settings, out, [*callbacks, checkpoint], finished)
-        if resumes:
-            load_networks(task, last)
-            # Reading processes draw patches in advance, before Lightning sets the epoch of the sampler.
-            data.sampler.set_epoch(finished)
-        on_interrupt = signal.getsignal(signal.SIGINT)
-        try:
-            # weights_only: the checkpoint holds numbers and names alone, so no pickled code need run.
-            trainer.fit(task, data, ckpt_path=last if resumes else None, weights_only=True)
-        except SystemExit as error:  # Lightning raises it after Ctrl-C, and leaves a handler that ignores further ones
-            signal.signal(signal.SIGINT, on_interrupt)
-            raise KeyboardInterrupt from error
-    return int(trainer.current_epoch) - 1
-
-
-def _trainer(settings: TrainingConfig, out: Path, callbacks: list[Callback], finished: int) -> L.Trainer:
-    try:
-        return L.Trainer(
-            accelerator=settings.accelerator,
-            devices=1,
-            precision=settings.precision,  # type: ignore[arg-type]
-            max_epochs=settings.epochs,
-            num_sanity_val_steps=0,
-            log_every_n_steps=settings.steps_per_epoch,
-            enable_model_summary=False,
-            enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
-            logger=[TableLog(out / "logs", finished), EventLog(out / "tensorboard")],
-            callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
-        )
-    except (MisconfigurationException, ImportError, ValueError) as error:
-        raise ConfigError(
-            f"training.accelerator {settings.accelerator!r} with training.precision {settings.precision!r} cannot be "
-            f"used here: {error}\nUse accelerator auto and precision 32-true."
-        ) from error
-
-
 def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> Path:
     grid = ready.layers.grid
     branches: dict[Modality, nn.Module] = fitted.networks
     radii = [receptive_field_radius_px(branches[m], len(ready.specs[m].channels)) for m in branches]
-    calibrated = calibrate(branches, fitted.data)
-    summary = _summarise(config, out, fitted, calibrated, ready.start)
+    summary, calibrated = _summarise(config, out, fitted, ready.start), fitted.calibrated
+    if calibrated is None:
+        raise AssertionError("a bundle is calibrated")
     plot_reliability(calibrated.reliability, out / "reliability.png")
     manifest = Manifest(
         name=run_folder.model_name(out),
@@ -462,9 +466,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
     return bundle
 
 
-def _summarise(
-    config: TrainConfig, out: Path, fitted: _Fitted, calibrated: Calibrated | None, start: Start | None = None
-) -> dict[str, Any]:
+def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, start: Start | None = None) -> dict[str, Any]:
     """Write ``metrics.json`` and ``timing.json``, and return the metrics for the manifest of the bundle."""
     summary: dict[str, Any] = {
         "method": config.method.model_dump(),
@@ -473,15 +475,15 @@ def _summarise(
         "patch_px": config.training.patch_px,
         "precision": config.training.precision,
         "encoder_weights": starting_points(out),
-        "val_miou": dict(fitted.best.best),
+        "val_miou": dict(fitted.scores),
         "best_epoch": dict(fitted.best.epoch),
         "parameters": {n: sum(p.numel() for p in net.parameters()) for n, net in fitted.networks.items()},
     }
     if start is not None:
         summary["started_from"] = start.origin
-    if calibrated is not None:
+    if fitted.calibrated is not None:
         summary["val_calibration_error"] = {
-            name: curve.expected_calibration_error for name, curve in calibrated.reliability.items()
+            name: curve.expected_calibration_error for name, curve in fitted.calibrated.reliability.items()
         }
     run_folder.save_json(out / "metrics.json", summary)
     # In its own file: all other metrics are identical when a training is repeated.

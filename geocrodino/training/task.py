@@ -16,11 +16,12 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.models.stochastic_depth import without_stochastic_depth
-from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.training.freezing import hidden_encoders, keep_frozen
-from geocrodino.training.learners.base import Learner, Step, network_input, network_valid
+from geocrodino.training.learners.base import Learner, Step, network_input
+from geocrodino.training.pace import Pace
 from geocrodino.training.parameter_groups import parameter_groups
+from geocrodino.training.validate import count_pixels
 
 
 class TrainingTask(L.LightningModule):
@@ -31,6 +32,7 @@ class TrainingTask(L.LightningModule):
         average: Moving average of the learner, or None.
         confusion: Confusion matrix of each network in the last validation.
         validated: The networks of the last validation, by name.
+        pace: How fast steps and validations are, as measured before the training; None if it was not measured.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class TrainingTask(L.LightningModule):
         self.average = averaged(learner, ema_decay) if ema_decay else None
         self.confusion = self._empty_counts()
         self.validated: dict[str, nn.Module] = {}
+        self.pace: Pace | None = None
 
     @property
     def kept(self) -> Learner:
@@ -157,9 +160,7 @@ class TrainingTask(L.LightningModule):
             batch_idx: Not used.
         """
         logits = {name: network(network_input(name, batch)) for name, network in self.validated.items()}
-        for name, scores in logits.items():
-            labels = torch.where(network_valid(name, batch), batch["labels"], IGNORE_INDEX)
-            self.confusion[name].update(labels.cpu().numpy(), scores.argmax(dim=1).cpu().numpy())
+        count_pixels(self.confusion, logits, batch)
         self.learner.on_validation_batch(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -198,7 +199,7 @@ class TrainingTask(L.LightningModule):
         return network.eval()
 
     def _labelled_px(self) -> int:
-        """Number of labelled pixels of the validation split."""
+        """Number of labelled pixels that are validated."""
         return int(self.trainer.datamodule.val_labelled_px)  # type: ignore[attr-defined]
 
     def _empty_counts(self) -> dict[str, ConfusionMatrix]:

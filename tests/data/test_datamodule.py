@@ -171,3 +171,64 @@ def test_refusals(make, layers):
         AOIError, match=r"^aoi\.gpkg: the polygons of the split 'unlabelled' hold no patch: expected room for"
     ):
         make(BESIDE, unlabelled=((0, 31), (60, 125)))
+
+
+# --- a large val ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Windows of 16 px instead of 256, so that the small scene has many."""
+    monkeypatch.setattr("geocrodino.data.datamodule._VALIDATION_PX", 16)
+    return dataclasses.replace(PLAN, patch_px=16, batch_size=2, steps_per_epoch=10)
+
+
+def test_a_large_val_is_validated_in_part_between_epochs_and_whole_at_the_end(make, layers, small_windows):
+    module, masks = make(small_windows)
+    # 20 patches x 3 x 1/5 = 12 windows. val has rows 20 to 95 and columns 70 to 124: 5 x 4 windows of 16 px.
+    assert module.val_windows == (12, 20)
+    expected = layers.class_indices()[masks["val"]]
+    every, some = (
+        torch.cat([b["labels"] for b in loader]) for loader in (module.whole_val_dataloader(), module.val_dataloader())
+    )
+    assert np.bincount(every[every != 255]).tolist() == np.bincount(expected[expected != 255]).tolist()
+    assert len(some) == 12
+    assert module.val_labelled_px == int((some != 255).sum())
+    assert module.whole_val_labelled_px == int((expected != 255).sum())
+    assert set(some[some != 255].tolist()) == set(expected[expected != 255].tolist())  # no class is missing
+
+
+def test_the_part_is_the_same_every_time_and_depends_on_the_seed(make, small_windows):
+    def labels(plan):
+        module, _ = make(plan)
+        return [torch.cat([b["labels"] for b in module.val_dataloader()]) for _ in range(2)]
+
+    first, again = labels(small_windows)
+    assert torch.equal(first, again)
+    assert torch.equal(first, labels(small_windows)[0])
+    assert not torch.equal(first, labels(dataclasses.replace(small_windows, seed=2))[0])
+
+
+def test_windows_without_a_label_are_not_computed(make, layers, small_windows):
+    labels = layers.class_indices().copy()
+    labels[:, 80:] = 255
+    module, _ = make(small_windows, labels=labels)
+    assert module.val_windows == (5, 5)  # columns 70 to 79 lie in one column of windows
+
+
+def test_a_modality_that_is_rarely_valid_is_scored_too(make, layers, small_windows, monkeypatch):
+    """Elevation is valid in one window of val alone."""
+    channels = type(layers).channels
+
+    def sparse(self, modality):
+        values = np.array(channels(self, modality))
+        if modality == "elevation":
+            values[:, :, 64:] = np.nan
+            values[:, 48:64, 96:112] = 1
+        return values
+
+    for seed in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(layers), "channels", sparse)
+            module, _ = make(dataclasses.replace(small_windows, seed=seed))
+            assert any(b["elevation_valid"].any() for b in module.val_dataloader())

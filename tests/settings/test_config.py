@@ -101,6 +101,15 @@ def test_defaults_and_files(write, tmp_path):
             "classes: two classes share a value: [1, 1]",
         ),
         ({"data": FILES, "classes": [{"value": 255, "name": "a"}, {"value": 1, "name": "b"}]}, "classes.0.value: "),
+        (
+            {"data": FILES, "training": {"minutes": 10, "epochs": 3}},
+            "  training: expected minutes or epochs, found both: minutes 10 and epochs 3. Give only one of them",
+        ),
+        ({"data": FILES, "training": {"minutes": 0}}, "training.minutes: input should be greater than 0, found 0"),
+        (
+            {"data": FILES, "training": {"epochs_from_minutes": True}},
+            "  training: epochs_from_minutes: expected minutes beside it, found none",
+        ),
     ],
 )  # fmt: skip
 def test_a_message_names_file_key_expected_and_found(write, content, told):
@@ -340,3 +349,26 @@ def test_every_key_is_described(model):
 def test_the_walk_reaches_the_inner_models():
     names = {m.__name__ for m in models(TrainConfig)}
     assert {"OptimiserSettings", "RadiometrySettings", "GroundFilter", "LandClass", "MethodSettings"} <= names
+
+
+def test_the_budget_of_the_command_line_replaces_that_of_the_file(write):
+    path = write({"data": FILES, "training": {"epochs": 3}})
+    training = load_config(path, {"training.minutes": 2.5}).training
+    assert (training.minutes, training.needs_measurement) == (2.5, True)
+    path = write({"data": FILES, "training": {"minutes": 2.5, "epochs": 7, "epochs_from_minutes": True}})
+    training = load_config(path).training  # as a run folder records it
+    assert (training.minutes, training.epochs, training.needs_measurement) == (2.5, 7, False)
+    training = load_config(path, {"training.epochs": 4}).training
+    assert (training.minutes, training.epochs, training.epochs_from_minutes) == (None, 4, False)
+    training = load_config(path, {"training.minutes": 9}).training
+    assert (training.minutes, training.needs_measurement) == (9, True)
+
+
+def test_two_budgets_of_the_command_line_are_one_error(write):
+    path = write({"data": FILES})
+    with pytest.raises(ConfigError) as error:
+        load_config(path, {"training.minutes": 2.5, "training.epochs": 4})
+    assert str(error.value) == (
+        f"{path}: the configuration cannot be used:\n"
+        "  training: expected minutes or epochs, found both: minutes 2.5 and epochs 4. Give only one of them"
+    )

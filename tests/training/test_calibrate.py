@@ -9,7 +9,8 @@ from torch import nn
 
 from geocrodino.errors import ModelError
 from geocrodino.evaluation.calibration import Reliability, fit_pooling, fit_temperature
-from geocrodino.training.calibrate import ValidationPixels, calibrate
+from geocrodino.training.calibrate import ValidationPixels
+from geocrodino.training.validate import calibrate
 
 K, SIDE = 3, 64
 MODALITIES = ("optical", "elevation")
@@ -43,10 +44,10 @@ class Windows:
         self.batch["labels"] = drawn.reshape(windows, SIDE, SIDE)
 
     @property
-    def val_labelled_px(self):
+    def whole_val_labelled_px(self):
         return int((self.batch["labels"] != 255).sum())
 
-    def val_dataloader(self):
+    def whole_val_dataloader(self):
         half = len(self.batch["labels"]) // 2
         return [{k: v[:half] for k, v in self.batch.items()}, {k: v[half:] for k, v in self.batch.items()}]
 
@@ -127,8 +128,8 @@ def test_modalities_that_never_meet_weigh_the_same():
 
 
 def looked_at_in_places(data, most_px):
-    pixels = ValidationPixels(data.val_labelled_px, most_px)
-    for batch in data.val_dataloader():
+    pixels = ValidationPixels(data.whole_val_labelled_px, most_px)
+    for batch in data.whole_val_dataloader():
         pixels.add({m: batch[m] for m in MODALITIES}, batch)
     return pixels.fit()
 

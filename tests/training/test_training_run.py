@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import signal
 from types import SimpleNamespace
@@ -23,11 +24,15 @@ from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import ConfigError, OutputError
+from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import load_config
 from geocrodino.settings.method import MethodName
 from geocrodino.settings.prediction import Execution
 from geocrodino.training import number_format
+from geocrodino.training.learners.base import network_input, network_valid
+from geocrodino.training.loop import run_loop
+from geocrodino.training.pace import Pace
 from geocrodino.training.run import train
 
 MODALITIES = ("optical", "elevation")
@@ -252,6 +257,121 @@ def test_the_number_format_that_auto_stands_for_is_recorded(tiny_config, tmp_pat
     assert load_config(out / "config.yaml").training.precision == expected
 
 
+def test_listening_changes_no_weight(trained, tiny_config, tmp_path):
+    """The pace is measured on a copy."""
+    told, stages, parts = [], [], []
+    again = train(
+        tiny_config(),
+        tmp_path / "again",
+        tell=told.append,
+        on_stage=stages.append,
+        on_progress=lambda *part: parts.append((stages[-1], *part)),
+    )
+    assert same_weights(again.bundle, trained / "bundle.safetensors")
+    assert log_of(tmp_path / "again") == log_of(trained)
+    assert (tmp_path / "again" / "metrics.json").read_text() == (trained / "metrics.json").read_text()
+    assert re.fullmatch(r"2 epochs of 2 steps, about \d+ s on the CPU \(1 thread\)\.", told[-1])
+    assert stages == [
+        "Opening and checking rasters", "Aligning rasters", "Measuring the channels", "Measuring the pace",
+        "Validating and calibrating", "Writing the results",
+    ]  # fmt: skip
+    assert parts[-1] == ("Validating and calibrating", 1, 1)
+    assert {stage for stage, *_ in parts} == {"Aligning rasters", "Validating and calibrating"}
+
+
+# --- a budget in minutes -------------------------------------------------------------------------------------------
+
+MINUTES = {"training.epochs": None, "training.minutes": 0.5}
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Epochs of 8 s, of which 3 fit into half a minute with a validation of 4 s at the end."""
+    pace = Pace(step_s=3.0, preparation_s=1.0, batch_s=1.0, steps=2, val_batches=1, final_batches=4)
+    asked = []
+    monkeypatch.setattr("geocrodino.training.run.measure", lambda *_: asked.append(1) or pace)
+    return asked
+
+
+def test_minutes_become_epochs_that_the_run_folder_records(tiny_config, tmp_path, slow):
+    told = []
+    result = train(tiny_config(MINUTES), tmp_path / "run", tell=told.append)
+    assert result.epochs == 3
+    assert told[2] == "Budget: 0.5 min are enough for 3 epochs."
+    recorded = load_config(tmp_path / "run" / "config.yaml").training
+    assert (recorded.epochs, recorded.minutes, recorded.epochs_from_minutes) == (3, 0.5, True)
+    expected = train(tiny_config({"training.epochs": 3}), tmp_path / "epochs")
+    assert same_weights(result.bundle, expected.bundle)
+
+
+def test_a_resumed_budget_keeps_its_schedule(tiny_config, tmp_path, slow, monkeypatch):
+    expected = train(tiny_config({"training.epochs": 3}), tmp_path / "epochs")
+    out, config = tmp_path / "run", tiny_config(MINUTES)
+    interrupted(config, out, epoch=1)
+    measured = len(slow)
+    resumed = train(config, out, resume=True)
+    assert len(slow) == measured  # not measured again: another machine may be faster
+    assert same_weights(resumed.bundle, expected.bundle)
+    assert (out / "metrics.json").read_text() == (tmp_path / "epochs" / "metrics.json").read_text()
+
+
+def test_a_run_is_not_resumed_with_another_budget(tiny_config, tmp_path, slow):
+    out = tmp_path / "run"
+    interrupted(tiny_config(MINUTES), out, epoch=1)
+    with pytest.raises(ConfigError, match=r"with its own settings; changed: training\.minutes\.\n"):
+        train(tiny_config({**MINUTES, "training.minutes": 1}), out, resume=True)
+
+
+def test_a_teacher_takes_its_share_of_the_minutes(tiny_config, tmp_path, slow):
+    result = train(tiny_config({**MINUTES, "method.name": "kd"}), tmp_path / "run")
+    assert result.epochs == 1  # (30 - 2 x 4) / (2 x 8)
+    assert load_config(tmp_path / "run" / "teacher" / "config.yaml").training.epochs == 1
+
+
+# --- a large val ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["single", "fusion"])
+def test_the_final_scores_are_those_of_the_whole_val(tiny_config, tmp_path, monkeypatch, method):
+    config = tiny_config({"method.name": method})
+    told, found = [], []
+    monkeypatch.setattr("geocrodino.data.datamodule._VALIDATION_PX", 32)
+    monkeypatch.setattr("geocrodino.data.datamodule.most_windows", lambda *_: 2)
+    monkeypatch.setattr("geocrodino.training.run.run_loop", keep_data(found, run_loop))
+    result = train(config, tmp_path / "run", tell=told.append)
+    (data, task, best), metrics = found[0], json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert data.val_windows[0] == 2 < data.val_windows[1]
+    for name in task.learner.network_names:
+        counts = ConfusionMatrix(len(task.learner.class_weights))
+        network = best.load(name, task.kept.network(name))
+        for batch in data.whole_val_dataloader():
+            with torch.inference_mode():
+                labels = torch.where(network_valid(name, batch), batch["labels"], 255)
+                counts.update(labels.numpy(), network(network_input(name, batch)).argmax(dim=1).numpy())
+        assert metrics["val_miou"][name] == result.val_miou[name] == counts.scores().mean_iou
+        assert counts.scores().mean_iou != best.best[name]
+    assert "\nValidation: 2 of " in told[-1]
+
+
+def keep_data(found, function):
+    def kept(settings, out, task, data, callbacks, finished):
+        found.append((data, task, callbacks[0]))
+        return function(settings, out, task, data, callbacks, finished)
+
+    return kept
+
+
+def test_a_run_on_a_part_of_val_can_be_resumed(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("geocrodino.data.datamodule._VALIDATION_PX", 32)
+    monkeypatch.setattr("geocrodino.data.datamodule.most_windows", lambda *_: 2)
+    config = tiny_config({"training.epochs": 3})
+    expected = train(config, tmp_path / "whole")
+    interrupted(config, tmp_path / "run", epoch=1)
+    resumed = train(config, tmp_path / "run", resume=True)
+    assert same_weights(resumed.bundle, expected.bundle)
+    assert resumed.val_miou == expected.val_miou
+
+
 def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypatch):
     """Where `auto` stands for another one than where the run began, as on another processor."""
     out, changes = tmp_path / "run", {"training.epochs": 3}
@@ -333,13 +453,14 @@ class Flat:
 
 
 def test_an_early_end(tiny_config, tmp_path, monkeypatch):
+    """Not before four fifths of the epochs, so that the learning rate is low."""
     monkeypatch.setattr("geocrodino.training.task.ConfusionMatrix", Flat)
     result = train(
         tiny_config({"method.name": "single", "training.epochs": 9, "training.patience": 2}), tmp_path / "run"
     )
-    assert result.epochs == 3
+    assert result.epochs == 8
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["epochs"], metrics["best_epoch"]) == (3, {"optical": 0, "elevation": 0})
+    assert (metrics["epochs"], metrics["best_epoch"]) == (8, {"optical": 0, "elevation": 0})
 
 
 @pytest.mark.parametrize("patience", [2, 9])  # ended early, or after the last epoch
@@ -849,7 +970,7 @@ def test_but_the_rasters_there_are_learnt_from(tiny_config, bare, learnt_without
     silent = []
     without = train(tiny_config(config), tmp_path / "run", tell=silent.append)
     assert not same_weights(with_them.bundle, without.bundle)
-    assert len(silent) == 2  # the data and the number format, as it was asked for
+    assert len(silent) == 3  # the data, the number format as it was asked for, and the duration
 
 
 @pytest.mark.parametrize("name", ["single", "crodino", "fusion"])
@@ -857,7 +978,8 @@ def test_a_method_that_cannot_learn_from_them_says_so(tiny_config, bare, tmp_pat
     told = []
     config = tiny_config({"method.name": name, "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
     train(config, tmp_path / "run", tell=told.append)
-    assert told[2:] == [f"The split unlabelled is not used: the method {name} learns from labels alone."]
+    assert told[2:-1] == [f"The split unlabelled is not used: the method {name} learns from labels alone."]
+    assert told[-1].startswith("1 epoch of 2 steps, about ")
 
 
 def test_the_teacher_of_students_says_it_for_itself(tiny_config, bare, tmp_path):
@@ -865,4 +987,4 @@ def test_the_teacher_of_students_says_it_for_itself(tiny_config, bare, tmp_path)
     config = tiny_config({"method.name": "kd", "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
     train(config, tmp_path / "run", tell=told.append)
     assert told[3] == "The split unlabelled is not used: the method fusion learns from labels alone."
-    assert told[-1].startswith("A batch holds 2 patches with labels and ")
+    assert told[-2].startswith("A batch holds 2 patches with labels and ")
