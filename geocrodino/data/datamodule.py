@@ -49,12 +49,14 @@ class BatchPlan:
     unlabelled: int = 0
 
 
-class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
+class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
     """Windows that hold every pixel of a split once; outside the split inputs are 0 and labels are ignored."""
 
-    def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], size_px: int) -> None:
+    def __init__(
+        self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], size_px: int, margin_px: int = 0
+    ) -> None:
         self.dataset, self.inside = dataset, inside
-        self.windows = covering_windows(inside, size_px)
+        self.windows = [window.grow(margin_px) for window in covering_windows(inside, size_px)]
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -69,7 +71,12 @@ class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
             sample[modality] *= inside
             sample[f"{modality}_valid"] &= inside
         sample["labels"][~inside] = IGNORE_INDEX
-        pad = (0, window.col_stop - held.col_stop, 0, window.row_stop - held.row_stop)
+        pad = (
+            held.col_start - window.col_start,
+            window.col_stop - held.col_stop,
+            held.row_start - window.row_start,
+            window.row_stop - held.row_stop,
+        )
         return {
             key: torch.nn.functional.pad(value, pad, value=IGNORE_INDEX if key == "labels" else 0)
             for key, value in sample.items()
@@ -139,7 +146,7 @@ class CoregisteredDataModule(L.LightningDataModule):
             self.unlabelled = max(round(plan.unlabelled * share), int("unlabelled" in inside))
         if self.unlabelled:
             self.sampler = MixedSampler(labelled, corners, plan.batch_size, self.unlabelled)
-        self._val = _ValidationDataset(self.dataset, inside["val"], max(_VALIDATION_PX, plan.patch_px))
+        self._val = ValidationWindows(self.dataset, inside["val"], max(_VALIDATION_PX, plan.patch_px))
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Create the loader of random training patches.
@@ -164,3 +171,16 @@ class CoregisteredDataModule(L.LightningDataModule):
             Batches of at most 4 windows, each of 256 px or a patch on a side, whichever is larger.
         """
         return DataLoader(self._val, batch_size=4, num_workers=0)
+
+    def val_windows(self, margin_px: int) -> ValidationWindows:
+        """The validation windows with a margin on each side; outside the split inputs are 0 and labels are ignored.
+
+        Args:
+            margin_px: Width of the margin.
+
+        Returns:
+            A sequence of samples, each a dict as in `val_dataloader` without the dimension of the batch. Without their
+            margins they hold each pixel of the split ``val`` once.
+        """
+        size_px = max(_VALIDATION_PX, self.plan.patch_px)
+        return ValidationWindows(self.dataset, self._val.inside, size_px, margin_px)

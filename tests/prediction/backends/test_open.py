@@ -443,7 +443,7 @@ def test_absent_branch(bundle):
 
 
 def other_graph():
-    return openvino_backend._convert(Trimmed(random_branch(seed=1)))
+    return openvino_backend.convert(Trimmed(random_branch(seed=1)))
 
 
 @needs_openvino
@@ -558,7 +558,7 @@ class TestOpenVino:
         assert files_in(tmp_path) == sorted([ours, "1-optical-openvino-1.safetensors", "mine.safetensors"])
 
     def test_other_probabilities_than_torchs(self, bundle, tmp_path, monkeypatch):
-        right = openvino_backend._convert(Trimmed(bundle.branch("optical")))
+        right = openvino_backend.convert(Trimmed(bundle.branch("optical")))
         other = other_graph()._replace(logits=right.logits)
         monkeypatch.setattr(openvino_backend, "_convert", lambda _: other)
         values = check_tile(3, 0)
