@@ -2,14 +2,16 @@
 
 All contenders use one network with random weights and one image with a nodata hole, and write a compressed GeoTIFF. The
 other tools use tiles of 512 px with an overlap of 64 px. Geocrodino ("ours") is measured with its defaults (``exact``:
-tiles with a margin as wide as the network sees), with larger tiles, blended, and in half precision (bfloat16). Each
-measurement is one process from start to end, imports included. Times are medians over rounds in which all contenders
-take turns; memory is the peak resident set. ``bare`` is the lower limit: the same tiles through the same backend,
+tiles with a margin as wide as the network sees), with larger tiles, blended, in half precision (bfloat16) and in int8,
+if NNCF is installed; the int8 network is calibrated on parts of the scene. Each measurement is one process from start
+to end, imports included. Times are medians over rounds in which all contenders take turns; "processor" is the processor
+time of the process, which other programs disturb less; memory is the peak resident set. ``bare`` is the lower limit: the same tiles through the same backend,
 without reading or writing.
 
     python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
     python benchmarks/prediction.py --sides 1024 --rounds 1
     python benchmarks/prediction.py --contenders "ours, blended" loop      only these, and "ours"
+    python benchmarks/prediction.py --networks default --encoder tf_efficientnet_lite0
     python benchmarks/prediction.py --python geoai=/path/to/env/bin/python --python terratorch=...
 
 geoai and terratorch need an environment, given with ``--python``, unless they are installed here; otherwise they are
@@ -24,6 +26,8 @@ import json
 import statistics
 import sys
 import tempfile
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +41,17 @@ from peers import BANDS, CLASSES, MEAN, PEERS, STD, normalise
 from rasterio.windows import Window
 from scipy import ndimage
 
-from geocrodino.bundle.io import load_bundle, save_bundle
-from geocrodino.bundle.manifest import Manifest
+from geocrodino.bundle.io import add_int8, load_bundle, save_bundle
+from geocrodino.bundle.manifest import Int8Network, Manifest
+from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.geo.rasters.grid import round_up
+from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
+from geocrodino.prediction.backends.int8 import quantise_graph, tensors_of
+from geocrodino.prediction.backends.openvino import OpenVinoBackend, convert
+from geocrodino.prediction.backends.trimming import Trimmed
+from geocrodino.prediction.plan import default_lattice
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.network import NetworkSettings
 
@@ -49,6 +59,9 @@ NETWORKS = {
     "default": NetworkSettings(),
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
+CALIBRATION_TILES, CALIBRATION_PX = 16, 256
+"""Number of parts of the scene from which an int8 network is calibrated, and their side without the margin."""
+
 RING_PX = 32
 """Width of the outer ring in which pixels without a class are counted."""
 
@@ -110,6 +123,38 @@ def save_branch(path: Path, branch: Branch) -> None:
     save_bundle(path, manifest, {"optical": branch})
 
 
+def write_int8(path: Path, scene: Path) -> None:
+    """Add an int8 network to a bundle, calibrated and compared with the float32 network on parts of a scene.
+
+    Args:
+        path: The bundle; written anew.
+        scene: The image.
+    """
+    bundle = load_bundle(path)
+    with rasterio.open(scene) as source:
+        values = normalise(source.read()).astype(np.float32)
+    lattice = default_lattice(open_scene(scene).geobox, bundle)
+    graph = convert(Trimmed(bundle.branch("optical"), lattice.unused_px).eval())
+    side = CALIBRATION_PX + 2 * graph.trim_px
+    corners = np.random.default_rng(0).integers(0, min(values.shape[1:]) - side, (CALIBRATION_TILES, 2))
+    tiles = [np.ascontiguousarray(values[:, r : r + side, c : c + side]) for r, c in corners]
+    made = quantise_graph(graph, tiles)
+    counted, same = ConfusionMatrix(CLASSES), []
+    for tile in tiles:
+        expected, found = OpenVinoBackend(graph).classes(tile), OpenVinoBackend(made, int8=True).classes(tile)
+        counted.update(expected, found)
+        same.append((expected == found).mean())
+    facts = Int8Network(
+        unused_px=lattice.unused_px,
+        trim_px=graph.trim_px,
+        val_miou={"float32": 1.0, "int8": counted.scores().mean_iou},  # the classes of the float32 network are labels
+        same_class=float(np.mean(same)),
+        calibration_tiles=len(tiles),
+        versions={name: version(name) for name in ("nncf", "openvino")},
+    )
+    add_int8(bundle, {"optical": (facts, tensors_of(made))})
+
+
 def write_network(bundle: Path, path: Path) -> None:
     """Write the branch of a bundle as TorchScript, for tools that cannot read bundles.
 
@@ -150,9 +195,15 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, half precision": {"execution": {"precision": "half"}},
     "ours, half, 2048 px": {"execution": {"precision": "half"}, "tiling": {"core_px": 2048}},
     "ours, torch": {"execution": {"backend": "torch"}},
+    "ours, int8": {"execution": {"precision": "int8"}},
     "ours, blended": {"tiling": {"stitch": "blend"}},
 }
-BARE = {"bare": "auto", "bare, torch": "torch"}
+BARE = {
+    "bare": ("auto", "full"),
+    "bare, half precision": ("auto", "half"),
+    "bare, int8": ("auto", "int8"),
+    "bare, torch": ("torch", "full"),
+}
 CONTENDERS = [*OURS, *BARE, *PEERS]
 
 
@@ -176,7 +227,7 @@ def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -
     if name in OURS:
         return measure(command("predict", paths["bundle"], paths["scene"], out, json.dumps(OURS[name])))
     if name in BARE:
-        return measure(command("bare", paths["bundle"], paths["scene"], BARE[name]))
+        return measure(command("bare", paths["bundle"], paths["scene"], *BARE[name]))
     return measure([sys.executable, __file__, "--one-pass", *map(str, (paths["bundle"], paths["scene"], out))])
 
 
@@ -239,19 +290,21 @@ def table(network: str, side: int, paths: dict[str, Path], folder: Path, options
             else:
                 times[name].append(found)
     print(f"## {network} network, {side} x {side} px, {options.rounds} rounds\n")
-    print("| | Mpx/s | seconds | of ours | peak MB | as one pass % | nodata with a class % | edge lost % |")
-    print("|---|---|---|---|---|---|---|---|")
-    base = statistics.median(t["seconds"] for t in times["ours"])
+    print("| | Mpx/s | seconds | of ours | processor | peak MB | as one pass % | nodata with a class % | edge lost % |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    base, base_processor = (statistics.median(t[kind] for t in times["ours"]) for kind in ("seconds", "processor_s"))
     for name in names:
         if name in failed:
-            print(f"| {name} | not run: {failed[name]} | | | | | | |")
+            print(f"| {name} | not run: {failed[name]} | | | | | | | |")
             continue
         seconds = statistics.median(t["seconds"] for t in times[name])
         memory = statistics.median(t["peak_mb"] for t in times[name])
+        processor = statistics.median(t["processor_s"] for t in times[name])
         marks = {} if name in BARE else judge(folder / f"{name}.tif", truth)
         cells = [f"{marks[k]:.3f}" if k in marks else "" for k in ("as one pass", "nodata with a class", "edge lost")]
         print(
-            f"| {name} | {side**2 / 1e6 / seconds:.2f} | {seconds:.1f} | {seconds / base:.2f} | {memory:.0f} | "
+            f"| {name} | {side**2 / 1e6 / seconds:.2f} | {seconds:.1f} | {seconds / base:.2f} | "
+            f"{processor / base_processor:.2f} | {memory:.0f} | "
             + " | ".join(cells) + " |",
             flush=True,
         )  # fmt: skip
@@ -264,6 +317,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", type=int, default=[4096, 8192], help="sides of the scenes, px")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--encoder", help="encoder of the default network")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME")
     parser.add_argument("--one-pass-up-to", type=int, default=4096, metavar="PX")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of a peer")
@@ -279,7 +333,12 @@ def main() -> None:
             write_scene(folder / f"{side}.tif", side)
         for network in options.networks:
             paths = {"bundle": folder / f"{network}.safetensors", "network": folder / f"{network}.pt"}
-            write_bundle(paths["bundle"], NETWORKS[network])
+            settings = NETWORKS[network]
+            if network == "default" and options.encoder:
+                settings = settings.model_copy(update={"encoder": options.encoder})
+            write_bundle(paths["bundle"], settings)
+            if find_spec("nncf") and find_spec("openvino"):
+                write_int8(paths["bundle"], folder / f"{max(options.sides)}.tif")
             write_network(paths["bundle"], paths["network"])
             for kind in ("ours", "ours, blended"):  # not measured: the first prediction of a bundle converts it
                 warm = run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})

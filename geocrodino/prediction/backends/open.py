@@ -130,20 +130,17 @@ def _require_int8(name: BackendName, device: str, batch: int) -> None:
 
     if name == "torch":
         raise ConfigError(
-            "`precision='int8'` needs OpenVINO. Expected backend openvino or auto, found torch.
-"
+            "`precision='int8'` needs OpenVINO. Expected backend openvino or auto, found torch.\n"
             "Use `backend='openvino'`, or `precision='full'`."
         )
     if not _on_cpu(device):
         raise ConfigError(
-            f"`precision='int8'` is computed on the CPU. Expected device cpu, found {device}.
-"
+            f"`precision='int8'` is computed on the CPU. Expected device cpu, found {device}.\n"
             "Use `device='cpu'`, or `precision='half'`."
         )
     if not openvino.installed():
         raise ConfigError(
-            "`precision='int8'` needs OpenVINO. Expected the package openvino, found none.
-"
+            "`precision='int8'` needs OpenVINO. Expected the package openvino, found none.\n"
             "Install it by pip install \"geocrodino[openvino]\", or use `precision='full'`."
         )
     _require_openvino(device, batch, installed=True)
