@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def report_peak() -> None:
-    """Print the peak memory of this process in MB and its processor time in seconds, as JSON. To be called at its end."""
+    """Print peak memory in MB and processor time in seconds of this process, as JSON. To be called at its end."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"peak_mb": _peak_bytes() / 1e6, "processor_s": used.ru_utime + used.ru_stime}))
 

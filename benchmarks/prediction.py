@@ -5,8 +5,8 @@ other tools use tiles of 512 px with an overlap of 64 px. Geocrodino ("ours") is
 tiles with a margin as wide as the network sees), with larger tiles, blended, in half precision (bfloat16) and in int8,
 if NNCF is installed; the int8 network is calibrated on parts of the scene. Each measurement is one process from start
 to end, imports included. Times are medians over rounds in which all contenders take turns; "processor" is the processor
-time of the process, which other programs disturb less; memory is the peak resident set. ``bare`` is the lower limit: the same tiles through the same backend,
-without reading or writing.
+time of the process as a share of ours, which other programs disturb less; memory is the peak resident set. ``bare`` is
+the lower limit: the same tiles through the same backend, without reading or writing.
 
     python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
     python benchmarks/prediction.py --sides 1024 --rounds 1

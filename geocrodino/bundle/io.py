@@ -151,7 +151,7 @@ def add_int8(
 
     Args:
         bundle: The bundle.
-        networks: Facts and tensors of the int8 network of some of its modalities.
+        networks: Facts and tensors, of any shape and type, of the int8 network of some of its modalities.
 
     Returns:
         The manifest as written, with its hash.

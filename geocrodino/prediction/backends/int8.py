@@ -143,7 +143,7 @@ def tensors_of(graph: Graph) -> dict[str, NDArray[np.generic]]:
         graph: The int8 network.
 
     Returns:
-        ``xml`` and ``weights``, uint8, and ``logits``, float32.
+        ``xml`` and ``weights``, uint8, shape (bytes,), and ``logits``, float32, shape (K, H, W).
     """
     return {
         "xml": np.frombuffer(graph.xml, np.uint8),
