@@ -230,7 +230,9 @@ def _settled(precision: Precision, numbers: tuple[str, ...]) -> Precision:
     """The precision that the open backends compute in; as it was given if they differ."""
     if len(numbers) > 1:
         return precision
-    return {("float32",): "full", ("int8",): "int8"}.get(numbers, "half")  # type: ignore[return-value]
+    if numbers == ("int8",):
+        return "int8"
+    return "full" if numbers == ("float32",) else "half"
 
 
 def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], inputs: Inputs) -> None:
