@@ -2,16 +2,17 @@
 
 All contenders use one network with random weights and one image with a nodata hole, and write a compressed GeoTIFF. The
 other tools use tiles of 512 px with an overlap of 64 px. Geocrodino ("ours") is measured with its defaults (``exact``:
-tiles with a margin as wide as the network sees), with larger tiles, blended, in half precision (bfloat16) and in int8,
-if NNCF is installed; the int8 network is calibrated on parts of the scene. Each measurement is one process from start
-to end, imports included. Times are medians over rounds in which all contenders take turns; "processor" is the processor
-time of the process as a share of ours, which other programs disturb less; memory is the peak resident set. ``bare`` is
-the lower limit: the same tiles through the same backend, without reading or writing.
+tiles with a margin as wide as the network sees), with larger tiles, blended, and in half precision (bfloat16). With
+``--bundle`` a trained network is measured instead, without the other tools, and in int8 if the bundle holds an int8
+network. Each measurement is one process from start to end, imports included. Times are medians over rounds in which all
+contenders take turns; "processor" is the processor time of the process as a share of ours, which other programs disturb
+less; memory is the peak resident set. ``bare`` is the lower limit: the same tiles through the same backend, without
+reading or writing.
 
     python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
     python benchmarks/prediction.py --sides 1024 --rounds 1
     python benchmarks/prediction.py --contenders "ours, blended" loop      only these, and "ours"
-    python benchmarks/prediction.py --networks default --encoder tf_efficientnet_lite0
+    python benchmarks/prediction.py --bundle runs/mine/bundle.safetensors    a trained network for images of three bands
     python benchmarks/prediction.py --python geoai=/path/to/env/bin/python --python terratorch=...
 
 geoai and terratorch need an environment, given with ``--python``, unless they are installed here; otherwise they are
@@ -23,11 +24,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +37,15 @@ import torch
 from affine import Affine
 from measured import measure, report_peak
 from ours import command, hole_of
-from peers import BANDS, CLASSES, MEAN, PEERS, STD, normalise
+from peers import BANDS, CLASSES, MEAN, PEERS, STD
 from rasterio.windows import Window
 from scipy import ndimage
 
-from geocrodino.bundle.io import add_int8, load_bundle, save_bundle
-from geocrodino.bundle.manifest import Int8Network, Manifest
-from geocrodino.evaluation.metrics import ConfusionMatrix
+from geocrodino.bundle.io import load_bundle, save_bundle
+from geocrodino.bundle.manifest import Manifest
 from geocrodino.geo.rasters.grid import round_up
-from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import Branch, build_branch, receptive_field_radius_px
-from geocrodino.prediction.backends.int8 import quantise_graph, tensors_of
-from geocrodino.prediction.backends.openvino import OpenVinoBackend, convert
-from geocrodino.prediction.backends.trimming import Trimmed
-from geocrodino.prediction.plan import default_lattice
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.network import NetworkSettings
 
@@ -59,8 +53,8 @@ NETWORKS = {
     "default": NetworkSettings(),
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
-CALIBRATION_TILES, CALIBRATION_PX = 16, 256
-"""Number of parts of the scene from which an int8 network is calibrated, and their side without the margin."""
+GIVEN = "given"
+"""Name of the network of ``--bundle``."""
 
 RING_PX = 32
 """Width of the outer ring in which pixels without a class are counted."""
@@ -69,16 +63,17 @@ WARM_PX = 512
 """Side of the scene of the first prediction, which converts the network and is not measured."""
 
 
-def write_scene(path: Path, side: int) -> None:
+def write_scene(path: Path, side: int, pixel_m: float = 0.5) -> None:
     """Write a smooth random image in strips, with nodata (0) in a rectangle of a sixteenth of its area.
 
     Args:
         path: The file.
         side: Height and width in px.
+        pixel_m: Size of a pixel, m.
     """
     profile = {
         "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": "EPSG:32631",
-        "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
+        "transform": Affine(pixel_m, 0, 5e5, 0, -pixel_m, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
     }  # fmt: skip
     rng = np.random.default_rng(0)
     with rasterio.open(path, "w", **profile) as file:
@@ -123,38 +118,6 @@ def save_branch(path: Path, branch: Branch) -> None:
     save_bundle(path, manifest, {"optical": branch})
 
 
-def write_int8(path: Path, scene: Path) -> None:
-    """Add an int8 network to a bundle, calibrated and compared with the float32 network on parts of a scene.
-
-    Args:
-        path: The bundle; written anew.
-        scene: The image.
-    """
-    bundle = load_bundle(path)
-    with rasterio.open(scene) as source:
-        values = normalise(source.read()).astype(np.float32)
-    lattice = default_lattice(open_scene(scene).geobox, bundle)
-    graph = convert(Trimmed(bundle.branch("optical"), lattice.unused_px).eval())
-    side = CALIBRATION_PX + 2 * graph.trim_px
-    corners = np.random.default_rng(0).integers(0, min(values.shape[1:]) - side, (CALIBRATION_TILES, 2))
-    tiles = [np.ascontiguousarray(values[:, r : r + side, c : c + side]) for r, c in corners]
-    made = quantise_graph(graph, tiles)
-    counted, same = ConfusionMatrix(CLASSES), []
-    for tile in tiles:
-        expected, found = OpenVinoBackend(graph).classes(tile), OpenVinoBackend(made, int8=True).classes(tile)
-        counted.update(expected, found)
-        same.append((expected == found).mean())
-    facts = Int8Network(
-        unused_px=lattice.unused_px,
-        trim_px=graph.trim_px,
-        val_miou={"float32": 1.0, "int8": counted.scores().mean_iou},  # the classes of the float32 network are labels
-        same_class=float(np.mean(same)),
-        calibration_tiles=len(tiles),
-        versions={name: version(name) for name in ("nncf", "openvino")},
-    )
-    add_int8(bundle, {"optical": (facts, tensors_of(made))})
-
-
 def write_network(bundle: Path, path: Path) -> None:
     """Write the branch of a bundle as TorchScript, for tools that cannot read bundles.
 
@@ -180,7 +143,8 @@ def one_pass(bundle: Path, scene: Path, out: Path) -> None:
     margin = round_up(loaded.manifest.receptive_field_px or 0, loaded.manifest.network.stride_px)
     with rasterio.open(scene) as source:
         values, profile = source.read(), {**source.profile, "count": 1, "nodata": 255}
-    image = np.where((values == 0).all(axis=0), np.float32(0), normalise(values))
+    spec = loaded.manifest.modalities["optical"]
+    image = np.where((values == 0).all(axis=0), np.float32(0), spec.normalise(values.astype(np.float32)))
     padded = torch.from_numpy(np.pad(image, ((0, 0), (margin, margin), (margin, margin))))[None]
     logits = loaded.branch("optical")(padded.to(memory_format=torch.channels_last))[0]
     side = values.shape[1]
@@ -276,6 +240,10 @@ def table(network: str, side: int, paths: dict[str, Path], folder: Path, options
         truth = None
     # "ours" is always measured: it is the reference of the ratios.
     names = [name for name in CONTENDERS if name == "ours" or name in options.contenders]
+    if "optical" not in load_bundle(paths["bundle"]).manifest.int8:
+        names = [name for name in names if "int8" not in name]
+    if network == GIVEN:
+        names = [name for name in names if name not in PEERS]  # they normalise images in another way
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
     for _ in range(options.rounds):
@@ -317,7 +285,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", type=int, default=[4096, 8192], help="sides of the scenes, px")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--encoder", help="encoder of the default network")
+    parser.add_argument("--bundle", type=Path, help="trained bundle to measure instead of the networks")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME")
     parser.add_argument("--one-pass-up-to", type=int, default=4096, metavar="PX")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of a peer")
@@ -327,19 +295,19 @@ def main() -> None:
         one_pass(*options.one_pass)
         report_peak()
         return
+    pixel_m = load_bundle(options.bundle).manifest.resolution_m if options.bundle else 0.5
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for side in {WARM_PX, *options.sides}:
-            write_scene(folder / f"{side}.tif", side)
-        for network in options.networks:
+            write_scene(folder / f"{side}.tif", side, pixel_m)
+        for network in [GIVEN] if options.bundle else options.networks:
             paths = {"bundle": folder / f"{network}.safetensors", "network": folder / f"{network}.pt"}
-            settings = NETWORKS[network]
-            if network == "default" and options.encoder:
-                settings = settings.model_copy(update={"encoder": options.encoder})
-            write_bundle(paths["bundle"], settings)
-            if find_spec("nncf") and find_spec("openvino"):
-                write_int8(paths["bundle"], folder / f"{max(options.sides)}.tif")
-            write_network(paths["bundle"], paths["network"])
+            if network == GIVEN:
+                shutil.copy(options.bundle, paths["bundle"])
+            else:
+                write_bundle(paths["bundle"], NETWORKS[network])
+            if network != GIVEN and set(PEERS) & set(options.contenders):
+                write_network(paths["bundle"], paths["network"])
             for kind in ("ours", "ours, blended"):  # not measured: the first prediction of a bundle converts it
                 warm = run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})
                 if isinstance(warm, str):
