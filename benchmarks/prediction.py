@@ -309,6 +309,8 @@ def main() -> None:
             if network != GIVEN and set(PEERS) & set(options.contenders):
                 write_network(paths["bundle"], paths["network"])
             for kind in ("ours", "ours, blended"):  # not measured: the first prediction of a bundle converts it
+                if kind not in {"ours", *options.contenders}:
+                    continue
                 warm = run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})
                 if isinstance(warm, str):
                     sys.exit(warm)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import rasterio
+from helpers.int8 import needs_nncf
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError
@@ -17,10 +17,6 @@ from geocrodino.prediction.engine import predict
 from geocrodino.settings.prediction import Execution, Outputs, Tiling
 from geocrodino.training import quantise as module
 from geocrodino.training.quantise import quantise
-
-needs_nncf = pytest.mark.skipif(
-    find_spec("openvino") is None or find_spec("nncf") is None, reason="nncf or openvino is not installed"
-)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,11 @@ def quantise_graph(graph: Graph, tiles: Sequence[NDArray[np.float32]]) -> Graph:
         of processor.
 
     Raises:
-        ConfigError: If NNCF is not installed.
+        ConfigError: If NNCF is not installed, or its version does not fit that of OpenVINO.
         UnusableError: If NNCF or OpenVINO cannot convert the network.
     """
     require_nncf()
-    ov, nncf = import_openvino(), import_quietly("nncf")
+    ov, nncf = import_openvino(), _import_nncf()
     nncf.set_log_level(logging.ERROR)
     with told_as_unusable(), contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
         quantised = nncf.quantize(
@@ -150,6 +151,17 @@ def tensors_of(graph: Graph) -> dict[str, NDArray[np.generic]]:
         "weights": np.frombuffer(graph.weights, np.uint8),
         "logits": graph.logits,
     }
+
+
+def _import_nncf() -> Any:
+    """NNCF, which relies on names that older versions of OpenVINO lack."""
+    try:
+        return import_quietly("nncf")
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"nncf {version('nncf')} and openvino {version('openvino')} do not work together: {error}.\n"
+            'Install versions that do by pip install --upgrade "geocrodino[int8]".'
+        ) from error
 
 
 def _settings(nncf: Any) -> dict[str, Any]:

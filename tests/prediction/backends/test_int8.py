@@ -7,21 +7,20 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from helpers.int8 import needs_nncf
 from helpers.random_branches import make_bundle, random_branch, tile
 from scipy.special import softmax
 
 from geocrodino.bundle.io import add_int8, load_bundle
 from geocrodino.bundle.manifest import Int8Network
 from geocrodino.errors import BundleError, ConfigError
+from geocrodino.prediction.backends import int8 as int8_module
 from geocrodino.prediction.backends.int8 import quantise_graph, require_nncf, tensors_of
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.openvino import OpenVinoBackend, convert
 from geocrodino.prediction.backends.trimming import Trimmed
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
-needs_nncf = pytest.mark.skipif(
-    find_spec("openvino") is None or find_spec("nncf") is None, reason="nncf or openvino is not installed"
-)
 FACTS = Int8Network(
     unused_px=0,
     trim_px=0,
@@ -90,6 +89,22 @@ def test_without_nncf(monkeypatch):
     assert str(error.value) == (
         "int8 networks are made by NNCF. Expected the packages nncf and openvino, found no nncf.\n"
         'Install them by pip install "geocrodino[int8]".'
+    )
+
+
+def test_nncf_that_does_not_fit_openvino(monkeypatch):
+    def refuse(name):
+        raise AttributeError("type object 'openvino._pyopenvino.Type' has no attribute 'u2'")
+
+    monkeypatch.setattr(int8_module, "require_nncf", lambda: None)
+    monkeypatch.setattr(int8_module, "import_quietly", refuse)
+    monkeypatch.setattr(int8_module, "import_openvino", lambda: None)
+    monkeypatch.setattr(int8_module, "version", {"nncf": "3.4.0", "openvino": "2025.0.0"}.get)
+    with pytest.raises(ConfigError) as error:
+        quantise_graph(None, [])
+    assert str(error.value) == (
+        "nncf 3.4.0 and openvino 2025.0.0 do not work together: type object 'openvino._pyopenvino.Type' has no "
+        "attribute 'u2'.\nInstall versions that do by pip install --upgrade \"geocrodino[int8]\"."
     )
 
 
