@@ -3,7 +3,7 @@
 Called by the other benchmarks:
 
     python benchmarks/ours.py predict BUNDLE SCENE OUT OPTIONS      options of geocrodino.predict as JSON
-    python benchmarks/ours.py bare BUNDLE SCENE BACKEND             the forward passes of the same tiles alone
+    python benchmarks/ours.py bare BUNDLE SCENE BACKEND PRECISION   the forward passes of the same tiles alone
 """
 
 from __future__ import annotations
@@ -67,13 +67,14 @@ def predict(bundle: str, scene: str, out: str, options: str) -> None:
     )
 
 
-def bare(bundle: str, scene: str, backend: str) -> None:
+def bare(bundle: str, scene: str, backend: str, precision: str) -> None:
     """Compute the forward passes of the tiles that a prediction computes, on random values, and nothing else.
 
     Args:
         bundle: Path of the bundle.
         scene: Path of the scene; only its size is read.
         backend: Name of the inference backend.
+        precision: Numbers that the network computes in.
     """
     import numpy as np
     import rasterio
@@ -95,6 +96,7 @@ def bare(bundle: str, scene: str, backend: str) -> None:
         loaded,
         "optical",
         name=backend,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
         workers=WORKERS,
         unused_px=lattice.unused_px,
     )

@@ -2,14 +2,17 @@
 
 All contenders use one network with random weights and one image with a nodata hole, and write a compressed GeoTIFF. The
 other tools use tiles of 512 px with an overlap of 64 px. Geocrodino ("ours") is measured with its defaults (``exact``:
-tiles with a margin as wide as the network sees), with larger tiles, blended, and in half precision (bfloat16). Each
-measurement is one process from start to end, imports included. Times are medians over rounds in which all contenders
-take turns; memory is the peak resident set. ``bare`` is the lower limit: the same tiles through the same backend,
-without reading or writing.
+tiles with a margin as wide as the network sees), with larger tiles, blended, and in half precision (bfloat16). With
+``--bundle`` a trained network is measured instead, without the other tools, and in int8 if the bundle holds an int8
+network. Each measurement is one process from start to end, imports included. Times are medians over rounds in which all
+contenders take turns; "processor" is the processor time of the process as a share of ours, which other programs disturb
+less; memory is the peak resident set. ``bare`` is the lower limit: the same tiles through the same backend, without
+reading or writing.
 
     python benchmarks/prediction.py                      4096 and 8192 px a side, 3 rounds
     python benchmarks/prediction.py --sides 1024 --rounds 1
     python benchmarks/prediction.py --contenders "ours, blended" loop      only these, and "ours"
+    python benchmarks/prediction.py --bundle runs/mine/bundle.safetensors    a trained network for images of three bands
     python benchmarks/prediction.py --python geoai=/path/to/env/bin/python --python terratorch=...
 
 geoai and terratorch need an environment, given with ``--python``, unless they are installed here; otherwise they are
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -33,7 +37,7 @@ import torch
 from affine import Affine
 from measured import measure, report_peak
 from ours import command, hole_of
-from peers import BANDS, CLASSES, MEAN, PEERS, STD, normalise
+from peers import BANDS, CLASSES, MEAN, PEERS, STD
 from rasterio.windows import Window
 from scipy import ndimage
 
@@ -49,6 +53,9 @@ NETWORKS = {
     "default": NetworkSettings(),
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
+GIVEN = "given"
+"""Name of the network of ``--bundle``."""
+
 RING_PX = 32
 """Width of the outer ring in which pixels without a class are counted."""
 
@@ -56,16 +63,17 @@ WARM_PX = 512
 """Side of the scene of the first prediction, which converts the network and is not measured."""
 
 
-def write_scene(path: Path, side: int) -> None:
+def write_scene(path: Path, side: int, pixel_m: float = 0.5) -> None:
     """Write a smooth random image in strips, with nodata (0) in a rectangle of a sixteenth of its area.
 
     Args:
         path: The file.
         side: Height and width in px.
+        pixel_m: Size of a pixel, m.
     """
     profile = {
         "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": "EPSG:32631",
-        "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
+        "transform": Affine(pixel_m, 0, 5e5, 0, -pixel_m, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
     }  # fmt: skip
     rng = np.random.default_rng(0)
     with rasterio.open(path, "w", **profile) as file:
@@ -135,7 +143,8 @@ def one_pass(bundle: Path, scene: Path, out: Path) -> None:
     margin = round_up(loaded.manifest.receptive_field_px or 0, loaded.manifest.network.stride_px)
     with rasterio.open(scene) as source:
         values, profile = source.read(), {**source.profile, "count": 1, "nodata": 255}
-    image = np.where((values == 0).all(axis=0), np.float32(0), normalise(values))
+    spec = loaded.manifest.modalities["optical"]
+    image = np.where((values == 0).all(axis=0), np.float32(0), spec.normalise(values.astype(np.float32)))
     padded = torch.from_numpy(np.pad(image, ((0, 0), (margin, margin), (margin, margin))))[None]
     logits = loaded.branch("optical")(padded.to(memory_format=torch.channels_last))[0]
     side = values.shape[1]
@@ -150,9 +159,15 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, half precision": {"execution": {"precision": "half"}},
     "ours, half, 2048 px": {"execution": {"precision": "half"}, "tiling": {"core_px": 2048}},
     "ours, torch": {"execution": {"backend": "torch"}},
+    "ours, int8": {"execution": {"precision": "int8"}},
     "ours, blended": {"tiling": {"stitch": "blend"}},
 }
-BARE = {"bare": "auto", "bare, torch": "torch"}
+BARE = {
+    "bare": ("auto", "full"),
+    "bare, half precision": ("auto", "half"),
+    "bare, int8": ("auto", "int8"),
+    "bare, torch": ("torch", "full"),
+}
 CONTENDERS = [*OURS, *BARE, *PEERS]
 
 
@@ -176,7 +191,7 @@ def run(name: str, paths: dict[str, Path], out: Path, pythons: dict[str, str]) -
     if name in OURS:
         return measure(command("predict", paths["bundle"], paths["scene"], out, json.dumps(OURS[name])))
     if name in BARE:
-        return measure(command("bare", paths["bundle"], paths["scene"], BARE[name]))
+        return measure(command("bare", paths["bundle"], paths["scene"], *BARE[name]))
     return measure([sys.executable, __file__, "--one-pass", *map(str, (paths["bundle"], paths["scene"], out))])
 
 
@@ -225,6 +240,10 @@ def table(network: str, side: int, paths: dict[str, Path], folder: Path, options
         truth = None
     # "ours" is always measured: it is the reference of the ratios.
     names = [name for name in CONTENDERS if name == "ours" or name in options.contenders]
+    if "optical" not in load_bundle(paths["bundle"]).manifest.int8:
+        names = [name for name in names if "int8" not in name]
+    if network == GIVEN:
+        names = [name for name in names if name not in PEERS]  # they normalise images in another way
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
     for _ in range(options.rounds):
@@ -239,19 +258,21 @@ def table(network: str, side: int, paths: dict[str, Path], folder: Path, options
             else:
                 times[name].append(found)
     print(f"## {network} network, {side} x {side} px, {options.rounds} rounds\n")
-    print("| | Mpx/s | seconds | of ours | peak MB | as one pass % | nodata with a class % | edge lost % |")
-    print("|---|---|---|---|---|---|---|---|")
-    base = statistics.median(t["seconds"] for t in times["ours"])
+    print("| | Mpx/s | seconds | of ours | processor | peak MB | as one pass % | nodata with a class % | edge lost % |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    base, base_processor = (statistics.median(t[kind] for t in times["ours"]) for kind in ("seconds", "processor_s"))
     for name in names:
         if name in failed:
-            print(f"| {name} | not run: {failed[name]} | | | | | | |")
+            print(f"| {name} | not run: {failed[name]} | | | | | | | |")
             continue
         seconds = statistics.median(t["seconds"] for t in times[name])
         memory = statistics.median(t["peak_mb"] for t in times[name])
+        processor = statistics.median(t["processor_s"] for t in times[name])
         marks = {} if name in BARE else judge(folder / f"{name}.tif", truth)
         cells = [f"{marks[k]:.3f}" if k in marks else "" for k in ("as one pass", "nodata with a class", "edge lost")]
         print(
-            f"| {name} | {side**2 / 1e6 / seconds:.2f} | {seconds:.1f} | {seconds / base:.2f} | {memory:.0f} | "
+            f"| {name} | {side**2 / 1e6 / seconds:.2f} | {seconds:.1f} | {seconds / base:.2f} | "
+            f"{processor / base_processor:.2f} | {memory:.0f} | "
             + " | ".join(cells) + " |",
             flush=True,
         )  # fmt: skip
@@ -264,6 +285,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", type=int, default=[4096, 8192], help="sides of the scenes, px")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--bundle", type=Path, help="trained bundle to measure instead of the networks")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS, metavar="NAME")
     parser.add_argument("--one-pass-up-to", type=int, default=4096, metavar="PX")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter of a peer")
@@ -273,15 +295,22 @@ def main() -> None:
         one_pass(*options.one_pass)
         report_peak()
         return
+    pixel_m = load_bundle(options.bundle).manifest.resolution_m if options.bundle else 0.5
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for side in {WARM_PX, *options.sides}:
-            write_scene(folder / f"{side}.tif", side)
-        for network in options.networks:
+            write_scene(folder / f"{side}.tif", side, pixel_m)
+        for network in [GIVEN] if options.bundle else options.networks:
             paths = {"bundle": folder / f"{network}.safetensors", "network": folder / f"{network}.pt"}
-            write_bundle(paths["bundle"], NETWORKS[network])
-            write_network(paths["bundle"], paths["network"])
+            if network == GIVEN:
+                shutil.copy(options.bundle, paths["bundle"])
+            else:
+                write_bundle(paths["bundle"], NETWORKS[network])
+            if network != GIVEN and set(PEERS) & set(options.contenders):
+                write_network(paths["bundle"], paths["network"])
             for kind in ("ours", "ours, blended"):  # not measured: the first prediction of a bundle converts it
+                if kind not in {"ours", *options.contenders}:
+                    continue
                 warm = run(kind, {**paths, "scene": folder / f"{WARM_PX}.tif"}, folder / "warm.tif", {})
                 if isinstance(warm, str):
                     sys.exit(warm)

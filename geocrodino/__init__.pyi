@@ -20,6 +20,7 @@ from .settings.prediction import Outputs as Outputs
 from .settings.prediction import Tiling as Tiling
 from .settings.town import SceneSettings as SceneSettings
 from .town import write_scene as write_scene
+from .training.quantise import quantise as quantise
 from .training.run import train as train
 
 __version__: str

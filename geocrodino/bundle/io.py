@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from geocrodino.bundle.manifest import FORMAT_VERSION, Manifest
+from geocrodino.bundle.manifest import FORMAT_VERSION, Int8Network, Manifest
 from geocrodino.errors import BundleError
 from geocrodino.files.access import access_errors, synchronise
 from geocrodino.files.bundle_name import check_bundle_name
@@ -35,7 +35,10 @@ METADATA_KEY = "geocrodino"
 """Key of the manifest in the header of the file."""
 
 Tensors = dict[str, NDArray[np.generic]]
-"""Weights by the name of the modality, a dot, and their name in its network."""
+"""Weights by the name of the modality, a dot, and their name in its network; those of int8 networks after ``int8.``."""
+
+INT8_PREFIX = "int8."
+"""First part of the names of the tensors of int8 networks; the name of the modality follows."""
 
 _PICKLES = {b"PK": "a PyTorch checkpoint (zip with pickle)", b"\x80": "a Python pickle"}
 
@@ -84,6 +87,18 @@ class Bundle:
         module.load_state_dict({n.removeprefix(prefix): torch.from_numpy(v) for n, v in weights.items()}, strict=True)
         return module.eval().requires_grad_(False)
 
+    def int8_tensors(self, modality: Modality) -> Tensors:
+        """The tensors of the int8 network of one modality.
+
+        Args:
+            modality: The modality.
+
+        Returns:
+            Tensors by name, as given to `add_int8`; empty if the bundle has no such network.
+        """
+        prefix = f"{INT8_PREFIX}{modality}."
+        return {n.removeprefix(prefix): value for n, value in self._tensors.items() if n.startswith(prefix)}
+
     def require(self, modality: Modality) -> None:
         """Check that there is a branch for a modality.
 
@@ -126,7 +141,37 @@ def save_bundle(path: str | Path, manifest: Manifest, branches: Mapping[Modality
         if problem:
             raise ValueError(problem)
         tensors.update(own)
-    stored = manifest.model_dump(mode="json", exclude={"sha256"})
+    return _write(path, manifest, tensors)
+
+
+def add_int8(
+    bundle: Bundle, networks: Mapping[Modality, tuple[Int8Network, Mapping[str, NDArray[np.generic]]]]
+) -> Manifest:
+    """Write a bundle anew, in one step, with int8 networks in place of those that it had.
+
+    Args:
+        bundle: The bundle.
+        networks: Facts and tensors, of any shape and type, of the int8 network of some of its modalities.
+
+    Returns:
+        The manifest as written, with its hash.
+
+    Raises:
+        ValueError: If the bundle has no branch for one of the modalities.
+        BundleError: If the file cannot be written.
+    """
+    tensors = {name: value for name, value in bundle._tensors.items() if not name.startswith(INT8_PREFIX)}
+    for modality, (_, own) in networks.items():
+        tensors.update({f"{INT8_PREFIX}{modality}.{name}": np.asarray(value) for name, value in own.items()})
+    facts = {m: own.model_dump(mode="json") for m, (own, _) in networks.items()}
+    stored = {**bundle.manifest.model_dump(mode="json"), "int8": facts}
+    return _write(bundle.path, Manifest.model_validate(stored), tensors)
+
+
+def _write(path: Path, manifest: Manifest, tensors: Tensors) -> Manifest:
+    # Without int8 networks, the file is that of earlier versions, which can read it.
+    left_out = {"sha256"} if manifest.int8 else {"sha256", "int8"}
+    stored = manifest.model_dump(mode="json", exclude=left_out)
     digest = _digest(stored, tensors)
     metadata = {METADATA_KEY: json.dumps({**stored, "sha256": digest}, ensure_ascii=False)}
     try:
@@ -177,7 +222,8 @@ def load_bundle(path: str | Path) -> Bundle:
             f"{path}: the manifest does not hold what it must: {where}: {first['msg']}.\n"
             "Write the bundle again with this version of geocrodino."
         ) from error
-    stray = next((name for name in tensors if name.partition(".")[0] not in manifest.modalities), None)
+    owners = (*(f"{m}." for m in manifest.modalities), *(f"{INT8_PREFIX}{m}." for m in manifest.int8))
+    stray = next((name for name in tensors if not name.startswith(owners)), None)
     if stray is not None:
         raise BundleError(
             f"{path}: expected tensors of {' and '.join(manifest.modalities)}, found {stray}.\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -47,6 +47,29 @@ class Calibration(BaseModel):
         return self
 
 
+class Int8Network(BaseModel):
+    """Facts about the int8 network of a branch, measured on validation pixels when it was made.
+
+    Attributes:
+        unused_px: Least width of the margin of a tile whose result is not needed; with a narrower margin the network
+            leaves out needed pixels, px.
+        trim_px: Pixels on each side of a tile that its result leaves out, at most ``unused_px``.
+        val_miou: mIoU on ``val`` of the float32 network and of the int8 network, 0 to 1.
+        same_class: Share of the validation pixels with the class of the float32 network, 0 to 1.
+        calibration_tiles: Number of tiles from which the ranges of activations were measured.
+        versions: Versions of the software that made it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unused_px: Annotated[int, Field(ge=0)]
+    trim_px: Annotated[int, Field(ge=0)]
+    val_miou: dict[Literal["float32", "int8"], Annotated[float, Field(ge=0, le=1)]]
+    same_class: Annotated[float, Field(ge=0, le=1)]
+    calibration_tiles: Annotated[int, Field(ge=1)]
+    versions: dict[str, str]
+
+
 class Manifest(BaseModel):
     """The contents of a bundle, checked when written and when read.
 
@@ -70,6 +93,7 @@ class Manifest(BaseModel):
         created: Time of writing, with time zone.
         versions: Versions of the software that wrote it.
         training: Facts about the training: method, seed, epochs, scores of each branch.
+        int8: Facts about the int8 networks that the bundle also holds, empty without any.
         sha256: Hash of weights and manifest (without this field), filled in when the bundle is saved.
     """
 
@@ -88,6 +112,7 @@ class Manifest(BaseModel):
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     versions: dict[str, str] = Field(default_factory=_versions)
     training: dict[str, Any] = Field(default_factory=dict)
+    int8: dict[Modality, Int8Network] = Field(default_factory=dict)
     sha256: str = ""
 
     @field_validator("network", mode="before")
@@ -104,6 +129,9 @@ class Manifest(BaseModel):
         uncalibrated = [m for m in self.modalities if self.calibration and m not in self.calibration.temperature]
         if uncalibrated:
             raise ValueError(f"expected a calibration of {', '.join(self.modalities)}, found none of {uncalibrated[0]}")
+        strange = [m for m in self.int8 if m not in self.modalities]
+        if strange:
+            raise ValueError(f"expected int8 networks of {', '.join(self.modalities)}, found one of {strange[0]}")
         if {"type", "coordinates"} - set(self.footprint):
             raise ValueError("the footprint is not a GeoJSON geometry: it needs `type` and `coordinates`")
         return self

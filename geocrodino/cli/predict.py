@@ -211,7 +211,11 @@ def predict(
             aoi=area,
             inputs=inputs,
             tiling=tiling,
-            execution=replace(execution, device=_device(execution.device, execution.backend)),
+            execution=replace(
+                execution,
+                # int8 is computed on the CPU, as OpenVINO is
+                device=_device(execution.device, "openvino" if execution.precision == "int8" else execution.backend),
+            ),
             outputs=outputs,
             on_progress=advance,
         )

@@ -51,7 +51,7 @@ class BatchPlan:
     unlabelled: int = 0
 
 
-class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
+class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
     """Windows that hold every labelled pixel of a split once; outside the split inputs are 0 and labels are ignored."""
 
     def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], windows: list[Window]) -> None:
@@ -70,7 +70,12 @@ class _ValidationDataset(torch.utils.data.Dataset[dict[str, Any]]):
             sample[modality] *= inside
             sample[f"{modality}_valid"] &= inside
         sample["labels"][~inside] = IGNORE_INDEX
-        pad = (0, window.col_stop - held.col_stop, 0, window.row_stop - held.row_stop)
+        pad = (
+            held.col_start - window.col_start,
+            window.col_stop - held.col_stop,
+            held.row_start - window.row_start,
+            window.row_stop - held.row_stop,
+        )
         return {
             key: torch.nn.functional.pad(value, pad, value=IGNORE_INDEX if key == "labels" else 0)
             for key, value in sample.items()
@@ -151,13 +156,13 @@ class CoregisteredDataModule(L.LightningDataModule):
         side = max(_VALIDATION_PX, plan.patch_px)
         # Windows without a label would be computed and not scored.
         windows = covering_windows(labelled_val, side)
-        self._whole_val = self._val = _ValidationDataset(self.dataset, inside["val"], windows)
+        self._whole_val = self._val = ValidationWindows(self.dataset, inside["val"], windows)
         patches = plan.steps_per_epoch * (plan.batch_size + self.unlabelled)
         most = most_windows(patches, plan.patch_px, side)
         if len(windows) > most:
             counts = self._pixels_by_kind(windows, labelled_val)
             chosen = [windows[i] for i in choose_windows(counts, most, plan.seed)]
-            self._val = _ValidationDataset(self.dataset, inside["val"], chosen)
+            self._val = ValidationWindows(self.dataset, inside["val"], chosen)
             self.val_labelled_px = sum(int(labelled_val[w.slices].sum()) for w in chosen)
 
     @property
@@ -212,3 +217,16 @@ class CoregisteredDataModule(L.LightningDataModule):
                 found = self.dataset.labels[rows, cols][labelled[rows, cols] & valid]
                 counts[index, order] = np.bincount(found, minlength=classes)
         return counts.reshape(len(windows), -1)
+
+    def val_tiles(self, margin_px: int) -> ValidationWindows:
+        """All validation windows with a margin on each side; outside the split inputs are 0 and labels are ignored.
+
+        Args:
+            margin_px: Width of the margin.
+
+        Returns:
+            A sequence of samples, each a dict as in `val_dataloader` without the dimension of the batch. Without their
+            margins they hold each labelled pixel of the split ``val`` once.
+        """
+        windows = [window.grow(margin_px) for window in self._whole_val.windows]
+        return ValidationWindows(self.dataset, self._whole_val.inside, windows)

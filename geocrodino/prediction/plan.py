@@ -230,6 +230,8 @@ def _settled(precision: Precision, numbers: tuple[str, ...]) -> Precision:
     """The precision that the open backends compute in; as it was given if they differ."""
     if len(numbers) > 1:
         return precision
+    if numbers == ("int8",):
+        return "int8"
     return "full" if numbers == ("float32",) else "half"
 
 
@@ -351,6 +353,19 @@ def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice,
     core = round_up(core_px or EXACT_CORE_PX, stride)
     largest = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field)
     return largest if core_px else even_tiles(largest), "exact"
+
+
+def default_lattice(grid: GeoBox, bundle: Bundle) -> TileLattice:
+    """The tiles of a scene with the default options.
+
+    Args:
+        grid: Working grid of the networks.
+        bundle: The trained networks.
+
+    Returns:
+        Tiles over the grid.
+    """
+    return _lattice(grid, bundle, Tiling())[0]
 
 
 def _tags(bundle: Bundle, modalities: tuple[Modality, ...], scene: RasterSource) -> dict[str, str]:

@@ -29,7 +29,7 @@ Stitch = Literal["auto", "exact", "blend"]
 BackendName = Literal["auto", "torch", "openvino"]
 """Inference backend, see `Execution`."""
 
-Precision = Literal["auto", "full", "half"]
+Precision = Literal["auto", "full", "half", "int8"]
 """Numbers that a network computes in, see `Execution`."""
 
 Layer = str
@@ -195,7 +195,8 @@ class Execution(_Checked):
     precision: Precision = _option(
         "auto",
         "Numbers that the networks compute in. full: float32; half: bfloat16 on CPUs that support it, float16 on CUDA "
-        "GPUs of capability 7.0 or newer, which saves time and changes a few pixels in a thousand; auto: float16 on "
+        "GPUs of capability 7.0 or newer, which saves time and changes a few pixels in a thousand; int8: whole numbers "
+        "of 8 bits, with OpenVINO on the CPU, for bundles to which quantise has added int8 networks; auto: float16 on "
         "such a GPU if the probabilities of a small tile differ by at most 0.02, otherwise full.",
         choices=Precision,
     )

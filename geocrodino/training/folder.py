@@ -31,6 +31,8 @@ ALIGNED_NAME = "aligned"
 START_NAME = "start.json"
 """The record of the bundle that a run started from."""
 
+_INPUTS_NAME = "inputs.json"
+
 TEACHER_NAME = "teacher"
 """The folder, within that of a run, of the fusion network that was trained as its teacher."""
 
@@ -251,16 +253,32 @@ def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
         ConfigError: If a resumed run would read other data, or the recorded hashes cannot be read.
         OutputError: If the folder cannot be written.
     """
-    record = out / "inputs.json"
+    record = out / _INPUTS_NAME
     if resume and exists(record):
-        before = _inputs_of(record)
-        changed = [name for name, value in digest.items() if before.get(name) != value]
+        changed = changed_inputs(out, digest)
         if changed:
             raise ConfigError(
                 f"{out}: a run can only be resumed on the data that it began with; changed: {', '.join(changed)}.\n"
                 "Restore the files, or start anew in another folder with `out`."
             )
     save_json(record, digest)
+
+
+def changed_inputs(out: Path, digest: dict[str, str]) -> list[str]:
+    """Compare what a training would read now with what the run in a folder read.
+
+    Args:
+        out: Run folder.
+        digest: Hashes by name of the input.
+
+    Returns:
+        Names of the inputs that have changed.
+
+    Raises:
+        ConfigError: If the recorded hashes cannot be read.
+    """
+    before = _inputs_of(out / _INPUTS_NAME)
+    return [name for name, value in digest.items() if before.get(name) != value]
 
 
 def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:

@@ -120,6 +120,22 @@ def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
     )
 
 
+def changed_inputs(ready: Prepared, folder: Path) -> list[str]:
+    """Compare prepared inputs with those of a run.
+
+    Args:
+        ready: Inputs of the training.
+        folder: The run folder.
+
+    Returns:
+        Names of the inputs that have changed since the run began.
+
+    Raises:
+        ConfigError: If the folder has no record of its inputs.
+    """
+    return run_folder.changed_inputs(folder, _digest(ready.labels, ready.inside, ready.specs))
+
+
 def _save_splits(aoi: AOI, path: Path) -> None:
     with durable_file(path, RuntimeError, ValueError) as partial:  # the kinds of pyogrio's errors
         aoi.save(partial)

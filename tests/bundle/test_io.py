@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as torch_save
 
-from geocrodino.bundle.io import _digest, load_bundle, save_bundle
-from geocrodino.bundle.manifest import Manifest
+from geocrodino.bundle.io import _digest, add_int8, load_bundle, save_bundle
+from geocrodino.bundle.manifest import Int8Network, Manifest
 from geocrodino.errors import AccessError, BundleError
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import build_branch
@@ -292,3 +292,51 @@ def test_bundle_that_may_not_be_read(saved, tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(AccessError, match=r"cannot be accessed \(Permission denied\)"):
         load_bundle(saved[0])
+
+
+INT8 = Int8Network(
+    unused_px=96,
+    trim_px=64,
+    val_miou={"float32": 0.8, "int8": 0.799},
+    same_class=0.99,
+    calibration_tiles=7,
+    versions={"nncf": "3.4.0"},
+)
+
+
+def test_a_bundle_without_int8_networks_is_as_before(saved):
+    with safe_open(saved[0], framework="np") as file:
+        assert "int8" not in json.loads(file.metadata()["geocrodino"])
+    assert load_bundle(saved[0]).manifest.int8 == {}
+
+
+def test_int8_networks_are_added_and_replaced(saved, tmp_path):
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(saved[0].read_bytes())
+    xml = np.frombuffer(b"<net/>", np.uint8)
+    written = add_int8(load_bundle(path), {"elevation": (INT8, {"xml": xml})})
+    found = load_bundle(path)
+    assert found.manifest == written != saved[2]
+    assert found.manifest.int8 == {"elevation": INT8}
+    assert found.int8_tensors("elevation")["xml"].tobytes() == b"<net/>"
+    assert found.int8_tensors("optical") == {}
+    assert set(found.branch("elevation").state_dict()) == set(saved[1]["elevation"].state_dict())
+    add_int8(found, {"optical": (INT8, {"xml": xml})})
+    again = load_bundle(path)
+    assert list(again.manifest.int8) == ["optical"]
+    assert again.int8_tensors("elevation") == {}
+    add_int8(again, {})
+    assert path.read_bytes() == saved[0].read_bytes()
+
+
+def test_tensors_of_an_int8_network_that_the_manifest_does_not_name(saved, tmp_path):
+    path = tmp_path / "b.safetensors"
+    rewrite(saved[0], path, change_tensors=lambda t: t.update({"int8.optical.xml": np.zeros(3, np.uint8)}), sign=True)
+    with pytest.raises(BundleError, match=r"expected tensors of optical and elevation, found int8\.optical\.xml"):
+        load_bundle(path)
+
+
+def test_an_int8_network_of_no_branch():
+    optical = manifest().modalities["optical"]
+    with pytest.raises(ValueError, match="expected int8 networks of optical, found one of elevation"):
+        manifest(modalities={"optical": optical}, int8={"elevation": INT8})

@@ -80,7 +80,7 @@ def test_the_first_steps_and_the_first_batch_only_warm_up():
 @pytest.mark.parametrize("method", ["mutual", "kd"])
 def test_a_measurement_changes_nothing(tiny_config, tmp_path, method):
     config = tiny_config({"method.name": method})
-    ready = run._prepare(config, tmp_path, resume=False, teacher=None, tell=Listener())
+    _, ready = run._prepare(config, tmp_path, resume=False, teacher=None, start=None, tell=Listener())
     begin(config, tmp_path, resume=False)
     task, data = run._parts(config, config.method, ready, Listener())
     before = {key: value.clone() for key, value in task.state_dict().items()}

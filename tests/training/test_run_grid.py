@@ -89,7 +89,8 @@ def test_a_run_of_version_0_1_stays_on_the_grid_of_its_image(coarse, tmp_path):
         train(coarse(data__resolution_m=1.0), out, resume=True)
     assert str(refused.value) == (
         f"{out}: a run can only be resumed with its own settings; changed: data.resolution_m.\n"
-        "Undo the change, or start anew in another folder with `out`."
+        "Undo the change, or start anew in another folder with `out`. The settings of the run are in "
+        f"{out / 'config.yaml'}, which can be given as the configuration."
     )
     bundle = train(coarse(), out, resume=True).bundle
     assert load_bundle(bundle).manifest.resolution_m == 0.5

@@ -55,9 +55,10 @@ def open_backend(
 
     Raises:
         BundleError: If the bundle has no such branch, or OpenVINO, requested by name, cannot run it or computes
-            other probabilities than PyTorch, or half precision, requested by name, is too inaccurate.
+            other probabilities than PyTorch, or half precision, requested by name, is too inaccurate, or there is no
+            int8 network that can be used.
         ConfigError: If OpenVINO is requested by name and not installed, or with another device than the CPU, or with
-            batches, or the processor has no half precision.
+            batches, or the processor has no half precision; int8 needs OpenVINO on the CPU.
         ValueError: If a name is unknown or a number is out of its range.
 
     Warns:
@@ -75,6 +76,11 @@ def open_backend(
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be above 0, found {temperature}")
     bundle.require(modality)
+    if precision == "int8":
+        _require_int8(name, device, batch)
+        from geocrodino.prediction.backends.int8 import open_int8
+
+        return open_int8(bundle, modality, workers=workers, temperature=temperature, unused_px=unused_px)
 
     def torch_backend() -> Backend:
         from geocrodino.prediction.backends.torch import open_torch
@@ -117,6 +123,27 @@ def open_backend(
             raise BundleError(f"{message}\nUse `backend='torch'`.") from error
         warnings.warn(f"{message}\nPyTorch is used instead and takes longer.", BackendWarning, stacklevel=2)
         return torch_backend()
+
+
+def _require_int8(name: BackendName, device: str, batch: int) -> None:
+    from geocrodino.prediction.backends import openvino
+
+    if name == "torch":
+        raise ConfigError(
+            "`precision='int8'` needs OpenVINO. Expected backend openvino or auto, found torch.\n"
+            "Use `backend='openvino'`, or `precision='full'`."
+        )
+    if not _on_cpu(device):
+        raise ConfigError(
+            f"`precision='int8'` is computed on the CPU. Expected device cpu, found {device}.\n"
+            "Use `device='cpu'`, or `precision='half'`."
+        )
+    if not openvino.installed():
+        raise ConfigError(
+            "`precision='int8'` needs OpenVINO. Expected the package openvino, found none.\n"
+            "Install it by pip install \"geocrodino[openvino]\", or use `precision='full'`."
+        )
+    _require_openvino(device, batch, installed=True)
 
 
 def _on_cpu(device: str) -> bool:

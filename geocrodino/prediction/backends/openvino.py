@@ -75,20 +75,23 @@ class OpenVinoBackend:
         workers: Tiles computed at the same time; more callers wait.
         temperature: Divisor of the logits.
         half: Compute in bfloat16 instead of float32.
+        int8: Whether the graph is quantised; its other operations compute in float32.
     """
 
     name: BackendName = "openvino"
 
-    def __init__(self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, *, workers: int = 1, temperature: float = 1.0, half: bool = False, int8: bool = False
+    ) -> None:
         self.trim_px = graph.trim_px
-        self.number = "bfloat16" if half else "float32"
+        self.number = "int8" if int8 else "bfloat16" if half else "float32"
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",  # otherwise the processor decides
             "INFERENCE_NUM_THREADS": workers,
             "NUM_STREAMS": str(workers),
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same processors
         }
-        self._core = _openvino().Core()
+        self._core = import_openvino().Core()
         self._model = _with_softmax(self._core.read_model(graph.xml, graph.weights), temperature)
         self._compiling = threading.Lock()
         self._compiled = _Compiled((), None, SimpleQueue())
@@ -184,7 +187,7 @@ def open_openvino(
         opened = partial(OpenVinoBackend, graph, workers=workers, temperature=temperature)
         tile = check_tile(len(bundle.manifest.modalities[modality].channels), graph.trim_px)
         expected = softmax(graph.logits / np.float32(temperature), axis=0)
-        with _told_as_unusable():
+        with told_as_unusable():
             backend = opened()
             apart, share = difference(backend(tile), expected)
         if not (apart <= TOLERANCE and share <= TOLERANCE_SHARE):
@@ -194,7 +197,7 @@ def open_openvino(
             )
         if not half:
             return backend
-        with _told_as_unusable():
+        with told_as_unusable():
             quick = opened(half=True)
             apart, _ = difference(quick(tile), expected)
         if not apart <= ASKED_TOLERANCE:
@@ -209,8 +212,8 @@ def open_openvino(
     from geocrodino.prediction.backends.trimming import Trimmed  # with PyTorch
 
     network = Trimmed(bundle.branch(modality), unused_px).eval()
-    with _told_as_unusable():
-        graph = _convert(network)
+    with told_as_unusable():
+        graph = convert(network)
     backend = checked(graph)
     if path is not None:
         with suppress(OSError):  # the cache only saves time: without it the next call converts again
@@ -233,12 +236,19 @@ def has_half() -> bool:
     Returns:
         True if it has.
     """
-    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @contextmanager
-def _told_as_unusable() -> Iterator[None]:
-    """Turn any exception of OpenVINO or PyTorch into one error."""
+def told_as_unusable() -> Iterator[None]:
+    """Turn any exception of OpenVINO or PyTorch into one error.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UnusableError: In place of the exception.
+    """
     try:
         yield
     except Exception as error:
@@ -246,14 +256,21 @@ def _told_as_unusable() -> Iterator[None]:
         raise UnusableError(f"it fails with {type(error).__name__}: {first}") from error
 
 
-def _convert(network: Trimmed) -> Graph:
-    """The graph of a network for images of any height and width."""
+def convert(network: Trimmed) -> Graph:
+    """Convert a network for images of any height and width.
+
+    Args:
+        network: The network, in evaluation mode.
+
+    Returns:
+        Its graph, with PyTorch's result.
+    """
     import torch
 
     tile = torch.from_numpy(check_tile(network.in_channels, network.trim_px))[None]
     with torch.inference_mode():
         logits = network(tile)[0].numpy()
-    ov = _openvino()
+    ov = import_openvino()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # the tracer warns that checks of shapes are not traced
         model = ov.convert_model(
@@ -264,23 +281,39 @@ def _convert(network: Trimmed) -> Graph:
         return Graph(file.read_bytes(), file.with_suffix(".bin").read_bytes(), network.trim_px, logits)
 
 
+def import_openvino() -> Any:
+    """Import OpenVINO with its telemetry disabled; it reports each import and conversion otherwise.
+
+    Returns:
+        The module.
+    """
+    return import_quietly("openvino")
+
+
+def import_quietly(name: str) -> Any:
+    """Import a library of Intel with its telemetry disabled.
+
+    Args:
+        name: Name of the package.
+
+    Returns:
+        The module.
+    """
+    if name in sys.modules or _TELEMETRY in sys.modules:
+        return importlib.import_module(name)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        return importlib.import_module(name)
+    finally:
+        del sys.modules[_TELEMETRY]
+
+
 def _with_softmax(logits: Any, temperature: float) -> Any:
     """The graph of logits, extended to probabilities."""
-    ov = _openvino()
+    ov = import_openvino()
     ops = importlib.import_module("openvino.opset13")
     scaled = ops.divide(logits.get_results()[0].input_value(0), ops.constant(np.float32(temperature)))
     return ov.Model([ops.softmax(scaled, axis=1)], logits.get_parameters())
-
-
-def _openvino() -> Any:
-    """Import OpenVINO with its telemetry disabled; it reports each import and conversion otherwise."""
-    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
-        return importlib.import_module("openvino")
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[_TELEMETRY]
 
 
 def _graph_path(bundle: Bundle, modality: Modality, unused_px: int, folder: Path | None) -> Path | None:

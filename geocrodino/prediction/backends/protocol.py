@@ -15,7 +15,8 @@ class Backend(Protocol):
 
     Attributes:
         name: ``torch`` or ``openvino``.
-        number: Type of the numbers that it computes in: ``float32``, ``float16`` or ``bfloat16``.
+        number: Type of the numbers that it computes in: ``float32``, ``float16``,
+            ``bfloat16`` or ``int8``.
         trim_px: Pixels on each side of a tile that its result leaves out.
     """
 

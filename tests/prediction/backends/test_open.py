@@ -9,14 +9,11 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from helpers.random_branches import CLASSES, NETWORK, make_bundle, random_branch, tile
 from helpers.rounding import output_rounding, probability_rounding, rounding
 from torch import nn
 
-from geocrodino.bundle.io import load_bundle, save_bundle
-from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import BackendWarning, BundleError, ConfigError
-from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
-from geocrodino.models.branch import build_branch
 from geocrodino.prediction.backends import openvino as openvino_backend
 from geocrodino.prediction.backends import torch as torch_backend
 from geocrodino.prediction.backends.comparison import ASKED_TOLERANCE, check_tile, difference
@@ -24,53 +21,12 @@ from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.openvino import OpenVinoBackend
 from geocrodino.prediction.backends.torch import TorchBackend, fold_batch_norm
 from geocrodino.prediction.backends.trimming import Trimmed
-from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.network import NetworkSettings
 
-NETWORK = NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8, decoder_channels=(16,))
-CLASSES = 3
 CPU = torch.device("cpu")
 
 # Not imported here: how it is imported is tested.
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
-
-
-def random_branch(settings=NETWORK, channels=3, seed=0):
-    """A branch as after a training: normalisation with statistics of its own, logits of a few units."""
-    torch.manual_seed(seed)
-    branch = build_branch(settings, channels, CLASSES).eval().requires_grad_(False)
-    for module in branch.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values in (module.running_mean, module.bias):
-                values.uniform_(-0.2, 0.2)
-            for values in (module.running_var, module.weight):
-                values.uniform_(0.5, 1.5)
-    classifier = branch.decoder.classifier[-1] if settings.decoder == "fpn" else branch.decoder.classifier
-    spread = branch(torch.from_numpy(tile(64, 64, channels))[None]).std()
-    classifier.weight.mul_(2 / spread)
-    classifier.bias.mul_(2 / spread)
-    return branch
-
-
-def make_bundle(path, branch):
-    recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=("red", "green", "blue"))
-    channels = tuple(Channel(name=n, unit="1", low=0, high=255, mean=128, std=60) for n in recipe.band_names)
-    manifest = Manifest(
-        name="test-model",
-        classes=ClassScheme.from_values(range(CLASSES)),
-        network=branch.settings,
-        modalities={"optical": ModalitySpec(recipe=recipe, channels=channels)},
-        resolution_m=1.0,
-        crs="EPSG:32610",
-        footprint={"type": "Point", "coordinates": [0, 0]},
-        receptive_field_px=None,
-    )
-    save_bundle(path, manifest, {"optical": branch})
-    return load_bundle(path)
-
-
-def tile(height=64, width=96, channels=3, seed=0):
-    return np.random.default_rng(seed).standard_normal((channels, height, width), np.float32)
 
 
 @torch.inference_mode()
@@ -426,7 +382,7 @@ def test_openvino_is_for_the_cpu(bundle, monkeypatch):
     ("options", "told"),
     [
         ({"name": "onnx"}, "backend must be one of auto, torch, openvino, found 'onnx'"),
-        ({"precision": "bf16"}, "precision must be one of auto, full, half, found 'bf16'"),
+        ({"precision": "bf16"}, "precision must be one of auto, full, half, int8, found 'bf16'"),
         ({"workers": 0}, "workers and batch must be at least 1, found workers 0 and batch 1"),
         ({"batch": 0}, "workers and batch must be at least 1, found workers 1 and batch 0"),
         ({"temperature": 0.0}, "temperature must be above 0, found 0.0"),
@@ -444,7 +400,7 @@ def test_absent_branch(bundle):
 
 
 def other_graph():
-    return openvino_backend._convert(Trimmed(random_branch(seed=1)))
+    return openvino_backend.convert(Trimmed(random_branch(seed=1)))
 
 
 @needs_openvino
@@ -559,7 +515,7 @@ class TestOpenVino:
         assert files_in(tmp_path) == sorted([ours, "1-optical-openvino-1.safetensors", "mine.safetensors"])
 
     def test_other_probabilities_than_torchs(self, bundle, tmp_path, monkeypatch):
-        right = openvino_backend._convert(Trimmed(bundle.branch("optical")))
+        right = openvino_backend.convert(Trimmed(bundle.branch("optical")))
         other = other_graph()._replace(logits=right.logits)
         monkeypatch.setattr(openvino_backend, "_convert", lambda _: other)
         values = check_tile(3, 0)
