@@ -47,6 +47,7 @@ from geocrodino.settings.network import NetworkSettings
 
 NETWORKS = {
     "default": NetworkSettings(),
+    "lite0": NetworkSettings(encoder="tf_efficientnet_lite0"),
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
 RING_PX = 32

@@ -8,6 +8,7 @@ slower for small windows, see docs/performance.md.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import pyproj
@@ -19,6 +20,20 @@ from geocrodino.geo.rasters.window import Window
 
 Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Rows and columns in source pixels, centre of the first pixel at 0, shapes that broadcast to the target's."""
+
+
+def separable(grid: GeoBox, source: GeoBox) -> bool:
+    """Whether the axes of two grids are parallel, so that rows depend on rows alone and columns on columns.
+
+    Args:
+        grid: A grid.
+        source: Another one.
+
+    Returns:
+        True if both have one CRS and neither is rotated.
+    """
+    a, i = grid.affine, ~source.affine
+    return bool(grid.crs == source.crs and a.b == a.d == i.b == i.d == 0)
 
 
 def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 1) -> Positions:
@@ -37,14 +52,18 @@ def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 
     rows = (np.arange(window.row_start * parts, window.row_stop * parts) + 0.5)[:, None] / parts
     cols = (np.arange(window.col_start * parts, window.col_stop * parts) + 0.5)[None, :] / parts
     a, i = grid.affine, ~source.affine
-    if grid.crs == source.crs and a.b == a.d == i.b == i.d == 0:
+    if separable(grid, source):
         return i.e * (a.e * rows + a.f) + i.f - 0.5, i.a * (a.a * cols + a.c) + i.c - 0.5
     x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
     if grid.crs != source.crs:
-        transformer = pyproj.Transformer.from_crs(str(grid.crs), str(source.crs), always_xy=True)
-        x, y = transformer.transform(x, y)
+        x, y = _transformer(str(grid.crs), str(source.crs)).transform(x, y)
         x = _align_longitudes(source, x)
     return i.d * x + i.e * y + i.f - 0.5, i.a * x + i.b * y + i.c - 0.5
+
+
+@lru_cache(maxsize=64)  # asked for at every read; pyproj's transformers may be shared between threads
+def _transformer(source: str, target: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def _align_longitudes(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,7 +129,8 @@ def bilinear(
             c, in_c = _index(low_c + step_c, window.col_start, window.col_stop)
             share = share_r * share_c * (in_r & in_c & valid[r, c])
             weight += share
-            total += held[:, r, c] * share
+            for band, target in zip(held, total, strict=True):  # one at a time, to hold the gathered values of one
+                target += band[r, c] * share
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.divide(total, weight, dtype=np.float32), weight
 
@@ -153,14 +173,14 @@ def block_mean(
     count, height, width = values.shape
     blocks = (count, height // parts, parts, width // parts, parts)
     weights = weight.reshape(blocks[1:])
-    weighted = np.nan_to_num(values).reshape(blocks) * weights
     total = np.zeros((count, blocks[1], blocks[3]), np.float32)
     share = np.zeros((blocks[1], blocks[3]), np.float32)
     # In a fixed order: the order of NumPy's sum depends on the shape, and so would the last bit.
     for row in range(parts):
         for col in range(parts):
-            total += weighted[:, :, row, :, col]
-            share += weights[:, row, :, col]
+            part = weights[:, row, :, col]
+            total += np.nan_to_num(values.reshape(blocks)[:, :, row, :, col]) * part
+            share += part
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total / share).astype(np.float32), (share / parts**2).astype(np.float32)
 
