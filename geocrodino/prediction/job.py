@@ -27,7 +27,6 @@ from geocrodino.maps.writer import EncodedPart, encode_part
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import (
-    CombinedPrediction,
     Prediction,
     class_indices,
     combine,
@@ -49,6 +48,7 @@ Counts = Counter[tuple[int, int, int]]
 
 _KEPT_BYTES = 512 * 2**20
 _STEP_PX = 256  # sides of blocks are multiples of it, as are the tiles of most files
+_COMBINED_ROWS = 128
 _PART_PX = 512  # largest side of a window whose probabilities are interpolated or mixed at once
 
 
@@ -314,20 +314,23 @@ class BlockPredictor:
             if inside is not None:
                 indices = np.where(inside, indices, np.uint8(IGNORE_INDEX))
             return indices, decided_alone(self.classifier.scene.spec.modality, indices != IGNORE_INDEX), None
-        combined = self._combined(window, place, inside)
-        layers = layer_values(self.job.layers, combined) if self.job.layers else None
-        return class_indices(combined), combined.decided, layers
-
-    def _combined(
-        self, window: Window, place: _Place | None, inside: NDArray[np.bool_] | None
-    ) -> CombinedPrediction:
         if place is None:
             predictions = {m: self._direct(m, window) for m in self.tiles}
         else:
             predictions = {m: self._interpolated(m, window, place) for m in self.tiles}
         if inside is not None:
             predictions = {m: Prediction(p.probabilities, p.valid & inside) for m, p in predictions.items()}
-        return combine(predictions, self.job.weight)
+        indices, decided = np.empty(window.shape, np.uint8), np.empty(window.shape, np.uint8)
+        layers: list[NDArray[np.uint8]] = []
+        # A few rows at a time: an average needs several arrays as large as the probabilities.
+        for start in range(0, window.shape[0], _COMBINED_ROWS):
+            rows = slice(start, start + _COMBINED_ROWS)
+            parts = {m: Prediction(p.probabilities[:, rows], p.valid[rows]) for m, p in predictions.items()}
+            combined = combine(parts, self.job.weight)
+            indices[rows], decided[rows] = class_indices(combined), combined.decided
+            if self.job.layers:
+                layers.append(layer_values(self.job.layers, combined))
+        return indices, decided, np.concatenate(layers, axis=1) if layers else None
 
     def _direct(self, modality: Modality, window: Window) -> Prediction:
         field = self.tiles[modality].window(window)

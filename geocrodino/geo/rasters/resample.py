@@ -129,8 +129,8 @@ def bilinear(
             c, in_c = _index(low_c + step_c, window.col_start, window.col_stop)
             share = share_r * share_c * (in_r & in_c & valid[r, c])
             weight += share
-            for band, target in zip(held, total, strict=True):  # one at a time, to hold the gathered values of one
-                target += band[r, c] * share
+            for band, so_far in zip(held, total, strict=True):  # one at a time, to hold the gathered values of one
+                np.add(so_far, band[r, c] * share, out=so_far)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.divide(total, weight, dtype=np.float32), weight
 

@@ -1,7 +1,7 @@
 """Finished tiles that wait for their neighbours in a file instead of in memory.
 
-A tile of probabilities takes 4 bytes for each class and pixel, and a scene on another grid needs a row of them. They are
-written once and read in parts, so that the memory of a prediction does not grow with the number of tiles it keeps.
+A tile of probabilities takes 4 bytes for each class and pixel, and a scene on another grid needs a row of them. They
+are written once and read in parts, so that the memory of a prediction does not grow with the number of tiles it keeps.
 """
 
 from __future__ import annotations

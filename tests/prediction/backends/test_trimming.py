@@ -19,6 +19,7 @@ NETWORKS = [
     NetworkSettings(**SMALL, decoder="unet"),
     NetworkSettings(**SMALL, separate_encoders=True),
     NetworkSettings(),
+    NetworkSettings(encoder="tf_efficientnet_lite0"),
 ]
 
 
@@ -27,7 +28,7 @@ def random_branch(settings):
     return build_branch(settings, 2, 3).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("settings", NETWORKS, ids=["fpn", "unet", "two encoders", "default"])
+@pytest.mark.parametrize("settings", NETWORKS, ids=["fpn", "unet", "two encoders", "default", "lite0"])
 def test_the_inside_is_that_of_the_whole_tile(settings):
     branch = random_branch(settings)
     seen = receptive_field_radius_px(branch, 2)
