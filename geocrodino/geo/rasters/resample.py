@@ -18,6 +18,8 @@ from odc.geo.geobox import GeoBox
 from geocrodino.geo.rasters.grid import crs_of, turn_of
 from geocrodino.geo.rasters.window import Window
 
+_AT_ONCE = 2**16  # positions whose neighbours are gathered at once: the arrays then stay in the processor's cache
+
 Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Rows and columns in source pixels, centre of the first pixel at 0, shapes that broadcast to the target's."""
 
@@ -119,6 +121,25 @@ def bilinear(
     shape = np.broadcast_shapes(positions[0].shape, positions[1].shape)
     total = np.zeros((len(values), *shape), np.float32)
     weight: NDArray[np.float32] = np.zeros(shape, np.float32)
+    height, width = shape
+    step = max(1, _AT_ONCE // max(1, width))
+    for start in range(0, height, step):
+        part = slice(start, start + step)
+        places = [p[part] if len(p) == height else p for p in positions]
+        _add_neighbours(held, valid, window, (places[0], places[1]), total[:, part], weight[part])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.divide(total, weight, out=total), weight
+
+
+def _add_neighbours(
+    held: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    window: Window,
+    positions: Positions,
+    total: NDArray[np.float32],
+    weight: NDArray[np.float32],
+) -> None:
+    """Add the four neighbours of positions, times their shares, to ``total``, and the shares of valid ones."""
     rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
     low_r, low_c = np.floor(rows), np.floor(cols)
     for step_r in (0, 1):
@@ -131,8 +152,6 @@ def bilinear(
             weight += share
             for band, so_far in zip(held, total, strict=True):  # one at a time, to hold the gathered values of one
                 np.add(so_far, band[r, c] * share, out=so_far)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.divide(total, weight, dtype=np.float32), weight
 
 
 def nearest(

@@ -8,7 +8,7 @@ one after the other, only a strip of them exists at a time.
 from __future__ import annotations
 
 import torch
-from timm.models._efficientnet_blocks import InvertedResidual
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
 STRIPS = 4
@@ -68,7 +68,7 @@ def in_strips(encoder: nn.Module, in_channels: int, side: int) -> bool:
         if block.conv_dw.out_channels * height * width >= _WIDE * side**2:  # type: ignore[union-attr,operator]
             wide.append(block)
 
-    blocks = [module for module in encoder.modules() if type(module) is InvertedResidual]
+    blocks = [module for module in encoder.modules() if type(module) in {InvertedResidual, DepthwiseSeparableConv}]
     if not blocks:
         return False
     hooks = [block.register_forward_pre_hook(note) for block in blocks]

@@ -107,7 +107,7 @@ class TileStore:
                 self._file.seek(slot * slot_bytes)
                 self._slot_bytes = slot_bytes
                 for band in values:
-                    left = memoryview(np.ascontiguousarray(band)).cast("B")
+                    left = np.ascontiguousarray(band).data.cast("B")
                     while left:
                         left = left[self._file.write(left) :]
             except OSError:
@@ -128,7 +128,7 @@ class TileStore:
         Raises:
             OSError: If the file cannot be read.
         """
-        left = memoryview(out).cast("B")
+        left = out.data.cast("B")
         with self._lock:
             if self._file is None:
                 raise ValueError("no tile was written")

@@ -24,14 +24,14 @@ def test_a_block_in_strips_has_the_values_of_the_whole(kernel, stride, halo, row
 def test_no_wide_map_is_whole_at_any_time():
     """The first block with a stride widens 16 channels to 96; with the halo a strip holds at most a third of the rows.
 
-    The others are the next block at the same scale, and the next one with a stride.
+    The others are the block before it, the block after it at the same scale, and the next one with a stride.
     """
     torch.manual_seed(0)
     branch = build_branch(NetworkSettings(encoder="tf_efficientnet_lite0"), 3, 4).eval().requires_grad_(False)
     network, sizes = Trimmed(branch), []
     strips = [module for module in network.modules() if isinstance(module, Strips)]
-    assert [one.block.conv_dw.out_channels for one in strips] == [96, 144, 144]
-    strips[0].block.conv_pw.register_forward_hook(lambda _, __, output: sizes.append(output.numel()))
+    assert [one.block.conv_dw.out_channels for one in strips] == [32, 96, 144, 144]
+    strips[1].block.conv_pw.register_forward_hook(lambda _, __, output: sizes.append(output.numel()))
     images = torch.randn(1, 3, 256, 128)
     found = network(images)
     assert len(sizes) == STRIPS
