@@ -123,7 +123,7 @@ class TileStore:
         Args:
             slot: Place of the tile.
             start: First byte of the numbers in the tile.
-            out: Receives the numbers, contiguous.
+            out: Receives the numbers, contiguous, any shape, of the type of the tile.
 
         Raises:
             OSError: If the file cannot be read.
