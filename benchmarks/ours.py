@@ -51,7 +51,8 @@ def predict(bundle: str, scene: str, out: str, options: str) -> None:
         bundle: Path of the bundle.
         scene: Path of the scene.
         out: Path of the map.
-        options: Options of `geocrodino.predict` as JSON: values by group (``tiling``, ``execution``, ``outputs``).
+        options: Options of `geocrodino.predict` as JSON: values by group (``tiling``, ``execution``, ``outputs``), and
+            ``elevation``, the path of a surface model, for a map of both modalities.
     """
     from geocrodino import Execution, Outputs, Tiling, predict
 
@@ -60,7 +61,8 @@ def predict(bundle: str, scene: str, out: str, options: str) -> None:
         scene,
         out,
         bundle,
-        "optical",
+        "both" if "elevation" in given else "optical",
+        elevation=given.get("elevation"),
         tiling=Tiling(**given.get("tiling", {})),
         execution=Execution(workers=WORKERS, **given.get("execution", {})),
         outputs=Outputs(**given.get("outputs", {})),

@@ -51,6 +51,7 @@ from geocrodino.settings.network import NetworkSettings
 
 NETWORKS = {
     "default": NetworkSettings(),
+    "resnet18": NetworkSettings(encoder="tu-resnet18"),
     "toy": NetworkSettings(encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=8),
 }
 GIVEN = "given"
@@ -63,17 +64,18 @@ WARM_PX = 512
 """Side of the scene of the first prediction, which converts the network and is not measured."""
 
 
-def write_scene(path: Path, side: int, pixel_m: float = 0.5) -> None:
+def write_scene(path: Path, side: int, transform: Affine | None = None, crs: str = "EPSG:32631") -> None:
     """Write a smooth random image in strips, with nodata (0) in a rectangle of a sixteenth of its area.
 
     Args:
         path: The file.
         side: Height and width in px.
-        pixel_m: Size of a pixel, m.
+        transform: Place and size of its pixels, 0.5 m and north up by default.
+        crs: Its coordinate reference system.
     """
     profile = {
-        "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": "EPSG:32631",
-        "transform": Affine(pixel_m, 0, 5e5, 0, -pixel_m, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
+        "driver": "GTiff", "count": 3, "dtype": "uint8", "width": side, "height": side, "crs": crs,
+        "transform": transform or Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "tiled": True, "compress": "deflate", "nodata": 0,
     }  # fmt: skip
     rng = np.random.default_rng(0)
     with rasterio.open(path, "w", **profile) as file:
@@ -93,29 +95,36 @@ def write_bundle(path: Path, settings: NetworkSettings) -> None:
         settings: Shape of the network.
     """
     torch.manual_seed(0)
-    save_branch(path, build_branch(settings, len(BANDS), CLASSES))
+    save_branch(path, build_branch(settings, len(BANDS), CLASSES), build_branch(settings, 1, CLASSES))
 
 
-def save_branch(path: Path, branch: Branch) -> None:
-    """Write a bundle of one optical branch.
+def save_branch(path: Path, branch: Branch, heights: Branch | None = None) -> None:
+    """Write a bundle of an optical branch, and of one for heights.
 
     Args:
         path: The file.
-        branch: The branch.
+        branch: The optical branch.
+        heights: The branch for heights in metres, one channel; left out if None.
     """
     recipe = Recipe(modality="optical", bands=(1, 2, 3), band_names=BANDS)
     channels = tuple(Channel(name=n, unit="digital number", low=0, high=255, mean=MEAN, std=STD) for n in BANDS)
+    specs: dict[str, ModalitySpec] = {"optical": ModalitySpec(recipe=recipe, channels=channels)}
+    branches: dict[str, Branch] = {"optical": branch}
+    if heights is not None:
+        height = Channel(name="height", unit="m", low=-5, high=60, mean=25, std=10)
+        specs["elevation"] = ModalitySpec(recipe=Recipe(modality="elevation", channels=("height",)), channels=(height,))
+        branches["elevation"] = heights
     manifest = Manifest(
         name="benchmark",
         classes=ClassScheme.from_values(range(CLASSES)),
         network=branch.settings,
-        modalities={"optical": ModalitySpec(recipe=recipe, channels=channels)},
+        modalities=specs,
         resolution_m=0.5,
         crs="EPSG:32631",
         footprint={"type": "Point", "coordinates": [3, 45]},
         receptive_field_px=receptive_field_radius_px(branch, len(BANDS)),
     )
-    save_bundle(path, manifest, {"optical": branch})
+    save_bundle(path, manifest, branches)
 
 
 def write_network(bundle: Path, path: Path) -> None:
@@ -299,7 +308,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for side in {WARM_PX, *options.sides}:
-            write_scene(folder / f"{side}.tif", side, pixel_m)
+            write_scene(folder / f"{side}.tif", side, Affine(pixel_m, 0, 5e5, 0, -pixel_m, 5e6))
         for network in [GIVEN] if options.bundle else options.networks:
             paths = {"bundle": folder / f"{network}.safetensors", "network": folder / f"{network}.pt"}
             if network == GIVEN:

@@ -252,7 +252,8 @@ def _workers_within(limit: int, plan: PredictionPlan, most: int) -> int:
 
     each = max(peak_growth(partial(try_out, m)) for m in job.inputs) * math.prod(largest) // (rows * cols)
     tile_bytes = job.lattice.tile_bytes(1 if job.classes_alone else probability_bytes(len(job.classes)))
-    shared = GDAL_CACHE_BYTES + len(backends) * job.keep_tiles * tile_bytes
+    kept = 0 if job.stores_tiles else job.keep_tiles
+    shared = GDAL_CACHE_BYTES + len(backends) * kept * tile_bytes
     block = max(block.pixels for block in plan.blocks)
     finished = 2 * block * sum(len(file.bands) for file in job.files.present)  # twice while it is encoded
     return workers_within(limit, most, each + len(backends) * tile_bytes + finished, before + shared)

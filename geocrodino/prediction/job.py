@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ from geocrodino.maps.writer import EncodedPart, encode_part
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import (
-    CombinedPrediction,
     Prediction,
     class_indices,
     combine,
@@ -35,6 +35,7 @@ from geocrodino.prediction.combine import (
 )
 from geocrodino.prediction.tiles.lattice import TileLattice, blocks, probability_bytes
 from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier, TilePredictor
+from geocrodino.prediction.tiles.store import TileStore
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import BackendName, Layer, Precision
@@ -47,7 +48,8 @@ Counts = Counter[tuple[int, int, int]]
 
 _KEPT_BYTES = 512 * 2**20
 _STEP_PX = 256  # sides of blocks are multiples of it, as are the tiles of most files
-_PART_PX = 1536  # largest side of a window whose probabilities are in memory at once
+_COMBINED_ROWS = 128
+_PART_PX = 512  # largest side of a window whose probabilities are interpolated or mixed at once
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,11 @@ class Job:
         return not self.layers and len(self.inputs) == 1 and self.lattice.ramp_px == 0 and self.grid == self.own
 
     @property
+    def stores_tiles(self) -> bool:
+        """Whether tiles wait for their neighbours in a file; beside a GPU, which makes many a second, in memory."""
+        return self.keep_tiles > 0 and self.device.partition(":")[0] == "cpu"
+
+    @property
     def grid(self) -> GeoBox:
         """Working grid of the networks."""
         return next(iter(self.inputs.values())).grid
@@ -209,6 +216,13 @@ class Job:
         return self.area is None or bool(intersects(self.area, window_box(window)))
 
 
+class _Place(NamedTuple):
+    """Where the pixels of a window lie in the working grid, and the pixels there that interpolation touches."""
+
+    positions: Positions
+    needed: Window | None
+
+
 class BlockPredictor:
     """Predicts the blocks of one map; may be called from several threads.
 
@@ -225,8 +239,9 @@ class BlockPredictor:
         if job.classes_alone:
             ((modality, source),) = job.inputs.items()
             self.classifier = TileClassifier(backends[modality], source, lattice, keep_tiles=keep)
+        store = TileStore() if job.stores_tiles else None
         self.tiles = {
-            m: TilePredictor(backends[m], source, lattice, num_classes=len(job.classes), keep_tiles=keep)
+            m: TilePredictor(backends[m], source, lattice, num_classes=len(job.classes), keep_tiles=keep, store=store)
             for m, source in job.inputs.items()
             if self.classifier is None
         }
@@ -244,9 +259,9 @@ class BlockPredictor:
         block, files = Window(*block), self.job.files
         out = {f.path: np.full((len(f.bands), *block.shape), IGNORE_INDEX, np.uint8) for f in files.present}
         counts: Counts = Counter()
-        for window in self._parts(block):
+        for window, there in self._parts(block):
             inside = None if self._area_mask is None else self._area_mask.read(window)
-            indices, decided, layers = self._predict_window(window, inside)
+            indices, decided, layers = self._predict_window(window, there, inside)
             place = (slice(None), *window.within(block).slices)
             out[files.classes.path][place] = self.job.classes.to_values(indices)[None]
             if files.decided is not None:
@@ -267,25 +282,31 @@ class BlockPredictor:
         }
         return {role: each.as_list() for role, each in found.items() if each.pixels}
 
-    def _parts(self, block: Window) -> Iterator[Window]:
+    def _parts(self, block: Window) -> Iterator[tuple[Window, _Place | None]]:
         for part in block.blocks(self.job.part_px):
             yield from self._small_enough(part)
 
-    def _small_enough(self, window: Window) -> Iterator[Window]:
-        """The window, or quarters of it if it reads too many pixels of the working grid; nothing outside the area."""
+    def _small_enough(self, window: Window) -> Iterator[tuple[Window, _Place | None]]:
+        """The window, or quarters of it if it reads too many pixels of the working grid; nothing outside the area.
+
+        Each with its place in the working grid, None if that is the grid of the map.
+        """
         if not self.job.meets(window):
             return
         grid = self.job.grid
-        if grid != self.job.own:
-            needed = bounding_window(source_positions(self.job.own, window, grid), self.job.lattice.shape)
-            if needed is not None and _too_large(needed, window):
-                for smaller in _quarters(window):
-                    yield from self._small_enough(smaller)
-                return
-        yield window
+        if grid == self.job.own:
+            yield window, None
+            return
+        positions = source_positions(self.job.own, window, grid)
+        needed = bounding_window(positions, self.job.lattice.shape)
+        if needed is not None and _too_large(needed, window):
+            for smaller in _quarters(window):
+                yield from self._small_enough(smaller)
+            return
+        yield window, _Place(positions, needed)
 
     def _predict_window(
-        self, window: Window, inside: NDArray[np.bool_] | None
+        self, window: Window, place: _Place | None, inside: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Class indices, modality that decided, and layers if any were requested."""
         if self.classifier is not None:
@@ -293,28 +314,30 @@ class BlockPredictor:
             if inside is not None:
                 indices = np.where(inside, indices, np.uint8(IGNORE_INDEX))
             return indices, decided_alone(self.classifier.scene.spec.modality, indices != IGNORE_INDEX), None
-        combined = self._combined(window, inside)
-        layers = layer_values(self.job.layers, combined) if self.job.layers else None
-        return class_indices(combined), combined.decided, layers
-
-    def _combined(self, window: Window, inside: NDArray[np.bool_] | None) -> CombinedPrediction:
-        if self.job.grid == self.job.own:
+        if place is None:
             predictions = {m: self._direct(m, window) for m in self.tiles}
         else:
-            positions = source_positions(self.job.own, window, self.job.grid)
-            needed = bounding_window(positions, self.job.lattice.shape)
-            predictions = {m: self._interpolated(m, window, positions, needed) for m in self.tiles}
+            predictions = {m: self._interpolated(m, window, place) for m in self.tiles}
         if inside is not None:
             predictions = {m: Prediction(p.probabilities, p.valid & inside) for m, p in predictions.items()}
-        return combine(predictions, self.job.weight)
+        indices, decided = np.empty(window.shape, np.uint8), np.empty(window.shape, np.uint8)
+        layers: list[NDArray[np.uint8]] = []
+        # A few rows at a time: an average needs several arrays as large as the probabilities.
+        for start in range(0, window.shape[0], _COMBINED_ROWS):
+            rows = slice(start, start + _COMBINED_ROWS)
+            parts = {m: Prediction(p.probabilities[:, rows], p.valid[rows]) for m, p in predictions.items()}
+            combined = combine(parts, self.job.weight)
+            indices[rows], decided[rows] = class_indices(combined), combined.decided
+            if self.job.layers:
+                layers.append(layer_values(self.job.layers, combined))
+        return indices, decided, np.concatenate(layers, axis=1) if layers else None
 
     def _direct(self, modality: Modality, window: Window) -> Prediction:
         field = self.tiles[modality].window(window)
         return Prediction(field[:-1], field[-1] >= 0.5)
 
-    def _interpolated(
-        self, modality: Modality, window: Window, positions: Positions, needed: Window | None
-    ) -> Prediction:
+    def _interpolated(self, modality: Modality, window: Window, place: _Place) -> Prediction:
+        positions, needed = place
         valid = self._valid(modality, window)
         if needed is None or not valid.any():
             return Prediction(

@@ -8,6 +8,7 @@ slower for small windows, see docs/performance.md.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import pyproj
@@ -17,8 +18,24 @@ from odc.geo.geobox import GeoBox
 from geocrodino.geo.rasters.grid import crs_of, turn_of
 from geocrodino.geo.rasters.window import Window
 
+_AT_ONCE = 2**16  # positions whose neighbours are gathered at once: the arrays then stay in the processor's cache
+
 Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Rows and columns in source pixels, centre of the first pixel at 0, shapes that broadcast to the target's."""
+
+
+def separable(grid: GeoBox, source: GeoBox) -> bool:
+    """Whether the axes of two grids are parallel, so that rows depend on rows alone and columns on columns.
+
+    Args:
+        grid: A grid.
+        source: Another one.
+
+    Returns:
+        True if both have one CRS and neither is rotated.
+    """
+    a, i = grid.affine, ~source.affine
+    return bool(grid.crs == source.crs and a.b == a.d == i.b == i.d == 0)
 
 
 def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 1) -> Positions:
@@ -37,14 +54,18 @@ def source_positions(grid: GeoBox, window: Window, source: GeoBox, parts: int = 
     rows = (np.arange(window.row_start * parts, window.row_stop * parts) + 0.5)[:, None] / parts
     cols = (np.arange(window.col_start * parts, window.col_stop * parts) + 0.5)[None, :] / parts
     a, i = grid.affine, ~source.affine
-    if grid.crs == source.crs and a.b == a.d == i.b == i.d == 0:
+    if separable(grid, source):
         return i.e * (a.e * rows + a.f) + i.f - 0.5, i.a * (a.a * cols + a.c) + i.c - 0.5
     x, y = a.a * cols + a.b * rows + a.c, a.d * cols + a.e * rows + a.f
     if grid.crs != source.crs:
-        transformer = pyproj.Transformer.from_crs(str(grid.crs), str(source.crs), always_xy=True)
-        x, y = transformer.transform(x, y)
+        x, y = _transformer(str(grid.crs), str(source.crs)).transform(x, y)
         x = _align_longitudes(source, x)
     return i.d * x + i.e * y + i.f - 0.5, i.a * x + i.b * y + i.c - 0.5
+
+
+@lru_cache(maxsize=64)  # asked for at every read; pyproj's transformers may be shared between threads
+def _transformer(source: str, target: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def _align_longitudes(source: GeoBox, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,6 +121,25 @@ def bilinear(
     shape = np.broadcast_shapes(positions[0].shape, positions[1].shape)
     total = np.zeros((len(values), *shape), np.float32)
     weight: NDArray[np.float32] = np.zeros(shape, np.float32)
+    height, width = shape
+    step = max(1, _AT_ONCE // max(1, width))
+    for start in range(0, height, step):
+        part = slice(start, start + step)
+        places = [p[part] if len(p) == height else p for p in positions]
+        _add_neighbours(held, valid, window, (places[0], places[1]), total[:, part], weight[part])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.divide(total, weight, out=total), weight
+
+
+def _add_neighbours(
+    held: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    window: Window,
+    positions: Positions,
+    total: NDArray[np.float32],
+    weight: NDArray[np.float32],
+) -> None:
+    """Add the four neighbours of positions, times their shares, to ``total``, and the shares of valid ones."""
     rows, cols = (np.nan_to_num(p, nan=-9.0, posinf=-9.0, neginf=-9.0) for p in positions)
     low_r, low_c = np.floor(rows), np.floor(cols)
     for step_r in (0, 1):
@@ -110,9 +150,8 @@ def bilinear(
             c, in_c = _index(low_c + step_c, window.col_start, window.col_stop)
             share = share_r * share_c * (in_r & in_c & valid[r, c])
             weight += share
-            total += held[:, r, c] * share
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.divide(total, weight, dtype=np.float32), weight
+            for band, so_far in zip(held, total, strict=True):  # one at a time, to hold the gathered values of one
+                np.add(so_far, band[r, c] * share, out=so_far)
 
 
 def nearest(
@@ -153,14 +192,14 @@ def block_mean(
     count, height, width = values.shape
     blocks = (count, height // parts, parts, width // parts, parts)
     weights = weight.reshape(blocks[1:])
-    weighted = np.nan_to_num(values).reshape(blocks) * weights
     total = np.zeros((count, blocks[1], blocks[3]), np.float32)
     share = np.zeros((blocks[1], blocks[3]), np.float32)
     # In a fixed order: the order of NumPy's sum depends on the shape, and so would the last bit.
     for row in range(parts):
         for col in range(parts):
-            total += weighted[:, :, row, :, col]
-            share += weights[:, row, :, col]
+            part = weights[:, row, :, col]
+            total += np.nan_to_num(values.reshape(blocks)[:, :, row, :, col]) * part
+            share += part
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total / share).astype(np.float32), (share / parts**2).astype(np.float32)
 

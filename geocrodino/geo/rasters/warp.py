@@ -17,6 +17,7 @@ from geocrodino.geo.rasters.resample import (
     block_mean,
     bounding_window,
     nearest,
+    separable,
     source_positions,
 )
 from geocrodino.geo.rasters.window import Window
@@ -24,7 +25,7 @@ from geocrodino.geo.rasters.window import Window
 AGGREGATE_FROM = 1.5
 """Target pixels at least this many times larger than those of the source take their mean or majority."""
 
-_SUB_PIXELS = 2**22  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
+_SUB_PIXELS = 2**20  # more are not held at a time: a pixel of 30 m has 3600 of 0.5 m
 
 
 def read_on_grid(
@@ -56,10 +57,21 @@ def read_on_grid(
     # Sub-pixels as fine as the source's own, where the target's pixels are markedly larger.
     ratio = max(resampling_ratio(grid, raster.geobox))
     parts = math.ceil(ratio - SAME_SIZE_TOLERANCE) if ratio >= AGGREGATE_FROM else 1
-    if parts > 1 and window.pixels > max(1, _SUB_PIXELS // parts**2):
-        halves, axis = _halves(window)
-        read = [raster.read(grid, half, bands=bands, kind=kind) for half in halves]
-        return np.concatenate([v for v, _ in read], axis), np.concatenate([ok for _, ok in read], axis)
+    # Arrays of positions, shares and gathered values are several times as large as the result.
+    pieces = _pieces(window, max(1, _SUB_PIXELS // parts**2), rows_alone=parts <= 2 and separable(grid, raster.geobox))
+    if len(pieces) == 1:
+        return _resampled(raster, grid, window, bands, kind, parts)
+    values, valid = np.empty((len(bands), *window.shape), np.float32), np.empty(window.shape, bool)
+    for piece in pieces:
+        place = piece.within(window).slices
+        values[:, *place], valid[place] = _resampled(raster, grid, piece, bands, kind, parts)
+    return values, valid
+
+
+def _resampled(
+    raster: Raster, grid: GeoBox, window: Window, bands: tuple[int, ...], kind: Kind, parts: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read a window at once, each of its pixels split into ``parts`` x ``parts``; result as for `read_on_grid`."""
     positions = source_positions(grid, window, raster.geobox, parts)
     needed = bounding_window(positions, (raster.geobox.shape[0], raster.geobox.shape[1]))
     if needed is None:
@@ -76,14 +88,23 @@ def read_on_grid(
     return values, valid
 
 
-def _halves(window: Window) -> tuple[tuple[Window, Window], int]:
-    """The two halves of a window across its longer side, and the axis along which they join."""
+def _pieces(window: Window, most: int, *, rows_alone: bool) -> list[Window]:
+    """Cut a window into halves until none has more pixels than ``most``.
+
+    Whole rows are the best pieces where grids are parallel, because files store rows of tiles or whole rows. In other
+    grids the box around a long piece holds mostly pixels that it does not need, and very coarse pixels leave few rows;
+    halves of the longer side stay compact.
+    """
+    if window.pixels <= most or max(window.shape) == 1:
+        return [window]
     height, width = window.shape
-    if width > height:
+    if height > 1 and (rows_alone or height >= width):
+        middle = (window.row_start + window.row_stop) // 2
+        halves = (window._replace(row_stop=middle), window._replace(row_start=middle))
+    else:
         middle = (window.col_start + window.col_stop) // 2
-        return (window._replace(col_stop=middle), window._replace(col_start=middle)), -1
-    middle = (window.row_start + window.row_stop) // 2
-    return (window._replace(row_stop=middle), window._replace(row_start=middle)), -2
+        halves = (window._replace(col_stop=middle), window._replace(col_start=middle))
+    return [piece for half in halves for piece in _pieces(half, most, rows_alone=rows_alone)]
 
 
 @lru_cache(maxsize=256)

@@ -44,6 +44,7 @@ TOLERANCE_SHARE = 1e-3
 """Largest share of pixels with another class than with PyTorch."""
 
 _KEPT_GRAPHS = 20  # 13 MB each with the default network
+_FORM = 2  # counts changes of the graphs that networks are converted to
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -330,7 +331,7 @@ def _graph_path(bundle: Bundle, modality: Modality, unused_px: int, folder: Path
 def _graph_key(bundle: Bundle, modality: Modality, unused_px: int) -> str:
     """Everything that a graph depends on."""
     made_by = (f"{package} {version(package)}" for package in ("openvino", "torch"))
-    own = f"geocrodino {__version__}"
+    own = f"geocrodino {__version__}, form {_FORM}"
     return ", ".join((bundle.sha256, modality, f"{unused_px} px unused", *made_by, own))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from geocrodino.geo.rasters.grid import round_up
 from geocrodino.models.branch import Branch
+from geocrodino.prediction.backends.strips import in_strips
 
 _LEAST_CUT = 2  # strides; a cut copies the map, so it must save more than it costs
 _SAME = 1e-4  # largest difference from the whole network by rounding, as a share of the largest logit
@@ -46,6 +47,7 @@ class Trimmed(nn.Module):
         self.trims_px: tuple[int, ...] = ()
         if self.trim_px:
             self._cut_between_stages(unused_px)
+        self._compute_wide_blocks_in_strips()
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the class logits of the inside of tiles.
@@ -79,6 +81,21 @@ class Trimmed(nn.Module):
         if trims and self._same_as(whole, unused_px):
             self.trims_px = tuple(trims)
         else:
+            self.network = whole
+
+    @torch.no_grad()
+    def _compute_wide_blocks_in_strips(self) -> None:
+        whole, changed = self.network, copy.deepcopy(self.network).eval()
+        encoders = [e for e in (changed.encoder, changed.specific_encoder) if e is not None]
+        side = 2 * self.trim_px + 8 * self.stride
+        changes = [in_strips(encoder, self.in_channels, side) for encoder in encoders]
+        if not any(changes):
+            return
+        values = np.random.default_rng(0).standard_normal((1, self.in_channels, side, side), np.float32)
+        expected = self(torch.from_numpy(values))
+        self.network = changed
+        found = self(torch.from_numpy(values))
+        if not torch.allclose(found, expected, rtol=0, atol=_SAME * float(expected.abs().max())):
             self.network = whole
 
     def _same_as(self, whole: Branch, unused_px: int) -> bool:

@@ -22,6 +22,7 @@ from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
 from geocrodino.prediction.tiles.stitching import Number, stitch
+from geocrodino.prediction.tiles.store import Tile, TileStore
 from geocrodino.settings.classes import IGNORE_INDEX
 
 _counting = Lock()
@@ -108,14 +109,24 @@ class CachedTiles(Generic[Number]):
         scene: Input of the network.
         lattice: The tiles, on the scene's working grid.
         keep_tiles: How many tiles are kept after their first use.
+        store: Where they are kept, None for memory.
     """
 
-    def __init__(self, backend: Backend, scene: SceneInput, lattice: TileLattice, *, keep_tiles: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        scene: SceneInput,
+        lattice: TileLattice,
+        *,
+        keep_tiles: int,
+        store: TileStore | None = None,
+    ) -> None:
         self.backend = backend
+        self.store = store
         self.scene = scene
         self.lattice = lattice
         self.keep_tiles = keep_tiles
-        self._tiles: OrderedDict[TileIndex, Future[NDArray[Number]]] = OrderedDict()
+        self._tiles: OrderedDict[TileIndex, Future[Tile]] = OrderedDict()
         self._lock = Lock()
 
     def __call__(self, index: TileIndex) -> NDArray[Number]:
@@ -130,7 +141,8 @@ class CachedTiles(Generic[Number]):
         Raises:
             RasterError: If the scene cannot be read there.
         """
-        return self._result(index, self._computed_once(index))
+        tile = self._result(index, self._computed_once(index))
+        return tile if isinstance(tile, np.ndarray) else tile[:, :, :]
 
     def window(self, window: Window) -> NDArray[Number]:
         """The result of a window, joined from its tiles.
@@ -147,7 +159,7 @@ class CachedTiles(Generic[Number]):
         futures = {index: self._computed_once(index) for index in self.lattice.tiles(window)}
         return stitch(self.lattice, window, lambda index: self._result(index, futures[index]))
 
-    def _result(self, index: TileIndex, future: Future[NDArray[Number]]) -> NDArray[Number]:
+    def _result(self, index: TileIndex, future: Future[Tile]) -> Tile:
         """The result of a tile, once it is computed; drops the tiles that were used longest ago."""
         result = future.result()
         with self._lock:
@@ -160,7 +172,7 @@ class CachedTiles(Generic[Number]):
                     del self._tiles[old]
         return result
 
-    def _computed_once(self, index: TileIndex) -> Future[NDArray[Number]]:
+    def _computed_once(self, index: TileIndex) -> Future[Tile]:
         """The result of a tile, computed here unless another thread has started it or it is kept."""
         with self._lock:
             future = self._tiles.get(index)
@@ -169,13 +181,17 @@ class CachedTiles(Generic[Number]):
                 return future
             future = self._tiles[index] = Future()
         try:
-            future.set_result(self._compute(index))
+            future.set_result(self._kept(self._compute(index)))
         except BaseException as error:
             with self._lock:
                 self._tiles.pop(index, None)  # the next request tries again
             future.set_exception(error)  # for the threads that wait
             raise
         return future
+
+    def _kept(self, values: NDArray[Number]) -> Tile:
+        """A tile where it waits for its neighbours."""
+        return values if self.store is None else self.store.put(values, self.lattice.tile_bytes(_pixel_bytes(values)))
 
     def _compute(self, index: TileIndex) -> NDArray[Number]:
         window = self.lattice.read_window(index)
@@ -198,6 +214,10 @@ class CachedTiles(Generic[Number]):
         raise NotImplementedError
 
 
+def _pixel_bytes(values: NDArray[Number]) -> int:
+    return len(values) * values.itemsize
+
+
 class TilePredictor(CachedTiles[np.float32]):
     """Probabilities of tiles, float32: a band for each of K classes, then 1 where the modality is valid, else 0.
 
@@ -207,12 +227,20 @@ class TilePredictor(CachedTiles[np.float32]):
         lattice: The tiles, on the scene's working grid.
         num_classes: Number of classes K.
         keep_tiles: How many tiles are kept after their first use.
+        store: Where they are kept, None for memory.
     """
 
     def __init__(
-        self, backend: Backend, scene: SceneInput, lattice: TileLattice, *, num_classes: int, keep_tiles: int
+        self,
+        backend: Backend,
+        scene: SceneInput,
+        lattice: TileLattice,
+        *,
+        num_classes: int,
+        keep_tiles: int,
+        store: TileStore | None = None,
     ) -> None:
-        super().__init__(backend, scene, lattice, keep_tiles=keep_tiles)
+        super().__init__(backend, scene, lattice, keep_tiles=keep_tiles, store=store)
         self.num_classes = num_classes
 
     def _tile(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from geocrodino.geo.rasters.window import Window
 from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
+from geocrodino.prediction.tiles.store import Tile
 
 Number = TypeVar("Number", np.float32, np.uint8)
 """Type of the result of a tile: probabilities, or classes, which cannot be mixed."""
@@ -40,14 +41,14 @@ def axis_weights(lattice: TileLattice, axis: int, tile: int, start: int, stop: i
     return rise.astype(np.float32)
 
 
-def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], NDArray[Number]]) -> NDArray[Number]:
+def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], Tile]) -> NDArray[Number]:
     """Join the results of tiles over a window of the scene.
 
     Args:
         lattice: The tiles.
         window: Pixels inside the scene.
-        source: Gives the result of a tile over its support, shape (B, H, W), float32 if tiles are mixed; called once
-            for each tile that covers part of the window, row by row.
+        source: Gives the result of a tile over its support, shape (B, H, W), float32 if tiles are mixed, in memory or
+            in a file; called once for each tile that covers part of the window, row by row.
 
     Returns:
         The result over the window, shape (B, H, W), possibly a view of a tile. The value of a pixel does not depend on
@@ -60,17 +61,17 @@ def stitch(lattice: TileLattice, window: Window, source: Callable[[TileIndex], N
     window = Window(*window)
     total: NDArray[Number] | None = None
     for index in lattice.tiles(window):
-        tile: NDArray[Number] = source(index)
+        tile = source(index)
         support = lattice.support(index)
         if tile.shape[1:] != support.shape:
             raise ValueError(f"tile {index}: expected (B, {', '.join(map(str, support.shape))}), found {tile.shape}")
         shared: Window = support.intersect(window)
         rows, cols = shared.within(support).slices
-        part = tile[:, rows, cols]
+        part: NDArray[Number] = tile[:, rows, cols]
         if lattice.ramp_px == 0 and shared == window:
             return part  # one tile covers the window, and nothing is mixed
         if total is None:
-            total = np.zeros((len(tile), *window.shape), tile.dtype)
+            total = np.zeros((tile.shape[0], *window.shape), tile.dtype)
         place = (slice(None), *shared.within(window).slices)
         if lattice.ramp_px == 0:
             total[place] = part
