@@ -188,7 +188,7 @@ class _LowestLoss(Callback):
 
 
 class ValDataset(Dataset[dict[str, Tensor]]):
-    """Windows of one patch that hold every labelled pixel of ``val``; labels outside ``val`` are ignored."""
+    """Windows of one patch that hold every labelled pixel of ``val`` with data; labels outside ``val`` are ignored."""
 
     def __init__(self, dataset: PeerDataset, ready: Prepared, patch_px: int) -> None:
         """Find the windows.
@@ -200,7 +200,10 @@ class ValDataset(Dataset[dict[str, Tensor]]):
         """
         self.dataset, self.inside = dataset, ready.inside["val"]
         height, width = self.inside.shape
-        found = covering_windows(self.inside & (ready.labels != IGNORE_INDEX), patch_px)
+        # A batch without any usable label would have the loss NaN, and its epoch too.
+        valid = [np.isfinite(ready.layers.channels(m)).all(axis=0) for m in dataset.modalities]
+        usable = np.logical_and.reduce([self.inside, ready.labels != IGNORE_INDEX, *valid])
+        found = covering_windows(usable, patch_px)
         # Windows at the edge are moved onto the grid; pixels that two windows hold count twice.
         corners = [(min(w.row_start, height - patch_px), min(w.col_start, width - patch_px)) for w in found]
         self.windows = [Window.at(*corner, (patch_px, patch_px)) for corner in corners]
