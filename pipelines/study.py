@@ -289,7 +289,8 @@ def _write_fragment(options: argparse.Namespace, plan: Plan, runs: list[Run], ro
     if without:
         sys.exit(
             f"The table {options.fragment} of the documentation is not written: expected results of {len(runs)} runs, "
-            f"{len(without)} are missing, for instance {without[0]}. Run the command without --only, --first and --tables."
+            f"{len(without)} are missing, for instance {without[0]}. "
+            "Run the command without --only, --first and --tables."
         )
     table, records = compact_tables(plan.baseline, rows)
     facts = {
