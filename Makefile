@@ -41,8 +41,9 @@ lint: $(VENV)/.installed ## Check style, types and import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.installed ## Check that every public function documents its arguments, result, errors and shapes
+docs: $(VENV)/.installed ## Check the docstrings of public functions, and that the pages hold the tables of docs/results
 	$(BIN)/python docs/check_docstrings.py
+	$(BIN)/python docs/assemble_results.py --check
 
 fix: $(VENV)/.installed ## Apply ruff's automatic fixes and format the code
 	$(BIN)/ruff check --fix .

@@ -161,22 +161,23 @@ def _read_labels(path: Path, ignore: Collection[int], ready: Prepared, inside: N
 
 
 def with_margin(
-    dataset: CoregisteredDataset, window: Window, multiple: int
+    dataset: CoregisteredDataset, window: Window, multiple: int, margin_px: int = _MARGIN_PX
 ) -> tuple[dict[str, torch.Tensor], tuple[int, int]]:
-    """Read a window as a batch of one, with a margin of all that a network sees around it, padded to a multiple.
+    """Read a window as a batch of one, with a margin around it, padded to a multiple.
 
     Args:
         dataset: The aligned layers.
         window: First and last row, first and last column; ends are exclusive.
         multiple: Height and width of the batch are multiples of it, in px.
+        margin_px: Width of the margin; the default holds all that a network sees around a pixel.
 
     Returns:
         The batch, and the row and column in it at which the window begins.
     """
     height, width = dataset.grid.shape
     r0, r1, c0, c1 = window
-    top, left = max(0, r0 - _MARGIN_PX), max(0, c0 - _MARGIN_PX)
-    sample = dataset.read((top, min(height, r1 + _MARGIN_PX), left, min(width, c1 + _MARGIN_PX)))
+    top, left = max(0, r0 - margin_px), max(0, c0 - margin_px)
+    sample = dataset.read((top, min(height, r1 + margin_px), left, min(width, c1 + margin_px)))
     rows, columns = sample["labels"].shape
     fill = (0, -columns % multiple, 0, -rows % multiple)
     return {k: nn.functional.pad(v, fill)[None] for k, v in sample.items()}, (r0 - top, c0 - left)

@@ -36,18 +36,18 @@ import numpy as np
 import torch
 import yaml
 from fewer_labels import write_corner, write_share
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from fragments import FRAGMENTS, command_line, describe_device, settings_of, write_fragment
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scoring import SCORING, load_networks, score
-from tables import Row, write_tables
+from tables import Row, compact_tables, write_tables
+from trainings import as_now, train_or_resume
 
-from geocrodino.errors import ConfigError
 from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.town.write import ScenePaths, write_scene
 from geocrodino.training import number_format
-from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, TEACHER_NAME, last_checkpoint, save_json
+from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, save_json
 from geocrodino.training.learners.build import learner_class
 from geocrodino.training.prepare import prepare
-from geocrodino.training.run import train
 
 
 class Labels(BaseModel):
@@ -252,6 +252,8 @@ def main() -> None:
     parser.add_argument("--scheduler", help="address of a Dask cluster, for instance tcp://host:8786")
     parser.add_argument("--precision", help="number format, unless a scene or method of the plan names its own")
     parser.add_argument("--tables", action="store_true", help="write the tables of finished runs and perform none")
+    parser.add_argument("--fragment", help="name of the table in the documentation to write as well, such as methods")
+    parser.add_argument("--fragments", type=Path, default=FRAGMENTS, help="folder of these tables; docs/results")
     parser.add_argument("--one", nargs=3, metavar=("SCENE", "METHOD", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     plan = in_one_format(Plan.model_validate(yaml.safe_load(options.plan.read_text())), options.precision)
@@ -273,9 +275,33 @@ def main() -> None:
     for run in missing.values():
         run.with_labels()  # write the label files here, one after the other: several runs share them
     failed = [] if options.tables else _spread(list(missing.values()), options)
-    print(write_tables(plan.title, plan.baseline, _rows(runs), root))
+    rows = _rows(runs)
+    print(write_tables(plan.title, plan.baseline, rows, root))
     if failed:
         sys.exit("Failed: " + ", ".join(f"{r.scene}/{r.method} seed {r.seed} ({r.out / 'log.txt'})" for r in failed))
+    if options.fragment:
+        _write_fragment(options, plan, runs, rows)
+
+
+def _write_fragment(options: argparse.Namespace, plan: Plan, runs: list[Run], rows: list[Row]) -> None:
+    """Write the compact table of a study for the documentation, once every run of its plan has a result."""
+    without = [f"{r.scene}/{r.method} seed {r.seed}" for r in runs if r.result() is None]
+    if without:
+        sys.exit(
+            f"The table {options.fragment} of the documentation is not written: expected results of {len(runs)} runs, "
+            f"{len(without)} are missing, for instance {without[0]}. "
+            "Run the command without --only, --first and --tables."
+        )
+    table, records = compact_tables(plan.baseline, rows)
+    facts = {
+        "scenes": list(plan.scenes),
+        "split": "test",
+        "seeds": {method: list(plan.seeds_of(method)) for method in plan.methods},
+        "settings": {f"{r.scene}/{r.method}": settings_of(r.config()) for r in runs if r.seed == 0},
+        "device": describe_device(_accelerator(plan)),
+        "rows": records,
+    }
+    write_fragment(options.fragment, table, command_line(), facts, options.fragments)
 
 
 def in_one_format(plan: Plan, precision: str | None) -> Plan:
@@ -391,21 +417,6 @@ def in_own_process(command: list[str], folder: str, gpu: str | None = None) -> i
         return subprocess.run(command, check=False, env=environment, stdout=log, stderr=log).returncode
 
 
-def as_now(settings: dict[str, Any]) -> TrainConfig | None:
-    """Read stored settings. Settings that were added since get their defaults.
-
-    Args:
-        settings: As stored by an earlier run.
-
-    Returns:
-        The settings; None if they are no longer valid, for instance because a setting was removed.
-    """
-    try:
-        return TrainConfig.model_validate(settings)
-    except ValidationError:
-        return None
-
-
 def perform(run: Run) -> None:
     """Train and score one run, and write ``result.json``.
 
@@ -417,7 +428,7 @@ def perform(run: Run) -> None:
     teacher = run.teacher()
     taught_by = None if teacher is None else json.loads((teacher.out / "result.json").read_text())
     if not _trained(run, config, taught_by):
-        _train(run, changed, teacher and teacher.out)
+        train_or_resume(changed, run.out, teacher and teacher.out)
         made = {"settings": config.model_dump(mode="json"), "labels": run.labels(), "made": time.time()}
         save_json(run.out / "made.json", made)
     ready = prepare(changed, run.out)
@@ -458,19 +469,6 @@ def _trained(run: Run, config: TrainConfig, taught_by: dict[str, Any] | None) ->
     learns_from = [{key: each[key] for key in ("label_share", "corner")} for each in (found["labels"], run.labels())]
     same = as_now(found["settings"]) == config and learns_from[0] == learns_from[1]
     return same and (taught_by is None or found["made"] > taught_by["made"])
-
-
-def _train(run: Run, config: TrainConfig, teacher: Path | None) -> None:
-    """Continue an interrupted training, or start one."""
-    begun = any(last_checkpoint(folder).exists() for folder in (run.out, run.out / TEACHER_NAME))
-    if begun and not any((run.out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME)):
-        try:
-            train(config, run.out, resume=True, teacher=teacher)
-        except ConfigError as error:
-            print(f"Starting anew, because the earlier run cannot be resumed: {error}")
-        else:
-            return
-    train(config, run.out, overwrite=True, teacher=teacher)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ _FEWEST_SEEDS = 3
 COLOURS = {"optical": "#2f6fb7", "elevation": "#e08a2e", "fusion": "#7a7f87"}
 """Colours of the networks in figures."""
 
+_SOURCES = {"optical": "image", "elevation": "heights", "fusion": "one network of both"}
+"""What a network predicts from, in the tables of the documentation."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -102,6 +105,40 @@ def write_tables(title: str, baseline: str, rows: list[Row], root: Path) -> str:
             writer.writerows(records)
         _draw(title, records, root / "results.png")
     return text
+
+
+def compact_tables(baseline: str, rows: list[Row]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Make the tables of a study for a page: differences from the baseline over all scenes, then the scores.
+
+    Args:
+        baseline: The method that others are compared with.
+        rows: Results of all methods and scenes.
+
+    Returns:
+        Lines of Markdown, and a record of each score; numbers are in %, None where there is none.
+    """
+    lines, records = _overview(baseline, rows)[2:], []  # without its heading
+    networks = list(dict.fromkeys(key.split("|")[0] for row in rows for key in row.blocks[0]))
+    head = ["scene", "scored on", "method", "seeds", *(_SOURCES.get(network, network) for network in networks)]
+    lines += [f"| {' | '.join(head)} | minutes |", "|" + "---|" * (len(head) + 1)]
+    for scene in dict.fromkeys(row.scene for row in rows):
+        own = [row for row in rows if row.scene == scene]
+        base = next((row for row in own if row.method == baseline), None)
+        for labels in dict.fromkeys(key.split("|")[1] for row in own for key in row.blocks[0]):
+            for row in own:
+                found = [_record(row, base, f"{network}|{labels}") for network in networks]
+                records += [record for record in found if record is not None]
+                cells = [scene, labels, row.method, str(len(row.results)), *(_cell(r, row is base) for r in found)]
+                lines.append(f"| {' | '.join(cells)} | {np.mean([r['minutes'] for r in row.results]):.1f} |")
+    note = f"mIoU in % on `test`, mean ± standard deviation over seeds; in brackets the difference from `{baseline}`."
+    return [*lines, "", note], [{key: _plain(value) for key, value in record.items()} for record in records]
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON: NaN becomes None, numbers of NumPy become Python's."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _number_formats(rows: list[Row]) -> list[str]:

@@ -30,7 +30,7 @@ def pipeline(monkeypatch):
     """Import a script of pipelines/ together with those that it uses."""
     monkeypatch.syspath_prepend(str(ROOT / "pipelines"))
     yield importlib.import_module
-    for name in ("study", "tables", "scoring", "fewer_labels", "budgets"):
+    for name in ("study", "tables", "scoring", "fewer_labels", "budgets", "fragments", "trainings"):
         sys.modules.pop(name, None)
 
 

@@ -1,0 +1,47 @@
+"""Trainings of the pipelines: interrupted ones are continued, finished ones with the same settings are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from geocrodino.errors import ConfigError
+from geocrodino.settings.config import TrainConfig
+from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, TEACHER_NAME, last_checkpoint
+from geocrodino.training.run import train
+
+
+def as_now(settings: dict[str, Any]) -> TrainConfig | None:
+    """Read stored settings. Settings that were added since get their defaults.
+
+    Args:
+        settings: As stored by an earlier run.
+
+    Returns:
+        The settings; None if they are no longer valid, for instance because a setting was removed.
+    """
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError:
+        return None
+
+
+def train_or_resume(config: TrainConfig, out: Path, teacher: Path | None = None) -> None:
+    """Continue an interrupted training, or start one.
+
+    Args:
+        config: The settings.
+        out: Run folder.
+        teacher: Run folder of the teacher, see `geocrodino.train`.
+    """
+    begun = any(last_checkpoint(folder).exists() for folder in (out, out / TEACHER_NAME))
+    if begun and not any((out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME)):
+        try:
+            train(config, out, resume=True, teacher=teacher)
+        except ConfigError as error:
+            print(f"Starting anew, because the earlier run cannot be resumed: {error}")
+        else:
+            return
+    train(config, out, overwrite=True, teacher=teacher)
