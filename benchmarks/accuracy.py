@@ -1,14 +1,14 @@
 """Compare the accuracy of geocrodino with what people would use instead, on the same splits and patches.
 
     export GEOCRODINO_REAL_DATA=/path/to/data
-    python benchmarks/accuracy.py --scene configs/autzen.yaml --weights lite0.safetensors
+    python benchmarks/accuracy.py --scene configs/autzen.yaml
 
 Compared are: geocrodino's branches, and both together; its method ``fusion``, one network on both rasters;
 torchgeo's `SemanticSegmentationTask` with the models ``unet`` and ``deeplabv3+``; geoai's `train_segmentation_model`
 with the same models. A peer is trained from the image, from the heights (one channel: the height itself) and from both
 stacked as bands. geoai runs in an environment of its own, named by ``--geoai-python``; without it, its row says
 skipped. What each gets is written at the beginning of accuracy_peers.py. All encoders are EfficientNet-Lite0 and start
-from ``--weights``, a file of ImageNet weights with timm's names.
+from the same ImageNet weights.
 
 ``--equal patches``: every network sees as many patches as geocrodino. ``--equal minutes``: a network of torchgeo trains
 for the wall time that geocrodino needs for its two branches; geoai has no such limit and sees as many patches.
@@ -107,7 +107,7 @@ def main() -> None:
         "equal": options.equal,
         "settings": settings_of(config),
         "encoder": BACKBONE,
-        "weights": options.weights.name,
+        "weights": "imagenet",
         "device": describe_device(config.training.accelerator),
         "rows": records,
     }
@@ -118,9 +118,6 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scene", required=True, help="configuration file, or town")
-    parser.add_argument(
-        "--weights", type=Path, required=True, help="ImageNet weights of EfficientNet-Lite0, timm's names"
-    )
     parser.add_argument("--steps", type=int, help="steps in all, instead of those of the configuration")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--equal", choices=["patches", "minutes"], default="patches", help="what all have in common")
@@ -129,20 +126,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--geoai-python", type=Path, help="interpreter of an environment with geoai-py")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="folder of the runs")
     parser.add_argument("--fragments", type=Path, default=FRAGMENTS, help="folder of the tables; docs/results")
-    options = parser.parse_args()
-    if not options.weights.is_file():
-        parser.error(f"--weights {options.weights}: no such file. Expected a state dict, .safetensors or .pth.")
-    return options
+    return parser.parse_args()
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
     """Changes of the configuration: the common encoder and its weights, and the number of steps."""
-    weights = str(options.weights.resolve())
-    changes: dict[str, Any] = {
-        "network.encoder": BACKBONE.removeprefix("tu-"),
-        "encoder_weights.optical": weights,
-        "encoder_weights.elevation": weights,
-    }
+    changes: dict[str, Any] = {"network.encoder": BACKBONE.removeprefix("tu-"), "encoder_weights": "imagenet"}
     return changes if options.steps is None else {**changes, **split_steps(options.steps)}
 
 
@@ -228,15 +217,15 @@ def _peer(
         run.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         if peer.library == "torchgeo":
-            network, spent = train_torchgeo(peer, ready, config.training, options.weights, limit)
+            network, spent = train_torchgeo(peer, ready, config.training, limit)
         else:
-            network, spent = train_geoai(peer, ready, config.training, options.weights, run, options.geoai_python)
+            network, spent = train_geoai(peer, ready, config.training, run, options.geoai_python)
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
         count = sum(p.numel() for p in network.parameters())
         record.write_text(json.dumps({"settings": settings, "minutes": spent, "parameters": count}))
     if not target.exists():
         dataset = PeerDataset(ready, peer.modalities, library=peer.library)
-        network = create_network(peer.model, dataset.channels, len(ready.classes), options.weights)
+        network = create_network(peer.model, dataset.channels, len(ready.classes))
         network.load_state_dict(load_file(weights))
         peer_map(network.eval(), dataset, peer, ready, config.training.patch_px, target)
     found = json.loads(record.read_text())

@@ -8,7 +8,7 @@ What the peers get:
   the statistics of ``train``; heights as one channel, standardised in the same way. Pixels without data are 0.
 - **Values for geoai**, which divides by 255 and keeps 0 to 1: 8-bit images as they are; other images and heights
   scaled from their 0.1 % and 99.9 % quantiles in ``train`` to 0 to 255.
-- **Weights**: the file of encoder weights that geocrodino gets, adapted to the number of bands by timm.
+- **Weights**: the ImageNet weights that geocrodino starts from, adapted to the number of bands by timm.
 - **Everything else** as the libraries do by default. torchgeo: AdamW with a learning rate of 0.001, reduced on a
   plateau of the loss on ``val``; crops, resizing and flips as in its data modules of rasters; the epoch with the lowest
   loss on ``val``. geoai: Adam with 0.001; flips, turns, brightness and contrast; the epoch with the best IoU on
@@ -36,7 +36,6 @@ import torch
 from kornia.constants import DataKey, Resample
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchgeo.trainers import SemanticSegmentationTask
@@ -46,6 +45,7 @@ from geocrodino.data.patches import covering_windows
 from geocrodino.data.sampling import BalancedPatchSampler
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.models.pretrained.package import package_weights
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainingConfig
 from geocrodino.settings.modality import Modality
@@ -218,14 +218,13 @@ class ValDataset(Dataset[dict[str, Tensor]]):
         return sample
 
 
-def create_network(model: str, channels: int, classes: int, weights: Path) -> nn.Module:
-    """Create the network that torchgeo and geoai train, with the encoder's weights of a file.
+def create_network(model: str, channels: int, classes: int) -> nn.Module:
+    """Create the network that torchgeo and geoai train, with ImageNet weights in the encoder.
 
     Args:
         model: Name of the architecture, as torchgeo has it.
         channels: Bands of the input.
         classes: Number of classes.
-        weights: State dict of the encoder with three bands.
 
     Returns:
         The network; its decoder has random weights.
@@ -233,22 +232,21 @@ def create_network(model: str, channels: int, classes: int, weights: Path) -> nn
     network = smp.create_model(
         ARCHITECTURES[model], encoder_name=BACKBONE, encoder_weights=None, in_channels=channels, classes=classes
     )
-    network.encoder.load_state_dict(encoder_state(channels, weights))
+    network.encoder.load_state_dict(encoder_state(channels))
     return network
 
 
-def encoder_state(channels: int, weights: Path) -> dict[str, Tensor]:
-    """Read encoder weights and adapt them to a number of bands by timm's rule.
+def encoder_state(channels: int) -> dict[str, Tensor]:
+    """Read the ImageNet weights that geocrodino starts from, and adapt them to a number of bands by timm's rule.
 
     Args:
         channels: Bands of the input.
-        weights: State dict of the encoder with three bands.
 
     Returns:
         Weights of the encoder by their names in segmentation-models-pytorch.
     """
-    given = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, "cpu", weights_only=True)
-    given = {name: value for name, value in given.items() if not name.startswith("classifier.")}
+    tensors = package_weights(BACKBONE.removeprefix("tu-")).tensors
+    given = {name: value for name, value in tensors.items() if not name.startswith("classifier.")}
     encoder = smp.encoders.get_encoder(
         BACKBONE,
         in_channels=channels,
@@ -261,7 +259,7 @@ def encoder_state(channels: int, weights: Path) -> dict[str, Tensor]:
 
 
 def train_torchgeo(
-    peer: Peer, ready: Prepared, settings: TrainingConfig, weights: Path, minutes: float | None
+    peer: Peer, ready: Prepared, settings: TrainingConfig, minutes: float | None
 ) -> tuple[nn.Module, float]:
     """Train with torchgeo's `SemanticSegmentationTask`.
 
@@ -269,7 +267,6 @@ def train_torchgeo(
         peer: What to train.
         ready: The prepared scene.
         settings: Patches, epochs, seed and device.
-        weights: State dict of the encoder with three bands.
         minutes: Wall time of the training instead of the number of epochs; None: the epochs.
 
     Returns:
@@ -287,7 +284,7 @@ def train_torchgeo(
         loss="ce",
         ignore_index=IGNORE_INDEX,
     )
-    task.model.encoder.load_state_dict(encoder_state(dataset.channels, weights))
+    task.model.encoder.load_state_dict(encoder_state(dataset.channels))
     best = _LowestLoss()
     trainer = L.Trainer(
         max_epochs=settings.epochs if minutes is None else -1,
@@ -311,7 +308,7 @@ def train_torchgeo(
 
 
 def train_geoai(
-    peer: Peer, ready: Prepared, settings: TrainingConfig, weights: Path, folder: Path, python: Path
+    peer: Peer, ready: Prepared, settings: TrainingConfig, folder: Path, python: Path
 ) -> tuple[nn.Module, float]:
     """Train with geoai's `train_segmentation_model`, in its environment.
 
@@ -321,7 +318,6 @@ def train_geoai(
         peer: What to train.
         ready: The prepared scene.
         settings: Patches, epochs and seed.
-        weights: State dict of the encoder with three bands.
         folder: Folder of the tiles and of the trained network.
         python: Interpreter of an environment with geoai.
 
@@ -335,7 +331,7 @@ def train_geoai(
         _write_tile(dataset[window], folder, f"train{index:05d}.tif")
     for index in range(len(val)):
         _write_tile(val[index], folder, f"val{index:05d}.tif")
-    network = create_network(peer.model, dataset.channels, len(ready.classes), weights)
+    network = create_network(peer.model, dataset.channels, len(ready.classes))
     torch.save(network.state_dict(), folder / "start.pth")
     chosen = {
         "architecture": ARCHITECTURES[peer.model],

@@ -47,7 +47,7 @@ COMMANDS = {
     "methods": "python pipelines/study.py configs/studies/default_methods.yaml --fragment methods",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
-    "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --weights lite0.safetensors",
+    "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml",
 }
 """The command that makes each table."""
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import timm
 import torch
 import yaml
-from safetensors.torch import save_file
 
 from geocrodino.geo.rasters.window import Window
+from geocrodino.models.pretrained.package import package_weights
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import load_config
 from geocrodino.training.prepare import prepare
@@ -48,15 +47,6 @@ def ready(town, tmp_path):
     """The town as peers see it: the height itself as the only channel of the heights."""
     config = load_config(town.config, {"elevation.channels": ["height"], "training.patch_px": 32})
     return prepare(config, tmp_path / "run")
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """Random weights in a file with timm's names."""
-    torch.manual_seed(3)
-    state = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    save_file(state, tmp_path / "lite0.safetensors")
-    return tmp_path / "lite0.safetensors", state
 
 
 def test_torchgeo_gets_bytes_divided_by_255_and_heights_standardised(benchmark, ready, town):
@@ -110,15 +100,15 @@ def test_validation_counts_labels_of_val_alone_and_all_of_them(benchmark, ready)
 
 
 @pytest.mark.parametrize("model", ["unet", "deeplabv3+"])
-def test_peers_start_from_the_weights_of_the_file(benchmark, weights, model):
-    path, state = weights
-    network = benchmark("accuracy_peers").create_network(model, 3, 5, path)
+def test_peers_start_from_the_weights_of_geocrodino(benchmark, model):
+    state = package_weights("tf_efficientnet_lite0").tensors
+    network = benchmark("accuracy_peers").create_network(model, 3, 5)
     loaded = network.encoder.state_dict()
     name = next(key for key in loaded if key.endswith("conv_stem.weight"))
     assert torch.equal(loaded[name], state["conv_stem.weight"])
     last = next(key for key in loaded if key.endswith("6.0.conv_pwl.weight") or key.endswith("6_0.conv_pwl.weight"))
     assert torch.equal(loaded[last], state["blocks.6.0.conv_pwl.weight"])
-    one = benchmark("accuracy_peers").encoder_state(1, path)
+    one = benchmark("accuracy_peers").encoder_state(1)
     assert torch.allclose(one[name], state["conv_stem.weight"].sum(dim=1, keepdim=True))
     assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5, 64, 64)
 
@@ -170,14 +160,14 @@ def test_steps_are_split_into_epochs(benchmark):
 
 
 @pytest.mark.slow
-def test_all_trainings_run_and_a_second_call_repeats_none(town, weights, tmp_path):
+def test_all_trainings_run_and_a_second_call_repeats_none(town, tmp_path):
     content = yaml.safe_load(town.config.read_text())
     content["data"] = {key: str(town.config.parent / name) for key, name in content["data"].items()}
     config = tmp_path / "small.yaml"
     config.write_text(yaml.safe_dump({**content, "training": {"patch_px": 32, "batch_size": 2}}))
     command = [
         *(sys.executable, "benchmarks/accuracy.py", "--scene", str(config), "--steps", "2", "--seeds", "0"),
-        *("--weights", str(weights[0]), "--out", str(tmp_path / "out"), "--fragments", str(tmp_path / "tables")),
+        *("--out", str(tmp_path / "out"), "--fragments", str(tmp_path / "tables")),
     ]
     for trainings in (6, 0):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
