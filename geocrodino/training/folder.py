@@ -135,10 +135,9 @@ def with_recorded_epochs(config: TrainConfig, out: Path) -> TrainConfig:
     Raises:
         ConfigError: If the recorded settings cannot be read.
     """
-    record = out / SETTINGS_NAME
-    if not config.training.needs_measurement or not has_progress(out) or not exists(record):
+    if not config.training.needs_measurement or not has_progress(out) or not exists(out / SETTINGS_NAME):
         return config
-    before = _settings_of(record).training
+    before = _settings_of(out).training
     if not before.epochs_from_minutes:
         return config
     measured = {"epochs": before.epochs, "epochs_from_minutes": True}
