@@ -357,7 +357,8 @@ def on_recorded_grid(config: TrainConfig, recorded: TrainConfig) -> TrainConfig:
         The settings of the training, which name a grid.
     """
     data = recorded.data
-    if config.data.resolution_m is None and config.data.grid_of is None and data.grid_of is not None:
+    # A run that named the raster alone has recorded its pixel size too.
+    if config.data.resolution_m is None and data.grid_of is not None and config.data.grid_of in (None, data.grid_of):
         return config.with_grid(data.resolution_m, data.grid_of)
     return _with_named_grid(config)
 
