@@ -40,12 +40,13 @@ def freeze_encoders(learner: nn.Module) -> tuple[str, ...]:
         learner: All networks of a training; changed in place.
 
     Returns:
-        Dotted names of the encoders with random weights.
+        Dotted names of the trained encoders, which start from random weights.
 
     Raises:
         ConfigError: If no encoder starts from weights.
     """
-    encoders = encoders_in(learner)
+    # A teacher is not trained anyway.
+    encoders = {n: e for n, e in encoders_in(learner).items() if any(p.requires_grad for p in e.parameters())}
     for encoder in encoders.values():
         if facts_of(encoder).pretrained:
             facts_of(encoder).frozen = True
@@ -54,8 +55,8 @@ def freeze_encoders(learner: nn.Module) -> tuple[str, ...]:
     if len(left) == len(encoders):
         raise ConfigError(
             "training.freeze: expected an encoder that starts from weights, found random weights alone, which would "
-            "never learn.\nName a bundle with `start_from` or files under encoder_weights, or leave `training.freeze` "
-            "out."
+            "never learn.\nName a bundle with `start_from` or weights with `encoder_weights`, or leave "
+            "`training.freeze` out."
         )
     keep_frozen(learner)
     return left
