@@ -48,7 +48,7 @@ from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.listener import Listener
 from geocrodino.training.loop import run_loop
-from geocrodino.training.pace import epochs_within, expectation, measure
+from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.prepare import Prepared, prepare, record
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.start_weights import load_start
@@ -234,7 +234,7 @@ def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path 
     tell.stage("Measuring the pace")
     paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
     epochs = epochs_within(60 * minutes, *paces)
-    tell(f"Budget: {minutes:g} min are enough for {epochs} epoch{'s' if epochs > 1 else ''}.")
+    tell(describe_budget(minutes, epochs, *paces))
     update = {"epochs": epochs, "epochs_from_minutes": True}
     config = config.model_copy(update={"training": config.training.model_copy(update=update)})
     save_config(config, out / SETTINGS_NAME)

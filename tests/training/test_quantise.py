@@ -73,7 +73,7 @@ def test_a_run_of_version_0_1_is_read_on_the_grid_of_its_image(run, monkeypatch)
 
     monkeypatch.setattr(module, "require_nncf", lambda: None)
     monkeypatch.setattr(module, "prepare", prepared)
-    with pytest.raises(RuntimeError, match="^image$"):
+    with pytest.raises(RuntimeError, match=r"^image$"):
         quantise(run)
 
 

@@ -137,7 +137,8 @@ def test_a_teacher_starts_from_encoder_weights_instead(plain, bundle, tmp_path, 
     assert [list(found) for found in recorded] == [["optical", "elevation"], []]
     teacher = load_file(out / "teacher/fusion.safetensors")
     kept = [n for n in teacher if n.endswith("encoders.optical.model.layer1.0.conv1.weight")]
-    assert kept and all(torch.equal(teacher[n], hub.tensors["layer1.0.conv1.weight"]) for n in kept)  # frozen
+    assert kept
+    assert all(torch.equal(teacher[n], hub.tensors["layer1.0.conv1.weight"]) for n in kept)  # frozen
     assert not any("teacher" in line for line in told if line.startswith("Not frozen"))
 
 
