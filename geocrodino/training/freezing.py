@@ -11,6 +11,7 @@ from geocrodino.errors import ConfigError
 from geocrodino.models.encoder_facts import encoders_in, facts_of
 from geocrodino.models.stochastic_depth import use_stochastic_depth
 from geocrodino.settings.config import TrainingConfig
+from geocrodino.training.checks import NOTHING_TO_FREEZE
 
 
 def treat_encoders(learner: nn.Module, settings: TrainingConfig, tell: Callable[[str], None]) -> None:
@@ -53,11 +54,7 @@ def freeze_encoders(learner: nn.Module) -> tuple[str, ...]:
             encoder.requires_grad_(False)
     left = tuple(name for name, encoder in encoders.items() if not facts_of(encoder).frozen)
     if len(left) == len(encoders):
-        raise ConfigError(
-            "training.freeze: expected an encoder that starts from weights, found random weights alone, which would "
-            "never learn.\nName a bundle with `start_from` or weights with `encoder_weights`, or leave "
-            "`training.freeze` out."
-        )
+        raise ConfigError(NOTHING_TO_FREEZE)
     keep_frozen(learner)
     return left
 
