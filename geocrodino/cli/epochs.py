@@ -68,10 +68,11 @@ class EpochLines(Callback):
         """Show the line of an epoch."""
         numbers = trainer.callback_metrics
         scores = [f"{n} {100 * float(numbers[f'val_miou/{n}']):.1f}" for n in pl_module.validated]
-        left = self.time.left_s(trainer.current_epoch, self.time.steps, 1)
+        # After an early stop, the validation at the end is left.
+        left = self.time.final_s if trainer.should_stop else self.time.left_s(trainer.current_epoch, self.time.steps, 1)
         self.show(
             f"{self._name(trainer)}  loss {float(numbers['loss/total']):.3f}  val mIoU {', '.join(scores)} %"
-            f"{_left(0.0 if trainer.should_stop else left)}"
+            f"{_left(left)}"
         )
         self.line = time.monotonic()
 

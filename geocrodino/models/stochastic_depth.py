@@ -59,6 +59,8 @@ def _rebuilt(encoder: nn.Module, rate: float) -> nn.Module:
     like = next(encoder.parameters())
     built = built.to(like.device, like.dtype).train(encoder.training)
     built.load_state_dict(encoder.state_dict())
+    for name, parameter in encoder.named_parameters():  # those of a teacher need no gradient
+        built.get_parameter(name).requires_grad_(parameter.requires_grad)
     return attach_facts(built, facts)
 
 

@@ -26,8 +26,15 @@ from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
+from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.modality import Modality
 from geocrodino.training.start import find_start, with_network
+
+NOTHING_TO_FREEZE = (
+    "training.freeze: expected an encoder that starts from weights, found random weights alone, which would never "
+    "learn.\nName a bundle with `start_from` or weights with `encoder_weights`, or leave `training.freeze` out."
+)
+"""Why a training whose encoders would never learn is refused."""
 
 _BLOCK_PX = 512
 
@@ -78,6 +85,9 @@ def check_settings(config: TrainConfig) -> None:
             "method.agreement: the branches learn from the moving average of their weights; expected "
             "training.ema_decay above 0, found 0.\nUse 0.99, or agreement: 0."
         )
+    names = {weights_of(config.encoder_weights, m) for m in config.data.raster_paths}
+    if config.training.freeze == "encoder" and config.start_from is None and names == {RANDOM}:
+        raise ConfigError(NOTHING_TO_FREEZE)
     _check_trained_modalities(config)
     if config.augmentation.names_operations:
         # Kornia is slow to import, and the short form needs no check.

@@ -135,10 +135,9 @@ def with_recorded_epochs(config: TrainConfig, out: Path) -> TrainConfig:
     Raises:
         ConfigError: If the recorded settings cannot be read.
     """
-    record = out / SETTINGS_NAME
-    if not config.training.needs_measurement or not has_progress(out) or not exists(record):
+    if not config.training.needs_measurement or not has_progress(out) or not exists(out / SETTINGS_NAME):
         return config
-    before = _settings_of(record).training
+    before = _settings_of(out).training
     if not before.epochs_from_minutes:
         return config
     measured = {"epochs": before.epochs, "epochs_from_minutes": True}
@@ -358,7 +357,8 @@ def on_recorded_grid(config: TrainConfig, recorded: TrainConfig) -> TrainConfig:
         The settings of the training, which name a grid.
     """
     data = recorded.data
-    if config.data.resolution_m is None and config.data.grid_of is None and data.grid_of is not None:
+    # A run that named the raster alone has recorded its pixel size too.
+    if config.data.resolution_m is None and data.grid_of is not None and config.data.grid_of in (None, data.grid_of):
         return config.with_grid(data.resolution_m, data.grid_of)
     return _with_named_grid(config)
 

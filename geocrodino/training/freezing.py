@@ -11,6 +11,7 @@ from geocrodino.errors import ConfigError
 from geocrodino.models.encoder_facts import encoders_in, facts_of
 from geocrodino.models.stochastic_depth import use_stochastic_depth
 from geocrodino.settings.config import TrainingConfig
+from geocrodino.training.checks import NOTHING_TO_FREEZE
 
 
 def treat_encoders(learner: nn.Module, settings: TrainingConfig, tell: Callable[[str], None]) -> None:
@@ -40,23 +41,20 @@ def freeze_encoders(learner: nn.Module) -> tuple[str, ...]:
         learner: All networks of a training; changed in place.
 
     Returns:
-        Dotted names of the encoders with random weights.
+        Dotted names of the trained encoders, which start from random weights.
 
     Raises:
         ConfigError: If no encoder starts from weights.
     """
-    encoders = encoders_in(learner)
+    # A teacher is not trained anyway.
+    encoders = {n: e for n, e in encoders_in(learner).items() if any(p.requires_grad for p in e.parameters())}
     for encoder in encoders.values():
         if facts_of(encoder).pretrained:
             facts_of(encoder).frozen = True
             encoder.requires_grad_(False)
     left = tuple(name for name, encoder in encoders.items() if not facts_of(encoder).frozen)
     if len(left) == len(encoders):
-        raise ConfigError(
-            "training.freeze: expected an encoder that starts from weights, found random weights alone, which would "
-            "never learn.\nName a bundle with `start_from` or files under encoder_weights, or leave `training.freeze` "
-            "out."
-        )
+        raise ConfigError(NOTHING_TO_FREEZE)
     keep_frozen(learner)
     return left
 

@@ -40,9 +40,9 @@ def initial_weights(
 
     Raises:
         ModelError: If weights are missing, cannot be downloaded, or belong to another encoder.
-        ConfigError: If the record of the run to resume cannot be read.
+        ConfigError: If the record of the run to resume cannot be read, or the run began with other weights.
     """
-    before = starting_points(out) if resume else {}
+    before = {**starting_points(out / run_folder.TEACHER_NAME), **starting_points(out)} if resume else {}
     encoder = resolve_encoder(config.network.encoder)
     read: dict[str, Pretrained] = {}
     found: dict[Modality, Pretrained] = {}
@@ -50,15 +50,26 @@ def initial_weights(
         name = weights_of(config.encoder_weights, modality)
         if name == RANDOM:
             continue
-        recorded = str(before.get(modality, {}).get("weights", ""))
-        if "@" in recorded:  # a name of the hub with its revision
-            name = recorded
+        recorded = before.get(modality, {})
+        if str(recorded.get("weights")).startswith("timm/"):  # with its revision; files are recorded without a folder
+            name = str(recorded["weights"])
         if name not in read:
             read[name] = _read(name, encoder, tell)
+        _require_recorded(read[name], recorded, out)
         rule = config.first_layer.get(modality, "repeat")
         start = read[name]
         found[modality] = replace(start, first_layer=rule, origin=replace(start.origin, first_layer=rule))
     return found
+
+
+def _require_recorded(found: Pretrained, recorded: Mapping[str, Any], out: Path) -> None:
+    """Check that a resumed run reads the weights that it began with."""
+    expected = recorded.get("sha256")
+    if expected is not None and expected != found.origin.sha256:
+        raise ConfigError(
+            f"{found.label}: expected the encoder weights that the run in {out} began with (sha256 {expected}), found "
+            f"others (sha256 {found.origin.sha256}).\n{run_folder.RESTORE}"
+        )
 
 
 def _read(name: str, encoder: str, tell: Callable[[str], None]) -> Pretrained:

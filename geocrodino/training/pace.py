@@ -96,6 +96,26 @@ def epochs_within(seconds: float, *paces: Pace) -> int:
     return max(1, int(left / sum(pace.epoch_s for pace in paces)))
 
 
+def describe_budget(minutes: float, epochs: int, *paces: Pace) -> str:
+    """Describe for the user what a time is enough for.
+
+    Args:
+        minutes: The time for all trainings together, min.
+        epochs: Number of epochs that are trained.
+        *paces: As for `epochs_within`.
+
+    Returns:
+        One line.
+    """
+    needed = sum(pace.training_s(epochs) for pace in paces)
+    if epochs == 1 and needed > 60 * minutes:
+        return (
+            f"Budget: {minutes:g} min are too few for an epoch and the validation at the end, which take about "
+            f"{duration(needed)}. One epoch is trained."
+        )
+    return f"Budget: {minutes:g} min are enough for {_counted(epochs, 'epoch')}."
+
+
 def measure(task: L.LightningModule, data: CoregisteredDataModule, settings: TrainingConfig) -> Pace:
     """Measure the pace of a training on a copy of it. The training itself and all random numbers stay as they are.
 

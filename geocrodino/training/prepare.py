@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ class Prepared:
         specs: How each modality is read and normalised.
         drawn: The splits, where they were drawn as blocks because the area names none; for `geocrodino evaluate`.
         start: The bundle that the training starts from, if any.
-        encoder_weights: What the encoders start from; a modality without an entry starts from random weights.
+        encoder_weights: What the encoders start from; a modality without an entry starts from random weights. Branches
+            that start from a bundle have no entry.
+        teacher_weights: The same for a teacher that this training trains, which starts without the bundle.
     """
 
     sources: Sources
@@ -60,6 +62,15 @@ class Prepared:
     drawn: Path | None
     start: Start | None = None
     encoder_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
+    teacher_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
+
+    def of_teacher(self) -> Prepared:
+        """Give the inputs of the teacher.
+
+        Returns:
+            The same inputs with the teacher's encoder weights, and without the bundle, which holds no fusion network.
+        """
+        return replace(self, start=None, encoder_weights=self.teacher_weights)
 
 
 def prepare(

@@ -22,7 +22,7 @@ from geocrodino.prediction.backends.openvino import Graph, OpenVinoBackend, Unus
 from geocrodino.prediction.backends.trimming import Trimmed
 from geocrodino.prediction.plan import default_lattice
 from geocrodino.settings.classes import IGNORE_INDEX
-from geocrodino.settings.config import TrainConfig, load_config
+from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.prepare import Prepared, changed_inputs, prepare
@@ -80,7 +80,7 @@ def quantise(
             "Name the folder that `geocrodino train` wrote."
         )
     bundle = load_bundle(path)
-    config = load_config(run / run_folder.SETTINGS_NAME, {})
+    config = run_folder.recorded_settings(run)  # with the grid that it was trained on, also of version 0.1
     with run_folder.alone(run):
         ready = prepare(config, run, on_progress)
         _require_unchanged(ready, run)

@@ -48,7 +48,7 @@ from geocrodino.training.learners.base import Learner, Shape, state_of
 from geocrodino.training.learners.build import build_learner, learner_class, network_settings
 from geocrodino.training.listener import Listener
 from geocrodino.training.loop import run_loop
-from geocrodino.training.pace import epochs_within, expectation, measure
+from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.prepare import Prepared, prepare, record
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.start_weights import load_start
@@ -160,9 +160,11 @@ def _prepare(
     L.seed_everything(config.training.seed, verbose=False)
     loaded = () if start is None else start.modalities
     modalities = [m for m in MODALITIES.in_order(config.data.raster_paths) if m not in loaded]
-    weights = initial_weights(config, modalities, out, resume=resume, tell=tell)  # first: a download may fail
+    needed = MODALITIES.in_order(config.data.raster_paths) if _trains_teacher(config, teacher) else modalities
+    read = initial_weights(config, needed, out, resume=resume, tell=tell)  # first: a download may fail
+    weights = {m: read[m] for m in modalities if m in read}
     ready = prepare(config, out, tell.progress, tell, tell.stage)
-    ready = replace(ready, encoder_weights=weights, start=start)
+    ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
     if modalities:
@@ -208,7 +210,7 @@ def _train(
     if config.training.needs_measurement:
         config = _with_epochs(config, out, ready, teacher, tell)
     students_begun = resume and exists(run_folder.last_checkpoint(out))  # this checkpoint holds their teacher
-    if learner_class(config.method).needs_teacher and teacher is None and not students_begun:
+    if _trains_teacher(config, teacher) and not students_begun:
         own = out / run_folder.TEACHER_NAME
         teacher = _train_teacher(config, own, ready, callbacks, resume=resume, tell=tell)
     fitted = _fit(config, config.method, out, ready, callbacks, resume=resume, teacher=teacher, tell=tell)
@@ -220,16 +222,19 @@ def _train(
     return None, fitted
 
 
+def _trains_teacher(config: TrainConfig, teacher: Path | None) -> bool:
+    return learner_class(config.method).needs_teacher and teacher is None
+
+
 def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path | None, tell: Listener) -> TrainConfig:
     """Measure how many epochs fit into ``training.minutes``, and write their number into the run folder."""
-    minutes, learner = config.training.minutes or 0.0, learner_class(config.method)
-    methods = [config.method]
-    if learner.needs_teacher and teacher is None:
-        methods.append(learner.teacher_method(config.method))  # trained first, for the same number of epochs
+    minutes, trainings = config.training.minutes or 0.0, [(config.method, ready)]
+    if _trains_teacher(config, teacher):  # first, for the same number of epochs
+        trainings.append((learner_class(config.method).teacher_method(config.method), ready.of_teacher()))
     tell.stage("Measuring the pace")
-    paces = [measure(*_parts(config, method, ready, Listener()), config.training) for method in methods]
+    paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
     epochs = epochs_within(60 * minutes, *paces)
-    tell(f"Budget: {minutes:g} min are enough for {epochs} epoch{'s' if epochs > 1 else ''}.")
+    tell(describe_budget(minutes, epochs, *paces))
     update = {"epochs": epochs, "epochs_from_minutes": True}
     config = config.model_copy(update={"training": config.training.model_copy(update=update)})
     save_config(config, out / SETTINGS_NAME)
@@ -275,8 +280,11 @@ def _train_teacher(
     method = learner_class(config.method).teacher_method(config.method)
     tell(f"Training the teacher first: method {method.name} ({method.fusion}).")
     config = config.model_copy(update={"method": method, "start_from": None})  # a bundle holds no fusion network
-    ready = replace(ready, start=None)
+    if ready.start is not None:
+        tell(f"It starts without the bundle. {describe_start(ready.teacher_weights, ready.specs)}")
+    ready = ready.of_teacher()
     run_folder.begin(config, out, resume=resume)
+    record_weights(ready.encoder_weights, ready.specs, out)
     fitted = _fit(config, method, out, ready, callbacks, resume=resume, teacher=None, tell=tell)
     _save_network(out, fitted)
     (score,) = fitted.scores.values()

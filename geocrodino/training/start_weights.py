@@ -13,6 +13,7 @@ from geocrodino.geo.rasters.bands import common_names
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.models.branch import Branch
 from geocrodino.models.encoder_facts import encoders_in, facts_of
+from geocrodino.models.first_layer import first_layer
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.modality import Modality
@@ -216,29 +217,12 @@ def _with_channels(kernel: Tensor, old: Tensor, match: Matched) -> Tensor:
     if match.rule == "new":
         return kernel
     if match.rule == "repeat":
-        return adapt_kernel(old, kernel.shape[1])
+        return first_layer(old, kernel.shape[1], "repeat", lambda: kernel)
     made = torch.zeros_like(kernel)
     for index, source in enumerate(match.sources):
         if source is not None:
             made[:, index] = old[:, source]
     return made
-
-
-def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
-    """Adapt a kernel to other input channels by timm's rule for pretrained weights, from any number of channels.
-
-    Args:
-        kernel: Shape (O, C, h, w).
-        channels: Channels of the new kernel, at least 1.
-
-    Returns:
-        Shape (O, ``channels``, h, w): for one channel the sum of all; otherwise the channels, repeated in order and
-        scaled by C / ``channels``.
-    """
-    have = kernel.shape[1]
-    if channels == 1:
-        return kernel.sum(dim=1, keepdim=True)
-    return kernel.repeat(1, -(-channels // have), 1, 1)[:, :channels] * (have / channels)
 
 
 def _with_classes(value: Tensor, old: Tensor, match: Matched) -> Tensor:

@@ -21,11 +21,11 @@ def clock(monkeypatch):
     return now
 
 
-def run(console, clock, *, step_s, validation_s, count=2, steps=3):
+def run(console, clock, *, step_s, validation_s, count=2, steps=3, should_stop=False):
     """A training of epochs whose steps take ``step_s``; lines that were shown."""
     shown = []
     trainer = SimpleNamespace(
-        max_epochs=count, num_training_batches=steps, num_val_batches=[2], should_stop=False, current_epoch=0,
+        max_epochs=count, num_training_batches=steps, num_val_batches=[2], should_stop=should_stop, current_epoch=0,
         callback_metrics={"loss/total": 0.5, "val_miou/optical": 0.625},
     )  # fmt: skip
     pace = Pace(step_s, 0.0, validation_s / 2, steps, val_batches=2, final_batches=2)
@@ -69,6 +69,12 @@ def test_a_long_epoch_shows_a_line_after_a_minute(clock):
         "epoch 1/1  validation batch 2/2  loss 0.750  1 min 20 s left",
         "epoch 1/1  loss 0.500  val mIoU optical 62.5 %  1 min 20 s left",
     ]
+
+
+def test_after_an_early_stop_the_last_validation_is_left(clock):
+    console = Console(file=io.StringIO(), force_terminal=False)
+    shown = run(console, clock, step_s=5.0, validation_s=4.0, should_stop=True)
+    assert shown[0] == "epoch 1/2  loss 0.500  val mIoU optical 62.5 %  4 s left"
 
 
 def test_on_a_terminal_steps_move_a_bar(clock):

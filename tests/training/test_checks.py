@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from geocrodino.data.alignment import align
 from geocrodino.errors import GeocrodinoError
-from geocrodino.training.checks import check_inputs, refusal
+from geocrodino.training.checks import NOTHING_TO_FREEZE, check_inputs, refusal
 from geocrodino.training.run import train
 
 
@@ -133,6 +133,12 @@ def tiled(town, tmp_path):
         return folder
 
     return cut
+
+
+def test_random_encoders_alone_are_not_frozen(tiny_config):
+    frozen = {"training.freeze": "encoder", "data.optical": "none.tif"}  # told before any file is opened
+    assert refusal(tiny_config(frozen)) == NOTHING_TO_FREEZE
+    assert "none.tif" in (refusal(tiny_config({**frozen, "encoder_weights": {"optical": "imagenet"}})) or "")
 
 
 def test_image_and_heights_may_be_of_several_files(tiny_config, tiled, tmp_path):

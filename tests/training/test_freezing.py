@@ -56,13 +56,24 @@ def test_nothing_is_frozen_by_default():
     assert {p.requires_grad for p in learner.parameters()} == {True}
 
 
-@pytest.mark.parametrize(("name", "count"), [("discom", 4), ("fusion", 2), ("kd", 4)])
+def test_a_teacher_is_not_trained_and_not_named():
+    learner, told = made("kd", ()), []
+    for modality in ("optical", "elevation"):
+        facts_of(learner.network(modality).encoder).pretrained = True
+    treat_encoders(learner, TrainingConfig(freeze="encoder", drop_path=0.1), told.append)
+    assert told == []
+    assert not any(p.requires_grad for p in learner.teacher.parameters())
+
+
+@pytest.mark.parametrize(("name", "count"), [("discom", 4), ("fusion", 2), ("kd", 2)])
 def test_every_kind_of_network(name, count):
     learner = made(name, ("optical", "elevation"))
     assert freeze_encoders(learner) == ()
-    frozen = encoders_in(learner).values()
-    assert len(frozen) == count
-    assert not any(p.requires_grad or part.training for e in frozen for part in e.modules() for p in part.parameters())
+    encoders = encoders_in(learner).values()
+    assert sum(facts_of(encoder).frozen for encoder in encoders) == count
+    assert not any(
+        p.requires_grad or part.training for e in encoders for part in e.modules() for p in part.parameters()
+    )
 
 
 def test_random_encoders_alone_are_refused():
@@ -70,7 +81,7 @@ def test_random_encoders_alone_are_refused():
         freeze_encoders(made(pretrained=()))
     assert str(refused.value) == (
         "training.freeze: expected an encoder that starts from weights, found random weights alone, which would never "
-        "learn.\nName a bundle with `start_from` or files under encoder_weights, or leave `training.freeze` out."
+        "learn.\nName a bundle with `start_from` or weights with `encoder_weights`, or leave `training.freeze` out."
     )
 
 

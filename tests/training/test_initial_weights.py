@@ -77,6 +77,23 @@ def test_a_resumed_run_reads_the_recorded_revision(tiny_config, tmp_path, monkey
         read(config, tmp_path, resume=True)
 
 
+def test_a_resumed_run_refuses_other_weights_than_it_began_with(tiny_config, tmp_path):
+    file, state = tmp_path / "a@b.pth", timm.create_model("resnet10t").state_dict()
+    torch.save(state, file)
+    config = tiny_config({"encoder_weights": str(file)})
+    found = read(config, tmp_path)
+    record_weights(found, BOTH, tmp_path)
+    assert read(config, tmp_path, resume=True)["optical"].origin == found["optical"].origin
+    torch.save({**state, "more": torch.ones(1)}, file)
+    with pytest.raises(ConfigError) as refused:
+        read(config, tmp_path, resume=True)
+    before, now = found["optical"].origin.sha256, read(config, tmp_path)["optical"].origin.sha256
+    assert str(refused.value) == (
+        f"{file}: expected the encoder weights that the run in {tmp_path} began with (sha256 {before}), found others "
+        f"(sha256 {now}).\nRestore the file from a copy, or start anew with `overwrite=True` instead of `resume=True`."
+    )
+
+
 def test_weights_of_torchgeo(tmp_path, monkeypatch):
     from torchgeo.models import ResNet18_Weights
 

@@ -12,7 +12,7 @@ from geocrodino.settings.config import TrainingConfig
 from geocrodino.training import pace, run
 from geocrodino.training.folder import begin
 from geocrodino.training.listener import Listener
-from geocrodino.training.pace import Pace, _Clock, epochs_within, expectation, measure
+from geocrodino.training.pace import Pace, _Clock, describe_budget, epochs_within, expectation, measure
 
 PACE = Pace(step_s=0.5, preparation_s=1.0, batch_s=2.0, steps=40, val_batches=3, final_batches=10)
 
@@ -29,6 +29,15 @@ def test_epochs_within_a_time(seconds, epochs):
 
 def test_a_teacher_and_its_students_share_the_time():
     assert epochs_within(3600, PACE, PACE) == 65  # (3600 - 40) / 54
+
+
+def test_a_budget_below_one_epoch_is_told():
+    assert describe_budget(1.25, 2, PACE) == "Budget: 1.25 min are enough for 2 epochs."
+    assert describe_budget(1, 1, PACE) == "Budget: 1 min are enough for 1 epoch."
+    assert describe_budget(0.5, 1, PACE) == (
+        "Budget: 0.5 min are too few for an epoch and the validation at the end, which take about 47 s. One epoch is "
+        "trained."
+    )
 
 
 def told(monkeypatch, finished=0, windows=(12, 12), **changes):

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from helpers.int8 import needs_nncf
 
 from geocrodino.bundle.io import load_bundle
@@ -59,6 +60,21 @@ def test_files_that_changed_since_the_training(run):
     assert str(error.value) == (
         f"{run}: expected the files that the training read; changed since then: labels.\nRestore them, or train again."
     )
+
+
+def test_a_run_of_version_0_1_is_read_on_the_grid_of_its_image(run, monkeypatch):
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["data"]["resolution_m"] = None
+    del settings["data"]["grid_of"]  # which a training of today would choose from the labels
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+
+    def prepared(config, *_):
+        raise RuntimeError(config.data.grid_of)
+
+    monkeypatch.setattr(module, "require_nncf", lambda: None)
+    monkeypatch.setattr(module, "prepare", prepared)
+    with pytest.raises(RuntimeError, match=r"^image$"):
+        quantise(run)
 
 
 @needs_nncf

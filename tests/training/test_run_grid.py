@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import ConfigError
 from geocrodino.settings.config import load_config
+from geocrodino.training.folder import on_recorded_grid
 from geocrodino.training.prepare import prepare
 from geocrodino.training.run import train
 
@@ -95,6 +96,13 @@ def test_a_run_of_version_0_1_stays_on_the_grid_of_its_image(coarse, tmp_path):
     bundle = train(coarse(), out, resume=True).bundle
     assert load_bundle(bundle).manifest.resolution_m == 0.5
     assert grid_in(out) == (0.5, "image")
+
+
+def test_a_run_that_named_the_raster_alone_goes_on_with_the_same_words(coarse):
+    recorded = coarse().with_grid(1.0, "labels")
+    assert on_recorded_grid(coarse(data__grid_of="labels"), recorded) == recorded
+    other = on_recorded_grid(coarse(data__grid_of="image"), recorded).data
+    assert (other.resolution_m, other.grid_of) == (None, "image")
 
 
 def test_students_work_on_the_grid_of_their_teacher(coarse, tmp_path):

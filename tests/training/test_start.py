@@ -7,14 +7,17 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError
+from geocrodino.models.pretrained.state import Origin, Pretrained
 from geocrodino.settings.config import load_config
 from geocrodino.training.checks import refusal
+from geocrodino.training.pace import Pace
 from geocrodino.training.run import train
 from geocrodino.training.start import find_start, record_start, with_network
 
@@ -117,6 +120,26 @@ def test_a_run_with_a_teacher_alone_loads_the_bundle_that_it_began_with(plain, b
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/last.ckpt").touch()
     assert find_start(config, tmp_path, resume=True) == replace(start, sha256="abc", bundle=None)
+
+
+def test_a_teacher_starts_from_encoder_weights_instead(plain, bundle, tmp_path, monkeypatch):
+    pinned = "timm/resnet10t.c3_in1k@abc"
+    hub = Pretrained(timm.create_model("resnet10t").state_dict(), 3, pinned, Origin(pinned, pinned, "0"))
+    monkeypatch.setattr("geocrodino.training.initial_weights.hub_weights", lambda *_: hub)
+    pace = Pace(step_s=1, preparation_s=0, batch_s=1, steps=1, val_batches=1, final_batches=1)
+    monkeypatch.setattr("geocrodino.training.run.measure", lambda *_: pace)
+    changes = {"method.name": "kd", "training.epochs": None, "training.minutes": 0.1, "training.freeze": "encoder"}
+    told, out = [], tmp_path / "run"
+    result = train(plain(bundle, {**changes, "encoder_weights": "imagenet"}), out, tell=told.append)
+    assert result.epochs == 1  # (6 s - 2 x 1 s) / (2 x 2 s)
+    assert f"It starts without the bundle. Encoder weights: optical {pinned}; elevation {pinned}." in told
+    recorded = [json.loads((folder / "encoder_weights.json").read_text()) for folder in (out / "teacher", out)]
+    assert [list(found) for found in recorded] == [["optical", "elevation"], []]
+    teacher = load_file(out / "teacher/fusion.safetensors")
+    kept = [n for n in teacher if n.endswith("encoders.optical.model.layer1.0.conv1.weight")]
+    assert kept
+    assert all(torch.equal(teacher[n], hub.tensors["layer1.0.conv1.weight"]) for n in kept)  # frozen
+    assert not any("teacher" in line for line in told if line.startswith("Not frozen"))
 
 
 def test_a_damaged_record_is_refused(plain, bundle, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import timm
 import torch
 
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.models.branch import build_branch
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.network import NetworkSettings
-from geocrodino.training.start_weights import adapt_kernel, load_branch, match_channels, match_classes
+from geocrodino.training.start_weights import load_branch, match_channels, match_classes
 
 SMALL = {"encoder": "tu-resnet10t", "depth": 3, "invariant_channels": 4}
 FPN = NetworkSettings(decoder="fpn", decoder_channels=(8,), **SMALL)
@@ -120,18 +119,6 @@ def test_other_height_channels_start_new():
     assert channels.words == "slope, topographic_position start new (the bundle has height)"
     assert load_branch(new, old, channels, match_classes(scheme(a=0, b=1), scheme(a=0, b=1))) == []
     assert torch.equal(new.state_dict()[STEM], before)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7])
-def test_the_rule_for_kernels_is_that_of_timm(channels):
-    kernel = torch.randn(2, 3, 3, 3)
-    assert torch.equal(adapt_kernel(kernel, channels), timm.models.adapt_input_conv(channels, kernel))
-
-
-def test_the_rule_for_kernels_keeps_the_response_to_equal_channels():
-    kernel = torch.tensor([1.0, 3.0]).reshape(1, 2, 1, 1)
-    assert adapt_kernel(kernel, 4).flatten().tolist() == [0.5, 1.5, 0.5, 1.5]
-    assert adapt_kernel(kernel, 1).flatten().tolist() == [4.0]
 
 
 def test_classes_without_names_match_by_value_only_if_all_values_are_the_same():

@@ -297,7 +297,7 @@ def test_minutes_become_epochs_that_the_run_folder_records(tiny_config, tmp_path
     told = []
     result = train(tiny_config(MINUTES), tmp_path / "run", tell=told.append)
     assert result.epochs == 3
-    assert told[2] == "Budget: 0.5 min are enough for 3 epochs."
+    assert "Budget: 0.5 min are enough for 3 epochs." in told
     recorded = load_config(tmp_path / "run" / "config.yaml").training
     assert (recorded.epochs, recorded.minutes, recorded.epochs_from_minutes) == (3, 0.5, True)
     expected = train(tiny_config({"training.epochs": 3}), tmp_path / "epochs")
@@ -653,13 +653,14 @@ def test_the_average_is_needed_to_agree(tiny_config, tmp_path):
 
 def test_a_teacher_is_trained_first(run_of, tiny_config):
     out, _, told = run_of("kd")
-    assert told[2] == "Training the teacher first: method fusion (middle)."
-    assert told[3].startswith("Teacher: best mIoU on val ")
+    first = told.index("Training the teacher first: method fusion (middle).")
+    assert told[first + 1].startswith("2 epochs of 2 steps, about ")
+    assert told[first + 2].startswith("Teacher: best mIoU on val ")
     teacher = out / "teacher"
     assert load_config(teacher / "config.yaml") == tiny_config({"method.name": "fusion", **GRID})
     assert {r["epoch"] for r in log_of(teacher).values()} == {"0", "1"}
     assert {p.name for p in teacher.iterdir()} == {
-        "checkpoints", "config.yaml", "fusion.safetensors", "logs", "tensorboard",
+        "checkpoints", "config.yaml", "encoder_weights.json", "fusion.safetensors", "logs", "tensorboard",
     }  # fmt: skip
 
 
@@ -696,7 +697,7 @@ def test_terms_of_labels_are_the_teachers_too(tiny_config, tmp_path):
     train(tiny_config(changes), tmp_path / "run", tell=told.append)
     found = load_config(tmp_path / "run" / "teacher" / "config.yaml").method
     assert (found.name, found.fusion, found.dice, found.label_smoothing) == ("fusion", "early", 0.5, 0.1)
-    assert told[2] == "Training the teacher first: method fusion (early)."
+    assert "Training the teacher first: method fusion (early)." in told
 
 
 ADVICE = "\nLeave `teacher` out, and one is trained first."
@@ -970,7 +971,7 @@ def test_but_the_rasters_there_are_learnt_from(tiny_config, bare, learnt_without
     silent = []
     without = train(tiny_config(config), tmp_path / "run", tell=silent.append)
     assert not same_weights(with_them.bundle, without.bundle)
-    assert len(silent) == 3  # the data, the number format as it was asked for, and the duration
+    assert len(silent) == 4  # the data, the number format as it was asked for, the encoder weights, and the duration
 
 
 @pytest.mark.parametrize("name", ["single", "crodino", "fusion"])
@@ -978,7 +979,7 @@ def test_a_method_that_cannot_learn_from_them_says_so(tiny_config, bare, tmp_pat
     told = []
     config = tiny_config({"method.name": name, "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
     train(config, tmp_path / "run", tell=told.append)
-    assert told[2:-1] == [f"The split unlabelled is not used: the method {name} learns from labels alone."]
+    assert told[3:-1] == [f"The split unlabelled is not used: the method {name} learns from labels alone."]
     assert told[-1].startswith("1 epoch of 2 steps, about ")
 
 
@@ -986,5 +987,5 @@ def test_the_teacher_of_students_says_it_for_itself(tiny_config, bare, tmp_path)
     told = []
     config = tiny_config({"method.name": "kd", "data.aoi": str(bare[0]), "training.epochs": 1, **BARE})
     train(config, tmp_path / "run", tell=told.append)
-    assert told[3] == "The split unlabelled is not used: the method fusion learns from labels alone."
+    assert told[4] == "The split unlabelled is not used: the method fusion learns from labels alone."
     assert told[-2].startswith("A batch holds 2 patches with labels and ")
