@@ -44,7 +44,7 @@ TOLERANCE_SHARE = 1e-3
 """Largest share of pixels with another class than with PyTorch."""
 
 _KEPT_GRAPHS = 20  # 13 MB each with the default network
-_FORM = 2  # counts changes of the graphs that networks are converted to
+_FORM = 3  # counts changes of the graphs that networks are converted to
 _TELEMETRY = "openvino_telemetry"
 
 
