@@ -22,7 +22,7 @@ from geocrodino.prediction.backends.openvino import Graph, OpenVinoBackend, Unus
 from geocrodino.prediction.backends.trimming import Trimmed
 from geocrodino.prediction.plan import default_lattice
 from geocrodino.settings.classes import IGNORE_INDEX
-from geocrodino.settings.config import TrainConfig, load_config
+from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.prepare import Prepared, changed_inputs, prepare
@@ -74,13 +74,9 @@ def quantise(
     require_nncf()
     run, tell = Path(run), tell or (lambda _: None)
     path = run / run_folder.BUNDLE_NAME
-    if not exists(path):
-        raise BundleError(
-            f"{run}: expected the run folder of a finished training with {run_folder.BUNDLE_NAME}, found none.\n"
-            "Name the folder that `geocrodino train` wrote."
-        )
+    _require_bundle(run)
     bundle = load_bundle(path)
-    config = load_config(run / run_folder.SETTINGS_NAME, {})
+    config = run_folder.recorded_settings(run)
     with run_folder.alone(run):
         ready = prepare(config, run, on_progress)
         _require_unchanged(ready, run)
@@ -97,6 +93,20 @@ def quantise(
         if kept or bundle.manifest.int8:
             add_int8(bundle, kept)
     return QuantiseResult(path, measured, tuple(kept))
+
+
+def _require_bundle(run: Path) -> None:
+    if exists(run / run_folder.BUNDLE_NAME):
+        return
+    if exists(run / run_folder.FUSION_NAME):
+        raise BundleError(
+            f"{run}: expected a run with {run_folder.BUNDLE_NAME}, found one of the method fusion, which has none.\n"
+            "Name a run of another method."
+        )
+    raise BundleError(
+        f"{run}: expected the run folder of a finished training with {run_folder.BUNDLE_NAME}, found none.\n"
+        "Name the folder that `geocrodino train` wrote."
+    )
 
 
 def _lost_points(facts: Int8Network) -> float:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from helpers.int8 import needs_nncf
 
 from geocrodino.bundle.io import load_bundle
@@ -48,6 +49,36 @@ def test_a_folder_without_a_bundle(tmp_path):
         f"{tmp_path}: expected the run folder of a finished training with bundle.safetensors, found none.\n"
         "Name the folder that `geocrodino train` wrote."
     )
+
+
+@needs_nncf
+def test_a_run_without_a_bundle_by_its_method(tmp_path):
+    (tmp_path / "fusion.safetensors").touch()
+    with pytest.raises(BundleError) as error:
+        quantise(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: expected a run with bundle.safetensors, found one of the method fusion, which has none.\n"
+        "Name a run of another method."
+    )
+
+
+@needs_nncf
+def test_a_run_of_version_0_1_is_read_on_its_own_grid(run, monkeypatch):
+    """Its settings name no grid; the grid was that of the image."""
+    record = run / "config.yaml"
+    settings = yaml.safe_load(record.read_text())
+    assert settings["data"].pop("grid_of") == "image"
+    record.write_text(yaml.safe_dump(settings))
+    asked = []
+
+    def prepare(config, *_):
+        asked.append((config.data.resolution_m, config.data.grid_of))
+        raise ConfigError("that is all")
+
+    monkeypatch.setattr(module, "prepare", prepare)
+    with pytest.raises(ConfigError, match="that is all"):
+        quantise(run)
+    assert asked == [(settings["data"]["resolution_m"], "image")]
 
 
 @needs_nncf
