@@ -13,7 +13,6 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.prediction.job import Job
 from geocrodino.prediction.plan import working_grid
 from geocrodino.prediction.tiles.predictor import CachedTiles
-from geocrodino.prediction.tiles.store import TileStore
 
 WORKERS = 2
 
@@ -87,7 +86,7 @@ def test_classes_alone_wait_in_memory(by_pixel, monkeypatch, tmp_path):
     bundle = make_bundle(tmp_path / "b", resolution_m=1.0)
     write_raster(tmp_path / "s.tif", image(150, 201))
     stored = []
-    monkeypatch.setattr(TileStore, "__init__", lambda self: stored.append(self))
+    monkeypatch.setattr("geocrodino.prediction.job.TileStore", lambda: stored.append("a file"))
     tiling = Tiling(core_px=64, block_px=40)
     predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=tiling)
     assert stored == []
