@@ -43,7 +43,7 @@ TOLERANCE = 1e-3
 TOLERANCE_SHARE = 1e-3
 """Largest share of pixels with another class than with PyTorch."""
 
-_KEPT_GRAPHS = 20  # 13 MB each with the default network
+_KEPT_GRAPHS = 20  # 13 MB each with a ResNet-18
 _FORM = 3  # counts changes of the graphs that networks are converted to
 _TELEMETRY = "openvino_telemetry"
 
