@@ -71,8 +71,8 @@ class StoredTile:
 class TileStore:
     """A temporary file with room for tiles; it grows to the largest number of tiles that are kept at once.
 
-    The file lies in the folder for temporary files (``TMPDIR``). It vanishes with the store, or with the process, however
-    that ends. May be used from several threads.
+    The file lies in the folder for temporary files (``TMPDIR``). It vanishes with the store, or with the process,
+    however that ends. May be used from several threads.
     """
 
     def __init__(self) -> None:
