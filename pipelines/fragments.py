@@ -50,14 +50,15 @@ def command_line(words: Sequence[str] | None = None) -> str:
         words: Script and options; None: those of this process.
 
     Returns:
-        The command without the folders it writes to, which do not change a number.
+        The command without the folders it writes to, which do not change a number; files of this machine by name only.
     """
     script, *options = words or sys.argv
     kept, skip = [], False
     for word in options:
         named = word.split("=")[0] in _PLACES
         if not named and not skip:
-            kept.append(word)
+            option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+            kept.append(f"{option}{equals}{_without_folders(value)}")
         skip = named and "=" not in word
     return shlex.join(["python", os.path.relpath(script, FRAGMENTS.parents[1]), *kept])
 

@@ -28,12 +28,13 @@ from geocrodino.training.learners.base import Shape, network_input, network_vali
 from geocrodino.training.learners.fusion import build_fusion
 from geocrodino.training.prepare import Prepared
 
-SCORING = 2
+SCORING = 3
 """Version of the scores. After an increase, finished runs are scored again."""
 
 _BLOCK_PX = 128
 """Side of a spatial block."""
-_WINDOW_PX, _MARGIN_PX = 512, 160  # multiples of every stride
+_WINDOW_PX, _MARGIN_PX = 512, 224
+"""Multiples of every stride; the margin is at least the receptive field of the default network, 214 px."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class BlockLayout:
     Attributes:
         blocks: The blocks in the order of work, in px of the scene.
         part_px: Side of the parts in which a block is predicted, px of the scene.
-        keep_tiles: How many finished tiles stay in memory for neighbouring blocks.
+        keep_tiles: How many finished tiles are kept for neighbouring blocks, see `Job.stores_tiles`.
     """
 
     blocks: list[Window]
@@ -79,7 +79,7 @@ class BlockLayout:
             num_classes: Number of classes.
             block_px: Side of a block, px of the scene; None for about one tile. Larger sides are rounded to whole
                 tiles.
-            workers: Blocks worked on at the same time; each one after the first keeps some more tiles in memory.
+            workers: Blocks worked on at the same time; for each one after the first some more tiles are kept.
 
         Returns:
             Blocks that cover the scene once, and the sizes that suit them.
@@ -102,7 +102,7 @@ class BlockLayout:
             """Most tiles along one axis that a number of adjacent blocks read, interpolation included."""
             return math.ceil(((count - 1 + turned) * block / scale + 2 * lattice.ramp_px + 3) / core) + 1
 
-        # The tiles of one row of blocks of a band stay in memory, so that the next row computes none of them again.
+        # The tiles of one row of blocks of a band are kept, so that the next row computes none of them again.
         tile_bytes = lattice.tile_bytes(probability_bytes(num_classes))
         rows, across = touched(1), 1
         while across * block < shape[1] and rows * touched(across + 1) * tile_bytes <= _KEPT_BYTES:
@@ -120,7 +120,7 @@ class Job:
         inputs: Rasters of each modality, on one working grid.
         lattice: Tiles over the working grid.
         part_px: Side of the parts in which a block is predicted, px of the map.
-        keep_tiles: How many finished tiles stay in memory for neighbouring blocks.
+        keep_tiles: How many finished tiles are kept for neighbouring blocks.
         classes: Classes of the map.
         weight: Weight of each branch where both have data.
         temperature: Divisor of the logits of each branch.
@@ -160,8 +160,11 @@ class Job:
 
     @property
     def stores_tiles(self) -> bool:
-        """Whether tiles wait for their neighbours in a file; beside a GPU, which makes many a second, in memory."""
-        return self.keep_tiles > 0 and self.device.partition(":")[0] == "cpu"
+        """Whether tiles wait for their neighbours in a file.
+
+        In memory wait those beside a GPU, which makes many a second, and those of classes alone, which are small.
+        """
+        return self.keep_tiles > 0 and not self.classes_alone and self.device.partition(":")[0] == "cpu"
 
     @property
     def grid(self) -> GeoBox:

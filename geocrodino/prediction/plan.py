@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from geocrodino.geo.areas.aoi import AOI
 
 EXACT_CORE_PX = 1024
-"""With a margin of 160 px a tile needs some 0.3 GB; tiles of twice this side need twice as much, and save little
-time."""
+"""With a ResNet-18, whose margin is 160 px, a tile needs some 0.3 GB; tiles of twice this side need twice as much, and
+save little time."""
 BLEND_CORE_PX = 512
 BLEND_MARGIN_PX = 64
 GPU_BATCH = 4

@@ -74,11 +74,7 @@ def quantise(
     require_nncf()
     run, tell = Path(run), tell or (lambda _: None)
     path = run / run_folder.BUNDLE_NAME
-    if not exists(path):
-        raise BundleError(
-            f"{run}: expected the run folder of a finished training with {run_folder.BUNDLE_NAME}, found none.\n"
-            "Name the folder that `geocrodino train` wrote."
-        )
+    _require_bundle(run)
     bundle = load_bundle(path)
     config = run_folder.recorded_settings(run)  # with the grid that it was trained on, also of version 0.1
     with run_folder.alone(run):
@@ -97,6 +93,20 @@ def quantise(
         if kept or bundle.manifest.int8:
             add_int8(bundle, kept)
     return QuantiseResult(path, measured, tuple(kept))
+
+
+def _require_bundle(run: Path) -> None:
+    if exists(run / run_folder.BUNDLE_NAME):
+        return
+    if exists(run / run_folder.FUSION_NAME):
+        raise BundleError(
+            f"{run}: expected a run with {run_folder.BUNDLE_NAME}, found one of the method fusion, which has none.\n"
+            "Name a run of another method."
+        )
+    raise BundleError(
+        f"{run}: expected the run folder of a finished training with {run_folder.BUNDLE_NAME}, found none.\n"
+        "Name the folder that `geocrodino train` wrote."
+    )
 
 
 def _lost_points(facts: Int8Network) -> float:

@@ -145,6 +145,17 @@ def test_every_place_of_the_pages_is_known_and_every_command_names_files_that_ex
 def test_a_fragment_names_no_folder_of_the_machine(fragments, tmp_path):
     given = [str(ROOT / "pipelines" / "study.py"), "plan.yaml", "--out", "/x/y", "--fragments=/z", "--seeds", "0", "1"]
     assert fragments.command_line(given) == "python pipelines/study.py plan.yaml --seeds 0 1"
+    given = [
+        str(ROOT / "benchmarks" / "accuracy.py"),
+        "--geoai-python",
+        "/x/bin/python",
+        "--points=/y/z.tif",
+        "--set",
+        "a=b",
+    ]
+    assert fragments.command_line(given) == (
+        "python benchmarks/accuracy.py --geoai-python python --points=z.tif --set a=b"
+    )
     settings = {"data": {"labels": "/x/y/labels.tif", "files": ["/x/a.tif"]}, "share": 0.5, "name": "a/b"}
     assert fragments._without_folders(settings) == {
         "data": {"labels": "labels.tif", "files": ["a.tif"]},

@@ -18,7 +18,9 @@ import yaml
 from rasterio.features import geometry_mask
 
 from geocrodino.geo.areas.aoi import read_aoi
+from geocrodino.models.branch import build_branch, receptive_field_radius_px
 from geocrodino.settings.config import load_config
+from geocrodino.settings.network import NetworkSettings
 from geocrodino.training import number_format
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +34,13 @@ def pipeline(monkeypatch):
     yield importlib.import_module
     for name in ("study", "tables", "scoring", "fewer_labels", "budgets", "fragments", "trainings"):
         sys.modules.pop(name, None)
+
+
+def test_the_margin_of_the_scores_holds_all_that_the_default_network_sees(pipeline):
+    scoring = pipeline("scoring")
+    branch = build_branch(NetworkSettings(), 3, 2).eval()
+    assert receptive_field_radius_px(branch, 3) <= scoring._MARGIN_PX
+    assert scoring._MARGIN_PX % 32 == 0
 
 
 @pytest.mark.parametrize("path", PLANS, ids=[p.stem for p in PLANS])

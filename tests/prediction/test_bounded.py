@@ -79,3 +79,14 @@ def test_pixels_interpolated_at_once_are_bounded(tmp_path, monkeypatch, resoluti
     assert max(counts) <= 2000
     assert parts.tobytes() == whole.tobytes()
     np.testing.assert_array_equal(ok, valid)
+
+
+def test_classes_alone_wait_in_memory(by_pixel, monkeypatch, tmp_path):
+    """A tile of them takes one byte for each pixel, and blocks that are no whole tiles need each tile again."""
+    bundle = make_bundle(tmp_path / "b", resolution_m=1.0)
+    write_raster(tmp_path / "s.tif", image(150, 201))
+    stored = []
+    monkeypatch.setattr("geocrodino.prediction.job.TileStore", lambda: stored.append("a file"))
+    tiling = Tiling(core_px=64, block_px=40)
+    predict(tmp_path / "s.tif", tmp_path / "m.tif", bundle, "optical", tiling=tiling)
+    assert stored == []

@@ -52,6 +52,36 @@ def test_a_folder_without_a_bundle(tmp_path):
 
 
 @needs_nncf
+def test_a_run_without_a_bundle_by_its_method(tmp_path):
+    (tmp_path / "fusion.safetensors").touch()
+    with pytest.raises(BundleError) as error:
+        quantise(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: expected a run with bundle.safetensors, found one of the method fusion, which has none.\n"
+        "Name a run of another method."
+    )
+
+
+@needs_nncf
+def test_a_run_of_version_0_1_is_read_on_its_own_grid(run, monkeypatch):
+    """Its settings name no grid; the grid was that of the image."""
+    record = run / "config.yaml"
+    settings = yaml.safe_load(record.read_text())
+    assert settings["data"].pop("grid_of") == "image"
+    record.write_text(yaml.safe_dump(settings))
+    asked = []
+
+    def prepare(config, *_):
+        asked.append((config.data.resolution_m, config.data.grid_of))
+        raise ConfigError("that is all")
+
+    monkeypatch.setattr(module, "prepare", prepare)
+    with pytest.raises(ConfigError, match="that is all"):
+        quantise(run)
+    assert asked == [(settings["data"]["resolution_m"], "image")]
+
+
+@needs_nncf
 def test_files_that_changed_since_the_training(run):
     record = run / "inputs.json"
     record.write_text(re.sub(r'("labels": ")..', r"\1zz", record.read_text()))

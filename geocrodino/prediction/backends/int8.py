@@ -60,7 +60,8 @@ def open_int8(
     if facts is None:
         raise BundleError(
             f"{bundle.path}: expected an int8 network of the {modality} branch, found none.\n"
-            f"Add one by {again}, which needs the run folder of the training, or use `precision='full'`."
+            f"Use `precision='full'`, or add one by {again}, which needs the run folder of the training and adds none "
+            "that loses much accuracy."
         )
     if unused_px < facts.unused_px:
         raise BundleError(

@@ -23,7 +23,8 @@ class Strips(nn.Module):
     Args:
         block: Maps (B, C, H, W) to (B, D, H / stride, W / stride).
         stride: Its stride.
-        halo: Output rows beyond a strip that are computed and cut off, at least what the block's kernels reach.
+        halo: Output rows beyond a strip that are computed and cut off, at least what the block's kernels reach. Maps
+            with fewer rows than it in a strip are computed as a whole.
     """
 
     def __init__(self, block: nn.Module, stride: int, halo: int) -> None:
@@ -40,6 +41,9 @@ class Strips(nn.Module):
             Shape (B, D, H / stride, W / stride).
         """
         rows = features.shape[-2] // self.stride
+        if rows < STRIPS * self.halo:
+            whole: Tensor = self.block(features)
+            return whole
         made = []
         for strip in range(STRIPS):
             start, stop = rows * strip // STRIPS, rows * (strip + 1) // STRIPS
@@ -52,6 +56,8 @@ class Strips(nn.Module):
 
 def in_strips(encoder: nn.Module, in_channels: int, side: int) -> bool:
     """Replace the wide blocks of an encoder by the same ones in strips.
+
+    Blocks with squeeze-and-excitation stay as they are: their values depend on the whole map.
 
     Args:
         encoder: Any encoder; changed in place.
@@ -68,7 +74,8 @@ def in_strips(encoder: nn.Module, in_channels: int, side: int) -> bool:
         if block.conv_dw.out_channels * height * width >= _WIDE * side**2:  # type: ignore[union-attr,operator]
             wide.append(block)
 
-    blocks = [module for module in encoder.modules() if type(module) in {InvertedResidual, DepthwiseSeparableConv}]
+    kinds = {InvertedResidual, DepthwiseSeparableConv}
+    blocks = [m for m in encoder.modules() if type(m) in kinds and isinstance(m.se, nn.Identity)]
     if not blocks:
         return False
     hooks = [block.register_forward_pre_hook(note) for block in blocks]
@@ -79,5 +86,6 @@ def in_strips(encoder: nn.Module, in_channels: int, side: int) -> bool:
     places = {child: (parent, name) for parent in encoder.modules() for name, child in parent.named_children()}
     for block in wide:
         kernel, step = block.conv_dw.kernel_size[0], block.conv_dw.stride[0]  # type: ignore[union-attr,index]
-        setattr(*places[block], Strips(block, int(step), -(-int(kernel) // int(step))))
+        reach = int(kernel) // 2  # input rows
+        setattr(*places[block], Strips(block, int(step), -(-reach // int(step))))
     return bool(wide)

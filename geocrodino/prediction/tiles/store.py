@@ -71,8 +71,8 @@ class StoredTile:
 class TileStore:
     """A temporary file with room for tiles; it grows to the largest number of tiles that are kept at once.
 
-    The file lies in the folder for temporary files (``TMPDIR``) and vanishes with the process. May be used from several
-    threads.
+    The file lies in the folder for temporary files (``TMPDIR``). It vanishes with the store, or with the process,
+    however that ends. May be used from several threads.
     """
 
     def __init__(self) -> None:
@@ -104,6 +104,7 @@ class TileStore:
             try:
                 if self._file is None:
                     self._file = tempfile.TemporaryFile(prefix="geocrodino-tiles-", buffering=0)  # noqa: SIM115
+                    weakref.finalize(self, self._file.close)
                 self._file.seek(slot * slot_bytes)
                 self._slot_bytes = slot_bytes
                 for band in values:

@@ -459,7 +459,7 @@ class TestOpenVino:
 
     def test_is_converted_once(self, bundle, tmp_path, monkeypatch):
         first = open_backend(bundle, "optical", cache=tmp_path / "new" / "folder")(tile())
-        monkeypatch.setattr(openvino_backend, "_convert", lambda _: pytest.fail("converted again"))
+        monkeypatch.setattr(openvino_backend, "convert", lambda _: pytest.fail("converted again"))
         again = open_backend(bundle, "optical", cache=tmp_path / "new" / "folder")
         assert files_in(tmp_path / "new" / "folder") == [
             f"{bundle.sha256}-optical-0-openvino-{version('openvino')}.safetensors"
@@ -517,7 +517,7 @@ class TestOpenVino:
     def test_other_probabilities_than_torchs(self, bundle, tmp_path, monkeypatch):
         right = openvino_backend.convert(Trimmed(bundle.branch("optical")))
         other = other_graph()._replace(logits=right.logits)
-        monkeypatch.setattr(openvino_backend, "_convert", lambda _: other)
+        monkeypatch.setattr(openvino_backend, "convert", lambda _: other)
         values = check_tile(3, 0)
         theirs, ours = OpenVinoBackend(other)(values), plain_softmax(bundle.branch("optical"), values)
         apart, share = difference(theirs, ours)
@@ -551,7 +551,7 @@ class TestOpenVino:
         def fail(_):
             raise RuntimeError("No conversion rule found for aten::rare\nand much more")
 
-        monkeypatch.setattr(openvino_backend, "_convert", fail)
+        monkeypatch.setattr(openvino_backend, "convert", fail)
         with pytest.raises(BundleError) as error:
             open_backend(bundle, "optical", name="openvino", cache=tmp_path)
         assert str(error.value) == (

@@ -51,3 +51,17 @@ def test_a_tile_stays_in_memory_if_the_file_cannot_be_written(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     values = tile(0)
     assert TileStore().put(values, values.nbytes) is values
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning", "error::ResourceWarning")
+def test_the_file_is_closed_when_nobody_needs_its_tiles():
+    """Python would warn of a file that nobody closed."""
+    store, values = TileStore(), tile(0)
+    kept, file = store.put(values, values.nbytes), store._file
+    del store
+    gc.collect()
+    assert not file.closed
+    np.testing.assert_array_equal(kept[:, :, :], values)
+    del kept
+    gc.collect()
+    assert file.closed
