@@ -263,7 +263,9 @@ class TrainConfig(_Section):
     quality: Quality | None = Field(
         None, description="fast, balanced or best: a network by name; keys of network take precedence"
     )
-    network: NetworkSettings = Field({}, validate_default=True, description="shape of the network, the same for all branches")
+    network: NetworkSettings = Field(
+        {}, validate_default=True, description="shape of the network, the same for all branches"
+    )
     encoder_weights: EncoderWeights = Field(
         IMAGENET,
         description="what encoders start from: imagenet, random, a file, a name of the Hugging Face hub or of "
