@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 MethodName = Literal["single", "crodino", "mutual", "discom", "fusion", "dropout", "kd", "protokd", "maskedkd"]
-"""single: independent branches; crodino: the paper's; mutual (default): mutual distillation; others: for comparison."""
+"""single: independent branches; crodino (default): the paper's, and agreement on unlabelled pixels; mutual: agreement
+alone; others: for comparison."""
 
 Weight = Annotated[float, Field(ge=0)]
 """Weight of a loss term, 0 or more."""
@@ -33,7 +34,7 @@ _PAPER = {"auxiliary": 1.0, "orthogonality": 1.0, "contrast": "class"}
 _DISTILLED: dict[str, Any] = {"fusion": "middle", "distillation": 1.0, "distillation_temperature": 1.0}
 _PRESETS: dict[MethodName, dict[str, Any]] = {
     "single": {},
-    "crodino": {**_JOINT, **_PAPER},
+    "crodino": {**_JOINT, **_PAPER, "agreement": 3.0},
     "mutual": {**_JOINT, "agreement": 3.0, "ramp": 0.3},
     "discom": {**_JOINT, "auxiliary": 1.0, "orthogonality": 1.0, "adversary": 1.0},
     "fusion": {"fusion": "middle"},
@@ -53,7 +54,7 @@ class MethodSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: MethodName = Field("mutual", description=", ".join(get_args(MethodName)))
+    name: MethodName = Field("crodino", description=", ".join(get_args(MethodName)))
     dice: float = Field(0.0, ge=0, description="weight of a Dice loss beside the cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread evenly over all classes")
     auxiliary: float = Field(0.0, ge=0, description="weight of the auxiliary decoder's cross entropy")
