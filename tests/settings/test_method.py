@@ -15,7 +15,7 @@ TERMS = set(MethodSettings.model_fields) - {"name", "dice", "label_smoothing"}
 
 KNOWN_BY = {
     "single": {},
-    "crodino": {"auxiliary": 1.0, "orthogonality": 1.0, "contrast": "class", "contrast_weight": 1.0},
+    "crodino": {"auxiliary": 1.0, "orthogonality": 1.0, "contrast": "class", "contrast_weight": 1.0, "agreement": 3.0},
     "mutual": {"agreement": 3.0, "ramp": 0.3},
     "discom": {"auxiliary": 1.0, "orthogonality": 1.0, "adversary": 1.0},
     "fusion": {"fusion": "middle"},
@@ -33,9 +33,9 @@ def refused(**given):
     return [e["msg"] for e in error.value.errors()]
 
 
-def test_the_default_is_the_recipe_that_won_on_val():
-    assert MethodSettings() == MethodSettings(name="mutual")
-    assert (MethodSettings().agreement, MethodSettings().contrast) == (3.0, "none")
+def test_the_default_is_the_method_of_the_paper_with_agreement():
+    assert MethodSettings() == MethodSettings(name="crodino")
+    assert (MethodSettings().agreement, MethodSettings().contrast) == (3.0, "class")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -51,7 +51,7 @@ def test_every_method_takes_dice_and_smoothing(name):
 
 def test_a_given_term_wins_over_the_preset():
     assert dict(MethodSettings(name="crodino", contrast="pixel", auxiliary=0)) == OFF | {
-        "name": "crodino", "orthogonality": 1.0, "contrast": "pixel",
+        "name": "crodino", "orthogonality": 1.0, "contrast": "pixel", "agreement": 3.0,
     }  # fmt: skip
     beyond = MethodSettings(name="mutual", image_from_heights=0.5, adversary=0.1, agreement=0.5)
     assert (beyond.image_from_heights, beyond.adversary, beyond.agreement, beyond.ramp) == (0.5, 0.1, 0.5, 0.3)
@@ -131,12 +131,13 @@ def test_a_saved_configuration_with_changed_terms_can_be_read_back(tiny_config, 
     ("given", "learns"),
     [
         ({"name": "single"}, False),
-        ({"name": "crodino"}, False),  # classes are contrasted where there are labels
-        ({"name": "crodino", "contrast": "image"}, True),
-        ({"name": "crodino", "contrast": "pixel"}, True),
-        ({"name": "crodino", "contrast": "pixel", "contrast_weight": 0}, False),
-        ({"name": "crodino", "heights_from_image": 0.1}, True),
-        ({"name": "crodino", "image_from_heights": 0.1}, True),
+        ({"name": "crodino"}, True),
+        ({"name": "crodino", "agreement": 0}, False),  # classes are contrasted where there are labels
+        ({"name": "crodino", "agreement": 0, "contrast": "image"}, True),
+        ({"name": "crodino", "agreement": 0, "contrast": "pixel"}, True),
+        ({"name": "crodino", "agreement": 0, "contrast": "pixel", "contrast_weight": 0}, False),
+        ({"name": "crodino", "agreement": 0, "heights_from_image": 0.1}, True),
+        ({"name": "crodino", "agreement": 0, "image_from_heights": 0.1}, True),
         ({"name": "mutual"}, True),
         ({"name": "mutual", "agreement": 0, "heights_from_image": 1}, True),
         ({"name": "mutual", "agreement": 0}, False),
