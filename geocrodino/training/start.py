@@ -112,8 +112,8 @@ def with_network(config: TrainConfig, start: Start | None) -> TrainConfig:
         return config
     from geocrodino.training.learners.build import network_settings
 
-    there = _comparable(start.network)
-    asked = _comparable(network_settings(config.method, config.network))
+    there = comparable(start.network)
+    asked = comparable(network_settings(config.method, config.network))
     named = {*config.network.model_fields_set, *(["separate_encoders"] if config.method.name == "discom" else [])}
     differing = [key for key in NetworkSettings.model_fields if key in named and asked[key] != there[key]]
     if differing:
@@ -165,8 +165,15 @@ def _require_branches(config: TrainConfig) -> None:
         )
 
 
-def _comparable(network: NetworkSettings) -> dict[str, Any]:
-    """Settings in one spelling: the encoder as its library names it, and the decoder's channels in full."""
+def comparable(network: NetworkSettings) -> dict[str, Any]:
+    """Give the settings of a network in one spelling, to compare them with others.
+
+    Args:
+        network: The settings.
+
+    Returns:
+        Values by name: the encoder as its library names it, and the decoder's channels in full.
+    """
     from geocrodino.models.encoders import resolve_encoder
 
     try:

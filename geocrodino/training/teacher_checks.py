@@ -16,6 +16,7 @@ from geocrodino.settings.config import TrainConfig
 from geocrodino.training import folder as run_folder
 from geocrodino.training.learners.base import Learner
 from geocrodino.training.prepare import Prepared
+from geocrodino.training.start import comparable
 from geocrodino.training.teacher import TRAIN_ONE, unusable_teacher
 
 
@@ -31,8 +32,9 @@ def require_same_data(config: TrainConfig, teacher: Path) -> None:
     """
     other = run_folder.recorded_settings(teacher)
     config = run_folder.on_recorded_grid(config, other)
-    keys = ("data", "classes", "elevation", "network")
-    differing = [key for key in keys if getattr(other, key) != getattr(config, key)]
+    differing = [key for key in ("data", "classes", "elevation") if getattr(other, key) != getattr(config, key)]
+    if comparable(other.network) != comparable(config.network):
+        differing.append("network")
     if other.method.fusion != config.method.fusion:
         differing.append("method.fusion")
     if differing:
