@@ -122,7 +122,7 @@ def train(
     started = time.monotonic()
     listener = Listener.of(tell, on_stage, on_progress)
     out, teacher = Path(out), None if teacher is None else Path(teacher)
-    start = find_start(config, out, resume=resume)
+    start = find_start(config, out, resume=resume, teacher=teacher)
     config = with_network(config, start)
     _check(config, teacher)
     config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format

@@ -44,7 +44,9 @@ class Start:
         return {"name": self.name, "sha256": self.sha256}
 
 
-def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = False) -> Start | None:
+def find_start(
+    config: TrainConfig, out: Path | None = None, *, resume: bool = False, teacher: Path | None = None
+) -> Start | None:
     """Find the bundle that a training starts from.
 
     Args:
@@ -52,13 +54,15 @@ def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = F
         out: Run folder; None if there is none yet.
         resume: Whether an interrupted run is continued. If it has finished an epoch (of its own, not of a teacher), the
             bundle is not opened: its record in the run folder is enough.
+        teacher: Run folder of a finished teacher; None if the training has none, or trains it first.
 
     Returns:
         The bundle or its record; None if the configuration names no bundle.
 
     Raises:
-        ConfigError: If the method has no branches to load, no modality is common, a branch has encoder weights too, the
-            record cannot be read, or a resumed run would load another bundle than it began with.
+        ConfigError: If the method has no branches to load, no modality is common, a branch has encoder weights too that
+            no teacher starts from, the record cannot be read, or a resumed run would load another bundle than it began
+            with.
         BundleError: If the bundle is missing or damaged.
     """
     if config.start_from is None:
@@ -85,13 +89,7 @@ def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = F
             f"{' or '.join(trained)}, found {', '.join(manifest.modalities)}.\nName another bundle with `start_from`, "
             "or leave `start_from` out."
         )
-    given = config.encoder_weights
-    twice = [m for m in common if (m in given if isinstance(given, dict) else given not in (IMAGENET, RANDOM))]
-    if twice:
-        raise ConfigError(
-            f"encoder_weights.{twice[0]}: the {twice[0]} branch starts from the bundle {bundle.path}, so these weights "
-            "would be replaced. Leave them out."
-        )
+    _require_used_weights(config, bundle, common, teacher)
     return Start(manifest.name, bundle.sha256, manifest.network, common, bundle)
 
 
@@ -162,6 +160,21 @@ def _require_branches(config: TrainConfig) -> None:
             f"`start_from`: the method {config.method.name} trains one network on all modalities, and a bundle holds "
             "no such fusion network, only a branch for each modality.\nLeave `start_from` out, or choose a method "
             "with branches: `method.name='mutual'`, single, crodino, discom, kd, protokd or maskedkd."
+        )
+
+
+def _require_used_weights(
+    config: TrainConfig, bundle: Bundle, common: tuple[Modality, ...], teacher: Path | None
+) -> None:
+    """Refuse encoder weights that nothing starts from: neither a branch nor a teacher, which knows no bundle."""
+    from geocrodino.training.learners.build import trains_teacher
+
+    given = config.encoder_weights
+    twice = [m for m in common if (m in given if isinstance(given, dict) else given not in (IMAGENET, RANDOM))]
+    if twice and not trains_teacher(config.method, teacher):
+        raise ConfigError(
+            f"encoder_weights.{twice[0]}: the {twice[0]} branch starts from the bundle {bundle.path}, so these weights "
+            "would be replaced. Leave them out."
         )
 
 
