@@ -39,16 +39,15 @@ from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs
 from geocrodino.training.checks import augmentation_of, check_settings
-from geocrodino.training.freezing import treat_encoders
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
-from geocrodino.training.learners.base import Learner, Shape, state_of
-from geocrodino.training.learners.build import build_learner, learner_class, network_settings, trains_teacher
+from geocrodino.training.learners.base import Learner, state_of
+from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
 from geocrodino.training.listener import Listener
 from geocrodino.training.loop import run_loop
+from geocrodino.training.networks import Beginning, create_networks, try_networks
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.prepare import Prepared, prepare, record
 from geocrodino.training.start import Start, find_start, record_start, with_network
-from geocrodino.training.start_weights import load_start
 from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
 from geocrodino.training.teacher_checks import load_teacher, require_same_data, require_same_splits
@@ -161,7 +160,12 @@ def _prepare(
     needed = MODALITIES.in_order(config.data.raster_paths) if trains_teacher(config.method, teacher) else modalities
     read = initial_weights(config, needed, out, resume=resume, tell=tell)  # first: a download may fail
     weights = {m: read[m] for m in modalities if m in read}
-    ready = prepare(config, out, tell.progress, tell, tell.stage)
+    trainings = [Beginning(config.method, start, weights)]
+    if trains_teacher(config.method, teacher):
+        trainings.append(Beginning(learner_class(config.method).teacher_method(config.method), weights=read))
+    ready = prepare(
+        config, out, tell.progress, tell, tell.stage, check=lambda found: try_networks(config, found, *trainings)
+    )
     ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
@@ -347,19 +351,10 @@ def _parts(
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
-    shape = Shape(
-        network_settings(method, config.network),
-        {m: len(s.channels) for m, s in ready.specs.items()},
-        len(ready.classes),
-    )
     counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
-    learner = build_learner(method, shape, weights, ready.encoder_weights)
-    if ready.start is not None:
-        frozen = settings.freeze == "encoder"
-        lines = load_start(ready.start, learner, ready.classes, ready.specs, frozen=frozen)
-        tell("\n".join(lines))
-    treat_encoders(learner, settings, tell)
+    beginning = Beginning(method, ready.start, ready.encoder_weights)
+    learner = create_networks(config, beginning, ready.specs, ready.classes, weights, tell)
     decoupled = config.augmentation.decoupled and not learner.coupled
     settled = augmentation_of(config).model_copy(update={"decoupled": decoupled})
     augmentation = PairAugmentation(settled, ready.specs)

@@ -231,6 +231,7 @@ def test_a_frozen_encoder_must_know_all_channels(plain, bundle, tmp_path):
         "(height_above_ground by name, slope with weights of 0 at the start), and a frozen encoder would never learn "
         "to read them.\nLeave `training.freeze` out, or train on the channels of the bundle."
     )
+    assert not (tmp_path / "run" / "aligned").exists()
 
 
 def test_the_bundle_is_named_relative_to_the_file(town, tmp_path):
