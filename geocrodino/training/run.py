@@ -37,7 +37,7 @@ from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
-from geocrodino.training.checkpoint import finished_epochs
+from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import augmentation_of, check_settings
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, state_of
@@ -309,11 +309,14 @@ def _fit(
         load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     checkpoint = run_folder.last_checkpoint(out)
     finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
+    if finished and not was_scored_on_part(checkpoint):
+        data.validate_whole()  # as before, also in a run of version 0.1: scores of a part would not compare
     if tell.listens:
         tell.stage("Measuring the pace")
         task.pace = measure(task, data, settings)
         tell(expectation(settings, task.pace, data.val_windows, finished))
-    best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs))
+    some, every = data.val_windows
+    best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs), on_part=some < every)
     timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
     last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished)
     networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
