@@ -165,6 +165,10 @@ class CoregisteredDataModule(L.LightningDataModule):
             self._val = ValidationWindows(self.dataset, inside["val"], chosen)
             self.val_labelled_px = sum(int(labelled_val[w.slices].sum()) for w in chosen)
 
+    def validate_whole(self) -> None:
+        """Validate all windows of ``val`` between epochs, however long it takes."""
+        self._val, self.val_labelled_px = self._whole_val, self.whole_val_labelled_px
+
     @property
     def val_windows(self) -> tuple[int, int]:
         """Numbers of windows that are validated between epochs, and of all windows of ``val`` with a label."""

@@ -36,17 +36,19 @@ class BestNetworks(Callback):
         recent: The last scores of each network, at most three.
         smoothed: Highest mean of three consecutive scores of each network, 0 to 1; -1 before the first validation.
         gained: Epoch of that mean by name, counted from 0; -1 before the first validation.
+        on_part: Whether the scores come from a part of ``val``. Scores of a part and of the whole do not compare.
     """
 
-    def __init__(self, patience: int, names: Sequence[str], earliest: int = 0) -> None:
+    def __init__(self, patience: int, names: Sequence[str], earliest: int = 0, *, on_part: bool = False) -> None:
         """Start without weights.
 
         Args:
             patience: Epochs without an improvement of any network until training stops, at least 1.
             names: Names of the networks.
             earliest: Finished epochs before which training does not stop.
+            on_part: Whether a part of ``val`` is validated.
         """
-        self.patience, self.earliest = patience, earliest
+        self.patience, self.earliest, self.on_part = patience, earliest, on_part
         self.best: dict[str, float] = dict.fromkeys(names, -1.0)
         self.epoch: dict[str, int] = dict.fromkeys(names, -1)
         self.weights: dict[str, dict[str, Tensor]] = {}
@@ -112,7 +114,7 @@ class BestNetworks(Callback):
         """State for the checkpoint.
 
         Returns:
-            The attributes ``best``, ``epoch``, ``weights``, ``recent``, ``smoothed`` and ``gained``.
+            The attributes ``best``, ``epoch``, ``weights``, ``recent``, ``smoothed``, ``gained`` and ``on_part``.
         """
         return {
             "best": dict(self.best),
@@ -121,6 +123,7 @@ class BestNetworks(Callback):
             "recent": {name: list(scores) for name, scores in self.recent.items()},
             "smoothed": dict(self.smoothed),
             "gained": dict(self.gained),
+            "on_part": self.on_part,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -128,7 +131,8 @@ class BestNetworks(Callback):
 
         Args:
             state_dict: As returned by `state_dict`. Without ``recent``, ``smoothed`` and ``gained``, which version 0.1
-                did not write, the best scores take the place of the best means.
+                did not write, the best scores take the place of the best means. Without ``on_part``, which it did not
+                write either, the scores come from the whole ``val``.
         """
         self.best, self.epoch = dict(state_dict["best"]), dict(state_dict["epoch"])
         self.weights = dict(state_dict["weights"])
@@ -136,6 +140,19 @@ class BestNetworks(Callback):
         self.gained = dict(state_dict.get("gained", self.epoch))
         recent = state_dict.get("recent", {})
         self.recent = {name: list(recent.get(name, [])) for name in self.best}
+        self.on_part = scores_are_of_part(state_dict)
+
+
+def scores_are_of_part(state: dict[str, Any]) -> bool:
+    """Find out from the state of `BestNetworks` on what its networks were scored.
+
+    Args:
+        state: As returned by `BestNetworks.state_dict`, of any version.
+
+    Returns:
+        True for a part of ``val``; False for the whole, as always in version 0.1.
+    """
+    return bool(state.get("on_part", False))
 
 
 def earliest_stop(epochs: int) -> int:

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from geocrodino.errors import CheckpointError
 from geocrodino.files.access import durable_file, writing
-from geocrodino.training.callbacks import BestNetworks
+from geocrodino.training.callbacks import BestNetworks, scores_are_of_part
 from geocrodino.training.folder import RESTORE
 
 _KEYS = {"epoch", "global_step", "state_dict", "callbacks", "loops", "optimizer_states", "lr_schedulers"}
@@ -92,6 +92,21 @@ def finished_epochs(path: Path) -> int:
         CheckpointError: As for `read_checkpoint`.
     """
     return int(read_checkpoint(path)["epoch"]) + 1
+
+
+def was_scored_on_part(path: Path) -> bool:
+    """Read from a checkpoint on what its networks were scored.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True for a part of ``val``, False for the whole.
+
+    Raises:
+        CheckpointError: As for `read_checkpoint`.
+    """
+    return scores_are_of_part(read_checkpoint(path)["callbacks"][BestNetworks.__qualname__])
 
 
 def load_networks(task: torch.nn.Module, path: Path) -> None:

@@ -79,6 +79,7 @@ def prepare(
     on_progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
+    check: Callable[[CheckedInputs], None] = lambda _: None,
 ) -> Prepared:
     """Check all files, align the rasters and measure the training split.
 
@@ -88,6 +89,7 @@ def prepare(
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
         tell: Called with a summary of the inputs before the rasters are aligned, which may take long.
         on_stage: Called with the name of each stage when it begins.
+        check: Called with the checked inputs before the rasters are aligned; its errors are passed on.
 
     Returns:
         The aligned layers, the splits and the statistics of the channels.
@@ -101,6 +103,7 @@ def prepare(
     drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
     if tell is not None:
         tell(summarise_inputs(found, config.training.patch_px, drawn))
+    check(found)
     on_stage("Aligning rasters")
     layers = align(sources, recipes, found.classes, found.grid, folder / run_folder.ALIGNED_NAME, on_progress)
     _warn_of_heights(sources, layers)

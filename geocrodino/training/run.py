@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import lightning as L
 import numpy as np
 import shapely
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from geocrodino.bundle.io import save_bundle
@@ -28,8 +27,6 @@ from geocrodino.data.statistics import class_counts, class_weights
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
-from geocrodino.geo.areas.aoi import AOI
-from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
@@ -40,20 +37,20 @@ from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
-from geocrodino.training.checkpoint import finished_epochs
+from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import augmentation_of, check_settings
-from geocrodino.training.freezing import treat_encoders
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
-from geocrodino.training.learners.base import Learner, Shape, state_of
-from geocrodino.training.learners.build import build_learner, learner_class, network_settings
+from geocrodino.training.learners.base import Learner, state_of
+from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
 from geocrodino.training.listener import Listener
 from geocrodino.training.loop import run_loop
+from geocrodino.training.networks import Beginning, create_networks, try_networks
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.prepare import Prepared, prepare, record
 from geocrodino.training.start import Start, find_start, record_start, with_network
-from geocrodino.training.start_weights import load_start
 from geocrodino.training.task import TrainingTask
-from geocrodino.training.teacher import SETTINGS_NAME, TRAIN_ONE, check_teacher, unusable_teacher
+from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
+from geocrodino.training.teacher_checks import load_teacher, require_same_data, require_same_splits
 from geocrodino.training.validate import calibrate, validate
 
 
@@ -124,14 +121,14 @@ def train(
     started = time.monotonic()
     listener = Listener.of(tell, on_stage, on_progress)
     out, teacher = Path(out), None if teacher is None else Path(teacher)
-    start = find_start(config, out, resume=resume)
+    start = find_start(config, out, resume=resume, teacher=teacher)
     config = with_network(config, start)
     _check(config, teacher)
     config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
     config = run_folder.with_recorded_epochs(config, out) if resume else config
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
-        _require_same_data(config, teacher)
+        require_same_data(config, teacher)
     with run_folder.alone(out):
         resumes = resume and run_folder.has_progress(out)
         if resumes or teacher is not None:
@@ -160,17 +157,22 @@ def _prepare(
     L.seed_everything(config.training.seed, verbose=False)
     loaded = () if start is None else start.modalities
     modalities = [m for m in MODALITIES.in_order(config.data.raster_paths) if m not in loaded]
-    needed = MODALITIES.in_order(config.data.raster_paths) if _trains_teacher(config, teacher) else modalities
+    needed = MODALITIES.in_order(config.data.raster_paths) if trains_teacher(config.method, teacher) else modalities
     read = initial_weights(config, needed, out, resume=resume, tell=tell)  # first: a download may fail
     weights = {m: read[m] for m in modalities if m in read}
-    ready = prepare(config, out, tell.progress, tell, tell.stage)
+    trainings = [Beginning(config.method, start, weights)]
+    if trains_teacher(config.method, teacher):
+        trainings.append(Beginning(learner_class(config.method).teacher_method(config.method), weights=read))
+    ready = prepare(
+        config, out, tell.progress, tell, tell.stage, check=lambda found: try_networks(config, found, *trainings)
+    )
     ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
     if modalities:
         tell(describe_start(weights, modalities))
     if teacher is not None:
-        _require_same_splits(ready, teacher)
+        require_same_splits(ready, teacher)
     record(ready, out, resume=resume)
     run_folder.begin(config, out, resume=resume)
     record_weights(weights, modalities, out)
@@ -210,7 +212,7 @@ def _train(
     if config.training.needs_measurement:
         config = _with_epochs(config, out, ready, teacher, tell)
     students_begun = resume and exists(run_folder.last_checkpoint(out))  # this checkpoint holds their teacher
-    if _trains_teacher(config, teacher) and not students_begun:
+    if trains_teacher(config.method, teacher) and not students_begun:
         own = out / run_folder.TEACHER_NAME
         teacher = _train_teacher(config, own, ready, callbacks, resume=resume, tell=tell)
     fitted = _fit(config, config.method, out, ready, callbacks, resume=resume, teacher=teacher, tell=tell)
@@ -222,14 +224,10 @@ def _train(
     return None, fitted
 
 
-def _trains_teacher(config: TrainConfig, teacher: Path | None) -> bool:
-    return learner_class(config.method).needs_teacher and teacher is None
-
-
 def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path | None, tell: Listener) -> TrainConfig:
     """Measure how many epochs fit into ``training.minutes``, and write their number into the run folder."""
     minutes, trainings = config.training.minutes or 0.0, [(config.method, ready)]
-    if _trains_teacher(config, teacher):  # first, for the same number of epochs
+    if trains_teacher(config.method, teacher):  # first, for the same number of epochs
         trainings.append((learner_class(config.method).teacher_method(config.method), ready.of_teacher()))
     tell.stage("Measuring the pace")
     paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
@@ -308,14 +306,17 @@ def _fit(
     task, data = _parts(config, method, ready, tell)
     learner = task.learner
     if teacher is not None and learner.needs_teacher:
-        _load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
+        load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
     checkpoint = run_folder.last_checkpoint(out)
     finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
+    if finished and not was_scored_on_part(checkpoint):
+        data.validate_whole()  # as before, also in a run of version 0.1: scores of a part would not compare
     if tell.listens:
         tell.stage("Measuring the pace")
         task.pace = measure(task, data, settings)
         tell(expectation(settings, task.pace, data.val_windows, finished))
-    best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs))
+    some, every = data.val_windows
+    best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs), on_part=some < every)
     timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
     last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished)
     networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
@@ -353,19 +354,10 @@ def _parts(
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
-    shape = Shape(
-        network_settings(method, config.network),
-        {m: len(s.channels) for m, s in ready.specs.items()},
-        len(ready.classes),
-    )
     counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
-    learner = build_learner(method, shape, weights, ready.encoder_weights)
-    if ready.start is not None:
-        frozen = settings.freeze == "encoder"
-        lines = load_start(ready.start, learner, ready.classes, ready.specs, frozen=frozen)
-        tell("\n".join(lines))
-    treat_encoders(learner, settings, tell)
+    beginning = Beginning(method, ready.start, ready.encoder_weights)
+    learner = create_networks(config, beginning, ready.specs, ready.classes, weights, tell)
     decoupled = config.augmentation.decoupled and not learner.coupled
     settled = augmentation_of(config).model_copy(update={"decoupled": decoupled})
     augmentation = PairAugmentation(settled, ready.specs)
@@ -398,51 +390,6 @@ def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell:
     if data.unlabelled:
         tell(f"A batch holds {settings.batch_size} patches with labels and {data.unlabelled} without.")
     return data
-
-
-def _require_same_data(config: TrainConfig, teacher: Path) -> None:
-    """Check that a teacher was trained on the same data, with the same classes and network."""
-    other = run_folder.recorded_settings(teacher)
-    config = run_folder.on_recorded_grid(config, other)
-    keys = ("data", "classes", "elevation", "network")
-    differing = [key for key in keys if getattr(other, key) != getattr(config, key)]
-    if other.method.fusion != config.method.fusion:
-        differing.append("method.fusion")
-    if differing:
-        raise ConfigError(
-            f"{teacher}: the teacher was trained with other settings: {', '.join(differing)}.\n{TRAIN_ONE}"
-        )
-
-
-def _require_same_splits(ready: Prepared, teacher: Path) -> None:
-    """Check that no pixel on which the students are validated or tested was used to train or select their teacher."""
-    path = teacher / run_folder.SPLITS_NAME
-    if teacher.name == run_folder.TEACHER_NAME and not path.exists():
-        path = teacher.parent / run_folder.SPLITS_NAME  # of the run that the teacher was trained for
-    if not path.exists():
-        raise ConfigError(
-            f"{path}: no such file. Expected the polygons of the teacher's splits, which every run writes.\n{TRAIN_ONE}"
-        )
-    grid = ready.layers.grid
-    theirs = AOI(gpd.read_file(path), str(path)).to_crs(crs_of(grid).wkt)
-    for used, held_out in (("train", "val"), ("train", "test"), ("val", "test")):
-        if used not in theirs.splits or held_out not in ready.aoi.splits:
-            continue
-        # Compared as pixels: rounded coordinates in the file make polygons that share an edge overlap by a sliver.
-        if (inside_mask(theirs.polygons(used), grid) & inside_mask(ready.aoi.polygons(held_out), grid)).any():
-            raise ConfigError(
-                f"{teacher}: the teacher's split {used!r} overlaps the split {held_out!r} of this training: its "
-                f"students must not be scored on pixels that it was trained or selected on.\n{TRAIN_ONE}"
-            )
-
-
-def _load_teacher(learner: Learner, folder: Path, *, own: bool) -> None:
-    path = folder / run_folder.FUSION_NAME
-    try:
-        learner.load_teacher(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        found = "another network" if isinstance(error, RuntimeError) else str(error)
-        raise ConfigError(unusable_teacher(path, found, own=own)) from error
 
 
 def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> Path:

@@ -44,7 +44,9 @@ class Start:
         return {"name": self.name, "sha256": self.sha256}
 
 
-def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = False) -> Start | None:
+def find_start(
+    config: TrainConfig, out: Path | None = None, *, resume: bool = False, teacher: Path | None = None
+) -> Start | None:
     """Find the bundle that a training starts from.
 
     Args:
@@ -52,13 +54,15 @@ def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = F
         out: Run folder; None if there is none yet.
         resume: Whether an interrupted run is continued. If it has finished an epoch (of its own, not of a teacher), the
             bundle is not opened: its record in the run folder is enough.
+        teacher: Run folder of a finished teacher; None if the training has none, or trains it first.
 
     Returns:
         The bundle or its record; None if the configuration names no bundle.
 
     Raises:
-        ConfigError: If the method has no branches to load, no modality is common, a branch has encoder weights too, the
-            record cannot be read, or a resumed run would load another bundle than it began with.
+        ConfigError: If the method has no branches to load, no modality is common, a branch has encoder weights too that
+            no teacher starts from, the record cannot be read, or a resumed run would load another bundle than it began
+            with.
         BundleError: If the bundle is missing or damaged.
     """
     if config.start_from is None:
@@ -85,13 +89,7 @@ def find_start(config: TrainConfig, out: Path | None = None, *, resume: bool = F
             f"{' or '.join(trained)}, found {', '.join(manifest.modalities)}.\nName another bundle with `start_from`, "
             "or leave `start_from` out."
         )
-    given = config.encoder_weights
-    twice = [m for m in common if (m in given if isinstance(given, dict) else given not in (IMAGENET, RANDOM))]
-    if twice:
-        raise ConfigError(
-            f"encoder_weights.{twice[0]}: the {twice[0]} branch starts from the bundle {bundle.path}, so these weights "
-            "would be replaced. Leave them out."
-        )
+    _require_used_weights(config, bundle, common, teacher)
     return Start(manifest.name, bundle.sha256, manifest.network, common, bundle)
 
 
@@ -112,8 +110,8 @@ def with_network(config: TrainConfig, start: Start | None) -> TrainConfig:
         return config
     from geocrodino.training.learners.build import network_settings
 
-    there = _comparable(start.network)
-    asked = _comparable(network_settings(config.method, config.network))
+    there = comparable(start.network)
+    asked = comparable(network_settings(config.method, config.network))
     named = {*config.network.model_fields_set, *(["separate_encoders"] if config.method.name == "discom" else [])}
     differing = [key for key in NetworkSettings.model_fields if key in named and asked[key] != there[key]]
     if differing:
@@ -165,8 +163,30 @@ def _require_branches(config: TrainConfig) -> None:
         )
 
 
-def _comparable(network: NetworkSettings) -> dict[str, Any]:
-    """Settings in one spelling: the encoder as its library names it, and the decoder's channels in full."""
+def _require_used_weights(
+    config: TrainConfig, bundle: Bundle, common: tuple[Modality, ...], teacher: Path | None
+) -> None:
+    """Refuse encoder weights that nothing starts from: neither a branch nor a teacher, which knows no bundle."""
+    from geocrodino.training.learners.build import trains_teacher
+
+    given = config.encoder_weights
+    twice = [m for m in common if (m in given if isinstance(given, dict) else given not in (IMAGENET, RANDOM))]
+    if twice and not trains_teacher(config.method, teacher):
+        raise ConfigError(
+            f"encoder_weights.{twice[0]}: the {twice[0]} branch starts from the bundle {bundle.path}, so these weights "
+            "would be replaced. Leave them out."
+        )
+
+
+def comparable(network: NetworkSettings) -> dict[str, Any]:
+    """Give the settings of a network in one spelling, to compare them with others.
+
+    Args:
+        network: The settings.
+
+    Returns:
+        Values by name: the encoder as its library names it, and the decoder's channels in full.
+    """
     from geocrodino.models.encoders import resolve_encoder
 
     try:

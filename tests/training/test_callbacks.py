@@ -117,6 +117,16 @@ def test_a_checkpoint_of_version_0_1_has_no_means():
     assert stops(second, [0.5, 0.5], [0.25, 0.25], first=1) == [False, True]
 
 
+@pytest.mark.parametrize("on_part", [True, False])
+def test_a_resumed_run_knows_on_what_it_was_scored(on_part):
+    first, second = BestNetworks(2, NAMES, on_part=on_part), BestNetworks(2, NAMES, on_part=not on_part)
+    second.load_state_dict(first.state_dict())
+    assert second.on_part == on_part
+    old = {key: value for key, value in first.state_dict().items() if key != "on_part"}
+    second.load_state_dict(old)
+    assert not second.on_part  # version 0.1 scored on the whole val
+
+
 def test_one_network_alone():
     best = BestNetworks(2, ("fusion",))
     network, stops = nn.Linear(1, 1), []

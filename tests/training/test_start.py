@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -200,13 +201,25 @@ def test_a_method_without_branches_is_refused(plain, bundle, method):
     )
 
 
-def test_encoder_weights_of_a_branch_of_the_bundle_are_refused(plain, bundle):
+@pytest.mark.parametrize(("method", "teacher"), [("mutual", None), ("kd", Path("finished"))])
+def test_encoder_weights_of_a_branch_of_the_bundle_are_refused(plain, bundle, method, teacher):
     with pytest.raises(ConfigError) as refused:
-        find_start(plain(bundle, {"encoder_weights.optical": "w.pth"}))
+        find_start(plain(bundle, {"encoder_weights.optical": "w.pth", "method.name": method}), teacher=teacher)
     assert str(refused.value) == (
         f"encoder_weights.optical: the optical branch starts from the bundle {bundle}, so these weights would be "
         "replaced. Leave them out."
     )
+
+
+def test_encoder_weights_are_those_of_the_teacher_that_is_trained(plain, bundle, tmp_path):
+    file, state = tmp_path / "w.pth", timm.create_model("resnet10t").state_dict()
+    torch.save(state, file)
+    config, out, told = plain(bundle, {"encoder_weights": str(file), "method.name": "kd"}), tmp_path / "run", []
+    train(config, out, tell=told.append)
+    recorded = json.loads((out / "teacher/encoder_weights.json").read_text())
+    assert {m: r["weights"] for m, r in recorded.items()} == {"optical": "w.pth", "elevation": "w.pth"}
+    assert not json.loads((out / "encoder_weights.json").read_text())  # the students start from the bundle
+    assert "It starts without the bundle. Encoder weights: optical w.pth; elevation w.pth." in told
 
 
 def test_a_frozen_encoder_must_know_all_channels(plain, bundle, tmp_path):
@@ -218,6 +231,7 @@ def test_a_frozen_encoder_must_know_all_channels(plain, bundle, tmp_path):
         "(height_above_ground by name, slope with weights of 0 at the start), and a frozen encoder would never learn "
         "to read them.\nLeave `training.freeze` out, or train on the channels of the bundle."
     )
+    assert not (tmp_path / "run" / "aligned").exists()
 
 
 def test_the_bundle_is_named_relative_to_the_file(town, tmp_path):

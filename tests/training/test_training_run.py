@@ -372,6 +372,29 @@ def test_a_run_on_a_part_of_val_can_be_resumed(tiny_config, tmp_path, monkeypatc
     assert resumed.val_miou == expected.val_miou
 
 
+def test_a_run_that_began_on_the_whole_val_stays_on_it(tiny_config, tmp_path, monkeypatch):
+    """As a run of version 0.1, whose checkpoints do not say on what they were scored."""
+    monkeypatch.setattr("geocrodino.data.datamodule._VALIDATION_PX", 32)
+    monkeypatch.setattr("geocrodino.data.datamodule.most_windows", lambda *_: 1000)
+    config = tiny_config({"training.epochs": 3})
+    expected = train(config, tmp_path / "whole")
+    interrupted(config, tmp_path / "run", epoch=1)
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["callbacks"]["BestNetworks"]["on_part"]
+    torch.save(checkpoint, path)
+    monkeypatch.setattr("geocrodino.data.datamodule.most_windows", lambda *_: 2)
+    found = []
+    monkeypatch.setattr("geocrodino.training.run.run_loop", keep_data(found, run_loop))
+    resumed = train(config, tmp_path / "run", resume=True)
+    data, _, best = found[0]
+    assert data.val_windows[0] == data.val_windows[1] > 2
+    assert data.val_labelled_px == data.whole_val_labelled_px
+    assert not best.on_part
+    assert same_weights(resumed.bundle, expected.bundle)
+    assert resumed.val_miou == expected.val_miou
+
+
 def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypatch):
     """Where `auto` stands for another one than where the run began, as on another processor."""
     out, changes = tmp_path / "run", {"training.epochs": 3}

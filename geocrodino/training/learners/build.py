@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
 from geocrodino.settings.method import MethodSettings
@@ -64,3 +66,16 @@ def learner_class(method: MethodSettings) -> type[FusionLearner | DropoutLearner
         "maskedkd": TaughtLearner,
     }
     return kinds.get(method.name, JointLearner)
+
+
+def trains_teacher(method: MethodSettings, teacher: Path | None) -> bool:
+    """Find out whether a training trains a teacher first.
+
+    Args:
+        method: Method of the training.
+        teacher: Run folder of a finished teacher, None without one.
+
+    Returns:
+        True if the method needs a teacher and none is given.
+    """
+    return learner_class(method).needs_teacher and teacher is None
