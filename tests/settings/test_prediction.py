@@ -60,7 +60,12 @@ def test_numbers_below_one_are_refused(group, name):
     [
         (Tiling, "stitch", "blended", "stitch must be one of auto, exact, blend, found 'blended'. Did you mean blend?"),
         (Execution, "backend", "onnx", "backend must be one of auto, torch, openvino, found 'onnx'."),
-        (Execution, "precision", "ful", "precision must be one of auto, full, half, int8, found 'ful'. Did you mean full?"),
+        (
+            Execution,
+            "precision",
+            "ful",
+            "precision must be one of auto, full, half, int8, found 'ful'. Did you mean full?",
+        ),
     ],
 )
 def test_unknown_words_are_refused(group, name, word, message):

@@ -91,7 +91,10 @@ def test_all_terms_are_there(terms):
     ("name", "expected"),
     [
         ("single", each("segmentation")),
-        ("crodino", each("segmentation") | each("auxiliary") | each("orthogonality") | each("agreement") | {"contrast"}),
+        (
+            "crodino",
+            each("segmentation") | each("auxiliary") | each("orthogonality") | each("agreement") | {"contrast"},
+        ),
         ("mutual", each("segmentation") | each("agreement")),
         ("discom", each("segmentation") | each("auxiliary") | each("orthogonality") | each("adversary")),
     ],
