@@ -44,10 +44,8 @@ COMMANDS = {
     "default-mars": "python pipelines/real_scenes.py configs/mars.yaml",
     "default-town": "python pipelines/real_scenes.py town",
     "unseen-towns": "python pipelines/real_scenes.py town",
-    "methods": "python pipelines/study.py configs/studies/pretrained.yaml --fragment methods",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
-    "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml",
 }
 """The command that makes each table."""
 

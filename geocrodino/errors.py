@@ -126,6 +126,10 @@ class ValueRangeWarning(UserWarning):
     """The values of an image differ from those the model was trained on."""
 
 
+class MemoryUseWarning(UserWarning):
+    """A prediction takes more memory than planned."""
+
+
 class BandWarning(UserWarning):
     """A band is read in a role that differs from its tag."""
 

@@ -178,7 +178,7 @@ def test_a_method_that_there_is_not_or_a_teacher_that_is_none(run_cli, study, tr
     told = ["method: agreement has no meaning for the method kd: it belongs to crodino, mutual, discom"]
     train_refused(run_cli, "--method", "kd", told=told)
     study(method={})
-    told = ["--teacher: the method mutual learns without a teacher. Leave --teacher out, or use --method kd,"]
+    told = ["--teacher: the method crodino learns without a teacher. Leave --teacher out, or use --method kd,"]
     train_refused(run_cli, "--teacher", trained, told=told)
     told = [f"{trained / 'fusion.safetensors'}: expected the fusion network of a finished training", "no such file."]
     train_refused(run_cli, "--method", "kd", "--teacher", trained, told=told)

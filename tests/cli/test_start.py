@@ -62,6 +62,6 @@ def test_train_says_what_it_is_about_to_do_before_pytorch_is_loaded(start, tmp_p
     (tmp_path / "run" / "config.yaml").write_text("an earlier run")  # is refused once the training is loaded
     code, (first, before), loaded = start("train", "--out", tmp_path / "run")
     assert code == 2
-    assert first == f"Starting a training in {tmp_path / 'run'}: method mutual; optical.tif, dsm.tif, labels.tif"
+    assert first == f"Starting a training in {tmp_path / 'run'}: method crodino; optical.tif, dsm.tif, labels.tif"
     assert before == []
     assert "torch" in loaded

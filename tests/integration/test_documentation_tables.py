@@ -39,7 +39,7 @@ def root(tmp_path, script):
     for page in script.PAGES:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         (tmp_path / page).write_text("No table.\n")
-    (tmp_path / "docs" / "results.md").write_text(f"Before.\n\n{place('methods')}\n\nAfter.\n")
+    (tmp_path / "docs" / "results.md").write_text(f"Before.\n\n{place('networks')}\n\nAfter.\n")
     return tmp_path
 
 
@@ -51,15 +51,15 @@ def write_table(root, name, table, **facts):
 
 
 def test_a_table_is_put_into_its_place_once(root, script):
-    write_table(root, "methods", "| a |\n|---|\n| 1 |", seeds=[0, 1])
+    write_table(root, "networks", "| a |\n|---|\n| 1 |", seeds=[0, 1])
     assert script.assemble(root, write=False) == ["docs/results.md"]  # as --check finds it
     assert script.assemble(root, write=True) == ["docs/results.md"]
     assert (root / "docs" / "results.md").read_text() == (
-        "Before.\n\n<!-- table: methods -->\n\n| a |\n|---|\n| 1 |\n\n"
-        "*Made by `python make methods`; seeds 0, 1; CPU.*\n\n<!-- end of table -->\n\nAfter.\n"
+        "Before.\n\n<!-- table: networks -->\n\n| a |\n|---|\n| 1 |\n\n"
+        "*Made by `python make networks`; seeds 0, 1; CPU.*\n\n<!-- end of table -->\n\nAfter.\n"
     )
     assert script.assemble(root, write=True) == []
-    write_table(root, "methods", "| a |\n|---|\n| 2 |", seeds=[0, 1])
+    write_table(root, "networks", "| a |\n|---|\n| 2 |", seeds=[0, 1])
     assert script.assemble(root, write=False) == ["docs/results.md"]
 
 
@@ -70,20 +70,20 @@ def test_a_missing_table_is_named_with_its_command_and_no_page_changes(root, scr
         script.assemble(root, write=True)
     assert str(caught.value) == (
         f"Tables are missing in {root / 'docs' / 'results'}. These commands make them:\n"
-        "  python pipelines/study.py configs/studies/pretrained.yaml --fragment methods    # methods"
+        "  python pipelines/study.py configs/studies/networks.yaml --fragment networks    # networks"
     )
     assert (root / "README.md").read_text() == place("labels")
 
 
 def test_a_place_without_end_and_one_of_an_unknown_table_are_refused(script):
     with pytest.raises(script.PageError, match="found 3 such lines, of which 2 form pairs"):
-        script.places("page.md", place("methods") + "\n<!-- table: labels -->\n")
+        script.places("page.md", place("networks") + "\n<!-- table: labels -->\n")
     with pytest.raises(script.PageError, match=r"^page.md: expected a table of .*; found 'method'. Correct the name.$"):
         script.places("page.md", place("method"))
 
 
 def test_an_empty_table_is_refused(root, script):
-    write_table(root, "methods", " ")
+    write_table(root, "networks", " ")
     with pytest.raises(script.PageError, match="expected a table, found an empty file"):
         script.assemble(root, write=True)
 

@@ -7,6 +7,7 @@ are written once and read in parts, so that the memory of a prediction does not 
 from __future__ import annotations
 
 import tempfile
+import warnings
 import weakref
 from collections import deque
 from threading import Lock
@@ -14,6 +15,8 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from geocrodino.errors import MemoryUseWarning
 
 
 class Tile(Protocol):
@@ -81,6 +84,7 @@ class TileStore:
         self._slots = 0
         self._free: deque[int] = deque()
         self._lock = Lock()
+        self._warned = False
 
     @property
     def slots(self) -> int:
@@ -111,12 +115,25 @@ class TileStore:
                     left = np.ascontiguousarray(band).data.cast("B")
                     while left:
                         left = left[self._file.write(left) :]
-            except OSError:
+            except OSError as error:
                 self._free.append(slot)
+                self._warn(error)
                 return values
         tile = StoredTile(self, slot, values.shape, values.dtype)
         weakref.finalize(tile, self._free.append, slot)
         return tile
+
+    def _warn(self, error: OSError) -> None:
+        """Warn once that tiles wait in memory."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{tempfile.gettempdir()}: tiles that wait for their neighbours cannot be written there "
+                f"({error.strerror or error}), so they are kept in memory, which the limit `memory` does not count.\n"
+                "Set the environment variable TMPDIR to a folder with space.",
+                MemoryUseWarning,
+                stacklevel=2,
+            )
 
     def read(self, slot: int, start: int, out: NDArray[Any]) -> None:
         """Read numbers of a tile.

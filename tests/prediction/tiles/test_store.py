@@ -4,6 +4,7 @@ import tempfile
 import numpy as np
 import pytest
 
+from geocrodino.errors import MemoryUseWarning
 from geocrodino.prediction.tiles.store import StoredTile, TileStore
 
 
@@ -49,8 +50,16 @@ def test_a_tile_stays_in_memory_if_the_file_cannot_be_written(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    values = tile(0)
-    assert TileStore().put(values, values.nbytes) is values
+    values, store = tile(0), TileStore()
+    with pytest.warns(MemoryUseWarning) as warned:
+        kept = [store.put(values, values.nbytes) for _ in range(2)]
+    assert all(each is values for each in kept)
+    (told,) = warned
+    assert str(told.message) == (
+        f"{tempfile.gettempdir()}: tiles that wait for their neighbours cannot be written there (No space left on "
+        "device), so they are kept in memory, which the limit `memory` does not count.\n"
+        "Set the environment variable TMPDIR to a folder with space."
+    )
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning", "error::ResourceWarning")
