@@ -408,7 +408,7 @@ def test_ctrl_c_after_an_epoch_is_finished(settings, undisturbed, run_cli, tmp_p
     out = tmp_path / "run"
     words = ["train", "--config", str(settings()), "--out", str(out)]
     with monkeypatch.context() as patch:
-        before(patch, TrainingTask, "training_step", stop, call=4)
+        before(patch, TrainingTask, "training_step", stop, call=6)  # two calls measure the pace
         code, _, err = run_cli(*words)
     assert (code, err) == (130, f"Stopped. Run {WITH_RESUME.format(out=out)}\n")
     assert run_cli(*words, "--resume")[0] == 0
