@@ -82,9 +82,6 @@ class MethodOptions:
     freeze: Annotated[
         str | None, typer.Option(help="encoder: leave encoders as they are that start from weights; none.")
     ] = None
-    quality: Annotated[
-        str | None, typer.Option(help="Network by name: fast, balanced (the default) or best; see docs/choosing.md.")
-    ] = None
     encoder: Annotated[
         str | None, typer.Option(help="Encoder by its name in timm; tf_efficientnet_lite0 by default.")
     ] = None
@@ -109,7 +106,6 @@ class MethodOptions:
             "training.accelerator": self.accelerator,
             "training.freeze": self.freeze,
             "start_from": self.start_from,
-            "quality": self.quality,
             "network.encoder": self.encoder,
             "encoder_weights": self.weights,
             "method.name": self.method,

@@ -44,7 +44,7 @@ from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.settings.network import QUALITIES, NetworkSettings, Quality
+from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.spelling import did_you_mean
 
@@ -260,12 +260,7 @@ class TrainConfig(_Section):
         None, description="value, name and colour of each; by default from the label file"
     )
     elevation: ElevationConfig = Field(ElevationConfig(), description="channels of the elevation branch")
-    quality: Quality | None = Field(
-        None, description="fast, balanced or best: a network by name; keys of network take precedence"
-    )
-    network: NetworkSettings = Field(
-        {}, validate_default=True, description="shape of the network, the same for all branches"
-    )
+    network: NetworkSettings = Field(NetworkSettings(), description="shape of the network, the same for all branches")
     encoder_weights: EncoderWeights = Field(
         IMAGENET,
         description="what encoders start from: imagenet, random, a file, a name of the Hugging Face hub or of "
@@ -280,12 +275,6 @@ class TrainConfig(_Section):
     method: MethodSettings = Field(MethodSettings(), description="the method and its loss terms")
     augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of training patches")
     training: TrainingConfig = Field(TrainingConfig(), description="duration, patches, optimiser and device")
-
-    @field_validator("network", mode="before")
-    @classmethod
-    def _of_the_quality(cls, network: object, info: ValidationInfo) -> object:
-        quality: Quality | None = info.data.get("quality")
-        return {**QUALITIES[quality], **network} if quality and isinstance(network, Mapping) else network
 
     @field_validator("classes")
     @classmethod

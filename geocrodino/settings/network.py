@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,15 +10,6 @@ Decoder = Literal["unet", "fpn"]
 
 _UNET_CHANNELS = (256, 128, 64, 32, 16)
 _PYRAMID_CHANNELS = (96,)
-
-Quality = Literal["fast", "balanced", "best"]
-
-QUALITIES: dict[Quality, dict[str, Any]] = {
-    "fast": {"encoder": "tf_efficientnet_lite0", "decoder": "fpn", "depth": 3},
-    "balanced": {},
-    "best": {"encoder": "tf_efficientnet_lite2", "decoder": "fpn", "depth": 4},
-}
-"""Networks by quality, from the front of accuracy against speed: docs/choosing.md. ``balanced`` is the default."""
 
 FIRST_SCALE: dict[Decoder, int] = {"unet": 1, "fpn": 2}
 """Finest feature map that each decoder reads, in halvings of the input; finer ones are not used."""
