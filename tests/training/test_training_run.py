@@ -802,7 +802,7 @@ def test_a_teacher_that_is_not_needed(run_of, tiny_config, tmp_path):
     with pytest.raises(ConfigError) as error:
         train(tiny_config(), tmp_path / "run", teacher=run_of("fusion")[0])
     assert str(error.value) == (
-        "`teacher`: the method mutual learns without a teacher. Leave `teacher` out, or use `method.name='kd'`, "
+        "`teacher`: the method crodino learns without a teacher. Leave `teacher` out, or use `method.name='kd'`, "
         "protokd or maskedkd."
     )
     assert not (tmp_path / "run").exists()

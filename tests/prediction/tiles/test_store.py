@@ -38,8 +38,7 @@ def test_the_place_of_a_tile_is_free_when_nobody_needs_it():
     store, values = TileStore(), tile(0)
     kept = [store.put(values, values.nbytes) for _ in range(4)]
     for seed in range(20):
-        kept[seed % 4] = None
-        gc.collect()
+        kept[seed % 4] = None  # the last reference
         kept[seed % 4] = store.put(tile(seed), values.nbytes)
     assert store.slots == 4
     np.testing.assert_array_equal(kept[3][:, :, :], tile(19))
