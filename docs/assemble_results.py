@@ -45,7 +45,6 @@ COMMANDS = {
     "default-town": "python pipelines/real_scenes.py town",
     "unseen-towns": "python pipelines/real_scenes.py town",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
-    "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
 }
 """The command that makes each table."""
 

@@ -39,7 +39,7 @@ def root(tmp_path, script):
     for page in script.PAGES:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         (tmp_path / page).write_text("No table.\n")
-    (tmp_path / "docs" / "results.md").write_text(f"Before.\n\n{place('networks')}\n\nAfter.\n")
+    (tmp_path / "docs" / "results.md").write_text(f"Before.\n\n{place('labels')}\n\nAfter.\n")
     return tmp_path
 
 
@@ -51,39 +51,39 @@ def write_table(root, name, table, **facts):
 
 
 def test_a_table_is_put_into_its_place_once(root, script):
-    write_table(root, "networks", "| a |\n|---|\n| 1 |", seeds=[0, 1])
+    write_table(root, "labels", "| a |\n|---|\n| 1 |", seeds=[0, 1])
     assert script.assemble(root, write=False) == ["docs/results.md"]  # as --check finds it
     assert script.assemble(root, write=True) == ["docs/results.md"]
     assert (root / "docs" / "results.md").read_text() == (
-        "Before.\n\n<!-- table: networks -->\n\n| a |\n|---|\n| 1 |\n\n"
-        "*Made by `python make networks`; seeds 0, 1; CPU.*\n\n<!-- end of table -->\n\nAfter.\n"
+        "Before.\n\n<!-- table: labels -->\n\n| a |\n|---|\n| 1 |\n\n"
+        "*Made by `python make labels`; seeds 0, 1; CPU.*\n\n<!-- end of table -->\n\nAfter.\n"
     )
     assert script.assemble(root, write=True) == []
-    write_table(root, "networks", "| a |\n|---|\n| 2 |", seeds=[0, 1])
+    write_table(root, "labels", "| a |\n|---|\n| 2 |", seeds=[0, 1])
     assert script.assemble(root, write=False) == ["docs/results.md"]
 
 
 def test_a_missing_table_is_named_with_its_command_and_no_page_changes(root, script):
-    (root / "README.md").write_text(place("labels"))
-    write_table(root, "labels", "| a |")
+    (root / "README.md").write_text(place("default-mars"))
+    write_table(root, "default-mars", "| a |")
     with pytest.raises(script.PageError) as caught:
         script.assemble(root, write=True)
     assert str(caught.value) == (
         f"Tables are missing in {root / 'docs' / 'results'}. These commands make them:\n"
-        "  python pipelines/study.py configs/studies/networks.yaml --fragment networks    # networks"
+        "  python pipelines/study.py configs/studies/default_labels.yaml --fragment labels    # labels"
     )
-    assert (root / "README.md").read_text() == place("labels")
+    assert (root / "README.md").read_text() == place("default-mars")
 
 
 def test_a_place_without_end_and_one_of_an_unknown_table_are_refused(script):
     with pytest.raises(script.PageError, match="found 3 such lines, of which 2 form pairs"):
-        script.places("page.md", place("networks") + "\n<!-- table: labels -->\n")
+        script.places("page.md", place("labels") + "\n<!-- table: labels -->\n")
     with pytest.raises(script.PageError, match=r"^page.md: expected a table of .*; found 'method'. Correct the name.$"):
         script.places("page.md", place("method"))
 
 
 def test_an_empty_table_is_refused(root, script):
-    write_table(root, "networks", " ")
+    write_table(root, "labels", " ")
     with pytest.raises(script.PageError, match="expected a table, found an empty file"):
         script.assemble(root, write=True)
 
