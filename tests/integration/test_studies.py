@@ -80,6 +80,7 @@ def test_all_runs_of_a_study_have_one_number_format(pipeline, monkeypatch, tmp_p
         assert words[words.index("--precision") + 1] == found  # a worker elsewhere does not choose again
 
 
+@pytest.mark.slow
 def test_a_plan_runs_once_and_tells_what_it_found(town, tiny, tmp_path):
     sections = {"encoder_weights": {}} | {
         f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()

@@ -834,7 +834,12 @@ def require_same(out, result, whole, expected):
     assert not list(out.rglob("best-*"))
 
 
-@pytest.mark.parametrize("name", ["mutual", "discom", "dropout", "maskedkd"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["mutual", pytest.param("discom", marks=SLOW), pytest.param("dropout", marks=SLOW), "maskedkd"]
+)
 def test_methods_can_be_resumed(long_run_of, tmp_path, name):
     config, whole, expected = long_run_of(name)
     out = tmp_path / "run"
@@ -853,7 +858,7 @@ def test_fusion_can_be_resumed(long_run_of, tiny_config, tmp_path):
     assert same_weights(out / "fusion.safetensors", whole / "teacher" / "fusion.safetensors")
 
 
-@pytest.mark.parametrize("place", ["start", "middle", "validated"])
+@pytest.mark.parametrize("place", ["start", pytest.param("middle", marks=SLOW), "validated"])
 def test_a_run_broken_off_in_the_teacher(long_run_of, tmp_path, place):
     config, whole, expected = long_run_of("kd")
     out = tmp_path / "run"
@@ -867,7 +872,7 @@ def test_a_run_broken_off_in_the_teacher(long_run_of, tmp_path, place):
     assert log_of(out / "teacher") == log_of(whole / "teacher")
 
 
-@pytest.mark.parametrize("place", ["start", "middle", "validated"])
+@pytest.mark.parametrize("place", ["start", "middle", pytest.param("validated", marks=SLOW)])
 def test_a_run_broken_off_in_the_students(long_run_of, tmp_path, place):
     config, whole, expected = long_run_of("kd")
     out = tmp_path / "run"
