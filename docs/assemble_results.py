@@ -180,30 +180,8 @@ def summary_table(numbers: Numbers) -> list[str]:
     return lines
 
 
-def cost_table(numbers: Numbers) -> list[str]:
-    """Make the table of the time of a training and of predictions, for all scenes.
-
-    Args:
-        numbers: Numbers of the scenes.
-
-    Returns:
-        Lines of Markdown.
-    """
-    head = ["scene", "steps", "training, min", "map from the image, s", "from the heights, s", "from both, s", "device"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for name, scene in SCENES.items():
-        found = numbers[name]
-        training = found["settings"]["training"]
-        seconds = [spread(found["prediction_seconds"][source], 0) for source in ("image", "heights", "both")]
-        steps = f"{training['epochs']} x {training['steps_per_epoch']}"
-        cells = [scene, steps, spread(found["training_minutes"]), *seconds, found["device"]]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 COMBINED: dict[str, tuple[Callable[[Numbers], list[str]], tuple[str, ...]]] = {
     "summary": (summary_table, (*SCENES, "unseen-towns")),
-    "cost": (cost_table, tuple(SCENES)),
 }
 """Tables made from the numbers of several others, with the names of those."""
 
