@@ -34,7 +34,6 @@ SCENES = {
     "default-autzen": "Autzen",
     "default-zion": "Zion",
     "default-mars": "Mars",
-    "default-town": "generated town",
 }
 """Tables of the scenes, with the name of the scene."""
 
@@ -42,8 +41,6 @@ COMMANDS = {
     "default-autzen": "python pipelines/real_scenes.py configs/autzen.yaml",
     "default-zion": "python pipelines/real_scenes.py configs/zion.yaml",
     "default-mars": "python pipelines/real_scenes.py configs/mars.yaml",
-    "default-town": "python pipelines/real_scenes.py town",
-    "unseen-towns": "python pipelines/real_scenes.py town",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
 }
 """The command that makes each table."""
@@ -159,7 +156,7 @@ def summary_table(numbers: Numbers) -> list[str]:
     """Make the table of the mean IoU from the image, the heights and both, for all scenes.
 
     Args:
-        numbers: Numbers of the scenes and of the unseen towns.
+        numbers: Numbers of the scenes.
 
     Returns:
         Lines of Markdown.
@@ -169,7 +166,7 @@ def summary_table(numbers: Numbers) -> list[str]:
     """
     _require_one_network(numbers)
     lines = ["| scene | image | heights | both | seeds |", "|---|---|---|---|---|"]
-    for name, shown in {**SCENES, "unseen-towns": "three generated towns never trained on"}.items():
+    for name, shown in SCENES.items():
         rows = [row for row in numbers[name]["rows"] if row["method"] == "geocrodino"]
         kinds = list(dict.fromkeys(row["labels"] for row in rows))
         for kind in kinds:
@@ -181,7 +178,7 @@ def summary_table(numbers: Numbers) -> list[str]:
 
 
 COMBINED: dict[str, tuple[Callable[[Numbers], list[str]], tuple[str, ...]]] = {
-    "summary": (summary_table, (*SCENES, "unseen-towns")),
+    "summary": (summary_table, tuple(SCENES)),
 }
 """Tables made from the numbers of several others, with the names of those."""
 
