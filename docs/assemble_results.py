@@ -19,13 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "pipelines"))
+
+from spread import spread  # noqa: E402
 
 PAGES = ("README.md", "docs/results.md", "docs/choosing.md")
 """Pages with tables, relative to the root of the repository."""
@@ -181,20 +183,6 @@ COMBINED: dict[str, tuple[Callable[[Numbers], list[str]], tuple[str, ...]]] = {
     "summary": (summary_table, tuple(SCENES)),
 }
 """Tables made from the numbers of several others, with the names of those."""
-
-
-def spread(values: list[float], digits: int = 1) -> str:
-    """Format the mean and standard deviation over seeds.
-
-    Args:
-        values: One value for each seed.
-        digits: Digits after the point.
-
-    Returns:
-        Mean ± standard deviation; the value alone if there is one seed.
-    """
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _require_one_network(numbers: Numbers) -> None:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from spread import spread
 
 Half = Literal["invariant", "specific"]
 HALVES: tuple[Half, ...] = get_args(Half)
@@ -76,10 +77,6 @@ def table(
     ]
     for name, first in found[0]["invariant"].items():
         chance = 100 * np.mean([halves["invariant"][name].chance for halves in found])
-        cells = [_spread([100 * halves[half][name].value for halves in found]) for half in HALVES]
+        cells = [spread([100 * halves[half][name].value for halves in found]) for half in HALVES]
         lines.append(f"| {name} | {chance:.1f} | {' | '.join(cells)} | {first.expected} |")
     return "\n".join([*lines, "", _MEANING])
-
-
-def _spread(values: list[float]) -> str:
-    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")

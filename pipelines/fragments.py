@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from geocrodino import __version__
@@ -96,17 +95,3 @@ def describe_device(accelerator: str = "auto") -> str:
         return torch.cuda.get_device_name()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"CPU, {usable} cores, {torch.get_num_threads()} threads"
-
-
-def spread(values: Sequence[float], *, digits: int = 1) -> str:
-    """Format the mean and standard deviation over seeds.
-
-    Args:
-        values: One value for each seed.
-        digits: Digits after the point.
-
-    Returns:
-        Mean ± standard deviation; the value alone if there is one seed.
-    """
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"

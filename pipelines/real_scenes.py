@@ -29,8 +29,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from fragments import FRAGMENTS, command_line, describe_device, settings_of, spread, write_fragment
+from fragments import FRAGMENTS, command_line, describe_device, settings_of, write_fragment
 from sklearn.ensemble import RandomForestClassifier
+from spread import spread
 from trainings import as_now, train_or_resume
 from unseen_towns import SEEDS as UNSEEN
 from unseen_towns import write_unseen_towns

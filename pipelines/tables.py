@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from spread import spread
 
 from geocrodino.evaluation.metrics import mean_iou
 
@@ -193,12 +194,7 @@ def _cost(row: Row) -> str:
 
 def _val(row: Row, network: str) -> str:
     scores = np.array([100 * r["val_miou"][network] for r in row.results if network in r["val_miou"]])
-    return _mean_and_spread(scores) if scores.size else ""
-
-
-def _mean_and_spread(scores: NDArray[np.float64]) -> str:
-    spread = f" ± {scores.std(ddof=1):.1f}" if len(scores) > 1 else ""
-    return f"{scores.mean():.1f}{spread}"
+    return spread(scores) if scores.size else ""
 
 
 def _record(row: Row, base: Row | None, key: str) -> dict[str, Any] | None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fragments import FRAGMENTS, command_line, describe_device, spread, write_fragment
+from fragments import FRAGMENTS, command_line, describe_device, write_fragment
 from numpy.typing import NDArray
+from spread import spread
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.evaluation.evaluate import evaluate_maps

@@ -203,7 +203,7 @@ def test_a_corner_keeps_its_share_and_the_rest_is_unlabelled(town, pipeline, tmp
 
 
 def test_the_scripts_of_studies_need_nothing_but_each_other(tmp_path):
-    for name in ("study.py", "tables.py", "scoring.py", "fewer_labels.py", "trainings.py", "fragments.py"):
+    for name in ("study.py", "tables.py", "scoring.py", "fewer_labels.py", "trainings.py", "fragments.py", "spread.py"):
         shutil.copy(ROOT / "pipelines" / name, tmp_path)
     line = [sys.executable, str(tmp_path / "study.py"), "--help"]
     assert "--scheduler" in subprocess.run(line, capture_output=True, text=True, check=True).stdout
