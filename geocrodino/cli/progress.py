@@ -88,7 +88,7 @@ class Stages:
 
 @contextmanager
 def stages(console: Console) -> Iterator[Stages]:
-    """Show the stages of a command inside a ``with`` block; lines printed meanwhile appear above the moving line."""
+    """Show the stages of a command inside a ``with`` block; lines printed there appear above the progress line."""
     if not console.is_interactive:
         yield Stages(console, None)
         return

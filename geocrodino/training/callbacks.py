@@ -23,7 +23,7 @@ class BestNetworks(Callback):
     """Keeps the weights of each network at its own highest mIoU on ``val``; stops when no network improves any more.
 
     Training stops when the mean mIoU of the last three validations has not risen for any network for ``patience``
-    epochs, so that one lucky or unlucky validation does not decide.
+    epochs, so that a single unusual validation does not end the training.
 
     The weights are part of the checkpoint, so a resumed run cannot mix weights of two states.
 

@@ -75,7 +75,7 @@ def create_networks(
 
 
 def try_networks(config: TrainConfig, found: CheckedInputs, *trainings: Beginning) -> None:
-    """Create the networks of trainings once and throw them away, so that those that cannot be created are told early.
+    """Create the networks of trainings and discard them, so that errors appear before the rasters are aligned.
 
     Random numbers are drawn from a copy of their state.
 

@@ -19,7 +19,7 @@ WORKERS = 2
 
 @pytest.fixture
 def alive(monkeypatch):
-    """Numbers of results of tiles in memory, each time that one was computed."""
+    """After each computed tile: the number of tile results in memory."""
     original, held, counts = CachedTiles._compute, {}, []
 
     def compute(self, index):

@@ -1,4 +1,4 @@
-"""Int8 networks: what is refused, and that one computes the classes of its float32 network but for rounding."""
+"""Int8 networks: what is refused, and that their classes are those of the float32 network except for rounding."""
 
 from __future__ import annotations
 
