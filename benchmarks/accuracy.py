@@ -36,9 +36,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "pipelines"))
-from fragments import FRAGMENTS, command_line, describe_device, settings_of, spread, write_fragment
+from fragments import FRAGMENTS, command_line, describe_device, settings_of, write_fragment
 from real_scenes import labels_to_score_on, network_result, town_config
 from scoring import load_networks, with_margin
+from spread import spread
 from trainings import as_now, train_or_resume
 
 from geocrodino.data.datasets import CoregisteredDataset
