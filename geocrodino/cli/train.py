@@ -93,6 +93,10 @@ class MethodOptions:
         ),
     ] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Number format: auto takes bfloat16 where the device multiplies it fast; 32-true by default."),
+    ] = None
 
     def values(self) -> dict[str, Any]:
         """Values by dotted key of the configuration."""
@@ -104,6 +108,7 @@ class MethodOptions:
             "training.batch_size": self.batch_size,
             "training.seed": self.seed,
             "training.accelerator": self.accelerator,
+            "training.precision": self.precision,
             "training.freeze": self.freeze,
             "start_from": self.start_from,
             "network.encoder": self.encoder,
