@@ -95,7 +95,7 @@ class MethodOptions:
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
     precision: Annotated[
         str | None,
-        typer.Option(help="Number format: auto takes bfloat16 where the device multiplies it fast; 32-true by default."),
+        typer.Option(help="Number format: 32-true by default; auto takes bfloat16 where the device has it."),
     ] = None
 
     def values(self) -> dict[str, Any]:

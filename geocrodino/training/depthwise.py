@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+_CONVOLUTION: Callable[..., Any] = torch.conv2d
+
 _GROUPS = 6
 """Position of ``groups`` among the arguments of `torch.conv2d`."""
 
 
 class DepthwiseInFloat32(TorchFunctionMode):
-    """Within this context, grouped convolutions under bfloat16 autocast on a CPU are computed in float32.
+    """Within this context, depthwise convolutions under bfloat16 autocast on a CPU are computed in float32.
 
-    Their outputs are bfloat16 again, so that the layers after them are computed as before. On other devices, and without
-    autocast, nothing changes.
+    Their outputs are bfloat16 again, so that the layers after them are computed as before. On other devices, and
+    without autocast, nothing changes.
     """
 
     def __torch_function__(
@@ -31,7 +33,7 @@ class DepthwiseInFloat32(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of PyTorch, a grouped convolution in float32.
+        """Call a function of PyTorch, a depthwise convolution in float32.
 
         Args:
             func: The function.
@@ -40,19 +42,19 @@ class DepthwiseInFloat32(TorchFunctionMode):
             kwargs: Its other arguments.
 
         Returns:
-            What the function returns; a grouped convolution as bfloat16, (B, C, H, W).
+            What the function returns; a depthwise convolution as bfloat16, (B, C, H, W).
         """
         others = dict(kwargs or {})
-        if func is torch.conv2d and _is_grouped(args, others) and _in_bfloat16_on_a_cpu(args[0]):
+        if func is _CONVOLUTION and _is_depthwise(args, others) and _in_bfloat16_on_a_cpu(args[0]):
             with torch.autocast("cpu", enabled=False):
-                tensors = [value.float() if isinstance(value, torch.Tensor) else value for value in args]
-                return func(*tensors, **others).to(torch.bfloat16)
+                exact = (value.float() if isinstance(value, torch.Tensor) else value for value in args)
+                return func(*exact, **others).to(torch.bfloat16)
         return func(*args, **others)
 
 
-def _is_grouped(args: Sequence[Any], others: Mapping[str, Any]) -> bool:
+def _is_depthwise(args: Sequence[Any], others: Mapping[str, Any]) -> bool:
     groups: int = args[_GROUPS] if len(args) > _GROUPS else others.get("groups", 1)
-    return groups > 1
+    return groups == args[0].shape[-3] > 1
 
 
 def _in_bfloat16_on_a_cpu(image: torch.Tensor) -> bool:

@@ -15,7 +15,8 @@ def _gradients(convolution: nn.Conv2d, image: torch.Tensor) -> tuple[torch.Tenso
     given = image.clone().requires_grad_()
     output = convolution(given)
     output.float().square().sum().backward()
-    assert given.grad is not None and convolution.weight.grad is not None
+    assert given.grad is not None
+    assert convolution.weight.grad is not None
     return output.detach(), given.grad, convolution.weight.grad.clone()
 
 
@@ -33,9 +34,7 @@ def _depthwise() -> nn.Conv2d:
 
 
 def test_a_depthwise_convolution_computes_in_float32_and_returns_bfloat16(image: torch.Tensor) -> None:
-    kinds = []
     convolution = _depthwise()
-    # The gradient that a saved input gets has the number format in which the layer computed.
     with torch.autocast("cpu", torch.bfloat16), DepthwiseInFloat32():
         output = convolution(image)
     kinds = [saved.dtype for saved in _saved_tensors(output)]
