@@ -54,7 +54,7 @@ class DepthwiseInFloat32(TorchFunctionMode):
 
 def _is_depthwise(args: Sequence[Any], others: Mapping[str, Any]) -> bool:
     groups: int = args[_GROUPS] if len(args) > _GROUPS else others.get("groups", 1)
-    return groups == args[0].shape[-3] > 1
+    return 1 < groups == int(args[0].shape[-3])
 
 
 def _in_bfloat16_on_a_cpu(image: torch.Tensor) -> bool:
