@@ -1,4 +1,4 @@
-"""Measure what each network of a study costs: size, field of view, prediction and training, on this processor.
+"""Measure what each network of a study costs: size, receptive field, prediction and training, on this processor.
 
     python benchmarks/networks.py                              the networks of configs/studies/networks.yaml
     python benchmarks/networks.py --fragment networks-cost     write the table of the documentation as well
@@ -8,8 +8,8 @@ All weights are random, because weights do not change the cost; nothing is downl
 same network are measured once. In each round all networks take turns. Tables show medians over rounds, and ratios are
 medians of the ratios within a round, so that other programs disturb them less.
 
-- Parameters and field of view are those of the network for an image of three bands, as a bundle holds it. The field of
-  view is how far the network sees to each side of a pixel.
+- Parameters and receptive field are those of the network for an image of three bands, as a bundle holds it. The receptive
+  field is how far the network sees to each side of a pixel.
 - A prediction is one process of `geocrodino.predict` from start to end, imports included, with two tiles at once, on a
   generated image of which a sixteenth is nodata. The first prediction of a bundle, which converts it, is not measured.
   Memory is the peak resident set.
@@ -92,11 +92,11 @@ def size_of(bundle: Path) -> dict[str, Any]:
         bundle: The bundle.
 
     Returns:
-        Number of parameters, and field of view to each side in px, None if it is unbounded.
+        Number of parameters, and receptive field to each side in px, None if it is unbounded.
     """
     loaded = load_bundle(bundle)
     parameters = sum(p.numel() for p in loaded.branch("optical").parameters())
-    return {"parameters": parameters, "field_of_view_px": loaded.manifest.receptive_field_px}
+    return {"parameters": parameters, "receptive_field_px": loaded.manifest.receptive_field_px}
 
 
 def measure_round(folder: Path, names: Sequence[str], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -120,6 +120,7 @@ def measure_round(folder: Path, names: Sequence[str], options: argparse.Namespac
             sys.exit(f"{name}: training: {step}")
         found[name]["step_s"] = step
         print(f"{name}: " + ", ".join(f"{p['seconds']:.1f} s" for p in predictions.values()) + f", {step:.3f} s a step")
+        sys.stdout.flush()
     return found
 
 
@@ -146,7 +147,7 @@ def make_table(sizes: Mapping[str, Mapping[str, Any]], rounds: Sequence[Mapping[
     """Make the table of costs.
 
     Args:
-        sizes: Parameters and field of view by name of the network, see `size_of`.
+        sizes: Parameters and receptive field by name of the network, see `size_of`.
         rounds: Result of each round, see `measure_round`. Ratios are to the first network of ``sizes``.
 
     Returns:
@@ -154,13 +155,13 @@ def make_table(sizes: Mapping[str, Mapping[str, Any]], rounds: Sequence[Mapping[
     """
     first = next(iter(sizes))
     sides = list(rounds[0][first]["seconds"])
-    head = ["network", "parameters, M", "field of view, px"]
+    head = ["network", "parameters, M", "receptive field, px"]
     for side in sides:
         head += [f"Mpx/s, {side} px", "of the first", "memory, MB"]
     head += ["training step, s", "of the first"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, size in sizes.items():
-        seen = size["field_of_view_px"]
+        seen = size["receptive_field_px"]
         cells = [name, f"{size['parameters'] / 1e6:.2f}", "unbounded" if seen is None else str(seen)]
         for side in sides:
             seconds = statistics.median(r[name]["seconds"][side] for r in rounds)
@@ -186,9 +187,10 @@ def notes(same: Mapping[str, str], rounds: int, precision: str) -> list[str]:
         Lines of Markdown.
     """
     text = (
-        f"{f'Medians of {rounds} rounds' if rounds > 1 else 'One round'}, random weights. Speed: `geocrodino.predict` of one image with {WORKERS} tiles at "
-        "once, imports included; more is faster. Training step: both networks with the default method, eight patches "
-        f"of 128 px with labels and those without, processor seconds on one thread, in {precision}; less is faster."
+        f"{f'Medians of {rounds} rounds' if rounds > 1 else 'One round'}, random weights. Speed: `geocrodino.predict` "
+        f"of one image with {WORKERS} tiles at once, imports included; more is faster. Training step: both networks "
+        "with the default method, eight patches of 128 px with labels and those without, processor seconds on one "
+        f"thread, in {precision}; less is faster."
     )
     alike = [f"`{method}` is the same network as `{other}` and costs as much." for method, other in same.items()]
     return ["", " ".join([text, *alike])]

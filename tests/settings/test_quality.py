@@ -116,3 +116,11 @@ def test_what_cannot_be_used_is_told(write, content, told):
     with pytest.raises(ConfigError) as error:
         load_config(write(**content), {})
     assert told in str(error.value)
+
+
+def test_the_table_of_the_documentation_names_the_same_networks():
+    text = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    for name, named in QUALITIES.items():
+        shown = f"{name} (default)" if name == DEFAULT_QUALITY else name
+        network = NetworkSettings(**named.keys)
+        assert f"\n| {shown} | `{network.encoder}` | {network.decoder} | {network.depth} | " in text

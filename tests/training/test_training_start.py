@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.models.pretrained.state import Origin, Pretrained
-from geocrodino.settings.config import load_config
+from geocrodino.settings.config import TrainConfig, load_config
 from geocrodino.training.checks import refusal
 from geocrodino.training.pace import Pace
 from geocrodino.training.run import train
