@@ -8,8 +8,8 @@ All weights are random, because weights do not change the cost; nothing is downl
 same network are measured once. In each round all networks take turns. Tables show medians over rounds, and ratios are
 medians of the ratios within a round, so that other programs disturb them less.
 
-- Parameters and receptive field are those of the network for an image of three bands, as a bundle holds it. The receptive
-  field is how far the network sees to each side of a pixel.
+- Parameters and receptive field are those of the network for an image of three bands, as a bundle holds it. The
+  receptive field is how far the network sees to each side of a pixel.
 - A prediction is one process of `geocrodino.predict` from start to end, imports included, with two tiles at once, on a
   generated image of which a sixteenth is nodata. The first prediction of a bundle, which converts it, is not measured.
   Memory is the peak resident set.

