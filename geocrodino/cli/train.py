@@ -16,6 +16,7 @@ from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
 from geocrodino.cli.wording import Wording
+from geocrodino.settings.quality import DEFAULT_QUALITY, QUALITIES, describe_qualities
 
 if TYPE_CHECKING:
     from geocrodino.settings.config import TrainConfig
@@ -82,8 +83,12 @@ class MethodOptions:
     freeze: Annotated[
         str | None, typer.Option(help="encoder: leave encoders as they are that start from weights; none.")
     ] = None
+    quality: Annotated[
+        str | None, typer.Option(help=f"Network by name: {describe_qualities()}. See docs/choosing.md.")
+    ] = None
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder by its name in timm; tf_efficientnet_lite0 by default.")
+        str | None,
+        typer.Option(help=f"Encoder by its name in timm; {QUALITIES[DEFAULT_QUALITY].keys['encoder']} by default."),
     ] = None
     weights: Annotated[
         str | None,
@@ -111,6 +116,7 @@ class MethodOptions:
             "training.precision": self.precision,
             "training.freeze": self.freeze,
             "start_from": self.start_from,
+            "quality": self.quality,
             "network.encoder": self.encoder,
             "encoder_weights": self.weights,
             "method.name": self.method,
@@ -186,8 +192,22 @@ def train(
 
 
 def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
-    """One line on the training that is about to start: its folder, method and files."""
+    """One line on the training that is about to start: its folder, method, files, and a network by name."""
     data = settings.data
     rasters = ", ".join(path.name for path in (*data.raster_paths.values(), data.labels))
     action = "Resuming" if resume else "Starting"
-    return f"{action} a training in {folder}: method {settings.method.name}; {rasters}"
+    return f"{action} a training in {folder}: method {settings.method.name}; {_named_network(settings)}{rasters}"
+
+
+def _named_network(settings: TrainConfig) -> str:
+    """The quality of a training, and the keys of its network that differ, because the settings name them."""
+    if settings.quality is None:
+        return ""
+    network, keys = settings.network, QUALITIES[settings.quality].keys
+    differing = [
+        f"network.{key} is {getattr(network, key)} as given, not {value}"
+        for key, value in keys.items()
+        if getattr(network, key) != value
+    ]
+    exception = f", but {' and '.join(differing)}" if differing else ""
+    return f"quality {settings.quality}{exception}; "

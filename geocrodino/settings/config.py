@@ -46,6 +46,7 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
+from geocrodino.settings.quality import QUALITIES, Quality, describe_qualities, is_quality
 from geocrodino.spelling import did_you_mean
 
 _LIGHTNING_VALUES = {
@@ -260,6 +261,9 @@ class TrainConfig(_Section):
         None, description="value, name and colour of each; by default from the label file"
     )
     elevation: ElevationConfig = Field(ElevationConfig(), description="channels of the elevation branch")
+    quality: Quality | None = Field(
+        None, description=f"network by name, {describe_qualities()}; keys of network take precedence"
+    )
     network: NetworkSettings = Field(NetworkSettings(), description="shape of the network, the same for all branches")
     encoder_weights: EncoderWeights = Field(
         IMAGENET,
@@ -275,6 +279,19 @@ class TrainConfig(_Section):
     method: MethodSettings = Field(MethodSettings(), description="the method and its loss terms")
     augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of training patches")
     training: TrainingConfig = Field(TrainingConfig(), description="duration, patches, optimiser and device")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_network(cls, given: Any) -> Any:
+        """Fill the keys of ``quality`` into ``network``, beside those that are given there."""
+        if not isinstance(given, Mapping) or not is_quality(given.get("quality")):
+            return given  # the field `quality` reports another name
+        network = given.get("network", {})
+        if isinstance(network, NetworkSettings):
+            network = network.model_dump(exclude_unset=True)
+        if not isinstance(network, Mapping):
+            return given  # the field `network` reports it
+        return {**given, "network": {**QUALITIES[given["quality"]].keys, **network}}
 
     @field_validator("classes")
     @classmethod
