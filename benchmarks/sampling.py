@@ -102,7 +102,7 @@ def main() -> None:
         sources = Sources({"optical": image, "elevation": heights}, LabelSource.of(labelled))
         recipes = {"optical": optical_recipe(sources.rasters["optical"]), "elevation": elevation_recipe(("height",))}
         started = time.perf_counter()
-        classes = label_classes(sources.labels, None)
+        classes = label_classes([sources.labels], None)
         layers = align(sources, recipes, classes, sources.rasters["optical"].geobox, Path(folder) / "aligned")
         aligned_s = time.perf_counter() - started
         inside = np.ones(layers.grid.shape, bool)

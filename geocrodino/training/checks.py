@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
+from geocrodino.data.alignment import nothing_valid, reference_grid
 from geocrodino.data.grid_choice import GridChoice, choose_grid
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
-from geocrodino.data.splits import block_splits, require_splits
+from geocrodino.data.sources import Sources, fitted_sources, open_sources
+from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.data.statistics import no_valid_pixel
 from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
-from geocrodino.geo.rasters.reader import RasterSource, require_overlap
-from geocrodino.geo.rasters.scene import open_raster, open_scene
+from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.augmentation import AugmentationSettings
@@ -28,6 +28,7 @@ from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.modality import Modality
+from geocrodino.training.scenes import list_scenes
 from geocrodino.training.start import find_start, with_network
 
 NOTHING_TO_FREEZE = (
@@ -85,7 +86,7 @@ def check_settings(config: TrainConfig) -> None:
             "method.agreement: the branches learn from the moving average of their weights; expected "
             "training.ema_decay above 0, found 0.\nUse 0.99, or agreement: 0."
         )
-    names = {weights_of(config.encoder_weights, m) for m in config.data.raster_paths}
+    names = {weights_of(config.encoder_weights, m) for m in config.data.modalities()}
     if config.training.freeze == "encoder" and config.start_from is None and names == {RANDOM}:
         raise ConfigError(NOTHING_TO_FREEZE)
     _check_trained_modalities(config)
@@ -98,7 +99,7 @@ def check_settings(config: TrainConfig) -> None:
             augmentation_of(config),
             config.training.patch_px,
             coupled=learner_class(config.method).coupled,
-            modalities=config.data.raster_paths,
+            modalities=config.data.modalities(),
         )
 
 
@@ -111,14 +112,14 @@ def augmentation_of(config: TrainConfig) -> AugmentationSettings:
     Returns:
         The settings for every modality of the training.
     """
-    return config.augmentation.with_defaults({m: definition_of(m).radiometry for m in config.data.raster_paths})
+    return config.augmentation.with_defaults({m: definition_of(m).radiometry for m in config.data.modalities()})
 
 
 def _check_trained_modalities(config: TrainConfig) -> None:
     """Refuse settings of modalities that are not trained: they would be ignored."""
-    trained = config.data.raster_paths
+    trained = config.data.modalities()
     heights = any(definition_of(m).holds_heights for m in trained)
-    both = {"optical", "elevation"} <= trained.keys()
+    both = {"optical", "elevation"} <= set(trained)
     ignored = {
         "data.bands": config.data.bands is not None and "optical" not in trained,
         "data.ground": config.data.ground is not None and not heights,
@@ -152,8 +153,12 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     Raises:
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
     """
-    sources = open_sources(config)
-    given = read_aoi(config.data.aoi, config.data.aoi_crs)
+    (scene,) = list_scenes(config.data)
+    sources = open_sources(scene)
+    label_source = sources.labels
+    if label_source is None or scene.aoi is None:
+        raise ConfigError("data: a scene without labels or area is not read yet.")
+    given = read_aoi(scene.aoi, scene.aoi_crs)
     options = RecipeOptions(
         bands=config.data.bands_by_modality,
         channels=config.elevation.channels,
@@ -179,10 +184,13 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
 
         channels = {m: len(recipe.channel_names) for m, recipe in recipes.items()}
         check_channels(augmentation_of(config), channels, config.training.patch_px)
-    classes = label_classes(sources.labels, config.class_scheme())
+    classes = label_classes([label_source], config.class_scheme())
     require_overlap(sources.roles, grid)
-    labels = _class_indices(sources.labels, classes, grid)
-    aoi = _with_splits(on_grid(given, grid), grid, labels, len(classes), config)
+    labels = _class_indices(label_source, classes, grid)
+    files = tuple(name for raster in sources.roles.values() for name in raster.file_names)
+    view = SceneView(scene.name, files, grid, on_grid(given, grid), scene.split, labels)
+    settings = config.training
+    (aoi,) = split_scenes([view], config.data.splits, len(classes), patch_px=settings.patch_px, seed=settings.seed)
     inside = {s: inside_mask(aoi.polygons(s), grid) for s in aoi.splits if s != "test"}
     labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
     found = CheckedInputs(sources, recipes, grid, choice, classes, aoi, labels, inside, drawn=not given.splits)
@@ -210,57 +218,6 @@ def refusal(config: TrainConfig) -> str | None:
     return None
 
 
-def open_sources(config: TrainConfig) -> Sources:
-    """Open the rasters of a configuration.
-
-    Args:
-        config: The configuration. Rasters and ground may be mosaics of several files, labels are one file.
-
-    Returns:
-        The rasters as stored in their files.
-
-    Raises:
-        RasterError: If a raster is missing or cannot be read; see `open_scene` and `open_raster`.
-        MissingCRSError: If a raster has no coordinate reference system.
-        LabelError: If the rules for label values contradict each other.
-        AccessError: If the operating system does not let a file be looked up or read.
-    """
-    data = config.data
-    return Sources(
-        rasters={m: open_scene(path) for m, path in data.raster_paths.items()},
-        labels=LabelSource.of(open_raster(data.labels), data.ignore_values, data.label_values),
-        ground=None if data.ground is None else open_scene(data.ground),
-        height_unit=data.height_unit,
-    )
-
-
-def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources:
-    """Prepare the rasters for their recipes.
-
-    Args:
-        sources: The rasters as opened.
-        recipes: Recipe of each modality.
-
-    Returns:
-        The rasters with the bands that the recipes read; impossible heights are missing.
-
-    Raises:
-        BundleError: If a raster of heights holds an image, classes or several bands.
-        HeightError: If heights are too coarse, or in a unit that is not known.
-    """
-    ground, unit = sources.ground, sources.height_unit
-    fitted: dict[Modality, RasterSource] = {}
-    for m, raster in sources.rasters.items():
-        recipe = recipes[m]
-        if definition_of(m).holds_heights:
-            recipe.check(raster, ground_given=ground is not None)
-            if sources.ground is not None:
-                recipe.check_ground(sources.ground)
-                ground = recipe.fitted_ground(sources.ground, unit=unit)
-        fitted[m] = recipe.fitted(raster, unit=unit, bands=recipe.bands or None)
-    return replace(sources, rasters=fitted, ground=ground)
-
-
 def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8]:
     """Class indices on the grid, uint8, shape (H, W), 255 where there is no label."""
     found = np.full(grid.shape, IGNORE_INDEX, np.uint8)
@@ -269,15 +226,6 @@ def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> N
     if (found == IGNORE_INDEX).all():
         raise nothing_valid(labels, grid)
     return found
-
-
-def _with_splits(aoi: AOI, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, config: TrainConfig) -> AOI:
-    """The area with the splits that a training needs; if it names none, they are drawn as spatial blocks."""
-    if not aoi.splits:
-        patch_px, seed = config.training.patch_px, config.training.seed
-        return block_splits(aoi.polygons(), grid, labels, num_classes, patch_px=patch_px, seed=seed)
-    require_splits(aoi)
-    return aoi
 
 
 def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:

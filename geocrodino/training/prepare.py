@@ -13,8 +13,9 @@ import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align
+from geocrodino.data.alignment import AlignedLayers, Progress, align
 from geocrodino.data.grid_choice import GridChoice, describe_work
+from geocrodino.data.sources import Sources
 from geocrodino.data.statistics import class_counts, measure
 from geocrodino.errors import HeightRangeWarning
 from geocrodino.files.access import durable_file

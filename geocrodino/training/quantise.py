@@ -139,7 +139,9 @@ def _require_unchanged(ready: Prepared, run: Path) -> None:
 def _data(config: TrainConfig, ready: Prepared) -> CoregisteredDataModule:
     settings = config.training
     plan = BatchPlan(settings.patch_px, settings.batch_size, settings.steps_per_epoch, seed=settings.seed)
-    return CoregisteredDataModule(ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi)
+    return CoregisteredDataModule(
+        ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi or "data.scenes"
+    )
 
 
 def _quantise_branch(

@@ -32,7 +32,7 @@ from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, save_config
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated
@@ -156,8 +156,8 @@ def _prepare(
     """Open and align the rasters, and start the run in its folder; the configuration then names the working grid."""
     L.seed_everything(config.training.seed, verbose=False)
     loaded = () if start is None else start.modalities
-    modalities = [m for m in MODALITIES.in_order(config.data.raster_paths) if m not in loaded]
-    needed = MODALITIES.in_order(config.data.raster_paths) if trains_teacher(config.method, teacher) else modalities
+    modalities = [m for m in config.data.modalities() if m not in loaded]
+    needed = config.data.modalities() if trains_teacher(config.method, teacher) else modalities
     read = initial_weights(config, needed, out, resume=resume, tell=tell)  # first: a download may fail
     weights = {m: read[m] for m in modalities if m in read}
     trainings = [Beginning(config.method, start, weights)]
@@ -386,7 +386,9 @@ def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell:
         settings.workers,
         unlabelled,
     )
-    data = CoregisteredDataModule(ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi)
+    data = CoregisteredDataModule(
+        ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi or "data.scenes"
+    )
     if data.unlabelled:
         tell(f"A batch holds {settings.batch_size} patches with labels and {data.unlabelled} without.")
     return data

@@ -413,7 +413,7 @@ def test_values_outside_the_classes_beyond_the_area(town, truth, write, scheme):
     values = truth.copy()
     values[:40, :40] = 77
     labels = _labels(write("corner.tif", values, "labels"))
-    assert label_classes(labels, scheme) == scheme
+    assert label_classes([labels], scheme) == scheme
     grid = labels.geobox
     check_labels(labels, scheme, grid[40:, 40:], every_block=True)
     with pytest.raises(LabelError, match="outside the classes: 77"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -176,28 +176,39 @@ class FoundClasses:
     notes: tuple[str, ...]
 
 
-def label_classes(labels: LabelSource, named: ClassScheme | None) -> ClassScheme:
-    """Check that a raster holds labels, and find its classes.
+def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> ClassScheme:
+    """Check that rasters hold labels, and find their classes.
 
     Args:
-        labels: The labels.
+        labels: The labels of all scenes, at least one.
         named: The classes, where the user names them.
 
     Returns:
-        The classes that are named, otherwise those that `find_classes` finds.
+        The classes that are named, otherwise those that `find_classes` finds, of all rasters together.
 
     Raises:
-        LabelError: If the raster has several bands, or no classes are named and it does not seem to hold any.
+        LabelError: If a raster has several bands, or no classes are named and it does not seem to hold any.
     """
-    if named is not None:
-        check_one_band(labels)
-        scheme, notes = named, lossy_notes(labels)
-    else:
-        found = find_classes(labels)
-        scheme, notes = found.scheme, found.notes
-    for note in notes:
-        warnings.warn(f"{labels.name}: {note}.", LabelWarning, stacklevel=2)
-    return scheme
+    schemes = []
+    for source in labels:
+        if named is not None:
+            check_one_band(source)
+            notes = lossy_notes(source)
+        else:
+            found = find_classes(source)
+            schemes.append(found.scheme)
+            notes = found.notes
+        for note in notes:
+            warnings.warn(f"{source.name}: {note}.", LabelWarning, stacklevel=2)
+    return _joined(schemes) if named is None else named
+
+
+def _joined(schemes: Sequence[ClassScheme]) -> ClassScheme:
+    """The classes of all schemes by value; name and colour are those of the first that has the value."""
+    if len(schemes) == 1:
+        return schemes[0]
+    by_value = {c.value: c for scheme in reversed(schemes) for c in scheme.classes}
+    return ClassScheme(classes=tuple(by_value[value] for value in sorted(by_value)))
 
 
 def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
