@@ -71,7 +71,9 @@ def has_parts(name: str | Path) -> bool:
     return not exists(text)
 
 
-def match_tiles(patterns: Mapping[str, str], partial: Partial = "refuse") -> tuple[Tile, ...]:
+def match_tiles(
+    patterns: Mapping[str, str], partial: Partial = "refuse", *, among: Mapping[str, Iterable[str]] | None = None
+) -> tuple[Tile, ...]:
     """Join the files of several patterns to tiles.
 
     The patterns with the most parts make the tiles. A pattern that lacks some of their parts gives one file to several
@@ -81,6 +83,7 @@ def match_tiles(patterns: Mapping[str, str], partial: Partial = "refuse") -> tup
         patterns: Pattern of each role: a path with named parts in braces, which stand for one character or more but no
             slash. ``*``, ``?``, ``[]`` and ``**`` have their usual meaning. A part that is there twice has one value.
         partial: What happens to tiles that lack the file of a role: an error, kept without it, or left out.
+        among: The files of each role that may match; None: all that are there.
 
     Returns:
         The tiles in the order of their names, numbers by size.
@@ -93,7 +96,10 @@ def match_tiles(patterns: Mapping[str, str], partial: Partial = "refuse") -> tup
     Warns:
         LeftOutWarning: If tiles are left out.
     """
-    found = {role: _find(role, pattern) for role, pattern in patterns.items()}
+    found = {
+        role: _find(role, pattern, _matching(pattern) if among is None else among[role])
+        for role, pattern in patterns.items()
+    }
     main = max(found, key=lambda role: len(set(found[role].parts)))  # the first of those with the most
     parts = found[main].parts
     for role, each in found.items():
@@ -148,7 +154,11 @@ def guess_patterns(files: Mapping[str, Sequence[str]]) -> dict[str, str] | None:
 # --- files of one pattern -------------------------------------------------------------------------------------------
 
 
-def _find(role: str, pattern: str) -> _Found:
+def _matching(pattern: str) -> list[str]:
+    return glob.glob(_PART.sub("*", pattern), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+
+
+def _find(role: str, pattern: str, paths: Iterable[str]) -> _Found:
     if _ENDLESS.search(pattern):
         raise ConfigError(
             f"data.{role}: {pattern}: a part in braces has no end where * or another part follows or precedes it.\n"
@@ -156,7 +166,7 @@ def _find(role: str, pattern: str) -> _Found:
         )
     match, parts = _expression(pattern), tuple(dict.fromkeys(_PART.findall(pattern)))
     files: dict[_Key, tuple[str, str]] = {}
-    for path in sorted(glob.glob(_PART.sub("*", pattern), recursive=True)):  # noqa: PTH207 - absolute patterns too
+    for path in sorted(paths):
         values = match.fullmatch(path)
         if values is None:
             continue

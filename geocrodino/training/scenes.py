@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from geocrodino.data.tiles import tile_scenes
 from geocrodino.errors import ConfigError
 from geocrodino.settings.scenes import DataConfig, SceneConfig
 
 
-def list_scenes(data: DataConfig) -> tuple[SceneConfig, ...]:
+def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) -> tuple[SceneConfig, ...]:
     """List the scenes of a training.
 
     Args:
         data: The section ``data``.
+        tell: Called with the patterns that join tiles by name, where they are guessed.
 
     Returns:
-        The scenes, each with its defaults filled in; one without a name where files are named directly under ``data``.
+        The scenes, each with its defaults filled in; one without a name where files that form one raster each are
+        named directly under ``data``, one for each tile where files are tiles of their own.
 
     Raises:
-        ConfigError: If a key is given that is not read yet.
+        ConfigError: If a key is given that is not read yet, tiles do not fit together, or two scenes have one name.
+        RasterError: If files of a scene are missing, or neither join to one raster nor have names that join them.
+        AccessError: If the operating system does not let a name be looked up or read.
     """
     _refuse_unread(data)
-    scenes = data.resolved()
+    scenes = tuple(tile for scene in data.resolved() for tile in tile_scenes(scene, data.partial, tell))
+    twice = [name for name, count in Counter(scene.name for scene in scenes).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"data.scenes: expected a name of its own for each scene, found {twice[0]} more than once.\n"
+            "Name the scenes whose tiles have the same names: `name: north`."
+        )
     for scene in scenes:
         _refuse_unread_of(scene, data)
     return scenes
@@ -32,7 +45,6 @@ def _refuse_unread(data: DataConfig) -> None:
     unread = {
         "data.scenes": isinstance(data.scenes, Path) or bool(data.scenes),
         "data.splits": data.splits is not None,
-        "data.partial": data.partial != "refuse",
         "data.cache": data.cache != "auto",
     }
     for key, given in unread.items():
@@ -48,7 +60,6 @@ def _refuse_unread_of(scene: SceneConfig, data: DataConfig) -> None:
         "crs": scene.crs is not None,
         "pixel_m": scene.pixel_m is not None,
         "split": scene.split is not None,
-        "labels": isinstance(scene.labels, tuple),
     }
     where = f" of scene {scene.name}" if scene.name else ""
     for key, given in unread.items():
