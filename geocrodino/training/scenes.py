@@ -30,7 +30,7 @@ def list_scenes(data: DataConfig) -> tuple[SceneConfig, ...]:
 def _refuse_unread(data: DataConfig) -> None:
     """Refuse keys of which the settings know, and the training does not."""
     unread = {
-        "data.scenes": isinstance(data.scenes, Path) or bool(data.scenes),
+        "data.scenes": isinstance(data.scenes, Path),
         "data.splits": data.splits is not None,
         "data.partial": data.partial != "refuse",
         "data.cache": data.cache != "auto",
@@ -47,7 +47,6 @@ def _refuse_unread_of(scene: SceneConfig, data: DataConfig) -> None:
         "height": scene.height is not None,
         "crs": scene.crs is not None,
         "pixel_m": scene.pixel_m is not None,
-        "split": scene.split is not None,
         "labels": isinstance(scene.labels, tuple),
     }
     where = f" of scene {scene.name}" if scene.name else ""
