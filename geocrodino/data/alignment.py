@@ -78,6 +78,32 @@ class AlignedLayers:
         """
         return cls(grid, {m: folder / f"{m}.img" for m in modalities}, folder / "labels.img")
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that have a layer."""
+        return tuple(self.rasters)
+
+    def files(self) -> dict[str, str]:
+        """Name the files of the layers.
+
+        Returns:
+            The file of each modality, and that of ``labels``.
+        """
+        return {role: str(path) for role, path in {**self.rasters, "labels": self.labels}.items()}
+
+    def read(self, modality: Modality, window: Window) -> NDArray[np.float32]:
+        """Read the channels of a window inside the grid.
+
+        Args:
+            modality: A modality that has a layer.
+            window: A window inside the grid, h x w px.
+
+        Returns:
+            Channels in physical units, float32, shape (C, h, w), NaN where invalid; read-only.
+        """
+        rows, cols = window.slices
+        return self.channels(modality)[:, rows, cols]
+
     def channels(self, modality: Modality) -> NDArray[np.float32]:
         """Map the channels of a modality into memory, read-only.
 
@@ -106,6 +132,18 @@ class AlignedLayers:
         """
         indices: NDArray[np.uint8] = np.memmap(self.labels, np.uint8, mode="r", shape=tuple(self.grid.shape))
         return indices
+
+
+def count_blocks(grid: GeoBox) -> int:
+    """Count the blocks in which the layers of a grid are written.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        Number of blocks, of which `align` reports the finished ones.
+    """
+    return sum(1 for _ in Window.of(grid.shape).blocks(_BLOCK_PX))
 
 
 def reference_grid(raster: RasterSource, aoi: AOI, grid: GeoBox) -> GeoBox:

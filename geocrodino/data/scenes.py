@@ -92,6 +92,18 @@ class AlignedScene:
     labels: NDArray[np.uint8]
     inside: Mapping[str, NDArray[np.bool_]]
 
+    @classmethod
+    def of(cls, layers: Layers) -> AlignedScene:
+        """Take the layers of one scene, with all of its labels and without splits.
+
+        Args:
+            layers: The layers.
+
+        Returns:
+            The scene, without a name.
+        """
+        return cls("", layers, layers.class_indices(), {})
+
     @property
     def grid(self) -> GeoBox:
         """The grid of the scene."""

@@ -77,12 +77,15 @@ def open_sources(scene: SceneConfig) -> Sources:
     return Sources(rasters, labels, ground, scene.height_unit)
 
 
-def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources:
+def fitted_sources(
+    sources: Sources, recipes: dict[Modality, Recipe], bands: Mapping[Modality, tuple[int, ...] | None]
+) -> Sources:
     """Prepare the rasters for their recipes.
 
     Args:
         sources: The rasters as opened.
         recipes: Recipe of each modality.
+        bands: Numbers of the bands of images, by modality; bands without numbers are matched by name.
 
     Returns:
         The rasters with the bands that the recipes read; impossible heights are missing.
@@ -100,5 +103,5 @@ def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources
             if sources.ground is not None:
                 recipe.check_ground(sources.ground)
                 ground = recipe.fitted_ground(sources.ground, unit=unit)
-        fitted[m] = recipe.fitted(raster, unit=unit, bands=recipe.bands or None)
+        fitted[m] = recipe.fitted(raster, unit=unit, bands=bands.get(m))
     return replace(sources, rasters=fitted, ground=ground)

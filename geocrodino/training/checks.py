@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
-from geocrodino.data.grid_choice import GridChoice, choose_grid
+from geocrodino.data.grid_choice import GridChoice, choose_grids
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import Sources, fitted_sources, open_sources
 from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.data.statistics import no_valid_pixel
-from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
+from geocrodino.errors import AOIError, BundleError, ConfigError, GeocrodinoError, HeightRangeWarning
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
@@ -23,11 +24,13 @@ from geocrodino.geo.labels.source import LabelSource, label_classes
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
+from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.modality import Modality
+from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.scenes import list_scenes
 from geocrodino.training.start import find_start, with_network
 
@@ -37,7 +40,41 @@ NOTHING_TO_FREEZE = (
 )
 """Why a training whose encoders would never learn is refused."""
 
+SCENES = "data.scenes"
+"""The key of the scenes, for messages about all of them."""
+
 _BLOCK_PX = 512
+
+
+@dataclass(frozen=True)
+class CheckedScene:
+    """A scene of a training, checked.
+
+    Attributes:
+        name: Its name; empty in a training on one scene.
+        sources: The rasters, as the recipes read them.
+        grid: Its grid: the part of its working grid that the area covers, H x W px.
+        choice: Its whole working grid and the reason for it.
+        aoi: Areas with a split, in the grid's CRS.
+        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
+        inside: Pixels of those of the splits ``train``, ``val`` and ``unlabelled`` that it has; bool, shape (H, W).
+    """
+
+    name: str
+    sources: Sources
+    grid: GeoBox
+    choice: GridChoice
+    aoi: AOI
+    labels: NDArray[np.uint8]
+    inside: dict[str, NDArray[np.bool_]]
+
+    def without_pixels(self) -> CheckedScene:
+        """Forget labels and masks, which are as large as the grid.
+
+        Returns:
+            The scene with empty arrays in their place.
+        """
+        return replace(self, labels=np.zeros((0, 0), np.uint8), inside={})
 
 
 @dataclass(frozen=True)
@@ -45,26 +82,35 @@ class CheckedInputs:
     """Inputs of a training, checked.
 
     Attributes:
-        sources: The rasters, as the recipes read them.
+        scenes: The scenes, each with its own grid; at least one.
         recipes: How channels are made, for each modality.
-        grid: The common grid: the part of the working grid that the area covers.
-        choice: The whole working grid and the reason for it.
         classes: The classes.
-        aoi: Areas with a split, in the grid's CRS.
-        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
-        inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
-        drawn: Whether the splits were drawn as blocks, because the area names none.
+        drawn: Whether the splits of a scene were drawn, because neither it nor its area names any.
     """
 
-    sources: Sources
+    scenes: tuple[CheckedScene, ...]
     recipes: dict[Modality, Recipe]
-    grid: GeoBox
-    choice: GridChoice
     classes: ClassScheme
-    aoi: AOI
-    labels: NDArray[np.uint8]
-    inside: dict[str, NDArray[np.bool_]]
     drawn: bool
+
+    @property
+    def source(self) -> str:
+        """What names the splits, for messages: the area, or the key of the scenes."""
+        return self.scenes[0].aoi.source if len(self.scenes) == 1 else SCENES
+
+    @property
+    def ground_given(self) -> bool:
+        """Whether every scene has a terrain model."""
+        return all(scene.sources.ground is not None for scene in self.scenes)
+
+    def split_px(self) -> dict[str, int]:
+        """Count the pixels of each split.
+
+        Returns:
+            Pixels in all scenes together, by split.
+        """
+        splits = dict.fromkeys(split for scene in self.scenes for split in scene.inside)
+        return {s: sum(int(scene.inside[s].sum()) for scene in self.scenes if s in scene.inside) for s in splits}
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -153,47 +199,38 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     Raises:
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
     """
-    (scene,) = list_scenes(config.data)
-    sources = open_sources(scene)
-    label_source = sources.labels
-    if label_source is None or scene.aoi is None:
-        raise ConfigError("data: a scene without labels or area is not read yet.")
-    given = read_aoi(scene.aoi, scene.aoi_crs)
-    options = RecipeOptions(
-        bands=config.data.bands_by_modality,
-        channels=config.elevation.channels,
-        ground=config.elevation.ground,
-        height_unit=config.data.height_unit,
+    settings = list_scenes(config.data)
+    opened = [open_sources(scene) for scene in settings]
+    areas = [None if scene.aoi is None else read_aoi(scene.aoi, scene.aoi_crs) for scene in settings]
+    recipes = _recipes(config, settings, opened)
+    sources = [_fitted(scene, raw, settings, recipes) for scene, raw in zip(settings, opened, strict=True)]
+    choices = choose_grids(
+        sources, resolution_m=config.data.resolution_m, grid_of=config.data.grid_of, recipes=recipes.values()
     )
-    recipes = {m: definition_of(m).recipe(raster, options) for m, raster in sources.rasters.items()}
-    sources = fitted_sources(sources, recipes)
-    ground_given = sources.ground is not None
-    choice = choose_grid(
-        sources.rasters,
-        sources.labels,
-        resolution_m=config.data.resolution_m,
-        grid_of=config.data.grid_of,
-        recipes=recipes.values(),
-        ground_given=ground_given,
-    )
-    grid = reference_grid(sources.reference, given, choice.grid)
-    for recipe in recipes.values():
-        recipe.halo_px(grid, ground_given=ground_given)
+    grids = [_grid_of(*parts, config) for parts in zip(sources, areas, choices, strict=True)]
+    for there, grid in zip(sources, grids, strict=True):
+        for recipe in recipes.values():
+            recipe.halo_px(grid, ground_given=there.ground is not None)
+    _warn_of_some_ground(settings, sources)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
 
         channels = {m: len(recipe.channel_names) for m, recipe in recipes.items()}
         check_channels(augmentation_of(config), channels, config.training.patch_px)
-    classes = label_classes([label_source], config.class_scheme())
-    require_overlap(sources.roles, grid)
-    labels = _class_indices(label_source, classes, grid)
-    files = tuple(name for raster in sources.roles.values() for name in raster.file_names)
-    view = SceneView(scene.name, files, grid, on_grid(given, grid), scene.split, labels)
-    settings = config.training
-    (aoi,) = split_scenes([view], config.data.splits, len(classes), patch_px=settings.patch_px, seed=settings.seed)
-    inside = {s: inside_mask(aoi.polygons(s), grid) for s in aoi.splits if s != "test"}
-    labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
-    found = CheckedInputs(sources, recipes, grid, choice, classes, aoi, labels, inside, drawn=not given.splits)
+    labelled = [there.labels for there in sources if there.labels is not None]
+    if not labelled:
+        raise ConfigError("data.scenes: no scene has labels. Name the class raster of at least one with `labels`.")
+    classes = label_classes(labelled, config.class_scheme())
+    views = [_view(*parts, classes) for parts in zip(settings, sources, grids, areas, strict=True)]
+    training = config.training
+    splits = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
+    scenes = []
+    for view, there, choice, aoi in zip(views, sources, choices, splits, strict=True):
+        inside = _masks(view, aoi)
+        labels = _usable(view.labels, inside)
+        scenes.append(CheckedScene(view.name, there, view.grid, choice, aoi, labels, inside))
+    drawn = any(view.split is None and (view.area is None or not view.area.splits) for view in views)
+    found = CheckedInputs(tuple(scenes), recipes, classes, drawn)
     _check_patches(found, config)
     for modality in recipes:
         _check_valid(found, modality)
@@ -218,6 +255,99 @@ def refusal(config: TrainConfig) -> str | None:
     return None
 
 
+def _recipes(config: TrainConfig, settings: Sequence[SceneConfig], opened: Sequence[Sources]) -> dict[Modality, Recipe]:
+    """The recipe of each modality, from the first scene that has it."""
+    unit = settings[0].height_unit
+    agreed = unit if all(scene.height_unit == unit for scene in settings) else None
+    recipes: dict[Modality, Recipe] = {}
+    for scene, sources in zip(settings, opened, strict=True):
+        options = RecipeOptions(scene.bands_by_modality, config.elevation.channels, config.elevation.ground, agreed)
+        for modality, raster in sources.rasters.items():
+            if modality not in recipes:
+                recipes[modality] = definition_of(modality).recipe(raster, options)
+    return {m: recipes[m] for m in config.data.modalities()}
+
+
+def _fitted(
+    scene: SceneConfig, sources: Sources, settings: Sequence[SceneConfig], recipes: dict[Modality, Recipe]
+) -> Sources:
+    """The rasters of a scene as the recipes read them; an error that two scenes differ in names both."""
+    first = {m: next(s for s in settings if m in s.raster_paths) for m in sources.rasters}
+    given = scene.bands_by_modality
+    bands = {m: recipes[m].bands or None if first[m] is scene else given.get(m) for m in sources.rasters}
+    try:
+        fitted = fitted_sources(sources, recipes, bands)
+    except BundleError as error:
+        if all(origin is scene for origin in first.values()):
+            raise
+        raise ConfigError(f"Scene {scene.name} is unlike scene {settings[0].name}. {error}") from error
+    for modality, raster in fitted.rasters.items():
+        if first[modality] is scene or definition_of(modality).holds_heights:
+            continue
+        expected, found = recipes[modality].dtype, definition_of(modality).recipe(raster, RecipeOptions()).dtype
+        if expected != found:
+            raise ConfigError(
+                f"{raster.path}: expected values of the type {expected} as in scene {first[modality].name}, found "
+                f"{found} in scene {scene.name}. Values of different types have different scales: bring all scenes to "
+                "one type."
+            )
+    return fitted
+
+
+def _grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: TrainConfig) -> GeoBox:
+    """The part of a working grid that the area covers. A whole scene that is smaller than a patch is made larger."""
+    if area is not None:
+        return reference_grid(sources.reference, area, choice.grid)
+    grid, patch_px = choice.grid, config.training.patch_px
+    if min(grid.shape) >= patch_px:
+        return grid
+    return GeoBox((max(grid.shape[0], patch_px), max(grid.shape[1], patch_px)), grid.affine, grid.crs)
+
+
+def _warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sources]) -> None:
+    without = [scene.name for scene, there in zip(settings, sources, strict=True) if there.ground is None]
+    if 0 < len(without) < len(settings):
+        warnings.warn(
+            f"data.ground: only some scenes have a terrain model; the ground of the others ({listed(without)}) is "
+            "estimated, so their heights above ground may differ.",
+            HeightRangeWarning,
+            stacklevel=3,
+        )
+
+
+def _view(scene: SceneConfig, sources: Sources, grid: GeoBox, area: AOI | None, classes: ClassScheme) -> SceneView:
+    """Read the labels of a scene, and collect what decides its splits."""
+    require_overlap(sources.roles, grid)
+    split = scene.split
+    if sources.labels is None:
+        if split not in (None, "unlabelled"):
+            raise ConfigError(
+                f"data.scenes: scene {scene.name}: expected labels for the split {split}, found none. Name them with "
+                "`labels`, or leave `split` out: a scene without labels is unlabelled."
+            )
+        split, labels = "unlabelled", np.broadcast_to(np.uint8(IGNORE_INDEX), tuple(grid.shape))
+    else:
+        labels = _class_indices(sources.labels, classes, grid)
+    files = tuple(name for raster in sources.roles.values() for name in raster.file_names)
+    return SceneView(scene.name, files, grid, None if area is None else on_grid(area, grid), split, labels)
+
+
+def _masks(view: SceneView, aoi: AOI) -> dict[str, NDArray[np.bool_]]:
+    """Pixels of each split that a training reads; a whole scene takes no memory."""
+    splits = [s for s in aoi.splits if s != "test"]
+    if view.area is None and view.split is not None:
+        return {s: np.broadcast_to(np.True_, tuple(view.grid.shape)) for s in splits}
+    return {s: inside_mask(aoi.polygons(s), view.grid) for s in splits}
+
+
+def _usable(labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Labels of ``train`` and ``val`` alone."""
+    masks = [inside[s] for s in ("train", "val") if s in inside]
+    if not masks:
+        return np.broadcast_to(np.uint8(IGNORE_INDEX), labels.shape)
+    return np.where(np.logical_or.reduce(masks), labels, IGNORE_INDEX).astype(np.uint8)
+
+
 def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8]:
     """Class indices on the grid, uint8, shape (H, W), 255 where there is no label."""
     found = np.full(grid.shape, IGNORE_INDEX, np.uint8)
@@ -229,37 +359,44 @@ def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> N
 
 
 def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
-    patch_px, source = config.training.patch_px, found.aoi.source
-    train = found.inside["train"]
-    require_patches(patch_corners(train, patch_px), "train", source, patch_px, found.grid)
-    require_labels(labelled_corners(train, found.labels, patch_px), source)
-    if "unlabelled" in found.inside and config.method.learns_without_labels and config.training.unlabelled_share:
-        corners = patch_corners(found.inside["unlabelled"], patch_px)
-        require_patches(corners, "unlabelled", source, patch_px, found.grid)
+    patch_px, source, grid = config.training.patch_px, found.source, found.scenes[0].grid
+
+    def corners(split: str) -> Iterator[NDArray[np.bool_]]:
+        return (patch_corners(scene.inside[split], patch_px) for scene in found.scenes if split in scene.inside)
+
+    require_patches(corners("train"), "train", source, patch_px, grid)
+    train = (scene for scene in found.scenes if "train" in scene.inside)
+    require_labels((labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train), source)
+    used = config.method.learns_without_labels and config.training.unlabelled_share
+    if used and any("unlabelled" in scene.inside for scene in found.scenes):
+        require_patches(corners("unlabelled"), "unlabelled", source, patch_px, grid)
 
 
 def _check_valid(found: CheckedInputs, modality: Modality) -> None:
-    """Check that a modality has valid pixels on the grid, in ``train``, and among the labelled pixels of ``val``."""
-    raster = found.sources.rasters[modality]
-    if not _any_valid(found, modality, np.ones(found.grid.shape, bool)):
-        raise nothing_valid(raster, found.grid)
-    if not _any_valid(found, modality, found.inside["train"]):
-        raise no_valid_pixel(raster.path, modality)
-    if not _any_valid(found, modality, found.inside["val"] & (found.labels != IGNORE_INDEX)):
+    """Check that a modality has valid pixels in each scene, in ``train``, and among the labelled pixels of ``val``."""
+    there = [scene for scene in found.scenes if modality in scene.sources.rasters]
+    recipe = found.recipes[modality]
+    for scene in there:
+        if not _any_valid(scene, recipe, np.broadcast_to(np.True_, tuple(scene.grid.shape))):
+            raise nothing_valid(scene.sources.rasters[modality], scene.grid)
+    if not any(_any_valid(scene, recipe, scene.inside["train"]) for scene in there if "train" in scene.inside):
+        raise no_valid_pixel(there[0].sources.rasters[modality].path, modality)
+    val = (scene for scene in there if "val" in scene.inside)
+    if not any(_any_valid(scene, recipe, scene.inside["val"] & (scene.labels != IGNORE_INDEX)) for scene in val):
         raise AOIError(
-            f"{found.aoi.source}: no labelled pixel of the split 'val' has a valid {modality} value, so the "
+            f"{found.source}: no labelled pixel of the split 'val' has a valid {modality} value, so the "
             f"{modality} branch cannot be validated. Draw polygons of val where all rasters hold data."
         )
 
 
-def _any_valid(found: CheckedInputs, modality: Modality, chosen: NDArray[np.bool_]) -> bool:
+def _any_valid(scene: CheckedScene, recipe: Recipe, chosen: NDArray[np.bool_]) -> bool:
     """Whether any of the chosen pixels, bool, shape (H, W), is valid; reading stops at the first that is."""
-    sources, recipe = found.sources, found.recipes[modality]
-    raster = sources.rasters[modality]
-    for window in Window.of(found.grid.shape).blocks(_BLOCK_PX):
+    sources = scene.sources
+    raster = sources.rasters[recipe.modality]
+    for window in Window.of(scene.grid.shape).blocks(_BLOCK_PX):
         here = chosen[window.slices]
         if here.any():
-            _, valid = recipe.read(raster, found.grid, window, ground=sources.ground, unit=sources.height_unit)
+            _, valid = recipe.read(raster, scene.grid, window, ground=sources.ground, unit=sources.height_unit)
             if (valid & here).any():
                 return True
     return False

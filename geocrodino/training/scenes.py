@@ -43,7 +43,7 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
 def _refuse_unread(data: DataConfig) -> None:
     """Refuse keys of which the settings know, and the training does not."""
     unread = {
-        "data.scenes": isinstance(data.scenes, Path) or bool(data.scenes),
+        "data.scenes": isinstance(data.scenes, Path),
         "data.splits": data.splits is not None,
         "data.cache": data.cache != "auto",
     }
@@ -59,7 +59,6 @@ def _refuse_unread_of(scene: SceneConfig, data: DataConfig) -> None:
         "height": scene.height is not None,
         "crs": scene.crs is not None,
         "pixel_m": scene.pixel_m is not None,
-        "split": scene.split is not None,
     }
     where = f" of scene {scene.name}" if scene.name else ""
     for key, given in unread.items():

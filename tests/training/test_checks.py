@@ -107,9 +107,10 @@ def test_good_files_are_refused_by_neither(tiny_config):
     config = tiny_config()
     assert refusal(config) is None
     found = check_inputs(config)
-    assert set(found.inside) == {"train", "val"}
+    (scene,) = found.scenes
+    assert set(scene.inside) == {"train", "val"}
     assert not found.drawn
-    assert (found.labels[~(found.inside["train"] | found.inside["val"])] == 255).all()
+    assert (scene.labels[~(scene.inside["train"] | scene.inside["val"])] == 255).all()
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_image_and_heights_may_be_of_several_files(tiny_config, tiled, tmp_path)
     assert refusal(tiles) is None
     expected, found = (check_inputs(config) for config in (whole, tiles))
     layers = [
-        align(each.sources, each.recipes, each.classes, each.grid, tmp_path / name)
+        align(each.scenes[0].sources, each.recipes, each.classes, each.scenes[0].grid, tmp_path / name)
         for name, each in (("whole", expected), ("tiles", found))
     ]
     for layer in ("optical", "elevation", "labels"):
