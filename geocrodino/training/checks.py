@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
 from geocrodino.data.grid_choice import GridChoice, choose_grids
+from geocrodino.data.parts import ScenePart, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import Sources, fitted_sources, open_sources
 from geocrodino.data.splits import SceneView, split_scenes
@@ -221,14 +222,21 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     if not labelled:
         raise ConfigError("data.scenes: no scene has labels. Name the class raster of at least one with `labels`.")
     classes = label_classes(labelled, config.class_scheme())
-    views = [_view(*parts, classes) for parts in zip(settings, sources, grids, areas, strict=True)]
     training = config.training
+    parts = [
+        (scene.model_copy(update={"name": f"{scene.name or 'part'}{part.name}"}) if part.name else scene, part, choice)
+        for scene, *whole, choice in zip(settings, sources, areas, grids, choices, strict=True)
+        for part in scene_parts(*whole, training.patch_px)
+    ]
+    views = [_view(scene, part, classes) for scene, part, _ in parts]
     splits = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
     scenes = []
-    for view, there, choice, aoi in zip(views, sources, choices, splits, strict=True):
+    for view, (_, part, choice), aoi in zip(views, parts, splits, strict=True):
         inside = _masks(view, aoi)
         labels = _usable(view.labels, inside)
-        scenes.append(CheckedScene(view.name, there, view.grid, choice, aoi, labels, inside))
+        if part.name:
+            inside = with_surroundings(inside, aoi.splits, training.patch_px)
+        scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside))
     drawn = any(view.split is None and (view.area is None or not view.area.splits) for view in views)
     found = CheckedInputs(tuple(scenes), recipes, classes, drawn)
     _check_patches(found, config)
@@ -315,17 +323,20 @@ def _warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sour
         )
 
 
-def _view(scene: SceneConfig, sources: Sources, grid: GeoBox, area: AOI | None, classes: ClassScheme) -> SceneView:
-    """Read the labels of a scene, and collect what decides its splits."""
+def _view(scene: SceneConfig, part: ScenePart, classes: ClassScheme) -> SceneView:
+    """Read the labels of a scene or a part of it, and collect what decides its splits."""
+    sources, grid, area = part.sources, part.grid, part.area
     require_overlap(sources.roles, grid)
     split = scene.split
     if sources.labels is None:
-        if split not in (None, "unlabelled"):
+        if split not in (None, "unlabelled") and not part.name:
             raise ConfigError(
                 f"data.scenes: scene {scene.name}: expected labels for the split {split}, found none. Name them with "
                 "`labels`, or leave `split` out: a scene without labels is unlabelled."
             )
-        split, labels = "unlabelled", np.broadcast_to(np.uint8(IGNORE_INDEX), tuple(grid.shape))
+        labels = np.broadcast_to(np.uint8(IGNORE_INDEX), tuple(grid.shape))
+        if split is None and (area is None or not area.splits):
+            split = "unlabelled"
     else:
         labels = _class_indices(sources.labels, classes, grid)
     files = tuple(name for raster in sources.roles.values() for name in raster.file_names)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from geocrodino.errors import LabelError
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.scene import open_raster
+from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.settings.labels import LabelRules
 from geocrodino.settings.scenes import RasterName
 
@@ -26,7 +25,7 @@ def open_labels(
     """Open labels.
 
     Args:
-        name: One raster file, in all the ways of `open_raster`.
+        name: One raster, in all the ways of `open_scene`; several files are joined.
         like: The raster that the labels belong to.
         rules: How values become classes.
         ignore_values: Values of the file that are no label.
@@ -37,11 +36,11 @@ def open_labels(
         The labels, with the rules for their values.
 
     Raises:
-        RasterError: If nothing is there, there are several files, or the file cannot be read.
+        RasterError: If nothing is there, files are not parts of one raster, or a file cannot be read.
         MissingCRSError: If the file has no coordinate reference system.
         LabelError: If the rules contradict each other or the file, or are not read yet.
         AccessError: If the operating system does not let a name be looked up or read.
     """
-    if rules is not None or place is not None or not isinstance(name, Path):
-        raise LabelError(f"{name}: labels of several files, rules and stated places are not read yet. Leave them out.")
-    return LabelSource.of(open_raster(name), ignore_values, label_values)
+    if rules is not None or place is not None:
+        raise LabelError(f"{name}: rules and stated places are not read yet. Leave them out.")
+    return LabelSource.of(open_scene(name), ignore_values, label_values)
