@@ -10,11 +10,12 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.files.names import is_gdal_name, is_remote
+from geocrodino.files.tile_names import Partial, has_parts, match_tiles
 from geocrodino.settings.encoder_weights import check_weights_file, is_weights_file
 from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings, scenes_of
 
@@ -165,13 +166,33 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
         named = {**scene, **others} if isinstance(others, dict) else scene
         roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
         found = {role: named[role] for role in roles if isinstance(named.get(role), str)}
+        partial = data.get("partial")
+        files = _without_tiles(found, partial if partial in get_args(Partial) else "keep")
         if len(scenes) > _MOST_OPENED:
-            check_names(found.values())
+            check_names(files)
         else:
-            check_rasters(*_by_kind(found))
+            check_rasters(_single_files(files))
         crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
         if isinstance(aoi, str):
             check_area(aoi, crs if isinstance(crs, str) else None)
+
+
+def _without_tiles(named: Mapping[str, str], partial: Partial) -> list[str]:
+    """Check that tiles fit together whose names have parts in braces; gives the other names."""
+    tiles = {role: name for role, name in named.items() if has_parts(name)}
+    if tiles:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # shown later, when the training lists its scenes
+            match_tiles(tiles, partial)
+    return [name for role, name in named.items() if role not in tiles]
+
+
+def _single_files(names: Iterable[str]) -> list[str]:
+    """Check that rasters exist; gives those of one file, because many files may be tiles of their own."""
+    from geocrodino.geo.rasters.scene_files import find_files, given_names
+
+    check_names(names := list(names))
+    return [name for name in names if len(find_files(given_names(name), None).files) < 2]
 
 
 def _check_configured(config: Path | None, given: Mapping[str, Any], *, started: bool = False) -> None:
