@@ -154,8 +154,8 @@ class DataConfig(SceneConfig, _List):
     labels: RasterName | None = Field(None, validate_default=True, description="class values, 0 to 254")
     aoi: str | None = Field(
         None,
-        validate_default=True,
-        description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy",
+        description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy; by default the "
+        "whole scene",
     )
     resolution_m: float | None = Field(
         None, gt=0, description="pixel size to work at, m; by default that of the image, or of labels that are coarser"
@@ -179,11 +179,10 @@ class DataConfig(SceneConfig, _List):
             raise PydanticCustomError("missing", "Field required")
         return path
 
-    @field_validator("labels", "aoi", mode="before")
+    @field_validator("labels", mode="before")
     @classmethod
     def _required_of_one_scene(cls, value: object, info: ValidationInfo) -> object:
-        drawn = info.field_name == "aoi" and info.data.get("splits") is not None
-        if value is None and _is_one_scene(info) and not drawn:
+        if value is None and _is_one_scene(info):
             raise PydanticCustomError("missing", "Field required")
         return value
 

@@ -130,10 +130,10 @@ def test_a_message_names_the_key(load, data, told):
     assert told in str(error.value)
 
 
-def test_one_scene_without_an_area_needs_splits(load):
-    with pytest.raises(ConfigError, match=r"data\.aoi: is needed, found nothing"):
-        load(FILES)
-    assert load({**FILES, "splits": {"by": "blocks"}}).resolved()[0].aoi is None
+def test_one_scene_needs_labels_and_no_area(load):
+    with pytest.raises(ConfigError, match=r"data\.labels: is needed, found nothing"):
+        load({key: name for key, name in FILES.items() if key != "labels"})
+    assert load(FILES).resolved()[0].aoi is None  # the whole scene, cut into blocks
 
 
 def test_a_list_of_rasters_is_one_raster(load):
