@@ -64,6 +64,20 @@ def tile_scenes(
     return tiles
 
 
+def read_headers(scenes: Iterable[SceneConfig]) -> None:
+    """Read the headers of the files of many scenes at once, inside a block of `headers_kept`.
+
+    Args:
+        scenes: The scenes.
+
+    Raises:
+        RasterError: If a name leads to no file.
+        AccessError: If the operating system does not let a name be looked up or read.
+    """
+    names = dict.fromkeys(name for scene in scenes for name in _names_by_role(scene).values())
+    read_ahead(itertools.chain.from_iterable(map(_files, names)))
+
+
 def _names_by_role(scene: SceneConfig) -> dict[str, RasterName]:
     """What a scene names, by the key under ``data`` that names it."""
     own = {"optical": scene.optical, "elevation": scene.elevation}

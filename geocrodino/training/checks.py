@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,11 +18,20 @@ from geocrodino.data.patches import labelled_corners, patch_corners, require_lab
 from geocrodino.data.sources import Sources, fitted_sources, open_sources
 from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.data.statistics import no_valid_pixel
-from geocrodino.errors import AOIError, BundleError, ConfigError, GeocrodinoError, HeightRangeWarning
+from geocrodino.data.tiles import read_headers
+from geocrodino.errors import (
+    AOIError,
+    BundleError,
+    ConfigError,
+    GeocrodinoError,
+    HeightRangeWarning,
+    LeftOutWarning,
+)
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
+from geocrodino.geo.rasters.headers import headers_kept
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
@@ -188,11 +198,12 @@ def _named_modalities(weights: str | dict[Modality, str]) -> Iterable[Modality]:
     return () if isinstance(weights, str) else weights
 
 
-def check_inputs(config: TrainConfig) -> CheckedInputs:
+def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: None) -> CheckedInputs:
     """Open and check all files of a training; labels are read whole, other rasters up to the first valid pixel.
 
     Args:
         config: The configuration.
+        tell: Called with the patterns that join tiles by name, where they are guessed.
 
     Returns:
         Rasters, recipes, grid, classes, splits and labels of the training.
@@ -200,9 +211,11 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     Raises:
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
     """
-    settings = list_scenes(config.data)
-    opened = [open_sources(scene) for scene in settings]
-    areas = [None if scene.aoi is None else read_aoi(scene.aoi, scene.aoi_crs) for scene in settings]
+    with headers_kept():
+        settings = list_scenes(config.data, tell)
+        read_headers(settings)
+        opened = [open_sources(scene) for scene in settings]
+    settings, opened, areas = _on_areas(settings, opened)
     recipes = _recipes(config, settings, opened)
     sources = [_fitted(scene, raw, settings, recipes) for scene, raw in zip(settings, opened, strict=True)]
     choices = choose_grids(
@@ -261,6 +274,40 @@ def refusal(config: TrainConfig) -> str | None:
     except GeocrodinoError as error:
         return str(error)
     return None
+
+
+def _on_areas(
+    settings: Sequence[SceneConfig], opened: Sequence[Sources]
+) -> tuple[list[SceneConfig], list[Sources], list[AOI | None]]:
+    """Read the areas, each once, and leave out scenes that do not meet an area that several share."""
+    named = [(scene.aoi, scene.aoi_crs) for scene in settings]
+    shared = {name for name, count in Counter(named).items() if count > 1}
+    read = {name: None if name[0] is None else read_aoi(*name) for name in dict.fromkeys(named)}
+    areas = [read[name] for name in named]
+    there = [
+        area is None or name not in shared or _share_pixels(area, raw.reference.geobox)
+        for name, raw, area in zip(named, opened, areas, strict=True)
+    ]
+    if not any(there):  # the first scene tells why
+        there[0] = True
+    left = [scene.name for scene, inside in zip(settings, there, strict=True) if not inside]
+    if left:
+        warnings.warn(
+            f"data.aoi: {len(left)} of {len(settings)} scenes lie outside the area and are left out: {listed(left)}.",
+            LeftOutWarning,
+            stacklevel=3,
+        )
+    kept = [each for each, inside in zip(zip(settings, opened, areas, strict=True), there, strict=True) if inside]
+    return [scene for scene, _, _ in kept], [raw for _, raw, _ in kept], [area for _, _, area in kept]
+
+
+def _share_pixels(area: AOI, grid: GeoBox) -> bool:
+    """Whether an area covers a part of a grid; a common edge is none."""
+    try:
+        placed = on_grid(area, grid).frame.geometry
+    except AOIError:  # no position in the CRS of the grid
+        return False
+    return bool(placed.intersection(grid.extent.geom).area.sum() > 0)
 
 
 def _recipes(config: TrainConfig, settings: Sequence[SceneConfig], opened: Sequence[Sources]) -> dict[Modality, Recipe]:

@@ -100,7 +100,8 @@ def prepare(
         config: The configuration.
         folder: The run folder; gets ``aligned/``, with a folder for each of several scenes.
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
-        tell: Called with a summary of the inputs before the rasters are aligned, which may take long.
+        tell: Called with a summary of the inputs before the rasters are aligned, which may take long; before it, with
+            patterns that join tiles by name, where they are guessed.
         on_stage: Called with the name of each stage when it begins.
         check: Called with the checked inputs before the rasters are aligned; its errors are passed on.
 
@@ -111,7 +112,7 @@ def prepare(
         GeocrodinoError: One of its kinds, see `check_inputs` and `align`.
     """
     on_stage("Opening and checking rasters")
-    found = check_inputs(config)
+    found = check_inputs(config) if tell is None else check_inputs(config, tell)
     drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
     if tell is not None:
         tell(summarise_inputs(found, config.training.patch_px, drawn))
