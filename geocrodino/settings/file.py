@@ -21,6 +21,7 @@ from geocrodino.files.area_names import absolute_source, box_numbers
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
 from geocrodino.phrases import arguments
 from geocrodino.settings.encoder_weights import is_weights_file
+from geocrodino.settings.scene_table import read_scene_table
 
 PROJECT_FILE = "geocrodino.yaml"
 """Default name of the configuration file, in the working folder."""
@@ -61,7 +62,8 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
         The changed ``tree``.
 
     Raises:
-        ConfigError: If a section holds a value instead of keys, or a number is not finite.
+        ConfigError: If a section holds a value instead of keys, a number is not finite, or a table of scenes cannot be
+            read.
     """
     for key, value in overrides.items():
         if value is not None:
@@ -75,9 +77,20 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
                     raise ConfigError(f"{source}: {section}: expected keys and values, found {inner!r}.")
                 place = inner
             place[last] = value
+    _read_table_of_scenes(tree.get("data"))
     _require_finite(tree, source)
     _make_absolute(tree)
     return tree
+
+
+def _read_table_of_scenes(data: object) -> None:
+    """Put the rows of a table in the place of its name; paths in it are relative to it."""
+    if not isinstance(data, dict) or not isinstance(data.get("scenes"), str):
+        return
+    table = Path(data["scenes"])
+    data["scenes"] = read_scene_table(table)
+    for scene in data["scenes"]:
+        change_data_paths(scene, lambda text, area: _resolved(text, table, area=area))
 
 
 def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> None:

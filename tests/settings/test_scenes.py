@@ -58,7 +58,9 @@ def test_paths_are_relative_to_the_file(load, tmp_path):
     (scene,) = data.resolved()
     assert scene.optical == (str(tmp_path / "1.tif"), "/far/2.tif")
     assert data.splits.lists == {"train": tmp_path / "train.txt"}
-    assert load({"scenes": "scenes.csv"}).scenes == tmp_path / "scenes.csv"
+    (tmp_path / "scenes.csv").write_text("optical,elevation\n1.tif,2.tif\n")
+    (row,) = load({"scenes": "scenes.csv"}).scenes
+    assert (row.optical, row.elevation) == (tmp_path / "1.tif", tmp_path / "2.tif")
 
 
 @pytest.mark.parametrize(
