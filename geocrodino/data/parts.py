@@ -209,10 +209,10 @@ def _with_data(parts: Sequence[ScenePart], grid: GeoBox) -> list[ScenePart]:
     lacking: dict[str, RasterSource] = {}
     for part in parts:
         for raster in rasters.values():
-            if not _any_valid(raster, part.grid):
+            if not any_valid(raster, part.grid):
                 lacking.setdefault(part.name, raster)
     kept = [part for part in parts if part.name not in lacking]
-    labelled = {part.name for part in kept if labels is not None and _any_valid(labels, part.grid, categorical=True)}
+    labelled = {part.name for part in kept if labels is not None and any_valid(labels, part.grid, categorical=True)}
     empty = next(iter(lacking.values())) if not kept else labels if not labelled else None
     if empty is not None:
         raise nothing_valid(empty, grid)
@@ -228,7 +228,20 @@ def _with_data(parts: Sequence[ScenePart], grid: GeoBox) -> list[ScenePart]:
     return [p if p.name in labelled else replace(p, sources=replace(p.sources, labels=None)) for p in kept]
 
 
-def _any_valid(raster: RasterSource, grid: GeoBox, *, categorical: bool = False) -> bool:
+def any_valid(raster: RasterSource, grid: GeoBox, *, categorical: bool = False) -> bool:
+    """Find out whether a raster holds data on a grid; reading stops at the first block that does.
+
+    Args:
+        raster: The raster, in any CRS.
+        grid: The grid.
+        categorical: Whether its values are classes.
+
+    Returns:
+        Whether a pixel of its first data band is valid.
+
+    Raises:
+        RasterError: If the raster cannot be read.
+    """
     if not share_ground(raster.geobox, grid):
         return False
     kind, band = ("categorical" if categorical else "continuous"), raster.data_bands[:1]

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
 from geocrodino.data.grid_choice import GridChoice, choose_grids
-from geocrodino.data.parts import ScenePart, scene_parts, with_surroundings
+from geocrodino.data.parts import ScenePart, any_valid, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import Sources, fitted_sources, open_sources
 from geocrodino.data.splits import SceneView, split_scenes
@@ -435,8 +435,14 @@ def _check_valid(found: CheckedInputs, modality: Modality) -> None:
     there = [scene for scene in found.scenes if modality in scene.sources.rasters]
     recipe = found.recipes[modality]
     for scene in there:
-        if not _any_valid(scene, recipe, np.broadcast_to(np.True_, tuple(scene.grid.shape))):
-            raise nothing_valid(scene.sources.rasters[modality], scene.grid)
+        raster = scene.sources.rasters[modality]
+        # Of many scenes the values alone: channels of heights are computed when the layers are written.
+        if not (
+            any_valid(raster, scene.grid)
+            if len(there) > 1
+            else _any_valid(scene, recipe, np.broadcast_to(np.True_, tuple(scene.grid.shape)))
+        ):
+            raise nothing_valid(raster, scene.grid)
     if not any(_any_valid(scene, recipe, scene.inside["train"]) for scene in there if "train" in scene.inside):
         raise no_valid_pixel(there[0].sources.rasters[modality].path, modality)
     val = (scene for scene in there if "val" in scene.inside)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geocrodino.data.tiles import tile_scenes
 from geocrodino.errors import ConfigError
+from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import DataConfig, SceneConfig
 
 
@@ -35,8 +36,9 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
             f"data.scenes: expected a name of its own for each scene, found {twice[0]} more than once.\n"
             "Name the scenes whose tiles have the same names: `name: north`."
         )
+    modalities = data.modalities()
     for scene in scenes:
-        _refuse_unread_of(scene, data)
+        _refuse_unread_of(scene, modalities)
     return scenes
 
 
@@ -53,7 +55,7 @@ def _refuse_unread(data: DataConfig) -> None:
             raise ConfigError(f"{key}: is not read yet. Leave it out.")
 
 
-def _refuse_unread_of(scene: SceneConfig, data: DataConfig) -> None:
+def _refuse_unread_of(scene: SceneConfig, modalities: tuple[Modality, ...]) -> None:
     """Refuse keys of a scene, as `_refuse_unread`."""
     unread = {
         "label_rules": scene.label_rules is not None,
@@ -65,7 +67,7 @@ def _refuse_unread_of(scene: SceneConfig, data: DataConfig) -> None:
     for key, given in unread.items():
         if given:
             raise ConfigError(f"data.{key}{where}: is not read yet. Leave it out.")
-    missing = [m for m in data.modalities() if m not in scene.raster_paths]
+    missing = [m for m in modalities if m not in scene.raster_paths]
     if missing:
         raise ConfigError(
             f"data.{missing[0]}{where}: expected a raster of each modality in every scene, found none. Scenes without "
