@@ -345,6 +345,8 @@ def _usable(labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]]) -> 
     masks = [inside[s] for s in ("train", "val") if s in inside]
     if not masks:
         return np.broadcast_to(np.uint8(IGNORE_INDEX), labels.shape)
+    if any(mask.all() for mask in masks):
+        return labels
     return np.where(np.logical_or.reduce(masks), labels, IGNORE_INDEX).astype(np.uint8)
 
 
