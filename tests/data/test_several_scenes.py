@@ -17,6 +17,7 @@ from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.grid_choice import choose_grids
 from geocrodino.data.patches import patch_corners
 from geocrodino.data.sampling import BalancedPatchSampler, EvenDraw, MixedSampler, Position
+from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene, SceneWindow
 from geocrodino.data.sources import Sources
 from geocrodino.data.statistics import count_classes, measure
@@ -265,6 +266,28 @@ def test_scenes_without_a_common_crs_lie_side_by_side(recipe):
     first, second, third = (place.boundingbox for place in read._places)
     assert second.left == first.right + 16
     assert third.left == 9
+    without = dataset(recipe, scene((8, 9), crs=local, train=True), scene((8, 9), crs=local), scene((8, 9)))
+    first, second, third = (place.boundingbox for place in without._places)
+    assert (second.left, third.left) == (first.right + 16, second.right + 16)
+
+
+# Scales
+
+
+def test_images_on_other_scales_name_both_scenes(recipe):
+    def ramp(name, factor):
+        there = scene((80, 80), name=name, train=True)
+        there.layers.values[:] = factor * (1 + np.arange(80, dtype=np.float32)[:, None]) / 80
+        return there
+
+    reflectance, digital = ramp("a", 1), ramp("b", 10_000)
+    assert other_scale_note([reflectance, ramp("c", 1.5)], recipe) is None
+    assert other_scale_note([reflectance], recipe) is None
+    assert other_scale_note([reflectance, digital], recipe) == (
+        "o.img: the optical values of scene b are on another scale than those of scene a. Expected about band 1 0.0125 "
+        "to 0.9125; found band 1 125 to 9125. One network cannot learn from both: bring all scenes to one scale first."
+    )
+    assert "of scene a are on another scale than those of scene b" in other_scale_note([digital, reflectance], recipe)
 
 
 # Grids
