@@ -44,6 +44,7 @@ from trainings import as_now, train_or_resume
 
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.evaluation.evaluate import evaluate_maps
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.window import Window
@@ -171,7 +172,7 @@ def _fusion(config: TrainConfig, run: Path) -> Run:
     if not target.exists():
         ready = prepare(config, run)
         network = load_networks(run, config, ready)["fusion"].module
-        dataset = CoregisteredDataset(ready.layers, ready.specs)
+        dataset = CoregisteredDataset([AlignedScene.of(ready.scenes[0].layers)], ready.specs)
 
         def classes(window: Window) -> NDArray[np.uint8]:
             batch, at = with_margin(dataset, window, 32)
@@ -287,13 +288,13 @@ def write_map(classes: Any, ready: Prepared, target: Path, window_px: int) -> No
         target: The map, on the grid of the training.
         window_px: Side of a window, px.
     """
-    height, width = ready.layers.grid.shape
+    height, width = ready.grid.shape
     indices = np.full((height, width), IGNORE_INDEX, np.uint8)
-    for found in covering_windows(inside_mask(ready.aoi.polygons("test"), ready.layers.grid), window_px):
+    for found in covering_windows(inside_mask(ready.checked[0].aoi.polygons("test"), ready.grid), window_px):
         window = found.intersect(Window(0, height, 0, width))
         indices[window.slices] = classes(window)
-    with MapWriter((class_map(target, ready.classes),), ready.layers.grid, overwrite=True) as writer:
-        for block in ready.layers.blocks():
+    with MapWriter((class_map(target, ready.classes),), ready.grid, overwrite=True) as writer:
+        for block in ready.scenes[0].layers.blocks():
             writer.write(block, [ready.classes.to_values(indices[block.slices])[None]])
 
 

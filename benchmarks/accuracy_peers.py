@@ -43,6 +43,7 @@ from torchgeo.trainers import SemanticSegmentationTask
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows
 from geocrodino.data.sampling import BalancedPatchSampler
+from geocrodino.data.scenes import SceneWindow
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.models.pretrained.package import package_weights
@@ -90,16 +91,16 @@ class PeerDataset(Dataset[dict[str, Tensor]]):
             modalities: The modalities to read, in this order.
             library: The library that the values are scaled for.
         """
-        self.source = CoregisteredDataset(ready.layers, ready.specs, ready.labels)
+        self.source = CoregisteredDataset(ready.scenes, ready.specs)
         self.modalities, self.library, self.specs = tuple(modalities), library, ready.specs
         self.is_8_bit = {m: _is_8_bit(ready, m) for m in modalities}
         self.channels = sum(len(ready.specs[m].channels) for m in modalities)
 
-    def __getitem__(self, window: Window) -> dict[str, Tensor]:
-        rows, cols = window.slices
-        values = {m: self.source.layers.channels(m)[:, rows, cols] for m in self.modalities}
+    def __getitem__(self, query: Window | SceneWindow) -> dict[str, Tensor]:
+        window, (scene,) = query.window if isinstance(query, SceneWindow) else query, self.source.scenes
+        values = {m: scene.layers.read(m, window) for m in self.modalities}
         valid = np.all([np.isfinite(v).all(axis=0) for v in values.values()], axis=0)
-        mask = np.where(valid, self.source.labels[rows, cols], IGNORE_INDEX).astype(np.int64)
+        mask = np.where(valid, scene.labels[window.slices], IGNORE_INDEX).astype(np.int64)
         image = np.concatenate([self.scaled(m, v) for m, v in values.items()])
         return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask)}
 
@@ -133,8 +134,7 @@ class PeerDataset(Dataset[dict[str, Tensor]]):
         """
         return BalancedPatchSampler(
             self.source,
-            ready.inside["train"],
-            ready.labels,
+            "train",
             patch_px=settings.patch_px,
             length=settings.steps_per_epoch * settings.batch_size,
             balance=settings.balance,
@@ -198,11 +198,11 @@ class ValDataset(Dataset[dict[str, Tensor]]):
             ready: The prepared scene.
             patch_px: Side of a window, px.
         """
-        self.dataset, self.inside = dataset, ready.inside["val"]
+        self.dataset, self.inside = dataset, ready.scenes[0].inside["val"]
         height, width = self.inside.shape
         # A batch without any usable label would have the loss NaN, and its epoch too.
-        valid = [np.isfinite(ready.layers.channels(m)).all(axis=0) for m in dataset.modalities]
-        usable = np.logical_and.reduce([self.inside, ready.labels != IGNORE_INDEX, *valid])
+        valid = [np.isfinite(ready.scenes[0].layers.channels(m)).all(axis=0) for m in dataset.modalities]
+        usable = np.logical_and.reduce([self.inside, ready.scenes[0].labels != IGNORE_INDEX, *valid])
         found = covering_windows(usable, patch_px)
         # Windows at the edge are moved onto the grid; pixels that two windows hold count twice.
         corners = [(min(w.row_start, height - patch_px), min(w.col_start, width - patch_px)) for w in found]
@@ -376,7 +376,7 @@ def _is_8_bit(ready: Prepared, modality: Modality) -> bool:
     """Whether a modality is an image of bytes."""
     if ready.specs[modality].definition.holds_heights:
         return False
-    path = Path(ready.sources.rasters[modality].path)
+    path = Path(ready.checked[0].sources.rasters[modality].path)
     if not path.is_file():
         return False
     with rasterio.open(path) as source:

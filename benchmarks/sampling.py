@@ -26,6 +26,7 @@ from torchgeo.samplers import RandomGeoSampler
 from geocrodino.data.alignment import Sources, align
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.sampling import BalancedPatchSampler
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.statistics import measure
 from geocrodino.geo.labels.source import LabelSource, label_classes
 from geocrodino.geo.rasters.reader import RasterSource
@@ -102,13 +103,12 @@ def main() -> None:
         sources = Sources({"optical": image, "elevation": heights}, LabelSource.of(labelled))
         recipes = {"optical": optical_recipe(sources.rasters["optical"]), "elevation": elevation_recipe(("height",))}
         started = time.perf_counter()
-        classes = label_classes(sources.labels, None)
+        classes = label_classes([sources.labels], None)
         layers = align(sources, recipes, classes, sources.rasters["optical"].geobox, Path(folder) / "aligned")
         aligned_s = time.perf_counter() - started
-        inside = np.ones(layers.grid.shape, bool)
-        specs = {m: measure(layers, r, inside) for m, r in recipes.items()}
-        ours = CoregisteredDataset(layers, specs)
-        sampler = BalancedPatchSampler(ours, inside, layers.class_indices(), patch_px=options.patch_px, length=10**6)
+        scene = AlignedScene("", layers, layers.class_indices(), {"train": np.ones(layers.grid.shape, bool)})
+        ours = CoregisteredDataset([scene], {m: measure([scene], r) for m, r in recipes.items()})
+        sampler = BalancedPatchSampler(ours, "train", patch_px=options.patch_px, length=10**6)
         stock = _torchgeo_dataset(*paths)
         theirs = RandomGeoSampler(stock, size=options.patch_px, length=10**6, units=_pixels())
         rows: list[tuple[str, Callable[[int], DataLoader]]] = [

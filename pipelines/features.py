@@ -41,6 +41,7 @@ from sklearn.preprocessing import StandardScaler
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.files.access import whole_file
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.window import Window
@@ -144,10 +145,10 @@ def find_cells(ready: Prepared, stride: int) -> Cells:
     Returns:
         Labels and masks by feature.
     """
-    indices, classes = ready.layers.class_indices(), len(ready.classes)
+    indices, classes = ready.scenes[0].layers.class_indices(), len(ready.classes)
     height, width = (side // stride for side in indices.shape)
     labels, seen = np.full((height, width), IGNORE_INDEX, np.uint8), np.zeros((height, width), bool)
-    for window in ready.layers.blocks():
+    for window in ready.scenes[0].layers.blocks():
         r0, r1, c0, c1 = (v // stride for v in window)
         if r0 == r1 or c0 == c1:
             continue
@@ -156,12 +157,12 @@ def find_cells(ready: Prepared, stride: int) -> Cells:
         block = torch.from_numpy(indices[pixels].astype(np.int64))[None]
         labels[here] = majority_labels(block, (r1 - r0, c1 - c0), classes)[0].numpy()
         valid = [
-            _share_per_feature(np.isfinite(ready.layers.channels(m)[:, *pixels]).all(axis=0), stride)
+            _share_per_feature(np.isfinite(ready.scenes[0].layers.channels(m)[:, *pixels]).all(axis=0), stride)
             for m in MODALITIES
         ]
         seen[here] = np.minimum(*valid) >= 0.5
-    test = inside_mask(ready.aoi.polygons("test"), ready.layers.grid)
-    inside = {"train": ready.inside["train"], "test": test}
+    test = inside_mask(ready.checked[0].aoi.polygons("test"), ready.grid)
+    inside = {"train": ready.scenes[0].inside["train"], "test": test}
     return Cells(labels, seen, {s: _share_per_feature(mask, stride) == 1 for s, mask in inside.items()}, stride)
 
 
@@ -215,7 +216,7 @@ def read_features(bundle: Bundle, ready: Prepared, chosen: NDArray[np.bool_]) ->
     Returns:
         Features by modality and half, float32, each (N, C), row by row.
     """
-    dataset = CoregisteredDataset(ready.layers, dict(bundle.manifest.modalities))
+    dataset = CoregisteredDataset([AlignedScene.of(ready.scenes[0].layers)], dict(bundle.manifest.modalities))
     network = bundle.manifest.network
     branches = {m: bundle.branch(m) for m in MODALITIES}
     order = np.cumsum(chosen).reshape(chosen.shape) - 1
@@ -434,7 +435,7 @@ def _richest_window(cells: Cells) -> Window:
 def _input_panels(bundle: Bundle, ready: Prepared, cells: Cells, window: Window) -> dict[str, NDArray[np.float64]]:
     """Image, heights as the network reads them, and labels of a window."""
     r0, r1, c0, c1 = (v * cells.stride for v in window)
-    image, elevation = (ready.layers.channels(m)[:, r0:r1, c0:c1] for m in MODALITIES)
+    image, elevation = (ready.scenes[0].layers.channels(m)[:, r0:r1, c0:c1] for m in MODALITIES)
     image = image[:3] if len(image) >= 3 else image[[0, 0, 0]]
     seen = [np.isfinite(values).all(axis=0) for values in (image, elevation)]
     spec = bundle.manifest.modalities["elevation"]
@@ -444,7 +445,7 @@ def _input_panels(bundle: Bundle, ready: Prepared, cells: Cells, window: Window)
     return {
         "image": _placed(seen[0], _stretched(image[:, seen[0]].T)),
         spec.channels[0].name.replace("_", " "): _placed(seen[1], colormaps["viridis"](heights)[:, :3]),
-        "labels": legend[ready.layers.class_indices()[r0:r1, c0:c1]],
+        "labels": legend[ready.scenes[0].layers.class_indices()[r0:r1, c0:c1]],
     }
 
 

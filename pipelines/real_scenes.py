@@ -219,9 +219,9 @@ def _forest(config: TrainConfig, folder: Path, seed: int, labels: Labels) -> Res
 
 def _forest_map(ready: Prepared, modalities: tuple[Modality, ...], seed: int, target: Path) -> float:
     """Train a forest and write its map; return the seconds that its training took."""
-    channels = np.concatenate([ready.layers.channels(m) for m in modalities])
-    indices = ready.layers.class_indices()
-    usable = ready.inside["train"] & (indices != IGNORE_INDEX) & np.isfinite(channels).all(axis=0)
+    channels = np.concatenate([ready.scenes[0].layers.channels(m) for m in modalities])
+    indices = ready.scenes[0].layers.class_indices()
+    usable = ready.scenes[0].inside["train"] & (indices != IGNORE_INDEX) & np.isfinite(channels).all(axis=0)
     rng = np.random.default_rng(seed)
     chosen = []
     for index in np.unique(indices[usable]):
@@ -232,8 +232,8 @@ def _forest_map(ready: Prepared, modalities: tuple[Modality, ...], seed: int, ta
     forest = RandomForestClassifier(150, n_jobs=2, random_state=seed)
     forest.fit(channels.reshape(len(channels), -1)[:, pixels].T, indices.ravel()[pixels])
     seconds = time.monotonic() - started
-    with MapWriter((class_map(target, ready.classes),), ready.layers.grid, overwrite=True) as writer:
-        for window in ready.layers.blocks():
+    with MapWriter((class_map(target, ready.classes),), ready.grid, overwrite=True) as writer:
+        for window in ready.scenes[0].layers.blocks():
             values = ready.classes.to_values(_forest_block(forest, channels, window))
             writer.write(window, [values[None]])
     return seconds

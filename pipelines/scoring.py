@@ -15,6 +15,7 @@ from torch import nn
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.errors import AOIError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import mean_iou
@@ -111,12 +112,13 @@ def score(
     Raises:
         AOIError: If the split ``test`` has no pixel.
     """
-    grid = ready.layers.grid
-    inside = inside_mask(ready.aoi.polygons("test"), grid)
+    grid = ready.grid
+    inside = inside_mask(ready.checked[0].aoi.polygons("test"), grid)
     if not inside.any():
-        raise AOIError(f"{ready.aoi.source}: the split test has no pixel. Draw polygons of the split test to score on.")
+        source = ready.checked[0].aoi.source
+        raise AOIError(f"{source}: the split test has no pixel. Draw polygons of the split test to score on.")
     truths = {name: _read_labels(path, ignore, ready, inside) for name, (path, ignore) in labels.items()}
-    dataset = CoregisteredDataset(ready.layers, ready.specs)
+    dataset = CoregisteredDataset([AlignedScene.of(ready.scenes[0].layers)], ready.specs)
     classes, (height, width) = len(ready.classes), inside.shape
     across = -(-width // _BLOCK_PX)
     blocks = -(-height // _BLOCK_PX) * across
@@ -152,8 +154,8 @@ def _read_labels(path: Path, ignore: Collection[int], ready: Prepared, inside: N
     """Class indices within ``test``, uint8 (H, W), 255 elsewhere."""
     source, truth = RasterSource.open(path), np.full(inside.shape, IGNORE_INDEX, np.uint8)
     known = {c.value: i for i, c in enumerate(ready.classes.classes) if c.value not in ignore}
-    for window in ready.layers.blocks():
-        values, valid = source.read(ready.layers.grid, window, bands=(1,), kind="categorical")
+    for window in ready.scenes[0].layers.blocks():
+        values, valid = source.read(ready.grid, window, bands=(1,), kind="categorical")
         here = (slice(*window[:2]), slice(*window[2:]))
         for value, index in known.items():
             truth[here][valid & (values[0] == value)] = index

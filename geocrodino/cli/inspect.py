@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,10 @@ from geocrodino.settings.modality import MODALITIES
 if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
     from geocrodino.settings.config import TrainConfig
+
+
+_MOST_SHOWN = 3
+"""Scenes whose files are described one by one."""
 
 
 def inspect(
@@ -57,7 +62,7 @@ def inspect(
     check_inspection(config, named, aoi, aoi_crs)
 
     from geocrodino.errors import ConfigError
-    from geocrodino.settings.config import ElevationConfig, TrainingConfig, config_of, load_config
+    from geocrodino.settings.config import config_of, load_config
 
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
@@ -77,23 +82,46 @@ def inspect(
         training = load_config(config, settings)
     elif {"optical", "elevation", "labels", "aoi"} <= given.keys():
         training = config_of(settings)
-    data = given if training is None else training.data.model_dump(exclude_none=True)
-    require_area(data.get("aoi"), data.get("aoi_crs"))
-    data.update(data.pop("rasters", None) or {})
-    roles = [role for role in (*MODALITIES, "labels", "ground") if role in data]
-    if not roles:
-        raise ConfigError("Nothing to inspect: give --optical, --elevation, --labels or --config.")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"Reading {', '.join(roles)}.")
+    console, wording = Console(highlight=False, soft_wrap=True), Wording(ctx.command)
+    if training is not None and training.data.scenes:
+        _show_scenes(training, console, wording)
+        problems, many = [], True
+    else:
+        data = given if training is None else training.data.model_dump(exclude_none=True)
+        require_area(data.get("aoi"), data.get("aoi_crs"))
+        roles = _roles(data)
+        if not roles:
+            raise ConfigError("Nothing to inspect: give --optical, --elevation, --labels or --config.")
+        console.print(f"Reading {', '.join(roles)}.")
+        report = _report(data, training, patch_px)
+        _show(report, console, wording)
+        problems, many = list(report.problems), len(roles) > 1
+    refusal = None if training is None else _refusal(training)
+    if refusal is not None and refusal not in problems:
+        problems.append(refusal)
+    for problem in problems:
+        console.print(f"[bold red]Problem:[/] {escape(wording(problem))}")
+    if problems:
+        raise typer.Exit(2)
+    console.print("These files fit together." if many else "This file can be read.")
 
+
+def _roles(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The rasters that settings of data name, by role."""
+    named = {**data, **(data.get("rasters") or {})}
+    return {role: named[role] for role in (*MODALITIES, "labels", "ground") if role in named}
+
+
+def _report(data: Mapping[str, Any], training: TrainConfig | None, patch_px: int | None = None) -> Inspection:
+    """Inspect the files of one scene."""
     # These libraries take a second to import.
     from geocrodino.data.inspection import inspect_files
     from geocrodino.geo.areas.aoi import read_aoi
     from geocrodino.geo.rasters.scene import open_raster, open_scene
+    from geocrodino.settings.config import ElevationConfig, TrainingConfig
 
-    sources = {role: (open_raster if role == "labels" else open_scene)(data[role]) for role in roles}
-    report = inspect_files(
-        sources,
+    return inspect_files(
+        {role: (open_raster if role == "labels" else open_scene)(name) for role, name in _roles(data).items()},
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
         resolution_m=data.get("resolution_m"),
         grid_of=data.get("grid_of"),
@@ -105,17 +133,20 @@ def inspect(
         label_values=data.get("label_values"),
         bands=data.get("bands"),
     )
-    wording = Wording(ctx.command)
-    _show(report, console, wording)
-    problems = list(report.problems)
-    refusal = None if training is None else _refusal(training)
-    if refusal is not None and refusal not in problems:
-        problems.append(refusal)
-    for problem in problems:
-        console.print(f"[bold red]Problem:[/] {escape(wording(problem))}")
-    if problems:
-        raise typer.Exit(2)
-    console.print("These files fit together." if len(sources) > 1 else "This file can be read.")
+
+
+def _show_scenes(training: TrainConfig, console: Console, wording: Wording) -> None:
+    """Describe the files of a few scenes; what a training would refuse is found by its own checks."""
+    from geocrodino.training.scenes import list_scenes
+
+    scenes = list_scenes(training.data)
+    console.print(f"Reading {len(scenes)} scenes.")
+    if len(scenes) > _MOST_SHOWN:
+        console.print(f"Files are described for up to {_MOST_SHOWN} scenes; here they are only checked.")
+        return
+    for scene in scenes:
+        console.print(f"[bold]Scene {escape(scene.name)}[/]")
+        _show(_report(scene.model_dump(exclude_none=True), training), console, wording)
 
 
 def _refusal(training: TrainConfig) -> str | None:

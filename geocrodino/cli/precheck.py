@@ -10,13 +10,17 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.files.names import is_gdal_name, is_remote
+from geocrodino.files.tile_names import Partial, has_parts, match_tiles
 from geocrodino.settings.encoder_weights import check_weights_file, is_weights_file
-from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings
+from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings, scenes_of
+
+_MOST_OPENED = 50
+"""Scenes whose files are opened, which takes a few milliseconds each."""
 
 
 def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path | None, out: Path) -> None:
@@ -90,11 +94,8 @@ def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()
     Raises:
         GeocrodinoError: One of its kinds, if a raster is missing or cannot be opened.
     """
-    from geocrodino.geo.rasters.scene_files import check_scene
-
     many, single = list(scenes), list(files)
-    for path in (*many, *single):
-        check_scene(path)
+    check_names([*many, *single])
 
     from geocrodino.geo.rasters.scene import open_raster, open_scene
 
@@ -104,6 +105,14 @@ def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()
             for path in paths:
                 if not is_remote(path):
                     open_it(path)
+
+
+def check_names(rasters: Iterable[str | Path]) -> None:
+    """Check that all rasters exist; errors as for `check_rasters`."""
+    from geocrodino.geo.rasters.scene_files import check_scene
+
+    for path in rasters:
+        check_scene(path)
 
 
 def check_area(source: str | None, crs: str | None) -> None:
@@ -149,6 +158,43 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with --out.")
 
 
+def _check_scenes(data: Mapping[str, Any]) -> None:
+    """Check the names of the files of each scene, and open these; of more than 50 scenes, only look them up."""
+    scenes = scenes_of(data)
+    for scene in [{**data, **scene} for scene in scenes] or [dict(data)]:
+        others = scene.get("rasters")
+        named = {**scene, **others} if isinstance(others, dict) else scene
+        roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
+        found = {role: named[role] for role in roles if isinstance(named.get(role), str)}
+        partial = data.get("partial")
+        files = _without_tiles(found, partial if partial in get_args(Partial) else "keep")
+        if len(scenes) > _MOST_OPENED:
+            check_names(files)
+        else:
+            check_rasters(_single_files(files))
+        crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
+        if isinstance(aoi, str):
+            check_area(aoi, crs if isinstance(crs, str) else None)
+
+
+def _without_tiles(named: Mapping[str, str], partial: Partial) -> list[str]:
+    """Check that tiles fit together whose names have parts in braces; gives the other names."""
+    tiles = {role: name for role, name in named.items() if has_parts(name)}
+    if tiles:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # shown later, when the training lists its scenes
+            match_tiles(tiles, partial)
+    return [name for role, name in named.items() if role not in tiles]
+
+
+def _single_files(names: Iterable[str]) -> list[str]:
+    """Check that rasters exist; gives those of one file, because many files may be tiles of their own."""
+    from geocrodino.geo.rasters.scene_files import find_files, given_names
+
+    check_names(names := list(names))
+    return [name for name in names if len(find_files(given_names(name), None).files) < 2]
+
+
 def _check_configured(config: Path | None, given: Mapping[str, Any], *, started: bool = False) -> None:
     source = Path(PROJECT_FILE) if config is None else config
     if exists(source) and not (is_file(source) or is_folder(source)):
@@ -158,14 +204,7 @@ def _check_configured(config: Path | None, given: Mapping[str, Any], *, started:
         _, tree = read_settings(config, given)
     data, weights = (tree.get(section) for section in ("data", "encoder_weights"))
     if isinstance(data, dict):
-        others = data.get("rasters")
-        named = {**data, **others} if isinstance(others, dict) else data
-        roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
-        check_rasters(*_by_kind({role: named[role] for role in roles if isinstance(named.get(role), str)}))
-        crs = data.get("aoi_crs")
-        aoi = data.get("aoi")
-        if isinstance(aoi, str):
-            check_area(aoi, crs if isinstance(crs, str) else None)
+        _check_scenes(data)
     if isinstance(tree.get("start_from"), str) and not started:
         from geocrodino.files.bundle_name import check_bundle_name
 

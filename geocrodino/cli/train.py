@@ -194,9 +194,12 @@ def train(
 def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
     """One line on the training that is about to start: its folder, method, files, and a network by name."""
     data = settings.data
-    rasters = ", ".join(path.name for path in (*data.raster_paths.values(), data.labels))
+    names = [name for name in (*data.raster_paths.values(), data.labels) if name is not None]
+    read = ", ".join(name.name if isinstance(name, Path) else f"{len(name)} files" for name in names)
+    if data.scenes:
+        read = data.scenes.name if isinstance(data.scenes, Path) else f"scenes: {len(data.scenes)}"
     action = "Resuming" if resume else "Starting"
-    return f"{action} a training in {folder}: method {settings.method.name}; {_named_network(settings)}{rasters}"
+    return f"{action} a training in {folder}: method {settings.method.name}; {_named_network(settings)}{read}"
 
 
 def _named_network(settings: TrainConfig) -> str:

@@ -25,6 +25,7 @@ from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 
+from geocrodino.data.sources import Sources
 from geocrodino.errors import AOIError, OutputError, RasterError
 from geocrodino.files.access import durable_file, writing
 from geocrodino.geo.areas.aoi import AOI
@@ -35,7 +36,7 @@ from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.registry import Recipe, definition_of
+from geocrodino.modalities.registry import Recipe
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
 
@@ -45,40 +46,6 @@ Progress = Callable[[int, int], None]
 _BLOCK_PX = 1024
 _STAGING = ".partial"  # folder of unfinished layers
 _VERSION = 2  # of the layers' content: increase it to make every run write its layers again
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The rasters of one place.
-
-    Attributes:
-        rasters: The raster of each modality, in the order of the modalities.
-        labels: Raster of class values.
-        ground: Terrain model (heights of the bare ground); None: the ground is estimated if a channel needs it.
-        height_unit: Unit of heights such as ``m`` or ``ft``, for files that name none; None: not given.
-    """
-
-    rasters: Mapping[Modality, RasterSource]
-    labels: LabelSource
-    ground: RasterSource | None = None
-    height_unit: str | None = None
-
-    @property
-    def reference(self) -> RasterSource:
-        """The raster in whose CRS and extent all layers are written: that of the first modality."""
-        return next(iter(self.rasters.values()))
-
-    @property
-    def roles(self) -> dict[str, RasterSource]:
-        """All rasters by role, for messages: the name of a modality, ``label`` or ``ground``."""
-        ground = {} if self.ground is None else {"ground": self.ground}
-        return {**self.rasters, "label": self.labels, **ground}
-
-    @property
-    def heights(self) -> dict[str, RasterSource]:
-        """Rasters of heights by role: the name of their modality, or ``ground``."""
-        found = {m: raster for m, raster in self.rasters.items() if definition_of(m).holds_heights}
-        return found if self.ground is None else {**found, "ground": self.ground}
 
 
 @dataclass(frozen=True)
@@ -111,6 +78,32 @@ class AlignedLayers:
         """
         return cls(grid, {m: folder / f"{m}.img" for m in modalities}, folder / "labels.img")
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that have a layer."""
+        return tuple(self.rasters)
+
+    def files(self) -> dict[str, str]:
+        """Name the files of the layers.
+
+        Returns:
+            The file of each modality, and that of ``labels``.
+        """
+        return {role: str(path) for role, path in {**self.rasters, "labels": self.labels}.items()}
+
+    def read(self, modality: Modality, window: Window) -> NDArray[np.float32]:
+        """Read the channels of a window inside the grid.
+
+        Args:
+            modality: A modality that has a layer.
+            window: A window inside the grid, h x w px.
+
+        Returns:
+            Channels in physical units, float32, shape (C, h, w), NaN where invalid; read-only.
+        """
+        rows, cols = window.slices
+        return self.channels(modality)[:, rows, cols]
+
     def channels(self, modality: Modality) -> NDArray[np.float32]:
         """Map the channels of a modality into memory, read-only.
 
@@ -139,6 +132,18 @@ class AlignedLayers:
         """
         indices: NDArray[np.uint8] = np.memmap(self.labels, np.uint8, mode="r", shape=tuple(self.grid.shape))
         return indices
+
+
+def count_blocks(grid: GeoBox) -> int:
+    """Count the blocks in which the layers of a grid are written.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        Number of blocks, of which `align` reports the finished ones.
+    """
+    return sum(1 for _ in Window.of(grid.shape).blocks(_BLOCK_PX))
 
 
 def reference_grid(raster: RasterSource, aoi: AOI, grid: GeoBox) -> GeoBox:
@@ -272,13 +277,15 @@ def _write_layers(
 ) -> dict[str, Impossible]:
     """Write all layers, and return the impossible heights of each role."""
     notes: list[dict[str, list[float]]] = []
-    valid_px = dict.fromkeys((*sources.rasters, "labels"), 0)
+    valid_px = dict.fromkeys((*sources.rasters, *([] if sources.labels is None else ["labels"])), 0)
 
     def compute(window: Window) -> tuple[Window, dict[Modality, NDArray[np.float32]], NDArray[np.uint8]]:
         found = {
             m: recipes[m].read(raster, layers.grid, window, ground=sources.ground, unit=sources.height_unit)[0]
             for m, raster in sources.rasters.items()
         }
+        if sources.labels is None:
+            return window, found, np.full(window.shape, IGNORE_INDEX, np.uint8)
         return window, found, sources.labels.indices(classes, window, layers.grid)
 
     windows = list(layers.blocks())
@@ -296,12 +303,15 @@ def _write_layers(
                     write[m](window, channels)
                     valid_px[m] += int(np.isfinite(channels[0]).sum())
                 write_labels(window, labels[None])
-                valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
+                if "labels" in valid_px:
+                    valid_px["labels"] += int((labels != IGNORE_INDEX).sum())
                 notes.append(_impossible_in(sources, layers.grid, window))
             if on_progress:
                 on_progress(min(start + 4, len(windows)), len(windows))
-    for name, source in {**sources.rasters, "labels": sources.labels}.items():
-        if valid_px[name] == 0:
+    named = {**sources.rasters, "labels": sources.labels}
+    for name, count in valid_px.items():
+        source = named[name]
+        if count == 0 and source is not None:
             raise nothing_valid(source, layers.grid)
     return total(notes)
 
@@ -416,7 +426,8 @@ def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
 
 def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
     stats = [fingerprint(file) for file in sources.roles.values()]
-    rules = [sources.labels.ignore_values, sources.labels.label_values, classes.values]
+    labels = sources.labels
+    rules = [*([] if labels is None else [labels.ignore_values, labels.label_values]), classes.values]
     settings = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
     channels = {m: r.model_dump_json() for m, r in recipes.items()}
     return hashlib.sha256(json.dumps([_VERSION, stats, settings, channels], default=str).encode()).hexdigest()

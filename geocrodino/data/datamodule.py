@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows, require_labels, require_patches
 from geocrodino.data.patches import patch_corners as corners_of
 from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thread_worker
+from geocrodino.data.scenes import AlignedScene, SceneWindow
 from geocrodino.data.validation import choose_windows, most_windows
 from geocrodino.errors import AOIError
 from geocrodino.geo.rasters.window import Window
@@ -52,20 +53,20 @@ class BatchPlan:
 
 
 class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Windows that hold every labelled pixel of a split once; outside the split inputs are 0 and labels are ignored."""
+    """Windows that hold every labelled pixel of ``val`` once; outside the split inputs are 0 and labels are ignored."""
 
-    def __init__(self, dataset: CoregisteredDataset, inside: NDArray[np.bool_], windows: list[Window]) -> None:
-        self.dataset, self.inside, self.windows = dataset, inside, windows
+    def __init__(self, dataset: CoregisteredDataset, windows: list[SceneWindow]) -> None:
+        self.dataset, self.windows = dataset, windows
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        window = self.windows[index]
-        height, width = self.inside.shape
-        held = window.intersect(Window(0, height, 0, width))
-        sample = self.dataset.read(held)
-        inside = torch.from_numpy(self.inside[held.slices])
+        scene, window = self.windows[index]
+        mask = self.dataset.scenes[scene].pixels_of("val")
+        held = window.intersect(Window.of(mask.shape))
+        sample = self.dataset.read(held, scene)
+        inside = torch.from_numpy(mask[held.slices].copy())
         for modality in self.dataset.specs:
             sample[modality] *= inside
             sample[f"{modality}_valid"] &= inside
@@ -83,7 +84,7 @@ class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class CoregisteredDataModule(L.LightningDataModule):
-    """Training and validation batches of one scene.
+    """Training and validation batches of all scenes.
 
     If the split ``val`` is so large that its validation would take more than a fifth of the time of the training steps
     (`most_windows`), a fixed part of its windows is validated between epochs (`choose_windows`).
@@ -98,43 +99,39 @@ class CoregisteredDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        layers: AlignedLayers,
+        scenes: Sequence[AlignedScene],
         specs: dict[Modality, ModalitySpec],
-        inside: dict[str, NDArray[np.bool_]],
-        labels: NDArray[np.uint8],
         plan: BatchPlan,
         source: str = "area of interest",
     ) -> None:
         """Find the positions of patches.
 
         Args:
-            layers: Aligned layers on a grid of H x W px.
+            scenes: The scenes, with the pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``.
             specs: Channels and statistics of each modality, to normalise its values.
-            inside: For ``train`` and ``val``, and ``unlabelled`` if the area has this split: whether a pixel lies
-                wholly inside the split, bool, shape (H, W).
-            labels: Class indices, uint8, shape (H, W), 255 where no label may be used.
             plan: Size and number of patches.
-            source: Name of the area, for messages.
+            source: Name of the area, or of the key of the scenes, for messages.
 
         Raises:
             AOIError: If ``train`` or ``unlabelled`` holds no patch, or ``train`` or ``val`` no label.
         """
         super().__init__()
         self.plan = plan
-        self.dataset = CoregisteredDataset(layers, specs, labels)
-        require_patches(corners_of(inside["train"], plan.patch_px), "train", source, plan.patch_px, layers.grid)
-        labelled_val = inside["val"] & (labels != IGNORE_INDEX)
-        self.val_labelled_px = self.whole_val_labelled_px = int(labelled_val.sum())
+        self.dataset = dataset = CoregisteredDataset(scenes, specs)
+        patch_px, grid = plan.patch_px, dataset.grid
+        train = [corners_of(scene.pixels_of("train"), patch_px) for scene in scenes]
+        require_patches(train, "train", source, patch_px, grid)
+        labelled_px = [int(self._labelled_val(number).sum()) for number in range(len(scenes))]
+        self.val_labelled_px = self.whole_val_labelled_px = sum(labelled_px)
         if not self.whole_val_labelled_px:
             raise AOIError(
                 f"{source}: the polygons of the split 'val' hold no labelled pixel. "
                 "Check that they lie on the label raster."
             )
         labelled = BalancedPatchSampler(
-            self.dataset,
-            inside["train"],
-            labels,
-            patch_px=plan.patch_px,
+            dataset,
+            "train",
+            patch_px=patch_px,
             length=plan.steps_per_epoch * plan.batch_size,
             balance=plan.balance,
             seed=plan.seed,
@@ -143,27 +140,43 @@ class CoregisteredDataModule(L.LightningDataModule):
         self.sampler: BalancedPatchSampler | MixedSampler = labelled
         self.unlabelled = 0
         if plan.unlabelled:
-            corners = corners_of(inside["train"], plan.patch_px) & ~labelled.corners
-            if "unlabelled" in inside:
-                given = corners_of(inside["unlabelled"], plan.patch_px)
-                require_patches(given, "unlabelled", source, plan.patch_px, layers.grid)
-                corners |= given
+            corners = [some & ~with_label for some, with_label in zip(train, labelled.corners, strict=True)]
+            without = any("unlabelled" in scene.inside for scene in scenes)
+            if without:
+                given = [corners_of(scene.pixels_of("unlabelled"), patch_px) for scene in scenes]
+                require_patches(given, "unlabelled", source, patch_px, grid)
+                corners = [some | more for some, more in zip(corners, given, strict=True)]
             # Few positions must not be drawn again and again; but a split ``unlabelled`` gets at least one patch.
-            share = min(1.0, corners.sum() / labelled.corners.sum())
-            self.unlabelled = max(round(plan.unlabelled * share), int("unlabelled" in inside))
-        if self.unlabelled:
-            self.sampler = MixedSampler(labelled, corners, plan.batch_size, self.unlabelled)
-        side = max(_VALIDATION_PX, plan.patch_px)
+            share = min(1.0, sum(c.sum() for c in corners) / sum(c.sum() for c in labelled.corners))
+            self.unlabelled = max(round(plan.unlabelled * share), int(without))
+            if self.unlabelled:
+                self.sampler = MixedSampler(labelled, corners, plan.batch_size, self.unlabelled)
+        side = max(_VALIDATION_PX, patch_px)
         # Windows without a label would be computed and not scored.
-        windows = covering_windows(labelled_val, side)
-        self._whole_val = self._val = ValidationWindows(self.dataset, inside["val"], windows)
+        windows = [
+            SceneWindow(number, window)
+            for number, px in enumerate(labelled_px)
+            if px
+            for window in covering_windows(self._labelled_val(number), side)
+        ]
+        self._whole_val = self._val = ValidationWindows(dataset, windows)
         patches = plan.steps_per_epoch * (plan.batch_size + self.unlabelled)
-        most = most_windows(patches, plan.patch_px, side)
+        most = most_windows(patches, patch_px, side)
         if len(windows) > most:
-            counts = self._pixels_by_kind(windows, labelled_val)
-            chosen = [windows[i] for i in choose_windows(counts, most, plan.seed)]
-            self._val = ValidationWindows(self.dataset, inside["val"], chosen)
-            self.val_labelled_px = sum(int(labelled_val[w.slices].sum()) for w in chosen)
+            counts = self._pixels_by_kind(windows)
+            chosen = choose_windows(counts, most, plan.seed)
+            self._val = ValidationWindows(dataset, [windows[i] for i in chosen])
+            self.val_labelled_px = sum(int(self._labelled_val(*windows[i]).sum()) for i in chosen)
+
+    def _labelled_val(self, scene: int, window: Window | None = None) -> NDArray[np.bool_]:
+        """Labelled pixels of ``val`` in a scene, or in the part of a window that lies on it: bool, shape (h, w)."""
+        there = self.dataset.scenes[scene]
+        inside, labels = there.pixels_of("val"), there.labels
+        if window is not None:
+            held = window.intersect(Window.of(inside.shape)).slices
+            inside, labels = inside[held], labels[held]
+        labelled: NDArray[np.bool_] = inside & (labels != IGNORE_INDEX)
+        return labelled
 
     def validate_whole(self) -> None:
         """Validate all windows of ``val`` between epochs, however long it takes."""
@@ -206,21 +219,22 @@ class CoregisteredDataModule(L.LightningDataModule):
         """
         return DataLoader(self._whole_val, batch_size=_VALIDATION_BATCH, num_workers=0)
 
-    def _pixels_by_kind(self, windows: list[Window], labelled: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _pixels_by_kind(self, windows: list[SceneWindow]) -> NDArray[np.int64]:
         """Labelled pixels of each class where a modality is valid, int64, shape (windows, modalities x classes).
 
         A network is scored only where its modality is valid, so each modality counts separately.
         """
-        classes = int(self.dataset.labels[labelled].max()) + 1
-        counts = np.zeros((len(windows), len(self.dataset.specs), classes), np.int64)
-        for index, window in enumerate(windows):
-            held = window.intersect(Window.of(labelled.shape))
-            rows, cols = held.slices
+        counts = np.zeros((len(windows), len(self.dataset.specs), IGNORE_INDEX), np.int64)
+        for index, (number, window) in enumerate(windows):
+            scene = self.dataset.scenes[number]
+            held = window.intersect(Window.of(scene.labels.shape))
+            labelled = self._labelled_val(number, window)
             for order, modality in enumerate(self.dataset.specs):
-                valid = np.isfinite(self.dataset.layers.channels(modality)[:, rows, cols]).all(axis=0)
-                found = self.dataset.labels[rows, cols][labelled[rows, cols] & valid]
-                counts[index, order] = np.bincount(found, minlength=classes)
-        return counts.reshape(len(windows), -1)
+                valid = np.isfinite(scene.layers.read(modality, held)).all(axis=0)
+                found = scene.labels[held.slices][labelled & valid]
+                counts[index, order] = np.bincount(found, minlength=IGNORE_INDEX)
+        classes = 1 + int(np.flatnonzero(counts.any(axis=(0, 1))).max(initial=0))
+        return counts[:, :, :classes].reshape(len(windows), -1)
 
     def val_tiles(self, margin_px: int) -> ValidationWindows:
         """All validation windows with a margin on each side; outside the split inputs are 0 and labels are ignored.
@@ -232,5 +246,5 @@ class CoregisteredDataModule(L.LightningDataModule):
             A sequence of samples, each a dict as in `val_dataloader` without the dimension of the batch. Without their
             margins they hold each labelled pixel of the split ``val`` once.
         """
-        windows = [window.grow(margin_px) for window in self._whole_val.windows]
-        return ValidationWindows(self.dataset, self._whole_val.inside, windows)
+        windows = [SceneWindow(scene, window.grow(margin_px)) for scene, window in self._whole_val.windows]
+        return ValidationWindows(self.dataset, windows)

@@ -1,7 +1,8 @@
-"""A TorchGeo dataset of aligned layers: index and queries are TorchGeo's, pixels are read by window."""
+"""A TorchGeo dataset of aligned scenes: index and queries are TorchGeo's, pixels are read by window."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -10,90 +11,109 @@ import pandas as pd
 import pyproj
 import shapely
 import torch
-from numpy.typing import NDArray
+from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
 from torchgeo.datasets import GeoDataset
 
-from geocrodino.data.alignment import AlignedLayers
+from geocrodino.data.scenes import AlignedScene, SceneWindow
 from geocrodino.geo.rasters.grid import crs_of
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.modality import Modality
 
 _ALWAYS = (pd.Timestamp("1970-01-01"), pd.Timestamp("2200-01-01"))
+_GAP_PX = 16  # between scenes that are laid side by side
 
 
 class CoregisteredDataset(GeoDataset):
-    """Modalities and labels of one scene on one grid.
+    """Modalities and labels of scenes, each on its own grid.
 
-    It works with TorchGeo's samplers and set operations: ``index`` has one row for the scene, with a column for the
-    file of each layer. A `Window` of the grid can be used as a query too, without rounding of coordinates.
+    It works with TorchGeo's samplers and set operations: ``index`` has one row for each scene, with a column for the
+    file of each layer, in the CRS of the first scene. A scene in that CRS has its own place there. Any other has a box
+    of as many pixels of the first scene's size, around its centre: a query is moved into the scene by whole pixels, so
+    nothing is resampled or rotated. A `SceneWindow` can be used as a query too, and so can a `Window` of a single
+    scene, both without rounding of coordinates.
 
     A sample is a dict: for each modality the network's input, float32, shape (C, H, W), 0 where invalid, and
     ``<modality>_valid``, bool, shape (H, W); ``labels``, int64, shape (H, W), 255 without a label.
     """
 
-    def __init__(
-        self,
-        layers: AlignedLayers,
-        specs: dict[Modality, ModalitySpec],
-        labels: NDArray[np.uint8] | None = None,
-    ) -> None:
-        """Index the layers.
+    def __init__(self, scenes: Sequence[AlignedScene], specs: dict[Modality, ModalitySpec]) -> None:
+        """Index the scenes.
 
         Args:
-            layers: Files on one grid.
+            scenes: The scenes, at least one.
             specs: Channels and statistics of each modality, to normalise its values.
-            labels: Class indices, uint8, shape (H, W), instead of those of the layers; None: those of the layers.
         """
-        self.labels = layers.class_indices() if labels is None else labels
-        self.layers, self.specs, self.grid = layers, specs, layers.grid
-        files = {role: str(path) for role, path in {**layers.rasters, "labels": layers.labels}.items()}
-        self.paths = list(files.values())
-        box = self.grid.boundingbox
+        self.scenes, self.specs = tuple(scenes), specs
+        self.grid = self.scenes[0].grid
+        files = [scene.layers.files() for scene in self.scenes]
+        first = [next(iter(names.values())) for names in files]
+        self.paths = [path for names in files for path in names.values()]
         self._res = (abs(self.grid.affine.a), abs(self.grid.affine.e))
+        self._places = _places([scene.grid for scene in self.scenes])
+        boxes = [place.boundingbox for place in self._places]
+        roles = dict.fromkeys(role for names in files for role in names)
         self.index = gpd.GeoDataFrame(
-            {"filepath": [self.paths[0]], **{role: [path] for role, path in files.items()}},
-            geometry=[shapely.box(box.left, box.bottom, box.right, box.top)],
+            {"filepath": first, **{role: [names.get(role) for names in files] for role in roles}},
+            geometry=[shapely.box(box.left, box.bottom, box.right, box.top) for box in boxes],
             crs=pyproj.CRS.from_user_input(crs_of(self.grid).wkt),
-            index=pd.IntervalIndex.from_tuples([_ALWAYS], closed="both", name="datetime"),
+            index=pd.IntervalIndex.from_tuples([_ALWAYS] * len(files), closed="both", name="datetime"),
         )
 
     def __getitem__(self, query: Any) -> dict[str, Any]:
         """Read a sample.
 
         Args:
-            query: A `Window` of the grid, or a TorchGeo query ``[xmin:xmax, ymin:ymax]`` in units of the CRS.
+            query: A `SceneWindow`, a `Window` of the only scene, or a TorchGeo query ``[xmin:xmax, ymin:ymax]`` in
+                units of the CRS of the index.
 
         Returns:
             The sample, see `read`.
 
         Raises:
-            IndexError: If the window reaches outside the grid.
+            IndexError: If the window reaches outside its scene, or several scenes are there and none is named.
         """
-        window = query if isinstance(query, Window) else window_of(self.grid, self._disambiguate_slice(query))
-        if not Window.of(self.grid.shape).contains(window):
+        if isinstance(query, Window) and len(self.scenes) > 1:
+            raise IndexError(f"query {query} names none of {len(self.scenes)} scenes. Use a SceneWindow")
+        if isinstance(query, SceneWindow):
+            found = query
+        elif isinstance(query, Window):
+            found = SceneWindow(0, query)
+        else:
+            found = self._located(self._disambiguate_slice(query))
+        if not Window.of(self.scenes[found.scene].grid.shape).contains(found.window):
             raise IndexError(f"query {query} reaches outside the layers, whose bounds are {self.bounds}")
-        return self.read(window)
+        return self.read(found.window, found.scene)
 
-    def read(self, window: Window) -> dict[str, Any]:
+    def read(self, window: Window, scene: int = 0) -> dict[str, Any]:
         """Read the sample of a window.
 
         Args:
-            window: A window inside the grid, h x w px.
+            window: A window inside the grid of the scene, h x w px.
+            scene: Number of the scene, from 0.
 
         Returns:
             For each modality float32 (C, h, w), 0 where invalid, and ``<modality>_valid`` bool (h, w); ``labels`` int64
             (h, w), 255 without a label.
         """
-        rows, cols = Window(*window).slices
+        there, window = self.scenes[scene], Window(*window)
         sample: dict[str, Any] = {}
         for modality, spec in self.specs.items():
-            values = self.layers.channels(modality)[:, rows, cols]
+            values = there.layers.read(modality, window)
             sample[modality] = torch.from_numpy(spec.normalise(values))
             sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
-        sample["labels"] = torch.from_numpy(self.labels[rows, cols].astype(np.int64))
+        sample["labels"] = torch.from_numpy(there.labels[window.slices].astype(np.int64))
         return sample
+
+    def _located(self, query: tuple[slice, ...]) -> SceneWindow:
+        """The window of a query in the first scene whose box contains it; in the first scene if there is none."""
+        windows = [window_of(place, query) for place in self._places]
+        for scene, (window, place) in enumerate(zip(windows, self._places, strict=True)):
+            if Window.of(place.shape).contains(window):
+                return SceneWindow(scene, window)
+        return SceneWindow(0, windows[0])
 
 
 def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:
@@ -111,3 +131,38 @@ def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:
     c0, r0 = round((x.start - a.c) / a.a), round((y.stop - a.f) / a.e)
     # The size is rounded, not the far edge: all patches of a random sampler then have the same size.
     return Window.at(r0, c0, (round((y.start - y.stop) / a.e), round((x.stop - x.start) / a.a)))
+
+
+def _places(grids: Sequence[GeoBox]) -> list[GeoBox]:
+    """Where each scene lies in the index: its grid in the CRS of the first, or a box of as many of its pixels.
+
+    The box lies around the centre of the scene. A scene without a place in the CRS of the first, or on the Earth at
+    all, lies to the right of those before it.
+    """
+    first = grids[0]
+    a, e = first.affine.a, first.affine.e
+    found, right = [first], first.boundingbox.right
+    for grid in grids[1:]:
+        if grid.crs == first.crs and not crs_of(grid).proj.is_engineering:
+            place = grid
+        else:
+            left, top = _corner(grid, first) or (right + _GAP_PX * a, first.affine.f)
+            place = GeoBox(grid.shape, Affine(a, 0, left, 0, e, top), first.crs)
+        found.append(place)
+        right = max(right, place.boundingbox.right)
+    return found
+
+
+def _corner(grid: GeoBox, first: GeoBox) -> tuple[float, float] | None:
+    """Upper left corner of a box of pixels of the first grid around the centre of another; None without a place."""
+    if crs_of(grid).proj.is_engineering:
+        return None
+    box, (rows, cols) = grid.boundingbox, grid.shape
+    try:
+        move = crs_of(grid).transformer_to_crs(crs_of(first))
+        x, y = move((box.left + box.right) / 2, (box.bottom + box.top) / 2)
+    except ProjError:
+        return None
+    if not np.isfinite([x, y]).all():
+        return None
+    return x - cols * first.affine.a / 2, y - rows * first.affine.e / 2

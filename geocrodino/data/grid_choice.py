@@ -7,13 +7,14 @@ labels show, so a much finer image is averaged to the pixel size of the labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from odc.geo.geobox import GeoBox
 
+from geocrodino.data.sources import Sources
 from geocrodino.errors import ConfigError, GridError, HeightError
-from geocrodino.geo.rasters.grid import describe, on_lattice, pixel_size_m, working_grid
+from geocrodino.geo.rasters.grid import SAME_SIZE_TOLERANCE, describe, on_lattice, pixel_size_m, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.warp import AGGREGATE_FROM
 from geocrodino.modalities.registry import Recipe
@@ -101,6 +102,81 @@ def choose_grid(
         coarse = working_grid(image.geobox, label_m)
         reason += _coarse_labels(label_m, ratio, usable=_computable(recipes, coarse, ground_given=ground_given))
     return GridChoice(own, image_m, "image", image_m, _note(sizes, image_m, reason))
+
+
+def choose_grids(
+    scenes: Sequence[Sources],
+    *,
+    resolution_m: float | None = None,
+    grid_of: GridOf | None = None,
+    recipes: Collection[Recipe] = (),
+) -> tuple[GridChoice, ...]:
+    """Choose the working grid of each scene of a training: all grids have one pixel size in metres.
+
+    A single scene gets the grid of `choose_grid`. Of several, each scene would choose a pixel size of its own; the
+    coarsest of them is that of all. A scene whose pixels have this size within 1 % keeps them. With ``grid_of`` labels,
+    or where a scene would choose the grid of its labels, every scene whose labels have the common pixel size in the CRS
+    of its grid keeps the pixel edges of its labels.
+
+    Args:
+        scenes: The rasters of each scene, as the recipes read them; at least one.
+        resolution_m: Pixel size, m; None: see above.
+        grid_of: Raster whose pixel edges the grids keep, where possible; None: see above, or the image where
+            ``resolution_m`` is given.
+        recipes: Recipes of the training, as for `choose_grid`.
+
+    Returns:
+        The choice for each scene. The pixel size and the raster that they name give the same grids again.
+
+    Raises:
+        ConfigError: If ``grid_of`` names labels that have another CRS than the grid of a single scene.
+        GridError: If the raster of the first modality of a scene has no position on the ellipsoid.
+    """
+    if len(scenes) == 1:
+        return (_choice_of(scenes[0], resolution_m, grid_of, recipes),)
+    size, edges = resolution_m, grid_of or "image"
+    if size is None:
+        own = [_choice_of(scene, None, _possible(scene, None, grid_of), recipes) for scene in scenes]
+        size = max(choice.resolution_m for choice in own)
+        edges = grid_of or ("labels" if any(choice.grid_of == "labels" for choice in own) else "image")
+    found = [_choice_of(scene, size, _possible(scene, size, edges), recipes) for scene in scenes]
+    note = _common_note([choice.image_m for choice in found], size, asked=resolution_m is not None)
+    return tuple(replace(choice, resolution_m=size, grid_of=edges, note=note) for choice in found)
+
+
+def _choice_of(
+    scene: Sources, resolution_m: float | None, grid_of: GridOf | None, recipes: Collection[Recipe]
+) -> GridChoice:
+    return choose_grid(
+        scene.rasters,
+        scene.labels,
+        resolution_m=resolution_m,
+        grid_of=grid_of,
+        recipes=recipes,
+        ground_given=scene.ground is not None,
+    )
+
+
+def _possible(scene: Sources, resolution_m: float | None, grid_of: GridOf | None) -> GridOf | None:
+    """The raster whose pixel edges a scene of several keeps: labels only if they have the pixel size and the CRS."""
+    if grid_of != "labels":
+        return grid_of
+    labels, image = scene.labels, scene.reference.geobox
+    if labels is None or (label_m := _known_side_m(labels.geobox)) is None:
+        return "image"
+    fits = resolution_m is None or abs(label_m / resolution_m - 1) < SAME_SIZE_TOLERANCE
+    return "labels" if fits and working_grid(labels.geobox).crs == working_grid(image).crs else "image"
+
+
+def _common_note(sizes: Sequence[float], work_m: float, *, asked: bool) -> str:
+    """The pixel sizes of the images of several scenes, and that of all grids."""
+    low, high = min(sizes), max(sizes)
+    span = _metres(low) if _metres(low) == _metres(high) else f"{_metres(low)} to {_metres(high)}"
+    reason = "as set" if asked else "the coarsest that a scene asks for"
+    note = f"Images of {len(sizes)} scenes {span} m: all work at {_metres(work_m)} m, {reason}."
+    if work_m > 2 * low:
+        note += f" The finest image has {(work_m / low) ** 2:.3g} times as many pixels."
+    return note
 
 
 def side_m(grid: GeoBox) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -41,15 +43,20 @@ def patch_corners(inside: NDArray[np.bool_], patch_px: int) -> NDArray[np.bool_]
         Whether a pixel is the upper left one of such a patch, bool, shape (H - patch_px + 1, W - patch_px + 1);
         (0, 0) if no patch fits on the grid.
     """
+    height, width = (max(0, side - patch_px + 1) for side in inside.shape)
+    if not (height and width):
+        return np.zeros((0, 0), bool)
+    if inside.all() or not inside.any():  # a whole scene, or none of it
+        return np.full((height, width), bool(inside[0, 0]))
     corners: NDArray[np.bool_] = box_sums(inside, patch_px) == patch_px**2
     return corners
 
 
-def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_px: int, grid: GeoBox) -> None:
+def require_patches(corners: Iterable[NDArray[np.bool_]], split: str, source: str, patch_px: int, grid: GeoBox) -> None:
     """Check that a split holds at least one patch.
 
     Args:
-        corners: Result of `patch_corners`, bool, shape (H - patch_px + 1, W - patch_px + 1).
+        corners: Result of `patch_corners` for each scene, bool, shape (H - patch_px + 1, W - patch_px + 1).
         split: Name of the split, for the message.
         source: Name of the area of interest, for the message.
         patch_px: Side of a patch, px.
@@ -58,7 +65,7 @@ def require_patches(corners: NDArray[np.bool_], split: str, source: str, patch_p
     Raises:
         AOIError: If it holds none.
     """
-    if not corners.any():
+    if not any(there.any() for there in corners):
         side = patch_px * pixel_size_m(grid)[0]
         raise AOIError(
             f"{source}: the polygons of the split {split!r} hold no patch: expected room for one of {patch_px} x "
@@ -78,22 +85,23 @@ def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch
     Returns:
         Whether a pixel is the upper left one of such a patch, bool, shape as that of `patch_corners`.
     """
-    labelled = inside & (labels != IGNORE_INDEX)
-    corners: NDArray[np.bool_] = patch_corners(inside, patch_px) & (box_sums(labelled, patch_px) > 0)
+    corners = patch_corners(inside, patch_px)
+    if corners.any():
+        corners &= box_sums(inside & (labels != IGNORE_INDEX), patch_px) > 0
     return corners
 
 
-def require_labels(corners: NDArray[np.bool_], source: str) -> None:
+def require_labels(corners: Iterable[NDArray[np.bool_]], source: str) -> None:
     """Check that the split ``train`` holds at least one patch with a label.
 
     Args:
-        corners: Result of `labelled_corners`, bool, shape (H - patch_px + 1, W - patch_px + 1).
+        corners: Result of `labelled_corners` for each scene, bool, shape (H - patch_px + 1, W - patch_px + 1).
         source: Name of the area of interest, for the message.
 
     Raises:
         AOIError: If it holds none.
     """
-    if not corners.any():
+    if not any(there.any() for there in corners):
         raise AOIError(f"{source}: no patch of the split 'train' holds a labelled pixel. Check the label raster.")
 
 

@@ -1,8 +1,9 @@
-"""Splits from spatial blocks, for an area of interest that names no splits."""
+"""The splits of scenes: as they and their areas name them, otherwise drawn as spatial blocks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -12,19 +13,85 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import AOIError
+from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.aoi import AOI, from_polygons
 from geocrodino.geo.areas.masks import AreaMask
-from geocrodino.geo.areas.splits import Split
+from geocrodino.geo.areas.splits import SPLITS, Split
 from geocrodino.geo.rasters.grid import crs_of
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.splits import SceneSplit, SplitSettings
 
 _SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 _SPLITS = tuple(_SHARES)
 _BLOCKS_ALONG = 6
 _DRAWS = 2000
 _COMPARED = 8  # most balanced draws, which are compared again after the strips are cut out
+
+
+@dataclass(frozen=True)
+class SceneView:
+    """What is known of a scene when its splits are decided.
+
+    Attributes:
+        name: Name of the scene; empty in a training on one scene.
+        files: Names of its files.
+        grid: Its grid, H x W px.
+        area: Its area of interest in the CRS of the grid; None: the whole scene.
+        split: The split of the whole scene, where it is named.
+        labels: Class indices, uint8, shape (H, W), 255 without a label.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    grid: GeoBox
+    area: AOI | None
+    split: SceneSplit | None
+    labels: NDArray[np.uint8]
+
+
+def split_scenes(
+    views: Sequence[SceneView], settings: SplitSettings | None, num_classes: int, *, patch_px: int, seed: int
+) -> tuple[AOI, ...]:
+    """Decide the splits of scenes.
+
+    The first of these decides for a scene: the split that it names, the column ``split`` of its area. A single scene
+    without either is cut into blocks, see `block_splits`.
+
+    Args:
+        views: The scenes.
+        settings: How scenes are divided that do not name their splits.
+        num_classes: Number of classes.
+        patch_px: Side of a patch, px.
+        seed: Seed of the random numbers.
+
+    Returns:
+        The area of each scene with a column ``split``, in the CRS of its grid.
+
+    Raises:
+        AOIError: If the area is too small for three splits, or ``train`` or ``val`` is missing.
+        ConfigError: If several scenes do not say what their splits are.
+    """
+    found = tuple(_splits_of(view, settings, num_classes, len(views), patch_px=patch_px, seed=seed) for view in views)
+    require_splits(*found)
+    return found
+
+
+def _splits_of(
+    view: SceneView, settings: SplitSettings | None, num_classes: int, scenes: int, *, patch_px: int, seed: int
+) -> AOI:
+    whole = shapely.box(*view.grid.boundingbox) if view.area is None else view.area.polygons()
+    if view.split is not None:
+        source = f"scene {view.name}" if view.area is None else view.area.source
+        return from_polygons({view.split: whole}, crs_of(view.grid).wkt, source)
+    if view.area is not None and view.area.splits:
+        return view.area
+    if scenes > 1:
+        raise ConfigError(
+            f"data.scenes: scene {view.name} has no split. Expected the key split (train, val, test or "
+            "unlabelled), or polygons with a column split under the key aoi."
+        )
+    return block_splits(whole, view.grid, view.labels, num_classes, patch_px=patch_px, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -76,20 +143,22 @@ def block_splits(
     )
 
 
-def require_splits(aoi: AOI) -> None:
-    """Check that an area with splits has those that a training needs.
+def require_splits(*areas: AOI) -> None:
+    """Check that areas with splits have those that a training needs.
 
     Args:
-        aoi: The area of interest; one without splits passes.
+        *areas: The areas of interest of all scenes; without any split they pass.
 
     Raises:
-        AOIError: If ``train`` or ``val`` is missing.
+        AOIError: If ``train`` or ``val`` is missing in all of them.
     """
-    missing = {"train", "val"} - set(aoi.splits)
-    if aoi.splits and missing:
+    there = tuple(split for split in SPLITS if any(split in aoi.splits for aoi in areas))
+    missing = {"train", "val"} - set(there)
+    if there and missing:
+        source, what = (areas[0].source, "polygon") if len(areas) == 1 else (f"The {len(areas)} scenes", "scene")
         raise AOIError(
-            f"{aoi.source}: no polygon of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
-            f"to report on), found {', '.join(aoi.splits)}."
+            f"{source}: no {what} of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
+            f"to report on), found {', '.join(there)}."
         )
 
 

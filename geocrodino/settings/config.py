@@ -7,7 +7,6 @@ The first of these that gives a value decides: the caller or the command line, t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import date
@@ -17,17 +16,13 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -43,10 +38,12 @@ from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.settings.quality import QUALITIES, Quality, describe_qualities, is_quality
+from geocrodino.settings.scenes import DataConfig
+from geocrodino.settings.section import Section
 from geocrodino.spelling import did_you_mean
 
 _LIGHTNING_VALUES = {
@@ -68,88 +65,7 @@ _LIGHTNING_VALUES = {
 """Values that Lightning accepts; listed here because Lightning is slow to import."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(_Section):
-    """The files of a training, and how they are read."""
-
-    rasters: dict[Modality, Path] = Field({}, description="rasters of other registered modalities, by name")
-    optical: Path | None = Field(None, validate_default=True, description="image, any bands, CRS and resolution")
-    elevation: Path | None = Field(None, validate_default=True, description="surface model, any CRS and resolution")
-    labels: Path = Field(description="class values, 0 to 254")
-    aoi: str = Field(description="polygons with a column split (a file, WKT or GeoJSON), or minx,miny,maxx,maxy")
-    ground: Path | None = Field(None, description="terrain model; by default the ground is estimated")
-    aoi_crs: str | None = Field(None, description="CRS of the coordinates of aoi; by default that of its file")
-    resolution_m: float | None = Field(
-        None, gt=0, description="pixel size to work at, m; by default that of the image, or of labels that are coarser"
-    )
-    grid_of: GridOf | None = Field(
-        None,
-        description="raster whose pixel edges the working grid keeps: image (of the first modality) or labels; by "
-        "default labels where their pixel size is chosen, image where resolution_m is given",
-    )
-    bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
-        None, description="optical bands to use, counted from 1; all by default"
-    )
-    height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by default the unit that the file names")
-    ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
-    label_values: dict[int, Annotated[int, Field(ge=0, le=254)]] = Field(
-        {}, description="class value for a value of the label file, for instance 255: 1"
-    )
-
-    @field_validator("aoi", mode="before")
-    @classmethod
-    def _area_as_text(cls, aoi: object) -> object:
-        """Accept a bounding box as a YAML list, and GeoJSON as YAML keys and values."""
-        if isinstance(aoi, list | tuple) and all(isinstance(v, int | float) for v in aoi):
-            return ",".join(map(repr, aoi))
-        return json.dumps(aoi) if isinstance(aoi, dict) else aoi
-
-    @field_validator("rasters")
-    @classmethod
-    def _other_modalities(cls, rasters: dict[Modality, Path]) -> dict[Modality, Path]:
-        for name in rasters.keys() & cls.model_fields.keys():
-            raise ValueError(f"the raster of {name} has a key of its own: write {name}: beside rasters:")
-        return rasters
-
-    @field_validator("optical", "elevation", mode="before")
-    @classmethod
-    def _required_without_rasters(cls, path: object, info: ValidationInfo) -> object:
-        if path is None and not info.data.get("rasters"):
-            raise PydanticCustomError("missing", "Field required")
-        return path
-
-    @model_validator(mode="after")
-    def _at_least_two_modalities(self) -> DataConfig:
-        if len(self.raster_paths) < 2:
-            raise ValueError(f"expected the rasters of at least two modalities, found {', '.join(self.raster_paths)}")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_empty_table(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        return written if self.rasters else {key: value for key, value in written.items() if key != "rasters"}
-
-    @property
-    def raster_paths(self) -> dict[Modality, Path]:
-        """The raster of each modality, in the order of registration."""
-        named = {"optical": self.optical, "elevation": self.elevation, **self.rasters}
-        return {m: path for m in MODALITIES.in_order(named) if (path := named[m]) is not None}
-
-    @property
-    def bands_by_modality(self) -> dict[Modality, tuple[int, ...] | None]:
-        """Numbers of the bands to use."""
-        return {"optical": self.bands}
-
-    @field_validator("aoi_crs", mode="before")
-    @classmethod
-    def _code_as_text(cls, crs: object) -> object:
-        return str(crs) if isinstance(crs, int) else crs
-
-
-class ElevationConfig(_Section):
+class ElevationConfig(Section):
     """Channels of the elevation branch, and the estimate of the ground."""
 
     channels: tuple[HeightChannelName, ...] = Field(
@@ -159,7 +75,7 @@ class ElevationConfig(_Section):
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """Duration, patches, optimiser and device of a training."""
 
     epochs: int = Field(30, ge=1, description="number of epochs; each ends with a validation")
@@ -253,7 +169,7 @@ EncoderWeights = Annotated[
 """One name for all modalities, or names by modality."""
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Everything that a training depends on; its resolved copy lies in the run folder."""
 
     data: DataConfig = Field(description="the files of the training, and how they are read")
@@ -438,10 +354,10 @@ def _missing_files_advice(error: ValidationError) -> str:
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
     if ("data",) in absent:
         return (
-            "\nName `data.optical`, `data.elevation`, `data.labels` and `data.aoi`, or write them under `data:` in "
+            "\nName `data.optical`, `data.elevation` and `data.labels`, or write them under `data:` in "
             f"{PROJECT_FILE}."
         )
-    needed = [f"`data.{k}`" for k in ("optical", "elevation", "labels", "aoi") if ("data", k) in absent]
+    needed = [f"`data.{k}`" for k in ("optical", "elevation", "labels") if ("data", k) in absent]
     return f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from geocrodino.files.area_names import absolute_source, box_numbers
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
 from geocrodino.phrases import arguments
 from geocrodino.settings.encoder_weights import is_weights_file
+from geocrodino.settings.scene_table import read_scene_table
 
 PROJECT_FILE = "geocrodino.yaml"
 """Default name of the configuration file, in the working folder."""
 
 RASTERS = ("optical", "elevation", "labels", "ground")
-_PATHS = (*RASTERS, "aoi")
 
 
 def read_settings(file: Path | None, overrides: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
@@ -62,7 +62,8 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
         The changed ``tree``.
 
     Raises:
-        ConfigError: If a section holds a value instead of keys, or a number is not finite.
+        ConfigError: If a section holds a value instead of keys, a number is not finite, or a table of scenes cannot be
+            read.
     """
     for key, value in overrides.items():
         if value is not None:
@@ -76,9 +77,20 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
                     raise ConfigError(f"{source}: {section}: expected keys and values, found {inner!r}.")
                 place = inner
             place[last] = value
+    _read_table_of_scenes(tree.get("data"))
     _require_finite(tree, source)
     _make_absolute(tree)
     return tree
+
+
+def _read_table_of_scenes(data: object) -> None:
+    """Put the rows of a table in the place of its name; paths in it are relative to it."""
+    if not isinstance(data, dict) or not isinstance(data.get("scenes"), str):
+        return
+    table = Path(data["scenes"])
+    data["scenes"] = read_scene_table(table)
+    for scene in data["scenes"]:
+        change_data_paths(scene, lambda text, area: _resolved(text, table, area=area))
 
 
 def _keep_crs_with_its_area(tree: dict[str, Any], overrides: Mapping[str, Any], source: Path | None) -> None:
@@ -132,13 +144,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected sections such as `data:`, found {type(tree).__name__}.")
-    data = tree.get("data")
-    if isinstance(data, dict):
-        for key in _PATHS:
-            if isinstance(data.get(key), str):
-                data[key] = _resolved(data[key], path, area=key == "aoi")
-        if isinstance(data.get("rasters"), dict):
-            data["rasters"] = {k: _resolved(v, path) if isinstance(v, str) else v for k, v in data["rasters"].items()}
+    change_data_paths(tree.get("data"), lambda text, area: _resolved(text, path, area=area))
     _change_weights_files(tree, lambda name: _resolved(name, path))
     if isinstance(tree.get("start_from"), str):
         tree["start_from"] = _resolved(tree["start_from"], path)
@@ -183,16 +189,56 @@ def _resolved(text: str, config: Path, *, area: bool = False) -> str:
 
 def _make_absolute(tree: dict[str, Any]) -> None:
     """Make paths absolute, so that the copy in the run folder names the same files from any folder."""
-    data = tree.get("data")
-    others = data.get("rasters") if isinstance(data, dict) else None
     _change_weights_files(tree, _absolute)
-    for place, keys in ((data, _PATHS), (others, None), (tree, ("start_from",))):
-        if not isinstance(place, dict):
-            continue
-        for key in keys or tuple(place):
-            value = place.get(key)
-            if isinstance(value, str):
-                place[key] = absolute_source(value, Path.cwd()) if key == "aoi" else _absolute(value)
+    change_data_paths(
+        tree.get("data"), lambda text, area: absolute_source(text, Path.cwd()) if area else _absolute(text)
+    )
+    if isinstance(tree.get("start_from"), str):
+        tree["start_from"] = _absolute(tree["start_from"])
+
+
+def change_data_paths(data: object, change: Callable[[str, bool], str]) -> None:
+    """Change all names of files in the section ``data``, in place: of the section itself and of each of its scenes.
+
+    Args:
+        data: The section, not yet checked; anything but a dictionary stays as it is.
+        change: Function of a name, and whether it names an area, that returns the new name.
+    """
+    if not isinstance(data, dict):
+        return
+    if isinstance(data.get("scenes"), str):
+        data["scenes"] = change(data["scenes"], False)
+    splits = data.get("splits")
+    if isinstance(splits, dict):
+        _change_each(splits.get("lists"), change)
+    for scene in (data, *scenes_of(data)):
+        _change_each(scene, change, (*RASTERS, "aoi"))
+        _change_each(scene.get("rasters"), change)
+
+
+def scenes_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the scenes of the section ``data``.
+
+    Args:
+        data: The section, not yet checked.
+
+    Returns:
+        The items of ``scenes`` that are dictionaries; empty where there is one scene, or scenes are a file.
+    """
+    scenes = data.get("scenes")
+    return [scene for scene in scenes if isinstance(scene, dict)] if isinstance(scenes, list | tuple) else []
+
+
+def _change_each(place: object, change: Callable[[str, bool], str], keys: Sequence[str] | None = None) -> None:
+    """Change names of files, or lists of them, under some keys of a dictionary, or all."""
+    if not isinstance(place, dict):
+        return
+    for key in tuple(place) if keys is None else keys:
+        value = place.get(key)
+        if isinstance(value, str):
+            place[key] = change(value, key == "aoi")
+        elif isinstance(value, list | tuple) and key != "aoi":
+            place[key] = [change(name, False) if isinstance(name, str) else name for name in value]
 
 
 def _absolute(text: str) -> str:

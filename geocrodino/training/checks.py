@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.alignment import Sources, nothing_valid, reference_grid
-from geocrodino.data.grid_choice import GridChoice, choose_grid
+from geocrodino.data.alignment import nothing_valid, reference_grid
+from geocrodino.data.grid_choice import GridChoice, choose_grids
+from geocrodino.data.parts import ScenePart, any_valid, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
-from geocrodino.data.splits import block_splits, require_splits
+from geocrodino.data.sources import Sources, fitted_sources, open_sources
+from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.data.statistics import no_valid_pixel
-from geocrodino.errors import AOIError, ConfigError, GeocrodinoError
+from geocrodino.data.tiles import read_headers
+from geocrodino.errors import (
+    AOIError,
+    BundleError,
+    ConfigError,
+    GeocrodinoError,
+    HeightRangeWarning,
+    LeftOutWarning,
+)
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
-from geocrodino.geo.rasters.reader import RasterSource, require_overlap
-from geocrodino.geo.rasters.scene import open_raster, open_scene
+from geocrodino.geo.rasters.headers import headers_kept
+from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
+from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.modality import Modality
+from geocrodino.settings.scenes import SceneConfig
+from geocrodino.training.scenes import list_scenes
 from geocrodino.training.start import find_start, with_network
 
 NOTHING_TO_FREEZE = (
@@ -36,7 +51,41 @@ NOTHING_TO_FREEZE = (
 )
 """Why a training whose encoders would never learn is refused."""
 
+SCENES = "data.scenes"
+"""The key of the scenes, for messages about all of them."""
+
 _BLOCK_PX = 512
+
+
+@dataclass(frozen=True)
+class CheckedScene:
+    """A scene of a training, checked.
+
+    Attributes:
+        name: Its name; empty in a training on one scene.
+        sources: The rasters, as the recipes read them.
+        grid: Its grid: the part of its working grid that the area covers, H x W px.
+        choice: Its whole working grid and the reason for it.
+        aoi: Areas with a split, in the grid's CRS.
+        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
+        inside: Pixels of those of the splits ``train``, ``val`` and ``unlabelled`` that it has; bool, shape (H, W).
+    """
+
+    name: str
+    sources: Sources
+    grid: GeoBox
+    choice: GridChoice
+    aoi: AOI
+    labels: NDArray[np.uint8]
+    inside: dict[str, NDArray[np.bool_]]
+
+    def without_pixels(self) -> CheckedScene:
+        """Forget labels and masks, which are as large as the grid.
+
+        Returns:
+            The scene with empty arrays in their place.
+        """
+        return replace(self, labels=np.zeros((0, 0), np.uint8), inside={})
 
 
 @dataclass(frozen=True)
@@ -44,26 +93,35 @@ class CheckedInputs:
     """Inputs of a training, checked.
 
     Attributes:
-        sources: The rasters, as the recipes read them.
+        scenes: The scenes, each with its own grid; at least one.
         recipes: How channels are made, for each modality.
-        grid: The common grid: the part of the working grid that the area covers.
-        choice: The whole working grid and the reason for it.
         classes: The classes.
-        aoi: Areas with a split, in the grid's CRS.
-        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
-        inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
-        drawn: Whether the splits were drawn as blocks, because the area names none.
+        drawn: Whether the splits of a scene were drawn, because neither it nor its area names any.
     """
 
-    sources: Sources
+    scenes: tuple[CheckedScene, ...]
     recipes: dict[Modality, Recipe]
-    grid: GeoBox
-    choice: GridChoice
     classes: ClassScheme
-    aoi: AOI
-    labels: NDArray[np.uint8]
-    inside: dict[str, NDArray[np.bool_]]
     drawn: bool
+
+    @property
+    def source(self) -> str:
+        """What names the splits, for messages: the area, or the key of the scenes."""
+        return self.scenes[0].aoi.source if len(self.scenes) == 1 else SCENES
+
+    @property
+    def ground_given(self) -> bool:
+        """Whether every scene has a terrain model."""
+        return all(scene.sources.ground is not None for scene in self.scenes)
+
+    def split_px(self) -> dict[str, int]:
+        """Count the pixels of each split.
+
+        Returns:
+            Pixels in all scenes together, by split.
+        """
+        splits = dict.fromkeys(split for scene in self.scenes for split in scene.inside)
+        return {s: sum(int(scene.inside[s].sum()) for scene in self.scenes if s in scene.inside) for s in splits}
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -85,7 +143,7 @@ def check_settings(config: TrainConfig) -> None:
             "method.agreement: the branches learn from the moving average of their weights; expected "
             "training.ema_decay above 0, found 0.\nUse 0.99, or agreement: 0."
         )
-    names = {weights_of(config.encoder_weights, m) for m in config.data.raster_paths}
+    names = {weights_of(config.encoder_weights, m) for m in config.data.modalities()}
     if config.training.freeze == "encoder" and config.start_from is None and names == {RANDOM}:
         raise ConfigError(NOTHING_TO_FREEZE)
     _check_trained_modalities(config)
@@ -98,7 +156,7 @@ def check_settings(config: TrainConfig) -> None:
             augmentation_of(config),
             config.training.patch_px,
             coupled=learner_class(config.method).coupled,
-            modalities=config.data.raster_paths,
+            modalities=config.data.modalities(),
         )
 
 
@@ -111,14 +169,14 @@ def augmentation_of(config: TrainConfig) -> AugmentationSettings:
     Returns:
         The settings for every modality of the training.
     """
-    return config.augmentation.with_defaults({m: definition_of(m).radiometry for m in config.data.raster_paths})
+    return config.augmentation.with_defaults({m: definition_of(m).radiometry for m in config.data.modalities()})
 
 
 def _check_trained_modalities(config: TrainConfig) -> None:
     """Refuse settings of modalities that are not trained: they would be ignored."""
-    trained = config.data.raster_paths
+    trained = config.data.modalities()
     heights = any(definition_of(m).holds_heights for m in trained)
-    both = {"optical", "elevation"} <= trained.keys()
+    both = {"optical", "elevation"} <= set(trained)
     ignored = {
         "data.bands": config.data.bands is not None and "optical" not in trained,
         "data.ground": config.data.ground is not None and not heights,
@@ -140,11 +198,12 @@ def _named_modalities(weights: str | dict[Modality, str]) -> Iterable[Modality]:
     return () if isinstance(weights, str) else weights
 
 
-def check_inputs(config: TrainConfig) -> CheckedInputs:
+def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: None) -> CheckedInputs:
     """Open and check all files of a training; labels are read whole, other rasters up to the first valid pixel.
 
     Args:
         config: The configuration.
+        tell: Called with the patterns that join tiles by name, where they are guessed.
 
     Returns:
         Rasters, recipes, grid, classes, splits and labels of the training.
@@ -152,40 +211,49 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     Raises:
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
     """
-    sources = open_sources(config)
-    given = read_aoi(config.data.aoi, config.data.aoi_crs)
-    options = RecipeOptions(
-        bands=config.data.bands_by_modality,
-        channels=config.elevation.channels,
-        ground=config.elevation.ground,
-        height_unit=config.data.height_unit,
+    with headers_kept():
+        settings = list_scenes(config.data, tell)
+        read_headers(settings)
+        opened = [open_sources(scene) for scene in settings]
+    settings, opened, areas = _on_areas(settings, opened)
+    recipes = _recipes(config, settings, opened)
+    sources = [_fitted(scene, raw, settings, recipes) for scene, raw in zip(settings, opened, strict=True)]
+    choices = choose_grids(
+        sources, resolution_m=config.data.resolution_m, grid_of=config.data.grid_of, recipes=recipes.values()
     )
-    recipes = {m: definition_of(m).recipe(raster, options) for m, raster in sources.rasters.items()}
-    sources = fitted_sources(sources, recipes)
-    ground_given = sources.ground is not None
-    choice = choose_grid(
-        sources.rasters,
-        sources.labels,
-        resolution_m=config.data.resolution_m,
-        grid_of=config.data.grid_of,
-        recipes=recipes.values(),
-        ground_given=ground_given,
-    )
-    grid = reference_grid(sources.reference, given, choice.grid)
-    for recipe in recipes.values():
-        recipe.halo_px(grid, ground_given=ground_given)
+    grids = [_grid_of(*parts, config) for parts in zip(sources, areas, choices, strict=True)]
+    for there, grid in zip(sources, grids, strict=True):
+        for recipe in recipes.values():
+            recipe.halo_px(grid, ground_given=there.ground is not None)
+    _warn_of_some_ground(settings, sources)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
 
         channels = {m: len(recipe.channel_names) for m, recipe in recipes.items()}
         check_channels(augmentation_of(config), channels, config.training.patch_px)
-    classes = label_classes(sources.labels, config.class_scheme())
-    require_overlap(sources.roles, grid)
-    labels = _class_indices(sources.labels, classes, grid)
-    aoi = _with_splits(on_grid(given, grid), grid, labels, len(classes), config)
-    inside = {s: inside_mask(aoi.polygons(s), grid) for s in aoi.splits if s != "test"}
-    labels = np.where(inside["train"] | inside["val"], labels, IGNORE_INDEX).astype(np.uint8)
-    found = CheckedInputs(sources, recipes, grid, choice, classes, aoi, labels, inside, drawn=not given.splits)
+    labelled = [there.labels for there in sources if there.labels is not None]
+    if not labelled:
+        raise ConfigError(
+            "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
+        )
+    classes = label_classes(labelled, config.class_scheme())
+    training = config.training
+    parts = [
+        (scene.model_copy(update={"name": f"{scene.name or 'part'}{part.name}"}) if part.name else scene, part, choice)
+        for scene, *whole, choice in zip(settings, sources, areas, grids, choices, strict=True)
+        for part in scene_parts(*whole, training.patch_px)
+    ]
+    views = [_view(scene, part, classes) for scene, part, _ in parts]
+    splits = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
+    scenes = []
+    for view, (_, part, choice), aoi in zip(views, parts, splits, strict=True):
+        inside = _masks(view, aoi)
+        labels = _usable(view.labels, inside)
+        if part.name:
+            inside = with_surroundings(inside, aoi.splits, training.patch_px)
+        scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside))
+    drawn = any(view.split is None and (view.area is None or not view.area.splits) for view in views)
+    found = CheckedInputs(tuple(scenes), recipes, classes, drawn)
     _check_patches(found, config)
     for modality in recipes:
         _check_valid(found, modality)
@@ -210,55 +278,136 @@ def refusal(config: TrainConfig) -> str | None:
     return None
 
 
-def open_sources(config: TrainConfig) -> Sources:
-    """Open the rasters of a configuration.
+def _on_areas(
+    settings: Sequence[SceneConfig], opened: Sequence[Sources]
+) -> tuple[list[SceneConfig], list[Sources], list[AOI | None]]:
+    """Read the areas, each once, and leave out scenes that do not meet an area that several share."""
+    named = [(scene.aoi, scene.aoi_crs) for scene in settings]
+    shared = {name for name, count in Counter(named).items() if count > 1}
+    read = {name: None if name[0] is None else read_aoi(*name) for name in dict.fromkeys(named)}
+    areas = [read[name] for name in named]
+    there = [
+        area is None or name not in shared or _share_pixels(area, raw.reference.geobox)
+        for name, raw, area in zip(named, opened, areas, strict=True)
+    ]
+    if not any(there):  # the first scene tells why
+        there[0] = True
+    left = [scene.name for scene, inside in zip(settings, there, strict=True) if not inside]
+    if left:
+        warnings.warn(
+            f"data.aoi: {len(left)} of {len(settings)} scenes lie outside the area and are left out: {listed(left)}.",
+            LeftOutWarning,
+            stacklevel=3,
+        )
+    kept = [each for each, inside in zip(zip(settings, opened, areas, strict=True), there, strict=True) if inside]
+    return [scene for scene, _, _ in kept], [raw for _, raw, _ in kept], [area for _, _, area in kept]
 
-    Args:
-        config: The configuration. Rasters and ground may be mosaics of several files, labels are one file.
 
-    Returns:
-        The rasters as stored in their files.
-
-    Raises:
-        RasterError: If a raster is missing or cannot be read; see `open_scene` and `open_raster`.
-        MissingCRSError: If a raster has no coordinate reference system.
-        LabelError: If the rules for label values contradict each other.
-        AccessError: If the operating system does not let a file be looked up or read.
-    """
-    data = config.data
-    return Sources(
-        rasters={m: open_scene(path) for m, path in data.raster_paths.items()},
-        labels=LabelSource.of(open_raster(data.labels), data.ignore_values, data.label_values),
-        ground=None if data.ground is None else open_scene(data.ground),
-        height_unit=data.height_unit,
-    )
+def _share_pixels(area: AOI, grid: GeoBox) -> bool:
+    """Whether an area covers a part of a grid; a common edge is none."""
+    try:
+        placed = on_grid(area, grid).frame.geometry
+    except AOIError:  # no position in the CRS of the grid
+        return False
+    return bool(placed.intersection(grid.extent.geom).area.sum() > 0)
 
 
-def fitted_sources(sources: Sources, recipes: dict[Modality, Recipe]) -> Sources:
-    """Prepare the rasters for their recipes.
+def _recipes(config: TrainConfig, settings: Sequence[SceneConfig], opened: Sequence[Sources]) -> dict[Modality, Recipe]:
+    """The recipe of each modality, from the first scene that has it."""
+    unit = settings[0].height_unit
+    agreed = unit if all(scene.height_unit == unit for scene in settings) else None
+    recipes: dict[Modality, Recipe] = {}
+    for scene, sources in zip(settings, opened, strict=True):
+        options = RecipeOptions(scene.bands_by_modality, config.elevation.channels, config.elevation.ground, agreed)
+        for modality, raster in sources.rasters.items():
+            if modality not in recipes:
+                recipes[modality] = definition_of(modality).recipe(raster, options)
+    return {m: recipes[m] for m in config.data.modalities()}
 
-    Args:
-        sources: The rasters as opened.
-        recipes: Recipe of each modality.
 
-    Returns:
-        The rasters with the bands that the recipes read; impossible heights are missing.
+def _fitted(
+    scene: SceneConfig, sources: Sources, settings: Sequence[SceneConfig], recipes: dict[Modality, Recipe]
+) -> Sources:
+    """The rasters of a scene as the recipes read them; an error that two scenes differ in names both."""
+    first = {m: next(s for s in settings if m in s.raster_paths) for m in sources.rasters}
+    given = scene.bands_by_modality
+    bands = {m: recipes[m].bands or None if first[m] is scene else given.get(m) for m in sources.rasters}
+    try:
+        fitted = fitted_sources(sources, recipes, bands)
+    except BundleError as error:
+        if all(origin is scene for origin in first.values()):
+            raise
+        raise ConfigError(f"Scene {scene.name} is unlike scene {settings[0].name}. {error}") from error
+    for modality, raster in fitted.rasters.items():
+        if first[modality] is scene or definition_of(modality).holds_heights:
+            continue
+        expected, found = recipes[modality].dtype, definition_of(modality).recipe(raster, RecipeOptions()).dtype
+        if expected != found:
+            raise ConfigError(
+                f"{raster.path}: expected values of the type {expected} as in scene {first[modality].name}, found "
+                f"{found} in scene {scene.name}. Values of different types have different scales: bring all scenes to "
+                "one type."
+            )
+    return fitted
 
-    Raises:
-        BundleError: If a raster of heights holds an image, classes or several bands.
-        HeightError: If heights are too coarse, or in a unit that is not known.
-    """
-    ground, unit = sources.ground, sources.height_unit
-    fitted: dict[Modality, RasterSource] = {}
-    for m, raster in sources.rasters.items():
-        recipe = recipes[m]
-        if definition_of(m).holds_heights:
-            recipe.check(raster, ground_given=ground is not None)
-            if sources.ground is not None:
-                recipe.check_ground(sources.ground)
-                ground = recipe.fitted_ground(sources.ground, unit=unit)
-        fitted[m] = recipe.fitted(raster, unit=unit, bands=recipe.bands or None)
-    return replace(sources, rasters=fitted, ground=ground)
+
+def _grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: TrainConfig) -> GeoBox:
+    """The part of a working grid that the area covers. A whole scene that is smaller than a patch is made larger."""
+    if area is not None:
+        return reference_grid(sources.reference, area, choice.grid)
+    grid, patch_px = choice.grid, config.training.patch_px
+    if min(grid.shape) >= patch_px:
+        return grid
+    return GeoBox((max(grid.shape[0], patch_px), max(grid.shape[1], patch_px)), grid.affine, grid.crs)
+
+
+def _warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sources]) -> None:
+    without = [scene.name for scene, there in zip(settings, sources, strict=True) if there.ground is None]
+    if 0 < len(without) < len(settings):
+        warnings.warn(
+            f"data.ground: only some scenes have a terrain model; the ground of the others ({listed(without)}) is "
+            "estimated, so their heights above ground may differ.",
+            HeightRangeWarning,
+            stacklevel=3,
+        )
+
+
+def _view(scene: SceneConfig, part: ScenePart, classes: ClassScheme) -> SceneView:
+    """Read the labels of a scene or a part of it, and collect what decides its splits."""
+    sources, grid, area = part.sources, part.grid, part.area
+    require_overlap(sources.roles, grid)
+    split = scene.split
+    if sources.labels is None:
+        if split not in (None, "unlabelled") and not part.name:
+            raise ConfigError(
+                f"data.scenes: scene {scene.name}: expected labels for the split {split}, found none.\nName "
+                "them under the key labels, or leave the key split out: a scene without labels is unlabelled."
+            )
+        labels = np.broadcast_to(np.uint8(IGNORE_INDEX), tuple(grid.shape))
+        if split is None and (area is None or not area.splits):
+            split = "unlabelled"
+    else:
+        labels = _class_indices(sources.labels, classes, grid)
+    files = tuple(name for raster in sources.roles.values() for name in raster.file_names)
+    return SceneView(scene.name, files, grid, None if area is None else on_grid(area, grid), split, labels)
+
+
+def _masks(view: SceneView, aoi: AOI) -> dict[str, NDArray[np.bool_]]:
+    """Pixels of each split that a training reads; a whole scene takes no memory."""
+    splits = [s for s in aoi.splits if s != "test"]
+    if view.area is None and view.split is not None:
+        return {s: np.broadcast_to(np.True_, tuple(view.grid.shape)) for s in splits}
+    return {s: inside_mask(aoi.polygons(s), view.grid) for s in splits}
+
+
+def _usable(labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Labels of ``train`` and ``val`` alone."""
+    masks = [inside[s] for s in ("train", "val") if s in inside]
+    if not masks:
+        return np.broadcast_to(np.uint8(IGNORE_INDEX), labels.shape)
+    if any(mask.all() for mask in masks):
+        return labels
+    return np.where(np.logical_or.reduce(masks), labels, IGNORE_INDEX).astype(np.uint8)
 
 
 def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8]:
@@ -271,47 +420,51 @@ def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> N
     return found
 
 
-def _with_splits(aoi: AOI, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, config: TrainConfig) -> AOI:
-    """The area with the splits that a training needs; if it names none, they are drawn as spatial blocks."""
-    if not aoi.splits:
-        patch_px, seed = config.training.patch_px, config.training.seed
-        return block_splits(aoi.polygons(), grid, labels, num_classes, patch_px=patch_px, seed=seed)
-    require_splits(aoi)
-    return aoi
-
-
 def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
-    patch_px, source = config.training.patch_px, found.aoi.source
-    train = found.inside["train"]
-    require_patches(patch_corners(train, patch_px), "train", source, patch_px, found.grid)
-    require_labels(labelled_corners(train, found.labels, patch_px), source)
-    if "unlabelled" in found.inside and config.method.learns_without_labels and config.training.unlabelled_share:
-        corners = patch_corners(found.inside["unlabelled"], patch_px)
-        require_patches(corners, "unlabelled", source, patch_px, found.grid)
+    patch_px, source, grid = config.training.patch_px, found.source, found.scenes[0].grid
+
+    def corners(split: str) -> Iterator[NDArray[np.bool_]]:
+        return (patch_corners(scene.inside[split], patch_px) for scene in found.scenes if split in scene.inside)
+
+    require_patches(corners("train"), "train", source, patch_px, grid)
+    train = (scene for scene in found.scenes if "train" in scene.inside)
+    require_labels((labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train), source)
+    used = config.method.learns_without_labels and config.training.unlabelled_share
+    if used and any("unlabelled" in scene.inside for scene in found.scenes):
+        require_patches(corners("unlabelled"), "unlabelled", source, patch_px, grid)
 
 
 def _check_valid(found: CheckedInputs, modality: Modality) -> None:
-    """Check that a modality has valid pixels on the grid, in ``train``, and among the labelled pixels of ``val``."""
-    raster = found.sources.rasters[modality]
-    if not _any_valid(found, modality, np.ones(found.grid.shape, bool)):
-        raise nothing_valid(raster, found.grid)
-    if not _any_valid(found, modality, found.inside["train"]):
-        raise no_valid_pixel(raster.path, modality)
-    if not _any_valid(found, modality, found.inside["val"] & (found.labels != IGNORE_INDEX)):
+    """Check that a modality has valid pixels in each scene, in ``train``, and among the labelled pixels of ``val``."""
+    there = [scene for scene in found.scenes if modality in scene.sources.rasters]
+    recipe = found.recipes[modality]
+    for scene in there:
+        raster = scene.sources.rasters[modality]
+        # Of many scenes the values alone: channels of heights are computed when the layers are written.
+        if not (
+            any_valid(raster, scene.grid)
+            if len(there) > 1
+            else _any_valid(scene, recipe, np.broadcast_to(np.True_, tuple(scene.grid.shape)))
+        ):
+            raise nothing_valid(raster, scene.grid)
+    if not any(_any_valid(scene, recipe, scene.inside["train"]) for scene in there if "train" in scene.inside):
+        raise no_valid_pixel(there[0].sources.rasters[modality].path, modality)
+    val = (scene for scene in there if "val" in scene.inside)
+    if not any(_any_valid(scene, recipe, scene.inside["val"] & (scene.labels != IGNORE_INDEX)) for scene in val):
         raise AOIError(
-            f"{found.aoi.source}: no labelled pixel of the split 'val' has a valid {modality} value, so the "
+            f"{found.source}: no labelled pixel of the split 'val' has a valid {modality} value, so the "
             f"{modality} branch cannot be validated. Draw polygons of val where all rasters hold data."
         )
 
 
-def _any_valid(found: CheckedInputs, modality: Modality, chosen: NDArray[np.bool_]) -> bool:
+def _any_valid(scene: CheckedScene, recipe: Recipe, chosen: NDArray[np.bool_]) -> bool:
     """Whether any of the chosen pixels, bool, shape (H, W), is valid; reading stops at the first that is."""
-    sources, recipe = found.sources, found.recipes[modality]
-    raster = sources.rasters[modality]
-    for window in Window.of(found.grid.shape).blocks(_BLOCK_PX):
+    sources = scene.sources
+    raster = sources.rasters[recipe.modality]
+    for window in Window.of(scene.grid.shape).blocks(_BLOCK_PX):
         here = chosen[window.slices]
         if here.any():
-            _, valid = recipe.read(raster, found.grid, window, ground=sources.ground, unit=sources.height_unit)
+            _, valid = recipe.read(raster, scene.grid, window, ground=sources.ground, unit=sources.height_unit)
             if (valid & here).any():
                 return True
     return False

@@ -25,8 +25,11 @@ BUNDLE_NAME = "bundle.safetensors"
 SPLITS_NAME = "splits.gpkg"
 """The polygons that a run was trained and scored on."""
 
+SCENES_NAME = "scenes.json"
+"""The files, grid and pixels of each of several scenes."""
+
 ALIGNED_NAME = "aligned"
-"""The folder of the layers aligned on one grid."""
+"""The folder of the aligned layers; of several scenes, with a folder for each."""
 
 START_NAME = "start.json"
 """The record of the bundle that a run started from."""

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
-from geocrodino.data.alignment import AlignedLayers, Progress, Sources, align
+from geocrodino.data.alignment import AlignedLayers, Progress, align, count_blocks
 from geocrodino.data.grid_choice import GridChoice, describe_work
-from geocrodino.data.statistics import class_counts, measure
-from geocrodino.errors import HeightRangeWarning
+from geocrodino.data.scales import other_scale_note
+from geocrodino.data.scenes import AlignedScene
+from geocrodino.data.sources import Sources
+from geocrodino.data.statistics import count_classes, measure
+from geocrodino.errors import HeightRangeWarning, ValueRangeWarning
 from geocrodino.files.access import durable_file
 from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.rasters.grid import grid_crs_name
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.modalities.registry import definition_of
 from geocrodino.models.pretrained.state import Pretrained
+from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
-from geocrodino.training.checks import CheckedInputs, check_inputs
+from geocrodino.training.checks import SCENES, CheckedInputs, CheckedScene, check_inputs
 from geocrodino.training.start import Start
+
+SPLITS = "polygons of the splits"
+"""Name of the hash of the splits among those of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +49,35 @@ class Prepared:
     """Inputs of a training, checked and aligned.
 
     Attributes:
-        sources: The rasters.
-        choice: The whole working grid and the reason for it.
+        scenes: The scenes that hold pixels of ``train``, ``val`` or ``unlabelled``, aligned; at least one.
+        checked: All scenes, with their rasters, grids and areas, but without the pixels of labels and splits.
         classes: The classes.
-        aoi: Areas with a split, in the grid's CRS.
-        layers: The rasters on one grid.
-        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
-        inside: Pixels of ``train``, ``val`` and, where there is such a split, ``unlabelled``; bool, shape (H, W).
         specs: How each modality is read and normalised.
-        drawn: The splits, where they were drawn as blocks because the area names none; for `geocrodino evaluate`.
+        drawn: The splits, where they were drawn because no area names them; for `geocrodino evaluate`.
         start: The bundle that the training starts from, if any.
         encoder_weights: What the encoders start from; a modality without an entry starts from random weights. Branches
             that start from a bundle have no entry.
         teacher_weights: The same for a teacher that this training trains, which starts without the bundle.
     """
 
-    sources: Sources
-    choice: GridChoice
+    scenes: tuple[AlignedScene, ...]
+    checked: tuple[CheckedScene, ...]
     classes: ClassScheme
-    aoi: AOI
-    layers: AlignedLayers
-    labels: NDArray[np.uint8]
-    inside: dict[str, NDArray[np.bool_]]
     specs: dict[Modality, ModalitySpec]
     drawn: Path | None
     start: Start | None = None
     encoder_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
     teacher_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> GeoBox:
+        """The grid of the first scene."""
+        return self.checked[0].grid
+
+    @property
+    def choice(self) -> GridChoice:
+        """The pixel size of all grids, and the reason for it."""
+        return self.checked[0].choice
 
     def of_teacher(self) -> Prepared:
         """Give the inputs of the teacher.
@@ -85,9 +100,10 @@ def prepare(
 
     Args:
         config: The configuration.
-        folder: The run folder; gets ``aligned/``.
+        folder: The run folder; gets ``aligned/``, with a folder for each of several scenes.
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
-        tell: Called with a summary of the inputs before the rasters are aligned, which may take long.
+        tell: Called with a summary of the inputs before the rasters are aligned, which may take long; before it, with
+            patterns that join tiles by name, where they are guessed.
         on_stage: Called with the name of each stage when it begins.
         check: Called with the checked inputs before the rasters are aligned; its errors are passed on.
 
@@ -98,23 +114,53 @@ def prepare(
         GeocrodinoError: One of its kinds, see `check_inputs` and `align`.
     """
     on_stage("Opening and checking rasters")
-    found = check_inputs(config)
-    sources, recipes = found.sources, found.recipes
+    found = check_inputs(config) if tell is None else check_inputs(config, tell)
     drawn = folder / run_folder.SPLITS_NAME if found.drawn else None
     if tell is not None:
         tell(summarise_inputs(found, config.training.patch_px, drawn))
     check(found)
     on_stage("Aligning rasters")
-    layers = align(sources, recipes, found.classes, found.grid, folder / run_folder.ALIGNED_NAME, on_progress)
-    _warn_of_heights(sources, layers)
+    scenes = _aligned(found, folder / run_folder.ALIGNED_NAME, on_progress)
     on_stage("Measuring the channels")
-    given = sources.ground is not None
-    specs = {m: measure(layers, recipes[m], found.inside["train"], ground_given=given) for m in recipes}
-    return Prepared(sources, found.choice, found.classes, found.aoi, layers, found.labels, found.inside, specs, drawn)
+    for modality, recipe in found.recipes.items():
+        note = None if definition_of(modality).holds_heights else other_scale_note(scenes, recipe)
+        if note is not None:
+            warnings.warn(note, ValueRangeWarning, stacklevel=2)
+    given = found.ground_given
+    specs = {m: measure(scenes, recipe, ground_given=given) for m, recipe in found.recipes.items()}
+    checked = tuple(scene.without_pixels() for scene in found.scenes)
+    return Prepared(scenes, checked, found.classes, specs, drawn)
+
+
+def _aligned(found: CheckedInputs, folder: Path, on_progress: Progress | None) -> tuple[AlignedScene, ...]:
+    """Write the layers of each scene that a training reads; of several scenes, each in a folder of its own."""
+    used = [scene for scene in found.scenes if scene.inside]
+    blocks = [count_blocks(scene.grid) for scene in used]
+    scenes = []
+    for number, scene in enumerate(used):
+        own = folder if len(found.scenes) == 1 else folder / f"{found.scenes.index(scene) + 1:04}"
+        told = None if on_progress is None else partial(_forward, on_progress, sum(blocks[:number]), sum(blocks))
+        layers = align(scene.sources, found.recipes, found.classes, scene.grid, own, told)
+        _warn_of_heights(scene.sources, layers)
+        scenes.append(AlignedScene(scene.name, layers, _mapped(scene.labels, layers), scene.inside))
+    return tuple(scenes)
+
+
+def _forward(on_progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    """Report the blocks of one scene as part of those of all."""
+    on_progress(before + done, total)
+
+
+def _mapped(labels: NDArray[np.uint8], layers: AlignedLayers) -> NDArray[np.uint8]:
+    """The labels of a scene, from its file where that holds the same, so that they take no memory."""
+    stored = layers.class_indices()
+    return stored if np.array_equal(labels, stored) else labels
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
     """Write ``splits.gpkg``, ``statistics.json`` and the hashes of the inputs into the run folder.
+
+    Of several scenes, ``scenes.json`` lists the files, grid and pixels.
 
     Args:
         ready: Inputs of the training.
@@ -125,9 +171,11 @@ def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
         ConfigError: If a resumed run would read other data than it began with.
         OutputError: If a file cannot be written.
     """
-    run_folder.keep_inputs(folder, _digest(ready.labels, ready.inside, ready.specs), resume=resume)
-    _save_splits(ready.aoi, folder / run_folder.SPLITS_NAME)
-    counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes)).tolist()
+    run_folder.keep_inputs(folder, digest_of(ready), resume=resume)
+    _save_splits(joined_areas(ready.checked), folder / run_folder.SPLITS_NAME)
+    if len(ready.checked) > 1:
+        run_folder.save_json(folder / run_folder.SCENES_NAME, _scene_facts(ready))
+    counts = count_classes(ready.scenes, "train", len(ready.classes)).tolist()
     statistics: dict[str, Any] = {m: [c.model_dump() for c in s.channels] for m, s in ready.specs.items()}
     run_folder.save_json(
         folder / "statistics.json", {**statistics, "class_px": dict(zip(ready.classes.names, counts, strict=True))}
@@ -147,7 +195,7 @@ def changed_inputs(ready: Prepared, folder: Path) -> list[str]:
     Raises:
         ConfigError: If the folder has no record of its inputs.
     """
-    return run_folder.changed_inputs(folder, _digest(ready.labels, ready.inside, ready.specs))
+    return run_folder.changed_inputs(folder, digest_of(ready))
 
 
 def _save_splits(aoi: AOI, path: Path) -> None:
@@ -158,21 +206,71 @@ def _save_splits(aoi: AOI, path: Path) -> None:
             raise ValueError(f"{found} of {len(aoi.frame)} polygons were written")
 
 
-def _digest(
-    labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]], specs: dict[Modality, ModalitySpec]
-) -> dict[str, str]:
-    """Hashes of the inputs of a training: places of the splits, labels, and statistics of the channels."""
-    inputs = {
-        "polygons of the splits": b"".join(
-            name.encode() + np.packbits(mask).tobytes() for name, mask in inside.items()
-        ),
-        "labels": labels.tobytes(),
-        # Rounded, because the last digits of a logarithm differ between processors.
-        "rasters": " ".join(
-            f"{c.name} {c.low:.5g} {c.high:.5g} {c.mean:.5g} {c.std:.5g}" for s in specs.values() for c in s.channels
-        ).encode(),
+def joined_areas(scenes: Sequence[CheckedScene]) -> AOI:
+    """Join the areas of all scenes.
+
+    Args:
+        scenes: The scenes.
+
+    Returns:
+        The area of a single scene. Of several, all polygons with a column ``scene`` beside ``split``: in the CRS of the
+        scenes if it is the same for all, otherwise in degrees, WGS 84.
+    """
+    if len(scenes) == 1:
+        return scenes[0].aoi
+    frames = [scene.aoi.frame.assign(scene=scene.name) for scene in scenes]
+    if any(frame.crs != frames[0].crs for frame in frames):
+        frames = [frame.to_crs("EPSG:4326") for frame in frames]
+    columns = ["scene", "split", "geometry"]
+    return AOI(pd.concat([frame[columns] for frame in frames], ignore_index=True), SCENES)
+
+
+def _scene_facts(ready: Prepared) -> list[dict[str, Any]]:
+    """What ``scenes.json`` says of each scene."""
+    aligned = {scene.name: scene for scene in ready.scenes}
+    found = []
+    for scene in ready.checked:
+        inside = aligned[scene.name].inside if scene.name in aligned else {}
+        found.append(
+            {
+                "name": scene.name,
+                "files": {role: list(raster.file_names) for role, raster in scene.sources.roles.items()},
+                "crs": grid_crs_name(scene.grid),
+                "shape": list(scene.grid.shape),
+                "transform": list(scene.grid.affine)[:6],
+                "splits": list(scene.aoi.splits),
+                "pixels": {split: int(mask.sum()) for split, mask in inside.items()},
+            }
+        )
+    return found
+
+
+def digest_of(ready: Prepared) -> dict[str, str]:
+    """Compute hashes of the inputs of a training, scene after scene.
+
+    Args:
+        ready: Inputs of the training.
+
+    Returns:
+        Hashes of the places of the splits, of the labels, and of the statistics of the channels, by name.
+    """
+    splits, labels = hashlib.sha256(), hashlib.sha256()
+    for scene in ready.scenes:
+        splits.update(scene.name.encode())
+        labels.update(scene.name.encode())
+        for name, mask in scene.inside.items():
+            splits.update(name.encode())
+            splits.update(np.packbits(mask).tobytes())
+        labels.update(np.ascontiguousarray(scene.labels).data)
+    # Rounded, because the last digits of a logarithm differ between processors.
+    channels = " ".join(
+        f"{c.name} {c.low:.5g} {c.high:.5g} {c.mean:.5g} {c.std:.5g}" for s in ready.specs.values() for c in s.channels
+    )
+    return {
+        SPLITS: splits.hexdigest(),
+        "labels": labels.hexdigest(),
+        "rasters": hashlib.sha256(channels.encode()).hexdigest(),
     }
-    return {name: hashlib.sha256(content).hexdigest() for name, content in inputs.items()}
 
 
 def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
@@ -197,17 +295,25 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
         Lines: the grid, its pixel size and the reason for it, the unit of heights and where it is known from, the
         classes, the pixels of each split, and the file of the splits if they are drawn as blocks.
     """
-    sources = found.sources
-    units = {
-        role: (ground_unit if role == "ground" else height_unit)(raster, sources.height_unit)[1]
-        for role, raster in sources.heights.items()
-    }
-    unit = "; ".join(f"ground: {known}" if role == "ground" else known for role, known in units.items())
+    first = found.scenes[0]
+    known = dict.fromkeys(
+        (role, (ground_unit if role == "ground" else height_unit)(raster, scene.sources.height_unit)[1])
+        for scene in found.scenes
+        for role, raster in scene.sources.heights.items()
+    )
+    units = [f"ground: {text}" if role == "ground" else text for role, text in known]
+    unit = "; ".join(units)
     line = "\n" if unit else ""
-    px = {s: int(m.sum()) for s, m in found.inside.items()}
-    blocks = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {drawn}" if drawn else ""
+    px = found.split_px()
+    splits = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {drawn}" if drawn else ""
+    if len(found.scenes) == 1:
+        grids = f"Grid: {describe_work(first.grid, patch_px)}"
+    else:
+        total = sum(math.prod(scene.grid.shape) for scene in found.scenes)
+        names = listed(scene.name for scene in found.scenes)
+        grids = f"Scenes: {len(found.scenes)} ({names}), {total:,} px; the first: {describe_work(first.grid, patch_px)}"
     return (
-        f"Grid: {describe_work(found.grid, patch_px)}\n{found.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
+        f"{grids}\n{first.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
         f"Classes: {', '.join(found.classes.names)}\n"
-        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{blocks}"
+        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{splits}"
     )

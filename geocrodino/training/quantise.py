@@ -25,6 +25,7 @@ from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
+from geocrodino.training.checks import SCENES
 from geocrodino.training.prepare import Prepared, changed_inputs, prepare
 
 MOST_LOST_POINTS = 0.2
@@ -81,7 +82,7 @@ def quantise(
         ready = prepare(config, run, on_progress)
         _require_unchanged(ready, run)
         data = _data(config, ready)
-        unused_px = default_lattice(ready.layers.grid, bundle).unused_px
+        unused_px = default_lattice(ready.grid, bundle).unused_px
         measured: dict[Modality, Int8Network] = {}
         kept: dict[Modality, tuple[Int8Network, dict[str, NDArray[np.generic]]]] = {}
         for modality in bundle.manifest.modalities:
@@ -139,7 +140,7 @@ def _require_unchanged(ready: Prepared, run: Path) -> None:
 def _data(config: TrainConfig, ready: Prepared) -> CoregisteredDataModule:
     settings = config.training
     plan = BatchPlan(settings.patch_px, settings.batch_size, settings.steps_per_epoch, seed=settings.seed)
-    return CoregisteredDataModule(ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi)
+    return CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
 
 
 def _quantise_branch(

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from safetensors import SafetensorError
 from safetensors.torch import save
+from shapely.geometry.base import BaseGeometry
 from torch import nn
 
 from geocrodino.bundle.io import save_bundle
@@ -23,7 +24,7 @@ from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
-from geocrodino.data.statistics import class_counts, class_weights
+from geocrodino.data.statistics import class_weights, count_classes
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
@@ -32,13 +33,13 @@ from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, save_config
 from geocrodino.settings.method import MethodSettings
-from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
-from geocrodino.training.checks import augmentation_of, check_settings
+from geocrodino.training.checks import SCENES, augmentation_of, check_settings
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, state_of
 from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
@@ -156,8 +157,8 @@ def _prepare(
     """Open and align the rasters, and start the run in its folder; the configuration then names the working grid."""
     L.seed_everything(config.training.seed, verbose=False)
     loaded = () if start is None else start.modalities
-    modalities = [m for m in MODALITIES.in_order(config.data.raster_paths) if m not in loaded]
-    needed = MODALITIES.in_order(config.data.raster_paths) if trains_teacher(config.method, teacher) else modalities
+    modalities = [m for m in config.data.modalities() if m not in loaded]
+    needed = config.data.modalities() if trains_teacher(config.method, teacher) else modalities
     read = initial_weights(config, needed, out, resume=resume, tell=tell)  # first: a download may fail
     weights = {m: read[m] for m in modalities if m in read}
     trainings = [Beginning(config.method, start, weights)]
@@ -354,7 +355,7 @@ def _parts(
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
-    counts = class_counts(ready.labels, ready.inside["train"], len(ready.classes))
+    counts = count_classes(ready.scenes, "train", len(ready.classes))
     weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
     beginning = Beginning(method, ready.start, ready.encoder_weights)
     learner = create_networks(config, beginning, ready.specs, ready.classes, weights, tell)
@@ -375,7 +376,7 @@ def _parts(
 def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Listener) -> CoregisteredDataModule:
     settings = config.training
     unlabelled = round(settings.unlabelled_share * settings.batch_size) if method.learns_without_labels else 0
-    if "unlabelled" in ready.inside and not method.learns_without_labels:
+    if any("unlabelled" in scene.inside for scene in ready.scenes) and not method.learns_without_labels:
         tell(f"The split unlabelled is not used: the method {method.name} learns from labels alone.")
     plan = BatchPlan(
         settings.patch_px,
@@ -386,14 +387,14 @@ def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell:
         settings.workers,
         unlabelled,
     )
-    data = CoregisteredDataModule(ready.layers, ready.specs, ready.inside, ready.labels, plan, config.data.aoi)
+    data = CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
     if data.unlabelled:
         tell(f"A batch holds {settings.batch_size} patches with labels and {data.unlabelled} without.")
     return data
 
 
 def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> Path:
-    grid = ready.layers.grid
+    grid = ready.grid
     branches: dict[Modality, nn.Module] = fitted.networks
     radii = [receptive_field_radius_px(branches[m], len(ready.specs[m].channels)) for m in branches]
     summary, calibrated = _summarise(config, out, fitted, ready.start), fitted.calibrated
@@ -407,7 +408,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         modalities=ready.specs,
         resolution_m=float(np.sqrt(np.prod(pixel_size_m(grid)))),
         crs=f"EPSG:{crs_of(grid).epsg}" if crs_of(grid).epsg else crs_of(grid).wkt,
-        footprint=json.loads(shapely.to_geojson(ready.aoi.in_degrees("train"))),
+        footprint=json.loads(shapely.to_geojson(_footprint(ready))),
         receptive_field_px=None if None in radii else max(r for r in radii if r is not None),
         calibration=calibrated.calibration,
         training=summary,
@@ -419,6 +420,12 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         with writing(bundle, SafetensorError):
             raise error.__cause__ or error from None
     return bundle
+
+
+def _footprint(ready: Prepared) -> BaseGeometry:
+    """The polygons of ``train`` of all scenes, in degrees."""
+    parts = [scene.aoi.in_degrees("train") for scene in ready.checked if "train" in scene.aoi.splits]
+    return parts[0] if len(parts) == 1 else shapely.union_all(parts)
 
 
 def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, start: Start | None = None) -> dict[str, Any]:

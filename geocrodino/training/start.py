@@ -82,7 +82,7 @@ def find_start(
             f"another (sha256 {bundle.sha256}).\n{run_folder.RESTORE}"
         )
     _require_branches(config)
-    manifest, trained = bundle.manifest, config.data.raster_paths
+    manifest, trained = bundle.manifest, config.data.modalities()
     common = tuple(m for m in trained if m in manifest.modalities)
     if not common:
         raise ConfigError(

@@ -15,7 +15,7 @@ from geocrodino.geo.rasters.grid import crs_of
 from geocrodino.settings.config import TrainConfig
 from geocrodino.training import folder as run_folder
 from geocrodino.training.learners.base import Learner
-from geocrodino.training.prepare import Prepared
+from geocrodino.training.prepare import SPLITS, Prepared, changed_inputs
 from geocrodino.training.start import comparable
 from geocrodino.training.teacher import TRAIN_ONE, unusable_teacher
 
@@ -60,13 +60,20 @@ def require_same_splits(ready: Prepared, teacher: Path) -> None:
         raise ConfigError(
             f"{path}: no such file. Expected the polygons of the teacher's splits, which every run writes.\n{TRAIN_ONE}"
         )
-    grid = ready.layers.grid
+    if len(ready.checked) > 1:
+        if SPLITS in changed_inputs(ready, path.parent):
+            raise ConfigError(
+                f"{teacher}: the teacher was trained on other splits of these scenes: its students must not be scored "
+                f"on pixels that it was trained or selected on.\n{TRAIN_ONE}"
+            )
+        return
+    grid, areas = ready.grid, ready.checked[0].aoi
     theirs = AOI(gpd.read_file(path), str(path)).to_crs(crs_of(grid).wkt)
     for used, held_out in (("train", "val"), ("train", "test"), ("val", "test")):
-        if used not in theirs.splits or held_out not in ready.aoi.splits:
+        if used not in theirs.splits or held_out not in areas.splits:
             continue
         # Compared as pixels: rounded coordinates in the file make polygons that share an edge overlap by a sliver.
-        if (inside_mask(theirs.polygons(used), grid) & inside_mask(ready.aoi.polygons(held_out), grid)).any():
+        if (inside_mask(theirs.polygons(used), grid) & inside_mask(areas.polygons(held_out), grid)).any():
             raise ConfigError(
                 f"{teacher}: the teacher's split {used!r} overlaps the split {held_out!r} of this training: its "
                 f"students must not be scored on pixels that it was trained or selected on.\n{TRAIN_ONE}"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.statistics import measure
 from geocrodino.errors import AOIError
 
@@ -22,9 +23,10 @@ def make(layers, recipes):
         for split, (rows, cols) in {"train": ((0, 96), (0, 60)), "val": ((20, 96), (70, 125)), **inside}.items():
             masks[split] = np.zeros(layers.grid.shape, bool)
             masks[split][slice(*rows), slice(*cols)] = True
-        specs = {m: measure(layers, recipes[m], np.ones(layers.grid.shape, bool)) for m in ("optical", "elevation")}
-        labels = layers.class_indices() if labels is None else labels
-        return CoregisteredDataModule(layers, specs, masks, labels, plan, "aoi.gpkg"), masks
+        whole = AlignedScene("", layers, layers.class_indices(), {"train": np.ones(layers.grid.shape, bool)})
+        specs = {m: measure([whole], recipes[m]) for m in ("optical", "elevation")}
+        scene = AlignedScene("", layers, layers.class_indices() if labels is None else labels, masks)
+        return CoregisteredDataModule([scene], specs, plan, "aoi.gpkg"), masks
 
     return build
 

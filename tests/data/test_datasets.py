@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader
 from torchgeo.samplers import GridGeoSampler, RandomGeoSampler, Units
 
 from geocrodino.data.datasets import CoregisteredDataset, window_of
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.statistics import measure
 from geocrodino.geo.rasters.window import Window
 
 
 @pytest.fixture
 def dataset(layers, recipes):
-    inside = np.ones(layers.grid.shape, bool)
-    return CoregisteredDataset(layers, {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")})
+    whole = AlignedScene("", layers, layers.class_indices(), {"train": np.ones(layers.grid.shape, bool)})
+    return CoregisteredDataset([whole], {m: measure([whole], recipes[m]) for m in ("optical", "elevation")})
 
 
 def query_of(grid, window):
@@ -55,13 +56,11 @@ def test_a_sample(dataset):
     assert low["optical_valid"][:2].all()
 
 
-def test_other_labels_than_those_of_the_layers(layers, recipes):
-    inside = np.ones(layers.grid.shape, bool)
-    specs = {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")}
+def test_other_labels_than_those_of_the_layers(layers, dataset):
     labels = layers.class_indices().copy()
     labels[:, 64:] = 255
-    plain, blanked = CoregisteredDataset(layers, specs), CoregisteredDataset(layers, specs, labels)
-    first, second = (d.read((0, 20, 50, 78)) for d in (plain, blanked))
+    blanked = CoregisteredDataset([AlignedScene("", layers, labels, {})], dataset.specs)
+    first, second = (d.read((0, 20, 50, 78)) for d in (dataset, blanked))
     assert same({k: v for k, v in first.items() if k != "labels"}, {k: v for k, v in second.items() if k != "labels"})
     assert (first["labels"] == 0).all()
     assert (second["labels"][:, :14] == 0).all()
@@ -124,11 +123,9 @@ def test_torchgeo_operations(dataset):
     assert dataset.res == (1.0, 1.0)
 
 
-def test_prediction_reads_what_training_reads(layers, sources, recipes):
-    inside = np.ones(layers.grid.shape, bool)
-    specs = {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")}
-    window = (5, 69, 3, 67)
-    sample = CoregisteredDataset(layers, specs).read(window)
+def test_prediction_reads_what_training_reads(layers, sources, dataset):
+    specs, window = dataset.specs, (5, 69, 3, 67)
+    sample = dataset.read(window)
     for modality, raster in sources.rasters.items():
         values, valid = specs[modality].read(raster, layers.grid, window)
         assert sample[modality].numpy().tobytes() == values.tobytes()

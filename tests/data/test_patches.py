@@ -105,7 +105,7 @@ def test_covering_windows_hold_every_chosen_pixel_once(seed, height, width, size
 def test_a_split_without_room():
     corners = patch_corners(inside_mask(pixels((0, 9), (0, 30)), GRID), 10)
     with pytest.raises(AOIError) as caught:
-        require_patches(corners, "train", "aoi.gpkg", 10, GRID)
+        require_patches([corners], "train", "aoi.gpkg", 10, GRID)
     assert str(caught.value) == (
         "aoi.gpkg: the polygons of the split 'train' hold no patch: expected room for one of 10 x 10 px (3 m) inside "
         "the rasters, found none.\nDraw larger polygons, or use smaller patches (`patch_px`)."

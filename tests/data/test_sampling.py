@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import shapely
@@ -11,18 +13,27 @@ from small_polygons import polygons
 
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.sampling import BalancedPatchSampler, EvenDraw, MixedSampler
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.statistics import measure
 from geocrodino.geo.areas.masks import inside_mask
 
 
 @pytest.fixture
 def dataset(layers, recipes):
-    inside = np.ones(layers.grid.shape, bool)
-    return CoregisteredDataset(layers, {m: measure(layers, recipes[m], inside) for m in ("optical", "elevation")})
+    whole = AlignedScene("", layers, layers.class_indices(), {"train": np.ones(layers.grid.shape, bool)})
+    return CoregisteredDataset([whole], {m: measure([whole], recipes[m]) for m in ("optical", "elevation")})
 
 
 def windows(sampler):
-    return list(sampler)
+    drawn = list(sampler)
+    assert {scene for scene, _ in drawn} == {0}
+    return [window for _, window in drawn]
+
+
+def sampler_on(dataset, inside, labels, **options):
+    """A sampler of the same layers with another split and other labels."""
+    scene = dataclasses.replace(dataset.scenes[0], labels=labels, inside={"train": inside})
+    return BalancedPatchSampler(CoregisteredDataset([scene], dataset.specs), "train", **options)
 
 
 def test_sampled_patches_lie_inside_and_hold_a_label(dataset):
@@ -36,7 +47,7 @@ def test_sampled_patches_lie_inside_and_hold_a_label(dataset):
         labels = np.full(grid.shape, 255, np.uint8)
         labels[20:40, 20:60] = 1
         labels[30, 30] = 0
-        sampler = BalancedPatchSampler(dataset, inside, labels, patch_px=patch, length=30, balance=balance, seed=seed)
+        sampler = sampler_on(dataset, inside, labels, patch_px=patch, length=30, balance=balance, seed=seed)
         assume(not sampler.is_empty)
         drawn = windows(sampler)
         assert len(drawn) == len(sampler) == 30
@@ -52,7 +63,7 @@ def make(dataset, **options):
     labels = np.ones(dataset.grid.shape, np.uint8)
     labels[70:73, 100:103] = 0
     inside = np.ones(dataset.grid.shape, bool)
-    return BalancedPatchSampler(dataset, inside, labels, **{"patch_px": 16, "length": 400, **options})
+    return sampler_on(dataset, inside, labels, **{"patch_px": 16, "length": 400, **options})
 
 
 def test_seeds_and_epochs(dataset):
@@ -83,9 +94,9 @@ def test_anywhere_is_even(dataset):
 def test_a_split_without_labels_is_empty(dataset):
     labels = np.full(dataset.grid.shape, 255, np.uint8)
     inside = np.ones(dataset.grid.shape, bool)
-    assert BalancedPatchSampler(dataset, inside, labels, patch_px=16, length=1).is_empty
-    assert BalancedPatchSampler(dataset, inside, labels * 0, patch_px=97, length=1).is_empty
-    assert not BalancedPatchSampler(dataset, inside, labels * 0, patch_px=96, length=1).is_empty
+    assert sampler_on(dataset, inside, labels, patch_px=16, length=1).is_empty
+    assert sampler_on(dataset, inside, labels * 0, patch_px=97, length=1).is_empty
+    assert not sampler_on(dataset, inside, labels * 0, patch_px=96, length=1).is_empty
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 6), st.floats(0.05, 1))
@@ -94,10 +105,10 @@ def test_an_even_draw(seed, height, width, share):
     rng = np.random.default_rng(seed)
     mask = rng.random((height, width)) < share
     assume(mask.any())
-    draw = EvenDraw(mask)
+    draw = EvenDraw([mask])
     count = np.zeros(mask.shape, int)
     for _ in range(100 * mask.sum()):
-        count[draw.draw(rng)] += 1
+        count[draw.draw(rng)[1:]] += 1
     assert not count[~mask].any()
     # Each is drawn 100 times, give or take six standard deviations.
     assert (abs(count[mask] - 100) < 60).all()
@@ -106,7 +117,7 @@ def test_an_even_draw(seed, height, width, share):
 def mixed(dataset, *, unlabelled=2, batch=4, **options):
     corners = np.zeros((dataset.grid.shape[0] - 15, dataset.grid.shape[1] - 15), bool)
     corners[:20, 30:50] = True
-    return MixedSampler(make(dataset, **options), corners, batch, unlabelled)
+    return MixedSampler(make(dataset, **options), [corners], batch, unlabelled)
 
 
 def test_patches_with_labels_are_those_of_a_training_without_others(dataset):

@@ -55,13 +55,14 @@ def test_torchgeo_gets_bytes_divided_by_255_and_heights_standardised(benchmark, 
     sample = dataset[window]
     assert dataset.channels == 4
     assert sample["image"].dtype == torch.float32
-    digital = np.asarray(ready.layers.channels("optical")[:, 40:72, 40:72])
+    layers = ready.scenes[0].layers
+    digital = np.asarray(layers.channels("optical")[:, 40:72, 40:72])
     assert digital.max() > 1
-    valid = np.isfinite(digital).all(axis=0) & np.isfinite(ready.layers.channels("elevation")[:, 40:72, 40:72])[0]
+    valid = np.isfinite(digital).all(axis=0) & np.isfinite(layers.channels("elevation")[:, 40:72, 40:72])[0]
     assert np.array_equal(sample["image"][:3].numpy()[:, valid], (digital / np.float32(255))[:, valid])
     (channel,) = ready.specs["elevation"].channels
     assert channel.name == "height"
-    metres = np.asarray(ready.layers.channels("elevation")[0, 40:72, 40:72])
+    metres = np.asarray(ready.scenes[0].layers.channels("elevation")[0, 40:72, 40:72])
     expected = (np.clip(metres, channel.low, channel.high) - channel.mean) / channel.std
     assert np.abs(sample["image"][3].numpy() - expected)[valid].max() < 1e-5 * max(1, abs(channel.mean / channel.std))
 
@@ -69,8 +70,8 @@ def test_torchgeo_gets_bytes_divided_by_255_and_heights_standardised(benchmark, 
 def test_pixels_without_label_or_input_are_ignored(benchmark, ready):
     peers = benchmark("accuracy_peers")
     dataset = peers.PeerDataset(ready, ("elevation",))
-    heights = ready.layers.channels("elevation")[0]
-    row, col = np.argwhere(~np.isfinite(heights) & (ready.layers.class_indices() != IGNORE_INDEX))[0]
+    heights = ready.scenes[0].layers.channels("elevation")[0]
+    row, col = np.argwhere(~np.isfinite(heights) & (ready.scenes[0].layers.class_indices() != IGNORE_INDEX))[0]
     window = Window.at(int(row), int(col), (1, 1))
     sample = dataset[window]
     assert (sample["mask"].item(), sample["image"].item()) == (IGNORE_INDEX, 0.0)
@@ -92,11 +93,11 @@ def test_validation_counts_labels_of_val_alone_and_all_of_them(benchmark, ready)
     peers = benchmark("accuracy_peers")
     dataset = peers.PeerDataset(ready, ("optical",))
     val = peers.ValDataset(dataset, ready, 32)
-    seen = np.zeros(ready.layers.grid.shape, bool)
+    seen = np.zeros(ready.grid.shape, bool)
     for index, window in enumerate(val.windows):
         seen[window.slices] |= (val[index]["mask"] != IGNORE_INDEX).numpy()
-    valid = np.isfinite(ready.layers.channels("optical")).all(axis=0)
-    assert np.array_equal(seen, ready.inside["val"] & (ready.labels != IGNORE_INDEX) & valid)
+    valid = np.isfinite(ready.scenes[0].layers.channels("optical")).all(axis=0)
+    assert np.array_equal(seen, ready.scenes[0].inside["val"] & (ready.scenes[0].labels != IGNORE_INDEX) & valid)
 
 
 @pytest.mark.parametrize("model", ["unet", "deeplabv3+"])
@@ -127,7 +128,7 @@ def test_a_map_holds_every_pixel_of_test(benchmark, ready, tmp_path):
     accuracy.write_map(lambda w: np.full((w[1] - w[0], w[3] - w[2]), 2, np.uint8), ready, target, 48)
     with rasterio.open(target) as source:
         values = source.read(1)
-    inside = accuracy.inside_mask(ready.aoi.polygons("test"), ready.layers.grid)
+    inside = accuracy.inside_mask(ready.checked[0].aoi.polygons("test"), ready.grid)
     assert inside.any()
     assert (values[inside] == 2).all()
 

@@ -22,23 +22,24 @@ pytestmark = pytest.mark.slow
 def test_labels_and_heights_are_read_as_they_are(real_data, tmp_path):
     config = load_config(CONFIG)
     found = check_inputs(config.model_copy(update={"data": config.data.model_copy(update={"resolution_m": None})}))
-    assert found.choice.note == (
+    (scene,) = found.scenes
+    assert scene.choice.note == (
         "Image 0.305 m, heights 0.914 m, labels 0.914 m: works at 0.914 m, the pixel size of the labels. "
         "`data.resolution_m=0.3048` keeps that of the image, with 9 times the pixels."
     )
-    assert found.choice.resolution_m == pytest.approx(0.9144, rel=1e-9)
-    labels = found.sources.labels
-    assert pixel_offset(found.grid, labels.geobox, tolerance_px=1e-9) == (58, 12)
+    assert scene.choice.resolution_m == pytest.approx(0.9144, rel=1e-9)
+    labels = scene.sources.labels
+    assert pixel_offset(scene.grid, labels.geobox, tolerance_px=1e-9) == (58, 12)
     part = Window.at(300, 300, (200, 250))
-    layers = align(found.sources, found.recipes, found.classes, window_grid(found.grid, part), tmp_path / "aligned")
+    layers = align(scene.sources, found.recipes, found.classes, window_grid(scene.grid, part), tmp_path / "aligned")
     assert isinstance(labels, LabelSource)
     np.testing.assert_array_equal(layers.class_indices(), labels.indices(found.classes, part.shift(58, 12)))
 
 
 def test_the_size_in_the_file_keeps_the_corner_of_the_image(real_data):
     """The results in the documentation were measured on this grid; it is 0.45 and 0.19 px off that of the labels."""
-    found = check_inputs(load_config(CONFIG))
-    assert found.choice.note == "Image 0.305 m, heights 0.914 m, labels 0.914 m: works at 0.914 m, as set."
-    assert pixel_offset(found.grid, found.sources.labels.geobox) is None
-    column, row = ~found.sources.labels.geobox.affine @ (found.grid.affine.c, found.grid.affine.f)
+    (scene,) = check_inputs(load_config(CONFIG)).scenes
+    assert scene.choice.note == "Image 0.305 m, heights 0.914 m, labels 0.914 m: works at 0.914 m, as set."
+    assert pixel_offset(scene.grid, scene.sources.labels.geobox) is None
+    column, row = ~scene.sources.labels.geobox.affine @ (scene.grid.affine.c, scene.grid.affine.f)
     assert (row % 1, column % 1) == (pytest.approx(0.452, abs=1e-3), pytest.approx(0.809, abs=1e-3))

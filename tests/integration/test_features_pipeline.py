@@ -14,6 +14,7 @@ import yaml
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.datasets import CoregisteredDataset
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.settings.config import load_config
 from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.prepare import prepare
@@ -125,10 +126,10 @@ def test_features_of_windows_are_those_of_the_whole_scene(pipeline, trained, rea
     monkeypatch.setattr(pipeline, "_WINDOW_PX", 64)
     bundle = load_bundle(trained / "bundle.safetensors")
     stride = bundle.manifest.network.stride_px
-    height, width = ready.layers.grid.shape
+    height, width = ready.grid.shape
     chosen = np.random.default_rng(0).random((height // stride, width // stride)) < 0.2
     found = pipeline.read_features(bundle, ready, chosen)
-    whole = CoregisteredDataset(ready.layers, ready.specs).read((0, height, 0, width))
+    whole = CoregisteredDataset([AlignedScene.of(ready.scenes[0].layers)], ready.specs).read((0, height, 0, width))
     fill = (0, -width % stride, 0, -height % stride)
     at = torch.from_numpy(np.pad(chosen, [(0, -height % stride > 0), (0, -width % stride > 0)]))
     for m in MODALITIES:
@@ -140,14 +141,14 @@ def test_features_of_windows_are_those_of_the_whole_scene(pipeline, trained, rea
 
 def test_cells_are_what_lies_under_a_feature(pipeline, ready):
     cells = pipeline.find_cells(ready, 8)
-    indices = ready.layers.class_indices()
-    valid = [np.isfinite(ready.layers.channels(m)).all(axis=0) for m in MODALITIES]
+    indices = ready.scenes[0].layers.class_indices()
+    valid = [np.isfinite(ready.scenes[0].layers.channels(m)).all(axis=0) for m in MODALITIES]
     for row, column in np.random.default_rng(0).integers(0, min(cells.labels.shape), (50, 2)):
         under = (slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
         counts = np.bincount(indices[under][indices[under] != 255], minlength=len(ready.classes))
         assert cells.labels[row, column] == (counts.argmax() if counts.any() else 255)
         assert cells.seen[row, column] == all(v[under].mean() >= 0.5 for v in valid)
-        assert cells.inside["train"][row, column] == ready.inside["train"][under].all()
+        assert cells.inside["train"][row, column] == ready.scenes[0].inside["train"][under].all()
     assert cells.inside["test"].any()
     assert not (cells.inside["train"] & cells.inside["test"]).any()
 

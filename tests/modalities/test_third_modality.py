@@ -138,9 +138,10 @@ def test_any_two_modalities_make_a_training(run, town, tmp_path):
     file.write_text(yaml.safe_dump(content))
     config = load_config(file, {"training.patch_px": 32})
     found = check_inputs(config)
-    assert list(found.sources.rasters) == list(found.recipes) == ["elevation", "radar"]
-    assert found.sources.rasters["radar"].path == tmp_path / "radar.tif"
-    assert found.grid.resolution.x == 1.0  # of the surface model; the radar image has 0.5 m
+    (scene,) = found.scenes
+    assert list(scene.sources.rasters) == list(found.recipes) == ["elevation", "radar"]
+    assert scene.sources.rasters["radar"].path == tmp_path / "radar.tif"
+    assert scene.grid.resolution.x == 1.0  # of the surface model; the radar image has 0.5 m
     for changes, told in (
         ({"rasters": {}}, "data.optical: is needed, found nothing"),
         ({"elevation": None}, "expected the rasters of at least two modalities, found radar"),

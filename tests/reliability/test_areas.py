@@ -595,10 +595,10 @@ def test_a_training_takes_the_splits_of_another_column(tiny_config, areas, here)
     with pytest.warns(AreaWarning, match="the splits are read from the column `partition`"):
         found = prepared(tiny_config, here / "b", aoi=str(here / "other.gpkg"))
     assert found.drawn is None
-    assert found.inside.keys() == expected.inside.keys() == {"train", "val"}
-    for split, inside in expected.inside.items():
+    assert found.scenes[0].inside.keys() == expected.scenes[0].inside.keys() == {"train", "val"}
+    for split, inside in expected.scenes[0].inside.items():
         assert inside.any()
-        assert (found.inside[split] == inside).all()
+        assert (found.scenes[0].inside[split] == inside).all()
 
 
 @marked("parts without an area", "warned")
@@ -610,8 +610,8 @@ def test_a_training_takes_the_same_pixels_with_a_spike(tiny_config, areas, here)
     expected = prepared(tiny_config, here / "a", aoi=str(here / "plain.gpkg"))
     with pytest.warns(AreaWarning, match="3 of 3 rows also hold parts without an area"):
         found = prepared(tiny_config, here / "b", aoi=str(here / "spiked.gpkg"))
-    for split, inside in expected.inside.items():
-        assert (found.inside[split] == inside).all()
+    for split, inside in expected.scenes[0].inside.items():
+        assert (found.scenes[0].inside[split] == inside).all()
 
 
 @marked("CRS of an area", "warned")
@@ -619,4 +619,4 @@ def test_a_training_takes_the_crs_of_the_settings(tiny_config, areas, here):
     plain_geojson(here / "a.geojson", areas(split=["train", "val"]))
     with pytest.warns(AreaWarning, match="the coordinates are read as EPSG:32631, as `aoi_crs` says"):
         found = prepared(tiny_config, here / "a", aoi=str(here / "a.geojson"), aoi_crs=CRS)
-    assert found.inside["train"].any()
+    assert found.scenes[0].inside["train"].any()

@@ -298,7 +298,7 @@ def test_a_mask_that_is_read_as_classes(run_cli, town, truth, write, tmp_path, m
     else:
         ready = prepare(config.model_copy(update={"classes": None}), tmp_path / "run")
         assert ready.classes.values == (0, 1)
-        np.testing.assert_array_equal(np.unique(ready.labels), [0, 1, 255])
+        np.testing.assert_array_equal(np.unique(ready.scenes[0].labels), [0, 1, 255])
 
 
 @marked(MASKS, "right")
@@ -413,7 +413,7 @@ def test_values_outside_the_classes_beyond_the_area(town, truth, write, scheme):
     values = truth.copy()
     values[:40, :40] = 77
     labels = _labels(write("corner.tif", values, "labels"))
-    assert label_classes(labels, scheme) == scheme
+    assert label_classes([labels], scheme) == scheme
     grid = labels.geobox
     check_labels(labels, scheme, grid[40:, 40:], every_block=True)
     with pytest.raises(LabelError, match="outside the classes: 77"):

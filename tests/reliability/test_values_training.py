@@ -142,7 +142,9 @@ def test_impossible_heights_are_counted(tiny_config, run_cli, town, write, sampl
         assert any(str(w.message).startswith(told) for w in caught)
     holes = write("holes.tif", tagged, "elevation", transform=where, nodata=None, tags={"units": ("metre",)})
     expected = prepare(tiny_config({**ground, f"data.{role}": str(holes)}), tmp_path / "holes")
-    np.testing.assert_array_equal(ready.layers.channels("elevation"), expected.layers.channels("elevation"))
+    np.testing.assert_array_equal(
+        ready.scenes[0].layers.channels("elevation"), expected.scenes[0].layers.channels("elevation")
+    )
     code, out, _ = run_cli("inspect", f"--{role}", pits)
     assert code == 0
     assert told.split(":", 1)[1].split(",", maxsplit=1)[0].strip() in " ".join(out.split())
@@ -154,7 +156,7 @@ def test_a_collar_by_metadata_enters_no_statistics(tiny_config, write, sample, t
     values[:, :, :40] = 0
     path = write("collar.tif", values, tags={"tags": {"NODATA_VALUES": "0 0 0"}})
     ready = prepare(tiny_config({"data.optical": str(path)}), tmp_path / "run")
-    optical = ready.layers.channels("optical")
+    optical = ready.scenes[0].layers.channels("optical")
     assert np.isnan(optical).any()
     assert min(c.low for c in ready.specs["optical"].channels) > 0
 

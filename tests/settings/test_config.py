@@ -144,8 +144,7 @@ def test_nothing_at_all(tmp_path, monkeypatch):
     assert refused(None) == (
         "the given configuration cannot be used:\n"
         "  data: is needed, found nothing\n"
-        "Name `data.optical`, `data.elevation`, `data.labels` and `data.aoi`, or write them under `data:` in "
-        "geocrodino.yaml."
+        "Name `data.optical`, `data.elevation` and `data.labels`, or write them under `data:` in geocrodino.yaml."
     )
 
 

@@ -107,9 +107,10 @@ def test_good_files_are_refused_by_neither(tiny_config):
     config = tiny_config()
     assert refusal(config) is None
     found = check_inputs(config)
-    assert set(found.inside) == {"train", "val"}
+    (scene,) = found.scenes
+    assert set(scene.inside) == {"train", "val"}
     assert not found.drawn
-    assert (found.labels[~(found.inside["train"] | found.inside["val"])] == 255).all()
+    assert (scene.labels[~(scene.inside["train"] | scene.inside["val"])] == 255).all()
 
 
 @pytest.fixture
@@ -141,24 +142,25 @@ def test_random_encoders_alone_are_not_frozen(tiny_config):
     assert "none.tif" in (refusal(tiny_config({**frozen, "encoder_weights": {"optical": "imagenet"}})) or "")
 
 
-def test_image_and_heights_may_be_of_several_files(tiny_config, tiled, tmp_path):
+def test_every_raster_may_be_of_several_files(tiny_config, tiled, tmp_path):
     whole = tiny_config()
-    tiles = tiny_config({"data.optical": str(tiled("optical")), "data.elevation": str(tiled("elevation") / "*.tif")})
+    folders = {role: tiled(role) for role in ("optical", "elevation", "labels")}
+    tiles = tiny_config(
+        {
+            "data.optical": str(folders["optical"]),
+            "data.elevation": str(folders["elevation"] / "*.tif"),
+            "data.labels": str(folders["labels"]),
+        }
+    )
     assert refusal(tiles) is None
     expected, found = (check_inputs(config) for config in (whole, tiles))
     layers = [
-        align(each.sources, each.recipes, each.classes, each.grid, tmp_path / name)
+        align(each.scenes[0].sources, each.recipes, each.classes, each.scenes[0].grid, tmp_path / name)
         for name, each in (("whole", expected), ("tiles", found))
     ]
     for layer in ("optical", "elevation", "labels"):
         first, second = (files[layer].read_bytes() for files in ({**a.rasters, "labels": a.labels} for a in layers))
         assert first == second
-
-
-def test_labels_of_several_files_are_refused(tiny_config, tiled):
-    assert "labels: expected one raster file, found 2 files" in refusal(
-        tiny_config({"data.labels": str(tiled("labels"))})
-    )
 
 
 def test_a_training_split_without_labels(tiny_config, changed, town):

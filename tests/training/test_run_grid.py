@@ -77,7 +77,9 @@ def test_a_run_works_at_the_labels_size_and_goes_on_with_it(coarse, tmp_path):
     assert grid_in(out) == (1.0, "labels")
 
     aligned = {path.name: path.read_bytes() for path in (out / "aligned").glob("*.img")}
-    again = prepare(load_config(out / "config.yaml"), tmp_path / "again").layers  # as a new training with this file
+    again = (
+        prepare(load_config(out / "config.yaml"), tmp_path / "again").scenes[0].layers
+    )  # as a new training with this file
     assert list(again.grid.shape) == shape
     assert {p.name: p.read_bytes() for p in (*again.rasters.values(), again.labels)} == aligned
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -17,9 +18,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Compression
 
 from geocrodino.errors import LabelError, LabelWarning
-from geocrodino.files.names import gdal_name
 from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
+from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import MOST_VALUES, ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
@@ -43,10 +44,12 @@ class LabelSource(RasterSource):
     Attributes:
         ignore_values: Values that are no label.
         label_values: Pairs of a value in the file and the class value that it stands for.
+        pixels: Raster that the pixels are read from, where they are in several files.
     """
 
     ignore_values: tuple[int, ...] = ()
     label_values: tuple[tuple[int, int], ...] = ()
+    pixels: RasterSource | None = None
 
     @classmethod
     def of(
@@ -68,7 +71,35 @@ class LabelSource(RasterSource):
         rules = dict(label_values or {})
         _check_rules(source, set(ignore_values), rules)
         header = {f.name: getattr(source, f.name) for f in fields(RasterSource)}
-        return cls(**header, ignore_values=tuple(sorted(set(ignore_values))), label_values=tuple(sorted(rules.items())))
+        return cls(
+            **header,
+            ignore_values=tuple(sorted(set(ignore_values))),
+            label_values=tuple(sorted(rules.items())),
+            pixels=source if isinstance(source, MosaicSource) else None,
+        )
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of the files that hold the pixels, as GDAL opens them."""
+        return super().file_names if self.pixels is None else self.pixels.file_names
+
+    @property
+    def covered(self) -> NDArray[np.int64]:
+        """Rows and columns ``(row_start, row_stop, col_start, col_stop)`` that each of its files covers, (files, 4)."""
+        return super().covered if self.pixels is None else self.pixels.covered
+
+    @property
+    def layout_key(self) -> list[object]:
+        """What else identifies the labels: place and header of the members of a mosaic."""
+        return super().layout_key if self.pixels is None else self.pixels.layout_key
+
+    def describe(self) -> str:
+        """Describe the labels in one line.
+
+        Returns:
+            Number of files where there are several, bands, type and grid.
+        """
+        return super().describe() if self.pixels is None else self.pixels.describe()
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid, with the rules applied.
@@ -83,7 +114,7 @@ class LabelSource(RasterSource):
         Raises:
             RasterError: If the file cannot be read there.
         """
-        values, valid = super().read_own(window, bands)
+        values, valid = super().read_own(window, bands) if self.pixels is None else self.pixels.read_own(window, bands)
         if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
             near = np.rint(values)
             values = np.where(np.abs(values - near) <= _WHOLE_WITHIN, near, values)
@@ -176,28 +207,39 @@ class FoundClasses:
     notes: tuple[str, ...]
 
 
-def label_classes(labels: LabelSource, named: ClassScheme | None) -> ClassScheme:
-    """Check that a raster holds labels, and find its classes.
+def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> ClassScheme:
+    """Check that rasters hold labels, and find their classes.
 
     Args:
-        labels: The labels.
+        labels: The labels of all scenes, at least one.
         named: The classes, where the user names them.
 
     Returns:
-        The classes that are named, otherwise those that `find_classes` finds.
+        The classes that are named, otherwise those that `find_classes` finds, of all rasters together.
 
     Raises:
-        LabelError: If the raster has several bands, or no classes are named and it does not seem to hold any.
+        LabelError: If a raster has several bands, or no classes are named and it does not seem to hold any.
     """
-    if named is not None:
-        check_one_band(labels)
-        scheme, notes = named, lossy_notes(labels)
-    else:
-        found = find_classes(labels)
-        scheme, notes = found.scheme, found.notes
-    for note in notes:
-        warnings.warn(f"{labels.name}: {note}.", LabelWarning, stacklevel=2)
-    return scheme
+    schemes = []
+    for source in labels:
+        if named is not None:
+            check_one_band(source)
+            notes = lossy_notes(source)
+        else:
+            found = find_classes(source)
+            schemes.append(found.scheme)
+            notes = found.notes
+        for note in notes:
+            warnings.warn(f"{source.name}: {note}.", LabelWarning, stacklevel=2)
+    return _joined(schemes) if named is None else named
+
+
+def _joined(schemes: Sequence[ClassScheme]) -> ClassScheme:
+    """The classes of all schemes by value; name and colour are those of the first that has the value."""
+    if len(schemes) == 1:
+        return schemes[0]
+    by_value = {c.value: c for scheme in reversed(schemes) for c in scheme.classes}
+    return ClassScheme(classes=tuple(by_value[value] for value in sorted(by_value)))
 
 
 def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
@@ -209,7 +251,7 @@ def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
     Returns:
         One sentence if the file is compressed with loss, nothing otherwise.
     """
-    with rasterio.open(gdal_name(labels.name)) as dataset:
+    with rasterio.open(labels.file_names[0]) as dataset:
         jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
     return ("JPEG compression may have changed class values",) if jpeg else ()
 
@@ -245,7 +287,7 @@ def recoded_categories(labels: LabelSource) -> Categories:
     Returns:
         Those of the file, after the rules for its values.
     """
-    found = read_categories(labels.path, labels.data_bands[0])
+    found = read_categories(Path(labels.file_names[0]), labels.data_bands[0])
     rules = dict(labels.label_values)
 
     def moved(by_value: Mapping[int, str]) -> dict[int, str]:

@@ -89,6 +89,11 @@ class MosaicSource(RasterSource):
         return self.files
 
     @property
+    def covered(self) -> NDArray[np.int64]:
+        """Rows and columns ``(row_start, row_stop, col_start, col_stop)`` that each of its files covers, (files, 4)."""
+        return self.boxes.T
+
+    @property
     def layout_key(self) -> list[object]:
         """Place and header of every member."""
         return [self.boxes.tolist(), self.header_of.tolist(), [header.header_key for header in self.headers]]

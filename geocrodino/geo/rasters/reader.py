@@ -128,6 +128,12 @@ class RasterSource:
         return (gdal_name(self.name),)
 
     @property
+    def covered(self) -> NDArray[np.int64]:
+        """Rows and columns ``(row_start, row_stop, col_start, col_stop)`` that each of its files covers, (files, 4)."""
+        height, width = self.geobox.shape
+        return np.array([[0, height, 0, width]], np.int64)
+
+    @property
     def header_key(self) -> tuple[object, ...]:
         """All of the header that determines values and validity, besides path and grid; NaN as nodata equals itself."""
         marks = (self.alpha_band, self.mask, self.nodata_values, self.has_palette, self.limits)

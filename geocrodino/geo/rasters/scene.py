@@ -10,18 +10,15 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import rasterio
-
 from geocrodino.errors import LeftOutWarning, RasterError
 from geocrodino.files.access import is_folder
 from geocrodino.geo.rasters.header_checks import require_real
+from geocrodino.geo.rasters.headers import header, headers_kept, read_ahead, without_listing
 from geocrodino.geo.rasters.mosaic import MosaicSource
-from geocrodino.geo.rasters.opening import opened
-from geocrodino.geo.rasters.reader import MAP_TAGS, RasterSource
+from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene_files import SUFFIXES, FoundFiles, find_files, given_names, phrase
 from geocrodino.geo.rasters.stac_bands import StacBand, stac_bands, with_stac_bands
 
-_LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
 _SHOWN = 5  # names in a message
 
 
@@ -55,7 +52,7 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
     """
     names, found = _look_up(path, asset)
     if found.files == names and len(names) == 1:
-        return RasterSource.open(names[0])
+        return header(names[0])
     named = Path(names[0]) if len(names) == 1 else _common_folder(found.files)
     sources = _read_headers(found, named)
     if not sources:
@@ -84,7 +81,7 @@ def open_raster(path: str | Path) -> RasterSource:
     """
     names, found = _look_up(path, None)
     if found.files == names:
-        return RasterSource.open(names[0])
+        return header(names[0])
     named = Path(names[0])
     if not found.files:
         return _whole_folder(named, found)
@@ -96,8 +93,7 @@ def open_raster(path: str | Path) -> RasterSource:
         )
     _tell_left_out(named, found)
     file = found.files[0]
-    with opened(file) as dataset:
-        return _with_asset(file, dataset, stac_bands(found.assets.get(file, {})))
+    return _with_asset(file, stac_bands(found.assets.get(file, {})))
 
 
 def _look_up(path: str | Path | Sequence[str | Path], asset: str | None) -> tuple[list[str], FoundFiles]:
@@ -126,9 +122,8 @@ def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
     """Headers of all files but those that a bundle made."""
     headers: dict[str, RasterSource | None] = {}
     failures = []
-    # GDAL would list the folder for every file in it.
-    options = {} if _LISTING in os.environ else {_LISTING: "TRUE"}
-    with rasterio.Env(**options):
+    with headers_kept(), without_listing():
+        read_ahead(found.files)
         for name in found.files:
             try:
                 headers[name] = _header(name, stac_bands(found.assets.get(name, {})))
@@ -146,13 +141,12 @@ def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
 
 def _header(path: str, described: Sequence[StacBand]) -> RasterSource | None:
     """The header of a raster, None where a bundle made it."""
-    with opened(path) as dataset:
-        return None if MAP_TAGS & dataset.tags().keys() else _with_asset(path, dataset, described)
+    return None if header(path).is_map else _with_asset(path, described)
 
 
-def _with_asset(path: str, dataset: rasterio.DatasetReader, described: Sequence[StacBand]) -> RasterSource:
-    """The header of an open raster, with what a STAC asset says about its bands."""
-    found = with_stac_bands(RasterSource.of_dataset(path, dataset), described)
+def _with_asset(path: str, described: Sequence[StacBand]) -> RasterSource:
+    """The header of a raster, with what a STAC asset says about its bands."""
+    found = with_stac_bands(header(path), described)
     require_real(path, found.bands)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -9,7 +10,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 
@@ -63,7 +63,7 @@ def count_values(source: RasterSource, band: int) -> ValueCounts:
     """Count the pixels of each value of a band; counting ends early if there are far more values than classes.
 
     Args:
-        source: The raster, one file.
+        source: The raster.
         band: One-based number of the band.
 
     Returns:
@@ -82,18 +82,23 @@ def count_values(source: RasterSource, band: int) -> ValueCounts:
 
 
 def file_blocks(source: RasterSource) -> Iterator[Window]:
-    """Cover a raster with windows that are quick to read.
+    """Cover the files of a raster with windows that are quick to read.
 
     Args:
-        source: The raster, one file.
+        source: The raster; of a mosaic, the space between its files is left out.
 
     Yields:
-        Windows: strips of whole rows if the file is stored in strips, squares otherwise.
+        Windows, row by row: strips of whole rows if a single file is stored in strips, squares otherwise.
     """
     height, width = source.geobox.shape
-    with rasterio.open(gdal_name(source.name)) as dataset:
-        strips = dataset.block_shapes[0][1] >= width
+    strips = False
+    if len(source.file_names) == 1:
+        with rasterio.open(source.file_names[0]) as dataset:
+            strips = dataset.block_shapes[0][1] >= width
     rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
-    for row in range(0, height, rows):
-        for column in range(0, width, columns):
-            yield Window(row, min(row + rows, height), column, min(column + columns, width))
+    touched: set[tuple[int, int]] = set()
+    for row_start, row_stop, col_start, col_stop in source.covered.tolist():
+        across = range(col_start // columns, -(-col_stop // columns))
+        touched.update(itertools.product(range(row_start // rows, -(-row_stop // rows)), across))
+    for i, j in sorted(touched):
+        yield Window.at(i * rows, j * columns, (rows, columns)).intersect(Window.of((height, width)))

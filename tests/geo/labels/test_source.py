@@ -94,7 +94,7 @@ def test_classes_without_names(labels):
 
 def test_named_classes_are_kept(labels):
     scheme = ClassScheme.from_values([1, 2], ["grass", "road"])
-    assert label_classes(labels([[1, 255]]), scheme) is scheme
+    assert label_classes([labels([[1, 255]])], scheme) is scheme
 
 
 def test_names_follow_the_rules_for_values(labels):
@@ -111,7 +111,7 @@ def test_a_name_of_several_values_is_warned_of(labels):
     names = "<Category>wood</Category><Category>class 0</Category><Category>wood</Category>"
     source.path.with_name("labels.tif.aux.xml").write_text(f"<PAMDataset>{band.format(names)}</PAMDataset>")
     with pytest.warns(LabelWarning) as warned:
-        scheme = label_classes(source, None)
+        scheme = label_classes([source], None)
     assert scheme.names == ("class 0", "class 1", "class 2")
     assert str(warned[0].message) == (
         f"{source.path}: the name 'wood' stands for the values 0 and 2, which are called after their value instead."
@@ -211,4 +211,4 @@ def test_many_frequent_values_are_classes(labels):
 def test_jpeg_compression_is_warned_of(labels):
     source = labels(np.repeat([[0, 100]], 64, axis=0).repeat(32, axis=1), compress="jpeg")
     with pytest.warns(LabelWarning, match="JPEG compression may have changed class values"):
-        label_classes(source, ClassScheme.from_values([0, 100]))
+        label_classes([source], ClassScheme.from_values([0, 100]))

@@ -7,6 +7,7 @@ import pytest
 
 from geocrodino.geo.rasters import values as values_module
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.values import MOST_VALUES, ValueCounts, count_values, file_blocks
 
 
@@ -68,3 +69,22 @@ def test_counting_ends_where_there_are_far_too_many_values(write_raster, monkeyp
     monkeypatch.setattr(RasterSource, "read_own", lambda s, w, b: windows.append(w) or read(s, w, b))
     assert count_values(source, 1).more
     assert windows == [(0, 16, 0, 64)]
+
+
+def test_the_space_between_the_files_of_a_mosaic_is_not_read(write_raster, monkeypatch):
+    """Two files of 20 x 20 px in opposite corners of 1000 x 1000 px, in blocks of 16 px."""
+    monkeypatch.setattr(values_module, "_BLOCK_PX", 16)
+    first = write_raster("a.tif", np.full((20, 20), 3, np.uint8), origin=(400_000, 5_000_000))
+    second = write_raster("b.tif", np.full((20, 20), 4, np.uint8), origin=(400_980, 4_999_020))
+    mosaic = open_scene([first, second])
+    assert [tuple(block) for block in file_blocks(mosaic)] == [
+        (0, 16, 0, 16),
+        (0, 16, 16, 32),
+        (16, 32, 0, 16),
+        (16, 32, 16, 32),
+        (976, 992, 976, 992),
+        (976, 992, 992, 1000),
+        (992, 1000, 976, 992),
+        (992, 1000, 992, 1000),
+    ]
+    assert count_values(mosaic, 1).shares() == {3: 0.5, 4: 0.5}

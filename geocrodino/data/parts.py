@@ -1,0 +1,249 @@
+"""Parts of a scene that lie far apart, so that no array is made of the empty space between them.
+
+Eighteen plots of 40 m over 20 km are one mosaic by name, and one grid of a billion pixels. Only the parts that files
+and areas of interest cover become layers.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geocrodino.data.alignment import nothing_valid
+from geocrodino.data.patches import patch_corners
+from geocrodino.data.sources import Sources
+from geocrodino.errors import LeftOutWarning
+from geocrodino.geo.areas.aoi import AOI
+from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.rasters.grid import crs_of, share_ground, window_grid
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
+from geocrodino.phrases import listed
+
+SMALL_PX = 1 << 22
+"""Pixels up to which a grid stays whole: its layers take 100 MB at most."""
+
+_BLOCK_PX = 512
+
+
+@dataclass(frozen=True)
+class ScenePart:
+    """A part of a scene that is trained on its own.
+
+    Attributes:
+        name: Number of the part, ``-1`` and so on, for the end of the scene's name; empty for a whole scene.
+        sources: The rasters of the scene; without labels where none lie on the part.
+        area: Polygons on the part, in the CRS of its grid; None: the whole part.
+        grid: Its grid.
+    """
+
+    name: str
+    sources: Sources
+    area: AOI | None
+    grid: GeoBox
+
+
+def scene_parts(sources: Sources, area: AOI | None, grid: GeoBox, patch_px: int) -> tuple[ScenePart, ...]:
+    """Divide a scene into parts, if most of its grid is empty.
+
+    Empty is what no file of the first modality covers, and no polygon of the area. Parts are apart by a patch at least.
+    A grid of up to 4 million pixels, and one that is covered by half, stays whole.
+
+    Args:
+        sources: The rasters of the scene.
+        area: The area of interest, in any CRS; None: the whole scene.
+        grid: The grid of the scene, or of the part of it that the area covers.
+        patch_px: Side of a training patch, px. Smaller parts are made as large at the right and bottom.
+
+    Returns:
+        The whole scene, or its parts from top to bottom.
+
+    Raises:
+        RasterError: If a raster cannot be read, or has no valid pixel on any part.
+
+    Warns:
+        LeftOutWarning: If parts are left out, because a modality has no valid pixel there.
+    """
+    whole = (ScenePart("", sources, area, grid),)
+    if math.prod(grid.shape) <= SMALL_PX:
+        return whole
+    boxes = covered_boxes(sources.reference, grid)
+    placed = None if area is None else on_grid(area, grid)
+    if placed is not None:
+        boxes = _common(boxes, _boxes(placed.frame.geometry, grid))
+    windows = join_boxes(boxes, patch_px)
+    if not windows or 2 * sum(window.pixels for window in windows) >= math.prod(grid.shape):
+        return whole
+    parts = [
+        _part(f"-{number}", sources, placed, grid, window, patch_px) for number, window in enumerate(windows, start=1)
+    ]
+    return tuple(_with_data(parts, grid))
+
+
+def with_surroundings(
+    inside: dict[str, NDArray[np.bool_]], splits: Sequence[str], patch_px: int
+) -> dict[str, NDArray[np.bool_]]:
+    """Let patches reach beyond the polygons of a part that are smaller than a patch; labels stay those inside.
+
+    Args:
+        inside: Pixels inside each split that a training reads, bool, shape (H, W).
+        splits: All splits of the part. With several of them nothing changes: a patch would reach into another split.
+        patch_px: Side of a patch, px.
+
+    Returns:
+        The same pixels, or all of the part where no patch fits into the polygons of its only split.
+    """
+    if len(splits) != 1 or len(inside) != 1:
+        return inside
+    ((split, mask),) = inside.items()
+    return inside if patch_corners(mask, patch_px).any() else {split: np.broadcast_to(np.True_, mask.shape)}
+
+
+def join_boxes(boxes: NDArray[np.int64], patch_px: int) -> tuple[Window, ...]:
+    """Join boxes between which no patch fits.
+
+    Args:
+        boxes: Rows and columns ``(row_start, row_stop, col_start, col_stop)`` of each box, px, shape (N, 4).
+        patch_px: Side of a patch, px.
+
+    Returns:
+        Windows around the boxes, from top to bottom; two of them are ``patch_px`` apart at least, in rows or columns.
+    """
+    found = np.unique(boxes, axis=0)
+    while True:
+        joined: list[NDArray[np.int64]] = []
+        left = found
+        while len(left):
+            box = left[0]
+            while True:  # a box that has grown may come near to others
+                near = (
+                    (left[:, 0] < box[1] + patch_px)
+                    & (left[:, 1] > box[0] - patch_px)
+                    & (left[:, 2] < box[3] + patch_px)
+                    & (left[:, 3] > box[2] - patch_px)
+                )
+                near[0] = True
+                low, high = left[near].min(axis=0), left[near].max(axis=0)
+                grown = np.array([low[0], high[1], low[2], high[3]])
+                if (grown == box).all():
+                    break
+                box = grown
+            joined.append(box)
+            left = left[~near]
+        if len(joined) == len(found):
+            return tuple(Window(*box) for box in np.unique(found, axis=0).tolist())
+        found = np.array(joined)
+
+
+def covered_boxes(raster: RasterSource, grid: GeoBox) -> NDArray[np.int64]:
+    """Find what the files of a raster cover on a grid.
+
+    Args:
+        raster: A raster or a mosaic, in any CRS.
+        grid: The grid.
+
+    Returns:
+        Rows and columns of the grid ``(row_start, row_stop, col_start, col_stop)`` that each file covers, px, int64,
+        shape (files on the grid, 4).
+    """
+    top, bottom, left, right = raster.covered.T.astype(float)
+    corners = np.stack([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])  # (5, 2, N)
+    affine = raster.geobox.affine
+    x = affine.a * corners[:, 0] + affine.b * corners[:, 1] + affine.c
+    y = affine.d * corners[:, 0] + affine.e * corners[:, 1] + affine.f
+    shapes = gpd.GeoSeries(shapely.polygons(np.stack([x.T, y.T], axis=-1)), crs=crs_of(raster.geobox).wkt)
+    if raster.geobox.crs != grid.crs:
+        shapes = shapes.to_crs(crs_of(grid).wkt)
+    return _boxes(shapes, grid)
+
+
+def _boxes(shapes: gpd.GeoSeries, grid: GeoBox) -> NDArray[np.int64]:
+    """Boxes of pixels around polygons in the CRS of a grid, cut to the grid; those outside are left out."""
+    single = shapes.explode(ignore_index=True)
+    bounds = single[~single.is_empty].bounds.to_numpy()
+    x0, y0, x1, y1 = bounds.T
+    inverse = ~grid.affine  # north up
+    rows, cols = (inverse.e * np.stack([y1, y0]) + inverse.f), (inverse.a * np.stack([x0, x1]) + inverse.c)
+    low = np.floor(np.stack([rows[0], cols[0]]) + 1e-6)
+    high = np.ceil(np.stack([rows[1], cols[1]]) - 1e-6)
+    limits = np.array(grid.shape, float)[:, None]
+    low, high = np.clip(low, 0, limits), np.clip(high, 0, limits)
+    boxes = np.stack([low[0], high[0], low[1], high[1]], axis=1).astype(np.int64)
+    return boxes[(boxes[:, 0] < boxes[:, 1]) & (boxes[:, 2] < boxes[:, 3])]
+
+
+def _common(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The common part of each pair of boxes that meet."""
+    found = [np.zeros((0, 4), np.int64)]
+    for box in second:
+        low, high = np.maximum(first[:, [0, 2]], box[[0, 2]]), np.minimum(first[:, [1, 3]], box[[1, 3]])
+        meet = (low < high).all(axis=1)
+        found.append(np.stack([low[meet, 0], high[meet, 0], low[meet, 1], high[meet, 1]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _part(
+    name: str, sources: Sources, area: AOI | None, grid: GeoBox, window: Window, patch_px: int
+) -> ScenePart:
+    rows, cols = (max(side, patch_px) for side in window.shape)
+    own = window_grid(grid, Window.at(*window.corner, (rows, cols)))
+    if area is None:
+        return ScenePart(name, sources, None, own)
+    box = shapely.box(*own.boundingbox)
+    frame = area.frame[area.frame.intersects(box)]
+    frame = frame.set_geometry(frame.geometry.intersection(box))
+    return ScenePart(name, sources, AOI(frame[frame.area > 0].reset_index(drop=True), area.source), own)
+
+
+def _with_data(parts: Sequence[ScenePart], grid: GeoBox) -> list[ScenePart]:
+    """Parts on which every modality has a valid pixel; labels only where there are any."""
+    rasters, labels = parts[0].sources.rasters, parts[0].sources.labels
+    lacking: dict[str, RasterSource] = {}
+    for part in parts:
+        for raster in rasters.values():
+            if not any_valid(raster, part.grid):
+                lacking.setdefault(part.name, raster)
+    kept = [part for part in parts if part.name not in lacking]
+    labelled = {part.name for part in kept if labels is not None and any_valid(labels, part.grid, categorical=True)}
+    empty = next(iter(lacking.values())) if not kept else labels if not labelled else None
+    if empty is not None:
+        raise nothing_valid(empty, grid)
+    for raster in dict.fromkeys(map(id, lacking.values())):
+        missing = [name.lstrip("-") for name, found in lacking.items() if id(found) == raster]
+        path = next(found.path for found in lacking.values() if id(found) == raster)
+        warnings.warn(
+            f"{path}: no valid pixel on {len(missing)} of the {len(parts)} parts of the scene, which are left out: "
+            f"{listed(missing)}.",
+            LeftOutWarning,
+            stacklevel=3,
+        )
+    return [p if p.name in labelled else replace(p, sources=replace(p.sources, labels=None)) for p in kept]
+
+
+def any_valid(raster: RasterSource, grid: GeoBox, *, categorical: bool = False) -> bool:
+    """Find out whether a raster holds data on a grid; reading stops at the first block that does.
+
+    Args:
+        raster: The raster, in any CRS.
+        grid: The grid.
+        categorical: Whether its values are classes.
+
+    Returns:
+        Whether a pixel of its first data band is valid.
+
+    Raises:
+        RasterError: If the raster cannot be read.
+    """
+    if not share_ground(raster.geobox, grid):
+        return False
+    kind, band = ("categorical" if categorical else "continuous"), raster.data_bands[:1]
+    windows = Window.of(grid.shape).blocks(_BLOCK_PX)
+    return any(raster.read(grid, window, bands=band, kind=kind)[1].any() for window in windows)

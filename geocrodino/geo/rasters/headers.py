@@ -1,0 +1,111 @@
+"""Headers of many rasters: read in threads, and each once where several steps need them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+from geocrodino.errors import RasterError
+from geocrodino.files.names import raster_name
+from geocrodino.geo.rasters.reader import RasterSource
+
+_LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
+_THREADS = 8  # opening a file is waiting, most of all on a network disk
+_FEW = 32  # files for which threads are not worth their start
+_CHUNK = 64
+
+_KEPT: ContextVar[dict[str, RasterSource] | None] = ContextVar("kept headers", default=None)
+
+
+@contextmanager
+def headers_kept() -> Iterator[None]:
+    """Keep headers inside the block, so that each file is opened once however often it is named.
+
+    Files must not change inside the block. A block inside another one shares its headers.
+
+    Yields:
+        Nothing.
+    """
+    if _KEPT.get() is not None:
+        yield
+        return
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+@contextmanager
+def without_listing() -> Iterator[None]:
+    """Open files inside the block without that GDAL lists the folder of each.
+
+    The user's own setting of the environment is respected.
+
+    Yields:
+        Nothing.
+    """
+    with rasterio.Env(**({} if _LISTING in os.environ else {_LISTING: "TRUE"})):
+        yield
+
+
+def header(path: str | Path) -> RasterSource:
+    """Read the header of a raster, or take the one that `headers_kept` keeps.
+
+    Args:
+        path: A file, a file in an archive, or a URL that GDAL reads.
+
+    Returns:
+        The raster.
+
+    Raises:
+        RasterError: See `RasterSource.open`.
+        AccessError: If the operating system does not let it be looked up or read.
+    """
+    kept, name = _KEPT.get(), raster_name(path)
+    if kept is None:
+        return RasterSource.open(path)
+    if name not in kept:
+        kept[name] = RasterSource.open(path)
+    return kept[name]
+
+
+def read_ahead(paths: Iterable[str]) -> None:
+    """Read headers in threads, for `header` inside the same block of `headers_kept`.
+
+    Files that cannot be opened are passed over: `header` raises their errors.
+
+    Args:
+        paths: Names as for `header`. Few of them are left to `header`.
+    """
+    kept = _KEPT.get()
+    if kept is None:
+        return
+    names = [name for name in dict.fromkeys(paths) if raster_name(name) not in kept]
+    if len(names) <= _FEW:
+        return
+    chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    # Threads change the filters of all: they are restored, and GDAL's warning must stay silent between two of them.
+    with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        for found in pool.map(_open_all, chunks):
+            kept.update({raster.name: raster for raster in found})
+
+
+def _open_all(names: Sequence[str]) -> list[RasterSource]:
+    found = []
+    with without_listing():  # of this thread
+        for name in names:
+            try:
+                found.append(RasterSource.open(name))
+            except RasterError:
+                continue
+    return found

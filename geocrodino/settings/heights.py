@@ -1,0 +1,37 @@
+"""How numbers in a file of heights become metres, and from where they are counted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from geocrodino.settings.section import Section
+
+HeightZero = Literal["sea", "ground", "camera"]
+"""Where heights are 0. sea: a surface model; ground: heights above ground; camera: distances from the camera."""
+
+
+class HeightSettings(Section):
+    """The coding of heights, for files that do not state it."""
+
+    scale: float | None = Field(None, gt=0, description="metres for a stored unit; by default what the file states")
+    offset: float = Field(0.0, description="height of the stored value 0, m")
+    encoding: Literal["float16"] | None = Field(
+        None, description="float16: whole numbers of 16 bits hold the bits of a half-precision number"
+    )
+    band: int | None = Field(None, ge=1, description="band of the heights, counted from 1; by default the only one")
+    ground_band: int | None = Field(None, ge=1, description="band of the same file that holds the bare ground")
+    zero: HeightZero = Field(
+        "sea", description="where heights are 0: sea (surface model), ground (heights above ground), camera (range)"
+    )
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> HeightSettings:
+        if self.ground_band is not None and self.ground_band == self.band:
+            raise ValueError(f"expected two different bands, found {self.band} as band and as ground_band")
+        if self.ground_band is not None and self.zero != "sea":
+            raise ValueError(
+                f"ground_band applies to heights above sea level alone, found zero: {self.zero}. Leave one of them out"
+            )
+        return self

@@ -1,0 +1,64 @@
+"""A CSV file with a row for each scene, whose columns are keys of a scene."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from geocrodino.errors import ConfigError
+from geocrodino.files.access import absence, access_errors, exists
+
+_TEXT = ("name", "optical", "elevation", "labels", "aoi", "ground", "aoi_crs", "crs", "height_unit", "split")
+"""Keys whose cells are text as they are; other cells are read as YAML: ``[1, 2, 3]``, ``0.2``."""
+
+
+def read_scene_table(path: Path) -> list[dict[str, Any]]:
+    """Read a table of scenes.
+
+    Args:
+        path: CSV file, UTF-8, with a heading. A column is a key of a scene, or ``rasters.`` and the name of a modality;
+            an empty cell is a key that is not given.
+
+    Returns:
+        The keys and values of each row, not yet checked; names of files are as they stand there.
+
+    Raises:
+        ConfigError: If the file is missing or no text, or has no row, or a row has more or fewer cells than the heading.
+        AccessError: If the operating system does not let it be read.
+    """
+    if not exists(path):
+        raise ConfigError(f"data.scenes: {path}: {absence(path)}. Expected a CSV file with a row for each scene.")
+    try:
+        with access_errors(path):
+            text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"data.scenes: {path}: cannot be read as text ({error}). Expected UTF-8.") from error
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    scenes = [_scene(path, reader.line_num, row) for row in reader]
+    if not scenes:
+        raise ConfigError(f"data.scenes: {path}: expected a heading and a row for each scene, found no row.")
+    return scenes
+
+
+def _scene(path: Path, line: int, row: dict[Any, Any]) -> dict[str, Any]:
+    if None in row or None in row.values():
+        raise ConfigError(f"data.scenes: {path}: line {line}: expected as many cells as the heading has columns.")
+    values: dict[str, Any] = {}
+    for column, cell in row.items():
+        text = cell.strip()
+        if not text:
+            continue
+        key, _, inner = column.strip().partition(".")
+        try:
+            value = text if key in _TEXT or key == "rasters" else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"data.scenes: {path}: line {line}: {column}: cannot be read ({error}).") from error
+        if inner:
+            values.setdefault(key, {})[inner] = value
+        else:
+            values[key] = value
+    return values

@@ -1,0 +1,75 @@
+"""The scenes of a training, from the section ``data`` of its configuration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from geocrodino.data.tiles import tile_scenes
+from geocrodino.errors import ConfigError
+from geocrodino.settings.modality import Modality
+from geocrodino.settings.scenes import DataConfig, SceneConfig
+
+
+def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) -> tuple[SceneConfig, ...]:
+    """List the scenes of a training.
+
+    Args:
+        data: The section ``data``.
+        tell: Called with the patterns that join tiles by name, where they are guessed.
+
+    Returns:
+        The scenes, each with its defaults filled in; one without a name where files that form one raster each are
+        named directly under ``data``, one for each tile where files are tiles of their own.
+
+    Raises:
+        ConfigError: If a key is given that is not read yet, tiles do not fit together, or two scenes have one name.
+        RasterError: If files of a scene are missing, or neither join to one raster nor have names that join them.
+        AccessError: If the operating system does not let a name be looked up or read.
+    """
+    _refuse_unread(data)
+    scenes = tuple(tile for scene in data.resolved() for tile in tile_scenes(scene, data.partial, tell))
+    twice = [name for name, count in Counter(scene.name for scene in scenes).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"data.scenes: expected a name of its own for each scene, found {twice[0]} more than once.\n"
+            "Name the scenes whose tiles have the same names: `name: north`."
+        )
+    modalities = data.modalities()
+    for scene in scenes:
+        _refuse_unread_of(scene, modalities)
+    return scenes
+
+
+def _refuse_unread(data: DataConfig) -> None:
+    """Refuse keys of which the settings know, and the training does not."""
+    if isinstance(data.scenes, Path):
+        raise ConfigError(f"data.scenes: {data.scenes}: a table is read by `load_config`. Give the scenes of its rows.")
+    unread = {
+        "data.splits": data.splits is not None,
+        "data.cache": data.cache != "auto",
+    }
+    for key, given in unread.items():
+        if given:
+            raise ConfigError(f"{key}: is not read yet. Leave it out.")
+
+
+def _refuse_unread_of(scene: SceneConfig, modalities: tuple[Modality, ...]) -> None:
+    """Refuse keys of a scene, as `_refuse_unread`."""
+    unread = {
+        "label_rules": scene.label_rules is not None,
+        "height": scene.height is not None,
+        "crs": scene.crs is not None,
+        "pixel_m": scene.pixel_m is not None,
+    }
+    where = f" of scene {scene.name}" if scene.name else ""
+    for key, given in unread.items():
+        if given:
+            raise ConfigError(f"data.{key}{where}: is not read yet. Leave it out.")
+    missing = [m for m in modalities if m not in scene.raster_paths]
+    if missing:
+        raise ConfigError(
+            f"data.{missing[0]}{where}: expected a raster of each modality in every scene, found none. Scenes without "
+            "one are not read yet."
+        )

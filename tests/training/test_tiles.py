@@ -1,0 +1,115 @@
+"""Trainings on tiles: joined by name, cut from one scene, or scattered over a wide area."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.windows import Window
+
+from geocrodino.errors import ConfigError, LeftOutWarning
+from geocrodino.training.checks import check_inputs
+from geocrodino.training.run import train
+
+ROLES = ("optical", "elevation", "labels")
+
+
+@pytest.fixture
+def quarters(town, tmp_path):
+    """Cut the rasters of the town into four tiles, in a folder for each role; optionally moved apart, in metres."""
+
+    def cut(apart_m=0.0):
+        for role in ROLES:
+            (tmp_path / role).mkdir()
+            with rasterio.open(getattr(town, role)) as dataset:
+                height, width = dataset.height // 2, dataset.width // 2
+                for i, j in itertools.product(range(2), range(2)):
+                    window = Window(j * width, i * height, width, height)
+                    place = Affine.translation(j * apart_m, -i * apart_m) @ dataset.window_transform(window)
+                    layout = dict(dataset.profile, width=width, height=height, transform=place)
+                    with rasterio.open(tmp_path / role / f"{role}_{i}_{10 + j}.tif", "w", **layout) as target:
+                        target.write(dataset.read(window=window))
+                        target.descriptions = dataset.descriptions
+                        target.units = dataset.units
+        return tmp_path
+
+    return cut
+
+
+def _area(folder, *boxes):
+    """Write boxes with their splits to a file."""
+    shapes = [shapely.box(*box) for box, _ in boxes]
+    frame = gpd.GeoDataFrame({"split": [split for _, split in boxes]}, geometry=shapes, crs="EPSG:32631")
+    frame.to_file(folder / "area.gpkg")
+    return str(folder / "area.gpkg")
+
+
+def test_tiles_by_name_hold_the_labels_of_the_scene(tiny_config, quarters):
+    folder = quarters()
+    by_name = {f"data.{role}": str(folder / role / f"{role}_{{row}}_{{col}}.tif") for role in ROLES}
+    (whole,) = check_inputs(tiny_config()).scenes
+    tiles = check_inputs(tiny_config(by_name)).scenes
+    assert [tile.name for tile in tiles] == ["0_10", "0_11", "1_10", "1_11"]
+    found = np.sum([np.bincount(tile.labels.ravel(), minlength=256)[:255] for tile in tiles], axis=0)
+    assert found.tolist() == np.bincount(whole.labels.ravel(), minlength=256)[:255].tolist()
+    for split in ("train", "val"):
+        assert sum(int(tile.inside[split].sum()) for tile in tiles if split in tile.inside) == whole.inside[split].sum()
+
+
+def test_a_training_on_tiles_by_name(tiny_config, quarters, tmp_path):
+    """Of one tile the heights are missing: it is left out."""
+    folder = quarters()
+    (folder / "elevation" / "elevation_0_10.tif").unlink()
+    by_name = {f"data.{role}": str(folder / role / f"{role}_{{tile}}.tif") for role in ROLES}
+    with pytest.raises(ConfigError, match=r"found none for 1: 0_10\.\nAdd them"):
+        check_inputs(tiny_config(by_name))
+    told = []
+    with pytest.warns(LeftOutWarning, match="1 of 4 tiles are left out, because they lack a file: 0_10"):
+        result = train(tiny_config({**by_name, "data.partial": "leave_out"}), tmp_path / "run", tell=told.append)
+    assert set(result.val_miou) == {"optical", "elevation"}
+    facts = json.loads((tmp_path / "run" / "scenes.json").read_text())
+    assert [scene["name"] for scene in facts] == ["0_11", "1_10", "1_11"]
+    assert "Scenes: 3 (0_11, 1_10, 1_11)" in told[0]
+
+
+def test_tiles_outside_a_common_area_are_left_out(tiny_config, quarters):
+    folder = quarters()
+    by_name = {f"data.{role}": str(folder / role / f"{role}_{{row}}_{{col}}.tif") for role in ROLES}
+    with rasterio.open(folder / "optical" / "optical_0_10.tif") as dataset:
+        box = dataset.bounds
+    middle = (box.left + box.right) / 2
+    area = _area(
+        folder,
+        ((box.left, box.bottom, middle, box.top), "train"),
+        ((middle, box.bottom, box.right, box.top), "val"),  # shares an edge with the next tile
+    )
+    with pytest.warns(LeftOutWarning, match=r"^data.aoi: 3 of 4 scenes lie outside the area .*: 0_11, 1_10, 1_11\.$"):
+        found = check_inputs(tiny_config({**by_name, "data.aoi": area}))
+    assert [scene.name for scene in found.scenes] == ["0_10"]
+
+
+def test_scattered_tiles_take_the_space_of_their_pixels(tiny_config, quarters, tmp_path):
+    """Four plots 20 km apart are one mosaic of 1.6 billion pixels; the layers hold those of the plots alone."""
+    folder = quarters(apart_m=20_000)
+    shapes, pixels = [], 0
+    for file in sorted((folder / "optical").iterdir()):
+        with rasterio.open(file) as dataset:
+            shapes.append((dataset.bounds, "val" if file.stem.endswith("1_11") else "train"))
+            pixels += dataset.width * dataset.height
+    folders = {f"data.{role}": str(folder / role) for role in ROLES}
+    train(tiny_config({**folders, "data.aoi": _area(folder, *shapes)}), tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "scenes.json").read_text())
+    assert [(scene["name"], scene["splits"]) for scene in facts] == [
+        ("part-1", ["train"]),
+        ("part-2", ["train"]),
+        ("part-3", ["train"]),
+        ("part-4", ["val"]),
+    ]
+    written = sum(path.stat().st_size for path in (tmp_path / "run" / "aligned").glob("**/*.img"))
+    assert written == pixels * (4 * 3 + 4 * 1 + 1)  # three bands and one height channel of 4 bytes, labels of 1
