@@ -186,6 +186,12 @@ def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
         warnings.warn(found.note(sources.heights[role]), HeightRangeWarning, stacklevel=3)
 
 
+def _origin(found: CheckedInputs) -> str:
+    """Where the names of the classes come from, where the labels themselves name them."""
+    labels = found.sources.labels
+    return "" if labels is None or not labels.origin else f" ({labels.origin})"
+
+
 def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) -> str:
     """Describe the inputs of a training for the user.
 
@@ -209,6 +215,6 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
     blocks = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {drawn}" if drawn else ""
     return (
         f"Grid: {describe_work(found.grid, patch_px)}\n{found.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
-        f"Classes: {', '.join(found.classes.names)}\n"
+        f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"
         f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{blocks}"
     )

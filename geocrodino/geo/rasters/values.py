@@ -9,7 +9,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 
@@ -48,6 +47,17 @@ class ValueCounts:
             self.others[value] = self.others.get(value, 0) + count
         self.more = len(self.others) > MOST_VALUES
 
+    def join(self, other: ValueCounts) -> None:
+        """Add the counts of other pixels.
+
+        Args:
+            other: Their counts.
+        """
+        self.whole += other.whole
+        for value, count in other.others.items():
+            self.others[value] = self.others.get(value, 0) + count
+        self.more = self.more or other.more or len(self.others) > MOST_VALUES
+
     def shares(self) -> dict[float, float]:
         """Compute the share of the pixels of each value.
 
@@ -63,7 +73,7 @@ def count_values(source: RasterSource, band: int) -> ValueCounts:
     """Count the pixels of each value of a band; counting ends early if there are far more values than classes.
 
     Args:
-        source: The raster, one file.
+        source: The raster.
         band: One-based number of the band.
 
     Returns:
@@ -85,13 +95,13 @@ def file_blocks(source: RasterSource) -> Iterator[Window]:
     """Cover a raster with windows that are quick to read.
 
     Args:
-        source: The raster, one file.
+        source: The raster; of a mosaic, the first file decides.
 
     Yields:
         Windows: strips of whole rows if the file is stored in strips, squares otherwise.
     """
     height, width = source.geobox.shape
-    with rasterio.open(gdal_name(source.name)) as dataset:
+    with rasterio.open(source.file_names[0]) as dataset:
         strips = dataset.block_shapes[0][1] >= width
     rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
     for row in range(0, height, rows):
