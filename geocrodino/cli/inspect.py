@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
-from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
 from geocrodino.cli.wording import Wording
 from geocrodino.files.access import exists
@@ -28,12 +28,13 @@ def inspect(
     ctx: typer.Context,
     optical: Annotated[Path | None, typer.Option(help="Image.")] = None,
     elevation: Annotated[Path | None, typer.Option(help="Surface model.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class raster.")] = None,
+    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model.")] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with files and settings.")] = None,
     ignore: Ignore = None,
+    label_column: LabelColumn = None,
     label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres; see train.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
@@ -68,10 +69,13 @@ def inspect(
         "resolution_m": resolution,
         "height_unit": height_unit,
         "ignore_values": ignore,
+        "label_rules": None if label_column is None else {"column": label_column},
         "label_values": parse_label_values(label_value),
     }
     given = {key: value for key, value in given.items() if value is not None}
     settings = {**{f"data.{key}": value for key, value in given.items()}, "training.patch_px": patch_px}
+    if label_column is not None:  # beside the other rules of a file
+        settings["data.label_rules.column"] = settings.pop("data.label_rules")["column"]
     training: TrainConfig | None = None
     if config is not None or (not any(named.values()) and exists(PROJECT_FILE)):
         training = load_config(config, settings)
@@ -89,9 +93,23 @@ def inspect(
     # These libraries take a second to import.
     from geocrodino.data.inspection import inspect_files
     from geocrodino.geo.areas.aoi import read_aoi
-    from geocrodino.geo.rasters.scene import open_raster, open_scene
+    from geocrodino.geo.labels.opening import open_labels
+    from geocrodino.geo.rasters.scene import open_scene
+    from geocrodino.settings.labels import LabelRules
 
-    sources = {role: (open_raster if role == "labels" else open_scene)(data[role]) for role in roles}
+    sources = {role: open_scene(data[role]) for role in roles if role != "labels"}
+    if "labels" in roles:
+        rules = LabelRules.model_validate(data.get("label_rules") or {})
+        values = {key: data.get(key) or None for key in ("ignore_values", "label_values")}
+        like = next((sources[role] for role in roles if role in MODALITIES), None)
+        found = open_labels(
+            data["labels"],
+            like,
+            rules=rules,
+            ignore_values=values["ignore_values"] or (),
+            label_values=values["label_values"],
+        )
+        sources = {role: found if role == "labels" else sources[role] for role in roles}
     report = inspect_files(
         sources,
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
@@ -101,8 +119,6 @@ def inspect(
         unit=data.get("height_unit"),
         channels=(ElevationConfig() if training is None else training.elevation).channels,
         classes=None if training is None else training.class_scheme(),
-        ignore_values=tuple(data.get("ignore_values", ())),
-        label_values=data.get("label_values"),
         bands=data.get("bands"),
     )
     wording = Wording(ctx.command)

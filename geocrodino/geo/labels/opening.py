@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from geocrodino.errors import LabelError
-from geocrodino.files.access import exists
-from geocrodino.files.names import is_remote
-from geocrodino.files.vector_names import is_vector, vector_files_in, without_layer
+from geocrodino.files.vector_names import is_vector
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.coded import ColourLabels, NumberLabels
 from geocrodino.geo.labels.shapes import read_shapes
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.labels.vector import VectorLabels
+from geocrodino.geo.labels.vector_files import vector_files
 from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
@@ -69,7 +67,7 @@ def open_labels(
     if is_vector(name):
         _refuse_keys(shown, rules, _RASTER_ONLY, "shapes")
         recoded, ignored = dict(label_values or {}), frozenset(ignore_values)
-        files = _vector_files(name)
+        files = vector_files(name)
         crs = None if place is None else place.crs
         shapes = read_shapes(files, rules, crs=crs, ignored=ignored, recoded=recoded)
         return VectorLabels.over(shown, shapes, rules, None if like is None else like.geobox)
@@ -84,45 +82,8 @@ def open_labels(
     return LabelSource.of(source, {*ignore_values, *_numbers(shown, rules)}, label_values)
 
 
-def check_label_names(name: LabelName) -> None:
-    """Check that the files of labels exist, and that rasters can be opened; shapes are read later.
-
-    Args:
-        name: As for `open_labels`.
-
-    Raises:
-        RasterError: If nothing is there, or a raster cannot be opened.
-        MissingCRSError: If a raster has no coordinate reference system.
-        AccessError: If the operating system does not let a name be looked up or read.
-    """
-    if is_vector(name):
-        _vector_files(name)
-    else:
-        _open_raster(name)
-
-
-def _vector_files(name: LabelName) -> list[str]:
-    """The files of shapes that names lead to, as given, with their layers."""
-    found = []
-    for each in given_names(name):
-        inside = vector_files_in(each)
-        literal = without_layer(each)
-        if inside:
-            found += inside
-        elif set(each) & set("*?[") and not exists(literal):
-            found += find_files([each], None).files
-        else:
-            if not is_remote(literal) and not literal.startswith("/vsi"):
-                find_files([literal], None)
-            found.append(each)
-    return found
-
-
 def _open_raster(name: LabelName) -> RasterSource:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the raster is opened below
-        files = find_files(given_names(name), None).files
-    if len(files) > 1:
+    if len(find_files(given_names(name), None).files) > 1:
         return open_scene(name)
     return open_raster(name if isinstance(name, str | Path) else name[0])
 
