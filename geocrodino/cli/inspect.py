@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ from geocrodino.settings.modality import MODALITIES
 
 if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
+    from geocrodino.geo.rasters.reader import RasterSource
     from geocrodino.settings.config import TrainConfig
 
 
@@ -93,23 +95,8 @@ def inspect(
     # These libraries take a second to import.
     from geocrodino.data.inspection import inspect_files
     from geocrodino.geo.areas.aoi import read_aoi
-    from geocrodino.geo.labels.opening import open_labels
-    from geocrodino.geo.rasters.scene import open_scene
-    from geocrodino.settings.labels import LabelRules
 
-    sources = {role: open_scene(data[role]) for role in roles if role != "labels"}
-    if "labels" in roles:
-        rules = LabelRules.model_validate(data.get("label_rules") or {})
-        values = {key: data.get(key) or None for key in ("ignore_values", "label_values")}
-        like = next((sources[role] for role in roles if role in MODALITIES), None)
-        found = open_labels(
-            data["labels"],
-            like,
-            rules=rules,
-            ignore_values=values["ignore_values"] or (),
-            label_values=values["label_values"],
-        )
-        sources = {role: found if role == "labels" else sources[role] for role in roles}
+    sources = _opened(data, roles)
     report = inspect_files(
         sources,
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
@@ -132,6 +119,25 @@ def inspect(
     if problems:
         raise typer.Exit(2)
     console.print("These files fit together." if len(sources) > 1 else "This file can be read.")
+
+
+def _opened(data: Mapping[str, Any], roles: Sequence[str]) -> dict[str, RasterSource]:
+    """The rasters and labels of an inspection by role, in the order of the roles."""
+    from geocrodino.geo.labels.opening import open_labels
+    from geocrodino.geo.rasters.scene import open_scene
+    from geocrodino.settings.labels import LabelRules
+
+    rasters = {role: open_scene(data[role]) for role in roles if role != "labels"}
+    if "labels" not in roles:
+        return rasters
+    labels = open_labels(
+        data["labels"],
+        next((rasters[role] for role in roles if role in MODALITIES), None),
+        rules=LabelRules.model_validate(data.get("label_rules") or {}),
+        ignore_values=data.get("ignore_values") or (),
+        label_values=data.get("label_values"),
+    )
+    return {role: labels if role == "labels" else rasters[role] for role in roles}
 
 
 def _refusal(training: TrainConfig) -> str | None:

@@ -151,8 +151,9 @@ def evaluate_map(
 
     Args:
         map_path: Class map, one band of class values.
-        labels_path: Labels: rasters, or shapes with a class, in any form that `geocrodino.geo.labels.opening.open_labels`
-            accepts. Nodata means no label. Shapes are compared on the grid of the first map.
+        labels_path: Labels: rasters, or shapes with a class, in any form that
+            `geocrodino.geo.labels.opening.open_labels` accepts. Nodata means no label. Shapes are compared on the grid
+            of the first map.
         aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
         split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
             areas.
@@ -200,8 +201,9 @@ def evaluate_maps(
 
     Args:
         maps: Files by name of the map, for instance its modality.
-        labels_path: Labels: rasters, or shapes with a class, in any form that `geocrodino.geo.labels.opening.open_labels`
-            accepts. Nodata means no label. Shapes are compared on the grid of the first map.
+        labels_path: Labels: rasters, or shapes with a class, in any form that
+            `geocrodino.geo.labels.opening.open_labels` accepts. Nodata means no label. Shapes are compared on the grid
+            of the first map.
         aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
         split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
             areas.

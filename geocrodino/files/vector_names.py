@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sqlite3
 import zipfile
 from collections.abc import Sequence
@@ -43,7 +44,9 @@ def is_vector(name: str | Path | Sequence[str | Path]) -> bool:
         return not _is_stac(file)
     if suffix == ".zip":
         return _zipped_vector(file)
-    return suffix in VECTOR_SUFFIXES or (suffix == "" and bool(vector_files_in(file)))
+    if suffix in VECTOR_SUFFIXES:
+        return True
+    return suffix == "" and (bool(vector_files_in(file)) or _matches_vectors(file))
 
 
 def without_layer(name: str) -> str:
@@ -81,6 +84,14 @@ def _suffix(name: str) -> str:
     lower = name.lower().rstrip("/")
     lower = lower.removesuffix(".gz") if not lower.endswith(".tar.gz") else lower
     return PurePosixPath(lower).suffix
+
+
+def _matches_vectors(pattern: str) -> bool:
+    """Whether a pattern that says nothing of the kind, such as ``tiles/*``, matches files of shapes and no raster."""
+    if not set(pattern) & set("*?[") or is_url(pattern):
+        return False
+    found = {_suffix(name) for name in glob.glob(pattern, recursive=True)}  # noqa: PTH207
+    return bool(found & set(VECTOR_SUFFIXES)) and not found & set(_RASTER_SUFFIXES)
 
 
 def _local(name: str) -> bool:

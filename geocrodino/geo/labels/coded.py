@@ -214,7 +214,7 @@ class ColourLabels(LabelSource):
             return ()
         px, share = int(inexact.sum()), 100 * float(inexact.sum()) / max(1, int(counts.sum()))
         return (
-            f"{px:,} px ({share:.2g} %) of {len(inexact):,} colours are read as the class of the nearest colour, at "
+            f"{px:,} px ({share:.3g} %) of {len(inexact):,} colours are read as the class of the nearest colour, at "
             f"most {int(distance.max())} away",
         )
 
@@ -235,12 +235,12 @@ class ColourLabels(LabelSource):
         name = "ignore" if index == IGNORE_INDEX else (self.names or ())[index]
         frequent = np.argsort(counts, kind="stable")[::-1][:_MOST_IN_A_TABLE]
         found = [(f"class {i}", hexadecimal(_rgb(colours[place]))) for i, place in enumerate(frequent, start=1)]
-        added = "" if len(colours) > _MOST_IN_A_TABLE else f", or add colours:\n{as_yaml(found)}"
+        added = "." if len(colours) > _MOST_IN_A_TABLE else f", or add colours:\n{as_yaml(found)}"
         what = "colour matches" if len(colours) == 1 else "colours match"
         return (
             f"{self.name}: {int(counts.sum()):,} px of {len(colours):,} {what} no class within tolerance "
-            f"{self.tolerance}; most frequent {_triple(_rgb(colours[most]))} ({int(counts[most]):,} px), nearest {name} "
-            f"{_triple(near)} at {int(distance[most])}.\n"
+            f"{self.tolerance}; most frequent {_triple(_rgb(colours[most]))} ({int(counts[most]):,} px), nearest "
+            f"{name} {_triple(near)} at {int(distance[most])}.\n"
             f"Set `data.label_rules.tolerance` to {int(distance.max())} to read each as the nearest class{added}"
         )
 
@@ -255,8 +255,9 @@ def colours_as_yaml(source: RasterSource) -> str:
         Lines of YAML with the most frequent colours, and a sentence before them.
     """
     counts = np.zeros(_COLOURS, np.uint32)
+    plain = _unmarked(source)
     for window in file_blocks(source):
-        values, valid = source.read_own(window, source.data_bands[:3])
+        values, valid = plain.read_own(window, source.data_bands[:3])
         red, green, blue = np.where(valid, values, 0).astype(np.int32)
         codes, number_of = np.unique((red << 16 | green << 8 | blue)[valid], return_counts=True)
         counts[codes] += number_of.astype(np.uint32)
@@ -292,14 +293,15 @@ def _without_hidden_colours(source: RasterSource, colours: Mapping[Rgb, int]) ->
     marks = [source.bands[band - 1].nodata for band in source.data_bands]
     if tuple(marks) not in colours:
         return source
-    plain = replace(source, bands=_unmarked(source))
+    return _unmarked(source)
+
+
+def _unmarked(source: RasterSource) -> RasterSource:
+    """The raster, or each file of a mosaic, without its nodata tags."""
+    plain = replace(source, bands=tuple(replace(band, nodata=None) for band in source.bands))
     if not isinstance(plain, MosaicSource):
         return plain
-    return replace(plain, headers=tuple(replace(header, bands=_unmarked(header)) for header in plain.headers))
-
-
-def _unmarked(source: RasterSource) -> tuple[Band, ...]:
-    return tuple(replace(band, nodata=None) for band in source.bands)
+    return replace(plain, headers=tuple(_unmarked(header) for header in plain.headers))
 
 
 def _rgb(colour: NDArray[np.int16]) -> Rgb:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -10,6 +11,8 @@ from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.labels import LabelRules, is_colour, plain_word
 
 _LISTED = 24  # codes that are written out in a message
+
+_PLAIN = re.compile(r"[^\W\d_]([\w-]| (?! ))*(?<! )")  # letters first; YAML reads nothing else into these
 
 Rgb = tuple[int, int, int]
 
@@ -108,7 +111,6 @@ def _quoted(value: int | str) -> str:
     """A value that YAML reads as it is meant."""
     if isinstance(value, int):
         return str(value)
-    plain = value.replace(" ", "").replace("_", "").replace("-", "").isalpha()
-    if plain and value.strip() == value and value.casefold() not in {"yes", "no", "on", "off", "true", "false", "null"}:
+    if _PLAIN.fullmatch(value) and value.casefold() not in {"yes", "no", "on", "off", "true", "false", "null"}:
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -113,4 +113,6 @@ def _refuse_keys(name: str, rules: LabelRules, keys: Mapping[str, object], kind:
     if given:
         option = f"`data.label_rules.{given[0]}`"
         other = "a raster" if kind == "rasters" else "a vector file"
-        raise LabelError(f"{name}: {option}: does not apply to {other}, found {getattr(rules, given[0])!r}. Leave it out.")
+        raise LabelError(
+            f"{name}: {option}: does not apply to {other}, found {getattr(rules, given[0])!r}. Leave it out."
+        )

@@ -1,4 +1,4 @@
-"""Shapes that are labels: polygons, lines and points of vector files, each with a class, repaired and in their order."""
+"""Shapes that are labels: polygons, lines and points of vector files, each with a class, repaired and in order."""
 
 from __future__ import annotations
 
@@ -158,7 +158,8 @@ def _layer(source: AreaSource, layers: dict[str, tuple[str, ...]], column: str |
                 f"{', '.join(layers)}.{did_you_mean(source.layer, layers)}"
             )
         return source.layer
-    fitting = [layer for layer, columns in layers.items() if column in columns] if len(layers) > 1 else list(layers)
+    asked = len(layers) > 1 and column is not None
+    fitting = [layer for layer, columns in layers.items() if column in columns] if asked else list(layers)
     if len(fitting) == 1:
         return fitting[0]
     if not layers:
@@ -176,10 +177,9 @@ def _column(frame: gpd.GeoDataFrame, wanted: str | None, name: str) -> str:
     if wanted is not None:
         if wanted in columns:
             return wanted
-        raise LabelError(
-            f"{name}: data.label_rules.column: no column {wanted!r}. Expected one of {listed(columns, most=12) or 'none'}."
-            f"{did_you_mean(wanted, columns)}"
-        )
+        known = listed(columns, most=12) or "none"
+        hint = did_you_mean(wanted, columns)
+        raise LabelError(f"{name}: data.label_rules.column: no column {wanted!r}. Expected one of {known}.{hint}")
     attributes = [column for column in columns if column.lower() not in _KEYS]
     if len(attributes) == 1:
         return attributes[0]

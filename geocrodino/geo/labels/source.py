@@ -21,8 +21,9 @@ from rasterio.enums import Compression
 from geocrodino.errors import LabelError, LabelWarning
 from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
-from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
+from geocrodino.geo.labels.codes import as_yaml
 from geocrodino.geo.labels.names import classes_by_name, indices_by_name
+from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
 from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import MOST_VALUES, ValueCounts, count_values
@@ -290,6 +291,8 @@ def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
     Returns:
         One sentence if the file is compressed with loss, nothing otherwise.
     """
+    if isinstance(labels, LabelSource) and not labels.has_pixels:
+        return ()
     with rasterio.open(labels.file_names[0]) as dataset:
         jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
     return ("JPEG compression may have changed class values",) if jpeg else ()
@@ -379,14 +382,15 @@ def _check_values(
         raise _refusal(labels, _listed(list(shares), more=more), _not_classes(labels, shares, more=more))
     rare = [v for v, share in shares.items() if share < _RARE]
     many = f"{len(shares)} values ({_listed(list(shares))}); {_rare(shares, rare)}"
-    named = all(int(v) in categories.names for v in shares)
+    named = not labels.has_pixels or all(int(v) in categories.names for v in shares)
     if len(shares) >= _REFUSED_FROM and 3 * len(rare) >= len(shares) and not named:
         raise _refusal(labels, many, _ARTEFACTS)
     if len(shares) < 2:
         found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
         raise _refusal(labels, found, _too_few(labels, list(shares)))
     if wrong:
-        raise _refusal(labels, f"the values {_listed(list(shares))}", _reading_advice(list(shares), wrong))
+        advice = _reading_advice(list(shares), wrong) + _table(shares)
+        raise _refusal(labels, f"the values {_listed(list(shares))}", advice)
     notes = list(lossy_notes(labels))
     if notes and rare:
         raise _refusal(labels, f"{many}, in a file with JPEG compression", _ARTEFACTS)
@@ -460,7 +464,15 @@ def _reading_advice(values: list[float], wrong: list[float]) -> str:
     return f"{looks}Read {listed} as {classes} with {recode_advice(dict(zip(wrong, free, strict=False)))}."
 
 
+def _table(shares: Mapping[float, float]) -> str:
+    """Offer the values that were found as a table."""
+    codes = as_yaml((f"class {number(v)}", int(v)) for v in shares)
+    return f"\nOr name the class of each in the configuration:\n{codes}"
+
+
 def _too_few(labels: LabelSource, values: list[float]) -> str:
+    if not labels.has_pixels:
+        return "Draw shapes of every class, or name another column."
     nodata = labels.nodata
     if nodata is not None and not math.isnan(nodata):
         unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {without_nodata(labels)}"

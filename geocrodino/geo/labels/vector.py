@@ -39,6 +39,7 @@ from geocrodino.settings.labels import LabelRules
 _EDGE_PARTS = 200  # of the longer side of a grid: straight edges are curves in another CRS
 _KEPT_GRIDS = 2  # a training reads the labels on its own grid and on a part of it
 _SHOWN_PX = 1024  # longer side of the grid of shapes that are looked at without a raster
+_HALF_PX = 1e-3 - 0.5  # a polygon as wide as a pixel is not narrower, whatever the last digits of its coordinates
 _QUARTERS = 4  # segments of a quarter of the circle around a point
 
 
@@ -315,4 +316,4 @@ def _narrower(shapes: Shapes, grid: GeoBox) -> int:
     drawn = areas.areas[shapely.is_missing(areas.marks)]
     # The area of a polygon is at most the radius of the largest circle in it times the length of its edges.
     thin = drawn[shapely.area(drawn) < 0.5 * shapely.length(drawn)]
-    return int(shapely.is_empty(shapely.buffer(thin, -0.5, quad_segs=1)).sum()) if len(thin) else 0
+    return int(shapely.is_empty(shapely.buffer(thin, _HALF_PX, quad_segs=1)).sum()) if len(thin) else 0
