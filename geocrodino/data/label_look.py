@@ -53,7 +53,7 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
         return LabelLook("", problems=(str(error),))
     if labels.names is not None or not labels.has_pixels:
         return _look_by_name(labels, classes, grid)
-    counts = labels.count()
+    counts = labels.count_labels()
     shares, notes = counts.shares(), lossy_notes(labels)
     names = {} if classes is None else classes.by_value
     try:
@@ -72,10 +72,11 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
 
 def _look_by_name(labels: LabelSource, classes: ClassScheme | None, grid: GeoBox | None) -> LabelLook:
     """Inspect labels that name their classes, and shapes."""
-    values, notes = "", ()
+    values: str = ""
+    notes: tuple[str, ...] = ()
     try:
         notes = labels.check()
-        shares = labels.count().shares()
+        shares = labels.count_labels().shares()
         named = dict(enumerate(labels.names or ()))
         values = listed((_share(named.get(int(v), number(v)), share) for v, share in shares.items()), most=_LISTED)
         with warnings.catch_warnings():

@@ -38,6 +38,10 @@ class _Edges(NamedTuple):
     xb: NDArray[np.float64]
     yb: NDArray[np.float64]
 
+    def only(self, chosen: NDArray[np.bool_]) -> _Edges:
+        """The edges where ``chosen`` is true, bool, shape (N,)."""
+        return _Edges(self.shape[chosen], self.xa[chosen], self.ya[chosen], self.xb[chosen], self.yb[chosen])
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -143,7 +147,8 @@ def _crossed(edges: _Edges, window: Window, *, on_border: bool) -> _Spans:
     xa, ya, xb, yb = edges.xa, edges.ya, edges.xb, edges.yb
     seen = (np.minimum(xa, xb) <= c1) & (np.maximum(xa, xb) >= c0)
     seen &= (np.minimum(ya, yb) <= r1) & (np.maximum(ya, yb) >= r0)
-    shape, xa, ya, xb, yb = (part[seen] for part in edges)
+    edges = edges.only(seen)
+    _, xa, ya, xb, yb = edges
     # Every edge is cut where it crosses the border of a column or row; the middle of a piece names its pixel.
     cuts = [(np.arange(len(xa)), np.zeros(len(xa))), (np.arange(len(xa)), np.ones(len(xa)))]
     for a, b, low, high in ((xa, xb, c0, c1), (ya, yb, r0, r1)):
@@ -162,7 +167,7 @@ def _crossed(edges: _Edges, window: Window, *, on_border: bool) -> _Spans:
     kept = (col >= c0) & (col < c1) & (row >= r0) & (row < r1)
     if not on_border:
         kept &= (np.abs(x - np.rint(x)) > _SLACK_PX) & (np.abs(y - np.rint(y)) > _SLACK_PX)
-    return _single(shape[edge][kept], row[kept], col[kept])
+    return _single(edges.shape[edge][kept], row[kept], col[kept])
 
 
 def _pointed(marks: NDArray[np.object_], window: Window) -> _Spans:
@@ -203,7 +208,7 @@ def _joined(lines: NDArray[np.object_], owner: NDArray[np.integer]) -> _Edges:
 def _of_polygons(edges: _Edges, marks: NDArray[np.object_]) -> _Edges:
     """Edges of shapes that are polygons themselves, not lines or points with a width."""
     drawn = shapely.is_missing(marks)[edges.shape] if len(edges.shape) else np.zeros(0, bool)
-    return _Edges(*(part[drawn] for part in edges))
+    return edges.only(drawn)
 
 
 def _ranges(first: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -94,7 +94,7 @@ class NumberLabels(LabelSource):
             LabelError: If one does not.
             RasterError: If a file cannot be read.
         """
-        counts = LabelSource.of(self.pixels or RasterSource(**header_of(self))).count()
+        counts = LabelSource.of(self.pixels or RasterSource(**header_of(self))).count_labels()
         shares, known = counts.shares(), dict(self.class_of)
         unknown = [value for value in shares if value not in known]
         if unknown or counts.more:

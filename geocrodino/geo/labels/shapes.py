@@ -203,7 +203,7 @@ def _classes(
 ) -> _Classes:
     """The class of each row."""
     numbers = _numbers(column)
-    missing = column.isna().to_numpy() | (column.astype(str).str.strip() == "").to_numpy()
+    missing = _missing(column)
     if rules.table:
         return _by_table(column, numbers, missing, rules, where)
     left_out = {c for c in rules.ignore if isinstance(c, int)} | ignored
@@ -217,6 +217,11 @@ def _classes(
     return _by_words(column, missing, {plain_word(c) for c in rules.ignore if isinstance(c, str)}, where)
 
 
+def _missing(column: pd.Series) -> NDArray[np.bool_]:
+    """Rows without a code: null, or text of blanks."""
+    return np.array([bool(pd.isna(code)) or not str(code).strip() for code in column], bool)
+
+
 def _numbers(column: pd.Series) -> NDArray[np.float64] | None:
     """The codes as numbers, NaN where missing; None if some are words."""
     if pd.api.types.is_numeric_dtype(column):
@@ -224,7 +229,7 @@ def _numbers(column: pd.Series) -> NDArray[np.float64] | None:
     text = column.dropna().astype(str).str.strip()
     if not len(text) or not text[text != ""].str.fullmatch(r"[+-]?\d+").all():
         return None
-    return pd.to_numeric(column.astype("string").str.strip().replace("", pd.NA)).to_numpy(np.float64, na_value=np.nan)
+    return np.array([np.nan if gone else float(word) for gone, word in zip(_missing(column), column, strict=True)])
 
 
 def _require_class_values(values: NDArray[np.float64], where: str) -> None:
@@ -323,7 +328,8 @@ def _repaired(shapes: NDArray[np.object_], name: str) -> tuple[NDArray[np.object
     shapes = shapely.force_2d(shapes)
     gone = shapely.is_missing(shapes) | shapely.is_empty(shapes)
     finite = np.array([bool(np.isfinite(shapely.get_coordinates(shape)).all()) for shape in shapes], bool)
-    found = np.where(gone | ~finite, None, shapes)
+    found = np.array(shapes, object)
+    found[gone | ~finite] = None
     invalid = ~shapely.is_missing(found) & ~shapely.is_valid(found)
     found[invalid] = shapely.make_valid(found[invalid])
     drawn = shapely.get_dimensions(shapes) == 2

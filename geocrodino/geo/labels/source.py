@@ -118,7 +118,7 @@ class LabelSource(RasterSource):
         """
         return super().describe() if self.pixels is None else self.pixels.describe()
 
-    def count(self) -> ValueCounts:
+    def count_labels(self) -> ValueCounts:
         """Count the labels of each value.
 
         Returns:
@@ -318,7 +318,7 @@ def find_classes(labels: LabelSource | Sequence[LabelSource], counts: ValueCount
     if counts is None:
         counts = ValueCounts()
         for source in sources:
-            counts.join(source.count())
+            counts.join(source.count_labels())
     categories, shares = _joined_categories(sources), counts.shares()
     notes = _check_values(sources[0], shares, categories, more=counts.more)
     scheme, unnamed = _scheme([int(v) for v in shares], categories)

@@ -162,7 +162,7 @@ class VectorLabels(LabelSource):
         note = f"{narrow:,} polygons are narrower than a pixel of {size:.3g} m, and may label none"
         return (*self.shapes.notes, note) if narrow else self.shapes.notes
 
-    def count(self) -> ValueCounts:
+    def count_labels(self) -> ValueCounts:
         """Count the labels of each value, by the areas of the shapes; each shape counts as one pixel at least.
 
         Returns:

@@ -209,7 +209,7 @@ def test_any_grid_is_burnt_directly(draw):
 
 
 def test_shares_follow_the_areas(draw):
-    assert draw([(0, 0, 1, 4), (1, 0, 4, 4)], code=[1, 2]).count().shares() == {1.0: 0.25, 2.0: 0.75}
+    assert draw([(0, 0, 1, 4), (1, 0, 4, 4)], code=[1, 2]).count_labels().shares() == {1.0: 0.25, 2.0: 0.75}
 
 
 # --- what is repaired -------------------------------------------------------------------------------------------------
