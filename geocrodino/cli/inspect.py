@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
-from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
 from geocrodino.cli.wording import Wording
 from geocrodino.files.access import exists
@@ -22,6 +22,7 @@ from geocrodino.settings.modality import MODALITIES
 
 if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
+    from geocrodino.geo.rasters.reader import RasterSource
     from geocrodino.settings.config import TrainConfig
 
 
@@ -33,12 +34,13 @@ def inspect(
     ctx: typer.Context,
     optical: Annotated[Path | None, typer.Option(help="Image.")] = None,
     elevation: Annotated[Path | None, typer.Option(help="Surface model.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class raster.")] = None,
+    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model.")] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with files and settings.")] = None,
     ignore: Ignore = None,
+    label_column: LabelColumn = None,
     label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres; see train.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
@@ -73,10 +75,13 @@ def inspect(
         "resolution_m": resolution,
         "height_unit": height_unit,
         "ignore_values": ignore,
+        "label_rules": None if label_column is None else {"column": label_column},
         "label_values": parse_label_values(label_value),
     }
     given = {key: value for key, value in given.items() if value is not None}
     settings = {**{f"data.{key}": value for key, value in given.items()}, "training.patch_px": patch_px}
+    if label_column is not None:  # beside the other rules of a file
+        settings["data.label_rules.column"] = settings.pop("data.label_rules")["column"]
     training: TrainConfig | None = None
     if config is not None or (not any(named.values()) and exists(PROJECT_FILE)):
         training = load_config(config, settings)
@@ -117,11 +122,10 @@ def _report(data: Mapping[str, Any], training: TrainConfig | None, patch_px: int
     # These libraries take a second to import.
     from geocrodino.data.inspection import inspect_files
     from geocrodino.geo.areas.aoi import read_aoi
-    from geocrodino.geo.rasters.scene import open_raster, open_scene
     from geocrodino.settings.config import ElevationConfig, TrainingConfig
 
     return inspect_files(
-        {role: (open_raster if role == "labels" else open_scene)(name) for role, name in _roles(data).items()},
+        _opened(data),
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
         resolution_m=data.get("resolution_m"),
         grid_of=data.get("grid_of"),
@@ -129,8 +133,6 @@ def _report(data: Mapping[str, Any], training: TrainConfig | None, patch_px: int
         unit=data.get("height_unit"),
         channels=(ElevationConfig() if training is None else training.elevation).channels,
         classes=None if training is None else training.class_scheme(),
-        ignore_values=tuple(data.get("ignore_values", ())),
-        label_values=data.get("label_values"),
         bands=data.get("bands"),
     )
 
@@ -147,6 +149,26 @@ def _show_scenes(training: TrainConfig, console: Console, wording: Wording) -> N
     for scene in scenes:
         console.print(f"[bold]Scene {escape(scene.name)}[/]")
         _show(_report(scene.model_dump(exclude_none=True), training), console, wording)
+
+
+def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
+    """The rasters and labels of an inspection by role."""
+    from geocrodino.geo.labels.opening import open_labels
+    from geocrodino.geo.rasters.scene import open_scene
+    from geocrodino.settings.labels import LabelRules
+
+    names = _roles(data)
+    rasters = {role: open_scene(name) for role, name in names.items() if role != "labels"}
+    if "labels" not in names:
+        return rasters
+    labels = open_labels(
+        names["labels"],
+        next((rasters[role] for role in rasters if role in MODALITIES), None),
+        rules=LabelRules.model_validate(data.get("label_rules") or {}),
+        ignore_values=data.get("ignore_values") or (),
+        label_values=data.get("label_values"),
+    )
+    return {role: labels if role == "labels" else rasters[role] for role in names}
 
 
 def _refusal(training: TrainConfig) -> str | None:

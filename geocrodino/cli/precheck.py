@@ -16,6 +16,7 @@ from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.files.names import is_gdal_name, is_remote
 from geocrodino.files.tile_names import Partial, has_parts, match_tiles
+from geocrodino.files.vector_names import is_vector
 from geocrodino.settings.encoder_weights import check_weights_file, is_weights_file
 from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings, scenes_of
 
@@ -56,7 +57,7 @@ def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi:
 
 
 def _by_kind(named: Mapping[str, str | Path | None]) -> tuple[list[str | Path], list[str | Path]]:
-    """Split rasters by role into those that may be mosaics and those that must be one file."""
+    """Split files by role into rasters and labels, which may be shapes."""
     scenes = [path for role, path in named.items() if path is not None and role != "labels"]
     return scenes, [path for role, path in named.items() if path is not None and role == "labels"]
 
@@ -77,25 +78,31 @@ def check_prediction(
 
 def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: str | None, out: Path | None) -> None:
     """Check the names of the files of an evaluation and the folder of its results; errors as for `check_training`."""
-    check_rasters((), [*maps, labels])
+    check_rasters((), [labels], maps)
     check_area(aoi, crs)
     if out is None and (is_remote(maps[0]) or is_gdal_name(str(maps[0]))):
         raise ConfigError(f"{maps[0]}: results cannot be written beside this map. Name a folder with --out.")
     check_folder(maps[0].parent if out is None else out)
 
 
-def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()) -> None:
+def check_rasters(
+    scenes: Iterable[str | Path], labels: Iterable[str | Path] = (), files: Iterable[str | Path] = ()
+) -> None:
     """Check that all rasters exist, and then that they can be opened.
 
     Args:
         scenes: Names of rasters that may be mosaics of several files.
+        labels: Names of labels, which may also be shapes; their content is checked later.
         files: Names of rasters that must be one file.
 
     Raises:
         GeocrodinoError: One of its kinds, if a raster is missing or cannot be opened.
     """
-    many, single = list(scenes), list(files)
-    check_names([*many, *single])
+    many, single, labelled = list(scenes), list(files), list(labels)
+    check_names([*many, *single, *labelled])
+    many += [name for name in labelled if not is_vector(name)]
+    if not (many or single):
+        return
 
     from geocrodino.geo.rasters.scene import open_raster, open_scene
 
@@ -109,10 +116,14 @@ def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()
 
 def check_names(rasters: Iterable[str | Path]) -> None:
     """Check that all rasters exist; errors as for `check_rasters`."""
+    from geocrodino.geo.labels.vector_files import vector_files
     from geocrodino.geo.rasters.scene_files import check_scene
 
     for path in rasters:
-        check_scene(path)
+        if is_vector(path):
+            vector_files(path)
+        else:
+            check_scene(path)
 
 
 def check_area(source: str | None, crs: str | None) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
-from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
 from geocrodino.cli.wording import Wording
@@ -33,9 +33,10 @@ class DataOptions:
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None
     optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None
     elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None
-    labels: Annotated[Path | None, typer.Option(help="Class raster, values 0 to 254.")] = None
+    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None
     ground: Annotated[Path | None, typer.Option(help="Terrain model; without one, the ground is estimated.")] = None
     ignore: Ignore = None
+    label_column: LabelColumn = None
     label_value: LabelValue = None
     resolution: Annotated[
         float | None,
@@ -55,6 +56,7 @@ class DataOptions:
             "data.ground": self.ground,
             "data.aoi_crs": self.aoi_crs,
             "data.ignore_values": self.ignore or None,
+            "data.label_rules.column": self.label_column,
             "data.label_values": parse_label_values(self.label_value) or None,
             "data.resolution_m": self.resolution,
             "data.height_unit": self.height_unit,

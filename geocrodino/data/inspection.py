@@ -101,7 +101,8 @@ def inspect_files(
     rasters are read on a coarse grid of at most 512 x 512 px, so that large files take little longer.
 
     Args:
-        sources: Rasters by role: the name of a modality, ``labels`` or ``ground``.
+        sources: Rasters by role: the name of a modality, ``labels`` or ``ground``. A raster of labels that is no
+            `LabelSource` yet is read with ``ignore_values`` and ``label_values``.
         aoi: The area of interest; None: no area and splits are checked.
         resolution_m: Pixel size of the training, m; None: see `choose_grid`.
         grid_of: Raster whose pixel edges the working grid keeps; None: see `choose_grid`.
@@ -122,7 +123,7 @@ def inspect_files(
         LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
         RasterError: If a file cannot be read.
     """
-    if "labels" in sources:
+    if "labels" in sources and not isinstance(sources["labels"], LabelSource):
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
     given = "ground" in sources
     options = RecipeOptions({"optical": bands}, channels, height_unit=unit)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.modalities.registry import Recipe, definition_of
@@ -20,7 +21,7 @@ class Sources:
 
     Attributes:
         rasters: The raster of each modality, in the order of the modalities.
-        labels: Raster of class values; None: the scene has no labels.
+        labels: Raster of class values or shapes with a class; None: the scene has no labels.
         ground: Terrain model (heights of the bare ground); None: the ground is estimated if a channel needs it.
         height_unit: Unit of heights such as ``m`` or ``ft``, for files that name none; None: not given.
     """
@@ -72,6 +73,7 @@ def open_sources(scene: SceneConfig) -> Sources:
             rules=scene.label_rules,
             ignore_values=scene.ignore_values,
             label_values=scene.label_values,
+            place=Place(scene.crs, scene.pixel_m),
         )
     ground = None if scene.ground is None else open_scene(scene.ground)
     return Sources(rasters, labels, ground, scene.height_unit)

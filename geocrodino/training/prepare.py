@@ -283,6 +283,13 @@ def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
         warnings.warn(found.note(sources.heights[role]), HeightRangeWarning, stacklevel=3)
 
 
+def _origin(found: CheckedInputs) -> str:
+    """Where the names of the classes come from, where the labels themselves name them."""
+    origins = dict.fromkeys(s.sources.labels.origin for s in found.scenes if s.sources.labels is not None)
+    named = [origin for origin in origins if origin]
+    return f" ({'; '.join(named)})" if named else ""
+
+
 def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) -> str:
     """Describe the inputs of a training for the user.
 
@@ -314,6 +321,6 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
         grids = f"Scenes: {len(found.scenes)} ({names}), {total:,} px; the first: {describe_work(first.grid, patch_px)}"
     return (
         f"{grids}\n{first.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
-        f"Classes: {', '.join(found.classes.names)}\n"
+        f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"
         f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{splits}"
     )

@@ -58,7 +58,6 @@ def _refuse_unread(data: DataConfig) -> None:
 def _refuse_unread_of(scene: SceneConfig, modalities: tuple[Modality, ...]) -> None:
     """Refuse keys of a scene, as `_refuse_unread`."""
     unread = {
-        "label_rules": scene.label_rules is not None,
         "height": scene.height is not None,
         "crs": scene.crs is not None,
         "pixel_m": scene.pixel_m is not None,

@@ -668,7 +668,7 @@ def test_each_band_has_its_own_nodata_value(tmp_path, write_raster):
 def test_polygons_in_place_of_a_raster(tmp_path):
     path = tmp_path / "labels.geojson"
     path.write_text('{"type": "FeatureCollection", "features": []}')
-    with pytest.raises(RasterError, match=r"Polygons become a raster with gdal_rasterize, see the README\.$"):
+    with pytest.raises(RasterError, match=r"Polygons, lines and points can be labels: name them as `labels`\.$"):
         RasterSource.open(path)
 
 
