@@ -148,3 +148,7 @@ class LeftOutWarning(UserWarning):
 
 class AreaWarning(UserWarning):
     """An area of interest is read with an assumption that its file does not confirm, or some rows are ignored."""
+
+
+class SplitWarning(UserWarning):
+    """Splits share ground or images, so that scores may be better than they should be."""

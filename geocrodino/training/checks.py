@@ -12,11 +12,12 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
 from geocrodino.data.grid_choice import GridChoice, choose_grids
+from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import Sources, fitted_sources, open_sources
 from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.data.statistics import no_valid_pixel
-from geocrodino.errors import AOIError, BundleError, ConfigError, GeocrodinoError, HeightRangeWarning
+from geocrodino.errors import AOIError, BundleError, ConfigError, GeocrodinoError, HeightRangeWarning, SplitWarning
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
@@ -85,13 +86,17 @@ class CheckedInputs:
         scenes: The scenes, each with its own grid; at least one.
         recipes: How channels are made, for each modality.
         classes: The classes.
-        drawn: Whether the splits of a scene were drawn, because neither it nor its area names any.
+        drawn: What was drawn, because neither scenes nor their areas name splits: ``blocks``, ``scenes`` or nothing.
+        leaks: What the splits share, and what they lack.
+        notes: Sentences on what was decided about the splits without being asked for.
     """
 
     scenes: tuple[CheckedScene, ...]
     recipes: dict[Modality, Recipe]
     classes: ClassScheme
-    drawn: bool
+    drawn: tuple[str, ...]
+    leaks: LeakReport
+    notes: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -223,14 +228,14 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
     classes = label_classes(labelled, config.class_scheme())
     views = [_view(*parts, classes) for parts in zip(settings, sources, grids, areas, strict=True)]
     training = config.training
-    splits = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
+    decided = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
     scenes = []
-    for view, there, choice, aoi in zip(views, sources, choices, splits, strict=True):
+    for view, there, choice, aoi in zip(views, sources, choices, decided.areas, strict=True):
         inside = _masks(view, aoi)
         labels = _usable(view.labels, inside)
         scenes.append(CheckedScene(view.name, there, view.grid, choice, aoi, labels, inside))
-    drawn = any(view.split is None and (view.area is None or not view.area.splits) for view in views)
-    found = CheckedInputs(tuple(scenes), recipes, classes, drawn)
+    leaks = _leaks(views, scenes, classes)
+    found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
     _check_patches(found, config)
     for modality in recipes:
         _check_valid(found, modality)
@@ -246,13 +251,46 @@ def refusal(config: TrainConfig) -> str | None:
     Returns:
         The message of the training's error, or None if the training would start.
     """
+    found = inputs_or_refusal(config)
+    return found if isinstance(found, str) else None
+
+
+def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
+    """Check a training with these settings and files.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The checked inputs, or the message of the training's error.
+    """
     try:
         config = with_network(config, find_start(config))
         check_settings(config)
-        check_inputs(config)
+        return check_inputs(config)
     except GeocrodinoError as error:
         return str(error)
-    return None
+
+
+def _leaks(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme) -> LeakReport:
+    """Look for what splits share and lack; several scenes must have every class in some split."""
+    several = len(scenes) > 1
+    found = find_leaks(
+        [
+            SplitScene(s.name, s.grid, s.aoi, view.labels, s.inside, s.sources.reference if several else None)
+            for view, s in zip(views, scenes, strict=True)
+        ],
+        classes,
+    )
+    if several and found.in_no_split:
+        verb = "has" if len(found.in_no_split) == 1 else "have"
+        raise ConfigError(
+            f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes.\n"
+            "Leave them out of `classes`, or correct the values of the labels or the splits of the scenes."
+        )
+    for leak in found.leaks:
+        warnings.warn(leak, SplitWarning, stacklevel=3)
+    return found
 
 
 def _recipes(config: TrainConfig, settings: Sequence[SceneConfig], opened: Sequence[Sources]) -> dict[Modality, Recipe]:

@@ -31,7 +31,6 @@ def _refuse_unread(data: DataConfig) -> None:
     """Refuse keys of which the settings know, and the training does not."""
     unread = {
         "data.scenes": isinstance(data.scenes, Path),
-        "data.splits": data.splits is not None,
         "data.partial": data.partial != "refuse",
         "data.cache": data.cache != "auto",
     }
