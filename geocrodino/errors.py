@@ -94,6 +94,10 @@ class LabelError(GeocrodinoError):
     """Label values do not match the classes."""
 
 
+class NoLabelError(LabelError):
+    """No pixel that counts has a label."""
+
+
 class HeightError(GeocrodinoError):
     """Heights cannot be converted to the channels that the model reads."""
 

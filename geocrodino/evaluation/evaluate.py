@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import LabelError, LabelWarning, OverlapError
+from geocrodino.errors import LabelError, LabelWarning, NoLabelError, OverlapError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.files.names import raster_exists
@@ -129,7 +129,7 @@ class Comparison:
 
 def evaluate_map(
     map_path: str | Path,
-    labels_path: str | Path,
+    labels_path: str | Path | LabelSource,
     *,
     aoi: AOI | str | Path | None = None,
     split: str | None = None,
@@ -148,7 +148,7 @@ def evaluate_map(
 
     Args:
         map_path: Class map, one band of class values.
-        labels_path: Labels, one band of class values. Nodata means no label.
+        labels_path: Labels, one band of class values. Nodata means no label. Opened labels keep their rules.
         aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
         split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
             areas.
@@ -166,8 +166,9 @@ def evaluate_map(
         RasterError: If a file is missing or unreadable, or no classes are given and the map has none in its tags.
         OverlapError: If map, labels and areas do not overlap.
         AOIError: If the split has no areas.
-        LabelError: If a file has several bands, a value of labels or map is not a class, the given classes differ from
-            those of the map, or no pixel is labelled.
+        NoLabelError: If no pixel is labelled.
+        LabelError: If a file has several bands, a value of labels or map is not a class, or the given classes differ
+            from those of the map.
 
     Warns:
         LabelWarning: If labels and map name a value differently.
@@ -297,7 +298,11 @@ class _MapCounts:
         )
 
 
-def _labels(path: str | Path, ignore_values: Collection[int], label_values: Mapping[int, int] | None) -> LabelSource:
+def _labels(
+    path: str | Path | LabelSource, ignore_values: Collection[int], label_values: Mapping[int, int] | None
+) -> LabelSource:
+    if isinstance(path, LabelSource):
+        return path
     labels = LabelSource.of(open_raster(path), ignore_values, label_values)
     check_one_band(labels)
     return labels
@@ -330,7 +335,7 @@ def _count_all(
             each.shared.update(np.where(covered, truth, IGNORE_INDEX), part)
     if not (counts[0].all.counts.any() or counts[0].all.missed.any()):
         where = "" if areas is None else f" in {areas.source}" + (f" ({split})" if split else "")
-        raise LabelError(
+        raise NoLabelError(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
     _compare_names(labels, opened[0], schemes[0], counts[0].all)

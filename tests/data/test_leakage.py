@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
@@ -49,8 +50,6 @@ def test_overlaps_across_zones():
     # 6 degrees of longitude are 0.5 * 10^6 m of zone 31 and of zone 32 from the common meridian.
     east = scene("east", "val", 0, crs="EPSG:32632", pixel=10.0)
     corner = shapely.Point(400_500, 4_999_500)
-    import geopandas as gpd
-
     there = gpd.GeoSeries([corner], crs="EPSG:32632").to_crs("EPSG:32631").iloc[0]
     grid = GeoBox((100, 100), Affine(10, 0, there.x - 500, 0, -10, there.y + 500), "EPSG:32631")
     aoi = from_polygons({"train": shapely.box(*grid.boundingbox)}, grid.crs.wkt, "west")
