@@ -148,8 +148,8 @@ def _check_folds(views: Sequence[SceneView], rules: SplitSettings) -> None:
         if view.split in ("train", "val", "test") or view.names_splits:
             source = f"scene {view.name}" if view.area is None else view.area.source
             raise ConfigError(
-                f"{source}: names splits, so it cannot be divided into folds. Leave out its `split`, or the column "
-                "split of its area, or the key folds under data.splits."
+                f"{source}: names splits, so it cannot be divided into folds. Leave out the key split of the "
+                "scene, or the column split of its area, or the key folds under data.splits."
             )
 
 
@@ -165,11 +165,11 @@ def _way(views: Sequence[SceneView], left: Sequence[int], rules: SplitSettings) 
         return None
     if len(views) == 1:
         return "blocks"
-    if len(left) >= _FEWEST_DRAWN:
+    if len(left) >= _FEWEST_DRAWN or rules.folds is not None:
         return "scenes"
     raise ConfigError(
-        f"data.scenes: scene {views[left[0]].name} has no split. Expected one of three: `split` of the scene (train, "
-        "val, test or unlabelled), a column split of the polygons of its `aoi`, or `data.splits`."
+        f"data.scenes: scene {views[left[0]].name} has no split. Expected the key split (train, val, test or "
+        "unlabelled), polygons with a column split under the key aoi, or rules for all scenes under data.splits."
     )
 
 
@@ -245,7 +245,7 @@ def _require_groups(groups: int, scenes: int, needed: int, what: str) -> None:
         alone = "" if groups == scenes else f" ({scenes} scenes, of which some overlap and go together)"
         raise ConfigError(
             f"data.splits: expected at least {needed} scenes that do not overlap for {what}, found {groups}{alone}. "
-            "Name the split of each scene with `split`, or use by: blocks."
+            "Name the split of each scene under the key split, or use by: blocks."
         )
 
 

@@ -46,8 +46,6 @@ class SplitSettings(Section):
             raise ValueError(f"shares: expected three numbers that sum to 1, found a sum of {sum(self.shares):g}")
         if self.column is not None and not self.lists:
             raise ValueError("column names a column of the files under lists, found no lists")
-        if self.folds is not None and self.by is None:
-            raise ValueError("folds divide scenes or blocks: expected by: scenes or by: blocks, found by: nothing")
         if self.folds is not None and self.lists:
             raise ValueError("expected folds or lists, found both. Give only one of them")
         if self.folds is not None and self.shares is not None:

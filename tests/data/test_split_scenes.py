@@ -63,7 +63,7 @@ def test_one_scene_becomes_blocks_and_six_are_drawn_whole():
 
 
 def test_fewer_scenes_than_six_must_say_what_they_are():
-    with pytest.raises(ConfigError, match=r"data\.scenes: scene s0 has no split. Expected one of three: `split`"):
+    with pytest.raises(ConfigError, match=r"data\.scenes: scene s0 has no split. Expected the key split"):
         decide([view(n) for n in range(5)])
     assert sorted(names(decide([view(n) for n in range(5)], by="scenes"))) == ["test", "train", "train", "train", "val"]
 
@@ -150,7 +150,7 @@ def test_two_folds_draw_val_from_the_other_half():
 
 def test_leave_one_out():
     views = [view(n) for n in range(10)]
-    folds = [names(decide(views, by="scenes", folds=10, fold=fold)) for fold in range(10)]
+    folds = [names(decide(views, folds=10, fold=fold)) for fold in range(10)]
     assert sorted(found.index("test") for found in folds) == list(range(10))
 
 
