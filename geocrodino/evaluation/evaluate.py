@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import LabelError, LabelWarning, OverlapError
+from geocrodino.errors import LabelError, LabelWarning, NoLabelError, OverlapError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.files.names import raster_exists
@@ -131,7 +131,7 @@ class Comparison:
 
 def evaluate_map(
     map_path: str | Path,
-    labels_path: LabelName,
+    labels_path: LabelName | LabelSource,
     *,
     aoi: AOI | str | Path | None = None,
     split: str | None = None,
@@ -153,7 +153,7 @@ def evaluate_map(
         map_path: Class map, one band of class values.
         labels_path: Labels: rasters, or shapes with a class, in any form that
             `geocrodino.geo.labels.opening.open_labels` accepts. Nodata means no label. Shapes are compared on the grid
-            of the first map.
+            of the first map. Opened labels keep their rules.
         aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
         split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
             areas.
@@ -173,8 +173,9 @@ def evaluate_map(
         RasterError: If a file is missing or unreadable, or no classes are given and the map has none in its tags.
         OverlapError: If map, labels and areas do not overlap.
         AOIError: If the split has no areas.
-        LabelError: If a file has several bands, a value of labels or map is not a class, the given classes differ from
-            those of the map, or no pixel is labelled.
+        NoLabelError: If no pixel is labelled.
+        LabelError: If a file has several bands, a value of labels or map is not a class, or the given classes differ
+            from those of the map.
 
     Warns:
         LabelWarning: If labels and map name a value differently.
@@ -310,15 +311,17 @@ class _MapCounts:
 
 
 class _Labels(NamedTuple):
-    """Labels as a user names them."""
+    """Labels as a user names them, or opened already."""
 
-    path: LabelName
+    path: LabelName | LabelSource
     ignore_values: Collection[int]
     label_values: Mapping[int, int] | None
     rules: LabelRules | None
 
     def open(self, like: RasterSource) -> LabelSource:
         """Open and check them, beside the first map."""
+        if isinstance(self.path, LabelSource):
+            return self.path
         labels = open_labels(
             self.path, like, rules=self.rules, ignore_values=self.ignore_values, label_values=self.label_values
         )
@@ -357,7 +360,7 @@ def _count_all(
             each.shared.update(np.where(covered, truth, IGNORE_INDEX), part)
     if not (counts[0].all.counts.any() or counts[0].all.missed.any()):
         where = "" if areas is None else f" in {areas.source}" + (f" ({split})" if split else "")
-        raise LabelError(
+        raise NoLabelError(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
     _compare_names(labels, opened[0], schemes[0], counts[0].all)

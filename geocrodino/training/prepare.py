@@ -33,6 +33,7 @@ from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.phrases import listed
+from geocrodino.report.figures import plot_splits
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
@@ -158,7 +159,7 @@ def _mapped(labels: NDArray[np.uint8], layers: AlignedLayers) -> NDArray[np.uint
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
-    """Write ``splits.gpkg``, ``statistics.json`` and the hashes of the inputs into the run folder.
+    """Write ``splits.gpkg``, ``splits.png``, ``statistics.json`` and the hashes of the inputs into the run folder.
 
     Of several scenes, ``scenes.json`` lists the files, grid and pixels.
 
@@ -173,6 +174,7 @@ def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
     """
     run_folder.keep_inputs(folder, digest_of(ready), resume=resume)
     _save_splits(joined_areas(ready.checked), folder / run_folder.SPLITS_NAME)
+    plot_splits([(scene.name, scene.aoi) for scene in ready.checked], folder / run_folder.SPLIT_MAP_NAME)
     if len(ready.checked) > 1:
         run_folder.save_json(folder / run_folder.SCENES_NAME, _scene_facts(ready))
     counts = count_classes(ready.scenes, "train", len(ready.classes)).tolist()
@@ -296,11 +298,11 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
     Args:
         found: Inputs of the training.
         patch_px: Side of a training patch, px.
-        drawn: File of the splits, where they are drawn as blocks.
+        drawn: File of the splits, where they are drawn.
 
     Returns:
         Lines: the grid, its pixel size and the reason for it, the unit of heights and where it is known from, the
-        classes, the pixels of each split, and the file of the splits if they are drawn as blocks.
+        classes, the pixels of each split, the file of the splits if they are drawn, and what splits lack.
     """
     first = found.scenes[0]
     known = dict.fromkeys(
@@ -312,7 +314,8 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
     unit = "; ".join(units)
     line = "\n" if unit else ""
     px = found.split_px()
-    splits = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {drawn}" if drawn else ""
+    what = " and ".join("whole scenes" if how == "scenes" else how for how in found.drawn)
+    splits = f"\nSplits drawn as {what}, for `aoi` of an evaluation: {drawn}" if drawn else ""
     if len(found.scenes) == 1:
         grids = f"Grid: {describe_work(first.grid, patch_px)}"
     else:
@@ -323,4 +326,5 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
         f"{grids}\n{first.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
         f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"
         f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{splits}"
+        + "".join(f"\n{line}" for line in (*found.notes, *found.leaks.facts))
     )

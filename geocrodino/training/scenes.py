@@ -47,7 +47,6 @@ def _refuse_unread(data: DataConfig) -> None:
     if isinstance(data.scenes, Path):
         raise ConfigError(f"data.scenes: {data.scenes}: a table is read by `load_config`. Give the scenes of its rows.")
     unread = {
-        "data.splits": data.splits is not None,
         "data.cache": data.cache != "auto",
     }
     for key, given in unread.items():
