@@ -86,7 +86,7 @@ def unit_in_metres(unit: str, source: str) -> float:
 def height_unit(raster: RasterSource, override: str | None = None, otherwise: str | None = None) -> tuple[float, str]:
     """Metres in one unit of a height raster, and how that is known.
 
-    In this order: ``override``, the band's unit tag, the vertical axis of the CRS, the horizontal unit of a projected
+    In this order: ``override``, the coding that the user gave (`HeightCoding`), the band's unit tag, the vertical axis of the CRS, the horizontal unit of a projected
     CRS that counts in feet (feet across come with feet up), ``otherwise``, metres.
 
     Args:
@@ -100,9 +100,16 @@ def height_unit(raster: RasterSource, override: str | None = None, otherwise: st
     Raises:
         HeightError: If a unit is named that is not known.
     """
+    factor, known_by = _height_unit(raster, override, otherwise)
+    return factor, known_by if raster.coding is None else raster.coding.words(known_by)
+
+
+def _height_unit(raster: RasterSource, override: str | None, otherwise: str | None) -> tuple[float, str]:
     path = str(raster.path)
     if override is not None:
         return unit_in_metres(override, path), f"heights in {override}, as asked"
+    if raster.coding is not None and raster.coding.unit_known_by is not None:
+        return 1.0, raster.coding.unit_known_by
     tag = (raster.unit or "").strip()
     if tag.lower() not in _UNSAID:
         return unit_in_metres(tag, path), f"heights in {tag}, by the band's unit tag"
@@ -148,6 +155,8 @@ def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) ->
     """
     if unit is not None and unit.strip().lower() == NO_UNIT:
         return raster.with_limits(HeightLimits())
+    if raster.zero == "camera":  # neighbours may be any distance apart, and no distance is impossible
+        return raster.with_limits(HeightLimits(sentinels=()) if raster.is_scaled else HeightLimits())
     side = max(pixel_size_m(raster.geobox))
     return raster.with_limits(
         HeightLimits.of_unit(unit_m, side, on_earth=_on_earth(raster.geobox), scaled=raster.is_scaled)
