@@ -27,7 +27,9 @@ from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
+from geocrodino.geo.rasters.alike import place_beside, require_one_size
 from geocrodino.geo.rasters.grid import window_grid
+from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
@@ -137,6 +139,7 @@ def evaluate_map(
     ignore_values: Collection[int] = (),
     label_values: Mapping[int, int] | None = None,
     count_missed: bool = False,
+    crs: str | None = None,
     block_px: int = 1024,
 ) -> Evaluation:
     """Compare a class map with labels.
@@ -156,6 +159,7 @@ def evaluate_map(
         ignore_values: Label values that are not a class. Their pixels do not count.
         label_values: Class value of a label value, for instance ``{255: 1}``.
         count_missed: Whether labelled pixels without a class in the map count as wrong.
+        crs: CRS of labels that have coordinates but state none. Labels without any place have that of a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -172,7 +176,8 @@ def evaluate_map(
     Warns:
         LabelWarning: If labels and map name a value differently.
     """
-    maps, labels = {"": map_path}, _labels(labels_path, ignore_values, label_values)
+    maps, place = {"": map_path}, place_beside(map_path, crs)
+    labels = _labels(labels_path, ignore_values, label_values, place)
     counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
     return counts[0].evaluation(reference, count_missed=count_missed)
 
@@ -187,6 +192,7 @@ def evaluate_maps(
     ignore_values: Collection[int] = (),
     label_values: Mapping[int, int] | None = None,
     count_missed: bool = False,
+    crs: str | None = None,
     block_px: int = 1024,
 ) -> Comparison:
     """Compare several class maps with labels: each by itself, and all of them on the pixels that they share.
@@ -201,6 +207,7 @@ def evaluate_maps(
         ignore_values: Label values that are not a class. Their pixels do not count.
         label_values: Class value of a label value, for instance ``{255: 1}``.
         count_missed: Whether labelled pixels without a class in a map count as wrong.
+        crs: CRS of labels that have coordinates but state none. Labels without any place have that of a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -214,7 +221,8 @@ def evaluate_maps(
     """
     if not maps:
         raise ValueError("expected one or more maps, found none")
-    labels = _labels(labels_path, ignore_values, label_values)
+    place = place_beside(next(iter(maps.values())), crs)
+    labels = _labels(labels_path, ignore_values, label_values, place)
     counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
     evaluations = {n: c.evaluation(reference, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
     if count_missed:
@@ -297,8 +305,10 @@ class _MapCounts:
         )
 
 
-def _labels(path: str | Path, ignore_values: Collection[int], label_values: Mapping[int, int] | None) -> LabelSource:
-    labels = LabelSource.of(open_raster(path), ignore_values, label_values)
+def _labels(
+    path: str | Path, ignore_values: Collection[int], label_values: Mapping[int, int] | None, place: Place | None
+) -> LabelSource:
+    labels = LabelSource.of(open_raster(path, place=place), ignore_values, label_values)
     check_one_band(labels)
     return labels
 
@@ -318,6 +328,7 @@ def _count_all(
     schemes = [_scheme(source, classes) for source in opened]
     _require_same_classes(opened, schemes)
     for source in opened:
+        require_one_size({"label": labels, "map": source})
         require_overlap({"map": source}, labels.geobox)
     split = None if split is None else split_name(split)
     areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi

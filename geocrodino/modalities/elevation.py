@@ -52,8 +52,13 @@ class ElevationModality(ModalityDefinition):
             The recipe.
 
         Raises:
-            HeightError: If no channel is asked for.
+            HeightError: If no channel is asked for, or one that heights above ground do not hold.
         """
+        if raster.zero == "ground" and "topographic_position" in options.channels:
+            raise HeightError(
+                "elevation.channels: topographic_position describes the shape of the ground, which heights above "
+                "ground do not hold.\nLeave it out."
+            )
         found = elevation_recipe(options.channels, options.ground, options.height_unit, self.name)
         if options.height is None:
             return found

@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from geocrodino.errors import BundleError, ConfigError, ValueRangeWarning
-from geocrodino.geo.rasters.heights import CodedHeights, trained_heights
+from geocrodino.geo.rasters.heights import CodedHeights, ground_like, trained_heights
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
@@ -129,6 +129,35 @@ class Recipe(BaseModel):
         if not definition_of(self.modality).holds_heights:
             return CodedHeights(raster)
         return trained_heights(raster, self.height, self.dtype, given, unit)
+
+    def coded_ground(
+        self,
+        ground: RasterSource,
+        heights: RasterSource,
+        *,
+        given: HeightSettings | None = None,
+        unit: str | None = None,
+    ) -> RasterSource:
+        """Read a ground raster of its own for a prediction as the heights that it belongs to, see `ground_like`.
+
+        Args:
+            ground: The ground raster, as its file describes itself.
+            heights: The heights, see `coded`.
+            given: What the user says of the heights.
+            unit: Unit of height, where the user gave one.
+
+        Returns:
+            The ground.
+
+        Raises:
+            HeightError: If the heights count from the ground or from the camera.
+        """
+        settings, known_by = self.height or HeightSettings(), "as in the training"
+        if given is not None and given.scale is not None:
+            settings = settings.model_copy(update={"scale": given.scale, "offset": given.offset})
+            known_by = "as set"
+        settings = settings.model_copy(update={"zero": heights.zero, "band": None, "ground_band": None})
+        return ground_like(ground, settings, heights.dtype, unit, known_by=known_by)
 
     def check_ground(self, ground: RasterSource) -> None:
         """Check that a ground raster holds one band of heights.

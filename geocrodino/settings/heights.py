@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field, model_validator
 
+from geocrodino.settings.height_words import HeightEncoding, HeightZero
 from geocrodino.settings.section import Section
-
-HeightEncoding = Literal["float16"]
-"""How stored numbers hold heights. float16: whole numbers of 16 bits are the bits of half-precision numbers."""
-
-HeightZero = Literal["sea", "ground", "camera"]
-"""Where heights are 0. sea: a surface model; ground: heights above ground; camera: distances from the camera."""
 
 
 class HeightSettings(Section):
@@ -24,7 +18,9 @@ class HeightSettings(Section):
     encoding: HeightEncoding | None = Field(
         None, description="float16: whole numbers of 16 bits hold the bits of a half-precision number"
     )
-    band: int | None = Field(None, ge=1, description="band of the heights, counted from 1; by default the only one, or the one beside ground_band")
+    band: int | None = Field(
+        None, ge=1, description="band of the heights, counted from 1; by default the only one beside ground_band"
+    )
     ground_band: int | None = Field(None, ge=1, description="band of the same file that holds the bare ground")
     zero: HeightZero = Field(
         "sea", description="where heights are 0: sea (surface model), ground (heights above ground), camera (range)"
@@ -56,10 +52,9 @@ def agreed_heights(all_settings: Sequence[HeightSettings | None]) -> HeightSetti
         The keys on which all scenes agree, the others at their defaults; None if nothing is left.
     """
     given = [settings or HeightSettings() for settings in all_settings]
-    shared = {
-        key: getattr(given[0], key)
-        for key in HeightSettings.model_fields
-        if all(getattr(settings, key) == getattr(given[0], key) for settings in given)
-    } if given else {}
-    found = HeightSettings(**shared)
+    found = given[0] if given else HeightSettings()
+    defaults = HeightSettings()
+    for key in HeightSettings.model_fields:
+        if any(getattr(settings, key) != getattr(found, key) for settings in given):
+            found = found.model_copy(update={key: getattr(defaults, key)})
     return None if found.is_default else found

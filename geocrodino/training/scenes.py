@@ -44,9 +44,6 @@ def _refuse_unread_of(scene: SceneConfig, data: DataConfig) -> None:
     """Refuse keys of a scene, as `_refuse_unread`."""
     unread = {
         "label_rules": scene.label_rules is not None,
-        "height": scene.height is not None,
-        "crs": scene.crs is not None,
-        "pixel_m": scene.pixel_m is not None,
         "labels": isinstance(scene.labels, tuple),
     }
     where = f" of scene {scene.name}" if scene.name else ""

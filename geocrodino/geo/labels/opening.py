@@ -42,6 +42,6 @@ def open_labels(
         LabelError: If the rules contradict each other or the file, or are not read yet.
         AccessError: If the operating system does not let a name be looked up or read.
     """
-    if rules is not None or place is not None or not isinstance(name, Path):
-        raise LabelError(f"{name}: labels of several files, rules and stated places are not read yet. Leave them out.")
-    return LabelSource.of(open_raster(name), ignore_values, label_values)
+    if rules is not None or not isinstance(name, Path):
+        raise LabelError(f"{name}: labels of several files, and rules are not read yet. Leave them out.")
+    return LabelSource.of(open_raster(name, place=place), ignore_values, label_values)

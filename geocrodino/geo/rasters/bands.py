@@ -11,7 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from geocrodino.settings.heights import HeightEncoding
+from geocrodino.settings.height_words import HeightEncoding
 
 _WORDS = {
     "red": "red", "r": "red", "rot": "red", "rouge": "red",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geocrodino.settings.heights import HeightZero
+from geocrodino.settings.height_words import HeightZero
 
 
 @dataclass(frozen=True)

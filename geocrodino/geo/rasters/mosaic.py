@@ -21,7 +21,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import metres_in
 from geocrodino.geo.rasters.validity import tagged_alpha
 from geocrodino.geo.rasters.window import Window
-from geocrodino.settings.heights import HeightEncoding
+from geocrodino.settings.height_words import HeightEncoding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,10 +39,18 @@ class Place:
     crs: str | None = None
     pixel_m: float | None = None
 
-    @property
-    def is_given(self) -> bool:
-        """Whether it states anything."""
-        return self.crs is not None or self.pixel_m is not None
+
+def stated_place(crs: str | None, pixel_m: float | None) -> Place | None:
+    """Put together what a user states.
+
+    Args:
+        crs: CRS of files that have coordinates and state none, or None.
+        pixel_m: Pixel size of files without any place, m, or None.
+
+    Returns:
+        The place; None where neither is given.
+    """
+    return None if crs is None and pixel_m is None else Place(crs, pixel_m)
 
 
 @lru_cache(maxsize=1)
@@ -163,5 +171,4 @@ def pictures(place: Place | None) -> tuple[str, ...]:
     Returns:
         Their suffixes.
     """
-    return (".png", ".jpg", ".jpeg") if place is not None and place.is_given else ()
-
+    return (".png", ".jpg", ".jpeg") if place is not None else ()

@@ -44,7 +44,7 @@ from geocrodino.geo.rasters.validity import (
 )
 from geocrodino.geo.rasters.warp import read_on_grid
 from geocrodino.geo.rasters.window import Window
-from geocrodino.settings.heights import HeightEncoding, HeightZero
+from geocrodino.settings.height_words import HeightEncoding, HeightZero
 
 MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
 """Tags of the maps that this package writes."""

@@ -26,7 +26,9 @@ _LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
 _SHOWN = 5  # names in a message
 
 
-def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = None, place: Place | None = None) -> RasterSource:
+def open_scene(
+    path: str | Path | Sequence[str | Path], *, asset: str | None = None, place: Place | None = None
+) -> RasterSource:
     """Open whatever names a scene.
 
     Args:

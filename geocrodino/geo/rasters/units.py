@@ -86,8 +86,9 @@ def unit_in_metres(unit: str, source: str) -> float:
 def height_unit(raster: RasterSource, override: str | None = None, otherwise: str | None = None) -> tuple[float, str]:
     """Metres in one unit of a height raster, and how that is known.
 
-    In this order: ``override``, the coding that the user gave (`HeightCoding`), the band's unit tag, the vertical axis of the CRS, the horizontal unit of a projected
-    CRS that counts in feet (feet across come with feet up), ``otherwise``, metres.
+    In this order: ``override``, the coding that the user gave (`HeightCoding`), the band's unit tag, the vertical axis
+    of the CRS, the horizontal unit of a projected CRS that counts in feet (feet across come with feet up),
+    ``otherwise``, metres.
 
     Args:
         raster: The heights.
@@ -100,16 +101,18 @@ def height_unit(raster: RasterSource, override: str | None = None, otherwise: st
     Raises:
         HeightError: If a unit is named that is not known.
     """
-    factor, known_by = _height_unit(raster, override, otherwise)
-    return factor, known_by if raster.coding is None else raster.coding.words(known_by)
-
-
-def _height_unit(raster: RasterSource, override: str | None, otherwise: str | None) -> tuple[float, str]:
-    path = str(raster.path)
+    coding, path = raster.coding, str(raster.path)
     if override is not None:
-        return unit_in_metres(override, path), f"heights in {override}, as asked"
-    if raster.coding is not None and raster.coding.unit_known_by is not None:
-        return 1.0, raster.coding.unit_known_by
+        found = unit_in_metres(override, path), f"heights in {override}, as asked"
+    elif coding is not None and coding.unit_known_by is not None:
+        found = 1.0, coding.unit_known_by
+    else:
+        found = _unit_of_file(raster, otherwise)
+    return found if coding is None else (found[0], coding.words(found[1]))
+
+
+def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, str]:
+    path = str(raster.path)
     tag = (raster.unit or "").strip()
     if tag.lower() not in _UNSAID:
         return unit_in_metres(tag, path), f"heights in {tag}, by the band's unit tag"
