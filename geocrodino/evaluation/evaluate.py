@@ -159,7 +159,7 @@ def evaluate_map(
         ignore_values: Label values that are not a class. Their pixels do not count.
         label_values: Class value of a label value, for instance ``{255: 1}``.
         count_missed: Whether labelled pixels without a class in the map count as wrong.
-        crs: CRS of labels that have coordinates but state none. Labels without any place have that of a map without one.
+        crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -207,7 +207,7 @@ def evaluate_maps(
         ignore_values: Label values that are not a class. Their pixels do not count.
         label_values: Class value of a label value, for instance ``{255: 1}``.
         count_missed: Whether labelled pixels without a class in a map count as wrong.
-        crs: CRS of labels that have coordinates but state none. Labels without any place have that of a map without one.
+        crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
