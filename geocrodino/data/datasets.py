@@ -134,25 +134,35 @@ def window_of(grid: GeoBox, query: tuple[slice, ...]) -> Window:
 
 
 def _places(grids: Sequence[GeoBox]) -> list[GeoBox]:
-    """Where each scene lies in the index: its grid in the CRS of the first, or a box of as many of its pixels."""
+    """Where each scene lies in the index: its grid in the CRS of the first, or a box of as many of its pixels.
+
+    The box lies around the centre of the scene. A scene without a place in the CRS of the first, or on the Earth at
+    all, lies to the right of those before it.
+    """
     first = grids[0]
-    found: list[GeoBox] = []
-    for grid in grids:
-        found.append(grid if grid.crs == first.crs else _placed(grid, first, found))
+    a, e = first.affine.a, first.affine.e
+    found, right = [first], first.boundingbox.right
+    for grid in grids[1:]:
+        if grid.crs == first.crs and not crs_of(grid).proj.is_engineering:
+            place = grid
+        else:
+            left, top = _corner(grid, first) or (right + _GAP_PX * a, first.affine.f)
+            place = GeoBox(grid.shape, Affine(a, 0, left, 0, e, top), first.crs)
+        found.append(place)
+        right = max(right, place.boundingbox.right)
     return found
 
 
-def _placed(grid: GeoBox, first: GeoBox, taken: Sequence[GeoBox]) -> GeoBox:
-    """A grid of pixels of the first scene's size around the centre of a grid; beside the others if it has no place."""
+def _corner(grid: GeoBox, first: GeoBox) -> tuple[float, float] | None:
+    """Upper left corner of a box of pixels of the first grid around the centre of another; None without a place."""
+    if crs_of(grid).proj.is_engineering:
+        return None
     box, (rows, cols) = grid.boundingbox, grid.shape
-    a, e = first.affine.a, first.affine.e
     try:
-        move = pyproj.Transformer.from_crs(crs_of(grid).wkt, crs_of(first).wkt, always_xy=True)
-        x, y = move.transform((box.left + box.right) / 2, (box.bottom + box.top) / 2)
+        move = crs_of(grid).transformer_to_crs(crs_of(first))
+        x, y = move((box.left + box.right) / 2, (box.bottom + box.top) / 2)
     except ProjError:
-        x = y = float("inf")
-    if np.isfinite([x, y]).all():
-        left, top = x - cols * a / 2, y - rows * e / 2
-    else:
-        left, top = max(place.boundingbox.right for place in taken) + _GAP_PX * a, taken[0].boundingbox.top
-    return GeoBox((rows, cols), Affine(a, 0, left, 0, e, top), first.crs)
+        return None
+    if not np.isfinite([x, y]).all():
+        return None
+    return x - cols * first.affine.a / 2, y - rows * first.affine.e / 2

@@ -88,8 +88,8 @@ def _splits_of(
         return view.area
     if scenes > 1:
         raise ConfigError(
-            f"data.scenes: scene {view.name} has no split. Expected one of three: `split` of the scene (train, val, "
-            "test or unlabelled), a column split of the polygons of its `aoi`, or `data.splits`."
+            f"data.scenes: scene {view.name} has no split. Expected the key split (train, val, test or "
+            "unlabelled), or polygons with a column split under the key aoi."
         )
     return block_splits(whole, view.grid, view.labels, num_classes, patch_px=patch_px, seed=seed)
 

@@ -221,7 +221,9 @@ def check_inputs(config: TrainConfig) -> CheckedInputs:
         check_channels(augmentation_of(config), channels, config.training.patch_px)
     labelled = [there.labels for there in sources if there.labels is not None]
     if not labelled:
-        raise ConfigError("data.scenes: no scene has labels. Name the class raster of at least one with `labels`.")
+        raise ConfigError(
+            "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
+        )
     classes = label_classes(labelled, config.class_scheme())
     views = [_view(*parts, classes) for parts in zip(settings, sources, grids, areas, strict=True)]
     training = config.training
@@ -327,8 +329,8 @@ def _view(scene: SceneConfig, sources: Sources, grid: GeoBox, area: AOI | None, 
     if sources.labels is None:
         if split not in (None, "unlabelled"):
             raise ConfigError(
-                f"data.scenes: scene {scene.name}: expected labels for the split {split}, found none. Name them with "
-                "`labels`, or leave `split` out: a scene without labels is unlabelled."
+                f"data.scenes: scene {scene.name}: expected labels for the split {split}, found none.\nName "
+                "them under the key labels, or leave the key split out: a scene without labels is unlabelled."
             )
         split, labels = "unlabelled", np.broadcast_to(np.uint8(IGNORE_INDEX), tuple(grid.shape))
     else:
@@ -350,6 +352,8 @@ def _usable(labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]]) -> 
     masks = [inside[s] for s in ("train", "val") if s in inside]
     if not masks:
         return np.broadcast_to(np.uint8(IGNORE_INDEX), labels.shape)
+    if any(mask.all() for mask in masks):
+        return labels
     return np.where(np.logical_or.reduce(masks), labels, IGNORE_INDEX).astype(np.uint8)
 
 

@@ -19,10 +19,11 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import AlignedLayers, Progress, align, count_blocks
 from geocrodino.data.grid_choice import GridChoice, describe_work
+from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.sources import Sources
 from geocrodino.data.statistics import count_classes, measure
-from geocrodino.errors import HeightRangeWarning
+from geocrodino.errors import HeightRangeWarning, ValueRangeWarning
 from geocrodino.files.access import durable_file
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.rasters.grid import grid_crs_name
@@ -30,6 +31,7 @@ from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
+from geocrodino.modalities.registry import definition_of
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme
@@ -120,6 +122,10 @@ def prepare(
     on_stage("Aligning rasters")
     scenes = _aligned(found, folder / run_folder.ALIGNED_NAME, on_progress)
     on_stage("Measuring the channels")
+    for modality, recipe in found.recipes.items():
+        note = None if definition_of(modality).holds_heights else other_scale_note(scenes, recipe)
+        if note is not None:
+            warnings.warn(note, ValueRangeWarning, stacklevel=2)
     given = found.ground_given
     specs = {m: measure(scenes, recipe, ground_given=given) for m, recipe in found.recipes.items()}
     checked = tuple(scene.without_pixels() for scene in found.scenes)

@@ -1,0 +1,308 @@
+"""A training on several scenes, each in its own CRS: files of the run, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import yaml
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
+
+from geocrodino.bundle.io import load_bundle
+from geocrodino.errors import AOIError, ConfigError, HeightRangeWarning
+from geocrodino.settings.config import config_of, load_config
+from geocrodino.settings.town import SceneSettings
+from geocrodino.town.write import write_scene
+from geocrodino.training.checks import check_inputs
+from geocrodino.training.run import train
+from geocrodino.training.scenes import list_scenes
+
+ZONE_32 = "EPSG:32632"
+
+
+@pytest.fixture(scope="module")
+def south(tmp_path_factory):
+    """A second town, in the next UTM zone: its folder."""
+    folder = tmp_path_factory.mktemp("south")
+    paths = write_scene(folder, SceneSettings(size_m=160, seed=2))
+    for path in folder.glob("*.tif"):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.crs = ZONE_32
+    areas = gpd.read_file(paths.aoi).to_crs("EPSG:32631").set_crs(ZONE_32, allow_override=True)
+    areas.to_file(folder / "aoi.gpkg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(town, south):
+    """The two towns as items of `scenes`."""
+    folder = town.optical.parent
+    return [
+        {"name": "north", **files_of(folder), "aoi": str(folder / "aoi.geojson")},
+        {"name": "south", **files_of(south), "aoi": str(south / "aoi.gpkg")},
+    ]
+
+
+def files_of(folder):
+    names = {"optical": "optical.tif", "elevation": "dsm.tif", "labels": "labels.tif"}
+    return {role: str(folder / name) for role, name in names.items()}
+
+
+@pytest.fixture(scope="module")
+def configured(tiny):
+    sections = {f"{section}.{k}": v for section, keys in tiny.items() for k, v in keys.items()}
+
+    def make(scenes, **changes):
+        dotted = {key.replace("__", "."): value for key, value in changes.items()}
+        return config_of({**sections, "encoder_weights": {}, "data.scenes": scenes, **dotted})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(configured, two, tmp_path_factory):
+    """A finished run, and what was told."""
+    out, told = tmp_path_factory.mktemp("runs") / "two", []
+    train(configured(two), out, tell=told.append)
+    return out, told
+
+
+def weights(bundle):
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(bundle).items()}
+
+
+def test_what_is_told(run):
+    lines = run[1][0].splitlines()
+    assert lines[0].startswith("Scenes: 2 (north, south), ")
+    assert lines[0].endswith("EPSG:32631, 84,100 px; a patch of 32 px covers 16 m")
+    assert lines[1] == "Images of 2 scenes 0.5 m: all work at 0.5 m, the coarsest that a scene asks for."
+
+
+def test_the_run_folder_describes_each_scene(run, two):
+    out, _ = run
+    north, south = json.loads((out / "scenes.json").read_text())
+    assert (north["name"], south["name"]) == ("north", "south")
+    assert (north["crs"], south["crs"]) == ("EPSG:32631", ZONE_32)
+    assert south["files"]["optical"] == [two[1]["optical"]]
+    assert north["splits"] == south["splits"] == ["train", "val", "test"]
+    counted = 0
+    for number, scene in enumerate((north, south), start=1):
+        labels = np.fromfile(out / "aligned" / f"{number:04}" / "labels.img", np.uint8).reshape(scene["shape"])
+        assert 0 < scene["pixels"]["train"] <= labels.size
+        counted += (labels != 255).sum()
+    assert sum(json.loads((out / "statistics.json").read_text())["class_px"].values()) < counted
+
+
+def test_the_splits_of_all_scenes_are_in_one_file(run):
+    found = gpd.read_file(run[0] / "splits.gpkg")
+    assert found.crs.to_epsg() == 4326
+    assert list(zip(found.scene, found.split, strict=True)) == [
+        (scene, split) for scene in ("north", "south") for split in ("train", "val", "test")
+    ]
+
+
+def test_the_bundle_names_both_places(run):
+    manifest = load_bundle(run[0] / "bundle.safetensors").manifest
+    assert manifest.crs == "EPSG:32631"
+    footprint = shapely.from_geojson(json.dumps(manifest.footprint))
+    splits = gpd.read_file(run[0] / "splits.gpkg")
+    for place in splits[splits.split == "train"].geometry:
+        assert footprint.intersection(place).area == pytest.approx(place.area, rel=1e-6)
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(run, configured, two, tmp_path):
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer, _):
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(configured(two), tmp_path / "run", callbacks=[Stop()])
+    with pytest.raises(ConfigError, match=r"only be resumed with its own settings; changed: data\.scenes"):
+        train(configured(two[:1]), tmp_path / "run", resume=True)
+    result = train(configured(two), tmp_path / "run", resume=True)
+    assert weights(result.bundle) == weights(run[0] / "bundle.safetensors")
+
+
+def test_the_settings_of_a_run_train_it_again(run):
+    written = load_config(run[0] / "config.yaml")
+    assert [scene.name for scene in list_scenes(written.data)] == ["north", "south"]
+    assert (written.data.resolution_m, written.data.grid_of) == (pytest.approx(0.5, rel=1e-3), "image")
+
+
+def test_a_list_of_one_scene_trains_what_the_short_form_trains(trained, configured, two, tiny_config, tmp_path):
+    classes = tiny_config().model_dump(mode="json")["classes"]
+    scene = {k: v for k, v in two[0].items() if k != "name"}
+    result = train(configured([scene], classes=classes), tmp_path / "run")
+    assert weights(result.bundle) == weights(trained / "bundle.safetensors")
+    assert (tmp_path / "run" / "statistics.json").read_bytes() == (trained / "statistics.json").read_bytes()
+
+
+def test_train_predict_and_evaluate_on_the_command_line(run_cli, two, tiny, tmp_path):
+    config = tmp_path / "two.yaml"
+    config.write_text(yaml.safe_dump({**tiny, "encoder_weights": {}, "data": {"scenes": two}}))
+    out = tmp_path / "run"
+    code, told, err = run_cli("train", "--config", config, "--epochs", 1, "--out", out)
+    assert (code, err) == (0, "")
+    assert "method crodino; scenes: 2" in told
+    code, _, err = run_cli(
+        "predict", two[1]["optical"], "--modality", "optical", "--model", out / "bundle.safetensors",
+        "--out", tmp_path / "map.tif", "--backend", "torch",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    code, told, err = run_cli(
+        "evaluate", tmp_path / "map.tif", "--labels", two[1]["labels"], "--aoi", out / "splits.gpkg", "--split", "test"
+    )
+    assert (code, err) == (0, "")
+    assert "accuracy" in told
+
+
+def test_inspect_describes_each_scene(run_cli, two, tmp_path):
+    config = tmp_path / "two.yaml"
+    config.write_text(yaml.safe_dump({"data": {"scenes": two}, "training": {"patch_px": 32}}))
+    code, told, err = run_cli("inspect", "--config", config)
+    assert (code, err) == (0, "")
+    assert told.startswith("Reading 2 scenes.\nScene north\noptical: ")
+    assert f"EPSG:32632, {320 * 320:,} px" in told
+    assert told.endswith("These files fit together.\n")
+
+
+# Whole scenes, scenes without labels
+
+
+def whole(item, **changes):
+    return {k: v for k, v in {**item, "aoi": None, **changes}.items() if v is not None}
+
+
+def test_whole_scenes_are_one_split_each(configured, two):
+    scenes = [whole(two[0], split="train"), whole(two[1], split="val"), whole(two[1], name="more", labels=None)]
+    found = check_inputs(configured(scenes))
+    assert [list(scene.inside) for scene in found.scenes] == [["train"], ["val"], ["unlabelled"]]
+    assert found.split_px() == {"train": 102_400, "val": 102_400, "unlabelled": 102_400}
+    assert (found.scenes[2].labels == 255).all()
+    assert not found.drawn
+    assert all(mask.strides == (0, 0) for scene in found.scenes for mask in scene.inside.values())
+
+
+def test_a_scene_to_test_on_is_not_copied(configured, two, tmp_path):
+    scenes = [two[0], whole(two[1], split="test")]
+    train(configured(scenes, training__epochs=1), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "aligned").iterdir()] == ["0001"]
+    assert json.loads((tmp_path / "run" / "scenes.json").read_text())[1]["splits"] == ["test"]
+
+
+def test_unlabelled_scenes_are_learnt_from(configured, two, tmp_path):
+    told, scenes = [], [two[0], whole(two[1], labels=None)]
+    train(configured(scenes, training__epochs=1, training__unlabelled_share=1.0), tmp_path / "run", tell=told.append)
+    assert "A batch holds 2 patches with labels and 2 without." in told
+    labels = np.fromfile(tmp_path / "run" / "aligned" / "0002" / "labels.img", np.uint8)
+    assert (labels == 255).all()
+
+
+def test_a_scene_smaller_than_a_patch_gets_the_size_of_one(configured, two, tmp_path):
+    small = {}
+    for role in ("optical", "labels"):
+        with rasterio.open(two[1][role]) as source:
+            small[role] = str(tmp_path / f"{role}.tif")
+            profile = {**source.profile, "height": 20, "width": 50}
+            with rasterio.open(small[role], "w", **profile) as target:
+                target.write(source.read(window=((100, 120), (100, 150))))
+    scenes = [two[0], whole(two[1], **small, split="train", name="small")]
+    scene = check_inputs(configured(scenes)).scenes[1]
+    assert tuple(scene.grid.shape) == (32, 50)
+    assert (scene.labels[20:] == 255).all()
+    assert (scene.labels[:20] != 255).any()
+
+
+# What is refused
+
+
+def refused(config, kind=ConfigError):
+    with pytest.raises(kind) as error:
+        check_inputs(config)
+    return str(error.value)
+
+
+def test_each_scene_needs_a_split(configured, two):
+    assert refused(configured([two[0], whole(two[1])])) == (
+        "data.scenes: scene south has no split. Expected the key split (train, val, test or unlabelled), or polygons "
+        "with a column split under the key aoi."
+    )
+    only = [whole(two[0], split="train"), whole(two[1], split="test")]
+    assert refused(configured(only), AOIError) == (
+        "The 2 scenes: no scene of the split val. Expected train and val (and test, to report on), found train, test."
+    )
+
+
+def test_a_scene_without_labels_is_neither_train_nor_val(configured, two):
+    scenes = [two[0], whole(two[1], labels=None, split="train")]
+    assert refused(configured(scenes)).startswith(
+        "data.scenes: scene south: expected labels for the split train, found none."
+    )
+    bare = [whole(item, labels=None) for item in two]
+    assert refused(configured(bare)).startswith("data.scenes: no scene has labels.")
+
+
+def test_every_scene_needs_every_modality(configured, two):
+    scenes = [two[0], {**two[1], "elevation": None}]
+    assert refused(configured(scenes)).startswith(
+        "data.elevation of scene south: expected a raster of each modality in every scene, found none."
+    )
+
+
+def changed(path, target, change):
+    with rasterio.open(path) as source:
+        values = change(source.read())
+        profile = {**source.profile, "count": len(values), "dtype": values.dtype, "nodata": None}
+        profile.pop("photometric", None)
+        with rasterio.open(target, "w", **profile) as written:
+            written.write(values)
+    return str(target)
+
+
+def test_other_bands_and_other_types_name_both_scenes(configured, two, tmp_path):
+    two_bands = changed(two[1]["optical"], tmp_path / "two.tif", lambda v: v[:2])
+    message = refused(configured([two[0], {**two[1], "optical": two_bands}]))
+    assert message.startswith(f"Scene south is unlike scene north. {two_bands}: expected 3 optical bands")
+    deep = changed(two[1]["optical"], tmp_path / "deep.tif", lambda v: v.astype(np.uint16))
+    assert refused(configured([two[0], {**two[1], "optical": deep}])) == (
+        f"{deep}: expected values of the type uint8 as in scene north, found uint16 in scene south. Values of "
+        "different types have different scales: bring all scenes to one type."
+    )
+
+
+def test_ground_in_some_scenes_is_warned_of(configured, two):
+    north = {**two[0], "ground": two[0]["elevation"].replace("dsm.tif", "dtm.tif")}
+    with pytest.warns(HeightRangeWarning, match=r"only some scenes have a terrain model.*\(south\)"):
+        found = check_inputs(configured([north, two[1]]))
+    assert not found.ground_given
+
+
+def test_units_of_heights_are_those_of_each_scene(configured, two, tmp_path):
+    bare = changed(two[1]["elevation"], tmp_path / "bare.tif", lambda v: v)
+    feet = {**two[1], "elevation": bare, "height_unit": "ft"}
+    found = check_inputs(configured([two[0], feet]))
+    assert [scene.sources.height_unit for scene in found.scenes] == [None, "ft"]
+    assert found.recipes["elevation"].height_unit is None
+    agreed = check_inputs(configured([{**two[0], "height_unit": "m"}, {**feet, "height_unit": "m"}]))
+    assert agreed.recipes["elevation"].height_unit == "m"
+
+
+# Teachers
+
+
+def test_a_teacher_of_other_splits_is_refused(configured, two, tmp_path):
+    short = {"training__epochs": 1}
+    train(configured(two, method__name="fusion", **short), tmp_path / "teacher")
+    students = configured(two, method__name="kd", **short)
+    train(students, tmp_path / "run", teacher=tmp_path / "teacher")
+    record = json.loads((tmp_path / "teacher" / "inputs.json").read_text())
+    record["polygons of the splits"] = "0" * 64
+    (tmp_path / "teacher" / "inputs.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="the teacher was trained on other splits of these scenes"):
+        train(students, tmp_path / "other", teacher=tmp_path / "teacher")
