@@ -31,7 +31,8 @@ from geocrodino.settings.modality import Modality
 
 _UNUSUAL_SHARE = 0.05
 _TWO_BANDS = (
-    " If one band is the surface and the other the bare ground, say which under `data.height`: band and ground_band."
+    " Where two bands are the surface and the bare ground, a training names them under `data.height`: band and "
+    "ground_band."
 )
 
 

@@ -48,7 +48,9 @@ def test_channels_that_are_named_stay():
 
 def test_distances_beside_heights():
     scenes = [{"optical": "a.tif", "elevation": "b.tif", "height": {"zero": zero}} for zero in ("camera", "ground")]
-    with pytest.raises(ConfigError, match=r"count from one thing, found camera and ground as height\.zero of different"):
+    with pytest.raises(
+        ConfigError, match=r"count from one thing, found camera and ground as height\.zero of different"
+    ):
         config_of({"data.scenes": scenes})
 
 
