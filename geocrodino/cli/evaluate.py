@@ -34,6 +34,7 @@ def evaluate(
     count_missing: Annotated[
         bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
     ] = False,
+    crs: Annotated[str | None, typer.Option(help="CRS of labels that have coordinates but state none.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default that of the map.")] = None,
 ) -> None:
     """Compare class maps with labels: tables, JSON files and pictures.
@@ -48,7 +49,7 @@ def evaluate(
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: it selects polygons of an area.")
     require_area(aoi, aoi_crs)
-    check_evaluation(maps, labels, aoi, aoi_crs, out)
+    check_evaluation(maps, labels, aoi, aoi_crs, out, crs)
 
     from geocrodino.evaluation.evaluate import evaluate_maps
     from geocrodino.geo.areas.aoi import read_aoi
@@ -67,6 +68,7 @@ def evaluate(
         label_values=parse_label_values(label_value),
         rules=_rules(config, label_column),
         count_missed=count_missing,
+        crs=crs,
     )
     for path in _write(comparison, maps, out or maps[0].parent, alike=alike):
         console.print(str(path), markup=False)

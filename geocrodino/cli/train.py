@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
@@ -42,6 +43,10 @@ class DataOptions:
         float | None,
         typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
     ] = None
+    crs: Annotated[str | None, typer.Option(help="CRS of files that have coordinates but state none.")] = None
+    pixel_m: PixelSize = None
+    height_scale: HeightScale = None
+    height_zero: HeightZeroOption = None
     height_unit: Annotated[
         str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; by default that of the file.")
     ] = None
@@ -59,6 +64,10 @@ class DataOptions:
             "data.label_rules.column": self.label_column,
             "data.label_values": parse_label_values(self.label_value) or None,
             "data.resolution_m": self.resolution,
+            "data.crs": self.crs,
+            "data.pixel_m": self.pixel_m,
+            "data.height.scale": self.height_scale,
+            "data.height.zero": self.height_zero,
             "data.height_unit": self.height_unit,
         }
 

@@ -155,7 +155,7 @@ def _choice_of(
         resolution_m=resolution_m,
         grid_of=grid_of,
         recipes=recipes,
-        ground_given=scene.ground is not None,
+        ground_given=scene.ground_given,
     )
 
 

@@ -28,7 +28,9 @@ from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.opening import LabelName, open_labels
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
+from geocrodino.geo.rasters.alike import place_beside, require_one_size
 from geocrodino.geo.rasters.grid import window_grid
+from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
@@ -140,6 +142,7 @@ def evaluate_map(
     label_values: Mapping[int, int] | None = None,
     rules: LabelRules | None = None,
     count_missed: bool = False,
+    crs: str | None = None,
     block_px: int = 1024,
 ) -> Evaluation:
     """Compare a class map with labels.
@@ -163,6 +166,7 @@ def evaluate_map(
         rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
             names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in the map count as wrong.
+        crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -180,7 +184,7 @@ def evaluate_map(
     Warns:
         LabelWarning: If labels and map name a value differently.
     """
-    given = _Labels(labels_path, ignore_values, label_values, rules)
+    given = _Labels(labels_path, ignore_values, label_values, rules, place_beside(map_path, crs))
     counts, reference = _count_all({"": map_path}, given, aoi, split, classes, block_px)
     return counts[0].evaluation(reference, count_missed=count_missed)
 
@@ -196,6 +200,7 @@ def evaluate_maps(
     label_values: Mapping[int, int] | None = None,
     rules: LabelRules | None = None,
     count_missed: bool = False,
+    crs: str | None = None,
     block_px: int = 1024,
 ) -> Comparison:
     """Compare several class maps with labels: each by itself, and all of them on the pixels that they share.
@@ -214,6 +219,7 @@ def evaluate_maps(
         rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
             names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in a map count as wrong.
+        crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -227,7 +233,8 @@ def evaluate_maps(
     """
     if not maps:
         raise ValueError("expected one or more maps, found none")
-    labels = _Labels(labels_path, ignore_values, label_values, rules)
+    place = place_beside(next(iter(maps.values())), crs)
+    labels = _Labels(labels_path, ignore_values, label_values, rules, place)
     counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
     evaluations = {n: c.evaluation(reference, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
     if count_missed:
@@ -317,13 +324,19 @@ class _Labels(NamedTuple):
     ignore_values: Collection[int]
     label_values: Mapping[int, int] | None
     rules: LabelRules | None
+    place: Place | None
 
     def open(self, like: RasterSource) -> LabelSource:
         """Open and check them, beside the first map."""
         if isinstance(self.path, LabelSource):
             return self.path
         labels = open_labels(
-            self.path, like, rules=self.rules, ignore_values=self.ignore_values, label_values=self.label_values
+            self.path,
+            like,
+            rules=self.rules,
+            ignore_values=self.ignore_values,
+            label_values=self.label_values,
+            place=self.place,
         )
         check_one_band(labels)
         if labels.names is not None or not labels.has_pixels:
@@ -348,6 +361,7 @@ def _count_all(
     schemes = [_scheme(source, classes) for source in opened]
     _require_same_classes(opened, schemes)
     for source in opened:
+        require_one_size({"label": labels, "map": source})
         require_overlap({"map": source}, labels.geobox)
     split = None if split is None else split_name(split)
     areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi

@@ -8,7 +8,7 @@ The first of these that gives a value decides: the caller or the command line, t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -37,6 +37,7 @@ from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_setti
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
+from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.network import NetworkSettings
@@ -65,11 +66,36 @@ _LIGHTNING_VALUES = {
 """Values that Lightning accepts; listed here because Lightning is slow to import."""
 
 
+def default_channels(zeros: Collection[HeightZero]) -> tuple[HeightChannelName, ...]:
+    """Choose the channels of heights that count from something.
+
+    Args:
+        zeros: What the heights of the scenes count from.
+
+    Returns:
+        Those of a surface model; without the shape of the ground for heights above ground; without the ground for
+        distances from a camera.
+
+    Raises:
+        ValueError: If some scenes have distances from a camera and others have not.
+    """
+    if set(zeros) <= {"sea"}:
+        return ("height_above_ground", "slope", "topographic_position")
+    if "camera" not in zeros:
+        return ("height_above_ground", "slope")
+    if len(set(zeros)) > 1:
+        raise ValueError(
+            f"expected heights that count from one thing, found {' and '.join(sorted(zeros))} as height.zero of "
+            "different scenes. Name the channels that all of them have"
+        )
+    return ("height", "slope")
+
+
 class ElevationConfig(Section):
     """Channels of the elevation branch, and the estimate of the ground."""
 
     channels: tuple[HeightChannelName, ...] = Field(
-        ("height_above_ground", "slope", "topographic_position"),
+        default_channels(()),
         description="; ".join(f"{c.name} ({c.unit}): {c.description}" for c in HEIGHT_CHANNELS.values()),
     )
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
@@ -176,7 +202,9 @@ class TrainConfig(Section):
     classes: tuple[LandClass, ...] | None = Field(
         None, description="value, name and colour of each; by default from the label file"
     )
-    elevation: ElevationConfig = Field(ElevationConfig(), description="channels of the elevation branch")
+    elevation: ElevationConfig = Field(
+        ElevationConfig(), validate_default=True, description="channels of the elevation branch"
+    )
     quality: Quality | None = Field(
         None, description=f"network by name, {describe_qualities()}; keys of network take precedence"
     )
@@ -208,6 +236,16 @@ class TrainConfig(Section):
         if not isinstance(network, Mapping):
             return given  # the field `network` reports it
         return {**given, "network": {**QUALITIES[given["quality"]].keys, **network}}
+
+    @field_validator("elevation")
+    @classmethod
+    def _channels_of_the_zero(cls, elevation: ElevationConfig, info: ValidationInfo) -> ElevationConfig:
+        """Choose the channels that heights have, by what they count from, where none are named."""
+        data: DataConfig | None = info.data.get("data")
+        zeros = set() if data is None else data.height_zeros()
+        if "channels" in elevation.model_fields_set or zeros <= {"sea"}:
+            return elevation
+        return elevation.model_copy(update={"channels": default_channels(zeros)})
 
     @field_validator("classes")
     @classmethod

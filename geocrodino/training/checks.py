@@ -42,6 +42,7 @@ from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import RANDOM, weights_of
+from geocrodino.settings.heights import agreed_heights
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.scenes import list_scenes
@@ -117,8 +118,8 @@ class CheckedInputs:
 
     @property
     def ground_given(self) -> bool:
-        """Whether every scene has a terrain model."""
-        return all(scene.sources.ground is not None for scene in self.scenes)
+        """Whether the ground of every scene is known: from a terrain model, or because heights count from it."""
+        return all(scene.sources.ground_given for scene in self.scenes)
 
     def split_px(self) -> dict[str, int]:
         """Count the pixels of each split.
@@ -186,6 +187,7 @@ def _check_trained_modalities(config: TrainConfig) -> None:
     ignored = {
         "data.bands": config.data.bands is not None and "optical" not in trained,
         "data.ground": config.data.ground is not None and not heights,
+        "data.height": config.data.height is not None and not heights,
         "data.height_unit": config.data.height_unit is not None and not heights,
         "method.heights_from_image": config.method.heights_from_image > 0 and not both,
         "method.image_from_heights": config.method.image_from_heights > 0 and not both,
@@ -230,7 +232,7 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     grids = [_grid_of(*parts, config) for parts in zip(sources, areas, choices, strict=True)]
     for there, grid in zip(sources, grids, strict=True):
         for recipe in recipes.values():
-            recipe.halo_px(grid, ground_given=there.ground is not None)
+            recipe.halo_px(grid, ground_given=there.ground_given)
     _warn_of_some_ground(settings, sources)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
@@ -358,9 +360,12 @@ def _recipes(config: TrainConfig, settings: Sequence[SceneConfig], opened: Seque
     """The recipe of each modality, from the first scene that has it."""
     unit = settings[0].height_unit
     agreed = unit if all(scene.height_unit == unit for scene in settings) else None
+    of_heights = [s for s in settings if any(definition_of(m).holds_heights for m in s.raster_paths)]
+    height = agreed_heights([scene.height for scene in of_heights])
     recipes: dict[Modality, Recipe] = {}
     for scene, sources in zip(settings, opened, strict=True):
-        options = RecipeOptions(scene.bands_by_modality, config.elevation.channels, config.elevation.ground, agreed)
+        elevation = config.elevation
+        options = RecipeOptions(scene.bands_by_modality, elevation.channels, elevation.ground, agreed, height)
         for modality, raster in sources.rasters.items():
             if modality not in recipes:
                 recipes[modality] = definition_of(modality).recipe(raster, options)
@@ -404,10 +409,10 @@ def _grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: Tra
 
 
 def _warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sources]) -> None:
-    without = [scene.name for scene, there in zip(settings, sources, strict=True) if there.ground is None]
+    without = [scene.name for scene, there in zip(settings, sources, strict=True) if not there.ground_given]
     if 0 < len(without) < len(settings):
         warnings.warn(
-            f"data.ground: only some scenes have a terrain model; the ground of the others ({listed(without)}) is "
+            f"data.ground: only for some scenes is the ground known; that of the others ({listed(without)}) is "
             "estimated, so their heights above ground may differ.",
             HeightRangeWarning,
             stacklevel=3,

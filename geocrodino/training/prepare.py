@@ -27,6 +27,7 @@ from geocrodino.errors import HeightRangeWarning, ValueRangeWarning
 from geocrodino.files.access import durable_file
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.rasters.grid import grid_crs_name
+from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
@@ -216,10 +217,14 @@ def joined_areas(scenes: Sequence[CheckedScene]) -> AOI:
 
     Returns:
         The area of a single scene. Of several, all polygons with a column ``scene`` beside ``split``: in the CRS of the
-        scenes if it is the same for all, otherwise in degrees, WGS 84.
+        scenes if it is the same for all, otherwise in degrees, WGS 84. Scenes without a place are left out where others
+        have one.
     """
     if len(scenes) == 1:
         return scenes[0].aoi
+    placed = [scene for scene in scenes if not is_placeless(scene.grid)]
+    if len(placed) < len(scenes) and placed:
+        scenes = placed  # the others have no place that a common file could hold
     frames = [scene.aoi.frame.assign(scene=scene.name) for scene in scenes]
     if any(frame.crs != frames[0].crs for frame in frames):
         frames = [frame.to_crs("EPSG:4326") for frame in frames]

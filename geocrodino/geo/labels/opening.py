@@ -14,7 +14,7 @@ from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.labels.vector import VectorLabels
 from geocrodino.geo.labels.vector_files import vector_files
 from geocrodino.geo.rasters.mosaic import MosaicSource
-from geocrodino.geo.rasters.place import Place
+from geocrodino.geo.rasters.place import Place, pictures
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_raster, open_scene
 from geocrodino.geo.rasters.scene_files import find_files, given_names
@@ -50,7 +50,7 @@ def open_labels(
         rules: How values, colours and attributes become classes.
         ignore_values: Values of the file that are no label.
         label_values: Class value, 0 to 254, of values of the file; other values stay as they are.
-        place: CRS for files that state none.
+        place: CRS and pixel size for files that state none; None: not given.
 
     Returns:
         The labels, with the rules for their values.
@@ -72,7 +72,7 @@ def open_labels(
         shapes = read_shapes(files, rules, crs=crs, ignored=ignored, recoded=recoded)
         return VectorLabels.over(shown, shapes, rules, None if like is None else like.geobox)
     _refuse_keys(shown, rules, _SHAPES_ONLY, "rasters")
-    source = _open_raster(name)
+    source = _open_raster(name, place)
     if _has_colours(source, rules):
         return ColourLabels.read_with(source, rules)
     if isinstance(source, MosaicSource) and len(source.data_bands) > 1:
@@ -82,10 +82,10 @@ def open_labels(
     return LabelSource.of(source, {*ignore_values, *_numbers(shown, rules)}, label_values)
 
 
-def _open_raster(name: LabelName) -> RasterSource:
-    if len(find_files(given_names(name), None).files) > 1:
-        return open_scene(name)
-    return open_raster(name if isinstance(name, str | Path) else name[0])
+def _open_raster(name: LabelName, place: Place | None) -> RasterSource:
+    if len(find_files(given_names(name), None, pictures(place)).files) > 1:
+        return open_scene(name, place=place)
+    return open_raster(name if isinstance(name, str | Path) else name[0], place=place)
 
 
 def _has_colours(source: RasterSource, rules: LabelRules) -> bool:

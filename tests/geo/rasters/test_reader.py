@@ -74,7 +74,8 @@ def test_without_crs(write_raster):
         RasterSource.open(path)
     assert str(caught.value) == (
         f"{path}: no coordinate reference system. Expected one in the file, found none.\n"
-        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif"
+        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif\n"
+        "Or state it, for instance: `crs='EPSG:32631'`"
     )
 
 
