@@ -337,8 +337,7 @@ def _missing_files_advice(error: ValidationError) -> str:
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
     if ("data",) in absent:
         return (
-            "\nName `data.optical`, `data.elevation` and `data.labels`, or write them under `data:` in "
-            f"{PROJECT_FILE}."
+            f"\nName `data.optical`, `data.elevation` and `data.labels`, or write them under `data:` in {PROJECT_FILE}."
         )
     needed = [f"`data.{k}`" for k in ("optical", "elevation", "labels") if ("data", k) in absent]
     return f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""
