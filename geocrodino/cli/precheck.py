@@ -51,14 +51,8 @@ def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi:
         given = {**named, "aoi": aoi}
         _check_configured(config, {f"data.{k}": str(v) for k, v in given.items() if v is not None})
         return
-    check_rasters(*_by_kind(named))
+    check_rasters(path for path in named.values() if path is not None)
     check_area(aoi, crs)
-
-
-def _by_kind(named: Mapping[str, str | Path | None]) -> tuple[list[str | Path], list[str | Path]]:
-    """Split rasters by role into those that may be mosaics and those that must be one file."""
-    scenes = [path for role, path in named.items() if path is not None and role != "labels"]
-    return scenes, [path for role, path in named.items() if path is not None and role == "labels"]
 
 
 def check_prediction(
