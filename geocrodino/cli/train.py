@@ -36,6 +36,7 @@ class DataOptions:
     ground: Annotated[Path | None, typer.Option(help="Terrain model; without one, the ground is estimated.")] = None
     ignore: Ignore = None
     label_value: LabelValue = None
+    partial: Annotated[str | None, typer.Option(help="Tiles that lack a file: refuse, keep or leave_out.")] = None
     resolution: Annotated[
         float | None,
         typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
@@ -55,6 +56,7 @@ class DataOptions:
             "data.aoi_crs": self.aoi_crs,
             "data.ignore_values": self.ignore or None,
             "data.label_values": parse_label_values(self.label_value) or None,
+            "data.partial": self.partial,
             "data.resolution_m": self.resolution,
             "data.height_unit": self.height_unit,
         }
