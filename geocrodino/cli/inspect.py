@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
     from geocrodino.geo.rasters.reader import RasterSource
     from geocrodino.settings.config import TrainConfig
+    from geocrodino.settings.scenes import SceneConfig
 
 
 _MOST_SHOWN = 3
@@ -97,8 +98,9 @@ def inspect(
     elif {"optical", "elevation", "labels", "aoi"} <= given.keys():
         training = config_of(settings)
     console, wording = Console(highlight=False, soft_wrap=True), Wording(ctx.command)
-    if training is not None and training.data.scenes:
-        _show_scenes(training, console, wording)
+    scenes = _scenes(training, console)
+    if training is not None and scenes:
+        _show_scenes(training, scenes, console, wording)
         problems, many = [], True
     else:
         alone = {**given, "height": _height(heights, height_unit)} if heights else given
@@ -162,11 +164,18 @@ def _height(given: Mapping[str, Any], unit: str | None) -> dict[str, Any]:
     return dict(given)
 
 
-def _show_scenes(training: TrainConfig, console: Console, wording: Wording) -> None:
-    """Describe the files of a few scenes; what a training would refuse is found by its own checks."""
+def _scenes(training: TrainConfig | None, console: Console) -> tuple[SceneConfig, ...]:
+    """The scenes of a training that lists several, or whose files are tiles of their own; none of one scene."""
+    if training is None:
+        return ()
     from geocrodino.training.scenes import list_scenes
 
-    scenes = list_scenes(training.data)
+    scenes = list_scenes(training.data, lambda line: console.print(line, markup=False))
+    return scenes if training.data.scenes or len(scenes) > 1 else ()
+
+
+def _show_scenes(training: TrainConfig, scenes: Sequence[SceneConfig], console: Console, wording: Wording) -> None:
+    """Describe the files of a few scenes; what a training would refuse is found by its own checks."""
     console.print(f"Reading {len(scenes)} scenes.")
     if len(scenes) > _MOST_SHOWN:
         console.print(f"Files are described for up to {_MOST_SHOWN} scenes; here they are only checked.")

@@ -39,6 +39,7 @@ class DataOptions:
     ignore: Ignore = None
     label_column: LabelColumn = None
     label_value: LabelValue = None
+    partial: Annotated[str | None, typer.Option(help="Tiles that lack a file: refuse, keep or leave_out.")] = None
     resolution: Annotated[
         float | None,
         typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
@@ -63,6 +64,7 @@ class DataOptions:
             "data.ignore_values": self.ignore or None,
             "data.label_rules.column": self.label_column,
             "data.label_values": parse_label_values(self.label_value) or None,
+            "data.partial": self.partial,
             "data.resolution_m": self.resolution,
             "data.crs": self.crs,
             "data.pixel_m": self.pixel_m,

@@ -45,7 +45,9 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
 def _refuse_unread(data: DataConfig) -> None:
     """Refuse keys of which the settings know, and the training does not."""
     if isinstance(data.scenes, Path):
-        raise ConfigError(f"data.scenes: {data.scenes}: a table is read by `load_config`. Give the scenes of its rows.")
+        raise ConfigError(
+            f"data.scenes: {data.scenes}: a table is read with the configuration file. Give the scenes of its rows."
+        )
     if data.cache != "auto":
         raise ConfigError("data.cache: is not read yet. Leave it out.")
 
