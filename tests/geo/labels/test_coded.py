@@ -141,7 +141,7 @@ def test_numbers_are_merged_renamed_and_ignored(numbers):
 def test_a_number_of_no_class(numbers):
     labels = numbers(np.array([[2, 5, 6, 9]], np.uint8), {"ground": 2, "trees": 5}, ignore=9)
     assert told(labels) == (
-        f"{labels.name}: 1 values stand in no class of `data.label_rules.table`: 6. Expected one of 2, 5, 9.\n"
+        f"{labels.name}: 1 value stands in no class of `data.label_rules.table`: 6. Expected one of 2, 5, 9.\n"
         "Write them under a class, or under `data.label_rules.ignore`: ignore: [6]"
     )
 

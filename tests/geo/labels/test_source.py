@@ -175,7 +175,7 @@ def test_values_below_and_above_the_classes(labels):
         "`label_values={-9999: 0}`.\n"
         "Or name the class of each in the configuration:\n"
         "data:\n  label_rules:\n    table:\n"
-        "      class -9999: [-9999]\n      class 1: [1]\n      class 2: [2]\n      class 300: [300]'
+        "      class -9999: [-9999]\n      class 1: [1]\n      class 2: [2]\n      class 300: [300]"
     )
 
 

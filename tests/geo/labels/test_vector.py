@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import sqlite3
 
 import geopandas as gpd
 import numpy as np
@@ -14,7 +13,6 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import LabelError, LabelWarning, OverlapError, RasterError
-from geocrodino.files.vector_names import is_vector
 from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import label_classes
 from geocrodino.geo.rasters.identity import fingerprint
@@ -398,19 +396,6 @@ def test_a_stated_crs_is_used_where_the_file_has_none(draw, tmp_path, image):
         open_labels(tmp_path / "bare.shp", image)
     found = open_labels(tmp_path / "bare.shp", image, place=Place(crs="EPSG:32631"))
     assert indices(found) == [[0, 0, 1, 1]] * 4
-
-
-def test_rasters_are_told_from_shapes(tmp_path):
-    for name in ("a.gpkg", "a.GeoJSON", "a.shp.zip", "https://x.org/a.fgb", "a.gpkg|layername=b"):
-        assert is_vector(name) == (name != "a.shp.zip")  # a zip archive is looked into
-    for name in ("a.tif", "folder", "a.txt", ("a.gpkg", "a.tif"), ()):
-        assert not is_vector(name)
-    (tmp_path / "item.json").write_text('{"type": "Feature", "assets": {}}')
-    assert not is_vector(tmp_path / "item.json")
-    with sqlite3.connect(tmp_path / "tiles.gpkg") as tiles:
-        tiles.execute("CREATE TABLE gpkg_contents (data_type TEXT)")
-        tiles.execute("INSERT INTO gpkg_contents VALUES ('tiles')")
-    assert not is_vector(tmp_path / "tiles.gpkg")
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------
