@@ -34,7 +34,7 @@ def test_polygons_with_words(town, tiny, parcels, run_cli, tmp_path, monkeypatch
     files = ("--optical", town.optical, "--elevation", town.elevation, "--aoi", town.aoi)
     labelled = ("--labels", parcels, "--label-column", "landuse")
 
-    code, out, _ = run_cli("inspect", *files, *labelled)
+    code, out, _ = run_cli("inspect", *files, *labelled, "--config", "tiny.yaml")
     assert code == 0, out
     assert "polygons, column landuse, EPSG:4326" in out
 

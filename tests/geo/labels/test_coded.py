@@ -194,6 +194,14 @@ def test_names_and_values_do_not_mix(numbers, write_raster):
         label_classes([by_name, by_value], None)
 
 
+def test_a_table_names_all_codes(write_raster):
+    path = write_raster("v.tif", np.array([[0, 1]], np.uint8))
+    with pytest.raises(
+        LabelError, match="names all codes of the labels: expected no `ignore_values` and `label_values`"
+    ):
+        open_labels(path, None, rules=LabelRules(table={"a": 0, "b": 1}), ignore_values=[1])
+
+
 @pytest.mark.parametrize("rules", [{"column": "landuse"}, {"touched": "all"}, {"width_m": 2}])
 def test_rules_of_shapes_do_not_apply_to_rasters(write_raster, rules):
     (key,) = rules

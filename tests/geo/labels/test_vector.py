@@ -223,7 +223,7 @@ def test_repaired_shapes_are_counted(draw):
         "1 of 6 shapes have no area, and are left out",
         "2 of 6 shapes have no geometry, and are left out",
         "1 of 6 shapes have no class in column use, and label nothing",
-        "1 polygons are narrower than a pixel of 1 m, and may label none",
+        "1 polygon is narrower than a pixel of 1 m, and may label none",
     ]
     with pytest.warns(LabelWarning) as told:
         scheme = label_classes([labels], None)
@@ -298,6 +298,14 @@ def test_measurements_and_names_of_each_shape_are_no_classes(draw):
     with refused() as caught:
         draw([LEFT] * 300, owner=[f"owner {i}" for i in range(300)])
     assert "expected at most 254 classes, found 300 different words, such as owner 0, owner 1, owner 10." in str(
+        caught.value
+    )
+
+
+def test_rules_for_numbers_do_not_apply_to_words(draw):
+    with refused() as caught:
+        draw([LEFT, RIGHT], use=["a", "b"], options={"ignore_values": [1]})
+    assert "column use: expected numbers for `ignore_values` and `label_values`, found words such as a, b." in str(
         caught.value
     )
 
