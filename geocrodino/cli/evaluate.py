@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
@@ -82,6 +81,8 @@ def evaluate(
 
 def _label_settings(config: Path | None, column: str | None) -> SceneConfig:
     """The settings of a configuration on labels, with the column of classes where one is named."""
+    from pydantic import ValidationError
+
     from geocrodino.settings.file import read_settings
     from geocrodino.settings.scenes import SceneConfig
 
