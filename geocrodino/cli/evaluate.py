@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
@@ -16,7 +15,10 @@ from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.evaluation.evaluate import Comparison
-    from geocrodino.settings.labels import LabelRules
+    from geocrodino.settings.scenes import SceneConfig
+
+
+_OF_LABELS = ("label_rules", "ignore_values", "label_values")
 
 
 def evaluate(
@@ -29,7 +31,10 @@ def evaluate(
     label_column: LabelColumn = None,
     label_value: LabelValue = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file whose data.label_rules are used, such as config.yaml of a run.")
+        Path | None,
+        typer.Option(
+            help="YAML file such as config.yaml of a run; label_rules, ignore_values, label_values in it are used."
+        ),
     ] = None,
     count_missing: Annotated[
         bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
@@ -58,15 +63,16 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True)
     split = None if split is None else split_name(split)
     areas = None if aoi is None else read_aoi(aoi, aoi_crs, splits=split or "none")
+    settings = _label_settings(config, label_column)
     alike = len({m.stem for m in maps}) < len(maps)
     comparison = evaluate_maps(
         {str(m) if alike else m.name: m for m in maps},
         labels,
         aoi=areas,
         split=split,
-        ignore_values=tuple(ignore or ()),
-        label_values=parse_label_values(label_value),
-        rules=_rules(config, label_column),
+        ignore_values=tuple(ignore or settings.ignore_values),
+        label_values=parse_label_values(label_value) or settings.label_values,
+        rules=settings.label_rules,
         count_missed=count_missing,
         crs=crs,
     )
@@ -75,21 +81,22 @@ def evaluate(
     _show(comparison, console)
 
 
-def _rules(config: Path | None, column: str | None) -> LabelRules:
-    """The rules of a configuration, and the column of classes where one is named."""
+def _label_settings(config: Path | None, column: str | None) -> SceneConfig:
+    """The settings of a configuration on labels, with the column of classes where one is named."""
+    from pydantic import ValidationError
+
     from geocrodino.settings.file import read_settings
-    from geocrodino.settings.labels import LabelRules
+    from geocrodino.settings.scenes import SceneConfig
 
     data = {} if config is None else read_settings(config, {})[1].get("data")
-    found = data.get("label_rules") if isinstance(data, dict) else None
-    rules = {**found} if isinstance(found, dict) else {}
+    found = {key: data[key] for key in _OF_LABELS if key in data} if isinstance(data, dict) else {}
     if column is not None:
-        rules["column"] = column
+        found["label_rules"] = {**(found.get("label_rules") or {}), "column": column}
     try:
-        return LabelRules.model_validate(rules)
+        return SceneConfig.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(("data.label_rules", *map(str, first["loc"])))
+        key = ".".join(("data", *map(str, first["loc"])))
         raise ConfigError(f"{config}: {key}: {first['msg'].removeprefix('Value error, ')}.") from error
 
 
