@@ -11,6 +11,7 @@ from rich.console import Console
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_evaluation
+from geocrodino.cli.scene_scores import evaluate_scenes_of
 from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,13 +19,21 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    maps: Annotated[list[Path], typer.Argument(help="Class maps; several are compared side by side.")],
-    labels: Annotated[Path, typer.Option(help="Class raster to compare with.")],
+    maps: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Class maps; several are compared side by side. With --config, a folder of maps of scenes."
+        ),
+    ],
+    labels: Annotated[Path | None, typer.Option(help="Class raster to compare with.")] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
     ignore: Ignore = None,
     label_value: LabelValue = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of a training: maps of its scenes are compared with their labels.")
+    ] = None,
     count_missing: Annotated[
         bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
     ] = False,
@@ -37,8 +46,14 @@ def evaluate(
     side on the pixels where all of them have a class.
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
+
+    Scenes of a training:  geocrodino evaluate maps/ --config geocrodino.yaml --split test
     """
     maps = list(dict.fromkeys(maps))
+    if labels is None:
+        given = {"--aoi": aoi, "--aoi-crs": aoi_crs, "--ignore": ignore, "--label-value": label_value}
+        evaluate_scenes_of(config, maps, split, given, count_missed=count_missing, out=out)
+        return
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: it selects polygons of an area.")
     require_area(aoi, aoi_crs)

@@ -16,6 +16,7 @@ from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
 from geocrodino.cli.wording import Wording
+from geocrodino.errors import ConfigError
 from geocrodino.files.access import exists
 from geocrodino.settings.file import PROJECT_FILE
 from geocrodino.settings.modality import MODALITIES
@@ -23,6 +24,7 @@ from geocrodino.settings.modality import MODALITIES
 if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
     from geocrodino.settings.config import TrainConfig
+    from geocrodino.training.checks import CheckedInputs
 
 
 _MOST_SHOWN = 3
@@ -43,6 +45,9 @@ def inspect(
     resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres; see train.")] = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
+    split_map: Annotated[
+        Path | None, typer.Option(help="Picture of the splits to write (.png), where a training would start.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Bundle to describe, alone or before the other files.")] = None,
 ) -> None:
     """Describe files, check that they fit together, and show what a training would use of them.
@@ -61,7 +66,6 @@ def inspect(
             return
     check_inspection(config, named, aoi, aoi_crs)
 
-    from geocrodino.errors import ConfigError
     from geocrodino.settings.config import config_of, load_config
 
     if resolution is not None and not 0 < resolution < float("inf"):
@@ -96,7 +100,7 @@ def inspect(
         report = _report(data, training, patch_px)
         _show(report, console, wording)
         problems, many = list(report.problems), len(roles) > 1
-    refusal = None if training is None else _refusal(training)
+    refusal = _check_training(training, split_map, console)
     if refusal is not None and refusal not in problems:
         problems.append(refusal)
     for problem in problems:
@@ -149,13 +153,37 @@ def _show_scenes(training: TrainConfig, console: Console, wording: Wording) -> N
         _show(_report(scene.model_dump(exclude_none=True), training), console, wording)
 
 
-def _refusal(training: TrainConfig) -> str | None:
-    """The message with which a training would be refused; its warnings are not shown a second time."""
-    from geocrodino.training.checks import refusal
+def _check_training(training: TrainConfig | None, picture: Path | None, console: Console) -> str | None:
+    """Show the splits of a training, or return its refusal; its warnings are not shown a second time."""
+    if training is None:
+        if picture is None:
+            return None
+        raise ConfigError(
+            "--split-map: the splits of a training need all of its files. Give --optical, --elevation, --labels and "
+            "--aoi, or --config."
+        )
+    from geocrodino.training.checks import inputs_or_refusal
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return refusal(training)
+        found = inputs_or_refusal(training)
+    if isinstance(found, str):
+        return found
+    _show_splits(found, console, picture)
+    return None
+
+
+def _show_splits(found: CheckedInputs, console: Console, picture: Path | None) -> None:
+    """Tell what the splits share and lack, and draw them where a picture is asked for."""
+    for line in (*found.notes, *found.leaks.facts):
+        console.print(line, markup=False)
+    for leak in found.leaks.leaks:
+        console.print(f"[bold yellow]Leak:[/] {escape(leak)}")
+    if picture is not None:
+        from geocrodino.report.figures import plot_splits
+
+        plot_splits([(scene.name, scene.aoi) for scene in found.scenes], picture)
+        console.print(f"Picture of the splits: {picture}", markup=False)
 
 
 def _show_bundle(path: Path) -> None:

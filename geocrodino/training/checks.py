@@ -285,10 +285,10 @@ def _leaks(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: 
         classes,
     )
     if several and found.in_no_split:
-        verb = "has" if len(found.in_no_split) == 1 else "have"
+        verb, them = ("has", "it") if len(found.in_no_split) == 1 else ("have", "them")
         raise ConfigError(
             f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes.\n"
-            "Leave them out of `classes`, or correct the values of the labels or the splits of the scenes."
+            f"Leave {them} out of `classes`, or correct the values of the labels or the splits of the scenes."
         )
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)
