@@ -1,4 +1,4 @@
-"""Scores of several scenes: ``geocrodino evaluate --config``, and the folds of ``geocrodino train --folds``."""
+"""Maps and scores of several scenes: ``predict --config``, ``evaluate --config``, and ``train --folds``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.evaluation.scenes import SceneEvaluation
+    from geocrodino.settings.prediction import Execution
     from geocrodino.training.folds import FoldScores
 
 
@@ -78,6 +79,55 @@ def evaluate_scenes_of(
     _tell_bare((*bare, *result.without_labels), console)
     if result.total.reliability is not None:
         console.print(f"Expected calibration error {100 * result.total.reliability.expected_calibration_error:.1f} %")
+
+
+def predict_scenes_of(
+    config: Path | None,
+    split: str | None,
+    modality: str,
+    model: Path,
+    out: Path | None,
+    execution: Execution,
+    *,
+    overwrite: bool,
+) -> None:
+    """Map the scenes of a configuration, each into ``<out>/NAME.tif``.
+
+    Args:
+        config: The YAML file.
+        split: Split to map; None: all areas.
+        modality: Name of the modality.
+        model: File of the bundle.
+        out: Folder of the maps.
+        execution: Backend, device, workers and memory.
+        overwrite: Whether maps are replaced that exist.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if options or files do not fit.
+    """
+    from geocrodino.settings.modality import MODALITIES
+
+    if config is None:
+        raise AssertionError("checked by the command")
+    if out is None:
+        raise ConfigError("--config: expected a folder for the maps of the scenes. Name it with --out.")
+    if not MODALITIES.knows(modality):
+        raise ConfigError(f"--modality {modality}: expected one modality for all scenes, such as optical.")
+    from geocrodino.cli.precheck import check_training
+    from geocrodino.files.bundle_name import check_bundle_name
+
+    check_bundle_name(model)
+    check_training(config, {}, None, out)
+
+    from geocrodino.bundle.io import load_bundle
+    from geocrodino.geo.areas.splits import split_name
+    from geocrodino.settings.config import load_config
+    from geocrodino.training.scene_maps import predict_scenes, scenes_of_split
+
+    parts = scenes_of_split(load_config(config, {}), None if split is None else split_name(split))
+    console = Console(highlight=False, soft_wrap=True)
+    for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
+        console.print(str(path), markup=False)
 
 
 def _tell_bare(names: tuple[str, ...], console: Console) -> None:

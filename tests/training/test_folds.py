@@ -156,6 +156,28 @@ def test_maps_of_scenes_are_scored_on_the_command_line(run_cli, maps, folds, tmp
     assert (tmp_path / "scenes-test.scores.png").exists()
 
 
+def test_scenes_of_a_split_are_predicted_on_the_command_line(run_cli, maps, folds, tmp_path):
+    run = folds[0] / "fold-0"
+    words = ("--config", run / "config.yaml", "--split", "test", "--modality", "optical")
+    code, told, err = run_cli("predict", *words, "--model", run / "bundle.safetensors", "--out", tmp_path)
+    assert (code, err) == (0, "")
+    names = sorted(path.name for path in maps[1].glob("*.tif"))
+    assert sorted(told.split()) == [str(tmp_path / name) for name in names]
+    for name in names:
+        with rasterio.open(tmp_path / name) as one, rasterio.open(maps[1] / name) as other:
+            np.testing.assert_array_equal(one.read(), other.read())
+    model = ("--model", run / "bundle.safetensors")
+    for wrong, text in (
+        (("--config", run / "config.yaml", *model), "--config: expected a folder for the maps of the scenes."),
+        (("--config", run / "config.yaml", "--aoi", "0,0,1,1", *model), "--config says what is read of each scene"),
+        ((*model,), "predict: expected a scene to map. Name its file, or --config of a training."),
+        ((*words[:2], "--out", tmp_path, *model), "--modality auto: expected one modality for all scenes"),
+    ):
+        code, _, err = run_cli("predict", *wrong)
+        assert code == 2
+        assert text in err
+
+
 def test_maps_that_are_missing(maps, tmp_path):
     parts = scenes_of_split(maps[0], "test")
     shutil.copy(maps[1] / f"{parts[0].name}.tif", tmp_path)
