@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from click import UsageError, get_current_context
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -192,7 +193,9 @@ def predict(
     Scenes of a training:  geocrodino predict --config geocrodino.yaml --split test --modality optical --out maps/
     """
     if config is None and not scene:
-        raise ConfigError("predict: expected a scene to map. Name its file, or --config of a training.")
+        raise UsageError(
+            "Missing argument 'SCENE...': name a scene to map, or --config of a training.", get_current_context()
+        )
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
     if config is not None or not scene:

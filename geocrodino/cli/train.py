@@ -35,9 +35,9 @@ class DataOptions:
     optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None
     elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None
     labels: Annotated[Path | None, typer.Option(help="Class raster, values 0 to 254.")] = None
-    split: Annotated[
+    split_by: Annotated[
         str | None,
-        typer.Option(help="How splits are drawn that nothing names: blocks of a scene, or whole scenes."),
+        typer.Option("--split", help="How splits are drawn that nothing names: blocks of a scene, or whole scenes."),
     ] = None
     folds: Annotated[
         int | None, typer.Option(help="Cross-validation: train once for each of so many parts, and score all.")
@@ -60,7 +60,7 @@ class DataOptions:
             "data.optical": self.optical,
             "data.elevation": self.elevation,
             "data.labels": self.labels,
-            "data.splits.by": self.split,
+            "data.splits.by": self.split_by,
             "data.splits.folds": self.folds,
             "data.ground": self.ground,
             "data.aoi_crs": self.aoi_crs,

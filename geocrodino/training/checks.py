@@ -32,7 +32,7 @@ from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
-from geocrodino.training.scenes import list_scenes
+from geocrodino.training.scenes import held_out, list_scenes
 from geocrodino.training.start import find_start, with_network
 
 NOTHING_TO_FREEZE = (
@@ -258,7 +258,7 @@ def refusal(config: TrainConfig) -> str | None:
 
 
 def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
-    """Check a training with these settings and files.
+    """Check a training with these settings and files; of a cross-validation, the training of its first fold.
 
     Args:
         config: The configuration.
@@ -269,7 +269,9 @@ def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
     try:
         config = with_network(config, find_start(config))
         check_settings(config)
-        return check_inputs(config)
+        splits = config.data.splits
+        all_folds = splits is not None and splits.folds is not None and splits.fold is None
+        return check_inputs(held_out(config, 0) if all_folds else config)
     except GeocrodinoError as error:
         return str(error)
 

@@ -23,6 +23,7 @@ from geocrodino.training import number_format
 from geocrodino.training.learners.build import learner_class
 from geocrodino.training.run import train
 from geocrodino.training.scene_maps import predict_scenes, scene_maps, scenes_of_split
+from geocrodino.training.scenes import held_out
 from geocrodino.training.start import find_start, with_network
 
 RECORD = "folds.json"
@@ -46,26 +47,6 @@ class FoldScores:
         """Mean and standard deviation of the mIoU of the folds, 0 to 1."""
         each = [fold.total.scores.mean_iou for fold in self.folds]
         return fmean(each), stdev(each)
-
-
-def held_out(config: TrainConfig, fold: int) -> TrainConfig:
-    """Hold out one fold.
-
-    Args:
-        config: Settings with ``data.splits.folds``.
-        fold: Number of the fold, from 0.
-
-    Returns:
-        The settings of its training.
-
-    Raises:
-        ConfigError: If the settings name no number of folds.
-    """
-    splits = config.data.splits
-    if splits is None or splits.folds is None:
-        raise ConfigError("data.splits.folds: expected a number of folds, found none. Give one, such as 5.")
-    data = config.data.model_copy(update={"splits": splits.model_copy(update={"fold": fold})})
-    return config.model_copy(update={"data": data})
 
 
 def train_folds(

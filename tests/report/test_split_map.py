@@ -39,7 +39,6 @@ def share(path, split):
 def test_every_split_is_drawn(tmp_path, named, sheets):
     plot_splits(named, tmp_path / "splits.png")
     for split in SPLIT_COLOURS:
-        # More than the square of the legend, which is about 25 x 9 px of a picture of 770 px and more.
         assert share(tmp_path / "splits.png", split) > 0
     height, width = imread(tmp_path / "splits.png").shape[:2]
     assert (width, height) == ((770, 836) if sheets == 1 else (748, 814))

@@ -15,8 +15,9 @@ from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import ConfigError, SplitWarning
 from geocrodino.settings.config import config_of, load_config
 from geocrodino.training.checks import check_inputs
-from geocrodino.training.folds import held_out, train_folds
+from geocrodino.training.folds import train_folds
 from geocrodino.training.scene_maps import predict_scenes, scene_maps, scenes_of_split
+from geocrodino.training.scenes import held_out
 
 TILE = 100
 
@@ -170,7 +171,6 @@ def test_scenes_of_a_split_are_predicted_on_the_command_line(run_cli, maps, fold
     for wrong, text in (
         (("--config", run / "config.yaml", *model), "--config: expected a folder for the maps of the scenes."),
         (("--config", run / "config.yaml", "--aoi", "0,0,1,1", *model), "--config says what is read of each scene"),
-        ((*model,), "predict: expected a scene to map. Name its file, or --config of a training."),
         ((*words[:2], "--out", tmp_path, *model), "--modality auto: expected one modality for all scenes"),
     ):
         code, _, err = run_cli("predict", *wrong)
