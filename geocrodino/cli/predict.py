@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from click import UsageError, get_current_context
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -146,6 +145,7 @@ _GIVEN_AS = {
 
 @with_options(_GIVEN_AS)
 def predict(
+    ctx: typer.Context,
     scene: Annotated[
         list[str] | None,
         typer.Argument(
@@ -193,9 +193,7 @@ def predict(
     Scenes of a training:  geocrodino predict --config geocrodino.yaml --split test --modality optical --out maps/
     """
     if config is None and not scene:
-        raise UsageError(
-            "Missing argument 'SCENE...': name a scene to map, or --config of a training.", get_current_context()
-        )
+        raise typer.BadParameter("SCENE is missing. Name a scene to map, or --config of a training.", ctx)
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
     if config is not None or not scene:
