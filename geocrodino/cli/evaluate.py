@@ -11,6 +11,7 @@ from rich.console import Console
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_evaluation
+from geocrodino.cli.scene_scores import evaluate_scenes_of
 from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,8 +23,14 @@ _OF_LABELS = ("label_rules", "ignore_values", "label_values")
 
 
 def evaluate(
-    maps: Annotated[list[Path], typer.Argument(help="Class maps; several are compared side by side.")],
-    labels: Annotated[Path, typer.Option(help=f"{LABELS_HELP}, to compare with.")],
+    maps: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Class maps; several are compared side by side. With --config and without --labels, a folder of maps "
+            "of scenes."
+        ),
+    ],
+    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}, to compare with.")] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
@@ -33,7 +40,8 @@ def evaluate(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file such as config.yaml of a run; label_rules, ignore_values, label_values in it are used."
+            help="YAML file of a training, such as config.yaml of a run. Without --labels, maps of its scenes are "
+            "compared with their labels; with --labels, its label_rules, ignore_values and label_values are used."
         ),
     ] = None,
     count_missing: Annotated[
@@ -49,8 +57,21 @@ def evaluate(
     side on the pixels where all of them have a class.
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
+
+    Scenes of a training:  geocrodino evaluate maps/ --config geocrodino.yaml --split test
     """
     maps = list(dict.fromkeys(maps))
+    if labels is None:
+        given = {
+            "--aoi": aoi,
+            "--aoi-crs": aoi_crs,
+            "--crs": crs,
+            "--ignore": ignore,
+            "--label-column": label_column,
+            "--label-value": label_value,
+        }
+        evaluate_scenes_of(config, maps, split, given, count_missed=count_missing, out=out)
+        return
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: it selects polygons of an area.")
     require_area(aoi, aoi_crs)

@@ -45,7 +45,7 @@ from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.heights import agreed_heights
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
-from geocrodino.training.scenes import list_scenes
+from geocrodino.training.scenes import held_out, list_scenes
 from geocrodino.training.start import find_start, with_network
 
 NOTHING_TO_FREEZE = (
@@ -282,7 +282,7 @@ def refusal(config: TrainConfig) -> str | None:
 
 
 def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
-    """Check a training with these settings and files.
+    """Check a training with these settings and files; of a cross-validation, the training of its first fold.
 
     Args:
         config: The configuration.
@@ -293,7 +293,9 @@ def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
     try:
         config = with_network(config, find_start(config))
         check_settings(config)
-        return check_inputs(config)
+        splits = config.data.splits
+        all_folds = splits is not None and splits.folds is not None and splits.fold is None
+        return check_inputs(held_out(config, 0) if all_folds else config)
     except GeocrodinoError as error:
         return str(error)
 
@@ -312,10 +314,10 @@ def _leaks(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: 
         classes,
     )
     if several and found.in_no_split:
-        verb = "has" if len(found.in_no_split) == 1 else "have"
+        verb, them = ("has", "it") if len(found.in_no_split) == 1 else ("have", "them")
         raise ConfigError(
             f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes.\n"
-            "Leave them out of `classes`, or correct the values of the labels or the splits of the scenes."
+            f"Leave {them} out of `classes`, or correct the values of the labels or the splits of the scenes."
         )
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geocrodino.data.tiles import tile_scenes
 from geocrodino.errors import ConfigError
+from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import DataConfig, SceneConfig
 
@@ -40,6 +41,26 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
     for scene in scenes:
         _require_modalities(scene, modalities)
     return scenes
+
+
+def held_out(config: TrainConfig, fold: int) -> TrainConfig:
+    """Hold out one fold.
+
+    Args:
+        config: Settings with ``data.splits.folds``.
+        fold: Number of the fold, from 0.
+
+    Returns:
+        The settings of its training.
+
+    Raises:
+        ConfigError: If the settings name no number of folds.
+    """
+    splits = config.data.splits
+    if splits is None or splits.folds is None:
+        raise ConfigError("data.splits.folds: expected a number of folds, found none. Give one, such as 5.")
+    data = config.data.model_copy(update={"splits": splits.model_copy(update={"fold": fold})})
+    return config.model_copy(update={"data": data})
 
 
 def _refuse_unread(data: DataConfig) -> None:
