@@ -106,6 +106,7 @@ def test_a_fold_is_tested_on_scenes_that_it_did_not_learn(folds):
         assert sorted(p.stem for p in (out / f"fold-{fold}" / "maps" / "optical").glob("*.tif")) == sorted(tested)
 
 
+@pytest.mark.slow
 def test_finished_folds_are_kept(folds, configured, tiles, tmp_path):
     out = tmp_path / "folds"
     shutil.copytree(folds[0], out)
@@ -201,6 +202,7 @@ def test_options_that_do_not_go_with_a_configuration(run_cli, maps, folds):
     assert "expected labels to compare with. Give --labels, or --config of a training." in err
 
 
+@pytest.mark.slow
 def test_folds_on_the_command_line(run_cli, settings, tiles, tmp_path):
     config = tmp_path / "tiles.yaml"
     config.write_text(yaml.safe_dump({**settings, "data": {"scenes": tiles[:4]}}))
