@@ -155,10 +155,11 @@ def test_image_and_heights_may_be_of_several_files(tiny_config, tiled, tmp_path)
         assert first == second
 
 
-def test_labels_of_several_files_are_refused(tiny_config, tiled):
-    assert "labels: expected one raster file, found 2 files" in refusal(
-        tiny_config({"data.labels": str(tiled("labels"))})
-    )
+def test_labels_may_be_of_several_files(tiny_config, tiled):
+    expected = check_inputs(tiny_config())
+    found = check_inputs(tiny_config({"data.labels": str(tiled("labels"))}))
+    assert (found.grid, found.classes) == (expected.grid, expected.classes)
+    np.testing.assert_array_equal(found.labels, expected.labels)
 
 
 def test_a_training_split_without_labels(tiny_config, changed, town):
