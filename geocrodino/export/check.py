@@ -95,10 +95,8 @@ def random_values(spec: ModalitySpec, tile_px: int) -> NDArray[np.float32]:
         corner.
     """
     random = np.random.default_rng(0).standard_normal((len(spec.channels), tile_px, tile_px), np.float32)
-    for channel, values in zip(spec.channels, random, strict=True):
-        values *= np.float32(channel.std)
-        values += np.float32(channel.mean)
-        if channel.compress:
-            np.copysign(np.expm1(np.abs(values)), values, out=values)
+    for channel, drawn in zip(spec.channels, random, strict=True):
+        values = drawn * np.float32(channel.std) + np.float32(channel.mean)
+        drawn[:] = np.copysign(np.expm1(np.abs(values)), values) if channel.compress else values
     random[0, :_HOLE_PX, :_HOLE_PX] = np.nan
     return random

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any, Literal, get_args
+from typing import Any
 
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.maps.stac import Artifact
+from geocrodino.settings.export import ExportFormat
 from geocrodino.settings.modality import Modality
-
-ExportFormat = Literal["onnx", "torch"]
-"""Format of an exported network: ONNX, or a program of ``torch.export``."""
-
-FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}
 

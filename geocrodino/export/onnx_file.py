@@ -1,17 +1,22 @@
-"""ONNX files: writing them, and running them in ONNX Runtime."""
+"""ONNX files: writing them, and running them in ONNX Runtime.
+
+PyTorch is imported only when it is needed, so that a missing package is named at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from geocrodino.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 EXTRA = 'pip install "geocrodino[onnx]"'
 """Command that installs all that an export to ONNX needs."""
@@ -49,8 +54,12 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Mapp
         program: The traced network, with one input and one output.
         path: The file to write.
         metadata: Text by key for ``metadata_props`` of the file.
+
+    Raises:
+        RuntimeError: If the exporter gives no program.
     """
     import onnx
+    import torch
 
     batch = torch.export.Dim("batch", min=1, max=1024)
     exported = torch.onnx.export(
@@ -91,6 +100,7 @@ def onnx_runner(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float3
         A function that runs it: values of shape (B, C, H, W) to probabilities of shape (B, K, H, W).
     """
     import onnxruntime
+    import torch
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

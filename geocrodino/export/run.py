@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,23 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.bundle.io import Bundle, load_bundle
+from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import ConfigError, ModelError
 from geocrodino.export.check import Agreement, compare
 from geocrodino.export.classifier import Classifier, traced
-from geocrodino.export.description import ARTIFACTS, FORMATS, SUFFIXES, ExportFormat, mlm_properties
+from geocrodino.export.description import ARTIFACTS, SUFFIXES, mlm_properties
 from geocrodino.export.onnx_file import onnx_runner, require_onnx, write_onnx
 from geocrodino.export.plugins import choose_overlap, input_divisor, plugin_metadata
 from geocrodino.export.torch_file import program_runner, write_program
 from geocrodino.files.access import durable_file
 from geocrodino.maps.stac import write_model_item
 from geocrodino.maps.writer import check_output
+from geocrodino.settings.export import FORMATS, TILE_PX, ExportFormat
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.spelling import did_you_mean
 
-TILE_PX = 1024
-"""Height and width of a tile, px, if the caller names none; as in a prediction."""
-
-_LARGEST_OVERLAP = 90  # percent
+_MOST_PERCENT = 90
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def export_bundle(
     bundle: Bundle | str | Path,
     out: str | Path | None = None,
     *,
-    format: ExportFormat = "onnx",  # noqa: A002 - the word of the command line
+    format: ExportFormat = "onnx",
     modalities: Sequence[Modality] | None = None,
     tile_px: int = TILE_PX,
     overlap_percent: int | None = None,
@@ -98,15 +97,14 @@ def export_bundle(
         ValueError: If the format is unknown.
     """
     if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, found {format!r}.{did_you_mean(format, FORMATS)}")
+        raise ValueError(
+            f"format must be one of {', '.join(FORMATS)}, found {format!r}.{did_you_mean(format, FORMATS)}"
+        )
     if format == "onnx":
         require_onnx()
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     _check_tiles(opened, tile_px, overlap_percent)
-    if modalities is None:
-        chosen = MODALITIES.in_order(opened.manifest.modalities)
-    else:
-        chosen = tuple(dict.fromkeys(modalities))
+    chosen = MODALITIES.in_order(opened.manifest.modalities) if modalities is None else dict.fromkeys(modalities)
     folder = opened.path.parent if out is None else Path(out)
     names = {m: folder / f"{opened.manifest.name}-{m}{SUFFIXES[format]}" for m in chosen}
     for modality, path in names.items():
@@ -121,9 +119,7 @@ def export_bundle(
             partial = files.enter_context(durable_file(path))
             exported.append(_export(opened, modality, format, path, partial, tile_px, overlap_percent))
     for each in exported:
-        properties = mlm_properties(
-            opened.manifest, each.modality, format, tile_px=tile_px, divisor=each.input_divisor
-        )
+        properties = mlm_properties(opened.manifest, each.modality, format, tile_px=tile_px, divisor=each.input_divisor)
         write_model_item(
             each.path,
             each.item,
@@ -148,10 +144,10 @@ def _check_tiles(bundle: Bundle, tile_px: int, overlap_percent: int | None) -> N
             f"`tile_px={tile_px}`: the network needs tiles of whole strides. Expected a multiple of {stride} px, at "
             f"least {2 * stride} px, found {tile_px} px.\nUse `tile_px={nearest}`."
         )
-    if overlap_percent is not None and not 0 <= overlap_percent <= _LARGEST_OVERLAP:
+    if overlap_percent is not None and not 0 <= overlap_percent <= _MOST_PERCENT:
         raise ConfigError(
             f"`overlap_percent={overlap_percent}`: expected the share of a tile that its neighbour repeats, 0 to "
-            f"{_LARGEST_OVERLAP} percent, found {overlap_percent}.\nLeave it out: it then follows the network."
+            f"{_MOST_PERCENT} percent, found {overlap_percent}.\nLeave it out: it then follows the network."
         )
 
 
@@ -168,32 +164,43 @@ def _export(
     manifest = bundle.manifest
     spec = manifest.modalities[modality]
     divisor = input_divisor(spec) if export_format == "onnx" else 1
-    temperature = manifest.temperature(modality)
-    classifier = Classifier(bundle.branch(modality), spec, temperature=temperature, divisor=divisor).eval()
     overlap = None
+    if export_format == "onnx":
+        chosen = choose_overlap(manifest.receptive_field_px, tile_px)
+        overlap = chosen if overlap_percent is None else overlap_percent
+    classifier = Classifier(
+        bundle.branch(modality), spec, temperature=manifest.temperature(modality), divisor=divisor
+    ).eval()
+    with _told_as_model_error(path, manifest, modality, export_format):
+        program = traced(classifier, len(spec.channels), tile_px)
+        run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+        if overlap is not None:
+            write_onnx(program, partial, plugin_metadata(manifest, modality, tile_px=tile_px, overlap_percent=overlap))
+            run = onnx_runner(partial)
+        else:
+            properties = mlm_properties(manifest, modality, export_format, tile_px=tile_px, divisor=divisor)
+            write_program(program, partial, properties)
+            run = program_runner(partial)
+        agreement = compare(run, bundle, modality, tile_px=tile_px, divisor=divisor, path=path)
+    return ExportedBranch(modality, path, _item(path), tile_px, overlap, divisor, agreement)
+
+
+@contextmanager
+def _told_as_model_error(
+    path: Path, manifest: Manifest, modality: Modality, export_format: ExportFormat
+) -> Iterator[None]:
+    """Turn what torch and ONNX Runtime raise at networks that they cannot export into one error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, on its own functions
-            program = traced(classifier, len(spec.channels), tile_px)
-            run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-            if export_format == "onnx":
-                overlap = choose_overlap(manifest.receptive_field_px, tile_px)
-                overlap = overlap if overlap_percent is None else overlap_percent
-                metadata = plugin_metadata(manifest, modality, tile_px=tile_px, overlap_percent=overlap)
-                write_onnx(program, partial, metadata)
-                run = onnx_runner(partial)
-            else:
-                properties = mlm_properties(manifest, modality, export_format, tile_px=tile_px, divisor=divisor)
-                write_program(program, partial, properties)
-                run = program_runner(partial)
-            agreement = compare(run, bundle, modality, tile_px=tile_px, divisor=divisor, path=path)
+            yield
     except (OSError, ModelError, MemoryError):
         raise
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
+        other = next(name for name in FORMATS if name != export_format)
         raise ModelError(
-            f"{path}: the {modality} branch ({manifest.network.encoder}) cannot be exported as {export_format}. "
-            f"{type(error).__name__}: {first}\nThe file was not written. Predict with the bundle instead, or export "
-            f"in the other format."
+            f"{path}: the {modality} branch (encoder {manifest.network.encoder}) cannot be exported. Expected a network "
+            f"that {'ONNX' if export_format == 'onnx' else 'torch.export'} can express, found {type(error).__name__}: "
+            f"{first}\nThe file was not written. Try `format={other!r}`, or predict with the bundle."
         ) from error
-    return ExportedBranch(modality, path, _item(path), tile_px, overlap, divisor, agreement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ def write_program(program: torch.export.ExportedProgram, path: Path, properties:
     """
     # Scores that do not exist are NaN, which JSON does not have.
     text = to_json({"properties": dict(properties)}, inf_nan_mode="null").decode()
-    torch.export.save(program, path, extra_files={METADATA_FILE: text})
+    # A file would name its contents after its own preliminary name.
+    whole = io.BytesIO()
+    torch.export.save(program, whole, extra_files={METADATA_FILE: text})
+    path.write_bytes(whole.getbuffer())
 
 
 def program_runner(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
