@@ -199,8 +199,9 @@ def _told_as_model_error(
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
         other = next(name for name in FORMATS if name != export_format)
+        means = "ONNX" if export_format == "onnx" else "torch.export"
         raise ModelError(
-            f"{path}: the {modality} branch (encoder {manifest.network.encoder}) cannot be exported. Expected a network "
-            f"that {'ONNX' if export_format == 'onnx' else 'torch.export'} can express, found {type(error).__name__}: "
-            f"{first}\nThe file was not written. Try `format={other!r}`, or predict with the bundle."
+            f"{path}: the {modality} branch (encoder {manifest.network.encoder}) cannot be exported. Expected a "
+            f"network that {means} can express, found {type(error).__name__}: {first}\n"
+            f"The file was not written. Try `format={other!r}`, or predict with the bundle."
         ) from error
