@@ -22,6 +22,7 @@ _RENAMED = {
     "encoder_weights": "weights",
     "ignore_values": "ignore",
     "label_values": "label_value",
+    "overlap_percent": "overlap",
     "resolution_m": "resolution",
     "steps_per_epoch": "steps",
 }
