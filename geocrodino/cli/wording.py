@@ -101,7 +101,7 @@ class Wording:
 
 def _reads_settings(known: dict[str, TyperOption]) -> bool:
     """Whether a command takes settings from its configuration: others read there what the scenes of a training are."""
-    return "config" in known and "patch_px" in known
+    return "config" in known and not known.keys().isdisjoint({"patch_px", "label_column"})
 
 
 def _arguments(source: str) -> list[tuple[str, ast.expr | None]]:
