@@ -24,8 +24,15 @@ OTHER_PROGRAMS = re.compile(r"\b(rio (warp|edit-info|calc|stack)|pip install|pyt
 WITHOUT_OPTION = {
     "classes",  # a section of the configuration
     "coordinates",  # members of GeoJSON
-    "crs",
     "data.bands",
+    "data.height",  # keys of the configuration alone
+    "data.label_rules",
+    "data.label_rules.colours",
+    "data.label_rules.ignore",
+    "data.label_rules.table",
+    "data.label_rules.tolerance",
+    "data.scenes",
+    "elevation.channels",
     "on_after_batch_transfer",  # of Lightning
     "split",  # a column
     "type",

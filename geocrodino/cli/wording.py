@@ -29,6 +29,8 @@ _RENAMED = {
 """Parameters of commands whose name differs from that of the argument or setting."""
 
 _KEYS = {
+    "data.height.scale": "height_scale",
+    "data.height.zero": "height_zero",
     "data.label_rules.column": "label_column",
     "data.splits.by": "split_by",
     "data.splits.folds": "folds",
