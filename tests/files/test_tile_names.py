@@ -55,9 +55,7 @@ def test_a_part_that_is_there_twice_has_one_value(touch):
     for domain in ("D006", "D012"):
         touch(f"{domain}_RGBI/S1/{domain}_RGBI_5-5.tif", f"{domain}_ELEV/S1/{domain}_ELEV_5-5.tif")
     touch("D006_RGBI/S1/D012_RGBI_9-9.tif")  # in a folder of another domain
-    tiles = match_tiles(
-        {"optical": "{d}_RGBI/{roi}/{d}_RGBI_{n}.tif", "elevation": "{d}_ELEV/{roi}/{d}_ELEV_{n}.tif"}
-    )
+    tiles = match_tiles({"optical": "{d}_RGBI/{roi}/{d}_RGBI_{n}.tif", "elevation": "{d}_ELEV/{roi}/{d}_ELEV_{n}.tif"})
     assert [tile.name for tile in tiles] == ["D006_S1_5-5", "D012_S1_5-5"]
 
 
@@ -121,9 +119,7 @@ def test_tiles_without_a_partner_are_left_out(partial):
     with pytest.warns(LeftOutWarning) as caught:
         tiles = match_tiles(partial, "leave_out")
     assert [tile.name for tile in tiles] == ["1", "2"]
-    assert str(caught[0].message) == (
-        "data.partial: 2 of 4 tiles are left out, because they lack a file: 10, 03."
-    )
+    assert str(caught[0].message) == ("data.partial: 2 of 4 tiles are left out, because they lack a file: 10, 03.")
 
 
 # --- messages -------------------------------------------------------------------------------------------------------
