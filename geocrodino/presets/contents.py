@@ -235,7 +235,9 @@ def _has_world_file(file: Path) -> bool:
 def _named(preset: Preset) -> tuple[str, ...]:
     """Tiles that a preset lists by their whole names."""
     names = [name for patterns in preset.splits.values() for name in patterns]
-    return () if any(set(name) & set("*?[") for name in names) else tuple(names)
+    if any(set(name) & set("*?[") for name in names):
+        return ()
+    return tuple(name for name in names if name not in preset.skipped)
 
 
 def _splits(
