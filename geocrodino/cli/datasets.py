@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from geocrodino.errors import ConfigError
 
@@ -47,14 +46,12 @@ def datasets(
     if name is not None:
         _describe(console, preset_of(name), root)
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "data", "classes", "licence", *(("in --root",) if root is not None else ())):
-        table.add_column(heading)
+    width = max(map(len, PRESETS)) + 2
     for preset in PRESETS.values():
-        classes = str(len(preset.classes)) if preset.classes else "as found"
-        found = () if root is None else (_found(preset, root),)
-        table.add_row(*map(escape, (preset.name, preset.title, classes, preset.licence, *found)))
-    Console(highlight=False).print(table)
+        classes = f"{len(preset.classes)} classes" if preset.classes else "classes as found"
+        found = "" if root is None else f"; {_found(preset, root)}"
+        console.print(f"{preset.name:<{width}}{preset.title}", markup=False)
+        console.print(f"{'':<{width}}{classes}; licence: {preset.licence}{found}", markup=False)
     console.print("Next: geocrodino datasets NAME --root DIR, then geocrodino train --dataset NAME --root DIR")
 
 
@@ -99,11 +96,11 @@ def _found(preset: Preset, root: Path) -> str:
 
     contents = look(preset, root)
     if contents.scenes:
-        return _counts(contents.count(split) for split in _SPLITS)
+        return f"there: {_counts(contents.count(split) for split in _SPLITS)}"
     if contents.unread:
-        return "cannot be read as it is"
+        return "there, but cannot be read as it is"
     there = [layer for layer, count in contents.files.items() if count]
-    return f"{' and '.join(there)} alone" if there else "-"
+    return f"there: {' and '.join(there)} alone" if there else "not there"
 
 
 def _counts(counts: Iterable[int]) -> str:

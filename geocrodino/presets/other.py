@@ -127,8 +127,8 @@ NYU = Preset(
     lists={"train": "train.txt", "test": "test.txt"},
     official="train.txt and test.txt; val: pictures of train, chosen here",
     unread={
-        "nyu_depth_v2_labeled.mat": "It is one MATLAB file. Write its pairs as RGB/1.jpg, Depth/1.png (uint16, "
-        "millimetres) and Label/1.png first (docs/datasets.md)."
+        "nyu_depth_v2_labeled.mat": "It is one MATLAB file. Write its pairs as RGB/{id}.jpg, Depth/{id}.png (uint16, "
+        "millimetres) and Label/{id}.png (classes 1 to 40) first."
     },
     notes=("Distances are whole millimetres. Unlabelled pixels (0) are no label.", _PLAIN_NOTE),
 )

@@ -63,7 +63,7 @@ def write_potsdam(root, tiles=("2_10", "4_12", "6_7", "7_10", "4_10", "3_13"), *
         row, col = map(int, tile.split("_"))
         origin = (360_000 + col * SIDE * 0.05, 5_810_000 - row * SIDE * 0.05)
         place = {"origin": origin, "pixel_m": 0.05, "world_file": True} if world_files else {}
-        kinds = blocks(seed, 6)
+        kinds = blocks(seed, 6, 2 * SIDE if tile == "3_13" else SIDE)
         write(root / f"2_Ortho_RGB/2_Ortho_RGB/top_potsdam_{tile}_RGB.tif", image(kinds, 3, seed), **place)
         heights = (30 + 3.0 * (kinds == 1) + 2.0 * (kinds == 3)).astype(np.float32)
         write(root / f"1_DSM/dsm_potsdam_{row:02}_{col:02}.tif", heights, **place)

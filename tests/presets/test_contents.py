@@ -136,7 +136,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_an_unknown_name():
-    with pytest.raises(ConfigError, match="postdam: expected the name of a data set, .* Did you mean potsdam"):
+    with pytest.raises(ConfigError, match=r"postdam: expected the name of a data set, .* Did you mean potsdam"):
         preset_of("postdam")
 
 
