@@ -60,7 +60,14 @@ class Contents:
     chosen_val: bool = False
 
     def count(self, split: SceneSplit) -> int:
-        """Count the scenes of a split."""
+        """Count the scenes of a split.
+
+        Args:
+            split: The split.
+
+        Returns:
+            Their number.
+        """
         return sum(scene.split == split for scene in self.scenes)
 
 
