@@ -94,6 +94,10 @@ class LabelError(GeocrodinoError):
     """Label values do not match the classes."""
 
 
+class NoLabelError(LabelError):
+    """No pixel that counts has a label."""
+
+
 class HeightError(GeocrodinoError):
     """Heights cannot be converted to the channels that the model reads."""
 
@@ -148,3 +152,7 @@ class LeftOutWarning(UserWarning):
 
 class AreaWarning(UserWarning):
     """An area of interest is read with an assumption that its file does not confirm, or some rows are ignored."""
+
+
+class SplitWarning(UserWarning):
+    """Splits share ground or images, so that scores may be better than they should be."""

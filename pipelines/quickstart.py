@@ -75,7 +75,7 @@ def main() -> None:
     scene, out = options.scene, options.out
     run("sample", scene, "--size-m", str(options.size_m), "--overwrite")
     run("train", "--config", scene / "geocrodino.yaml", "--out", out, "--overwrite",
-        "--epochs", str(options.epochs), "--steps", str(options.steps))  # fmt: skip
+        "--epochs", str(options.epochs), "--steps", str(options.steps), "--precision", "auto")  # fmt: skip
     maps = {"optical": out / "map-optical.tif", "elevation": out / "map-elevation.tif"}
     for modality, target in maps.items():
         source = scene / ("optical.tif" if modality == "optical" else "dsm.tif")

@@ -6,28 +6,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
-from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_evaluation
 from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.evaluation.evaluate import Comparison
+    from geocrodino.settings.labels import LabelRules
 
 
 def evaluate(
     maps: Annotated[list[Path], typer.Argument(help="Class maps; several are compared side by side.")],
-    labels: Annotated[Path, typer.Option(help="Class raster to compare with.")],
+    labels: Annotated[Path, typer.Option(help=f"{LABELS_HELP}, to compare with.")],
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
     ignore: Ignore = None,
+    label_column: LabelColumn = None,
     label_value: LabelValue = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file whose data.label_rules are used, such as config.yaml of a run.")
+    ] = None,
     count_missing: Annotated[
         bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
     ] = False,
+    crs: Annotated[str | None, typer.Option(help="CRS of labels that have coordinates but state none.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default that of the map.")] = None,
 ) -> None:
     """Compare class maps with labels: tables, JSON files and pictures.
@@ -42,7 +49,7 @@ def evaluate(
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: it selects polygons of an area.")
     require_area(aoi, aoi_crs)
-    check_evaluation(maps, labels, aoi, aoi_crs, out)
+    check_evaluation(maps, labels, aoi, aoi_crs, out, crs)
 
     from geocrodino.evaluation.evaluate import evaluate_maps
     from geocrodino.geo.areas.aoi import read_aoi
@@ -59,11 +66,31 @@ def evaluate(
         split=split,
         ignore_values=tuple(ignore or ()),
         label_values=parse_label_values(label_value),
+        rules=_rules(config, label_column),
         count_missed=count_missing,
+        crs=crs,
     )
     for path in _write(comparison, maps, out or maps[0].parent, alike=alike):
         console.print(str(path), markup=False)
     _show(comparison, console)
+
+
+def _rules(config: Path | None, column: str | None) -> LabelRules:
+    """The rules of a configuration, and the column of classes where one is named."""
+    from geocrodino.settings.file import read_settings
+    from geocrodino.settings.labels import LabelRules
+
+    data = {} if config is None else read_settings(config, {})[1].get("data")
+    found = data.get("label_rules") if isinstance(data, dict) else None
+    rules = {**found} if isinstance(found, dict) else {}
+    if column is not None:
+        rules["column"] = column
+    try:
+        return LabelRules.model_validate(rules)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(("data.label_rules", *map(str, first["loc"])))
+        raise ConfigError(f"{config}: {key}: {first['msg'].removeprefix('Value error, ')}.") from error
 
 
 def _show(comparison: Comparison, console: Console) -> None:

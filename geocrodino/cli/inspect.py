@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
-from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
+from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
 from geocrodino.cli.wording import Wording
 from geocrodino.files.access import exists
@@ -22,6 +23,7 @@ from geocrodino.settings.modality import MODALITIES
 
 if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
+    from geocrodino.geo.rasters.reader import RasterSource
     from geocrodino.settings.config import TrainConfig
 
 
@@ -33,14 +35,19 @@ def inspect(
     ctx: typer.Context,
     optical: Annotated[Path | None, typer.Option(help="Image.")] = None,
     elevation: Annotated[Path | None, typer.Option(help="Surface model.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class raster.")] = None,
+    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None,
     ground: Annotated[Path | None, typer.Option(help="Terrain model.")] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with files and settings.")] = None,
     ignore: Ignore = None,
+    label_column: LabelColumn = None,
     label_value: LabelValue = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres; see train.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of files that have coordinates but state none.")] = None,
+    pixel_m: PixelSize = None,
+    height_scale: HeightScale = None,
+    height_zero: HeightZeroOption = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
     model: Annotated[Path | None, typer.Option(help="Bundle to describe, alone or before the other files.")] = None,
@@ -59,7 +66,7 @@ def inspect(
         _show_bundle(model)
         if config is None and aoi is None and not any(named.values()):
             return
-    check_inspection(config, named, aoi, aoi_crs)
+    check_inspection(config, named, aoi, aoi_crs, {"crs": crs, "pixel_m": pixel_m})
 
     from geocrodino.errors import ConfigError
     from geocrodino.settings.config import config_of, load_config
@@ -71,12 +78,19 @@ def inspect(
         "aoi": aoi,
         "aoi_crs": aoi_crs,
         "resolution_m": resolution,
+        "crs": crs,
+        "pixel_m": pixel_m,
         "height_unit": height_unit,
         "ignore_values": ignore,
+        "label_rules": None if label_column is None else {"column": label_column},
         "label_values": parse_label_values(label_value),
     }
     given = {key: value for key, value in given.items() if value is not None}
+    heights = {key: value for key, value in {"scale": height_scale, "zero": height_zero}.items() if value is not None}
     settings = {**{f"data.{key}": value for key, value in given.items()}, "training.patch_px": patch_px}
+    if label_column is not None:  # beside the other rules of a file
+        settings["data.label_rules.column"] = settings.pop("data.label_rules")["column"]
+    settings.update({f"data.height.{key}": value for key, value in heights.items()})
     training: TrainConfig | None = None
     if config is not None or (not any(named.values()) and exists(PROJECT_FILE)):
         training = load_config(config, settings)
@@ -87,7 +101,8 @@ def inspect(
         _show_scenes(training, console, wording)
         problems, many = [], True
     else:
-        data = given if training is None else training.data.model_dump(exclude_none=True)
+        alone = {**given, "height": _height(heights, height_unit)} if heights else given
+        data = alone if training is None else training.data.model_dump(exclude_none=True)
         require_area(data.get("aoi"), data.get("aoi_crs"))
         roles = _roles(data)
         if not roles:
@@ -115,24 +130,36 @@ def _roles(data: Mapping[str, Any]) -> dict[str, Any]:
 def _report(data: Mapping[str, Any], training: TrainConfig | None, patch_px: int | None = None) -> Inspection:
     """Inspect the files of one scene."""
     # These libraries take a second to import.
-    from geocrodino.data.inspection import inspect_files
+    from geocrodino.data.inspection import inspect_files, read_heights
     from geocrodino.geo.areas.aoi import read_aoi
-    from geocrodino.geo.rasters.scene import open_raster, open_scene
-    from geocrodino.settings.config import ElevationConfig, TrainingConfig
+    from geocrodino.settings.config import TrainingConfig, default_channels
+    from geocrodino.settings.heights import HeightSettings
 
+    height = HeightSettings(**data["height"]) if "height" in data else None
+    zero = "sea" if height is None else height.zero
     return inspect_files(
-        {role: (open_raster if role == "labels" else open_scene)(name) for role, name in _roles(data).items()},
+        read_heights(_opened(data), height, data.get("height_unit")),
         read_aoi(data["aoi"], data.get("aoi_crs")) if "aoi" in data else None,
         resolution_m=data.get("resolution_m"),
         grid_of=data.get("grid_of"),
         patch_px=training.training.patch_px if training is not None else patch_px or TrainingConfig().patch_px,
         unit=data.get("height_unit"),
-        channels=(ElevationConfig() if training is None else training.elevation).channels,
+        channels=default_channels({zero}) if training is None else training.elevation.channels,
         classes=None if training is None else training.class_scheme(),
-        ignore_values=tuple(data.get("ignore_values", ())),
-        label_values=data.get("label_values"),
         bands=data.get("bands"),
     )
+
+
+def _height(given: Mapping[str, Any], unit: str | None) -> dict[str, Any]:
+    """Check the coding of heights that options give, outside a configuration."""
+    from geocrodino.errors import ConfigError
+
+    scale = given.get("scale")
+    if scale is not None and unit is not None:
+        raise ConfigError("--height-unit and --height-scale both say how long a stored unit is. Give only one of them.")
+    if scale is not None and not 0 < scale < float("inf"):
+        raise ConfigError(f"--height-scale {scale:g}: expected metres in a stored unit, above 0, such as 0.1.")
+    return dict(given)
 
 
 def _show_scenes(training: TrainConfig, console: Console, wording: Wording) -> None:
@@ -147,6 +174,28 @@ def _show_scenes(training: TrainConfig, console: Console, wording: Wording) -> N
     for scene in scenes:
         console.print(f"[bold]Scene {escape(scene.name)}[/]")
         _show(_report(scene.model_dump(exclude_none=True), training), console, wording)
+
+
+def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
+    """The rasters and labels of an inspection by role."""
+    from geocrodino.geo.labels.opening import open_labels
+    from geocrodino.geo.rasters.place import stated_place
+    from geocrodino.geo.rasters.scene import open_scene
+    from geocrodino.settings.labels import LabelRules
+
+    names, place = _roles(data), stated_place(data.get("crs"), data.get("pixel_m"))
+    rasters = {role: open_scene(name, place=place) for role, name in names.items() if role != "labels"}
+    if "labels" not in names:
+        return rasters
+    labels = open_labels(
+        names["labels"],
+        next((rasters[role] for role in rasters if role in MODALITIES), None),
+        rules=LabelRules.model_validate(data.get("label_rules") or {}),
+        ignore_values=data.get("ignore_values") or (),
+        label_values=data.get("label_values"),
+        place=place,
+    )
+    return {role: labels if role == "labels" else rasters[role] for role in names}
 
 
 def _refusal(training: TrainConfig) -> str | None:

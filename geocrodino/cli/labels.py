@@ -1,4 +1,4 @@
-"""Options for the values of labels, which `inspect`, `train` and `evaluate` share."""
+"""Options for labels, which `inspect`, `train` and `evaluate` share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ LabelValue = Annotated[
     ),
 ]
 """``--label-value VALUE=CLASS``"""
+
+
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the classes, numbers or words, where labels are polygons, lines or points."),
+]
+"""``--label-column COLUMN``"""
+
+LABELS_HELP = "Class raster of values 0 to 254 or of colours, or polygons with a column of classes"
 
 
 def parse_label_values(texts: list[str] | None) -> dict[int, int]:

@@ -10,14 +10,18 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from geocrodino.errors import AccessError, ConfigError, OutputError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.files.names import is_gdal_name, is_remote
 from geocrodino.files.tile_names import Partial, has_parts, match_tiles
+from geocrodino.files.vector_names import is_vector
 from geocrodino.settings.encoder_weights import check_weights_file, is_weights_file
 from geocrodino.settings.file import PROJECT_FILE, RASTERS, read_settings, scenes_of
+
+if TYPE_CHECKING:
+    from geocrodino.geo.rasters.place import Place
 
 _MOST_OPENED = 50
 """Scenes whose files are opened, which takes a few milliseconds each."""
@@ -45,18 +49,20 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
     check_folder(out)
 
 
-def check_inspection(config: Path | None, named: Mapping[str, Path | None], aoi: str | None, crs: str | None) -> None:
+def check_inspection(
+    config: Path | None, named: Mapping[str, Path | None], aoi: str | None, crs: str | None, place: Mapping[str, Any]
+) -> None:
     """Check the names of files of an inspection: rasters by role, and areas; errors as for `check_training`."""
     if config is not None or not any(named.values()):
-        given = {**named, "aoi": aoi}
-        _check_configured(config, {f"data.{k}": str(v) for k, v in given.items() if v is not None})
+        given = {key: str(value) for key, value in {**named, "aoi": aoi}.items() if value is not None}
+        _check_configured(config, {f"data.{key}": value for key, value in {**given, **place}.items()})
         return
-    check_rasters(*_by_kind(named))
+    check_rasters(*_by_kind(named), place=place)
     check_area(aoi, crs)
 
 
 def _by_kind(named: Mapping[str, str | Path | None]) -> tuple[list[str | Path], list[str | Path]]:
-    """Split rasters by role into those that may be mosaics and those that must be one file."""
+    """Split files by role into rasters and labels, which may be shapes."""
     scenes = [path for role, path in named.items() if path is not None and role != "labels"]
     return scenes, [path for role, path in named.items() if path is not None and role == "labels"]
 
@@ -75,44 +81,81 @@ def check_prediction(
             check_scene(other)
 
 
-def check_evaluation(maps: Sequence[Path], labels: Path, aoi: str | None, crs: str | None, out: Path | None) -> None:
+def check_evaluation(
+    maps: Sequence[Path],
+    labels: Path,
+    aoi: str | None,
+    crs: str | None,
+    out: Path | None,
+    labels_crs: str | None = None,
+) -> None:
     """Check the names of the files of an evaluation and the folder of its results; errors as for `check_training`."""
-    check_rasters((), [*maps, labels])
+    check_names([*maps, labels])
+    check_rasters((), (), maps)
+    if not is_remote(maps[0]):
+        from geocrodino.geo.rasters.alike import place_beside
+
+        place = place_beside(maps[0], labels_crs)
+        check_rasters((), [labels], place={} if place is None else {"crs": place.crs, "pixel_m": place.pixel_m})
     check_area(aoi, crs)
     if out is None and (is_remote(maps[0]) or is_gdal_name(str(maps[0]))):
         raise ConfigError(f"{maps[0]}: results cannot be written beside this map. Name a folder with --out.")
     check_folder(maps[0].parent if out is None else out)
 
 
-def check_rasters(scenes: Iterable[str | Path], files: Iterable[str | Path] = ()) -> None:
+def check_rasters(
+    scenes: Iterable[str | Path],
+    labels: Iterable[str | Path] = (),
+    files: Iterable[str | Path] = (),
+    place: Mapping[str, Any] | None = None,
+) -> None:
     """Check that all rasters exist, and then that they can be opened.
 
     Args:
         scenes: Names of rasters that may be mosaics of several files.
+        labels: Names of labels, which may also be shapes; their content is checked later.
         files: Names of rasters that must be one file.
+        place: Values of ``crs`` and ``pixel_m``, not yet checked.
 
     Raises:
         GeocrodinoError: One of its kinds, if a raster is missing or cannot be opened.
     """
-    many, single = list(scenes), list(files)
-    check_names([*many, *single])
+    many, single, labelled = list(scenes), list(files), list(labels)
+    check_names([*many, *single, *labelled])
+    many += [name for name in labelled if not is_vector(name)]
+    if not (many or single):
+        return
 
     from geocrodino.geo.rasters.scene import open_raster, open_scene
 
+    stated = _place(place or {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shown later, when the command itself opens the raster
         for open_it, paths in ((open_scene, many), (open_raster, single)):
             for path in paths:
                 if not is_remote(path):
-                    open_it(path)
+                    open_it(path, place=stated)
+
+
+def _place(given: Mapping[str, Any]) -> Place | None:
+    """The place that settings state for files without one; values of other types are refused later."""
+    from geocrodino.geo.rasters.place import stated_place
+
+    crs, pixel_m = given.get("crs"), given.get("pixel_m")
+    size = float(pixel_m) if isinstance(pixel_m, int | float) and pixel_m > 0 else None
+    return stated_place(str(crs) if isinstance(crs, str | int) else None, size)
 
 
 def check_names(rasters: Iterable[str | Path]) -> None:
     """Check that all rasters exist; errors as for `check_rasters`."""
+    from geocrodino.geo.labels.vector_files import vector_files
     from geocrodino.geo.rasters.scene_files import check_scene
 
     for path in rasters:
-        check_scene(path)
+        if is_vector(path):
+            vector_files(path)
+        else:
+            check_scene(path)
 
 
 def check_area(source: str | None, crs: str | None) -> None:
@@ -171,7 +214,7 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
         if len(scenes) > _MOST_OPENED:
             check_names(files)
         else:
-            check_rasters(_single_files(files))
+            check_rasters(_single_files(files, scene), place=scene)
         crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
         if isinstance(aoi, str):
             check_area(aoi, crs if isinstance(crs, str) else None)
@@ -187,12 +230,15 @@ def _without_tiles(named: Mapping[str, str], partial: Partial) -> list[str]:
     return [name for role, name in named.items() if role not in tiles]
 
 
-def _single_files(names: Iterable[str]) -> list[str]:
-    """Check that rasters exist; gives those of one file, because many files may be tiles of their own."""
+def _single_files(names: Iterable[str], place: Mapping[str, Any]) -> list[str]:
+    """Check that files exist; gives rasters of one file, because many files may be tiles of their own."""
+    from geocrodino.geo.rasters.place import pictures
     from geocrodino.geo.rasters.scene_files import find_files, given_names
 
     check_names(names := list(names))
-    return [name for name in names if len(find_files(given_names(name), None).files) < 2]
+    shown = pictures(_place(place))
+    rasters = [name for name in names if not is_vector(name)]
+    return [name for name in rasters if len(find_files(given_names(name), None, shown).files) < 2]
 
 
 def _check_configured(config: Path | None, given: Mapping[str, Any], *, started: bool = False) -> None:

@@ -14,10 +14,12 @@ from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
 from geocrodino.cli.datasets import DATASET_HELP, ROOT_HELP, dataset_values
-from geocrodino.cli.labels import Ignore, LabelValue, parse_label_values
+from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
+from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
 from geocrodino.cli.wording import Wording
+from geocrodino.settings.quality import DEFAULT_QUALITY, QUALITIES, describe_qualities
 
 if TYPE_CHECKING:
     from geocrodino.settings.config import TrainConfig
@@ -34,14 +36,19 @@ class DataOptions:
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None
     optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None
     elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None
-    labels: Annotated[Path | None, typer.Option(help="Class raster, values 0 to 254.")] = None
+    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None
     ground: Annotated[Path | None, typer.Option(help="Terrain model; without one, the ground is estimated.")] = None
     ignore: Ignore = None
+    label_column: LabelColumn = None
     label_value: LabelValue = None
     resolution: Annotated[
         float | None,
         typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
     ] = None
+    crs: Annotated[str | None, typer.Option(help="CRS of files that have coordinates but state none.")] = None
+    pixel_m: PixelSize = None
+    height_scale: HeightScale = None
+    height_zero: HeightZeroOption = None
     height_unit: Annotated[
         str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; by default that of the file.")
     ] = None
@@ -56,8 +63,13 @@ class DataOptions:
             "data.ground": self.ground,
             "data.aoi_crs": self.aoi_crs,
             "data.ignore_values": self.ignore or None,
+            "data.label_rules.column": self.label_column,
             "data.label_values": parse_label_values(self.label_value) or None,
             "data.resolution_m": self.resolution,
+            "data.crs": self.crs,
+            "data.pixel_m": self.pixel_m,
+            "data.height.scale": self.height_scale,
+            "data.height.zero": self.height_zero,
             "data.height_unit": self.height_unit,
         }
 
@@ -84,8 +96,12 @@ class MethodOptions:
     freeze: Annotated[
         str | None, typer.Option(help="encoder: leave encoders as they are that start from weights; none.")
     ] = None
+    quality: Annotated[
+        str | None, typer.Option(help=f"Network by name: {describe_qualities()}. See docs/choosing.md.")
+    ] = None
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder by its name in timm; tf_efficientnet_lite0 by default.")
+        str | None,
+        typer.Option(help=f"Encoder by its name in timm; {QUALITIES[DEFAULT_QUALITY].keys['encoder']} by default."),
     ] = None
     weights: Annotated[
         str | None,
@@ -95,6 +111,10 @@ class MethodOptions:
         ),
     ] = None
     accelerator: Annotated[str | None, typer.Option(help="cpu, gpu, mps or auto.")] = None
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Number format: 32-true by default; auto takes bfloat16 where the device has it."),
+    ] = None
 
     def values(self) -> dict[str, Any]:
         """Values by dotted key of the configuration."""
@@ -106,8 +126,10 @@ class MethodOptions:
             "training.batch_size": self.batch_size,
             "training.seed": self.seed,
             "training.accelerator": self.accelerator,
+            "training.precision": self.precision,
             "training.freeze": self.freeze,
             "start_from": self.start_from,
+            "quality": self.quality,
             "network.encoder": self.encoder,
             "encoder_weights": self.weights,
             "method.name": self.method,
@@ -186,11 +208,25 @@ def train(
 
 
 def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:
-    """One line on the training that is about to start: its folder, method and files."""
+    """One line on the training that is about to start: its folder, method, files, and a network by name."""
     data = settings.data
     names = [name for name in (*data.raster_paths.values(), data.labels) if name is not None]
     read = ", ".join(name.name if isinstance(name, Path) else f"{len(name)} files" for name in names)
     if data.scenes:
         read = data.scenes.name if isinstance(data.scenes, Path) else f"scenes: {len(data.scenes)}"
     action = "Resuming" if resume else "Starting"
-    return f"{action} a training in {folder}: method {settings.method.name}; {read}"
+    return f"{action} a training in {folder}: method {settings.method.name}; {_named_network(settings)}{read}"
+
+
+def _named_network(settings: TrainConfig) -> str:
+    """The quality of a training, and the keys of its network that differ, because the settings name them."""
+    if settings.quality is None:
+        return ""
+    network, keys = settings.network, QUALITIES[settings.quality].keys
+    differing = [
+        f"network.{key} is {getattr(network, key)} as given, not {value}"
+        for key, value in keys.items()
+        if getattr(network, key) != value
+    ]
+    exception = f", but {' and '.join(differing)}" if differing else ""
+    return f"quality {settings.quality}{exception}; "

@@ -27,7 +27,7 @@ _RENAMED = {
 }
 """Parameters of commands whose name differs from that of the argument or setting."""
 
-_KEYS = {"method.name": "method", "network.encoder": "encoder"}
+_KEYS = {"data.label_rules.column": "label_column", "method.name": "method", "network.encoder": "encoder"}
 """Options for keys of the configuration outside `_SECTIONS`."""
 
 _SECTIONS = ("data", "training")

@@ -354,6 +354,12 @@ def nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
         The error, to be raised by the caller.
     """
     height, width = grid.shape
+    if isinstance(source, LabelSource) and not source.has_pixels:
+        return RasterError(
+            source.path,
+            f"no shape labels a pixel within the area of interest ({height} x {width} px).\n"
+            "Check that shapes and area lie in one place.",
+        )
     return RasterError(
         source.path,
         f"no valid pixel within the area of interest ({height} x {width} px): all of it is nodata.\n"
@@ -428,6 +434,8 @@ def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: Cla
     stats = [fingerprint(file) for file in sources.roles.values()]
     labels = sources.labels
     rules = [*([] if labels is None else [labels.ignore_values, labels.label_values]), classes.values]
+    if labels is not None and labels.names is not None:  # these are matched with the classes by name
+        rules += [labels.names, classes.names]
     settings = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
     channels = {m: r.model_dump_json() for m, r in recipes.items()}
     return hashlib.sha256(json.dumps([_VERSION, stats, settings, channels], default=str).encode()).hexdigest()

@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.sources import Sources
 from geocrodino.errors import ConfigError, GridError, HeightError
+from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import SAME_SIZE_TOLERANCE, describe, on_lattice, pixel_size_m, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.warp import AGGREGATE_FROM
@@ -66,7 +67,7 @@ def choose_grid(
 
     Args:
         rasters: The raster of each modality, in the order of the modalities; at least one.
-        labels: The labels; None: the image alone decides.
+        labels: The labels; None, or shapes, which have no pixels: the image alone decides.
         resolution_m: Pixel size, m; None: see above, or that of the raster ``grid_of``.
         grid_of: Raster whose pixel edges the grid keeps; None: see above, or the image where ``resolution_m`` is given.
         recipes: Recipes of the training. Labels on whose grid one of them cannot be computed do not set the pixel size.
@@ -76,9 +77,10 @@ def choose_grid(
         The grid and the reason for it.
 
     Raises:
-        ConfigError: If ``grid_of`` names labels that have another CRS than the grid.
+        ConfigError: If ``grid_of`` names labels that have another CRS than the grid, or no pixels.
         GridError: If the raster of the first modality has no position on the ellipsoid.
     """
+    labels = _with_pixels(labels, grid_of)
     name, image = next(iter(rasters.items()))
     own = working_grid(image.geobox)
     image_m, label_m = side_m(image.geobox), None if labels is None else _known_side_m(labels.geobox)
@@ -153,7 +155,7 @@ def _choice_of(
         resolution_m=resolution_m,
         grid_of=grid_of,
         recipes=recipes,
-        ground_given=scene.ground is not None,
+        ground_given=scene.ground_given,
     )
 
 
@@ -177,6 +179,18 @@ def _common_note(sizes: Sequence[float], work_m: float, *, asked: bool) -> str:
     if work_m > 2 * low:
         note += f" The finest image has {(work_m / low) ** 2:.3g} times as many pixels."
     return note
+
+
+def _with_pixels(labels: RasterSource | None, grid_of: GridOf | None) -> RasterSource | None:
+    """The labels if they are a raster, whose pixels a grid can keep."""
+    if not isinstance(labels, LabelSource) or labels.has_pixels:
+        return labels
+    if grid_of == "labels":
+        raise ConfigError(
+            f"data.grid_of labels: expected a raster of labels, found {labels.path}, {labels.describe()}.\n"
+            "Leave grid_of out."
+        )
+    return None
 
 
 def side_m(grid: GeoBox) -> float:

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.alignment import reference_grid
 from geocrodino.data.grid_choice import choose_grid, describe_work
 from geocrodino.data.label_look import look_at_labels
+from geocrodino.data.sources import Sources, ground_is_given, with_heights
 from geocrodino.data.splits import require_splits
 from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
 from geocrodino.geo.areas.aoi import AOI
@@ -31,6 +32,7 @@ from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.height_channels import HeightChannelName
+from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 
 _COUNTED_PX = 2**27  # impossible heights are counted only in rasters of at most this many pixels
@@ -101,7 +103,8 @@ def inspect_files(
     rasters are read on a coarse grid of at most 512 x 512 px, so that large files take little longer.
 
     Args:
-        sources: Rasters by role: the name of a modality, ``labels`` or ``ground``.
+        sources: Rasters by role: the name of a modality, ``labels`` or ``ground``. A raster of labels that is no
+            `LabelSource` yet is read with ``ignore_values`` and ``label_values``.
         aoi: The area of interest; None: no area and splits are checked.
         resolution_m: Pixel size of the training, m; None: see `choose_grid`.
         grid_of: Raster whose pixel edges the working grid keeps; None: see `choose_grid`.
@@ -122,9 +125,9 @@ def inspect_files(
         LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
         RasterError: If a file cannot be read.
     """
-    if "labels" in sources:
+    if "labels" in sources and not isinstance(sources["labels"], LabelSource):
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
-    given = "ground" in sources
+    given = ground_is_given(sources)
     options = RecipeOptions({"optical": bands}, channels, height_unit=unit)
     recipes: dict[str, Recipe] = {}
     of_recipes: list[str] = []
@@ -148,7 +151,7 @@ def inspect_files(
         problems += _error_texts(lambda: require_splits(aoi))
     problems += of_recipes
     for recipe in recipes.values():
-        if given and definition_of(recipe.modality).holds_heights:
+        if "ground" in sources and definition_of(recipe.modality).holds_heights:
             problems += _error_texts(partial(recipe.check_ground, sources["ground"]))
     splits: dict[str, int] = {}
     if grid is not None:
@@ -163,6 +166,28 @@ def inspect_files(
     return Inspection(layers, work, None if choice is None else choice.note, splits, distinct)
 
 
+def read_heights(
+    sources: Mapping[str, RasterSource], height: HeightSettings | None, unit: str | None = None
+) -> dict[str, RasterSource]:
+    """Read heights, and the ground under them, as their coding says.
+
+    Args:
+        sources: Rasters by role: the name of a modality, ``labels`` or ``ground``.
+        height: The coding; None: the files decide.
+        unit: Unit of heights, where the user gave one.
+
+    Returns:
+        The rasters by role, with the ground where a band of the heights holds it.
+
+    Raises:
+        HeightError: If the coding does not fit the heights, or there is a ground that they cannot have.
+    """
+    roles = {role: raster for role, raster in sources.items() if role in MODALITIES}
+    read = with_heights(Sources(roles, None, sources.get("ground"), unit), height)
+    ground = {} if read.ground is None else {"ground": read.ground}
+    return {**sources, **read.rasters, **ground}
+
+
 def _recipe_of(
     modality: Modality, sources: Mapping[str, RasterSource], options: RecipeOptions, recipes: dict[str, Recipe]
 ) -> None:
@@ -170,7 +195,7 @@ def _recipe_of(
     definition = definition_of(modality)
     recipe = recipes[modality] = definition.recipe(sources[modality], options)
     if definition.holds_heights:
-        recipe.check(sources[modality], ground_given="ground" in sources)
+        recipe.check(sources[modality], ground_given=ground_is_given(sources))
 
 
 def _error_texts(check: Callable[[], object]) -> list[str]:

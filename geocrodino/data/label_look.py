@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,8 +11,7 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.alignment import check_labels
 from geocrodino.errors import LabelError, RasterError
 from geocrodino.geo.labels.bands import check_one_band
-from geocrodino.geo.labels.source import LabelSource, find_classes, lossy_notes
-from geocrodino.geo.rasters.values import count_values
+from geocrodino.geo.labels.source import LabelSource, find_classes, label_classes, lossy_notes
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme, number
 
@@ -51,7 +51,9 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
         check_one_band(labels)
     except LabelError as error:
         return LabelLook("", problems=(str(error),))
-    counts = count_values(labels, labels.data_bands[0])
+    if labels.names is not None or not labels.has_pixels:
+        return _look_by_name(labels, classes, grid)
+    counts = labels.count_labels()
     shares, notes = counts.shares(), lossy_notes(labels)
     names = {} if classes is None else classes.by_value
     try:
@@ -66,6 +68,29 @@ def look_at_labels(labels: LabelSource, classes: ClassScheme | None, grid: GeoBo
     except (LabelError, RasterError) as error:
         return LabelLook(_value_shares(shares, names), notes, (str(error),))
     return LabelLook(_value_shares(shares, names), notes)
+
+
+def _look_by_name(labels: LabelSource, classes: ClassScheme | None, grid: GeoBox | None) -> LabelLook:
+    """Inspect labels that name their classes, and shapes."""
+    values: str = ""
+    notes: tuple[str, ...] = ()
+    try:
+        notes = labels.check()
+        shares = labels.count_labels().shares()
+        named = dict(enumerate(labels.names or ()))
+        values = listed((_share(named.get(int(v), number(v)), share) for v, share in shares.items()), most=_LISTED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # these are the notes
+            scheme = label_classes([labels], classes)
+        if grid is not None:
+            check_labels(labels, scheme, grid, every_block=True)
+    except (LabelError, RasterError) as error:
+        return LabelLook(values, notes, (str(error),))
+    return LabelLook(values, notes)
+
+
+def _share(name: str, share: float) -> str:
+    return f"{name} {100 * share:.2g} %"
 
 
 def _unknown_values(values: list[float]) -> str:

@@ -190,9 +190,7 @@ def _common(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.i
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _part(
-    name: str, sources: Sources, area: AOI | None, grid: GeoBox, window: Window, patch_px: int
-) -> ScenePart:
+def _part(name: str, sources: Sources, area: AOI | None, grid: GeoBox, window: Window, patch_px: int) -> ScenePart:
     rows, cols = (max(side, patch_px) for side in window.shape)
     own = window_grid(grid, Window.at(*window.corner, (rows, cols)))
     if area is None:

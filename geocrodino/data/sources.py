@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from geocrodino.errors import HeightError
 from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.alike import require_one_size
+from geocrodino.geo.rasters.heights import ground_like, set_heights
+from geocrodino.geo.rasters.place import stated_place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.modalities.registry import Recipe, definition_of
-from geocrodino.settings.modality import Modality
+from geocrodino.settings.heights import HeightSettings
+from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.scenes import SceneConfig
 
 
@@ -20,7 +25,7 @@ class Sources:
 
     Attributes:
         rasters: The raster of each modality, in the order of the modalities.
-        labels: Raster of class values; None: the scene has no labels.
+        labels: Raster of class values or shapes with a class; None: the scene has no labels.
         ground: Terrain model (heights of the bare ground); None: the ground is estimated if a channel needs it.
         height_unit: Unit of heights such as ``m`` or ``ft``, for files that name none; None: not given.
     """
@@ -47,6 +52,24 @@ class Sources:
         found = {m: raster for m, raster in self.rasters.items() if definition_of(m).holds_heights}
         return found if self.ground is None else {**found, "ground": self.ground}
 
+    @property
+    def ground_given(self) -> bool:
+        """Whether the ground is known: from a raster, or because heights count from it."""
+        return ground_is_given(self.roles)
+
+
+def ground_is_given(roles: Mapping[str, RasterSource]) -> bool:
+    """Find out whether the ground under heights is known.
+
+    Args:
+        roles: Rasters by role: the name of a modality, ``ground`` or another one.
+
+    Returns:
+        Whether there is a ground raster, or heights count from the ground.
+    """
+    heights = [raster for m, raster in roles.items() if m in MODALITIES and definition_of(m).holds_heights]
+    return "ground" in roles or (bool(heights) and all(raster.zero == "ground" for raster in heights))
+
 
 def open_sources(scene: SceneConfig) -> Sources:
     """Open the rasters of a scene.
@@ -55,15 +78,18 @@ def open_sources(scene: SceneConfig) -> Sources:
         scene: Names of the files, and how they are read. Rasters and ground may be mosaics of several files.
 
     Returns:
-        The rasters as stored in their files.
+        The rasters as stored in their files; heights as their coding says.
 
     Raises:
-        RasterError: If a raster is missing or cannot be read; see `open_scene` and `open_labels`.
+        RasterError: If a raster is missing or cannot be read, see `open_scene` and `open_labels`; or files without a
+            place differ in size.
+        HeightError: If the coding does not fit the heights, or there is a ground that they cannot have.
         MissingCRSError: If a raster has no coordinate reference system.
         LabelError: If the rules for label values contradict each other.
         AccessError: If the operating system does not let a file be looked up or read.
     """
-    rasters = {m: open_scene(path) for m, path in scene.raster_paths.items()}
+    place = stated_place(scene.crs, scene.pixel_m)
+    rasters = {m: open_scene(path, place=place) for m, path in scene.raster_paths.items()}
     labels = None
     if scene.labels is not None:
         labels = open_labels(
@@ -72,9 +98,42 @@ def open_sources(scene: SceneConfig) -> Sources:
             rules=scene.label_rules,
             ignore_values=scene.ignore_values,
             label_values=scene.label_values,
+            place=place,
         )
-    ground = None if scene.ground is None else open_scene(scene.ground)
-    return Sources(rasters, labels, ground, scene.height_unit)
+    ground = None if scene.ground is None else open_scene(scene.ground, place=place)
+    opened = with_heights(Sources(rasters, labels, ground, scene.height_unit), scene.height)
+    require_one_size(opened.roles)
+    return opened
+
+
+def with_heights(sources: Sources, height: HeightSettings | None) -> Sources:
+    """Read heights, and the ground under them, as their coding says.
+
+    Args:
+        sources: The rasters as stored in their files.
+        height: The coding; None: the files decide.
+
+    Returns:
+        The rasters, with the ground where a band of the heights holds it.
+
+    Raises:
+        HeightError: If the coding does not fit the heights, or there is a ground that they cannot have.
+    """
+    if height is None:
+        return sources
+    rasters, ground, unit = dict(sources.rasters), sources.ground, sources.height_unit
+    for m, raster in sources.rasters.items():
+        if not definition_of(m).holds_heights:
+            continue
+        read = set_heights(raster, height, unit)
+        rasters[m] = read.surface
+        if sources.ground is not None and read.ground is not None:
+            raise HeightError(
+                f"{sources.ground.name}: expected one ground, found this file and band {height.ground_band} of "
+                f"{raster.name}.\nLeave `data.ground` or height.ground_band out."
+            )
+        ground = read.ground if sources.ground is None else ground_like(sources.ground, height, raster.dtype, unit)
+    return replace(sources, rasters=rasters, ground=ground)
 
 
 def fitted_sources(
@@ -99,7 +158,7 @@ def fitted_sources(
     for m, raster in sources.rasters.items():
         recipe = recipes[m]
         if definition_of(m).holds_heights:
-            recipe.check(raster, ground_given=ground is not None)
+            recipe.check(raster, ground_given=sources.ground_given)
             if sources.ground is not None:
                 recipe.check_ground(sources.ground)
                 ground = recipe.fitted_ground(sources.ground, unit=unit)

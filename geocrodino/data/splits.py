@@ -1,11 +1,9 @@
-"""The splits of scenes: as they and their areas name them, otherwise drawn as spatial blocks."""
+"""The splits of scenes: as they, lists or their areas name them, otherwise drawn as whole scenes or spatial blocks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
 
 import numpy as np
 import shapely
@@ -13,20 +11,24 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
+from geocrodino.data.balance import ranked_draws, splits_of_fold
+from geocrodino.data.block_splits import DRAWN, SHARES, block_splits
+from geocrodino.data.footprints import planes_of
+from geocrodino.data.split_lists import read_lists
 from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.aoi import AOI, from_polygons
 from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.splits import SPLITS, Split
 from geocrodino.geo.rasters.grid import crs_of
 from geocrodino.geo.rasters.window import Window
+from geocrodino.phrases import listed
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.splits import SceneSplit, SplitSettings
 
-_SHARES: dict[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
-_SPLITS = tuple(_SHARES)
-_BLOCKS_ALONG = 6
-_DRAWS = 2000
-_COMPARED = 8  # most balanced draws, which are compared again after the strips are cut out
+__all__ = ["DecidedSplits", "SceneView", "block_splits", "require_splits", "split_scenes"]
+
+_FEWEST_DRAWN = 6
+"""Scenes without a split from which whole scenes are drawn, where nothing says how they are divided."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,44 @@ class SceneView:
     split: SceneSplit | None
     labels: NDArray[np.uint8]
 
+    def whole(self) -> BaseGeometry:
+        """Join the ground of the scene to one geometry.
+
+        Returns:
+            All polygons of the area, or the box of the grid; in the CRS of the grid.
+        """
+        return shapely.box(*self.grid.boundingbox) if self.area is None else self.area.polygons()
+
+    @property
+    def names_splits(self) -> bool:
+        """Whether the polygons of the area name their splits."""
+        return self.area is not None and bool(self.area.splits)
+
+
+@dataclass(frozen=True)
+class DecidedSplits:
+    """The splits of all scenes.
+
+    Attributes:
+        areas: Area of each scene with a column ``split``, in the CRS of its grid; without rows where a scene is not
+            used.
+        drawn: Names of what was drawn: ``blocks``, ``scenes``, both or nothing.
+        notes: Sentences on what was decided without being asked for.
+    """
+
+    areas: tuple[AOI, ...]
+    drawn: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
 
 def split_scenes(
     views: Sequence[SceneView], settings: SplitSettings | None, num_classes: int, *, patch_px: int, seed: int
-) -> tuple[AOI, ...]:
+) -> DecidedSplits:
     """Decide the splits of scenes.
 
-    The first of these decides for a scene: the split that it names, the column ``split`` of its area. A single scene
-    without either is cut into blocks, see `block_splits`.
+    The first of these decides for a scene: the split that it names, a list, the column ``split`` of its area,
+    ``settings.by``. Where none does, a single scene is cut into blocks, see `block_splits`, and six or more scenes are
+    drawn whole. A scene that is in no list, where there are lists and nothing else decides, is not used.
 
     Args:
         views: The scenes.
@@ -66,81 +98,187 @@ def split_scenes(
         seed: Seed of the random numbers.
 
     Returns:
-        The area of each scene with a column ``split``, in the CRS of its grid.
+        The areas with their splits.
 
     Raises:
         AOIError: If the area is too small for three splits, or ``train`` or ``val`` is missing.
-        ConfigError: If several scenes do not say what their splits are.
+        ConfigError: If scenes do not say what their splits are, or the settings do not fit them.
     """
-    found = tuple(_splits_of(view, settings, num_classes, len(views), patch_px=patch_px, seed=seed) for view in views)
-    require_splits(*found)
+    rules = settings or SplitSettings()
+    _check_folds(views, rules)
+    whole = {number: view.split for number, view in enumerate(views) if view.split is not None}
+    files = [(view.name, view.files) for view in views]
+    in_lists = read_lists(rules.lists, files, rules.column) if rules.lists else {}
+    # Images to test on often come without labels: they must not be learnt from.
+    tested = {n: split for n, split in in_lists.items() if split == "test" and whole.get(n) == "unlabelled"}
+    whole = {**in_lists, **whole, **tested}
+    notes = _val_from_train(views, in_lists, whole, rules, num_classes, seed)
+    left = [n for n, view in enumerate(views) if n not in whole and not view.names_splits]
+    by = _way(views, left, rules)
+    drawn = [by] if by is not None and left else []
+    if notes:
+        drawn.append("scenes")
+    if by == "scenes":
+        elsewhere = {*whole.values(), *(s for view in views if view.names_splits for s in view.area.splits)}  # type: ignore[union-attr]
+        whole |= _drawn_scenes([(n, views[n]) for n in left], elsewhere, rules, num_classes, seed)
+    areas = []
+    for number, view in enumerate(views):
+        if number in whole:
+            areas.append(_in_one_split(view, whole[number]))
+        elif view.area is not None and view.names_splits:
+            areas.append(view.area)
+        elif by == "blocks":
+            areas.append(_in_blocks(view, rules, num_classes, patch_px, seed))
+        else:
+            areas.append(_in_one_split(view, None))
+    require_splits(*areas)
+    return DecidedSplits(tuple(areas), tuple(dict.fromkeys(drawn)), notes)
+
+
+def _check_folds(views: Sequence[SceneView], rules: SplitSettings) -> None:
+    if rules.folds is None:
+        return
+    if rules.fold is None:
+        raise ConfigError(
+            f"data.splits.fold: expected the number of the fold that is held out, 0 to {rules.folds - 1}, found none. "
+            "Give it, or train all folds with `geocrodino.training.folds.train_folds`, on the command line with "
+            f"--folds {rules.folds}."
+        )
+    for view in views:
+        if view.split in ("train", "val", "test") or view.names_splits:
+            source = f"scene {view.name}" if view.area is None else view.area.source
+            raise ConfigError(
+                f"{source}: names splits, so it cannot be divided into folds. Leave out the key split of the "
+                "scene, or the column split of its area, or the key folds under data.splits."
+            )
+
+
+def _way(views: Sequence[SceneView], left: Sequence[int], rules: SplitSettings) -> str | None:
+    """How the scenes that are left are divided; None if they are not used, or none is left."""
+    if not left:
+        return None
+    if rules.by == "scenes" and len(views) == 1:
+        raise ConfigError("data.splits.by: scenes: expected several scenes, found one. Use blocks.")
+    if rules.by is not None:
+        return rules.by
+    if rules.lists:
+        return None
+    if len(views) == 1:
+        return "blocks"
+    if len(left) >= _FEWEST_DRAWN or rules.folds is not None:
+        return "scenes"
+    raise ConfigError(
+        f"data.scenes: scene {views[left[0]].name} has no split. Expected the key split (train, val, test or "
+        "unlabelled), polygons with a column split under the key aoi, or rules for all scenes under data.splits."
+    )
+
+
+def _in_one_split(view: SceneView, split: SceneSplit | None) -> AOI:
+    source = f"scene {view.name}" if view.area is None else view.area.source
+    polygons: dict[Split, BaseGeometry] = {} if split is None else {split: view.whole()}
+    return from_polygons(polygons, crs_of(view.grid).wkt, source)
+
+
+def _in_blocks(view: SceneView, rules: SplitSettings, num_classes: int, patch_px: int, seed: int) -> AOI:
+    try:
+        return block_splits(
+            view.whole(), view.grid, view.labels, num_classes, patch_px=patch_px, seed=seed, rules=rules
+        )
+    except AOIError as error:
+        raise AOIError(f"Scene {view.name}: {error}" if view.name else str(error)) from None
+
+
+def _val_from_train(
+    views: Sequence[SceneView],
+    in_lists: Mapping[int, SceneSplit],
+    whole: dict[int, SceneSplit],
+    rules: SplitSettings,
+    num_classes: int,
+    seed: int,
+) -> tuple[str, ...]:
+    """Move listed scenes from ``train`` to ``val`` where nothing names ``val``; the note that says so."""
+    has_val = "val" in whole.values() or any(view.area is not None and "val" in view.area.splits for view in views)
+    listed_train = [n for n, split in sorted(in_lists.items()) if split == "train" and whole[n] == "train"]
+    if has_val or rules.by is not None or len(listed_train) < 2:
+        return ()
+    train, val, _ = rules.shares or SHARES
+    counts, area = _amounts([views[n] for n in listed_train], num_classes)
+    shares = (train / (train + val), val / (train + val))
+    draw = ranked_draws(counts, area, shares, np.random.default_rng(seed), even=True)[0]
+    moved = [n for n, number in zip(listed_train, draw, strict=True) if number == 1]
+    whole |= dict.fromkeys(moved, "val")
+    names = listed(views[n].name for n in moved)
+    return (f"No list names val: {len(moved)} of the {len(draw)} scenes of train are drawn as val ({names})",)
+
+
+def _drawn_scenes(
+    left: Sequence[tuple[int, SceneView]],
+    elsewhere: Iterable[str],
+    rules: SplitSettings,
+    num_classes: int,
+    seed: int,
+) -> dict[int, SceneSplit]:
+    """Draw a split for each scene. Scenes that overlap get the same one."""
+    groups = _groups([view for _, view in left])
+    counts, area = _amounts([view for _, view in left], num_classes)
+    counts = np.stack([counts[group].sum(axis=0) for group in groups])
+    area = np.array([area[group].sum() for group in groups])
+    rng = np.random.default_rng(seed)
+    if rules.folds is not None:
+        _require_groups(len(groups), len(left), max(rules.folds, 3), f"{rules.folds} folds")
+        folds = ranked_draws(counts, area, [1 / rules.folds] * rules.folds, rng, even=True)[0]
+        numbers, names = splits_of_fold(folds, rules.folds, rules.fold or 0, counts, area, seed), list(DRAWN)
+    else:
+        wanted = {split: s for split, s in zip(DRAWN, rules.shares or SHARES, strict=True) if s > 0}
+        wanted = {split: s for split, s in wanted.items() if split == "train" or split not in elsewhere}
+        names, total = list(wanted), sum(wanted.values())
+        _require_groups(len(groups), len(left), len(wanted), " and ".join(names) if len(names) < 3 else "three splits")
+        numbers = ranked_draws(counts, area, [s / total for s in wanted.values()], rng, even=True)[0]
+    found: dict[int, SceneSplit] = {}
+    for group, number in zip(groups, numbers, strict=True):
+        found |= {left[member][0]: names[number] for member in group}
     return found
 
 
-def _splits_of(
-    view: SceneView, settings: SplitSettings | None, num_classes: int, scenes: int, *, patch_px: int, seed: int
-) -> AOI:
-    whole = shapely.box(*view.grid.boundingbox) if view.area is None else view.area.polygons()
-    if view.split is not None:
-        source = f"scene {view.name}" if view.area is None else view.area.source
-        return from_polygons({view.split: whole}, crs_of(view.grid).wkt, source)
-    if view.area is not None and view.area.splits:
-        return view.area
-    if scenes > 1:
+def _require_groups(groups: int, scenes: int, needed: int, what: str) -> None:
+    if groups < needed:
+        alone = "" if groups == scenes else f" ({scenes} scenes, of which some overlap and go together)"
         raise ConfigError(
-            f"data.scenes: scene {view.name} has no split. Expected the key split (train, val, test or "
-            "unlabelled), or polygons with a column split under the key aoi."
+            f"data.splits: expected at least {needed} scenes that do not overlap for {what}, found {groups}{alone}. "
+            "Name the split of each scene under the key split, or use by: blocks."
         )
-    return block_splits(whole, view.grid, view.labels, num_classes, patch_px=patch_px, seed=seed)
 
 
-@dataclass(frozen=True)
-class _Block:
-    polygon: BaseGeometry
-    counts: NDArray[np.int64]
+def _amounts(views: Sequence[SceneView], num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labelled pixels of each class (N, K), and pixels (N,), of scenes."""
+    counts, area = np.zeros((len(views), num_classes), np.int64), np.zeros(len(views))
+    for row, view in enumerate(views):
+        labels, area[row] = view.labels, view.labels.size
+        if view.area is not None:
+            within = AreaMask.on(view.area.polygons(), view.grid).read(Window.of(view.grid.shape))
+            labels, area[row] = labels[within], max(1, int(within.sum()))
+        counts[row] = np.bincount(labels[labels != IGNORE_INDEX], minlength=num_classes)
+    return counts, area
 
 
-def block_splits(
-    area: BaseGeometry, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, *, patch_px: int, seed: int = 0
-) -> AOI:
-    """Cut an area into blocks, and assign each to ``train``, ``val`` or ``test``.
+def _groups(views: Sequence[SceneView]) -> list[list[int]]:
+    """Numbers of the scenes that overlap, together; in the order of the first of each."""
+    lead = list(range(len(views)))
 
-    Of 2000 random assignments, the best are those whose splits are nearest to 60, 20 and 20 % of every class and of the
-    area. Among the 8 best with a patch in every split, one is chosen that keeps most classes in most splits. A strip as
-    wide as a patch is left out between two splits: taken from ``train`` at its borders, and from ``val`` at ``test``.
+    def first_of(number: int) -> int:
+        while lead[number] != number:
+            number = lead[number]
+        return number
 
-    Args:
-        area: The area of interest, in the grid's CRS.
-        grid: The working grid, north up, H x W px.
-        labels: Class indices on the grid, uint8, shape (H, W), 255 without a label.
-        num_classes: Number of classes.
-        patch_px: Side of a patch, px.
-        seed: Seed of the random numbers.
-
-    Returns:
-        An AOI with the column ``split``, in the grid's CRS.
-
-    Raises:
-        AOIError: If the area is too small for three splits with strips between them.
-    """
-    within = AreaMask.on(area, grid).read(Window.of(grid.shape))
-    labels = np.where(within, labels, IGNORE_INDEX)
-    blocks = _blocks(area, grid, labels, num_classes, patch_px)
-    gap = patch_px * abs(grid.affine.a)
-    if len(blocks) >= len(_SPLITS):
-        draws = (_with_gaps(blocks, a, gap) for a in _ranked_draws(blocks, np.random.default_rng(seed)))
-        found = list(islice((d for d in draws if all(_holds_a_patch(s, gap) for s in d.values())), _COMPARED))
-        if found:
-            # The strips can remove the last pixels of a rare class from a split.
-            best = max(found, key=lambda shapes: _classes_held(shapes, grid, labels))
-            return from_polygons(best, crs_of(grid).wkt, "spatial blocks")
-    box = grid.boundingbox
-    raise AOIError(
-        f"The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
-        f"{3 * patch_px} px with strips of {patch_px} px between them, found {grid.shape[0]} x {grid.shape[1]} px "
-        f"({box.right - box.left:.6g} x {box.top - box.bottom:.6g} in units of the CRS).\n"
-        "Draw polygons with a column `split`, or use smaller patches (`patch_px`)."
-    )
+    shapes = [(number, "", view.whole()) for number, view in enumerate(views)]
+    for plane in planes_of([view.grid for view in views], shapes):
+        for one, other, _ in plane.overlaps():
+            a, b = sorted((first_of(one.scene), first_of(other.scene)))
+            lead[b] = a
+    groups: dict[int, list[int]] = {}
+    for number in range(len(views)):
+        groups.setdefault(first_of(number), []).append(number)
+    return list(groups.values())
 
 
 def require_splits(*areas: AOI) -> None:
@@ -160,61 +298,3 @@ def require_splits(*areas: AOI) -> None:
             f"{source}: no {what} of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
             f"to report on), found {', '.join(there)}."
         )
-
-
-def _blocks(
-    area: BaseGeometry, grid: GeoBox, labels: NDArray[np.uint8], num_classes: int, patch_px: int
-) -> list[_Block]:
-    height, width = grid.shape
-    side = max(3 * patch_px, math.ceil(math.sqrt(height * width) / _BLOCKS_ALONG))
-    rows, cols = (max(1, round(size / side)) for size in (height, width))
-    edges_r, edges_c = (np.linspace(0, size, n + 1).round().astype(int) for size, n in ((height, rows), (width, cols)))
-    found = []
-    for r0, r1 in pairwise(edges_r):
-        for c0, c1 in pairwise(edges_c):
-            left, top = grid.affine @ (int(c0), int(r0))
-            right, bottom = grid.affine @ (int(c1), int(r1))
-            part = shapely.box(left, bottom, right, top).intersection(area)
-            if part.area > 0:
-                here = labels[r0:r1, c0:c1]
-                found.append(_Block(part, np.bincount(here[here != IGNORE_INDEX], minlength=num_classes)))
-    return found
-
-
-def _ranked_draws(blocks: list[_Block], rng: np.random.Generator, keep: int = 50) -> list[NDArray[np.int64]]:
-    """Draw assignments of blocks to splits, and return the ``keep`` most balanced ones, the best first."""
-    counts = np.stack([b.counts for b in blocks]).astype(float)
-    area = np.array([b.polygon.area for b in blocks])
-    shares = np.concatenate([counts / np.maximum(1, counts.sum(axis=0)), area[:, None] / area.sum()], axis=1)
-    present = np.append(counts.sum(axis=0) > 0, True)
-    target = np.array([_SHARES[s] for s in _SPLITS])
-    scored = []
-    for _ in range(_DRAWS):
-        assignment = rng.choice(len(_SPLITS), len(blocks), p=target)
-        got = np.stack([shares[assignment == i].sum(axis=0) for i in range(len(_SPLITS))])
-        error = np.abs(got - target[:, None])[:, present]
-        scored.append((float(error.sum() + 10 * (got[:, present] == 0).sum()), assignment))
-    scored.sort(key=lambda pair: pair[0])
-    return [assignment for _, assignment in scored[:keep]]
-
-
-def _with_gaps(blocks: list[_Block], assignment: NDArray[np.int64], gap: float) -> dict[Split, BaseGeometry]:
-    shapes = {
-        s: shapely.union_all([b.polygon for b, a in zip(blocks, assignment, strict=True) if a == i])
-        for i, s in enumerate(_SPLITS)
-    }
-    # 1 % is added so that rounding never makes the strip narrower than a patch.
-    val_test = {"val": shapes["val"].difference(shapes["test"].buffer(1.01 * gap, join_style="mitre"))}
-    kept = shapely.union_all([val_test["val"], shapes["test"]])
-    train = shapes["train"].difference(kept.buffer(1.01 * gap, join_style="mitre"))
-    return {"train": train, "val": val_test["val"], "test": shapes["test"]}
-
-
-def _classes_held(shapes: dict[Split, BaseGeometry], grid: GeoBox, labels: NDArray[np.uint8]) -> int:
-    """Count the classes with a pixel in a split, summed over the splits."""
-    held = (labels[AreaMask.on(s, grid).read(Window.of(grid.shape))] for s in shapes.values())
-    return sum(np.setdiff1d(h, [IGNORE_INDEX]).size for h in held)
-
-
-def _holds_a_patch(shape: BaseGeometry, patch: float) -> bool:
-    return not shape.buffer(-0.505 * patch, join_style="mitre").is_empty

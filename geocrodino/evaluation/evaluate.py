@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geocrodino.errors import LabelError, LabelWarning, OverlapError
+from geocrodino.errors import LabelError, LabelWarning, NoLabelError, OverlapError
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
 from geocrodino.files.names import raster_exists
@@ -25,14 +25,18 @@ from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
+from geocrodino.geo.labels.opening import LabelName, open_labels
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
+from geocrodino.geo.rasters.alike import place_beside, require_one_size
 from geocrodino.geo.rasters.grid import window_grid
+from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import companion_path, read_classes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.settings.labels import LabelRules
 
 
 @dataclass(frozen=True)
@@ -129,14 +133,16 @@ class Comparison:
 
 def evaluate_map(
     map_path: str | Path,
-    labels_path: str | Path,
+    labels_path: LabelName | LabelSource,
     *,
     aoi: AOI | str | Path | None = None,
     split: str | None = None,
     classes: ClassScheme | None = None,
     ignore_values: Collection[int] = (),
     label_values: Mapping[int, int] | None = None,
+    rules: LabelRules | None = None,
     count_missed: bool = False,
+    crs: str | None = None,
     block_px: int = 1024,
 ) -> Evaluation:
     """Compare a class map with labels.
@@ -148,14 +154,19 @@ def evaluate_map(
 
     Args:
         map_path: Class map, one band of class values.
-        labels_path: Labels, one band of class values. Nodata means no label.
+        labels_path: Labels: rasters, or shapes with a class, in any form that
+            `geocrodino.geo.labels.opening.open_labels` accepts. Nodata means no label. Shapes are compared on the grid
+            of the first map. Opened labels keep their rules.
         aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
         split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
             areas.
         classes: Classes; None: those in the map's tags.
         ignore_values: Label values that are not a class. Their pixels do not count.
         label_values: Class value of a label value, for instance ``{255: 1}``.
+        rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
+            names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in the map count as wrong.
+        crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -166,41 +177,49 @@ def evaluate_map(
         RasterError: If a file is missing or unreadable, or no classes are given and the map has none in its tags.
         OverlapError: If map, labels and areas do not overlap.
         AOIError: If the split has no areas.
-        LabelError: If a file has several bands, a value of labels or map is not a class, the given classes differ from
-            those of the map, or no pixel is labelled.
+        NoLabelError: If no pixel is labelled.
+        LabelError: If a file has several bands, a value of labels or map is not a class, or the given classes differ
+            from those of the map.
 
     Warns:
         LabelWarning: If labels and map name a value differently.
     """
-    maps, labels = {"": map_path}, _labels(labels_path, ignore_values, label_values)
-    counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
+    given = _Labels(labels_path, ignore_values, label_values, rules, place_beside(map_path, crs))
+    counts, reference = _count_all({"": map_path}, given, aoi, split, classes, block_px)
     return counts[0].evaluation(reference, count_missed=count_missed)
 
 
 def evaluate_maps(
     maps: Mapping[str, str | Path],
-    labels_path: str | Path,
+    labels_path: LabelName,
     *,
     aoi: AOI | str | Path | None = None,
     split: str | None = None,
     classes: ClassScheme | None = None,
     ignore_values: Collection[int] = (),
     label_values: Mapping[int, int] | None = None,
+    rules: LabelRules | None = None,
     count_missed: bool = False,
+    crs: str | None = None,
     block_px: int = 1024,
 ) -> Comparison:
     """Compare several class maps with labels: each by itself, and all of them on the pixels that they share.
 
     Args:
         maps: Files by name of the map, for instance its modality.
-        labels_path: Labels, one band of class values. Nodata means no label.
+        labels_path: Labels: rasters, or shapes with a class, in any form that
+            `geocrodino.geo.labels.opening.open_labels` accepts. Nodata means no label. Shapes are compared on the grid
+            of the first map.
         aoi: Areas to compare in, in any form that `geocrodino.read_aoi` accepts; None: the whole raster.
         split: Split of the areas to use, such as ``test``; synonyms such as ``validation`` are accepted. None: all
             areas.
         classes: Classes; None: those in the maps' tags.
         ignore_values: Label values that are not a class. Their pixels do not count.
         label_values: Class value of a label value, for instance ``{255: 1}``.
+        rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
+            names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in a map count as wrong.
+        crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -214,14 +233,15 @@ def evaluate_maps(
     """
     if not maps:
         raise ValueError("expected one or more maps, found none")
-    labels = _labels(labels_path, ignore_values, label_values)
+    place = place_beside(next(iter(maps.values())), crs)
+    labels = _Labels(labels_path, ignore_values, label_values, rules, place)
     counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
     evaluations = {n: c.evaluation(reference, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
     if count_missed:
         return Comparison(evaluations, evaluations, dict.fromkeys(maps, 0))
     if not counts[0].shared.counts.any():
         raise LabelError(
-            f"{labels.path}: no labelled pixel has a class in every map: {', '.join(maps)}.\n"
+            f"{reference.labels.path}: no labelled pixel has a class in every map: {', '.join(maps)}.\n"
             "Evaluate them one by one, or count pixels without a class as wrong with `count_missed=True`."
         )
     return _on_common(evaluations, dict(zip(maps, counts, strict=True)))
@@ -297,15 +317,37 @@ class _MapCounts:
         )
 
 
-def _labels(path: str | Path, ignore_values: Collection[int], label_values: Mapping[int, int] | None) -> LabelSource:
-    labels = LabelSource.of(open_raster(path), ignore_values, label_values)
-    check_one_band(labels)
-    return labels
+class _Labels(NamedTuple):
+    """Labels as a user names them, or opened already."""
+
+    path: LabelName | LabelSource
+    ignore_values: Collection[int]
+    label_values: Mapping[int, int] | None
+    rules: LabelRules | None
+    place: Place | None
+
+    def open(self, like: RasterSource) -> LabelSource:
+        """Open and check them, beside the first map."""
+        if isinstance(self.path, LabelSource):
+            return self.path
+        labels = open_labels(
+            self.path,
+            like,
+            rules=self.rules,
+            ignore_values=self.ignore_values,
+            label_values=self.label_values,
+            place=self.place,
+        )
+        check_one_band(labels)
+        if labels.names is not None or not labels.has_pixels:
+            for note in labels.check():
+                warnings.warn(f"{labels.name}: {note}.", LabelWarning, stacklevel=5)
+        return labels
 
 
 def _count_all(
     maps: Mapping[str, str | Path],
-    labels: LabelSource,
+    given: _Labels,
     aoi: AOI | str | Path | None,
     split: str | None,
     classes: ClassScheme | None,
@@ -315,9 +357,11 @@ def _count_all(
     if split is not None and aoi is None:
         raise ValueError("a split needs an area of interest: give aoi")
     opened = [open_raster(path) for path in maps.values()]
+    labels = given.open(opened[0])
     schemes = [_scheme(source, classes) for source in opened]
     _require_same_classes(opened, schemes)
     for source in opened:
+        require_one_size({"label": labels, "map": source})
         require_overlap({"map": source}, labels.geobox)
     split = None if split is None else split_name(split)
     areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi
@@ -330,7 +374,7 @@ def _count_all(
             each.shared.update(np.where(covered, truth, IGNORE_INDEX), part)
     if not (counts[0].all.counts.any() or counts[0].all.missed.any()):
         where = "" if areas is None else f" in {areas.source}" + (f" ({split})" if split else "")
-        raise LabelError(
+        raise NoLabelError(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
     _compare_names(labels, opened[0], schemes[0], counts[0].all)

@@ -23,6 +23,7 @@ from rasterio.io import MemoryFile
 
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.geo.labels.tags import CLASSES_TAG, tagged_classes
+from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 
@@ -90,7 +91,7 @@ class MapFile:
             "width": expected[2],
             "count": expected[0],
             "dtype": "uint8",
-            "crs": str(grid.crs),
+            "crs": None if is_placeless(grid) else str(grid.crs),
             "transform": grid.affine,
             "nodata": IGNORE_INDEX,
             "compress": "deflate",
@@ -121,7 +122,8 @@ class MapFile:
         """
         height, width = grid.shape
         root = ElementTree.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-        ElementTree.SubElement(root, "SRS").text = str(grid.crs)
+        if not is_placeless(grid):
+            ElementTree.SubElement(root, "SRS").text = str(grid.crs)
         a = grid.affine
         ElementTree.SubElement(root, "GeoTransform").text = ", ".join(map(repr, (a.c, a.a, a.b, a.f, a.d, a.e)))
         metadata = ElementTree.SubElement(root, "Metadata")

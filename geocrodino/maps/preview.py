@@ -14,6 +14,7 @@ from rasterio.errors import RasterioError
 
 from geocrodino.errors import RasterError
 from geocrodino.files.names import gdal_name
+from geocrodino.geo.rasters.place import place_of
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import read_classes
 from geocrodino.maps.picture import save_figure
@@ -60,7 +61,7 @@ def map_preview(
     figure = Figure(figsize=(max(width * scale, 2) * panels, max(height * scale, 2) + 0.6), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if scene is not None:
-        axes[0].imshow(definition_of(modality).picture(RasterSource.open(scene), grid))
+        axes[0].imshow(definition_of(modality).picture(RasterSource.open(scene, place_of(source.geobox)), grid))
         axes[0].set_title(Path(scene).name, fontsize=9)
     colours = ListedColormap([c.colour for c in scheme.classes])
     shown = np.ma.masked_greater_equal(indices, len(scheme))

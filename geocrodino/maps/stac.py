@@ -34,6 +34,7 @@ from geocrodino.errors import BundleError, OutputError, RasterError
 from geocrodino.files.access import is_file, whole_file
 from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.grid import crs_of, window_grid
+from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import read_classes
 from geocrodino.maps.footprint import footprint, on_globe
@@ -312,7 +313,7 @@ def _item(name: str, outline: BaseGeometry | None, when: datetime | tuple[dateti
     if start.tzinfo is None or end.tzinfo is None or start > end:
         raise ValueError(f"expected times with time zone, the earlier one first, found {start} and {end}")
     span = isinstance(when, tuple)
-    geometry, bbox = (None, None) if outline is None else on_globe(outline)
+    geometry, bbox = (None, None) if outline is None or outline.is_empty else on_globe(outline)
     return pystac.Item(
         id=name,
         geometry=geometry,
@@ -370,7 +371,9 @@ def _add_map(item: pystac.Item, raster: RasterSource, scheme: ClassScheme, href:
 
 
 def _reference_system(grid: GeoBox) -> dict[str, Any]:
-    """The CRS by its code where it has one, otherwise in words."""
+    """The CRS by its code where it has one, otherwise in words; no code without a place."""
+    if is_placeless(grid):
+        return {"code": None}
     crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
     authority = crs.to_authority(min_confidence=100)
     if authority is not None:

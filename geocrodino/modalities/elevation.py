@@ -30,6 +30,10 @@ from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel, 
 from geocrodino.settings.modality import Modality
 
 _UNUSUAL_SHARE = 0.05
+_TWO_BANDS = (
+    " Where two bands are the surface and the bare ground, a training names them under `data.height`: band and "
+    "ground_band."
+)
 
 
 class ElevationModality(ModalityDefinition):
@@ -42,16 +46,24 @@ class ElevationModality(ModalityDefinition):
         """Create the recipe of a training from the height channels that are asked for.
 
         Args:
-            raster: Not used: the recipe is the same for all surface models.
-            options: Height channels, ground filter and unit of heights; ``bands`` is not used.
+            raster: The surface model; only the type of its numbers counts, and only beside a coding.
+            options: Height channels, ground filter, unit and coding of heights; ``bands`` is not used.
 
         Returns:
             The recipe.
 
         Raises:
-            HeightError: If no channel is asked for.
+            HeightError: If no channel is asked for, or one that heights above ground do not hold.
         """
-        return elevation_recipe(options.channels, options.ground, options.height_unit, self.name)
+        if raster.zero == "ground" and "topographic_position" in options.channels:
+            raise HeightError(
+                "elevation.channels: topographic_position describes the shape of the ground, which heights above "
+                "ground do not hold.\nLeave it out."
+            )
+        found = elevation_recipe(options.channels, options.ground, options.height_unit, self.name)
+        if options.height is None:
+            return found
+        return found.model_copy(update={"height": options.height, "dtype": raster.dtype})
 
     def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
         """Get the names of the channels.
@@ -106,16 +118,19 @@ class ElevationModality(ModalityDefinition):
 
         Raises:
             BundleError: If it holds something else.
-            HeightError: If its pixels are too coarse for height above ground.
+            HeightError: If its pixels are too coarse for height above ground, or its heights count from the camera and
+                a channel needs the ground.
         """
         require_measured(raster, "heights")
         if len(raster.data_bands) != 1:
             raise BundleError(
                 f"{raster.path}: expected one band of heights, found {len(raster.data_bands)} "
                 f"({', '.join(raster.data_names)}).\nIf it is an image, give it as the optical raster, not as heights."
+                f"{_TWO_BANDS if len(raster.data_bands) == 2 else ''}"
             )
+        _require_ground(recipe, raster)
         try:
-            self.halo_px(recipe, raster.geobox, ground_given=ground_given)
+            self.halo_px(recipe, raster.geobox, ground_given=ground_given or raster.zero == "ground")
         except HeightError as error:
             raise HeightError(f"{raster.path}: {error}") from error
         return None
@@ -157,7 +172,7 @@ class ElevationModality(ModalityDefinition):
             grid: Grid to compute on.
             window: Part of it; may reach outside, where nothing is valid.
             ground: Heights of the bare ground, in any CRS and resolution; None: the ground is estimated where a channel
-                needs it.
+                needs it. Heights above ground have their ground at 0.
             unit: Unit of height of the surface model, and of the ground where its file does not name one.
 
         Returns:
@@ -172,13 +187,16 @@ class ElevationModality(ModalityDefinition):
         """
         window = Window(*window)
         reach, entries = _Reach(_side_m(grid), recipe.position_m), _entries(recipe)
-        halo = self.halo_px(recipe, grid, ground_given=ground is not None)
+        known = ground is not None or raster.zero == "ground"
+        halo = self.halo_px(recipe, grid, ground_given=known)
         values, valid = raster.read(grid, window.grow(halo))
         surface = values[0] * np.float32(height_unit(raster, unit, recipe.height_unit)[0])
         around = _around_px(entries, reach)
         below = None
         if any(e.needs_ground for e in entries):
-            if ground is None:
+            if raster.zero == "ground":
+                below = np.zeros(window.grow(around).shape, np.float32)
+            elif ground is None:
                 corner = window.grow(halo).corner
                 below = ground_surface(surface, recipe.ground, reach.side_m, corner, trim_px=halo - around)
             else:
@@ -352,6 +370,17 @@ def elevation_recipe(
         raise HeightError("elevation.channels is empty. Expected at least one of height_above_ground, height, slope.")
     filled = ground or GroundFilter()
     return Recipe(modality=modality, channels=channels, ground=filled, height_unit=height_unit)
+
+
+def _require_ground(recipe: Recipe, raster: RasterSource) -> None:
+    """Refuse distances from a camera for channels that need the ground under a surface."""
+    needy = [entry.name for entry in _entries(recipe) if entry.needs_ground]
+    if needy and raster.zero == "camera":
+        free = ", ".join(name for name, entry in HEIGHT_CHANNELS.items() if not entry.needs_ground)
+        raise HeightError(
+            f"{raster.path}: the channel {needy[0]} needs the ground, and distances from a camera have none.\n"
+            f"Train on channels without it ({free}) with `elevation.channels`."
+        )
 
 
 def _entries(recipe: Recipe) -> list[HeightChannel]:

@@ -10,14 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from geocrodino.errors import BundleError, ConfigError, ValueRangeWarning
+from geocrodino.geo.rasters.heights import CodedHeights, ground_like, trained_heights
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
@@ -26,6 +27,7 @@ from geocrodino.modalities.display import stretched
 from geocrodino.settings.augmentation import RadiometrySettings
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HeightChannelName
+from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.spelling import did_you_mean
 
@@ -39,11 +41,14 @@ class Recipe(BaseModel):
         modality: Which modality.
         bands: One-based numbers of the bands of an image, in order; empty for elevation.
         band_names: Their names, by which bands of other images are matched; ``band 1`` and so on without a name.
-        dtype: Type of the training image's stored numbers; None for elevation and in older bundles.
+        dtype: Type of the stored numbers of the training's raster; None for heights without a coding, and in older
+            bundles.
         channels: Height channels, in order; empty for images.
         ground: The filter that finds the ground where no ground raster is given.
         position_m: Width (standard deviation) of the surroundings of ``topographic_position``, m.
         height_unit: Unit of heights in the training's settings, for files that name none.
+        height: Coding of the heights in the training's settings, for files of the same kind that state none; None: the
+            file decides.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +61,15 @@ class Recipe(BaseModel):
     ground: GroundFilter = GroundFilter()
     position_m: Annotated[float, Field(gt=0)] = 60.0
     height_unit: str | None = None
+    height: HeightSettings | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_coding(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the coding out where there is none: older versions do not know it, and manifests keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        if self.height is None:
+            del written["height"]
+        return written
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -95,6 +109,55 @@ class Recipe(BaseModel):
             HeightError: If its pixels are too coarse for height above ground.
         """
         return definition_of(self.modality).check(self, raster, ground_given=ground_given, bands=bands)
+
+    def coded(
+        self, raster: RasterSource, *, given: HeightSettings | None = None, unit: str | None = None
+    ) -> CodedHeights:
+        """Read a raster for a prediction as the training read its own, see `trained_heights`.
+
+        Args:
+            raster: The raster, as its file describes itself.
+            given: What the user says of its heights.
+            unit: Unit of height, where the user gave one.
+
+        Returns:
+            The raster, and the ground where a band of the same file holds it; an image stays as it is.
+
+        Raises:
+            HeightError: If a band cannot be told from others.
+        """
+        if not definition_of(self.modality).holds_heights:
+            return CodedHeights(raster)
+        return trained_heights(raster, self.height, self.dtype, given, unit)
+
+    def coded_ground(
+        self,
+        ground: RasterSource,
+        heights: RasterSource,
+        *,
+        given: HeightSettings | None = None,
+        unit: str | None = None,
+    ) -> RasterSource:
+        """Read a ground raster of its own for a prediction as the heights that it belongs to, see `ground_like`.
+
+        Args:
+            ground: The ground raster, as its file describes itself.
+            heights: The heights, see `coded`.
+            given: What the user says of the heights.
+            unit: Unit of height, where the user gave one.
+
+        Returns:
+            The ground.
+
+        Raises:
+            HeightError: If the heights count from the ground or from the camera.
+        """
+        settings, known_by = self.height or HeightSettings(), "as in the training"
+        if given is not None and given.scale is not None:
+            settings = settings.model_copy(update={"scale": given.scale, "offset": given.offset})
+            known_by = "as set"
+        settings = settings.model_copy(update={"zero": heights.zero, "band": None, "ground_band": None})
+        return ground_like(ground, settings, heights.dtype, unit, known_by=known_by)
 
     def check_ground(self, ground: RasterSource) -> None:
         """Check that a ground raster holds one band of heights.
@@ -180,12 +243,14 @@ class RecipeOptions:
         channels: Height channels.
         ground: The filter that finds the ground.
         height_unit: Unit of heights, for files that name none.
+        height: Coding of the heights, for files that state none.
     """
 
     bands: Mapping[Modality, tuple[int, ...] | None] = field(default_factory=dict)
     channels: tuple[HeightChannelName, ...] = ()
     ground: GroundFilter = field(default_factory=GroundFilter)
     height_unit: str | None = None
+    height: HeightSettings | None = None
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def unusual_values(source: SceneInput) -> tuple[str, ...]:
         spec.recipe,
         spec.channels,
         _samples(source),
-        ground_given=source.ground is not None,
+        ground_given=source.ground is not None or source.raster.zero == "ground",
         ground_in_training=spec.ground_given,
     )
     notes = spec.definition.unusual(sample)

@@ -10,6 +10,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import arguments
+from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.prediction import ModalityChoice
 from geocrodino.spelling import did_you_mean
@@ -32,7 +33,11 @@ class ChosenModalities(NamedTuple):
 
 
 def choose_modalities(
-    choice: ModalityChoice, scene: RasterSource, elevation: RasterSource | None, bundle: Bundle
+    choice: ModalityChoice,
+    scene: RasterSource,
+    elevation: RasterSource | None,
+    bundle: Bundle,
+    heights: HeightSettings | None = None,
 ) -> ChosenModalities:
     """Decide which branches are used.
 
@@ -41,6 +46,7 @@ def choose_modalities(
         scene: The raster to map.
         elevation: Surface model of the same place, None if only one raster was given.
         bundle: The trained networks.
+        heights: What the user says of the coding of heights; None: nothing.
 
     Returns:
         The modalities and the reason.
@@ -69,21 +75,21 @@ def choose_modalities(
             bundle.require(modality)
         return ChosenModalities(_IMAGE_AND_HEIGHTS, "an image and a surface model were given")
     if choice == "auto":
-        return _fitting(scene, bundle)
+        return _fitting(scene, bundle, heights)
     bundle.require(choice)
     return ChosenModalities((choice,), "as requested", requested=True)
 
 
-def _fitting(scene: RasterSource, bundle: Bundle) -> ChosenModalities:
+def _fitting(scene: RasterSource, bundle: Bundle, heights: HeightSettings | None) -> ChosenModalities:
     """The one branch whose bands or heights the scene has."""
     modalities = bundle.manifest.modalities
     specs = {m: modalities[m] for m in MODALITIES.in_order(modalities)}
-    problems = {m: _problem(scene, spec) for m, spec in specs.items()}
+    problems = {m: _problem(scene, spec, heights) for m, spec in specs.items()}
     fits = [m for m, problem in problems.items() if problem is None]
     bands = f"{len(scene.data_bands)} band{'s' if len(scene.data_bands) > 1 else ''} of {scene.dtype}"
     if len(fits) == 1:
         spec = specs[fits[0]]
-        spec.definition.require_plausible(scene)
+        spec.definition.require_plausible(spec.recipe.coded(scene, given=heights).surface)
         return ChosenModalities((spec.modality,), f"{bands}: {spec.definition.describe(spec.recipe)}")
     if fits:
         kinds = " or ".join("heights" if definition_of(m).holds_heights else definition_of(m).raster for m in fits)
@@ -95,9 +101,9 @@ def _fitting(scene: RasterSource, bundle: Bundle) -> ChosenModalities:
     raise BundleError(f"{scene.path}: fits no branch of {bundle.path}. {reasons}")
 
 
-def _problem(scene: RasterSource, spec: ModalitySpec) -> Exception | None:
+def _problem(scene: RasterSource, spec: ModalitySpec, heights: HeightSettings | None) -> Exception | None:
     try:
-        spec.recipe.check(scene)
+        spec.recipe.check(spec.recipe.coded(scene, given=heights).surface)
     except (BundleError, HeightError) as error:
         return error
     return None

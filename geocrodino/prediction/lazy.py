@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.errors import BundleError, GridError, MissingCRSError, ValueRangeWarning
+from geocrodino.errors import BundleError, GridError, HeightError, MissingCRSError, ValueRangeWarning
 from geocrodino.geo.rasters.bands import Band, with_names
 from geocrodino.geo.rasters.grid import describe, round_up, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
@@ -96,6 +96,7 @@ def predict_array(
     Raises:
         BundleError: If the bundle lacks the branch, the array lacks its bands, or tiles cannot be joined exactly.
         GridError: If the array is not north up or has pixels of another size than the training.
+        HeightError: If the training read the ground from another band of the heights.
         MissingCRSError: If it has no CRS.
 
     Warns:
@@ -110,6 +111,15 @@ def predict_array(
     bands = da.asarray(array.data if array.ndim == 3 else array.data[None])
     header = _header(array, grid, len(bands))
     spec = bundle.manifest.modalities[modality]
+    coded = spec.recipe.coded(header, unit=height_unit)
+    if coded.ground is not None:
+        raise HeightError(
+            f"{header.name}: the model was trained on heights with their ground in another band, which a lazy array "
+            "cannot have.\nUse geocrodino.predict on a file."
+        )
+    header = replace(
+        header, bands=coded.surface.bands, data_bands=coded.surface.data_bands, coding=coded.surface.coding
+    )
     spec.recipe.check(header)
     _compare_type(header, spec)
     stride = bundle.manifest.network.stride_px
@@ -215,6 +225,8 @@ def _header(array: xr.DataArray, grid: GeoBox, count: int) -> ArraySource:
 
 def _compare_type(header: ArraySource, spec: ModalitySpec) -> None:
     """Warn if the type differs from that of the training: values of a lazy array cannot be compared in advance."""
+    if spec.definition.holds_heights:
+        return  # a coding counts only for numbers of the same kind
     trained, found = spec.recipe.dtype, "float32" if header.bands[0].is_scaled else header.dtype
     if trained is not None and trained != found and not found.startswith("float"):
         warnings.warn(

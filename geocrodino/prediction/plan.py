@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from odc.geo.geobox import GeoBox
 from shapely.affinity import affine_transform
@@ -18,8 +18,10 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, ConfigError, OverlapError
+from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.grid import round_up, working_grid
 from geocrodino.geo.rasters.identity import fingerprint
+from geocrodino.geo.rasters.place import PIXEL_TAG, Place, is_placeless, stated_place
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
@@ -37,6 +39,7 @@ from geocrodino.prediction.layers import LAYERS
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import (
     PROCESSES,
@@ -142,22 +145,26 @@ def plan_prediction(
         ValueError: If a word is unknown.
     """
     check_map_name(out)
-    raster = open_scene(scene, asset=inputs.asset)
-    second = None if elevation is None else open_scene(elevation)
+    place = _place(inputs)
+    raster = open_scene(scene, asset=inputs.asset, place=place)
+    second = None if elevation is None else open_scene(elevation, place=place)
     bands = None if inputs.bands is None else tuple(inputs.bands)
     if bands is not None and modality == "auto":
         modality = _image_of(bundle) if second is None else "both"  # only an image has bands to choose from
-    chosen = choose_modalities(modality, raster, second, bundle)
+    heights = _heights_given(inputs)
+    chosen = choose_modalities(modality, raster, second, bundle, heights)
     layers = tuple(outputs.layers)
     _check_options(chosen.modalities, layers, inputs)
-    rasters = SceneRasters(raster, second, None if inputs.ground is None else open_scene(inputs.ground))
+    rasters = SceneRasters(raster, second, None if inputs.ground is None else open_scene(inputs.ground, place=place))
+    named = {"scene": raster, "elevation": second, "ground": rasters.ground}
+    require_one_size({role: each for role, each in named.items() if each is not None})
     _require_distinct_outputs(out, rasters, bundle, aoi)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
     grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
     if rasters.ground is not None:
         require_overlap({"ground": rasters.ground}, grid)
     sources = {
-        m: _heights_input(bundle.manifest.modalities[m], rasters, grid, inputs.height_unit)
+        m: _heights_input(bundle.manifest.modalities[m], rasters, grid, inputs.height_unit, heights)
         if definition_of(m).holds_heights
         else _image_input(bundle.manifest.modalities[m], raster, grid, bands, inputs.rescale)
         for m in chosen.modalities
@@ -246,9 +253,10 @@ def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], 
         raise ConfigError(f"`rescale={rescale:g}`: expected a number above 0, for instance 1/257.")
     if not any(of_heights) and ground is not None:
         raise ConfigError(f"{ground}: `ground` applies only to elevation, {alone}.\nLeave it out.")
-    if not any(of_heights) and height_unit is not None:
-        unit = arguments(height_unit=height_unit)
-        raise ConfigError(f"{unit} applies only to elevation, {alone}.\nLeave it out.")
+    options = {"height_unit": height_unit, "height_scale": inputs.height_scale, "height_zero": inputs.height_zero}
+    given = {name: value for name, value in options.items() if value is not None}
+    if not any(of_heights) and given:
+        raise ConfigError(f"{arguments(**given)} applies only to elevation, {alone}.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
         hint = did_you_mean(unknown[0], list(LAYERS))
@@ -259,6 +267,28 @@ def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], 
             f"the layer {comparing[0]} compares two modalities, {alone}.\n"
             "Give an image and a surface model, or leave the layer out."
         )
+
+
+def _place(inputs: Inputs) -> Place | None:
+    """What the user states of the place of files that do not."""
+    if inputs.pixel_m is not None and not (math.isfinite(inputs.pixel_m) and inputs.pixel_m > 0):
+        raise ConfigError(f"`pixel_m={inputs.pixel_m:g}`: expected a pixel size in metres, above 0.")
+    return stated_place(inputs.crs, inputs.pixel_m)
+
+
+def _heights_given(inputs: Inputs) -> HeightSettings | None:
+    """What the user says of the coding of the heights."""
+    options = {"scale": inputs.height_scale, "zero": inputs.height_zero}
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    scale = inputs.height_scale
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise ConfigError(f"`height_scale={scale:g}`: expected metres in a stored unit, above 0, such as 0.1.")
+    if scale is not None and inputs.height_unit is not None:
+        raise ConfigError(
+            f"{arguments(height_unit=inputs.height_unit, height_scale=scale)}: both say how long a stored unit is.\n"
+            "Give only one of them."
+        )
+    return HeightSettings(**given) if given else None
 
 
 def _batch(execution: Execution, tiles: int) -> int:
@@ -320,8 +350,13 @@ def _image_input(
     return SceneInput(fitted, spec, grid, None, None, known_by)
 
 
-def _heights_input(spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None) -> SceneInput:
-    raster, ground = scene.elevation or scene.raster, scene.ground
+def _heights_input(
+    spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None, given: HeightSettings | None
+) -> SceneInput:
+    coded = spec.recipe.coded(scene.elevation or scene.raster, given=given, unit=height_unit)
+    raster, ground = coded.surface, coded.ground
+    if scene.ground is not None:
+        ground = spec.recipe.coded_ground(scene.ground, raster, given=given, unit=height_unit)
     try:
         spec.recipe.check(raster, ground_given=ground is not None)
     except BundleError as error:
@@ -375,6 +410,7 @@ def _tags(bundle: Bundle, modalities: tuple[Modality, ...], scene: RasterSource)
         "BUNDLE_SHA256": bundle.sha256,
         "MODALITY": "both" if len(modalities) > 1 else modalities[0],
         "SCENE": scene.path.name or scene.path.resolve().name,
+        **({PIXEL_TAG: repr(scene.geobox.affine.a)} if is_placeless(scene.geobox) else {}),
     }
 
 

@@ -1,23 +1,35 @@
-"""Figures of evaluations: confusion matrix, IoU per class, reliability."""
+"""Figures: confusion matrix, IoU per class, reliability, and the map of splits."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
+import pandas as pd
+import shapely
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from pyproj.exceptions import ProjError
 
 from geocrodino.evaluation.calibration import Reliability
 from geocrodino.evaluation.evaluate import Comparison, Evaluation
+from geocrodino.geo.areas.aoi import AOI
 from geocrodino.maps.picture import save_figure
 from geocrodino.report.captions import caption, comparison_caption, percent, scheme_of, title
 from geocrodino.settings.classes import ClassScheme
 
 SERIES = ("#2f6fb7", "#e08a2e", "#4a9a5b", "#8e6bb0", "#7a7f87", "#c0504d")
 """Colours of the compared maps or curves, in order; reused from the start if there are more."""
+
+SPLIT_COLOURS = {"train": "#2f6fb7", "val": "#e08a2e", "test": "#c0504d", "unlabelled": "#9aa0a8"}
+"""Colours of the splits in a map."""
+
+_MOST_PANELS = 12
+_SCATTERED = 0.02  # share of the map that scenes cover, below which each gets a map of its own
 
 
 def write_figure(evaluation: Evaluation, path: str | Path) -> None:
@@ -88,6 +100,79 @@ def plot_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
     figure.legend(loc="outside lower left", frameon=False, fontsize=9)
     figure.suptitle("Reliability: larger points stand for more samples", x=0.02, ha="left", fontsize=11)
     save_figure(figure, Path(path))
+
+
+def plot_splits(areas: Sequence[tuple[str, AOI]], path: Path) -> None:
+    """Write a map of the splits: one for all scenes, or one for each of up to 12 scenes that lie far apart.
+
+    Args:
+        areas: Name and areas of each scene, with a column ``split``; scenes without rows are left out.
+        path: The PNG file; it appears complete or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    shown = [(name, aoi.frame) for name, aoi in areas if len(aoi.frame) and not aoi.frame.geometry.is_empty.all()]
+    sheets = _sheets(shown)
+    columns = min(4, math.ceil(math.sqrt(max(1, len(sheets)))))
+    rows = max(1, math.ceil(len(sheets) / columns))
+    side = 7.0 if len(sheets) < 2 else 3.4
+    figure = Figure(figsize=(side * columns, side * rows + 0.6), layout="constrained")
+    for axes, sheet in zip(figure.subplots(rows, columns, squeeze=False).flat, [*sheets, *[None] * 12], strict=False):
+        axes.set_axis_off()
+        if sheet is not None:
+            _draw_splits(axes, *sheet)
+    there = [split for split in SPLIT_COLOURS if any((frame["split"] == split).any() for _, frame in shown)]
+    counts = {split: sum(bool((frame["split"] == split).any()) for _, frame in shown) for split in there}
+    labels = [f"{s} ({counts[s]} of {len(shown)} scenes)" if len(shown) > 1 else s for s in there]
+    patches = [Patch(color=SPLIT_COLOURS[s], label=label) for s, label in zip(there, labels, strict=True)]
+    figure.legend(handles=patches, loc="outside lower left", ncols=len(patches) or 1, frameon=False)
+    save_figure(figure, path)
+
+
+def _sheets(shown: Sequence[tuple[str, gpd.GeoDataFrame]]) -> list[tuple[str, gpd.GeoDataFrame]]:
+    """Title and polygons of each map."""
+    frames = [frame[["split", "geometry"]] for _, frame in shown]
+    if len(frames) < 2:
+        return [("", frame) for frame in frames]
+    one_crs = all(frame.crs == frames[0].crs for frame in frames) and not frames[0].crs.is_engineering
+    if one_crs:
+        together = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
+        boxes = sum(shapely.box(*frame.total_bounds).area for frame in frames)
+        if boxes >= _SCATTERED * shapely.box(*together.total_bounds).area:
+            return [("", together)]
+    if len(frames) <= _MOST_PANELS:
+        return [(name, frame) for (name, _), frame in zip(shown, frames, strict=True)]
+    return [("", pd.concat([_placed(frame, number) for number, frame in enumerate(frames)], ignore_index=True))]
+
+
+def _placed(frame: gpd.GeoDataFrame, number: int) -> gpd.GeoDataFrame:
+    """The polygons of a scene among those of many: at their place on the Earth, otherwise side by side."""
+    if not frame.crs.is_engineering:
+        try:
+            return frame.to_crs("EPSG:3857").set_crs(None, allow_override=True)
+        except ProjError:
+            pass
+    left, bottom, right, top = frame.total_bounds
+    shift = 1.2 * max(right - left, top - bottom)
+    moved = frame.geometry.translate((number % 100) * shift - left, -(number // 100) * shift - bottom)
+    return frame.set_geometry(moved).set_crs(None, allow_override=True)
+
+
+def _draw_splits(axes: Axes, name: str, frame: gpd.GeoDataFrame) -> None:
+    left, bottom, right, top = frame.total_bounds
+    small = 0.01 * max(right - left, top - bottom)
+    for split, colour in SPLIT_COLOURS.items():
+        shapes = frame.geometry[frame["split"] == split]
+        shapes = shapes[~shapes.is_empty]
+        if len(shapes):
+            shapes.set_crs(None, allow_override=True).plot(
+                ax=axes, color=colour, edgecolor="white", linewidth=0.4, aspect="equal"
+            )
+            bounds = shapes.bounds
+            dots = shapes[(bounds.maxx - bounds.minx < small) & (bounds.maxy - bounds.miny < small)].centroid
+            axes.scatter(dots.x, dots.y, s=8, color=colour)
+    axes.set_title(name, fontsize=9)
 
 
 def _draw_matrix(axes: Axes, evaluation: Evaluation) -> None:

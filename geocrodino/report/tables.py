@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.evaluation.evaluate import Comparison, Evaluation
+from geocrodino.evaluation.metrics import Scores
+from geocrodino.evaluation.scenes import SceneEvaluation
 from geocrodino.maps.picture import write_whole
 from geocrodino.report.captions import caption, comparison_caption, percent, scheme_of, title
 from geocrodino.settings.classes import LandClass
@@ -66,11 +68,40 @@ def side_by_side(comparison: Comparison) -> Table:
     return table
 
 
-def write_json(result: Evaluation | Comparison, path: str | Path) -> None:
+def scenes_table(evaluation: SceneEvaluation) -> Table:
+    """Create a table with a row of scores for each scene, and one for all labelled pixels together.
+
+    Args:
+        evaluation: The evaluation of several scenes.
+
+    Returns:
+        A rich table, scores in percent; a dash for classes that a scene does not have.
+    """
+    below = "The last row counts every labelled pixel of all scenes once."
+    table = Table(title="Scores of each scene", caption=below, caption_justify="left")
+    table.add_column("scene")
+    classes = evaluation.total.scheme.classes
+    for name in ("pixels", "mean IoU %", "mean F1 %", "accuracy %"):
+        table.add_column(name, justify="right")
+    for land in classes:
+        table.add_column(f"{_class_label(land)} IoU %", justify="right")
+    for name, each in evaluation.scenes.items():
+        table.add_row(escape(name), *_row(each.scores))
+    table.add_section()
+    table.add_row("all", *_row(evaluation.total.scores))
+    return table
+
+
+def _row(scores: Scores) -> list[str]:
+    shares = (scores.mean_iou, scores.mean_f1, scores.accuracy, *scores.iou)
+    return [f"{sum(scores.support):,}", *(percent(share) for share in shares)]
+
+
+def write_json(result: Evaluation | Comparison | SceneEvaluation, path: str | Path) -> None:
     """Write scores and confusion matrices as JSON. The file appears complete or not at all.
 
     Args:
-        result: The evaluation of one map, or the comparison of several.
+        result: The evaluation of one map or of several scenes, or the comparison of several maps.
         path: The JSON file.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
@@ -80,6 +81,12 @@ def _hexadecimal(colour: object) -> str:
     return str(CSS4_COLORS[text]).lower()
 
 
+def _spread(position: int, count: int) -> str:
+    """One of ``count`` colours of evenly spread hue; every other one is darker, so that neighbours differ."""
+    parts = colorsys.hsv_to_rgb(position / count, 0.65, 0.85 if position % 2 == 0 else 0.6)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+
+
 class LandClass(BaseModel):
     """One class: the value in label and map files, the name, the colour as ``#rrggbb``.
 
@@ -135,6 +142,29 @@ class ClassScheme(BaseModel):
             classes=tuple(
                 LandClass(value=v, name=n, colour=_PALETTE[i % len(_PALETTE)])
                 for i, (v, n) in enumerate(zip(ordered, labels, strict=True))
+            )
+        )
+
+    @classmethod
+    def from_names(cls, names: Iterable[str], colours: Iterable[str | None] = ()) -> ClassScheme:
+        """Create classes for labels that name them.
+
+        Args:
+            names: The names, in order.
+            colours: Colour of each, ``#rrggbb``, or None; classes without one get hues that are spread evenly.
+
+        Returns:
+            Classes with the values 0, 1 and so on.
+
+        Raises:
+            ValidationError: If there are fewer than two names or more than 255, or two are equal.
+        """
+        listed_names, given = list(names), list(colours)
+        given += [None] * (len(listed_names) - len(given))
+        return cls(
+            classes=tuple(
+                LandClass(value=i, name=name, colour=colour or _spread(i, len(listed_names)))
+                for i, (name, colour) in enumerate(zip(listed_names, given, strict=True))
             )
         )
 

@@ -8,7 +8,7 @@ The first of these that gives a value decides: the caller or the command line, t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -37,10 +37,12 @@ from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_setti
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
+from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
+from geocrodino.settings.quality import QUALITIES, Quality, describe_qualities, is_quality
 from geocrodino.settings.scenes import DataConfig
 from geocrodino.settings.section import Section
 from geocrodino.spelling import did_you_mean
@@ -64,11 +66,36 @@ _LIGHTNING_VALUES = {
 """Values that Lightning accepts; listed here because Lightning is slow to import."""
 
 
+def default_channels(zeros: Collection[HeightZero]) -> tuple[HeightChannelName, ...]:
+    """Choose the channels of heights that count from something.
+
+    Args:
+        zeros: What the heights of the scenes count from.
+
+    Returns:
+        Those of a surface model; without the shape of the ground for heights above ground; without the ground for
+        distances from a camera.
+
+    Raises:
+        ValueError: If some scenes have distances from a camera and others have not.
+    """
+    if set(zeros) <= {"sea"}:
+        return ("height_above_ground", "slope", "topographic_position")
+    if "camera" not in zeros:
+        return ("height_above_ground", "slope")
+    if len(set(zeros)) > 1:
+        raise ValueError(
+            f"expected heights that count from one thing, found {' and '.join(sorted(zeros))} as height.zero of "
+            "different scenes. Name the channels that all of them have"
+        )
+    return ("height", "slope")
+
+
 class ElevationConfig(Section):
     """Channels of the elevation branch, and the estimate of the ground."""
 
     channels: tuple[HeightChannelName, ...] = Field(
-        ("height_above_ground", "slope", "topographic_position"),
+        default_channels(()),
         description="; ".join(f"{c.name} ({c.unit}): {c.description}" for c in HEIGHT_CHANNELS.values()),
     )
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
@@ -175,7 +202,12 @@ class TrainConfig(Section):
     classes: tuple[LandClass, ...] | None = Field(
         None, description="value, name and colour of each; by default from the label file"
     )
-    elevation: ElevationConfig = Field(ElevationConfig(), description="channels of the elevation branch")
+    elevation: ElevationConfig = Field(
+        ElevationConfig(), validate_default=True, description="channels of the elevation branch"
+    )
+    quality: Quality | None = Field(
+        None, description=f"network by name, {describe_qualities()}; keys of network take precedence"
+    )
     network: NetworkSettings = Field(NetworkSettings(), description="shape of the network, the same for all branches")
     encoder_weights: EncoderWeights = Field(
         IMAGENET,
@@ -191,6 +223,29 @@ class TrainConfig(Section):
     method: MethodSettings = Field(MethodSettings(), description="the method and its loss terms")
     augmentation: AugmentationSettings = Field(AugmentationSettings(), description="random changes of training patches")
     training: TrainingConfig = Field(TrainingConfig(), description="duration, patches, optimiser and device")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_network(cls, given: Any) -> Any:
+        """Fill the keys of ``quality`` into ``network``, beside those that are given there."""
+        if not isinstance(given, Mapping) or not is_quality(given.get("quality")):
+            return given  # the field `quality` reports another name
+        network = given.get("network", {})
+        if isinstance(network, NetworkSettings):
+            network = network.model_dump(exclude_unset=True)
+        if not isinstance(network, Mapping):
+            return given  # the field `network` reports it
+        return {**given, "network": {**QUALITIES[given["quality"]].keys, **network}}
+
+    @field_validator("elevation")
+    @classmethod
+    def _channels_of_the_zero(cls, elevation: ElevationConfig, info: ValidationInfo) -> ElevationConfig:
+        """Choose the channels that heights have, by what they count from, where none are named."""
+        data: DataConfig | None = info.data.get("data")
+        zeros = set() if data is None else data.height_zeros()
+        if "channels" in elevation.model_fields_set or zeros <= {"sea"}:
+            return elevation
+        return elevation.model_copy(update={"channels": default_channels(zeros)})
 
     @field_validator("classes")
     @classmethod
@@ -337,8 +392,7 @@ def _missing_files_advice(error: ValidationError) -> str:
     absent = {item["loc"] for item in error.errors() if item["type"] == "missing"}
     if ("data",) in absent:
         return (
-            "\nName `data.optical`, `data.elevation` and `data.labels`, or write them under `data:` in "
-            f"{PROJECT_FILE}."
+            f"\nName `data.optical`, `data.elevation` and `data.labels`, or write them under `data:` in {PROJECT_FILE}."
         )
     needed = [f"`data.{k}`" for k in ("optical", "elevation", "labels") if ("data", k) in absent]
     return f"\nName {', '.join(needed)}, or write them under `data:` in {PROJECT_FILE}." if needed else ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from geocrodino.settings.section import Section
+
+_COLOUR = re.compile("#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 
 
 def _as_list(codes: object) -> object:
@@ -18,6 +21,30 @@ def _no_truth_value(code: object) -> object:
     if isinstance(code, bool):  # YAML reads yes and no as these
         raise ValueError("a code is a number or a text. Put it in quotes")
     return code
+
+
+def plain_word(text: str) -> str:
+    """Write a word as words are compared: without regard to capitals, underscores and blanks.
+
+    Args:
+        text: A name of a class, or a word of an attribute.
+
+    Returns:
+        The word in small letters, with one blank between its parts.
+    """
+    return " ".join(text.casefold().replace("_", " ").split())
+
+
+def is_colour(code: int | str) -> bool:
+    """Find out whether a code is a colour.
+
+    Args:
+        code: A code of a label file.
+
+    Returns:
+        Whether it is written as ``#rrggbb`` or ``#rgb``.
+    """
+    return isinstance(code, str) and _COLOUR.fullmatch(code.strip()) is not None
 
 
 Code = Annotated[int | str, BeforeValidator(_no_truth_value)]
@@ -55,7 +82,7 @@ class LabelRules(Section):
         taken: dict[Any, str] = {}
         for name, codes in (*self.table.items(), ("ignore", self.ignore)):
             for code in codes:
-                key = code.strip().lower() if isinstance(code, str) else code
+                key = plain_word(code) if isinstance(code, str) else code
                 if taken.setdefault(key, name) != name:
                     raise ValueError(
                         f"expected each code under one class or under ignore, found {code!r} under {taken[key]} and "

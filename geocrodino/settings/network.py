@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from geocrodino.settings.quality import DEFAULT_QUALITY, QUALITIES
+
 Decoder = Literal["unet", "fpn"]
 
+_DEFAULT = QUALITIES[DEFAULT_QUALITY].keys
 _UNET_CHANNELS = (256, 128, 64, 32, 16)
 _PYRAMID_CHANNELS = (96,)
 
@@ -21,10 +24,14 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: Annotated[str, Field(min_length=1)] = Field(
-        "tf_efficientnet_lite0", description="encoder of timm (with or without tu-) or of segmentation-models-pytorch"
+        _DEFAULT["encoder"], description="encoder of timm (with or without tu-) or of segmentation-models-pytorch"
     )
-    decoder: Decoder = Field("fpn", description="fpn: a light feature pyramid, three times faster; unet: finer edges")
-    depth: int = Field(4, ge=3, le=5, description="halvings in the encoder; the stride is 2 to this power, px")
+    decoder: Decoder = Field(
+        _DEFAULT["decoder"], description="fpn: a light feature pyramid, three times faster; unet: finer edges"
+    )
+    depth: int = Field(
+        _DEFAULT["depth"], ge=3, le=5, description="halvings in the encoder; the stride is 2 to this power, px"
+    )
     invariant_channels: int = Field(
         64, ge=1, description="channels of the modality-invariant half; the specific half has as many"
     )

@@ -17,6 +17,7 @@ from textwrap import fill
 from typing import Any, Literal, TypeVar, get_args
 
 from geocrodino.errors import ConfigError
+from geocrodino.settings.height_words import HeightZero
 from geocrodino.spelling import did_you_mean
 
 ModalityChoice = str
@@ -113,7 +114,7 @@ class _Checked:
     def __post_init__(self) -> None:
         for each in option_fields(type(self)):
             value = getattr(self, each.name)
-            if each.choices and value not in each.choices:
+            if each.choices and value not in (*each.choices, each.default):
                 hint = did_you_mean(str(value), each.choices)
                 raise ValueError(f"{each.name} must be one of {', '.join(each.choices)}, found {value!r}.{hint}")
             if each.least is not None and value is not None and value < each.least:
@@ -134,6 +135,21 @@ class Inputs(_Checked):
         None,
         "Unit of heights, such as m, ft or us-ft, or none; only with elevation. By default the unit that the file "
         "names, then the one given for the training, then m.",
+    )
+    height_scale: float | None = _option(
+        None,
+        "Metres in a stored unit of the heights, above 0, for instance 0.1 for decimetres; only with elevation. By "
+        "default what the file says, then what was given for the training.",
+    )
+    height_zero: HeightZero | None = _option(
+        None,
+        "Where heights are 0: sea, a surface model; ground, heights above ground; camera, distances from the camera. "
+        "By default as in the training.",
+        choices=HeightZero,
+    )
+    crs: str | None = _option(None, "CRS of files that have coordinates but state none, for instance EPSG:32631.")
+    pixel_m: float | None = _option(
+        None, "Pixel size of files without any place, m, above 0. Their map has no place either.", word="pixel-size"
     )
     bands: Sequence[int] | None = _option(
         None,

@@ -27,7 +27,7 @@ def read_scene_table(path: Path) -> list[dict[str, Any]]:
         The keys and values of each row, not yet checked; names of files are as they stand there.
 
     Raises:
-        ConfigError: If the file is missing or no text, or has no row, or a row has more or fewer cells than the heading.
+        ConfigError: If the file is missing, is no text, has no row, or a row differs from the heading in its cells.
         AccessError: If the operating system does not let it be read.
     """
     if not exists(path):

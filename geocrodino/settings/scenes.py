@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM
 from geocrodino.settings.grid import GridOf
+from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.labels import LabelRules
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -233,6 +234,15 @@ class DataConfig(SceneConfig, _List):
                 text = error.errors()[0]["msg"].removeprefix("Value error, ")
                 raise ValueError(f"scene {values['name']}: {text}") from None
         return tuple(found)
+
+    def height_zeros(self) -> set[HeightZero]:
+        """Find where the heights of the scenes are 0.
+
+        Returns:
+            The different values of ``height.zero`` of all scenes; those of a file of scenes are not known.
+        """
+        scenes: tuple[SceneConfig, ...] = (self,) if isinstance(self.scenes, Path) else self.resolved()
+        return {"sea" if scene.height is None else scene.height.zero for scene in scenes}
 
     def modalities(self) -> tuple[Modality, ...]:
         """List the modalities of the training.

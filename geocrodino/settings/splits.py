@@ -35,7 +35,7 @@ class SplitSettings(Section):
         {}, description="file with the names of the scenes of a split, or of their files, one a line; or a CSV"
     )
     column: str | None = Field(None, description="column of the names, where the lists are CSV files")
-    folds: int | None = Field(None, ge=2, description="number of folds of a cross-validation over scenes")
+    folds: int | None = Field(None, ge=2, description="number of folds of a cross-validation over scenes or blocks")
     fold: int | None = Field(None, ge=0, description="the fold that is held out, counted from 0")
 
     @model_validator(mode="after")
@@ -46,8 +46,8 @@ class SplitSettings(Section):
             raise ValueError(f"shares: expected three numbers that sum to 1, found a sum of {sum(self.shares):g}")
         if self.column is not None and not self.lists:
             raise ValueError("column names a column of the files under lists, found no lists")
-        if self.folds is not None and self.by != "scenes":
-            raise ValueError(f"folds divide whole scenes: expected by: scenes, found by: {self.by or 'nothing'}")
+        if self.folds is not None and self.lists:
+            raise ValueError("expected folds or lists, found both. Give only one of them")
         if self.folds is not None and self.shares is not None:
             raise ValueError("expected folds or shares, found both. Give only one of them")
         if self.fold is not None and (self.folds is None or self.fold >= self.folds):

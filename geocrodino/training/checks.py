@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
 from geocrodino.data.grid_choice import GridChoice, choose_grids
+from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
 from geocrodino.data.parts import ScenePart, any_valid, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import Sources, fitted_sources, open_sources
@@ -26,6 +27,7 @@ from geocrodino.errors import (
     GeocrodinoError,
     HeightRangeWarning,
     LeftOutWarning,
+    SplitWarning,
 )
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
@@ -40,6 +42,7 @@ from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import RANDOM, weights_of
+from geocrodino.settings.heights import agreed_heights
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.scenes import list_scenes
@@ -96,13 +99,17 @@ class CheckedInputs:
         scenes: The scenes, each with its own grid; at least one.
         recipes: How channels are made, for each modality.
         classes: The classes.
-        drawn: Whether the splits of a scene were drawn, because neither it nor its area names any.
+        drawn: What was drawn, because neither scenes nor their areas name splits: ``blocks``, ``scenes`` or nothing.
+        leaks: What the splits share, and what they lack.
+        notes: Sentences on what was decided about the splits without being asked for.
     """
 
     scenes: tuple[CheckedScene, ...]
     recipes: dict[Modality, Recipe]
     classes: ClassScheme
-    drawn: bool
+    drawn: tuple[str, ...]
+    leaks: LeakReport
+    notes: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -111,8 +118,8 @@ class CheckedInputs:
 
     @property
     def ground_given(self) -> bool:
-        """Whether every scene has a terrain model."""
-        return all(scene.sources.ground is not None for scene in self.scenes)
+        """Whether the ground of every scene is known: from a terrain model, or because heights count from it."""
+        return all(scene.sources.ground_given for scene in self.scenes)
 
     def split_px(self) -> dict[str, int]:
         """Count the pixels of each split.
@@ -180,6 +187,7 @@ def _check_trained_modalities(config: TrainConfig) -> None:
     ignored = {
         "data.bands": config.data.bands is not None and "optical" not in trained,
         "data.ground": config.data.ground is not None and not heights,
+        "data.height": config.data.height is not None and not heights,
         "data.height_unit": config.data.height_unit is not None and not heights,
         "method.heights_from_image": config.method.heights_from_image > 0 and not both,
         "method.image_from_heights": config.method.image_from_heights > 0 and not both,
@@ -224,7 +232,7 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     grids = [_grid_of(*parts, config) for parts in zip(sources, areas, choices, strict=True)]
     for there, grid in zip(sources, grids, strict=True):
         for recipe in recipes.values():
-            recipe.halo_px(grid, ground_given=there.ground is not None)
+            recipe.halo_px(grid, ground_given=there.ground_given)
     _warn_of_some_ground(settings, sources)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
@@ -244,16 +252,16 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         for part in scene_parts(*whole, training.patch_px)
     ]
     views = [_view(scene, part, classes) for scene, part, _ in parts]
-    splits = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
+    decided = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
     scenes = []
-    for view, (_, part, choice), aoi in zip(views, parts, splits, strict=True):
+    for view, (_, part, choice), aoi in zip(views, parts, decided.areas, strict=True):
         inside = _masks(view, aoi)
         labels = _usable(view.labels, inside)
         if part.name:
             inside = with_surroundings(inside, aoi.splits, training.patch_px)
         scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside))
-    drawn = any(view.split is None and (view.area is None or not view.area.splits) for view in views)
-    found = CheckedInputs(tuple(scenes), recipes, classes, drawn)
+    leaks = _leaks(views, scenes, classes)
+    found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
     _check_patches(found, config)
     for modality in recipes:
         _check_valid(found, modality)
@@ -269,13 +277,49 @@ def refusal(config: TrainConfig) -> str | None:
     Returns:
         The message of the training's error, or None if the training would start.
     """
+    found = inputs_or_refusal(config)
+    return found if isinstance(found, str) else None
+
+
+def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
+    """Check a training with these settings and files.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The checked inputs, or the message of the training's error.
+    """
     try:
         config = with_network(config, find_start(config))
         check_settings(config)
-        check_inputs(config)
+        return check_inputs(config)
     except GeocrodinoError as error:
         return str(error)
-    return None
+
+
+def _leaks(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme) -> LeakReport:
+    """Look for what splits share and lack; several scenes must have every class in some split."""
+    several = len(scenes) > 1
+    rasters = Counter(scene.sources.reference.name for scene in scenes)
+    found = find_leaks(
+        [
+            # Parts of one raster lie in different places, so they are no copies of each other.
+            SplitScene(s.name, s.grid, s.aoi, view.labels, s.inside, raster if rasters[raster.name] == 1 else None)
+            for view, s in zip(views, scenes, strict=True)
+            for raster in (s.sources.reference,)
+        ],
+        classes,
+    )
+    if several and found.in_no_split:
+        verb = "has" if len(found.in_no_split) == 1 else "have"
+        raise ConfigError(
+            f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes.\n"
+            "Leave them out of `classes`, or correct the values of the labels or the splits of the scenes."
+        )
+    for leak in found.leaks:
+        warnings.warn(leak, SplitWarning, stacklevel=3)
+    return found
 
 
 def _on_areas(
@@ -316,9 +360,12 @@ def _recipes(config: TrainConfig, settings: Sequence[SceneConfig], opened: Seque
     """The recipe of each modality, from the first scene that has it."""
     unit = settings[0].height_unit
     agreed = unit if all(scene.height_unit == unit for scene in settings) else None
+    of_heights = [s for s in settings if any(definition_of(m).holds_heights for m in s.raster_paths)]
+    height = agreed_heights([scene.height for scene in of_heights])
     recipes: dict[Modality, Recipe] = {}
     for scene, sources in zip(settings, opened, strict=True):
-        options = RecipeOptions(scene.bands_by_modality, config.elevation.channels, config.elevation.ground, agreed)
+        elevation = config.elevation
+        options = RecipeOptions(scene.bands_by_modality, elevation.channels, elevation.ground, agreed, height)
         for modality, raster in sources.rasters.items():
             if modality not in recipes:
                 recipes[modality] = definition_of(modality).recipe(raster, options)
@@ -362,10 +409,10 @@ def _grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: Tra
 
 
 def _warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sources]) -> None:
-    without = [scene.name for scene, there in zip(settings, sources, strict=True) if there.ground is None]
+    without = [scene.name for scene, there in zip(settings, sources, strict=True) if not there.ground_given]
     if 0 < len(without) < len(settings):
         warnings.warn(
-            f"data.ground: only some scenes have a terrain model; the ground of the others ({listed(without)}) is "
+            f"data.ground: only for some scenes is the ground known; that of the others ({listed(without)}) is "
             "estimated, so their heights above ground may differ.",
             HeightRangeWarning,
             stacklevel=3,

@@ -25,6 +25,9 @@ BUNDLE_NAME = "bundle.safetensors"
 SPLITS_NAME = "splits.gpkg"
 """The polygons that a run was trained and scored on."""
 
+SPLIT_MAP_NAME = "splits.png"
+"""The same polygons as a picture."""
+
 SCENES_NAME = "scenes.json"
 """The files, grid and pixels of each of several scenes."""
 

@@ -27,12 +27,14 @@ from geocrodino.errors import HeightRangeWarning, ValueRangeWarning
 from geocrodino.files.access import durable_file
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.rasters.grid import grid_crs_name
+from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.phrases import listed
+from geocrodino.report.figures import plot_splits
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
@@ -158,7 +160,7 @@ def _mapped(labels: NDArray[np.uint8], layers: AlignedLayers) -> NDArray[np.uint
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
-    """Write ``splits.gpkg``, ``statistics.json`` and the hashes of the inputs into the run folder.
+    """Write ``splits.gpkg``, ``splits.png``, ``statistics.json`` and the hashes of the inputs into the run folder.
 
     Of several scenes, ``scenes.json`` lists the files, grid and pixels.
 
@@ -173,6 +175,7 @@ def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
     """
     run_folder.keep_inputs(folder, digest_of(ready), resume=resume)
     _save_splits(joined_areas(ready.checked), folder / run_folder.SPLITS_NAME)
+    plot_splits([(scene.name, scene.aoi) for scene in ready.checked], folder / run_folder.SPLIT_MAP_NAME)
     if len(ready.checked) > 1:
         run_folder.save_json(folder / run_folder.SCENES_NAME, _scene_facts(ready))
     counts = count_classes(ready.scenes, "train", len(ready.classes)).tolist()
@@ -214,10 +217,14 @@ def joined_areas(scenes: Sequence[CheckedScene]) -> AOI:
 
     Returns:
         The area of a single scene. Of several, all polygons with a column ``scene`` beside ``split``: in the CRS of the
-        scenes if it is the same for all, otherwise in degrees, WGS 84.
+        scenes if it is the same for all, otherwise in degrees, WGS 84. Scenes without a place are left out where others
+        have one.
     """
     if len(scenes) == 1:
         return scenes[0].aoi
+    placed = [scene for scene in scenes if not is_placeless(scene.grid)]
+    if len(placed) < len(scenes) and placed:
+        scenes = placed  # the others have no place that a common file could hold
     frames = [scene.aoi.frame.assign(scene=scene.name) for scene in scenes]
     if any(frame.crs != frames[0].crs for frame in frames):
         frames = [frame.to_crs("EPSG:4326") for frame in frames]
@@ -283,17 +290,24 @@ def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
         warnings.warn(found.note(sources.heights[role]), HeightRangeWarning, stacklevel=3)
 
 
+def _origin(found: CheckedInputs) -> str:
+    """Where the names of the classes come from, where the labels themselves name them."""
+    origins = dict.fromkeys(s.sources.labels.origin for s in found.scenes if s.sources.labels is not None)
+    named = [origin for origin in origins if origin]
+    return f" ({'; '.join(named)})" if named else ""
+
+
 def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) -> str:
     """Describe the inputs of a training for the user.
 
     Args:
         found: Inputs of the training.
         patch_px: Side of a training patch, px.
-        drawn: File of the splits, where they are drawn as blocks.
+        drawn: File of the splits, where they are drawn.
 
     Returns:
         Lines: the grid, its pixel size and the reason for it, the unit of heights and where it is known from, the
-        classes, the pixels of each split, and the file of the splits if they are drawn as blocks.
+        classes, the pixels of each split, the file of the splits if they are drawn, and what splits lack.
     """
     first = found.scenes[0]
     known = dict.fromkeys(
@@ -305,7 +319,8 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
     unit = "; ".join(units)
     line = "\n" if unit else ""
     px = found.split_px()
-    splits = f"\nSplits drawn as blocks, for `aoi` of an evaluation: {drawn}" if drawn else ""
+    what = " and ".join("whole scenes" if how == "scenes" else how for how in found.drawn)
+    splits = f"\nSplits drawn as {what}, for `aoi` of an evaluation: {drawn}" if drawn else ""
     if len(found.scenes) == 1:
         grids = f"Grid: {describe_work(first.grid, patch_px)}"
     else:
@@ -314,6 +329,7 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
         grids = f"Scenes: {len(found.scenes)} ({names}), {total:,} px; the first: {describe_work(first.grid, patch_px)}"
     return (
         f"{grids}\n{first.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
-        f"Classes: {', '.join(found.classes.names)}\n"
+        f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"
         f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{splits}"
+        + "".join(f"\n{line}" for line in (*found.notes, *found.leaks.facts))
     )

@@ -29,6 +29,7 @@ from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
+from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, save_config
@@ -423,8 +424,11 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
 
 
 def _footprint(ready: Prepared) -> BaseGeometry:
-    """The polygons of ``train`` of all scenes, in degrees."""
-    parts = [scene.aoi.in_degrees("train") for scene in ready.checked if "train" in scene.aoi.splits]
+    """The polygons of ``train`` of all scenes that have a place, in degrees; empty if none has one."""
+    placed = [scene for scene in ready.checked if not is_placeless(scene.grid)]
+    parts = [scene.aoi.in_degrees("train") for scene in placed if "train" in scene.aoi.splits]
+    if not parts:
+        return shapely.MultiPolygon()
     return parts[0] if len(parts) == 1 else shapely.union_all(parts)
 
 

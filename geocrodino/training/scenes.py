@@ -38,7 +38,7 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
         )
     modalities = data.modalities()
     for scene in scenes:
-        _refuse_unread_of(scene, modalities)
+        _require_modalities(scene, modalities)
     return scenes
 
 
@@ -46,27 +46,13 @@ def _refuse_unread(data: DataConfig) -> None:
     """Refuse keys of which the settings know, and the training does not."""
     if isinstance(data.scenes, Path):
         raise ConfigError(f"data.scenes: {data.scenes}: a table is read by `load_config`. Give the scenes of its rows.")
-    unread = {
-        "data.splits": data.splits is not None,
-        "data.cache": data.cache != "auto",
-    }
-    for key, given in unread.items():
-        if given:
-            raise ConfigError(f"{key}: is not read yet. Leave it out.")
+    if data.cache != "auto":
+        raise ConfigError("data.cache: is not read yet. Leave it out.")
 
 
-def _refuse_unread_of(scene: SceneConfig, modalities: tuple[Modality, ...]) -> None:
-    """Refuse keys of a scene, as `_refuse_unread`."""
-    unread = {
-        "label_rules": scene.label_rules is not None,
-        "height": scene.height is not None,
-        "crs": scene.crs is not None,
-        "pixel_m": scene.pixel_m is not None,
-    }
+def _require_modalities(scene: SceneConfig, modalities: tuple[Modality, ...]) -> None:
+    """Refuse a scene without the raster of a modality."""
     where = f" of scene {scene.name}" if scene.name else ""
-    for key, given in unread.items():
-        if given:
-            raise ConfigError(f"data.{key}{where}: is not read yet. Leave it out.")
     missing = [m for m in modalities if m not in scene.raster_paths]
     if missing:
         raise ConfigError(

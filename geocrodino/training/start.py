@@ -17,6 +17,7 @@ from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import IMAGENET, RANDOM
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.network import NetworkSettings
+from geocrodino.settings.quality import QUALITIES
 from geocrodino.training import folder as run_folder
 
 
@@ -199,7 +200,9 @@ def comparable(network: NetworkSettings) -> dict[str, Any]:
 def _way_out(config: TrainConfig, differing: list[str]) -> str:
     if config.method.name == "discom" and differing == ["separate_encoders"]:
         return "Choose another method than discom, which has a separate encoder for each half."
-    return f"Leave out {', '.join(f'network.{key}' for key in differing)}: the bundle's network is the default."
+    named = {} if config.quality is None else QUALITIES[config.quality].keys
+    sources = ["`quality`" if named.get(key) == getattr(config.network, key) else f"network.{key}" for key in differing]
+    return f"Leave out {', '.join(dict.fromkeys(sources))}: the bundle's network is the default."
 
 
 def _yaml(value: object) -> str:

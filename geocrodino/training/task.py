@@ -17,6 +17,7 @@ from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.models.stochastic_depth import without_stochastic_depth
 from geocrodino.settings.optimiser import OptimiserSettings
+from geocrodino.training.depthwise import DepthwiseInFloat32
 from geocrodino.training.freezing import hidden_encoders, keep_frozen
 from geocrodino.training.learners.base import Learner, Step, network_input
 from geocrodino.training.pace import Pace
@@ -112,7 +113,8 @@ class TrainingTask(L.LightningModule):
             Sum of the terms, scalar.
         """
         progress = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
-        terms = self.learner.losses(Step(batch, batch["source"], progress), self.kept)
+        with DepthwiseInFloat32():
+            terms = self.learner.losses(Step(batch, batch["source"], progress), self.kept)
         total = torch.stack(list(terms.values())).sum()
         self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
         self.log("loss/total", total.detach(), on_step=False, on_epoch=True, prog_bar=True)

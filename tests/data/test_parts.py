@@ -111,7 +111,9 @@ def test_a_part_is_as_large_as_a_patch(plots):
 
 
 def test_parts_are_where_polygons_and_files_meet(plots):
-    area = _polygons((0, 36, 0, 36), (10_000, 10_036, 10_004, 10_060), (5_000, 5_040, 0, 40), splits=["train", "val", "test"])
+    area = _polygons(
+        (0, 36, 0, 36), (10_000, 10_036, 10_004, 10_060), (5_000, 5_040, 0, 40), splits=["train", "val", "test"]
+    )
     found = scene_parts(plots, area, GRID, patch_px=32)
     assert [_place(part) for part in found] == [(0, 0, 36, 36), (10_000, 10_004, 36, 36)]
     assert [part.area.splits for part in found] == [("train",), ("val",)]

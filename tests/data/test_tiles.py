@@ -100,7 +100,11 @@ def test_partial_tiles(zones):
     Path("msk/top_1_10_label.tif").unlink()
     Path("img/top_1_02_RGB.tif").unlink()
     Path("dsm/dsm_1_002.tif").unlink()
-    patterns = {"optical": "img/top_1_{n}_RGB.tif", "elevation": "dsm/dsm_1_{n}.tif", "labels": "msk/top_1_{n}_label.tif"}
+    patterns = {
+        "optical": "img/top_1_{n}_RGB.tif",
+        "elevation": "dsm/dsm_1_{n}.tif",
+        "labels": "msk/top_1_{n}_label.tif",
+    }
     (scene,), _ = _listed(patterns, "keep")  # labels alone are no scene
     assert (scene.name, scene.optical, scene.labels) == ("10", Path("img/top_1_10_RGB.tif"), None)
 

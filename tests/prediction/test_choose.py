@@ -116,7 +116,8 @@ def test_auto_of_what_no_branch_reads():
         "3), found 2 (band 1, band 2).\n"
         "Predict with a raster that has these bands, or train a bundle on the bands that there are. "
         "As elevation: expected one band of heights, found 2 (band 1, band 2).\n"
-        "If it is an image, give it as the optical raster, not as heights."
+        "If it is an image, give it as the optical raster, not as heights. Where two bands are the surface and the "
+        "bare ground, a training names them under `data.height`: band and ground_band."
     )
 
 

@@ -121,7 +121,7 @@ def test_one_scene_is_written_with_the_keys_of_version_0_1(load, tmp_path):
         ({"scenes": TWO, "height": {"band": 1, "ground_band": 1}}, "data.height: expected two different bands, found"),
         ({"scenes": TWO, "splits": {"by": "scenes", "shares": [0.5, 0.2, 0.2]}}, "shares: expected three numbers that"),
         ({"scenes": TWO, "splits": {"by": "scenes", "folds": 3, "fold": 3}}, "fold: expected a number below folds (3)"),
-        ({"scenes": TWO, "splits": {"folds": 3}}, "folds divide whole scenes: expected by: scenes, found by: nothing"),
+        ({"scenes": TWO, "splits": {"folds": 3, "lists": {"train": "t"}}}, "expected folds or lists, found both. Give"),
         ({"scenes": TWO, "splits": {"block_m": 9}}, "block_m and buffer_m apply to by: blocks, found by: nothing"),
         ({"scenes": TWO, "splits": {"column": "n"}}, "column names a column of the files under lists, found no lists"),
     ],

@@ -230,8 +230,8 @@ def refused(config, kind=ConfigError):
 
 def test_each_scene_needs_a_split(configured, two):
     assert refused(configured([two[0], whole(two[1])])) == (
-        "data.scenes: scene south has no split. Expected the key split (train, val, test or unlabelled), or polygons "
-        "with a column split under the key aoi."
+        "data.scenes: scene south has no split. Expected the key split (train, val, test or unlabelled), polygons "
+        "with a column split under the key aoi, or rules for all scenes under data.splits."
     )
     only = [whole(two[0], split="train"), whole(two[1], split="test")]
     assert refused(configured(only), AOIError) == (

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from geocrodino.bundle.io import load_bundle
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.models.pretrained.state import Origin, Pretrained
-from geocrodino.settings.config import load_config
+from geocrodino.settings.config import TrainConfig, load_config
 from geocrodino.training.checks import refusal
 from geocrodino.training.pace import Pace
 from geocrodino.training.run import train
@@ -180,6 +180,19 @@ def test_another_network_is_refused_by_name(plain, bundle):
         "decoder: fpn, depth: 3, invariant_channels: 8, decoder_channels: [16], separate_encoders: false}"
     )
     assert refusal(config) == str(refused.value)
+
+
+def test_a_quality_with_another_network_is_refused_by_name(plain, bundle):
+    config = plain(bundle)
+    tree = {**config.model_dump(), "network": {"invariant_channels": 4}, "quality": "fast"}
+    config = TrainConfig.model_validate(tree)
+    with pytest.raises(ConfigError) as refused:
+        with_network(config, find_start(config))
+    assert str(refused.value).startswith(
+        f"{bundle}: the bundle has another network than these settings: network.encoder: expected tu-resnet10t, found "
+        "tu-tf_efficientnet_lite0; network.invariant_channels: expected 8, found 4.\nLeave out `quality`, "
+        "network.invariant_channels: the bundle's network is the default. The network of the bundle: {"
+    )
 
 
 def test_separate_encoders_need_a_bundle_that_has_them(plain, bundle):

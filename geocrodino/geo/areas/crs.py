@@ -13,6 +13,7 @@ from pyproj.exceptions import CRSError
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.geo.areas.sources import RawArea, swapped_option
 from geocrodino.geo.rasters.grid import degrees_per_unit
+from geocrodino.phrases import arguments
 
 _MOST_LON_DEG, _MOST_LAT_DEG = 360.0, 90.0
 _SLACK_DEG = 1e-6
@@ -105,7 +106,7 @@ def _without_crs(raw: RawArea) -> str:
     if kind == "file":
         return (
             f"{label}: no coordinate reference system. Expected one in the file (a .prj beside a Shapefile), "
-            "found none.\nName it, for instance: `aoi_crs='EPSG:4326'`"
+            f"found none.\nName it, for instance: {_naming(raw, 'EPSG:4326')}"
         )
     what = {"box": "a bounding box needs a CRS", "wkt": "a geometry in WKT needs a CRS"}.get(kind, "no CRS")
     return f"{raw.source.text if kind == 'box' else label}: {what}. Name it, for instance: `aoi_crs='EPSG:4326'`"
@@ -141,7 +142,12 @@ def _advice(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> str
         return f"Latitude and longitude seem to be swapped. {swapped_option(raw.source)}"
     if named and raw.crs is not None and not _same(raw.crs, crs):
         return f"Leave out `aoi_crs`: {raw.crs_is} {crs_name(raw.crs)}."
-    return "Name the CRS of these coordinates, for instance: `aoi_crs='EPSG:32631'`"
+    return f"Name the CRS of these coordinates, for instance: {_naming(raw, 'EPSG:32631')}"
+
+
+def _naming(raw: RawArea, code: str) -> str:
+    """How a user names the CRS of a source."""
+    return arguments(aoi_crs=code) if raw.source.role == "aoi" else f"`data.crs`, such as {code}"
 
 
 def span(west: float, south: float, east: float, north: float) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 import warnings
 
 import geopandas as gpd
@@ -17,7 +19,7 @@ from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.files.area_names import box_numbers
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.crs import crs_name, span
-from geocrodino.geo.areas.sources import swapped_option
+from geocrodino.geo.areas.sources import AreaSource, swapped_option
 from geocrodino.geo.areas.text import box_option
 from geocrodino.geo.rasters.grid import crs_of
 from geocrodino.phrases import arguments
@@ -131,9 +133,20 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
         for crs in (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326)):
             if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
                 name = crs_name(crs)
-                given = arguments(aoi_crs=name if crs.to_epsg() else crs.to_wkt())
+                code = name if crs.to_epsg() else crs.to_wkt()
+                given = arguments(aoi_crs=code) if aoi.given.role == "aoi" else _with_other_crs(aoi.given, code)
                 return f"It meets the raster if its coordinates are in {name}. If they are: {given}"
     return ""
+
+
+def _with_other_crs(source: AreaSource, code: str) -> str:
+    """Tell how to write a copy of a file of labels that states another CRS."""
+    layer = "" if source.layer is None else f", layer={json.dumps(source.layer)}"
+    text = (
+        f"import geopandas; geopandas.read_file({json.dumps(source.gdal)}{layer})"
+        f'.set_crs({json.dumps(code)}, allow_override=True).to_file("labels.gpkg")'
+    )
+    return f"python -c {shlex.quote(text)}"
 
 
 def _warn_of_order(aoi: AOI, grid: GeoBox) -> None:

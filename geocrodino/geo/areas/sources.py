@@ -48,6 +48,7 @@ class AreaSource:
         gdal: The name under which GDAL opens a file.
         file: The local file that is read, an archive included; None for text and URLs.
         layer: The layer that the user names, or its number; None if none is named.
+        role: The argument that names it: ``aoi``, or ``labels`` for shapes that are labels.
     """
 
     text: str
@@ -55,6 +56,7 @@ class AreaSource:
     gdal: str = ""
     file: Path | None = None
     layer: str | int | None = None
+    role: str = "aoi"
 
     @property
     def label(self) -> str:
@@ -134,6 +136,50 @@ def read_source(source: AreaSource) -> RawArea:
     return _read_file(source)
 
 
+def label_source(name: str, layer: str | None = None) -> AreaSource:
+    """Name a file of shapes that are labels.
+
+    Args:
+        name: A file, an archive or a URL; a layer may be named as QGIS does.
+        layer: The layer, where it is named apart.
+
+    Returns:
+        What it is; nothing is opened.
+
+    Raises:
+        AOIError: If it is a URL of an unknown kind, or options behind a file name are unknown.
+        AccessError: If the file system does not say whether there is such a file.
+    """
+    found = _file_source(name)
+    return replace(found, layer=found.layer if layer is None else layer, role="labels")
+
+
+def columns_by_layer(source: AreaSource) -> dict[str, tuple[str, ...]]:
+    """List the layers of a file that hold shapes.
+
+    Args:
+        source: The file.
+
+    Returns:
+        Names of the columns of each layer, without the geometry.
+
+    Raises:
+        AOIError: If there is no such file, or it cannot be read.
+        AccessError: If it cannot be accessed.
+    """
+    if source.file is not None:
+        _require_content(source.file, source.text)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            name = _openable(source)
+            layers = [str(n) for n, kind in pyogrio.list_layers(name) if kind is not None and not pd.isna(kind)]
+            return {layer: tuple(pyogrio.read_info(name, layer=layer)["fields"].tolist()) for layer in layers}
+    except _READ_ERRORS as error:
+        raise AOIError(_why_unreadable(source, error)) from error
+
+
 def swapped_option(source: AreaSource) -> str:
     """Tell a user how to exchange x and y of a source.
 
@@ -154,7 +200,8 @@ def swapped_option(source: AreaSource) -> str:
         f"import geopandas, shapely; a = geopandas.read_file({json.dumps(source.gdal)}{layer}); "
         'a.set_geometry(shapely.transform(a.geometry.values, lambda c: c[:, ::-1]), crs=a.crs).to_file("areas-xy.gpkg")'
     )
-    return f"Exchange them in a copy, and take areas-xy.gpkg as the area: python -c {shlex.quote(code)}"
+    what = "area" if source.role == "aoi" else source.role
+    return f"Exchange them in a copy, and take areas-xy.gpkg as the {what}: python -c {shlex.quote(code)}"
 
 
 def _file_source(text: str) -> AreaSource:
@@ -246,7 +293,7 @@ def _openable(source: AreaSource) -> str:
         some = listed(n.partition(f"{source.file}/")[2] for n in inside)
         raise AOIError(
             f"{source.text}: expected one file of polygons in the archive, found {len(inside)}: {some}.\n"
-            f"Name one, for instance: {arguments(aoi=inside[0])}"
+            f"Name one, for instance: {arguments(**{source.role: inside[0]})}"
         ) from None
     return source.gdal
 

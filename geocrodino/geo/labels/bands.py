@@ -12,6 +12,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import LabelError
+from geocrodino.geo.labels.codes import as_yaml
 from geocrodino.geo.rasters.opening import opened
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import count_values, file_blocks
@@ -120,7 +121,11 @@ def _convert(source: RasterSource, colours: NDArray[np.uint8]) -> str:
     order = ", ".join(f"{_triple(colour)} becomes {value}" for value, colour in enumerate(shown, start=1))
     more = "" if len(shown) == len(colours) else " (add the other colours in the same way)"
     command = _calc(source, f"(+ 0 {' '.join(terms)})")
-    return f"Convert the colours to class values first; {order}{more}:\n{command}"
+    names = [(f"class {value}", "#{:02x}{:02x}{:02x}".format(*c)) for value, c in enumerate(colours.tolist(), start=1)]
+    return (
+        f"Name the classes of the colours in the configuration:\n{as_yaml(names)}\n"
+        f"Or convert the colours to class values first; {order}{more}:\n{command}"
+    )
 
 
 def _triple(colour: NDArray[np.uint8]) -> str:

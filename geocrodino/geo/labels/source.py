@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -20,11 +21,15 @@ from rasterio.enums import Compression
 from geocrodino.errors import LabelError, LabelWarning
 from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
+from geocrodino.geo.labels.codes import as_yaml
+from geocrodino.geo.labels.names import classes_by_name, indices_by_name
+from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
 from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import MOST_VALUES, ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import ClassScheme, ignore_advice, number, recode_advice
+from geocrodino.settings.labels import LabelRules
 
 _WHOLE_WITHIN = 1e-3  # real numbers are taken as whole within this: warping leaves such errors
 _RARE = 0.01  # share of the labelled pixels below which a value is rare
@@ -44,12 +49,19 @@ class LabelSource(RasterSource):
     Attributes:
         ignore_values: Values that are no label.
         label_values: Pairs of a value in the file and the class value that it stands for.
-        pixels: Raster that the pixels are read from, where they are in several files.
+        pixels: Raster that the pixels are read from, where that is not one band of one file: a mosaic, or colours.
+        names: Names of the classes, where a table or a column of words gives them: values are then positions in it, and
+            classes are matched by name; None: values are class values.
+        shown: Colour of each of these classes, ``#rrggbb``, or None.
+        rules: What determined the names and values, for the identity of the labels.
     """
 
     ignore_values: tuple[int, ...] = ()
     label_values: tuple[tuple[int, int], ...] = ()
     pixels: RasterSource | None = None
+    names: tuple[str, ...] | None = None
+    shown: tuple[str | None, ...] = ()
+    rules: LabelRules | None = None
 
     @classmethod
     def of(
@@ -69,10 +81,9 @@ class LabelSource(RasterSource):
             LabelError: If the rules contradict each other or the file.
         """
         rules = dict(label_values or {})
-        _check_rules(source, set(ignore_values), rules)
-        header = {f.name: getattr(source, f.name) for f in fields(RasterSource)}
+        check_rules(source, set(ignore_values), rules)
         return cls(
-            **header,
+            **header_of(source),
             ignore_values=tuple(sorted(set(ignore_values))),
             label_values=tuple(sorted(rules.items())),
             pixels=source if isinstance(source, MosaicSource) else None,
@@ -90,8 +101,19 @@ class LabelSource(RasterSource):
 
     @property
     def layout_key(self) -> list[object]:
-        """What else identifies the labels: place and header of the members of a mosaic."""
-        return super().layout_key if self.pixels is None else self.pixels.layout_key
+        """What else identifies the labels: the members of a mosaic, and the rules for codes."""
+        members = [] if self.pixels is None else self.pixels.layout_key
+        return members if self.rules is None else [*members, self.rules.model_dump_json()]
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the labels are pixels with a size of their own; shapes are none."""
+        return True
+
+    @property
+    def origin(self) -> str:
+        """Where names of classes come from, for people; empty if classes are matched by value."""
+        return "" if self.names is None else "named in label_rules.table"
 
     def describe(self) -> str:
         """Describe the labels in one line.
@@ -100,6 +122,46 @@ class LabelSource(RasterSource):
             Number of files where there are several, bands, type and grid.
         """
         return super().describe() if self.pixels is None else self.pixels.describe()
+
+    def count_labels(self) -> ValueCounts:
+        """Count the labels of each value.
+
+        Returns:
+            Pixels by value.
+
+        Raises:
+            RasterError: If a file cannot be read.
+        """
+        return count_values(self, self.data_bands[0])
+
+    def check(self) -> tuple[str, ...]:
+        """Check that the files hold labels as the rules say, reading them whole where codes are listed in a table.
+
+        Returns:
+            What deserves attention, in sentences.
+
+        Raises:
+            LabelError: If a raster has several bands, or a code stands in no class of the table.
+            RasterError: If a file cannot be read.
+        """
+        check_one_band(self)
+        return lossy_notes(self)
+
+    def categories(self) -> Categories:
+        """Read the names and colours that the files give to values.
+
+        Returns:
+            Those of the first file.
+
+        Raises:
+            RasterError: If it cannot be opened.
+        """
+        first = self.path if self.pixels is None else Path(self.pixels.file_names[0])
+        return read_categories(first, self.data_bands[0])
+
+    def read_stored(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window of the file's own grid as it is; arguments and result as for `read_own`."""
+        return super().read_own(window, bands) if self.pixels is None else self.pixels.read_own(window, bands)
 
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid, with the rules applied.
@@ -114,7 +176,7 @@ class LabelSource(RasterSource):
         Raises:
             RasterError: If the file cannot be read there.
         """
-        values, valid = super().read_own(window, bands) if self.pixels is None else self.pixels.read_own(window, bands)
+        values, valid = self.read_stored(window, bands)
         if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
             near = np.rint(values)
             values = np.where(np.abs(values - near) <= _WHOLE_WITHIN, near, values)
@@ -124,7 +186,7 @@ class LabelSource(RasterSource):
             dropped = np.isin(values[0], self.ignore_values)
             valid &= ~dropped
             values[:, dropped] = np.nan
-        return _recoded(values, self.label_values), valid
+        return recoded(values, self.label_values), valid
 
     def indices(
         self,
@@ -152,44 +214,21 @@ class LabelSource(RasterSource):
             self.read_own(window, band) if grid is None else self.read(grid, window, bands=band, kind="categorical")
         )
         wanted = valid if outside is None else valid & ~outside
-        return scheme.to_indices(values[0], wanted, str(self.path))
+        if self.names is None:
+            return scheme.to_indices(values[0], wanted, self.name)
+        return indices_by_name(scheme, self.names, values[0], wanted, self.name)
 
 
-def _recoded(values: NDArray[np.float32], rules: tuple[tuple[int, int], ...]) -> NDArray[np.float32]:
-    if not rules:
-        return values
-    out = values.copy()  # two values may change places
-    for before, after in rules:
-        out[values == before] = after
-    return out
+def header_of(source: RasterSource) -> dict[str, Any]:
+    """Take the header of a raster, to make labels of it.
 
+    Args:
+        source: The raster.
 
-def _check_rules(source: RasterSource, ignored: set[int], rules: dict[int, int]) -> None:
-    wrong = sorted(v for v in rules.values() if not 0 <= v <= 254)
-    if wrong:
-        raise LabelError(f"{source.name}: expected class values from 0 to 254 in `label_values`, found {wrong[0]}.")
-    beyond = sorted(v for v in ignored | set(rules) if float(np.float32(v)) != v)
-    if beyond:
-        raise LabelError(
-            f"{source.name}: expected values that single precision can hold, up to 16,777,216, in `ignore_values` and "
-            f"`label_values`, found {beyond[0]}.\nWrite smaller numbers into the file first."
-        )
-    both = sorted(ignored & set(rules))
-    if both:
-        raise LabelError(
-            f"{source.name}: the value {both[0]} stands both in `ignore_values` and in `label_values`, there as class "
-            f"{rules[both[0]]}.\nName it in one of the two."
-        )
-    if source.nodata in rules:
-        raise LabelError(
-            f"{source.name}: `label_values` reads {number(source.nodata)} as class {rules[int(source.nodata)]}, but "
-            f"it is the file's nodata value, which marks pixels without a label.\n"
-            f"{_without_nodata(source)}"
-        )
-
-
-def _without_nodata(source: RasterSource) -> str:
-    return f"Remove the nodata tag if these pixels hold a class: rio edit-info --unset-nodata {quoted(source)}"
+    Returns:
+        The attributes of `RasterSource` by name.
+    """
+    return {f.name: getattr(source, f.name) for f in fields(RasterSource)}
 
 
 @dataclass(frozen=True)
@@ -208,38 +247,44 @@ class FoundClasses:
 
 
 def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> ClassScheme:
-    """Check that rasters hold labels, and find their classes.
+    """Check that rasters and shapes hold labels, and find their classes.
 
     Args:
         labels: The labels of all scenes, at least one.
         named: The classes, where the user names them.
 
     Returns:
-        The classes that are named, otherwise those that `find_classes` finds, of all rasters together.
+        The classes that are named; otherwise those that a table or a column of words names; otherwise the values that
+        `find_classes` finds, of all rasters together.
 
     Raises:
-        LabelError: If a raster has several bands, or no classes are named and it does not seem to hold any.
+        LabelError: If a raster has several bands, a code stands in no class of a table, some labels name classes and
+            others do not, or no classes are named and the rasters do not seem to hold any.
+
+    Warns:
+        LabelWarning: Of what deserves attention.
     """
-    schemes = []
-    for source in labels:
-        if named is not None:
-            check_one_band(source)
-            notes = lossy_notes(source)
-        else:
-            found = find_classes(source)
-            schemes.append(found.scheme)
-            notes = found.notes
-        for note in notes:
-            warnings.warn(f"{source.name}: {note}.", LabelWarning, stacklevel=2)
-    return _joined(schemes) if named is None else named
+    by_name = [source for source in labels if source.names is not None]
+    by_value = [source for source in labels if source.names is None]
+    for source in labels if named is not None else by_name:
+        _tell(source, source.check())
+    if named is not None:
+        return named
+    if by_name and by_value:
+        raise LabelError(
+            f"{by_value[0].name}: expected names of classes as in {by_name[0].name}, found class values.\n"
+            "List value and name of each class under `classes`."
+        )
+    if by_name:
+        return classes_by_name([(s.names or (), s.shown, bool(s.rules and s.rules.table)) for s in by_name])
+    found = find_classes(by_value)
+    _tell(by_value[0], found.notes)
+    return found.scheme
 
 
-def _joined(schemes: Sequence[ClassScheme]) -> ClassScheme:
-    """The classes of all schemes by value; name and colour are those of the first that has the value."""
-    if len(schemes) == 1:
-        return schemes[0]
-    by_value = {c.value: c for scheme in reversed(schemes) for c in scheme.classes}
-    return ClassScheme(classes=tuple(by_value[value] for value in sorted(by_value)))
+def _tell(source: LabelSource, notes: Iterable[str]) -> None:
+    for note in notes:
+        warnings.warn(f"{source.name}: {note}.", LabelWarning, stacklevel=3)
 
 
 def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
@@ -251,31 +296,46 @@ def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
     Returns:
         One sentence if the file is compressed with loss, nothing otherwise.
     """
+    if isinstance(labels, LabelSource) and not labels.has_pixels:
+        return ()
     with rasterio.open(labels.file_names[0]) as dataset:
         jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
     return ("JPEG compression may have changed class values",) if jpeg else ()
 
 
-def find_classes(labels: LabelSource, counts: ValueCounts | None = None) -> FoundClasses:
-    """Take the values that a raster holds as its classes, with the names and colours that the file gives them.
+def find_classes(labels: LabelSource | Sequence[LabelSource], counts: ValueCounts | None = None) -> FoundClasses:
+    """Take the values that labels hold as their classes, with the names and colours that the files give them.
 
     Args:
-        labels: The labels.
+        labels: The labels; several are judged together, so one of them may hold a single value.
         counts: Their values, where they have been counted already.
 
     Returns:
         The classes and what deserves attention.
 
     Raises:
-        LabelError: If the raster has several bands, fewer than two values, values that a map cannot hold, or so many
-            rare values that they are more likely to be artefacts.
+        LabelError: If a raster has several bands, or all together hold fewer than two values, values that a map cannot
+            hold, or so many rare values that they are more likely to be artefacts.
     """
-    check_one_band(labels)
-    counts = counts or count_values(labels, labels.data_bands[0])
-    categories, shares = recoded_categories(labels), counts.shares()
-    notes = _check_values(labels, shares, categories, more=counts.more)
+    sources = [labels] if isinstance(labels, LabelSource) else list(labels)
+    for source in sources:
+        check_one_band(source)
+    if counts is None:
+        counts = ValueCounts()
+        for source in sources:
+            counts.join(source.count_labels())
+    categories, shares = _joined_categories(sources), counts.shares()
+    notes = _check_values(sources[0], shares, categories, more=counts.more)
     scheme, unnamed = _scheme([int(v) for v in shares], categories)
     return FoundClasses(scheme, shares, (*notes, *categories.notes, *unnamed))
+
+
+def _joined_categories(labels: Sequence[LabelSource]) -> Categories:
+    """Names and colours of values; those of the first labels that give one."""
+    found = [recoded_categories(source) for source in labels]
+    names = {value: name for each in reversed(found) for value, name in each.names.items()}
+    colours = {value: colour for each in reversed(found) for value, colour in each.colours.items()}
+    return Categories(names, colours, tuple(dict.fromkeys(note for each in found for note in each.notes)))
 
 
 def recoded_categories(labels: LabelSource) -> Categories:
@@ -285,9 +345,11 @@ def recoded_categories(labels: LabelSource) -> Categories:
         labels: The labels.
 
     Returns:
-        Those of the file, after the rules for its values.
+        Those of the file, after the rules for its values; none where classes are matched by name.
     """
-    found = read_categories(Path(labels.file_names[0]), labels.data_bands[0])
+    if labels.names is not None:
+        return Categories()
+    found = labels.categories()
     rules = dict(labels.label_values)
 
     def moved(by_value: Mapping[int, str]) -> dict[int, str]:
@@ -325,14 +387,15 @@ def _check_values(
         raise _refusal(labels, _listed(list(shares), more=more), _not_classes(labels, shares, more=more))
     rare = [v for v, share in shares.items() if share < _RARE]
     many = f"{len(shares)} values ({_listed(list(shares))}); {_rare(shares, rare)}"
-    named = all(int(v) in categories.names for v in shares)
+    named = not labels.has_pixels or all(int(v) in categories.names for v in shares)
     if len(shares) >= _REFUSED_FROM and 3 * len(rare) >= len(shares) and not named:
         raise _refusal(labels, many, _ARTEFACTS)
     if len(shares) < 2:
         found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
         raise _refusal(labels, found, _too_few(labels, list(shares)))
     if wrong:
-        raise _refusal(labels, f"the values {_listed(list(shares))}", _reading_advice(list(shares), wrong))
+        advice = _reading_advice(list(shares), wrong) + _table(shares)
+        raise _refusal(labels, f"the values {_listed(list(shares))}", advice)
     notes = list(lossy_notes(labels))
     if notes and rare:
         raise _refusal(labels, f"{many}, in a file with JPEG compression", _ARTEFACTS)
@@ -406,10 +469,18 @@ def _reading_advice(values: list[float], wrong: list[float]) -> str:
     return f"{looks}Read {listed} as {classes} with {recode_advice(dict(zip(wrong, free, strict=False)))}."
 
 
+def _table(shares: Mapping[float, float]) -> str:
+    """Offer the values that were found as a table."""
+    codes = as_yaml((f"class {number(v)}", int(v)) for v in shares)
+    return f"\nOr name the class of each in the configuration:\n{codes}"
+
+
 def _too_few(labels: LabelSource, values: list[float]) -> str:
+    if not labels.has_pixels:
+        return "Draw shapes of every class, or name another column."
     nodata = labels.nodata
     if nodata is not None and not math.isnan(nodata):
-        unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {_without_nodata(labels)}"
+        unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {without_nodata(labels)}"
         wrong = [v for v in (*values, nodata) if not 0 <= v <= 254]
         return f"{unlabelled}\n{_reading_advice([*values, nodata], wrong)}" if wrong and values else unlabelled
     if labels.ignore_values or labels.label_values or labels.mask != "none" or labels.alpha_band:

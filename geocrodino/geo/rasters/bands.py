@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+
+from geocrodino.settings.height_words import HeightEncoding
 
 _WORDS = {
     "red": "red", "r": "red", "rot": "red", "rouge": "red",
@@ -57,6 +61,7 @@ class Band:
         offset: See ``scale``.
         unit: Unit tag, or None.
         is_alpha: Whether the band is tagged as transparency.
+        encoding: How stored numbers hold values, before scale and offset; None: they are numbers.
     """
 
     dtype: str
@@ -66,11 +71,27 @@ class Band:
     offset: float = 0.0
     unit: str | None = None
     is_alpha: bool = False
+    encoding: HeightEncoding | None = field(default=None, repr=False)  # the text of older headers stays the same
 
     @property
     def is_scaled(self) -> bool:
         """Whether values differ from the stored numbers."""
-        return (self.scale, self.offset) != (1.0, 0.0)
+        return (self.scale, self.offset) != (1.0, 0.0) or self.encoding is not None
+
+    def values(self, stored: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Turn stored numbers into values.
+
+        Args:
+            stored: Numbers of the file, of its type, any shape.
+
+        Returns:
+            Values, float64 where they differ from the stored numbers, same shape.
+        """
+        if not self.is_scaled:
+            return stored
+        numbers = stored if self.encoding is None else np.ascontiguousarray(stored).view(np.float16)
+        values: NDArray[np.generic] = numbers.astype(np.float64) * self.scale + self.offset
+        return values
 
     @property
     def is_named_data(self) -> bool:

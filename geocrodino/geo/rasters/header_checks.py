@@ -73,11 +73,13 @@ def require_place(path: str | Path, dataset: rasterio.DatasetReader) -> None:
             path,
             f"does not say where it lies. Expected {what} (pixel size and place of the first pixel), found none.\n"
             f"Write the right one into it, for instance: rio edit-info{crs} --transform "
-            f"'[0.5, 0, 400000, 0, -0.5, 5000000]' {Path(path).name}",
+            f"'[0.5, 0, 400000, 0, -0.5, 5000000]' {Path(path).name}\n"
+            "If only its pixel size is known, state that in metres, for instance: `pixel_m=0.5`",
         )
     if dataset.crs is None:
         raise MissingCRSError(
             path,
             "no coordinate reference system. Expected one in the file, found none.\n"
-            f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {Path(path).name}",
+            f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {Path(path).name}\n"
+            "Or state it, for instance: `crs='EPSG:32631'`",
         )

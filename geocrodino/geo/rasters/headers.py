@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 import rasterio
@@ -15,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from geocrodino.errors import RasterError
 from geocrodino.files.names import raster_name
+from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
 
 _LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
@@ -22,7 +24,7 @@ _THREADS = 8  # opening a file is waiting, most of all on a network disk
 _FEW = 32  # files for which threads are not worth their start
 _CHUNK = 64
 
-_KEPT: ContextVar[dict[str, RasterSource] | None] = ContextVar("kept headers", default=None)
+_KEPT: ContextVar[dict[tuple[str, Place | None], RasterSource] | None] = ContextVar("kept headers", default=None)
 
 
 @contextmanager
@@ -57,11 +59,12 @@ def without_listing() -> Iterator[None]:
         yield
 
 
-def header(path: str | Path) -> RasterSource:
+def header(path: str | Path, place: Place | None = None) -> RasterSource:
     """Read the header of a raster, or take the one that `headers_kept` keeps.
 
     Args:
         path: A file, a file in an archive, or a URL that GDAL reads.
+        place: CRS and pixel size for a file that states none; None: not given.
 
     Returns:
         The raster.
@@ -70,42 +73,43 @@ def header(path: str | Path) -> RasterSource:
         RasterError: See `RasterSource.open`.
         AccessError: If the operating system does not let it be looked up or read.
     """
-    kept, name = _KEPT.get(), raster_name(path)
+    kept, key = _KEPT.get(), (raster_name(path), place)
     if kept is None:
-        return RasterSource.open(path)
-    if name not in kept:
-        kept[name] = RasterSource.open(path)
-    return kept[name]
+        return RasterSource.open(path, place)
+    if key not in kept:
+        kept[key] = RasterSource.open(path, place)
+    return kept[key]
 
 
-def read_ahead(paths: Iterable[str]) -> None:
+def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
     """Read headers in threads, for `header` inside the same block of `headers_kept`.
 
     Files that cannot be opened are passed over: `header` raises their errors.
 
     Args:
         paths: Names as for `header`. Few of them are left to `header`.
+        place: As for `header`.
     """
     kept = _KEPT.get()
     if kept is None:
         return
-    names = [name for name in dict.fromkeys(paths) if raster_name(name) not in kept]
+    names = [name for name in dict.fromkeys(paths) if (raster_name(name), place) not in kept]
     if len(names) <= _FEW:
         return
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     # Threads change the filters of all: they are restored, and GDAL's warning must stay silent between two of them.
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        for found in pool.map(_open_all, chunks):
-            kept.update({raster.name: raster for raster in found})
+        for found in pool.map(partial(_open_all, place), chunks):
+            kept.update({(raster.name, place): raster for raster in found})
 
 
-def _open_all(names: Sequence[str]) -> list[RasterSource]:
+def _open_all(place: Place | None, names: Sequence[str]) -> list[RasterSource]:
     found = []
     with without_listing():  # of this thread
         for name in names:
             try:
-                found.append(RasterSource.open(name))
+                found.append(RasterSource.open(name, place))
             except RasterError:
                 continue
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from geocrodino.errors import RasterError
 from geocrodino.files.access import exists, full_path, look_up
 from geocrodino.files.names import absolute_name, in_archive, is_remote
+from geocrodino.files.vector_names import is_vector
 from geocrodino.geo.rasters.grid import grid_crs_name
 from geocrodino.geo.rasters.opening import opened
 from geocrodino.geo.rasters.protocol import Raster
@@ -63,7 +65,9 @@ def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:
     if str(path) in above:
         return
     yield str(path)
-    if path.suffix.lower() in {".tif", ".tiff"}:  # holds its pixels itself; at most a mask lies beside it
+    if is_vector(path):
+        yield from _beside_shapes(path)
+    elif path.suffix.lower() in {".tif", ".tiff"}:  # holds its pixels itself; at most a mask lies beside it
         mask = path.with_name(f"{path.name}.msk")
         yield from [str(mask)] if exists(mask) else []
     elif not above or path.suffix.lower() == ".vrt":
@@ -71,6 +75,13 @@ def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:
             listed = [part for part in dataset.files if not part.endswith((".aux.xml", ".ovr"))]
         for part in listed:
             yield from _files_behind(part, above | {str(path)})
+
+
+def _beside_shapes(path: Path) -> Iterator[str]:
+    """The other files of a Shapefile."""
+    if path.suffix.lower() == ".shp":
+        parts = [path.with_suffix(suffix) for suffix in (".dbf", ".shx", ".prj")]
+        yield from (str(part) for part in parts if exists(part))
 
 
 def _size_and_time(name: str) -> tuple[int, ...]:

@@ -15,11 +15,13 @@ from odc.geo.geobox import GeoBox
 from geocrodino.errors import RasterError
 from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.bands import common_names
+from geocrodino.geo.rasters.coding import HeightCoding
 from geocrodino.geo.rasters.grid import grid_crs_name, pixel_offset, window_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import metres_in
 from geocrodino.geo.rasters.validity import tagged_alpha
 from geocrodino.geo.rasters.window import Window
+from geocrodino.settings.height_words import HeightEncoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,38 @@ class MosaicSource(RasterSource):
             The mosaic whose values are multiplied.
         """
         return replace(super().rescaled(factor), headers=tuple(header.rescaled(factor) for header in self.headers))
+
+    def recoded(
+        self, *, scale: float | None, offset: float | None, encoding: HeightEncoding | None, unit: str | None
+    ) -> Self:
+        """Read the stored numbers of every member in another way; see `RasterSource.recoded`.
+
+        Args:
+            scale: A value is the stored number times the scale, plus the offset; None: as each file says.
+            offset: See ``scale``.
+            encoding: How stored numbers hold values; None: they are numbers.
+            unit: Unit of the values; None: as the files say.
+
+        Returns:
+            The mosaic with these values.
+        """
+        own = super().recoded(scale=scale, offset=offset, encoding=encoding, unit=unit)
+        headers = tuple(
+            header.recoded(scale=scale, offset=offset, encoding=encoding, unit=unit) for header in self.headers
+        )
+        return replace(own, headers=headers)
+
+    def with_coding(self, coding: HeightCoding | None) -> Self:
+        """Note how the heights of every member are read.
+
+        Args:
+            coding: The meaning of the values.
+
+        Returns:
+            The mosaic with this note.
+        """
+        headers = tuple(header.with_coding(coding) for header in self.headers)
+        return replace(super().with_coding(coding), headers=headers)
 
     def describe(self) -> str:
         """Describe the mosaic in one line.

@@ -37,7 +37,7 @@ def opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     except RasterioError as error:
         explain_failure(path)
         vector = Path(path).suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
-        hint = "\nPolygons become a raster with gdal_rasterize, see the README." if vector else ""
+        hint = "\nPolygons, lines and points can be labels: name them as `labels`." if vector else ""
         raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error
     with dataset:
         yield dataset

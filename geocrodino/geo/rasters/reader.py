@@ -10,12 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp
@@ -25,9 +24,11 @@ from rasterio.windows import Window as RasterioWindow
 from geocrodino.errors import OverlapError, RasterError
 from geocrodino.files.names import gdal_name, raster_name
 from geocrodino.geo.rasters.bands import Band, bands_of, with_names
+from geocrodino.geo.rasters.coding import HeightCoding
 from geocrodino.geo.rasters.grid import crs_of, describe, share_ground
-from geocrodino.geo.rasters.header_checks import require_place, require_real
+from geocrodino.geo.rasters.header_checks import require_real
 from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.place import Place, located
 from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.spikes import HeightLimits
 from geocrodino.geo.rasters.validity import (
@@ -43,6 +44,7 @@ from geocrodino.geo.rasters.validity import (
 )
 from geocrodino.geo.rasters.warp import read_on_grid
 from geocrodino.geo.rasters.window import Window
+from geocrodino.settings.height_words import HeightEncoding, HeightZero
 
 MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
 """Tags of the maps that this package writes."""
@@ -63,6 +65,7 @@ class RasterSource:
         has_palette: Whether the values are positions in a table of colours.
         is_map: Whether it is a map that this package wrote.
         limits: Heights that are read as missing, None where nothing is checked; see `HeightLimits`.
+        coding: How heights are read, where that differs from what the file says, or None.
     """
 
     name: str
@@ -75,6 +78,7 @@ class RasterSource:
     has_palette: bool = False
     is_map: bool = False
     limits: HeightLimits | None = None
+    coding: HeightCoding | None = None
 
     @property
     def path(self) -> Path:
@@ -117,6 +121,11 @@ class RasterSource:
         return self._first.is_scaled
 
     @property
+    def zero(self) -> HeightZero:
+        """Where heights are 0, see `HeightSettings`."""
+        return "sea" if self.coding is None else self.coding.zero
+
+    @property
     def says_validity(self) -> bool:
         """Whether the file marks missing pixels in any way but NaN."""
         tagged = any(self.bands[number - 1].nodata is not None for number in self.data_bands)
@@ -137,7 +146,9 @@ class RasterSource:
     def header_key(self) -> tuple[object, ...]:
         """All of the header that determines values and validity, besides path and grid; NaN as nodata equals itself."""
         marks = (self.alpha_band, self.mask, self.nodata_values, self.has_palette, self.limits)
-        return (repr(self.bands), self.data_bands, *map(repr, marks))
+        coding = () if self.coding is None else self.coding.key
+        encodings = tuple(dict.fromkeys(band.encoding for band in self.bands if band.encoding is not None))
+        return (repr(self.bands), self.data_bands, *map(repr, marks), *coding, *encodings)
 
     @property
     def layout_key(self) -> list[object]:
@@ -149,12 +160,13 @@ class RasterSource:
         return self.bands[self.data_bands[0] - 1] if self.data_bands else self.bands[0]
 
     @classmethod
-    def open(cls, path: str | Path) -> RasterSource:
+    def open(cls, path: str | Path, place: Place | None = None) -> RasterSource:
         """Read the header of a raster.
 
         Args:
             path: A file, a file in an archive, or a URL that GDAL reads. To open what a user names, use
                 `geocrodino.geo.rasters.scene`.
+            place: CRS and pixel size for a file that states none; None: not given.
 
         Returns:
             The raster; the file is closed again.
@@ -166,15 +178,16 @@ class RasterSource:
         """
         name = raster_name(path)
         with opened(name) as dataset:
-            return RasterSource.of_dataset(name, dataset)
+            return RasterSource.of_dataset(name, dataset, place)
 
     @staticmethod
-    def of_dataset(name: str, dataset: rasterio.DatasetReader) -> RasterSource:
+    def of_dataset(name: str, dataset: rasterio.DatasetReader, place: Place | None = None) -> RasterSource:
         """Read the header of a raster that is open.
 
         Args:
             name: Its name.
             dataset: The open raster.
+            place: CRS and pixel size for a file that states none; None: not given.
 
         Returns:
             The raster.
@@ -186,13 +199,13 @@ class RasterSource:
         if dataset.count == 0:
             inside = ", ".join(dataset.subdatasets[:4]) or "none"
             raise RasterError(name, f"holds no band itself. Save one of its sub-datasets as a file: {inside}.")
-        require_place(name, dataset)
+        grid = located(name, dataset, place)
         bands = bands_of(dataset)
         require_real(name, bands)
         alpha = alpha_of(bands, dataset)
         return RasterSource(
             name=name,
-            geobox=GeoBox((dataset.height, dataset.width), dataset.transform, CRS(dataset.crs.to_wkt())),
+            geobox=grid,
             bands=bands,
             data_bands=tuple(b for b in dataset.indexes if b != alpha),
             alpha_band=alpha,
@@ -227,6 +240,35 @@ class RasterSource:
         """
         bands = tuple(replace(b, scale=b.scale * factor, offset=b.offset * factor) for b in self.bands)
         return replace(self, bands=bands)
+
+    def recoded(
+        self, *, scale: float | None, offset: float | None, encoding: HeightEncoding | None, unit: str | None
+    ) -> Self:
+        """Read stored numbers in another way than the file says.
+
+        Args:
+            scale: A value is the stored number times the scale, plus the offset; None: as the file says.
+            offset: See ``scale``.
+            encoding: How stored numbers hold values; None: they are numbers.
+            unit: Unit of the values; None: as the file says.
+
+        Returns:
+            The raster with these values.
+        """
+        given = {"scale": scale, "offset": offset, "encoding": encoding, "unit": unit}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return replace(self, bands=tuple(replace(band, **changes) for band in self.bands))
+
+    def with_coding(self, coding: HeightCoding | None) -> Self:
+        """Note how heights are read.
+
+        Args:
+            coding: The meaning of the values.
+
+        Returns:
+            The raster with this note.
+        """
+        return replace(self, coding=coding)
 
     def with_names(self, names: Sequence[str | None]) -> Self:
         """Name the bands that the file does not name itself.
@@ -376,8 +418,7 @@ class RasterSource:
         """Stored numbers, shape (B, H, W), as values."""
         with np.errstate(over="ignore", invalid="ignore"):
             for number, band, target in zip(bands, stored, out, strict=True):
-                coding = self.bands[number - 1]
-                target[...] = band.astype(np.float64) * coding.scale + coding.offset if coding.is_scaled else band
+                target[...] = self.bands[number - 1].values(band)
 
     def _valid_in(
         self, dataset: rasterio.DatasetReader, stored: NDArray[np.generic], part: RasterioWindow, bands: tuple[int, ...]
@@ -403,7 +444,10 @@ class RasterSource:
     ) -> NDArray[np.bool_]:
         """Where all data bands hold their nodata value: a saturated or dark band alone is data."""
         missing = all_nodata(stored, [marks[b - 1] for b in bands])
-        others = [b for b in dataset.indexes if b not in bands and b != self.alpha_band] if missing.any() else []
+        alone = self.coding is not None and self.coding.alone
+        if alone or not missing.any():
+            return missing
+        others = [b for b in dataset.indexes if b not in bands and b != self.alpha_band]
         for number in others:
             missing &= holds(dataset.read(number, window=part), marks[number - 1])
         return missing

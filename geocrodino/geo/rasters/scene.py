@@ -15,6 +15,7 @@ from geocrodino.files.access import is_folder
 from geocrodino.geo.rasters.header_checks import require_real
 from geocrodino.geo.rasters.headers import header, headers_kept, read_ahead, without_listing
 from geocrodino.geo.rasters.mosaic import MosaicSource
+from geocrodino.geo.rasters.place import Place, is_placeless, pictures
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene_files import SUFFIXES, FoundFiles, find_files, given_names, phrase
 from geocrodino.geo.rasters.stac_bands import StacBand, stac_bands, with_stac_bands
@@ -22,7 +23,9 @@ from geocrodino.geo.rasters.stac_bands import StacBand, stac_bands, with_stac_ba
 _SHOWN = 5  # names in a message
 
 
-def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = None) -> RasterSource:
+def open_scene(
+    path: str | Path | Sequence[str | Path], *, asset: str | None = None, place: Place | None = None
+) -> RasterSource:
     """Open whatever names a scene.
 
     Args:
@@ -37,6 +40,7 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
             - several of these.
         asset: Key of the asset to read of each STAC item; by default the only one with the role ``data``, or, where
             none has it, the only GeoTIFF.
+        place: CRS and pixel size for files that state none; ``.png`` and ``.jpg`` then count as rasters of a folder.
 
     Returns:
         The raster, or a `MosaicSource` where there are several. Of several, maps that a bundle made are left out.
@@ -50,23 +54,25 @@ def open_scene(path: str | Path | Sequence[str | Path], *, asset: str | None = N
     Warns:
         LeftOutWarning: If something that is there is not read, naming it.
     """
-    names, found = _look_up(path, asset)
+    names, found = _look_up(path, asset, place)
     if found.files == names and len(names) == 1:
-        return header(names[0])
+        return header(names[0], place)
     named = Path(names[0]) if len(names) == 1 else _common_folder(found.files)
-    sources = _read_headers(found, named)
+    sources = _read_headers(found, named, place)
     if not sources:
         return _whole_folder(named, found)
     _tell_left_out(named, found)
+    _require_joinable(sources, named)
     return sources[0] if len(sources) == 1 else MosaicSource.join(sources, str(named))
 
 
-def open_raster(path: str | Path) -> RasterSource:
+def open_raster(path: str | Path, *, place: Place | None = None) -> RasterSource:
     """Open one raster file, for instance labels or a map.
 
     Args:
         path: As for `open_scene`, if it leads to one file: the file itself, a folder that holds one raster, a pattern
             that one file matches, a list or a STAC item of one file.
+        place: CRS and pixel size for a file that states none; None: not given.
 
     Returns:
         The raster; its path is that of the file.
@@ -79,9 +85,9 @@ def open_raster(path: str | Path) -> RasterSource:
     Warns:
         LeftOutWarning: If something that is there is not read, naming it.
     """
-    names, found = _look_up(path, None)
+    names, found = _look_up(path, None, place)
     if found.files == names:
-        return header(names[0])
+        return header(names[0], place)
     named = Path(names[0])
     if not found.files:
         return _whole_folder(named, found)
@@ -93,13 +99,26 @@ def open_raster(path: str | Path) -> RasterSource:
         )
     _tell_left_out(named, found)
     file = found.files[0]
-    return _with_asset(file, stac_bands(found.assets.get(file, {})))
+    return _with_asset(file, stac_bands(found.assets.get(file, {})), place)
 
 
-def _look_up(path: str | Path | Sequence[str | Path], asset: str | None) -> tuple[list[str], FoundFiles]:
+def _look_up(
+    path: str | Path | Sequence[str | Path], asset: str | None, place: Place | None
+) -> tuple[list[str], FoundFiles]:
     """The names that a user gives, and the files that they lead to."""
     names = given_names(path)
-    return names, find_files(names, asset)
+    return names, find_files(names, asset, pictures(place))
+
+
+def _require_joinable(sources: Sequence[RasterSource], named: Path) -> None:
+    """Refuse to join files of which only the pixel size is known: nothing says how they lie to each other."""
+    without = [source.path.name for source in sources if is_placeless(source.geobox)]
+    if without and len(sources) > 1:
+        raise RasterError(
+            named,
+            f"expected one file, or files that say where they lie, found {len(sources)} files, of which "
+            f"{phrase(without, 'does not', 'do not')[0]}.\nMake each of them a scene of its own under `data.scenes`.",
+        )
 
 
 def _whole_folder(named: Path, found: FoundFiles) -> RasterSource:
@@ -118,15 +137,15 @@ def _tell_left_out(named: Path, found: FoundFiles) -> None:
         warnings.warn(f"{named}: not read as part of the scene: {'; '.join(found.left_out)}.", LeftOutWarning, 3)
 
 
-def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
+def _read_headers(found: FoundFiles, named: Path, place: Place | None) -> list[RasterSource]:
     """Headers of all files but those that a bundle made."""
     headers: dict[str, RasterSource | None] = {}
     failures = []
     with headers_kept(), without_listing():
-        read_ahead(found.files)
+        read_ahead(found.files, place)
         for name in found.files:
             try:
-                headers[name] = _header(name, stac_bands(found.assets.get(name, {})))
+                headers[name] = _header(name, stac_bands(found.assets.get(name, {})), place)
             except RasterError as error:
                 failures.append(error)
     if len(failures) == 1:
@@ -139,14 +158,14 @@ def _read_headers(found: FoundFiles, named: Path) -> list[RasterSource]:
     return [header for header in headers.values() if header is not None]
 
 
-def _header(path: str, described: Sequence[StacBand]) -> RasterSource | None:
+def _header(path: str, described: Sequence[StacBand], place: Place | None) -> RasterSource | None:
     """The header of a raster, None where a bundle made it."""
-    return None if header(path).is_map else _with_asset(path, described)
+    return None if header(path, place).is_map else _with_asset(path, described, place)
 
 
-def _with_asset(path: str, described: Sequence[StacBand]) -> RasterSource:
+def _with_asset(path: str, described: Sequence[StacBand], place: Place | None) -> RasterSource:
     """The header of a raster, with what a STAC asset says about its bands."""
-    found = with_stac_bands(header(path), described)
+    found = with_stac_bands(header(path, place), described)
     require_real(path, found.bands)
     return found
 

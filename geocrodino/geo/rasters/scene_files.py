@@ -89,12 +89,13 @@ def given_names(path: str | Path | Sequence[str | Path]) -> list[str]:
     return [raster_name(entry) if isinstance(entry, Path) else entry for entry in entries]
 
 
-def find_files(names: Sequence[str], asset: str | None) -> FoundFiles:
+def find_files(names: Sequence[str], asset: str | None, more: Sequence[str] = ()) -> FoundFiles:
     """Find the files that names lead to, without opening a raster.
 
     Args:
         names: As for `geocrodino.geo.rasters.scene.open_scene`, as text.
         asset: Key of the asset to read of each STAC item.
+        more: Suffixes of further files of a folder that are rasters, beside `SUFFIXES`.
 
     Returns:
         The files, and what was found but not taken.
@@ -107,14 +108,14 @@ def find_files(names: Sequence[str], asset: str | None) -> FoundFiles:
         raise RasterError("scene", "the list of files is empty. Expected at least one raster.")
     found = FoundFiles()
     for name in names:
-        _look_up(name, asset, found)
+        _look_up(name, asset, found, more)
     if asset is not None and not found.has_items:
         raise RasterError(names[0], f"the asset {asset!r} was asked for, but this is no STAC file. Leave it out.")
     _refuse_duplicates(found.files)
     return found
 
 
-def _look_up(name: str, asset: str | None, found: FoundFiles) -> None:
+def _look_up(name: str, asset: str | None, found: FoundFiles, more: Sequence[str]) -> None:
     path = Path(name)
     suffix = path.suffix.lower()
     if is_gdal_name(name):
@@ -122,7 +123,7 @@ def _look_up(name: str, asset: str | None, found: FoundFiles) -> None:
     elif is_url(name):
         found.files.append(_located(name, Path()))
     elif is_folder(path):
-        _look_into(path, found)
+        _look_into(path, found, more)
     elif set(name) & set("*?[") and not exists(path):
         names, locked = _matches(name)
         found.files += names
@@ -135,15 +136,15 @@ def _look_up(name: str, asset: str | None, found: FoundFiles) -> None:
         found.files.append(name)
 
 
-def _look_into(folder: Path, found: FoundFiles) -> None:
+def _look_into(folder: Path, found: FoundFiles, more: Sequence[str]) -> None:
     hidden, others, folders = [], [], []
     for entry in entries(folder):
         suffix, in_sight = entry.suffix.lower(), not entry.name.startswith(".")
-        if suffix in _OTHER_RASTERS and in_sight:
+        if suffix in _OTHER_RASTERS and suffix not in more and in_sight:
             others.append(entry.name)
         elif _is_folder(entry):
             folders += [entry.name] if in_sight and _may_hold_rasters(entry) else []
-        elif suffix in SUFFIXES and in_sight:
+        elif suffix in (*SUFFIXES, *more) and in_sight:
             found.files.append(str(entry))
         elif suffix in SUFFIXES:
             hidden.append(entry.name)

@@ -86,8 +86,9 @@ def unit_in_metres(unit: str, source: str) -> float:
 def height_unit(raster: RasterSource, override: str | None = None, otherwise: str | None = None) -> tuple[float, str]:
     """Metres in one unit of a height raster, and how that is known.
 
-    In this order: ``override``, the band's unit tag, the vertical axis of the CRS, the horizontal unit of a projected
-    CRS that counts in feet (feet across come with feet up), ``otherwise``, metres.
+    In this order: ``override``, the coding that the user gave (`HeightCoding`), the band's unit tag, the vertical axis
+    of the CRS, the horizontal unit of a projected CRS that counts in feet (feet across come with feet up),
+    ``otherwise``, metres.
 
     Args:
         raster: The heights.
@@ -100,9 +101,18 @@ def height_unit(raster: RasterSource, override: str | None = None, otherwise: st
     Raises:
         HeightError: If a unit is named that is not known.
     """
-    path = str(raster.path)
+    coding, path = raster.coding, str(raster.path)
     if override is not None:
-        return unit_in_metres(override, path), f"heights in {override}, as asked"
+        found = unit_in_metres(override, path), f"heights in {override}, as asked"
+    elif coding is not None and coding.unit_known_by is not None:
+        found = 1.0, coding.unit_known_by
+    else:
+        found = _unit_of_file(raster, otherwise)
+    return found if coding is None else (found[0], coding.words(found[1]))
+
+
+def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, str]:
+    path = str(raster.path)
     tag = (raster.unit or "").strip()
     if tag.lower() not in _UNSAID:
         return unit_in_metres(tag, path), f"heights in {tag}, by the band's unit tag"
@@ -148,6 +158,8 @@ def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) ->
     """
     if unit is not None and unit.strip().lower() == NO_UNIT:
         return raster.with_limits(HeightLimits())
+    if raster.zero == "camera":  # neighbours may be any distance apart, and no distance is impossible
+        return raster.with_limits(HeightLimits(sentinels=()) if raster.is_scaled else HeightLimits())
     side = max(pixel_size_m(raster.geobox))
     return raster.with_limits(
         HeightLimits.of_unit(unit_m, side, on_earth=_on_earth(raster.geobox), scaled=raster.is_scaled)

@@ -48,6 +48,17 @@ class ValueCounts:
             self.others[value] = self.others.get(value, 0) + count
         self.more = len(self.others) > MOST_VALUES
 
+    def join(self, other: ValueCounts) -> None:
+        """Add the counts of other pixels.
+
+        Args:
+            other: Their counts.
+        """
+        self.whole += other.whole
+        for value, count in other.others.items():
+            self.others[value] = self.others.get(value, 0) + count
+        self.more = self.more or other.more or len(self.others) > MOST_VALUES
+
     def shares(self) -> dict[float, float]:
         """Compute the share of the pixels of each value.
 

@@ -109,11 +109,23 @@ def agreement(logits: Tensor, target: Tensor, batch: Mapping[str, Tensor], modal
     with torch.no_grad():
         carried, seen = carry(target, torch.eye(3, device=target.device).expand_as(transform), transform)
         # Labels are more reliable than the other branch: where there is one, it alone counts.
-        unlabelled = batch[f"{modality}_valid"] & (batch[f"{modality}_labels"] == IGNORE_INDEX)
-        weight = carried[:, -1] * (seen & unlabelled)
+        weight = carried[:, -1] * (seen & unlabelled(batch, modality))
         # Interpolated probabilities are normalised again, so that they sum to 1 despite rounding.
         expected = carried[:, :-1] / carried[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-6)
     return agreement_loss(logits, expected, weight)
+
+
+def unlabelled(batch: Mapping[str, Tensor], modality: Modality) -> Tensor:
+    """Find the pixels that a branch sees and that have no label.
+
+    Args:
+        batch: Augmented patches, see `Step`.
+        modality: Modality of the branch.
+
+    Returns:
+        Bool, shape (B, H, W).
+    """
+    return batch[f"{modality}_valid"] & (batch[f"{modality}_labels"] == IGNORE_INDEX)
 
 
 def ramped(progress: float, ramp: float) -> float:

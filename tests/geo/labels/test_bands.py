@@ -30,7 +30,9 @@ def test_two_colours_and_their_command(write_raster):
     assert _told(path) == (
         f"{path}: expected one band of class values, found 3 bands. This looks like a colour-coded label image: "
         "2 colours, such as 200,0,0 and 0,0,0.\n"
-        "Convert the colours to class values first; 0,0,0 becomes 1, 200,0,0 becomes 2:\n"
+        "Name the classes of the colours in the configuration:\n"
+        'data:\n  label_rules:\n    table:\n      class 1: ["#000000"]\n      class 2: ["#c80000"]\n'
+        "Or convert the colours to class values first; 0,0,0 becomes 1, 200,0,0 becomes 2:\n"
         'rio calc "(+ 0 (* 1 (== (read 1 1) 0) (== (read 1 2) 0) (== (read 1 3) 0)) '
         '(* 2 (== (read 1 1) 200) (== (read 1 2) 0) (== (read 1 3) 0)))" '
         f"'{path}' '{path.with_name('a b-classes.tif')}' --dtype uint8 --not-masked"

@@ -162,6 +162,8 @@ def test_a_mask_with_a_nodata_tag(labels):
 def test_values_that_are_all_too_large(labels):
     assert _told(labels([[300, 301]], dtype=np.uint16)) == (
         f"{EXPECTED}the values 300 and 301.\nRead 300 and 301 as classes with `label_values={{300: 0, 301: 1}}`."
+        "\nOr name the class of each in the configuration:\n"
+        "data:\n  label_rules:\n    table:\n      class 300: [300]\n      class 301: [301]"
     )
 
 
@@ -170,7 +172,10 @@ def test_values_below_and_above_the_classes(labels):
         f"{EXPECTED}the values -9999, 1, 2 and 300.\n"
         "Leave out what is no class with `ignore_values=[-9999, 300]`. "
         "Read what is a class as a value from 0 to 254, for instance with "
-        "`label_values={-9999: 0}`."
+        "`label_values={-9999: 0}`.\n"
+        "Or name the class of each in the configuration:\n"
+        "data:\n  label_rules:\n    table:\n"
+        "      class -9999: [-9999]\n      class 1: [1]\n      class 2: [2]\n      class 300: [300]"
     )
 
 

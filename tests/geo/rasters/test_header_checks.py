@@ -53,7 +53,8 @@ def test_no_geotransform(tmp_path, crs):
     command = f"rio edit-info{option} --transform '[0.5, 0, 400000, 0, -0.5, 5000000]' plain.tif"
     assert message(path) == (
         f"does not say where it lies. Expected {what} (pixel size and place of the first pixel), found none.\n"
-        f"Write the right one into it, for instance: {command}"
+        f"Write the right one into it, for instance: {command}\n"
+        "If only its pixel size is known, state that in metres, for instance: `pixel_m=0.5`"
     )
     rio(command, tmp_path)
     source = RasterSource.open(path)
@@ -97,7 +98,8 @@ def test_without_crs(write_raster):
     found = message(path, MissingCRSError)
     assert found == (
         "no coordinate reference system. Expected one in the file, found none.\n"
-        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif"
+        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif\n"
+        "Or state it, for instance: `crs='EPSG:32631'`"
     )
     rio(re.search("rio .*", found).group(), path.parent)
     assert RasterSource.open(path).geobox.crs == UTM31

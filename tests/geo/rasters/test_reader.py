@@ -74,7 +74,8 @@ def test_without_crs(write_raster):
         RasterSource.open(path)
     assert str(caught.value) == (
         f"{path}: no coordinate reference system. Expected one in the file, found none.\n"
-        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif"
+        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif\n"
+        "Or state it, for instance: `crs='EPSG:32631'`"
     )
 
 
@@ -668,7 +669,7 @@ def test_each_band_has_its_own_nodata_value(tmp_path, write_raster):
 def test_polygons_in_place_of_a_raster(tmp_path):
     path = tmp_path / "labels.geojson"
     path.write_text('{"type": "FeatureCollection", "features": []}')
-    with pytest.raises(RasterError, match=r"Polygons become a raster with gdal_rasterize, see the README\.$"):
+    with pytest.raises(RasterError, match=r"Polygons, lines and points can be labels: name them as `labels`\.$"):
         RasterSource.open(path)
 
 

@@ -458,9 +458,9 @@ def test_other_warnings_pass(write_tile, monkeypatch):
     files = [write_tile(f"{i}.tif", np.ones((4, 4), np.uint8), 0, 4 * i) for i in range(2)]
     real = scene._header
 
-    def noisy(path, described):
+    def noisy(path, *described):
         warnings.warn(f"{Path(path).name} is odd", RuntimeWarning, stacklevel=2)
-        return real(path, described)
+        return real(path, *described)
 
     monkeypatch.setattr(scene, "_header", noisy)
     with pytest.warns(RuntimeWarning) as caught:

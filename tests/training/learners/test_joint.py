@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -396,6 +397,25 @@ def test_nobody_is_asked_where_there_is_a_label(build, make_step, answers):
     said = answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES})
     found = learner.losses(make_step(), said)
     assert all(found[name].item() == 0 for name in each("agreement"))
+    assert all(said.network(m).asked == [] for m in MODALITIES)
+
+
+def test_only_patches_with_unlabelled_pixels_are_asked_about_and_the_mean_is_over_all(build, make_step):
+    learner, step = trust(build("mutual")), make_step()
+    average = copy.deepcopy(learner).eval()
+    every = learner.losses(make_step(labelled=0), average)
+    for m in MODALITIES:
+        step.batch[f"{m}_labels"][1] = IGNORE_INDEX
+    found = learner.losses(step, average)
+    parts = []
+    for index in range(3):  # the same patch alone, as a third of the mean
+        alone = make_step()
+        for m in MODALITIES:
+            alone.batch[f"{m}_labels"][index] = IGNORE_INDEX
+        parts.append(learner.losses(alone, average))
+    for name in each("agreement"):
+        assert 0 < found[name].item() < every[name].item()
+        torch.testing.assert_close(sum(part[name] for part in parts), every[name])
 
 
 def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
@@ -403,7 +423,7 @@ def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
     logits = {m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}
     learner.set_calibration({"optical": 2.0, "elevation": 0.5}, IOU)
     step.source["optical_valid"][:, :9] = False
-    found = Agreement().advice(learner.seen(step, answers(logits), {}), "optical", "elevation")
+    found = Agreement().advice(learner.seen(step, answers(logits), {}), "optical", "elevation", torch.arange(3))
     expected = advice(logits["optical"] / 2, torch.tensor([0.4, 0, 0]), step.source["optical_valid"])
     torch.testing.assert_close(found, expected)
     assert (found[:, -1, :9] == 0).all()
@@ -435,7 +455,7 @@ def test_the_target_is_drawn_from_patches_as_they_are_and_teaches_the_branch_alo
     found = learner.losses(step, said)
     for m in MODALITIES:
         (asked,) = said.network(m).asked
-        assert asked is step.source[m]
+        assert asked.equal(step.source[m])
         found[f"agreement/{m}"].backward(retain_graph=True)
         assert said.network(m).logits.grad is None
         assert any(p.grad.any() for p in learner.network(m).parameters() if p.grad is not None)

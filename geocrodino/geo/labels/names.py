@@ -1,0 +1,86 @@
+"""Classes that labels name themselves, and classes of a map or a configuration that are matched by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocrodino.errors import LabelError
+from geocrodino.phrases import listed
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.labels import plain_word
+from geocrodino.spelling import did_you_mean
+
+MOST_CLASSES = 254
+"""Classes that a map can hold; the value 255 means that there is none."""
+
+_UNKNOWN = 254  # index of a label of no class, while there are at most 254 of them
+
+
+def classes_by_name(named: Sequence[tuple[Sequence[str], Sequence[str | None], bool]]) -> ClassScheme:
+    """Make the classes of labels that name them.
+
+    Args:
+        named: For the labels of each scene: names, their colours or None, and whether the names have an order, that of
+            a table.
+
+    Returns:
+        Each name once, whatever its capitals: in the order of the tables, then in alphabetical order.
+
+    Raises:
+        LabelError: If there are fewer than two names, or more than a map can hold.
+    """
+    names: dict[str, str] = {}
+    colours: dict[str, str] = {}
+    for each, shown, ordered in sorted(named, key=lambda scene: not scene[2]):
+        for position, name in enumerate(each):
+            names.setdefault(plain_word(name), name)
+            if position < len(shown) and (colour := shown[position]) is not None:
+                colours.setdefault(plain_word(name), colour)
+        if not ordered:
+            first = {plain_word(n) for scene in named if scene[2] for n in scene[0]}
+            rest = sorted((word for word in names if word not in first), key=lambda word: (word, names[word]))
+            names = {word: names[word] for word in (*(w for w in names if w in first), *rest)}
+    if not 2 <= len(names) <= MOST_CLASSES:
+        found = f"{len(names)}: {listed(names.values())}" if names else "none"
+        raise LabelError(f"labels: expected from 2 to {MOST_CLASSES} classes, found {found}.")
+    return ClassScheme.from_names(names.values(), [colours.get(word) for word in names])
+
+
+def indices_by_name(
+    scheme: ClassScheme, names: Sequence[str], positions: NDArray[np.float32], valid: NDArray[np.bool_], source: str
+) -> NDArray[np.uint8]:
+    """Convert positions in a list of names to indices of the classes of the same name.
+
+    Args:
+        scheme: The classes.
+        names: The names.
+        positions: Position of the name of each pixel, float32, shape (H, W).
+        valid: False where there is no label, bool, shape (H, W).
+        source: Name of the labels, for the message.
+
+    Returns:
+        Class indices, uint8, shape (H, W), 255 where there is no label.
+
+    Raises:
+        LabelError: If the name of a valid pixel is that of no class.
+    """
+    places = {plain_word(name): index for index, name in enumerate(scheme.names)}
+    table = np.full(256, IGNORE_INDEX, np.uint8)
+    table[: len(names)] = [places.get(plain_word(name), _UNKNOWN) for name in names]
+    indices = table[np.where(valid, positions, IGNORE_INDEX).astype(np.uint8)]
+    unknown = np.unique(positions[valid & (indices == _UNKNOWN)])
+    if unknown.size and len(scheme) < _UNKNOWN:
+        raise LabelError(_outside([names[int(v)] for v in unknown], scheme, source))
+    return indices
+
+
+def _outside(unknown: Sequence[str], scheme: ClassScheme, source: str) -> str:
+    """Describe labels whose names are those of no class."""
+    hint = did_you_mean(unknown[0], scheme.names)
+    return (
+        f"{source} holds labels outside the classes: {listed(unknown, most=8)}. Expected: {listed(scheme.names, 12)}."
+        f"{hint}\nWrite them under a class in `data.label_rules.table`, or under `data.label_rules.ignore`."
+    )
