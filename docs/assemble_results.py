@@ -44,6 +44,7 @@ COMMANDS = {
     "default-zion": "python pipelines/real_scenes.py configs/zion.yaml",
     "default-mars": "python pipelines/real_scenes.py configs/mars.yaml",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
+    "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
 }
 """The command that makes each table."""
 

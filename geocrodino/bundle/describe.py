@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geocrodino.bundle.manifest import Manifest
-from geocrodino.settings.modality import MODALITIES
+from geocrodino.settings.modality import MODALITIES, Modality
 
 
 def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
@@ -28,10 +28,20 @@ def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
     for modality in MODALITIES.in_order(manifest.modalities):
         channels = ", ".join(f"{c.name} ({c.unit})" for c in manifest.modalities[modality].channels)
         score = f"; best mIoU on val {100 * scores[modality]:.1f} %" if modality in scores else ""
-        rows.append((modality, f"{channels}{score}"))
-    rows.append(("pixel", f"{manifest.resolution_m:g} m, {manifest.crs.splitlines()[0]}"))
+        rows.append((modality, f"{channels}{score}{_coding(manifest, modality)}"))
+    place = "no place" if manifest.crs.startswith("ENGCRS") else manifest.crs.splitlines()[0]
+    rows.append(("pixel", f"{manifest.resolution_m:g} m, {place}"))
     if method:
         rows.append(
             ("training", f"method {method.get('name')}, {facts.get('epochs')} epochs, seed {facts.get('seed')}")
         )
     return rows
+
+
+def _coding(manifest: Manifest, modality: Modality) -> str:
+    """How the training read the numbers of its heights, where its settings said so."""
+    height = manifest.modalities[modality].recipe.height
+    if height is None:
+        return ""
+    keys = ", ".join(f"{key} {value}" for key, value in height.model_dump(exclude_defaults=True).items())
+    return f"; coding of heights: {keys}"

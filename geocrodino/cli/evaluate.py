@@ -6,22 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_evaluation
+from geocrodino.cli.scene_scores import evaluate_scenes_of
 from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.evaluation.evaluate import Comparison
-    from geocrodino.settings.labels import LabelRules
+    from geocrodino.settings.scenes import SceneConfig
+
+
+_OF_LABELS = ("label_rules", "ignore_values", "label_values")
 
 
 def evaluate(
-    maps: Annotated[list[Path], typer.Argument(help="Class maps; several are compared side by side.")],
-    labels: Annotated[Path, typer.Option(help=f"{LABELS_HELP}, to compare with.")],
+    maps: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Class maps; several are compared side by side. With --config and without --labels, a folder of maps "
+            "of scenes."
+        ),
+    ],
+    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}, to compare with.")] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; everywhere by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
     split: Annotated[str | None, typer.Option(help="Only polygons of this split: train, val or test.")] = None,
@@ -29,7 +38,11 @@ def evaluate(
     label_column: LabelColumn = None,
     label_value: LabelValue = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file whose data.label_rules are used, such as config.yaml of a run.")
+        Path | None,
+        typer.Option(
+            help="YAML file of a training, such as config.yaml of a run. Without --labels, maps of its scenes are "
+            "compared with their labels; with --labels, its label_rules, ignore_values and label_values are used."
+        ),
     ] = None,
     count_missing: Annotated[
         bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
@@ -44,8 +57,21 @@ def evaluate(
     side on the pixels where all of them have a class.
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
+
+    Scenes of a training:  geocrodino evaluate maps/ --config geocrodino.yaml --split test
     """
     maps = list(dict.fromkeys(maps))
+    if labels is None:
+        given = {
+            "--aoi": aoi,
+            "--aoi-crs": aoi_crs,
+            "--crs": crs,
+            "--ignore": ignore,
+            "--label-column": label_column,
+            "--label-value": label_value,
+        }
+        evaluate_scenes_of(config, maps, split, given, count_missed=count_missing, out=out)
+        return
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: it selects polygons of an area.")
     require_area(aoi, aoi_crs)
@@ -58,15 +84,16 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True)
     split = None if split is None else split_name(split)
     areas = None if aoi is None else read_aoi(aoi, aoi_crs, splits=split or "none")
+    settings = _label_settings(config, label_column)
     alike = len({m.stem for m in maps}) < len(maps)
     comparison = evaluate_maps(
         {str(m) if alike else m.name: m for m in maps},
         labels,
         aoi=areas,
         split=split,
-        ignore_values=tuple(ignore or ()),
-        label_values=parse_label_values(label_value),
-        rules=_rules(config, label_column),
+        ignore_values=tuple(ignore or settings.ignore_values),
+        label_values=parse_label_values(label_value) or settings.label_values,
+        rules=settings.label_rules,
         count_missed=count_missing,
         crs=crs,
     )
@@ -75,21 +102,22 @@ def evaluate(
     _show(comparison, console)
 
 
-def _rules(config: Path | None, column: str | None) -> LabelRules:
-    """The rules of a configuration, and the column of classes where one is named."""
+def _label_settings(config: Path | None, column: str | None) -> SceneConfig:
+    """The settings of a configuration on labels, with the column of classes where one is named."""
+    from pydantic import ValidationError
+
     from geocrodino.settings.file import read_settings
-    from geocrodino.settings.labels import LabelRules
+    from geocrodino.settings.scenes import SceneConfig
 
     data = {} if config is None else read_settings(config, {})[1].get("data")
-    found = data.get("label_rules") if isinstance(data, dict) else None
-    rules = {**found} if isinstance(found, dict) else {}
+    found = {key: data[key] for key in _OF_LABELS if key in data} if isinstance(data, dict) else {}
     if column is not None:
-        rules["column"] = column
+        found["label_rules"] = {**(found.get("label_rules") or {}), "column": column}
     try:
-        return LabelRules.model_validate(rules)
+        return SceneConfig.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(("data.label_rules", *map(str, first["loc"])))
+        key = ".".join(("data", *map(str, first["loc"])))
         raise ConfigError(f"{config}: {key}: {first['msg'].removeprefix('Value error, ')}.") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_inspection
 from geocrodino.cli.wording import Wording
+from geocrodino.errors import ConfigError
 from geocrodino.files.access import exists
 from geocrodino.settings.file import PROJECT_FILE
 from geocrodino.settings.modality import MODALITIES
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from geocrodino.data.inspection import Inspection
     from geocrodino.geo.rasters.reader import RasterSource
     from geocrodino.settings.config import TrainConfig
+    from geocrodino.settings.scenes import SceneConfig
+    from geocrodino.training.checks import CheckedInputs
 
 
 _MOST_SHOWN = 3
@@ -50,6 +53,9 @@ def inspect(
     height_zero: HeightZeroOption = None,
     height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
+    split_map: Annotated[
+        Path | None, typer.Option(help="Picture of the splits to write (.png), where a training would start.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Bundle to describe, alone or before the other files.")] = None,
 ) -> None:
     """Describe files, check that they fit together, and show what a training would use of them.
@@ -68,7 +74,6 @@ def inspect(
             return
     check_inspection(config, named, aoi, aoi_crs, {"crs": crs, "pixel_m": pixel_m})
 
-    from geocrodino.errors import ConfigError
     from geocrodino.settings.config import config_of, load_config
 
     if resolution is not None and not 0 < resolution < float("inf"):
@@ -97,8 +102,9 @@ def inspect(
     elif {"optical", "elevation", "labels", "aoi"} <= given.keys():
         training = config_of(settings)
     console, wording = Console(highlight=False, soft_wrap=True), Wording(ctx.command)
-    if training is not None and training.data.scenes:
-        _show_scenes(training, console, wording)
+    scenes = _scenes(training, console)
+    if training is not None and scenes:
+        _show_scenes(training, scenes, console, wording)
         problems, many = [], True
     else:
         alone = {**given, "height": _height(heights, height_unit)} if heights else given
@@ -111,7 +117,7 @@ def inspect(
         report = _report(data, training, patch_px)
         _show(report, console, wording)
         problems, many = list(report.problems), len(roles) > 1
-    refusal = None if training is None else _refusal(training)
+    refusal = _check_training(training, split_map, console)
     if refusal is not None and refusal not in problems:
         problems.append(refusal)
     for problem in problems:
@@ -162,11 +168,18 @@ def _height(given: Mapping[str, Any], unit: str | None) -> dict[str, Any]:
     return dict(given)
 
 
-def _show_scenes(training: TrainConfig, console: Console, wording: Wording) -> None:
-    """Describe the files of a few scenes; what a training would refuse is found by its own checks."""
+def _scenes(training: TrainConfig | None, console: Console) -> tuple[SceneConfig, ...]:
+    """The scenes of a training that lists several, or whose files are tiles of their own; none of one scene."""
+    if training is None:
+        return ()
     from geocrodino.training.scenes import list_scenes
 
-    scenes = list_scenes(training.data)
+    scenes = list_scenes(training.data, lambda line: console.print(line, markup=False))
+    return scenes if training.data.scenes or len(scenes) > 1 else ()
+
+
+def _show_scenes(training: TrainConfig, scenes: Sequence[SceneConfig], console: Console, wording: Wording) -> None:
+    """Describe the files of a few scenes; what a training would refuse is found by its own checks."""
     console.print(f"Reading {len(scenes)} scenes.")
     if len(scenes) > _MOST_SHOWN:
         console.print(f"Files are described for up to {_MOST_SHOWN} scenes; here they are only checked.")
@@ -198,13 +211,37 @@ def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
     return {role: labels if role == "labels" else rasters[role] for role in names}
 
 
-def _refusal(training: TrainConfig) -> str | None:
-    """The message with which a training would be refused; its warnings are not shown a second time."""
-    from geocrodino.training.checks import refusal
+def _check_training(training: TrainConfig | None, picture: Path | None, console: Console) -> str | None:
+    """Show the splits of a training, or return its refusal; its warnings are not shown a second time."""
+    if training is None:
+        if picture is None:
+            return None
+        raise ConfigError(
+            "--split-map: the splits of a training need all of its files. Give --optical, --elevation, --labels and "
+            "--aoi, or --config."
+        )
+    from geocrodino.training.checks import inputs_or_refusal
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return refusal(training)
+        found = inputs_or_refusal(training)
+    if isinstance(found, str):
+        return found
+    _show_splits(found, console, picture)
+    return None
+
+
+def _show_splits(found: CheckedInputs, console: Console, picture: Path | None) -> None:
+    """Tell what the splits share and lack, and draw them where a picture is asked for."""
+    for line in (*found.notes, *found.leaks.facts):
+        console.print(line, markup=False)
+    for leak in found.leaks.leaks:
+        console.print(f"[bold yellow]Leak:[/] {escape(leak)}")
+    if picture is not None:
+        from geocrodino.report.figures import plot_splits
+
+        plot_splits([(scene.name, scene.aoi) for scene in found.scenes], picture)
+        console.print(f"Picture of the splits: {picture}", markup=False)
 
 
 def _show_bundle(path: Path) -> None:

@@ -209,8 +209,8 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
         named = {**scene, **others} if isinstance(others, dict) else scene
         roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
         found = {role: named[role] for role in roles if isinstance(named.get(role), str)}
-        partial = data.get("partial")
-        files = _without_tiles(found, partial if partial in get_args(Partial) else "keep")
+        partial: Partial = next((word for word in get_args(Partial) if word == data.get("partial")), "keep")
+        files = _without_tiles(found, partial)
         if len(scenes) > _MOST_OPENED:
             check_names(files)
         else:

@@ -20,6 +20,7 @@ from rich.table import Table
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
 from geocrodino.cli.options import GivenAs, with_options
 from geocrodino.cli.precheck import check_area, check_prediction
+from geocrodino.cli.scene_scores import predict_scenes_of
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
 from geocrodino.files.access import exists, full_path, is_file, is_folder, look_up, same_file
 from geocrodino.files.names import is_gdal_name, is_url
@@ -144,14 +145,15 @@ _GIVEN_AS = {
 
 @with_options(_GIVEN_AS)
 def predict(
+    ctx: typer.Context,
     scene: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Image or surface model to map: a file, a folder, a pattern, a list file, a STAC collection, or "
             "several files that form one scene.",
             show_default=False,
         ),
-    ],
+    ] = None,
     modality: Annotated[
         str,
         typer.Option(
@@ -169,6 +171,10 @@ def predict(
     ] = None,
     aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}; the whole scene by default.")] = None,
     aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of a training, whose scenes are mapped into the folder --out.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="With --config: only this split, such as test.")] = None,
     *,
     inputs: Annotated[Inputs, "Reading the scene"],
     outputs: Annotated[Outputs, _OUTPUT],
@@ -183,9 +189,23 @@ def predict(
     With both modalities:  geocrodino predict scene.tif --elevation dsm.tif
 
     A folder of tiles, inside polygons:  geocrodino predict tiles/ --aoi town.geojson --out town.tif
+
+    Scenes of a training:  geocrodino predict --config geocrodino.yaml --split test --modality optical --out maps/
     """
+    if config is None and not scene:
+        raise typer.BadParameter("SCENE is missing. Name a scene to map, or --config of a training.", ctx)
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
+    if config is not None or not scene:
+        others = (elevation, aoi, aoi_crs, scene or None, *vars(inputs).values())
+        settings = (tiling, products, outputs.layers or outputs.resume)
+        if any(v is not None for v in others) or settings != (Tiling(), Products(), False):
+            raise ConfigError(
+                "--config says what is read of each scene: expected --split, --modality, --model and "
+                "options of the computation beside it. Leave the others out."
+            )
+        predict_scenes_of(config, split, modality, path, out, _on_device(execution), overwrite=outputs.overwrite)
+        return
     target = out or _default_name(scene)
     require_area(aoi, aoi_crs)
     check_prediction(scene, elevation, inputs.ground, inputs.asset, path)
@@ -211,11 +231,7 @@ def predict(
             aoi=area,
             inputs=inputs,
             tiling=tiling,
-            execution=replace(
-                execution,
-                # int8 is computed on the CPU, as OpenVINO is
-                device=_device(execution.device, "openvino" if execution.precision == "int8" else execution.backend),
-            ),
+            execution=_on_device(execution),
             outputs=outputs,
             on_progress=advance,
         )
@@ -424,6 +440,12 @@ def _area(given: str, crs: str | None) -> AOI:
     from geocrodino.geo.areas.aoi import read_aoi
 
     return read_aoi(given, crs, splits="none")
+
+
+def _on_device(execution: Execution) -> Execution:
+    # int8 is computed on the CPU, as OpenVINO is
+    backend: BackendName = "openvino" if execution.precision == "int8" else execution.backend
+    return replace(execution, device=_device(execution.device, backend))
 
 
 def _device(name: str, backend: BackendName) -> str:

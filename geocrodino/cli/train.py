@@ -18,7 +18,9 @@ from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
+from geocrodino.cli.scene_scores import show_folds
 from geocrodino.cli.wording import Wording
+from geocrodino.errors import ConfigError
 from geocrodino.settings.quality import DEFAULT_QUALITY, QUALITIES, describe_qualities
 
 if TYPE_CHECKING:
@@ -37,10 +39,18 @@ class DataOptions:
     optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None
     elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None
     labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None
+    split_by: Annotated[
+        str | None,
+        typer.Option("--split", help="How splits are drawn that nothing names: blocks of a scene, or whole scenes."),
+    ] = None
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validation: train once for each of so many parts, and score all.")
+    ] = None
     ground: Annotated[Path | None, typer.Option(help="Terrain model; without one, the ground is estimated.")] = None
     ignore: Ignore = None
     label_column: LabelColumn = None
     label_value: LabelValue = None
+    partial: Annotated[str | None, typer.Option(help="Tiles that lack a file: refuse, keep or leave_out.")] = None
     resolution: Annotated[
         float | None,
         typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
@@ -60,11 +70,14 @@ class DataOptions:
             "data.optical": self.optical,
             "data.elevation": self.elevation,
             "data.labels": self.labels,
+            "data.splits.by": self.split_by,
+            "data.splits.folds": self.folds,
             "data.ground": self.ground,
             "data.aoi_crs": self.aoi_crs,
             "data.ignore_values": self.ignore or None,
             "data.label_rules.column": self.label_column,
             "data.label_values": parse_label_values(self.label_value) or None,
+            "data.partial": self.partial,
             "data.resolution_m": self.resolution,
             "data.crs": self.crs,
             "data.pixel_m": self.pixel_m,
@@ -187,6 +200,24 @@ def train(
 
         # Lightning's hints are for developers. Its import resets the log level, so it is set here.
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        splits = settings.data.splits
+        if splits is not None and splits.folds is not None and splits.fold is None:
+            if teacher is not None:
+                raise ConfigError("--teacher: a teacher is trained for each fold. Leave --teacher out.")
+            from geocrodino.training.folds import train_folds
+
+            found = train_folds(
+                settings,
+                folder,
+                resume=resume,
+                overwrite=overwrite,
+                on_progress=shown.advance,
+                callbacks=lambda: [EpochLines(show, shown)],
+                tell=show,
+                on_stage=shown.stage,
+            )
+            show_folds(found, console, folder)
+            return
         result = run(
             settings,
             folder,

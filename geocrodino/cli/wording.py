@@ -27,7 +27,13 @@ _RENAMED = {
 }
 """Parameters of commands whose name differs from that of the argument or setting."""
 
-_KEYS = {"data.label_rules.column": "label_column", "method.name": "method", "network.encoder": "encoder"}
+_KEYS = {
+    "data.label_rules.column": "label_column",
+    "data.splits.by": "split_by",
+    "data.splits.folds": "folds",
+    "method.name": "method",
+    "network.encoder": "encoder",
+}
 """Options for keys of the configuration outside `_SECTIONS`."""
 
 _SECTIONS = ("data", "training")
@@ -66,7 +72,7 @@ class Wording:
         known = self._known()
         head, equals, value = code.partition("=")
         section, dot, key = head.rpartition(".")
-        if dot and "config" not in known:
+        if dot and not _reads_settings(known):
             return None  # the key of a file that this command does not read
         if dot:
             head = key if section in _SECTIONS else _KEYS.get(head, head)
@@ -76,7 +82,7 @@ class Wording:
         written = [_written(option, node, source) for option, _, node in options if option is not None]
         if not options or len(written) < len(options):
             return None
-        return " ".join(written) + (self._in_file(*options[0][1:], source) if "config" in known else "")
+        return " ".join(written) + (self._in_file(*options[0][1:], source) if _reads_settings(known) else "")
 
     def _known(self) -> dict[str, TyperOption]:
         """The command's options by the name of their parameter."""
@@ -90,6 +96,11 @@ class Wording:
             return ""
         value = "" if node is None else f": {_word(node, source)}"
         return f" (`{name}{value}` under `data`)"
+
+
+def _reads_settings(known: dict[str, TyperOption]) -> bool:
+    """Whether a command takes settings from its configuration: others read there what the scenes of a training are."""
+    return "config" in known and "patch_px" in known
 
 
 def _arguments(source: str) -> list[tuple[str, ast.expr | None]]:

@@ -45,6 +45,7 @@ Progress = Callable[[int, int], None]
 
 _BLOCK_PX = 1024
 _STAGING = ".partial"  # folder of unfinished layers
+_RECORD = "aligned.json"
 _VERSION = 2  # of the layers' content: increase it to make every run write its layers again
 
 
@@ -201,8 +202,8 @@ def align(
     """
     require_overlap(sources.roles, grid)
     layers = AlignedLayers.within(folder, grid, sources.rasters)
-    key = _fingerprint(sources, recipes, classes, grid)
-    record = folder / "aligned.json"
+    key = layers_key(sources, recipes, classes, grid)
+    record = folder / _RECORD
     size = _sizes(layers, recipes)
     earlier = _read_record(record, size)
     if earlier.get("key") == key:
@@ -210,7 +211,7 @@ def align(
     staging = folder / _STAGING
     _clear(folder, [record, *size])
     try:
-        _require_space(folder, sum(size.values()))
+        require_space(folder, sum(size.values()))
         staged = AlignedLayers.within(staging, grid, sources.rasters)
         impossible = _write_layers(sources, recipes, classes, staged, on_progress)
         with writing(folder):
@@ -223,6 +224,29 @@ def align(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return replace(layers, impossible=impossible)
+
+
+def bytes_to_write(
+    sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox, folder: Path
+) -> int:
+    """Compute how much `align` would write.
+
+    Args:
+        sources: The rasters.
+        recipes: The recipe that computes the channels of each modality.
+        classes: Classes of the labels.
+        grid: The common grid.
+        folder: Folder of the layers; it need not exist.
+
+    Returns:
+        Size of the layers, bytes; 0 if they are there.
+
+    Raises:
+        RasterError: If a file is gone.
+    """
+    size = _sizes(AlignedLayers.within(folder, grid, sources.rasters), recipes)
+    there = _read_record(folder / _RECORD, size).get("key") == layers_key(sources, recipes, classes, grid)
+    return 0 if there else sum(size.values())
 
 
 def _clear(folder: Path, stale: Sequence[Path]) -> None:
@@ -247,8 +271,12 @@ def _sizes(layers: AlignedLayers, recipes: dict[Modality, Recipe]) -> dict[Path,
     return {**sizes, layers.labels: px}
 
 
-def _require_space(folder: Path, needed: int) -> None:
-    """Check that the disk has ``needed`` bytes free for the layers, because writing them can take hours.
+def require_space(folder: Path, needed: int) -> None:
+    """Check that a disk has enough free space for layers, because writing them can take hours.
+
+    Args:
+        folder: A folder on the disk.
+        needed: Size of the layers, bytes.
 
     Raises:
         OutputError: If there is less free space.
@@ -257,12 +285,20 @@ def _require_space(folder: Path, needed: int) -> None:
         disk = shutil.disk_usage(folder)
     if disk.total and disk.free < needed:  # some network file systems report a total of 0
         raise OutputError(
-            f"{folder}: not enough free space for the aligned rasters: expected {_readable_size(needed)}, found "
-            f"{_readable_size(disk.free)}."
+            f"{folder}: not enough free space for the aligned rasters: expected {readable_size(needed)}, found "
+            f"{readable_size(disk.free)}."
         )
 
 
-def _readable_size(size: int) -> str:
+def readable_size(size: int) -> str:
+    """Write a number of bytes for people.
+
+    Args:
+        size: The number.
+
+    Returns:
+        Bytes, or MB or GB of 10^6 and 10^9 bytes with one decimal.
+    """
     if size < 1e6:
         return f"{size:,} bytes"
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
@@ -430,7 +466,21 @@ def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
         raise RasterioIOError("GDAL did not write its header in full")
 
 
-def _fingerprint(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
+def layers_key(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
+    """Identify layers by all that determines their content.
+
+    Args:
+        sources: The rasters.
+        recipes: The recipe that computes the channels of each modality.
+        classes: Classes of the labels.
+        grid: The common grid.
+
+    Returns:
+        SHA-256, hexadecimal, of the files with their sizes and times, the settings and the grid.
+
+    Raises:
+        RasterError: If a file is gone.
+    """
     stats = [fingerprint(file) for file in sources.roles.values()]
     labels = sources.labels
     rules = [*([] if labels is None else [labels.ignore_values, labels.label_values]), classes.values]

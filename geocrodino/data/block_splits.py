@@ -103,7 +103,7 @@ def _too_small(grid: GeoBox, patch_px: int, side: int, strip_px: float, rules: S
     box = grid.boundingbox
     what = "train, val and test" if rules.folds is None else f"{rules.folds} folds"
     least = 3 * patch_px if rules.block_m is None else side
-    advice = "" if rules.block_m is None else ", another `block_m` or `buffer_m`"
+    advice = "" if rules.block_m is None else ", or another block_m or buffer_m"
     return AOIError(
         f"The area of interest is too small to be cut into {what}: expected room for blocks of at least "
         f"{least} px with strips of {strip_px:.6g} px between them, found {grid.shape[0]} x {grid.shape[1]} px "

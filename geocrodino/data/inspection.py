@@ -22,6 +22,7 @@ from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import likely_mistake, on_grid
 from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.grid import crs_of, share_ground
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
@@ -161,6 +162,7 @@ def inspect_files(
             problems += _error_texts(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
         if aoi is not None:
             splits = _split_px(aoi, grid)
+    problems += _error_texts(partial(require_one_size, sources))
     distinct = tuple(dict.fromkeys(problems))
     work = None if grid is None else describe_work(grid, patch_px)
     return Inspection(layers, work, None if choice is None else choice.note, splits, distinct)

@@ -24,6 +24,7 @@ from geocrodino.errors import LeftOutWarning
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.rasters.grid import crs_of, share_ground, window_grid
+from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import listed
@@ -214,9 +215,8 @@ def _with_data(parts: Sequence[ScenePart], grid: GeoBox) -> list[ScenePart]:
     empty = next(iter(lacking.values())) if not kept else labels if not labelled else None
     if empty is not None:
         raise nothing_valid(empty, grid)
-    for raster in dict.fromkeys(map(id, lacking.values())):
-        missing = [name.lstrip("-") for name, found in lacking.items() if id(found) == raster]
-        path = next(found.path for found in lacking.values() if id(found) == raster)
+    for path in dict.fromkeys(raster.path for raster in lacking.values()):
+        missing = [name.lstrip("-") for name, raster in lacking.items() if raster.path == path]
         warnings.warn(
             f"{path}: no valid pixel on {len(missing)} of the {len(parts)} parts of the scene, which are left out: "
             f"{listed(missing)}.",
@@ -242,6 +242,7 @@ def any_valid(raster: RasterSource, grid: GeoBox, *, categorical: bool = False) 
     """
     if not share_ground(raster.geobox, grid):
         return False
-    kind, band = ("categorical" if categorical else "continuous"), raster.data_bands[:1]
+    kind: Kind = "categorical" if categorical else "continuous"
+    band = raster.data_bands[:1]
     windows = Window.of(grid.shape).blocks(_BLOCK_PX)
     return any(raster.read(grid, window, bands=band, kind=kind)[1].any() for window in windows)

@@ -141,8 +141,7 @@ def _check_folds(views: Sequence[SceneView], rules: SplitSettings) -> None:
     if rules.fold is None:
         raise ConfigError(
             f"data.splits.fold: expected the number of the fold that is held out, 0 to {rules.folds - 1}, found none. "
-            "Give it, or train all folds with `geocrodino.training.folds.train_folds`, on the command line with "
-            f"--folds {rules.folds}."
+            "Give it, or train all folds with the function geocrodino.training.folds.train_folds."
         )
     for view in views:
         if view.split in ("train", "val", "test") or view.names_splits:

@@ -112,10 +112,21 @@ def evaluate_scenes(
     if not found:
         where = f" in areas of the split {split}" if split else ""
         raise NoLabelError(f"no labelled pixel{where} in any of the {len(maps)} scenes: {listed(bare)}.")
-    return SceneEvaluation(_summed(found, count_missed=count_missed), found, tuple(bare))
+    return SceneEvaluation(sum_evaluations(found), found, tuple(bare))
 
 
-def _summed(found: Mapping[str, Evaluation], *, count_missed: bool) -> Evaluation:
+def sum_evaluations(found: Mapping[str, Evaluation]) -> Evaluation:
+    """Sum the confusion matrices of evaluations with the same classes.
+
+    Args:
+        found: One or more evaluations by name.
+
+    Returns:
+        The evaluation of all pixels together.
+
+    Raises:
+        LabelError: If classes differ.
+    """
     (first_name, first), *others = found.items()
     matrix = ConfusionMatrix(len(first.scheme))
     reliability = None
@@ -138,6 +149,6 @@ def _summed(found: Mapping[str, Evaluation], *, count_missed: bool) -> Evaluatio
         aoi=None,
         confusion=matrix.counts,
         missed=matrix.missed,
-        scores=matrix.scores(count_missed=count_missed),
+        scores=matrix.scores(count_missed=first.count_missed),
         reliability=reliability,
     )

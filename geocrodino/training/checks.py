@@ -45,7 +45,7 @@ from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.heights import agreed_heights
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
-from geocrodino.training.scenes import list_scenes
+from geocrodino.training.scenes import held_out, list_scenes
 from geocrodino.training.start import find_start, with_network
 
 NOTHING_TO_FREEZE = (
@@ -220,10 +220,10 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
     """
     with headers_kept():
-        settings = list_scenes(config.data, tell)
-        read_headers(settings)
-        opened = [open_sources(scene) for scene in settings]
-    settings, opened, areas = _on_areas(settings, opened)
+        listed_scenes = list_scenes(config.data, tell)
+        read_headers(listed_scenes)
+        all_sources = [open_sources(scene) for scene in listed_scenes]
+    settings, opened, areas = _on_areas(listed_scenes, all_sources)
     recipes = _recipes(config, settings, opened)
     sources = [_fitted(scene, raw, settings, recipes) for scene, raw in zip(settings, opened, strict=True)]
     choices = choose_grids(
@@ -248,8 +248,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     training = config.training
     parts = [
         (scene.model_copy(update={"name": f"{scene.name or 'part'}{part.name}"}) if part.name else scene, part, choice)
-        for scene, *whole, choice in zip(settings, sources, areas, grids, choices, strict=True)
-        for part in scene_parts(*whole, training.patch_px)
+        for scene, there, area, grid, choice in zip(settings, sources, areas, grids, choices, strict=True)
+        for part in scene_parts(there, area, grid, training.patch_px)
     ]
     views = [_view(scene, part, classes) for scene, part, _ in parts]
     decided = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
@@ -282,7 +282,7 @@ def refusal(config: TrainConfig) -> str | None:
 
 
 def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
-    """Check a training with these settings and files.
+    """Check a training with these settings and files; of a cross-validation, the training of its first fold.
 
     Args:
         config: The configuration.
@@ -293,7 +293,9 @@ def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
     try:
         config = with_network(config, find_start(config))
         check_settings(config)
-        return check_inputs(config)
+        splits = config.data.splits
+        all_folds = splits is not None and splits.folds is not None and splits.fold is None
+        return check_inputs(held_out(config, 0) if all_folds else config)
     except GeocrodinoError as error:
         return str(error)
 
@@ -312,10 +314,10 @@ def _leaks(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: 
         classes,
     )
     if several and found.in_no_split:
-        verb = "has" if len(found.in_no_split) == 1 else "have"
+        verb, them = ("has", "it") if len(found.in_no_split) == 1 else ("have", "them")
         raise ConfigError(
             f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes.\n"
-            "Leave them out of `classes`, or correct the values of the labels or the splits of the scenes."
+            f"Leave {them} out of `classes`, or correct the values of the labels or the splits of the scenes."
         )
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)
@@ -328,7 +330,7 @@ def _on_areas(
     """Read the areas, each once, and leave out scenes that do not meet an area that several share."""
     named = [(scene.aoi, scene.aoi_crs) for scene in settings]
     shared = {name for name, count in Counter(named).items() if count > 1}
-    read = {name: None if name[0] is None else read_aoi(*name) for name in dict.fromkeys(named)}
+    read = {(aoi, crs): None if aoi is None else read_aoi(aoi, crs) for aoi, crs in dict.fromkeys(named)}
     areas = [read[name] for name in named]
     there = [
         area is None or name not in shared or _share_pixels(area, raw.reference.geobox)

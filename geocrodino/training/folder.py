@@ -118,7 +118,7 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         )
     if resume and begun:
         before = _settings_of(out)
-        _require_same(before, on_recorded_grid(config, before), out)
+        require_same(before, on_recorded_grid(config, before), out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
@@ -388,7 +388,17 @@ def _inputs_of(record: Path) -> dict[str, str]:
         raise ConfigError(f"{record}: expected hashes of what the run reads, found {error}.\n{RESTORE}") from error
 
 
-def _require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
+def require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
+    """Check that a run is continued with its own settings.
+
+    Args:
+        before: Settings of the run.
+        now: Settings that are given now.
+        out: Run folder.
+
+    Raises:
+        ConfigError: If they differ.
+    """
     if before != now:
         changed = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"))
         raise ConfigError(

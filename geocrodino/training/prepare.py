@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.alignment import AlignedLayers, Progress, align, count_blocks
+from geocrodino.data.alignment import AlignedLayers, Progress, align, bytes_to_write, readable_size
 from geocrodino.data.grid_choice import GridChoice, describe_work
+from geocrodino.data.layer_cache import CACHE_NAME, align_scenes
 from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.sources import Sources
 from geocrodino.data.statistics import count_classes, measure
 from geocrodino.errors import HeightRangeWarning, ValueRangeWarning
-from geocrodino.files.access import durable_file
+from geocrodino.files.access import durable_file, writing
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.rasters.grid import grid_crs_name
 from geocrodino.geo.rasters.place import is_placeless
@@ -41,6 +41,8 @@ from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import SCENES, CheckedInputs, CheckedScene, check_inputs
 from geocrodino.training.start import Start
+
+_MOST_MAPPED = 256  # files that are mapped into memory for the whole training: each is an open file
 
 SPLITS = "polygons of the splits"
 """Name of the hash of the splits among those of the inputs."""
@@ -102,7 +104,8 @@ def prepare(
 
     Args:
         config: The configuration.
-        folder: The run folder; gets ``aligned/``, with a folder for each of several scenes.
+        folder: The run folder; gets ``aligned/``. Of several scenes, the layers lie in a folder beside it, which all
+            runs there share.
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
         tell: Called with a summary of the inputs before the rasters are aligned, which may take long; before it, with
             patterns that join tiles by name, where they are guessed.
@@ -122,7 +125,7 @@ def prepare(
         tell(summarise_inputs(found, config.training.patch_px, drawn))
     check(found)
     on_stage("Aligning rasters")
-    scenes = _aligned(found, folder / run_folder.ALIGNED_NAME, on_progress)
+    scenes = _aligned(found, folder, on_progress, tell or (lambda _: None))
     on_stage("Measuring the channels")
     for modality, recipe in found.recipes.items():
         note = None if definition_of(modality).holds_heights else other_scale_note(scenes, recipe)
@@ -134,23 +137,33 @@ def prepare(
     return Prepared(scenes, checked, found.classes, specs, drawn)
 
 
-def _aligned(found: CheckedInputs, folder: Path, on_progress: Progress | None) -> tuple[AlignedScene, ...]:
-    """Write the layers of each scene that a training reads; of several scenes, each in a folder of its own."""
+def _aligned(
+    found: CheckedInputs, folder: Path, on_progress: Progress | None, tell: Callable[[str], None]
+) -> tuple[AlignedScene, ...]:
+    """Write the layers of each scene that a training reads, or take those that are there."""
     used = [scene for scene in found.scenes if scene.inside]
-    blocks = [count_blocks(scene.grid) for scene in used]
-    scenes = []
-    for number, scene in enumerate(used):
-        own = folder if len(found.scenes) == 1 else folder / f"{found.scenes.index(scene) + 1:04}"
-        told = None if on_progress is None else partial(_forward, on_progress, sum(blocks[:number]), sum(blocks))
-        layers = align(scene.sources, found.recipes, found.classes, scene.grid, own, told)
-        _warn_of_heights(scene.sources, layers)
-        scenes.append(AlignedScene(scene.name, layers, _mapped(scene.labels, layers), scene.inside))
-    return tuple(scenes)
-
-
-def _forward(on_progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    """Report the blocks of one scene as part of those of all."""
-    on_progress(before + done, total)
+    if len(found.scenes) == 1:
+        inputs = (used[0].sources, found.recipes, found.classes, used[0].grid, folder / run_folder.ALIGNED_NAME)
+        needed = bytes_to_write(*inputs)
+        if needed:
+            tell(f"Layers in {inputs[-1]}: {readable_size(needed)} to write.")
+        layers = [align(*inputs, on_progress)]
+    else:
+        rasters = [(scene.sources, scene.grid) for scene in used]
+        cache = folder.absolute().parent / CACHE_NAME
+        record = folder / run_folder.ALIGNED_NAME / run_folder.SCENES_NAME
+        with writing(record.parent):
+            record.parent.mkdir(parents=True, exist_ok=True)
+        layers = align_scenes(rasters, found.recipes, found.classes, cache, on_progress, tell)
+        places = {scene.name: str(own.labels.parent) for scene, own in zip(used, layers, strict=True)}
+        run_folder.save_json(record, places)
+    for scene, own in zip(used, layers, strict=True):
+        _warn_of_heights(scene.sources, own)
+    few = len(used) <= _MOST_MAPPED
+    return tuple(
+        AlignedScene(scene.name, own, _mapped(scene.labels, own) if few else scene.labels, scene.inside)
+        for scene, own in zip(used, layers, strict=True)
+    )
 
 
 def _mapped(labels: NDArray[np.uint8], layers: AlignedLayers) -> NDArray[np.uint8]:

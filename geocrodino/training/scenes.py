@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geocrodino.data.tiles import tile_scenes
 from geocrodino.errors import ConfigError
+from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import DataConfig, SceneConfig
 
@@ -42,10 +43,32 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
     return scenes
 
 
+def held_out(config: TrainConfig, fold: int) -> TrainConfig:
+    """Hold out one fold.
+
+    Args:
+        config: Settings with ``data.splits.folds``.
+        fold: Number of the fold, from 0.
+
+    Returns:
+        The settings of its training.
+
+    Raises:
+        ConfigError: If the settings name no number of folds.
+    """
+    splits = config.data.splits
+    if splits is None or splits.folds is None:
+        raise ConfigError("data.splits.folds: expected a number of folds, found none. Give one, such as 5.")
+    data = config.data.model_copy(update={"splits": splits.model_copy(update={"fold": fold})})
+    return config.model_copy(update={"data": data})
+
+
 def _refuse_unread(data: DataConfig) -> None:
     """Refuse keys of which the settings know, and the training does not."""
     if isinstance(data.scenes, Path):
-        raise ConfigError(f"data.scenes: {data.scenes}: a table is read by `load_config`. Give the scenes of its rows.")
+        raise ConfigError(
+            f"data.scenes: {data.scenes}: a table is read with the configuration file. Give the scenes of its rows."
+        )
     if data.cache != "auto":
         raise ConfigError("data.cache: is not read yet. Leave it out.")
 

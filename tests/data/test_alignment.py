@@ -307,7 +307,7 @@ def test_too_little_room_is_found_beforehand(sources, recipes, scheme, tmp_path,
     ("size", "expected"), [(999_999, "999,999 bytes"), (10**6, "1.0 MB"), (999 * 10**6, "999.0 MB"), (10**9, "1.0 GB")]
 )
 def test_sizes_are_readable(size, expected):
-    assert alignment._readable_size(size) == expected
+    assert alignment.readable_size(size) == expected
 
 
 def test_a_failed_write_is_not_blamed_on_an_input_and_leaves_nothing(sources, recipes, scheme, tmp_path, monkeypatch):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 
 from geocrodino.data.alignment import Sources, align, reference_grid
 from geocrodino.data.grid_choice import choose_grid, describe_work
 from geocrodino.errors import ConfigError
 from geocrodino.geo.areas.aoi import read_aoi
+from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
@@ -170,3 +173,17 @@ def test_the_work_is_described(opened):
     assert describe_work(grid, 96) == f"{describe_work(grid, None)}; a patch of 96 px covers 48 m"
     coarse = opened("coarse", 30.0).geobox
     assert describe_work(coarse, 64).endswith("; a patch of 64 px covers 1,920 m")
+
+
+def test_shapes_have_no_pixels_to_choose(write_raster, tmp_path):
+    image = RasterSource.open(write_raster("image.tif", np.zeros((6, 6), np.float32), pixel=0.5))
+    drawn = [shapely.box(LEFT, TOP - 2, LEFT + 1, TOP), shapely.box(LEFT + 1, TOP - 2, LEFT + 2, TOP)]
+    gpd.GeoDataFrame({"use": ["a", "b"]}, geometry=drawn, crs="EPSG:32631").to_file(tmp_path / "a.gpkg")
+    labels = open_labels(tmp_path / "a.gpkg", image)
+    found = choose_grid({"optical": image}, labels)
+    assert (found.grid, found.resolution_m, found.grid_of) == (image.geobox, 0.5, "image")
+    assert "labels" not in found.note
+    with pytest.raises(
+        ConfigError, match=r"data.grid_of labels: expected a raster of labels, found .*a.gpkg, 2 polygons"
+    ):
+        choose_grid({"optical": image}, labels, grid_of="labels")

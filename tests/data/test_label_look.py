@@ -7,9 +7,11 @@ import pytest
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.label_look import look_at_labels
+from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.labels import LabelRules
 
 TWO = ClassScheme.from_values([1, 2], ["grass", "road"])
 
@@ -58,3 +60,13 @@ def test_several_bands(labels):
     found = look_at_labels(labels(np.zeros((3, 4, 4))), TWO, None)
     assert found.values == ""
     assert "found 3 bands" in found.problems[0]
+
+
+def test_classes_that_a_table_names(write_raster):
+    path = write_raster("codes.tif", np.array([[1, 2], [3, 3]], np.uint8))
+    labels = open_labels(path, None, rules=LabelRules(table={"house": [1, 2], "road": 3}))
+    found = look_at_labels(labels, None, labels.geobox)
+    assert (found.values, found.notes, found.problems) == ("house 50 %, road 50 %", (), ())
+    labels = open_labels(path, None, rules=LabelRules(table={"house": 1, "road": 3}))
+    (problem,) = look_at_labels(labels, None, labels.geobox).problems
+    assert problem.startswith(f"{path}: 1 value stands in no class of `data.label_rules.table`: 2. ")

@@ -214,7 +214,7 @@ def test_blocks_too_large():
     assert str(error.value) == (
         "The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
         "240 px with strips of 8 px between them, found 300 x 300 px (150 x 150 in units of the CRS).\n"
-        "Draw polygons with a column `split`, or use smaller patches (`patch_px`), another `block_m` or `buffer_m`."
+        "Draw polygons with a column `split`, or use smaller patches (`patch_px`), or another block_m or buffer_m."
     )
 
 

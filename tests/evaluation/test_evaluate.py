@@ -16,6 +16,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.maps.files import class_map, layer_file, read_classes
 from geocrodino.maps.writer import MapWriter
 from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.labels import LabelRules
 
 X, Y = 400_000.0, 5_000_000.0
 
@@ -307,3 +308,41 @@ def test_names_of_the_labels_and_of_the_map(write_map, write_labels, names, diff
     told = [str(w.message) for w in recwarn if issubclass(w.category, LabelWarning)]
     assert bool(told) == (differ is not None)
     assert all(differ in text for text in told)
+
+
+def _shapes(tmp_path, **columns):
+    """Two polygons over the first two rows of the map, and one over the third column of the last."""
+    drawn = [box(X, Y - 2, X + 2, Y), box(X + 2, Y - 2, X + 4, Y), box(X + 2, Y - 3, X + 3, Y - 2)]
+    gpd.GeoDataFrame(columns, geometry=drawn, crs="EPSG:32631").to_file(tmp_path / "shapes.gpkg")
+    return tmp_path / "shapes.gpkg"
+
+
+def test_polygons_are_compared_by_the_names_of_classes(write_map, scheme, tmp_path):
+    """The alphabetical positions of the words differ from the map's values 1, 2 and 7."""
+    found = evaluate_map(write_map(MAP), _shapes(tmp_path, use=["Grass", "road", "roof"]))
+    assert found.scheme == scheme
+    np.testing.assert_array_equal(found.confusion, [[3, 1, 0], [1, 3, 0], [0, 0, 1]])
+
+
+def test_polygons_with_numbers_are_compared_by_value(write_map, tmp_path):
+    found = evaluate_map(write_map(MAP), _shapes(tmp_path, code=[1, 2, 7]))
+    np.testing.assert_array_equal(found.confusion, [[3, 1, 0], [1, 3, 0], [0, 0, 1]])
+
+
+def test_a_word_that_is_no_class_of_the_map(write_map, tmp_path):
+    shapes = _shapes(tmp_path, use=["grass", "rood", "roof"])
+    with pytest.raises(
+        LabelError, match=r"holds labels outside the classes: rood\. Expected: grass, road, roof\. Did you"
+    ):
+        evaluate_map(write_map(MAP), shapes)
+    inside = _areas(tmp_path, test=box(X, Y - 2, X + 2, Y))
+    assert evaluate_map(write_map(MAP), shapes, aoi=inside).scores.pixels == 4
+    found = evaluate_map(write_map(MAP), shapes, rules=LabelRules(ignore="rood"))
+    np.testing.assert_array_equal(found.confusion, [[3, 1, 0], [0, 0, 0], [0, 0, 1]])
+
+
+def test_codes_of_labels_by_a_table(write_map, write_labels):
+    rules = LabelRules(table={"road": [20, 21], "grass": 10, "roof": 30}, ignore=40)
+    labels = write_labels([[10, 10, 20, 21], [10, 10, 20, 21], [30, 40, 30, 255]])
+    found = evaluate_map(write_map(MAP), labels, rules=rules)
+    np.testing.assert_array_equal(found.confusion, [[3, 1, 0], [1, 3, 0], [0, 0, 2]])

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import yaml
 
+from geocrodino.bundle.describe import describe_manifest
 from geocrodino.bundle.io import load_bundle
 from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.reader import RasterSource
@@ -72,6 +73,9 @@ def test_pictures_are_trained_predicted_and_evaluated(project, run_cli):
     assert recipe.height.model_dump(exclude_defaults=True) == {"scale": 0.1, "zero": "ground"}
     assert (recipe.dtype, manifest.resolution_m) == ("uint8", PIXEL_M)
     assert manifest.footprint == {"type": "MultiPolygon", "coordinates": []}
+    told = dict(describe_manifest(manifest))
+    assert told["elevation"].endswith("; coding of heights: scale 0.1, zero ground")
+    assert told["pixel"] == "0.5 m, no place"
     highest = manifest.modalities["elevation"].channels[0].high
     assert 6.0 <= highest <= 6.2  # metres, not decimetres
 

@@ -210,7 +210,7 @@ def test_aligned_rasters_that_are_there_need_no_room(disk, settings, undisturbed
     with monkeypatch.context() as patch:
         before(patch, run_folder, "begin", lambda: fill(disk, 0))
         assert run_cli(*words)[0] == 2
-    monkeypatch.setattr(alignment, "_require_space", lambda *_: pytest.fail("asked for room"))
+    monkeypatch.setattr(alignment, "require_space", lambda *_: pytest.fail("asked for room"))
     (disk / "ballast").unlink()
     assert run_cli(*words)[0] == 0
     require_same_weights(out / "bundle.safetensors", undisturbed())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -83,6 +84,11 @@ def test_what_is_told(run):
     assert lines[1] == "Images of 2 scenes 0.5 m: all work at 0.5 m, the coarsest that a scene asks for."
 
 
+def aligned(out):
+    """The folder of the layers of each scene of a run."""
+    return {name: Path(place) for name, place in json.loads((out / "aligned" / "scenes.json").read_text()).items()}
+
+
 def test_the_run_folder_describes_each_scene(run, two):
     out, _ = run
     north, south = json.loads((out / "scenes.json").read_text())
@@ -91,8 +97,8 @@ def test_the_run_folder_describes_each_scene(run, two):
     assert south["files"]["optical"] == [two[1]["optical"]]
     assert north["splits"] == south["splits"] == ["train", "val", "test"]
     counted = 0
-    for number, scene in enumerate((north, south), start=1):
-        labels = np.fromfile(out / "aligned" / f"{number:04}" / "labels.img", np.uint8).reshape(scene["shape"])
+    for scene in (north, south):
+        labels = np.fromfile(aligned(out)[scene["name"]] / "labels.img", np.uint8).reshape(scene["shape"])
         assert 0 < scene["pixels"]["train"] <= labels.size
         counted += (labels != 255).sum()
     assert sum(json.loads((out / "statistics.json").read_text())["class_px"].values()) < counted
@@ -192,7 +198,7 @@ def test_whole_scenes_are_one_split_each(configured, two):
 def test_a_scene_to_test_on_is_not_copied(configured, two, tmp_path):
     scenes = [two[0], whole(two[1], split="test")]
     train(configured(scenes, training__epochs=1), tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run" / "aligned").iterdir()] == ["0001"]
+    assert list(aligned(tmp_path / "run")) == ["north"]
     assert json.loads((tmp_path / "run" / "scenes.json").read_text())[1]["splits"] == ["test"]
 
 
@@ -200,7 +206,7 @@ def test_unlabelled_scenes_are_learnt_from(configured, two, tmp_path):
     told, scenes = [], [two[0], whole(two[1], labels=None)]
     train(configured(scenes, training__epochs=1, training__unlabelled_share=1.0), tmp_path / "run", tell=told.append)
     assert "A batch holds 2 patches with labels and 2 without." in told
-    labels = np.fromfile(tmp_path / "run" / "aligned" / "0002" / "labels.img", np.uint8)
+    labels = np.fromfile(aligned(tmp_path / "run")["south"] / "labels.img", np.uint8)
     assert (labels == 255).all()
 
 

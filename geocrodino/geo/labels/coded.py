@@ -77,7 +77,7 @@ class NumberLabels(LabelSource):
         Raises:
             RasterError: If the file cannot be read there.
         """
-        codes, valid = self.read_stored(window, bands)
+        codes, valid = self._read_stored(window, bands)
         found = np.full(codes.shape, np.nan, np.float32)
         for code, index in self.class_of:
             if index != IGNORE_INDEX:
@@ -99,9 +99,10 @@ class NumberLabels(LabelSource):
         unknown = [value for value in shares if value not in known]
         if unknown or counts.more:
             whole = [int(value) for value in unknown if value % 1 == 0]
-            more = "more than " if counts.more else ""
+            count = f"more than {len(unknown)}" if counts.more else f"{len(unknown)}"
+            stand = "value stands" if len(unknown) == 1 else "values stand"
             raise LabelError(
-                f"{self.name}: {more}{len(unknown)} values stand in no class of `data.label_rules.table`: "
+                f"{self.name}: {count} {stand} in no class of `data.label_rules.table`: "
                 f"{listed(map(number, unknown), most=8)}. Expected one of {listed(known, most=12)}.\n"
                 "Write them under a class, or under `data.label_rules.ignore`: "
                 f"ignore: [{', '.join(map(str, whole[:_MOST_IN_A_TABLE]))}]"

@@ -64,6 +64,11 @@ def open_labels(
     """
     rules = rules or LabelRules()
     shown = str(name) if isinstance(name, str | Path) else str(name[0])
+    if rules.table and (ignore_values or label_values):
+        raise LabelError(
+            f"{shown}: `data.label_rules.table` names all codes of the labels: expected no `ignore_values` and "
+            "`label_values` beside it.\nWrite them into the table and `data.label_rules.ignore`."
+        )
     if is_vector(name):
         _refuse_keys(shown, rules, _RASTER_ONLY, "shapes")
         recoded, ignored = dict(label_values or {}), frozenset(ignore_values)

@@ -214,6 +214,11 @@ def _classes(
             values[numbers == before] = after
         _require_class_values(values, where)
         return _Classes(values.astype(np.float32), int(missing.sum()), None, ())
+    if ignored or recoded:
+        raise LabelError(
+            f"{where}: expected numbers for `ignore_values` and `label_values`, found words such as "
+            f"{listed(column.dropna().unique()[:3])}.\nUse `data.label_rules.ignore` and `data.label_rules.table`."
+        )
     return _by_words(column, missing, {plain_word(c) for c in rules.ignore if isinstance(c, str)}, where)
 
 

@@ -159,7 +159,7 @@ class LabelSource(RasterSource):
         first = self.path if self.pixels is None else Path(self.pixels.file_names[0])
         return read_categories(first, self.data_bands[0])
 
-    def read_stored(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _read_stored(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid as it is; arguments and result as for `read_own`."""
         return super().read_own(window, bands) if self.pixels is None else self.pixels.read_own(window, bands)
 
@@ -176,7 +176,7 @@ class LabelSource(RasterSource):
         Raises:
             RasterError: If the file cannot be read there.
         """
-        values, valid = self.read_stored(window, bands)
+        values, valid = self._read_stored(window, bands)
         if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
             near = np.rint(values)
             values = np.where(np.abs(values - near) <= _WHOLE_WITHIN, near, values)
@@ -470,7 +470,9 @@ def _reading_advice(values: list[float], wrong: list[float]) -> str:
 
 
 def _table(shares: Mapping[float, float]) -> str:
-    """Offer the values that were found as a table."""
+    """Offer the values that were found as a table; a mask of two values needs none."""
+    if set(shares) == {0, 255}:
+        return ""
     codes = as_yaml((f"class {number(v)}", int(v)) for v in shares)
     return f"\nOr name the class of each in the configuration:\n{codes}"
 

@@ -152,14 +152,23 @@ class VectorLabels(LabelSource):
         return f"{listed}, column {self.shapes.column}, {crs_name(self.shapes.crs)}"
 
     def categories(self) -> Categories:
-        """Names and colours of class values: files of shapes give none."""
+        """Look up the names and colours of class values.
+
+        Returns:
+            None of them: files of shapes give none.
+        """
         return Categories()
 
     def check(self) -> tuple[str, ...]:
-        """What was repaired or left out, in sentences, with the number of polygons that are narrower than a pixel."""
+        """Tell what was repaired or left out when the shapes were read.
+
+        Returns:
+            Sentences with numbers of shapes, among them that of polygons that are narrower than a pixel.
+        """
         narrow = _narrower(self.shapes, self.geobox)
         size = max(pixel_size_m(self.geobox))
-        note = f"{narrow:,} polygons are narrower than a pixel of {size:.3g} m, and may label none"
+        which = "1 polygon is" if narrow == 1 else f"{narrow:,} polygons are"
+        note = f"{which} narrower than a pixel of {size:.3g} m, and may label none"
         return (*self.shapes.notes, note) if narrow else self.shapes.notes
 
     def count_labels(self) -> ValueCounts:
@@ -195,7 +204,17 @@ class VectorLabels(LabelSource):
         bands: tuple[int, ...] | None = None,
         kind: Kind = "continuous",
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Burn the shapes into a window of any grid; arguments and result as for `RasterSource.read`."""
+        """Burn the shapes into a window of any grid.
+
+        Args:
+            grid: Grid of the result.
+            window: Part of it, all by default.
+            bands: Not used: there is one band.
+            kind: Not used: nothing is resampled.
+
+        Returns:
+            Values, float32, shape (1, H, W), NaN where there is no label; validity, bool, shape (H, W).
+        """
         window = Window.of(grid.shape) if window is None else Window(*window)
         values, valid = self._burner(grid).read(window)
         return values[None], valid

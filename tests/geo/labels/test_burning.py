@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
+from rasterio.features import rasterize
 
 from geocrodino.geo.labels import burning
 from geocrodino.geo.labels.burning import Burner, Layers
@@ -119,6 +120,14 @@ def test_a_pixel_has_the_same_value_in_every_window(touched, monkeypatch):
     for row, col in rng.integers(-10, 90, (20, 2)).tolist():
         part, _ = burner.read(Window(row, row + 17, col, col + 13))
         np.testing.assert_array_equal(part, whole[row + 10 : row + 27, col + 10 : col + 23])
+
+
+def test_centres_agree_with_gdal():
+    rng = np.random.default_rng(5)
+    shapes = [star(rng, 8) for _ in range(40)]
+    found = burnt(shapes, range(40), window=Window(0, 100, 0, 100))
+    expected = rasterize(zip(shapes, range(40), strict=True), (100, 100), fill=-1, dtype="int32")
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("touched", [False, True])

@@ -141,7 +141,7 @@ def test_numbers_are_merged_renamed_and_ignored(numbers):
 def test_a_number_of_no_class(numbers):
     labels = numbers(np.array([[2, 5, 6, 9]], np.uint8), {"ground": 2, "trees": 5}, ignore=9)
     assert told(labels) == (
-        f"{labels.name}: 1 values stand in no class of `data.label_rules.table`: 6. Expected one of 2, 5, 9.\n"
+        f"{labels.name}: 1 value stands in no class of `data.label_rules.table`: 6. Expected one of 2, 5, 9.\n"
         "Write them under a class, or under `data.label_rules.ignore`: ignore: [6]"
     )
 
@@ -192,6 +192,14 @@ def test_names_and_values_do_not_mix(numbers, write_raster):
         LabelError, match=r"v.tif: expected names of classes as in .*codes.tif, found class values.\nList"
     ):
         label_classes([by_name, by_value], None)
+
+
+def test_a_table_names_all_codes(write_raster):
+    path = write_raster("v.tif", np.array([[0, 1]], np.uint8))
+    with pytest.raises(
+        LabelError, match="names all codes of the labels: expected no `ignore_values` and `label_values`"
+    ):
+        open_labels(path, None, rules=LabelRules(table={"a": 0, "b": 1}), ignore_values=[1])
 
 
 @pytest.mark.parametrize("rules", [{"column": "landuse"}, {"touched": "all"}, {"width_m": 2}])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import sqlite3
 
 import geopandas as gpd
 import numpy as np
@@ -14,7 +13,6 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import LabelError, LabelWarning, OverlapError, RasterError
-from geocrodino.files.vector_names import is_vector
 from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import label_classes
 from geocrodino.geo.rasters.identity import fingerprint
@@ -225,7 +223,7 @@ def test_repaired_shapes_are_counted(draw):
         "1 of 6 shapes have no area, and are left out",
         "2 of 6 shapes have no geometry, and are left out",
         "1 of 6 shapes have no class in column use, and label nothing",
-        "1 polygons are narrower than a pixel of 1 m, and may label none",
+        "1 polygon is narrower than a pixel of 1 m, and may label none",
     ]
     with pytest.warns(LabelWarning) as told:
         scheme = label_classes([labels], None)
@@ -300,6 +298,14 @@ def test_measurements_and_names_of_each_shape_are_no_classes(draw):
     with refused() as caught:
         draw([LEFT] * 300, owner=[f"owner {i}" for i in range(300)])
     assert "expected at most 254 classes, found 300 different words, such as owner 0, owner 1, owner 10." in str(
+        caught.value
+    )
+
+
+def test_rules_for_numbers_do_not_apply_to_words(draw):
+    with refused() as caught:
+        draw([LEFT, RIGHT], use=["a", "b"], options={"ignore_values": [1]})
+    assert "column use: expected numbers for `ignore_values` and `label_values`, found words such as a, b." in str(
         caught.value
     )
 
@@ -398,19 +404,6 @@ def test_a_stated_crs_is_used_where_the_file_has_none(draw, tmp_path, image):
         open_labels(tmp_path / "bare.shp", image)
     found = open_labels(tmp_path / "bare.shp", image, place=Place(crs="EPSG:32631"))
     assert indices(found) == [[0, 0, 1, 1]] * 4
-
-
-def test_rasters_are_told_from_shapes(tmp_path):
-    for name in ("a.gpkg", "a.GeoJSON", "a.shp.zip", "https://x.org/a.fgb", "a.gpkg|layername=b"):
-        assert is_vector(name) == (name != "a.shp.zip")  # a zip archive is looked into
-    for name in ("a.tif", "folder", "a.txt", ("a.gpkg", "a.tif"), ()):
-        assert not is_vector(name)
-    (tmp_path / "item.json").write_text('{"type": "Feature", "assets": {}}')
-    assert not is_vector(tmp_path / "item.json")
-    with sqlite3.connect(tmp_path / "tiles.gpkg") as tiles:
-        tiles.execute("CREATE TABLE gpkg_contents (data_type TEXT)")
-        tiles.execute("INSERT INTO gpkg_contents VALUES ('tiles')")
-    assert not is_vector(tmp_path / "tiles.gpkg")
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------

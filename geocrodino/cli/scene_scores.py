@@ -1,0 +1,158 @@
+"""Maps and scores of several scenes: ``predict --config``, ``evaluate --config``, and ``train --folds``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from geocrodino.errors import ConfigError
+
+if TYPE_CHECKING:
+    from geocrodino.evaluation.scenes import SceneEvaluation
+    from geocrodino.settings.prediction import Execution
+    from geocrodino.training.folds import FoldScores
+
+
+def evaluate_scenes_of(
+    config: Path | None,
+    maps: list[Path],
+    split: str | None,
+    given: Mapping[str, object],
+    *,
+    count_missed: bool,
+    out: Path | None,
+) -> None:
+    """Compare the maps of the scenes of a configuration with their labels.
+
+    Args:
+        config: The YAML file.
+        maps: One folder, which holds ``NAME.tif`` of each scene; or the map of the only scene.
+        split: Split to compare in; None: all areas.
+        given: Other options by flag, which do not go together with ``--config``.
+        count_missed: Whether labelled pixels without a class count as wrong.
+        out: Folder of the results; None: that of the maps.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if options, files or classes do not fit.
+    """
+    if config is None:
+        raise ConfigError("evaluate: expected labels to compare with. Give --labels, or --config of a training.")
+    if len(maps) != 1:
+        raise ConfigError(f"--config: expected one folder of maps, found {len(maps)} names.")
+    for flag, value in given.items():
+        if value:
+            raise ConfigError(f"{flag}: --config says it for each scene. Leave {flag} out, or name --labels.")
+    from geocrodino.cli.precheck import check_folder, check_training
+
+    check_training(config, {}, None, maps[0].parent if out is None else out)
+
+    from geocrodino.errors import OutputError
+    from geocrodino.evaluation.scenes import evaluate_scenes
+    from geocrodino.files.access import is_folder
+    from geocrodino.geo.areas.splits import split_name
+    from geocrodino.report.figures import write_figure
+    from geocrodino.report.tables import evaluation_table, scenes_table, write_json
+    from geocrodino.settings.config import load_config
+    from geocrodino.training.scene_maps import scene_maps, scenes_of_split
+
+    chosen = None if split is None else split_name(split)
+    source = maps[0]
+    folder = out or (source if is_folder(source) else source.parent)
+    check_folder(folder)
+    found, bare = scene_maps(scenes_of_split(load_config(config, {}), chosen), source)
+    result = evaluate_scenes(found, split=chosen, count_missed=count_missed)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error}). Choose another folder with --out.") from error
+    stem = folder / "-".join(("scenes", *([chosen] if chosen else [])))
+    write_json(result, Path(f"{stem}.scores.json"))
+    write_figure(result.total, Path(f"{stem}.scores.png"))
+    console = Console(highlight=False, soft_wrap=True)
+    for path in (f"{stem}.scores.json", f"{stem}.scores.png"):
+        console.print(path, markup=False)
+    console.print(evaluation_table(result.total))
+    console.print(scenes_table(result))
+    _tell_bare((*bare, *result.without_labels), console)
+    if result.total.reliability is not None:
+        console.print(f"Expected calibration error {100 * result.total.reliability.expected_calibration_error:.1f} %")
+
+
+def predict_scenes_of(
+    config: Path | None,
+    split: str | None,
+    modality: str,
+    model: Path,
+    out: Path | None,
+    execution: Execution,
+    *,
+    overwrite: bool,
+) -> None:
+    """Map the scenes of a configuration, each into ``<out>/NAME.tif``.
+
+    Args:
+        config: The YAML file.
+        split: Split to map; None: all areas.
+        modality: Name of the modality.
+        model: File of the bundle.
+        out: Folder of the maps.
+        execution: Backend, device, workers and memory.
+        overwrite: Whether maps are replaced that exist.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if options or files do not fit.
+    """
+    from geocrodino.settings.modality import MODALITIES
+
+    if config is None:
+        raise AssertionError("checked by the command")
+    if out is None:
+        raise ConfigError("--config: expected a folder for the maps of the scenes. Name it with --out.")
+    if not MODALITIES.knows(modality):
+        raise ConfigError(f"--modality {modality}: expected one modality for all scenes, such as optical.")
+    from geocrodino.cli.precheck import check_training
+    from geocrodino.files.bundle_name import check_bundle_name
+
+    check_bundle_name(model)
+    check_training(config, {}, None, out)
+
+    from geocrodino.bundle.io import load_bundle
+    from geocrodino.geo.areas.splits import split_name
+    from geocrodino.settings.config import load_config
+    from geocrodino.training.scene_maps import predict_scenes, scenes_of_split
+
+    parts = scenes_of_split(load_config(config, {}), None if split is None else split_name(split))
+    console = Console(highlight=False, soft_wrap=True)
+    for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
+        console.print(str(path), markup=False)
+
+
+def _tell_bare(names: tuple[str, ...], console: Console) -> None:
+    from geocrodino.phrases import listed
+
+    if names:
+        console.print(f"Without labels there, not counted: {listed(names)}", markup=False)
+
+
+def show_folds(found: Mapping[str, FoldScores], console: Console, folder: Path) -> None:
+    """Print the scores of a cross-validation.
+
+    Args:
+        found: Scores by modality.
+        console: Where to print.
+        folder: Folder of the folds.
+    """
+    from geocrodino.report.tables import evaluation_table, scenes_table
+    from geocrodino.training.folds import RECORD
+
+    for modality, scores in found.items():
+        every: SceneEvaluation = scores.all
+        console.print(f"Scores of all folds with {modality}")
+        console.print(evaluation_table(every.total))
+        console.print(scenes_table(every))
+        mean, spread = scores.spread
+        console.print(f"mIoU of the folds: {100 * mean:.1f} ± {100 * spread:.1f} %")
+    console.print(f"Scores: {folder / RECORD}", markup=False)

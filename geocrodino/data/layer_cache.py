@@ -1,0 +1,121 @@
+"""Layers of many scenes, shared by the runs of one folder: each scene is written once for the same files and settings.
+
+The layers of a scene lie in a folder that is named after their key, so a change of a file or a setting never overwrites
+what another run reads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from filelock import FileLock
+from odc.geo.geobox import GeoBox
+
+from geocrodino.data.alignment import (
+    AlignedLayers,
+    Progress,
+    align,
+    bytes_to_write,
+    count_blocks,
+    layers_key,
+    readable_size,
+    require_space,
+)
+from geocrodino.data.sources import Sources
+from geocrodino.files.access import writing
+from geocrodino.modalities.registry import Recipe
+from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.modality import Modality
+
+CACHE_NAME = "aligned-cache"
+"""Folder of the layers, beside the run folders."""
+
+_THREADS = 4  # scenes at a time if each is one block: most of the time is spent waiting for the disk
+_KEY_LENGTH = 24  # characters of a key that name a folder
+
+
+def align_scenes(
+    scenes: Sequence[tuple[Sources, GeoBox]],
+    recipes: dict[Modality, Recipe],
+    classes: ClassScheme,
+    cache: Path,
+    on_progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[AlignedLayers]:
+    """Write the layers of many scenes, or reuse those that an earlier run wrote from the same files and settings.
+
+    Two runs may do this at once: one of them writes a scene, the other one waits for it.
+
+    Args:
+        scenes: The rasters and the grid of each scene.
+        recipes: The recipe that computes the channels of each modality.
+        classes: Classes of the labels.
+        cache: Folder of the layers of all runs, created if missing; of each scene, a folder in it.
+        on_progress: Called with the number of finished blocks and that of all.
+        tell: Called with the size of the layers before any is written.
+
+    Returns:
+        The layers of each scene.
+
+    Raises:
+        GeocrodinoError: One of its kinds, see `align`; before anything is written if the disk has too little space.
+    """
+    folders = [cache / layers_key(sources, recipes, classes, grid)[:_KEY_LENGTH] for sources, grid in scenes]
+    sizes = [
+        bytes_to_write(sources, recipes, classes, grid, folder)
+        for (sources, grid), folder in zip(scenes, folders, strict=True)
+    ]
+    needed, there = sum(sizes), sizes.count(0)
+    earlier = f"; those of {there} scene{'s' * (there > 1)} are there from earlier runs" if there else ""
+    tell(f"Layers in {cache}: {readable_size(needed)} to write{earlier}.")
+    with writing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    require_space(cache, needed)
+    blocks = [count_blocks(grid) for _, grid in scenes]
+    progress = _Progress(blocks, on_progress)
+
+    def write(number: int) -> AlignedLayers:
+        (sources, grid), folder = scenes[number], folders[number]
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        with FileLock(folder / ".lock"):
+            layers = align(sources, recipes, classes, grid, folder, progress.of(number))
+        progress.finish(number)
+        return layers
+
+    with ThreadPoolExecutor(_THREADS if max(blocks) == 1 else 1) as pool:
+        try:
+            return list(pool.map(write, range(len(scenes))))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # thousands of scenes may wait behind the one that failed
+            raise
+
+
+class _Progress:
+    """Finished blocks of scenes that are written at the same time."""
+
+    def __init__(self, blocks: Sequence[int], on_progress: Progress | None) -> None:
+        self._blocks, self._tell = blocks, on_progress
+        self._done = [0] * len(blocks)
+        self._sum, self._total = 0, sum(blocks)
+        self._lock = threading.Lock()
+
+    def of(self, scene: int) -> Progress | None:
+        """The progress of one scene, as a function for `align`."""
+        return None if self._tell is None else lambda done, _: self._set(scene, done)
+
+    def finish(self, scene: int) -> None:
+        """Count all blocks of a scene, also of one that was there already."""
+        self._set(scene, self._blocks[scene])
+
+    def _set(self, scene: int, done: int) -> None:
+        if self._tell is None:
+            return
+        with self._lock:
+            if done > self._done[scene]:
+                self._sum += done - self._done[scene]
+                self._done[scene] = done
+                self._tell(self._sum, self._total)
