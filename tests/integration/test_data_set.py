@@ -16,7 +16,7 @@ from tests.helpers.data_sets import write_potsdam
 def project(tmp_path, tiny):
     write_potsdam(tmp_path / "data")
     # The ground is estimated within small distances: at 5 cm, those of the default hold thousands of pixels.
-    ground = {"channels": ["height_above_ground"], "ground": {"radii_m": [0.5, 1.0]}}
+    ground = {"channels": ["height_above_ground"], "ground": {"radii_m": [0.5, 1.0], "fill_m": 0.5}}
     sections = {**tiny, "elevation": ground, "training": {**tiny["training"], "epochs": 1}}
     # The section data and the classes of a configuration make way for those of the data set.
     others = {
