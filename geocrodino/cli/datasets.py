@@ -14,11 +14,12 @@ from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.presets.preset import Preset
+    from geocrodino.settings.splits import SceneSplit
 
 DATASET_HELP = "Public data set whose files lie in --root; geocrodino datasets lists them."
 ROOT_HELP = "Folder of the data set of --dataset."
 
-_SPLITS = ("train", "val", "test", "unlabelled")
+_SPLITS: tuple[SceneSplit, ...] = ("train", "val", "test", "unlabelled")
 _REPLACED = (
     "data.aoi", "data.aoi_crs", "data.optical", "data.elevation", "data.labels", "data.ground", "data.ignore_values",
     "data.label_values", "data.label_rules.column", "data.height_unit", "data.height.zero",

@@ -27,6 +27,7 @@ def project(tmp_path, tiny):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_potsdam_is_trained(project, run_cli):
     words = ("--config", project / "geocrodino.yaml", "--dataset", "potsdam", "--root", project / "data")
     code, told, errors = run_cli("train", *words, "--out", project / "run")
