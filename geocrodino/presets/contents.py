@@ -17,11 +17,10 @@ from geocrodino.errors import ConfigError, LeftOutWarning
 from geocrodino.files.access import access_errors, is_folder
 from geocrodino.files.tile_names import match_tiles, matching_files
 from geocrodino.phrases import listed
-from geocrodino.presets.preset import Preset
+from geocrodino.presets.preset import Layer, Preset
 from geocrodino.settings.splits import SceneSplit
 
 _WORLD_FILES = (".tfw", ".tifw", ".wld")
-_RASTERS = ("optical", "elevation")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Contents:
     """
 
     scenes: tuple[PresetScene, ...] = ()
-    files: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[Layer, int] = field(default_factory=dict)
     incomplete: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     unread: Mapping[str, int] = field(default_factory=dict)
@@ -96,10 +95,10 @@ def look(preset: Preset, root: Path) -> Contents:
     if not files:
         return Contents(files=counts, unread=unread, absent=_named(preset))
     tiles = match_tiles(patterns, "keep", among=files)
-    found = {tile.name: tile.files for tile in tiles}
-    splits = _splits(preset, root, paths, found)
+    there = {tile.name: tile.files for tile in tiles}
+    splits = _splits(preset, root, paths, there)
     lacking: dict[str, str] = {}
-    for name, own in found.items():
+    for name, own in there.items():
         needed = [layer for layer in preset.layers if layer != "labels" or splits.get(name) != "unlabelled"]
         missing = [layer for layer in needed if layer not in own]
         if name in splits and missing:
@@ -108,8 +107,8 @@ def look(preset: Preset, root: Path) -> Contents:
     chosen = "val" not in usable.values()
     if chosen:
         usable = _with_val(preset, usable)
-    scenes = tuple(PresetScene(name, split, found[name]) for name, split in usable.items())
-    absent = tuple(name for name in _named(preset) if name not in found)
+    scenes = tuple(PresetScene(name, split, there[name]) for name, split in usable.items())
+    absent = tuple(name for name in _named(preset) if name not in there)
     return Contents(scenes, counts, lacking, absent, unread, chosen)
 
 
