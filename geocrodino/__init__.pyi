@@ -5,6 +5,7 @@ from .bundle.io import load_bundle as load_bundle
 from .errors import GeocrodinoError as GeocrodinoError
 from .evaluation.evaluate import evaluate_map as evaluate_map
 from .evaluation.evaluate import evaluate_maps as evaluate_maps
+from .export.run import export_bundle as export_bundle
 from .geo.areas.aoi import read_aoi as read_aoi
 from .geo.rasters.array import read_raster as read_raster
 from .geo.rasters.reader import RasterSource as RasterSource

@@ -15,7 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from geocrodino import __version__
-from geocrodino.cli import datasets, evaluate, inspect, predict, quantise, sample, train
+from geocrodino.cli import datasets, evaluate, export, inspect, predict, quantise, sample, train
 from geocrodino.cli.streams import lenient_streams
 from geocrodino.cli.wording import Wording
 from geocrodino.errors import AccessError, GeocrodinoError
@@ -66,6 +66,7 @@ app.command("train")(train.train)
 app.command("quantise")(quantise.quantise)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 
 
 def _version(asked: bool) -> None:

@@ -22,6 +22,7 @@ _RENAMED = {
     "encoder_weights": "weights",
     "ignore_values": "ignore",
     "label_values": "label_value",
+    "overlap_percent": "overlap",
     "resolution_m": "resolution",
     "steps_per_epoch": "steps",
 }
@@ -100,7 +101,7 @@ class Wording:
 
 def _reads_settings(known: dict[str, TyperOption]) -> bool:
     """Whether a command takes settings from its configuration: others read there what the scenes of a training are."""
-    return "config" in known and "patch_px" in known
+    return "config" in known and not known.keys().isdisjoint({"patch_px", "label_column"})
 
 
 def _arguments(source: str) -> list[tuple[str, ast.expr | None]]:

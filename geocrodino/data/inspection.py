@@ -38,6 +38,7 @@ from geocrodino.settings.modality import MODALITIES, Modality
 
 _COUNTED_PX = 2**27  # impossible heights are counted only in rasters of at most this many pixels
 _COARSE_PX = 512  # longest side of the coarse grid on which other values are read
+_STRIPE_PX = 1 << 22  # most pixels between the rows of a coarse grid that are read together
 
 
 @dataclass(frozen=True)
@@ -276,17 +277,23 @@ def _layer_problems(source: RasterSource, valid: NDArray[np.bool_], covers: floa
 
 
 def _read_coarsely(source: RasterSource, coarse_grid: GeoBox) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read evenly spaced pixels of the file, row by row: values (C, h, w) and validity (h, w) on the coarse grid."""
+    """Read evenly spaced pixels of the file: values (C, h, w) and validity (h, w) on the coarse grid.
+
+    Each read opens the file, so close rows are read together. Distant rows are read one by one.
+    """
     height, width = source.geobox.shape
     rows = np.linspace(0, height - 1, coarse_grid.shape[0]).round().astype(int)
     cols = np.linspace(0, width - 1, coarse_grid.shape[1]).round().astype(int)
     if source.limits is not None:  # the search for jumps would need the neighbouring rows
         source = source.with_limits(replace(source.limits, jump=math.inf, cluster_jump=math.inf))
-    parts = [source.read_own(Window.at(int(r), 0, (1, width)), source.data_bands) for r in rows]
-    return (
-        np.concatenate([v[:, :, cols] for v, _ in parts], axis=1),
-        np.concatenate([ok[:, cols] for _, ok in parts], axis=0),
-    )
+    together = max(1, _STRIPE_PX // (2 * width)) if height <= 2 * len(rows) else 1
+    parts = []
+    for some in (rows[first : first + together] for first in range(0, len(rows), together)):
+        stripe = Window.at(int(some[0]), 0, (int(some[-1] - some[0]) + 1, width))
+        values, valid = source.read_own(stripe, source.data_bands)
+        chosen = np.ix_(some - some[0], cols)
+        parts.append((values[:, *chosen], valid[chosen]))
+    return np.concatenate([v for v, _ in parts], axis=1), np.concatenate([ok for _, ok in parts], axis=0)
 
 
 def _value_ranges(source: RasterSource, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> str:

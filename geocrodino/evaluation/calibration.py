@@ -9,7 +9,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from geocrodino.settings.classes import IGNORE_INDEX
 
@@ -50,13 +49,19 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     """
     (logits,), labels = _labelled(labels, logits=logits)
     _require_samples(labels)
+    if logits.shape[1] == 1:
+        return 1.0
     own = labels[:, None]
-    margins = logits - np.take_along_axis(logits, own, axis=1)
-    # The loss is log(1 + sum of the other classes' terms). logaddexp keeps that sum exact even where it is tiny.
-    np.put_along_axis(margins, own, -np.inf, axis=1)
+    others = np.arange(logits.shape[1]) != own
+    margins = (logits - np.take_along_axis(logits, own, axis=1))[others].reshape(len(labels), -1)
+    largest = margins.max(axis=1)
+    below = margins - largest[:, None]
 
     def loss(log_temperature: float) -> float:
-        return float(np.logaddexp(0, logsumexp(margins / np.exp(log_temperature), axis=1)).mean())
+        # The loss is log(1 + sum of the other classes' terms). logaddexp keeps that sum exact even where it is tiny.
+        temperature = np.exp(log_temperature)
+        rest = np.log(np.exp(below / temperature).sum(axis=1))
+        return float(np.logaddexp(0, largest / temperature + rest).mean())
 
     best = np.exp(_minimise(loss, np.log(LOWEST_TEMPERATURE), 0.0, np.log(HIGHEST_TEMPERATURE)))
     return float(np.clip(best, LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE))

@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,6 +66,32 @@ class CompanionFile:
     path: Path
     title: str
     roles: tuple[str, ...] = ("data",)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A kind of file that holds the network of a branch.
+
+    Attributes:
+        title: What it is, for people.
+        kind: The extension's ``mlm:artifact_type``.
+        media_type: Media type of the file.
+        roles: Roles of the asset, as the extension names them.
+    """
+
+    title: str
+    kind: str
+    media_type: str
+    roles: tuple[str, ...]
+
+
+BUNDLE_ARTIFACT = Artifact(
+    "Weights and manifest",
+    "safetensors.torch.save_file",
+    "application/octet-stream; framework=safetensors",
+    ("mlm:model", "mlm:weights", "data"),
+)
+"""The bundle itself."""
 
 
 def write_item(
@@ -165,17 +192,26 @@ def write_part_items(
 
 
 def write_model_item(
-    bundle: str | Path, out: str | Path, *, manifest: Manifest, modality: Modality, overwrite: bool = False
+    bundle: str | Path,
+    out: str | Path,
+    *,
+    manifest: Manifest,
+    modality: Modality,
+    artifact: Artifact = BUNDLE_ARTIFACT,
+    properties: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write the STAC item of one branch of a bundle, after the MLM extension, version 1.4.
 
     Its geometry is where the branch was trained, its time when the bundle was written.
 
     Args:
-        bundle: The bundle.
+        bundle: The bundle, or a file that was exported from it.
         out: The file to write, ``*.json``.
         manifest: Manifest of the bundle.
         modality: The branch; each is a model of its own.
+        artifact: What kind of file it is.
+        properties: Properties of the extension in place of those of the bundle.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
@@ -193,7 +229,7 @@ def write_model_item(
         raise BundleError(f"{bundle}: no branch for {modality}. Found {', '.join(manifest.modalities)}.")
     check_output(out, overwrite=overwrite)
     require_distinct_output(out, bundle=bundle)
-    described = manifest.to_mlm(modality)
+    described = manifest.to_mlm(modality) | deepcopy(dict(properties or {}))
     described["mlm:output"][0]["classification:classes"] = _classes(manifest.classes)
     item = _item(described["mlm:name"], shapely.geometry.shape(manifest.footprint), manifest.created)
     # The extension looks for the bands that its inputs name in the properties, the core only where an asset has them.
@@ -206,10 +242,10 @@ def write_model_item(
     }
     asset = pystac.Asset(
         _href(bundle, out),
-        title="Weights and manifest",
-        media_type="application/octet-stream; framework=safetensors",
-        roles=["mlm:model", "mlm:weights", "data"],
-        extra_fields={"mlm:artifact_type": "safetensors.torch.save_file", **bands},
+        title=artifact.title,
+        media_type=artifact.media_type,
+        roles=list(artifact.roles),
+        extra_fields={"mlm:artifact_type": artifact.kind, **bands},
     )
     item.add_asset("model", asset)
     MLMExtension.add_to(item)

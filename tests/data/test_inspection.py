@@ -41,6 +41,16 @@ def test_good_files(roles):
     assert labels.valid == pytest.approx(120 / 128)
 
 
+@pytest.mark.parametrize("stripe_px", [1, 2000])  # a row at a time, and ten; otherwise all at once
+def test_rows_that_are_read_together_say_the_same(write_raster, monkeypatch, stripe_px):
+    values = np.random.default_rng(0).normal(100, 30, (700, 100)).astype(np.float32)
+    values[300:320] = -9999
+    source = RasterSource.open(write_raster("dsm.tif", values, nodata=-9999))
+    expected = inspect_files({"elevation": source}).layers
+    monkeypatch.setattr("geocrodino.data.inspection._STRIPE_PX", stripe_px)
+    assert inspect_files({"elevation": source}).layers == expected
+
+
 def test_without_optical_and_area(roles):
     found = inspect_files({"labels": roles["labels"]})
     assert (found.grid, found.splits, found.problems) == (None, {}, ())

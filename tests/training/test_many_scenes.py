@@ -284,7 +284,7 @@ def test_other_bands_and_other_types_name_both_scenes(configured, two, tmp_path)
 
 def test_ground_in_some_scenes_is_warned_of(configured, two):
     north = {**two[0], "ground": two[0]["elevation"].replace("dsm.tif", "dtm.tif")}
-    with pytest.warns(HeightRangeWarning, match=r"only some scenes have a terrain model.*\(south\)"):
+    with pytest.warns(HeightRangeWarning, match=r"only for some scenes is the ground known.*\(south\)"):
         found = check_inputs(configured([north, two[1]]))
     assert not found.ground_given
 

@@ -67,12 +67,12 @@ def require_place(path: str | Path, dataset: rasterio.DatasetReader) -> None:
             f"gdalwarp -rpc -to RPC_DEM=dem.tif -t_srs EPSG:32631 {Path(path).name} warped.tif",
         )
     if not located:
-        crs = "" if dataset.crs else " --crs EPSG:32631"
+        command = "rio edit-info" if dataset.crs else "rio edit-info --crs EPSG:32631"
         what = "a geotransform" if dataset.crs else "a coordinate reference system and a geotransform"
         raise RasterError(
             path,
             f"does not say where it lies. Expected {what} (pixel size and place of the first pixel), found none.\n"
-            f"Write the right one into it, for instance: rio edit-info{crs} --transform "
+            f"Write the right one into it, for instance: {command} --transform "
             f"'[0.5, 0, 400000, 0, -0.5, 5000000]' {Path(path).name}\n"
             "If only its pixel size is known, state that in metres, for instance: `pixel_m=0.5`",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,20 +30,43 @@ ROWS, COLS = (0, 17, 40, 71), (0, 30, 41, 60, 97)
 """Edges of 3 x 4 tiles of unequal sizes."""
 
 
-@pytest.fixture(params=[(1, 2), (0, 0)], ids=["inner tile missing", "corner tile missing"])
-def cut(request, write_tile, tmp_path):
-    """A scene with a hole, and the same as the folder of its tiles without the one in the hole."""
+@pytest.fixture(scope="module", params=[(1, 2), (0, 0)], ids=["inner tile missing", "corner tile missing"])
+def files(request, tmp_path_factory):
+    """Folder of a scene with a hole, and of its tiles without the one in the hole; not to be changed."""
+    folder = tmp_path_factory.mktemp("cut")
+
+    def write(name, part, row=0, col=0):
+        count, height, width = part.shape
+        where = Affine(1, 0, LEFT + col, 0, -1, TOP - row)
+        options = {"count": count, "height": height, "width": width, "dtype": part.dtype, "crs": UTM31}
+        with rasterio.open(folder / name, "w", driver="GTiff", transform=where, **options) as target:
+            target.write(part)
+
     rng = np.random.default_rng(5)
     values = rng.normal(500, 200, (2, ROWS[-1], COLS[-1])).astype(np.float32)
     values[:, rng.random(values.shape[1:]) < 0.1] = np.nan
-    (tmp_path / "tiles").mkdir()
+    (folder / "tiles").mkdir()
     for i, (r0, r1) in enumerate(pairwise(ROWS)):
         for j, (c0, c1) in enumerate(pairwise(COLS)):
             if (i, j) == request.param:
                 values[:, r0:r1, c0:c1] = np.nan
             else:
-                write_tile(f"tiles/{i}-{j}.tif", values[:, r0:r1, c0:c1], r0, c0)
-    return RasterSource.open(write_tile("whole.tif", values)), open_scene(tmp_path / "tiles")
+                write(f"tiles/{i}-{j}.tif", values[:, r0:r1, c0:c1], r0, c0)
+    write("whole.tif", values)
+    return folder
+
+
+@pytest.fixture
+def cut(files):
+    """The scene with a hole, and the same as the folder of its tiles."""
+    return RasterSource.open(files / "whole.tif"), open_scene(files / "tiles")
+
+
+@pytest.fixture
+def own_cut(files, tmp_path):
+    """The same of files that a test may change."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    return RasterSource.open(tmp_path / "whole.tif"), open_scene(tmp_path / "tiles")
 
 
 def _degrees() -> GeoBox:
@@ -89,7 +113,7 @@ def test_on_any_grid_the_tiles_read_as_the_scene(cut, name, kind):
 def test_any_window_of_the_tiles_is_that_of_the_scene(cut):
     whole, tiles = cut
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.integers(-20, 80), st.integers(-20, 110), st.integers(1, 60), st.integers(1, 60), st.permutations((1, 2)))
     def check(row, col, height, width, bands):
         window = (row, row + height, col, col + width)
@@ -312,8 +336,8 @@ def touch(path, seconds=5):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + seconds * 10**9))
 
 
-def test_the_identity_of_a_scene_stays_while_its_files_do(cut, tmp_path, monkeypatch):
-    whole, tiles = cut
+def test_the_identity_of_a_scene_stays_while_its_files_do(own_cut, tmp_path, monkeypatch):
+    whole, tiles = own_cut
     first = fingerprint(tiles)
     assert len(first) == 64
     assert fingerprint(pickle.loads(pickle.dumps(tiles))) == first
@@ -325,8 +349,8 @@ def test_the_identity_of_a_scene_stays_while_its_files_do(cut, tmp_path, monkeyp
     assert fingerprint(whole) == fingerprint(RasterSource.open("whole.tif")) != first
 
 
-def test_a_member_that_is_touched_or_replaced_is_another_scene(cut):
-    _, tiles = cut
+def test_a_member_that_is_touched_or_replaced_is_another_scene(own_cut):
+    _, tiles = own_cut
     seen = {fingerprint(tiles)}
     member = Path(tiles.files[3])
     touch(member)
