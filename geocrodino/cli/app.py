@@ -15,7 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from geocrodino import __version__
-from geocrodino.cli import evaluate, export, inspect, predict, quantise, sample, train
+from geocrodino.cli import datasets, evaluate, export, inspect, predict, quantise, sample, train
 from geocrodino.cli.streams import lenient_streams
 from geocrodino.cli.wording import Wording
 from geocrodino.errors import AccessError, GeocrodinoError
@@ -61,6 +61,7 @@ app = typer.Typer(
 )
 app.command("sample")(sample.sample)
 app.command("inspect")(inspect.inspect)
+app.command("datasets")(datasets.datasets)
 app.command("train")(train.train)
 app.command("quantise")(quantise.quantise)
 app.command("predict")(predict.predict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.datasets import DATASET_HELP, ROOT_HELP, dataset_values
 from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
@@ -156,6 +158,8 @@ def train(
         Path | None, typer.Option(help="YAML file; geocrodino.yaml of this folder is read by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=DATASET_HELP)] = None,
+    root: Annotated[Path | None, typer.Option(help=ROOT_HELP)] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Finished run of --method fusion, for kd, protokd and maskedkd.")
     ] = None,
@@ -170,8 +174,9 @@ def train(
     """
     values = {**data.values(), **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+    given = dataset_values(dataset, root, given)
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    check_training(config, given, teacher, folder)
+    check_training(config, copy.deepcopy(given), teacher, folder)
 
     from geocrodino.settings.config import load_config
 

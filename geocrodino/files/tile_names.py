@@ -71,6 +71,20 @@ def has_parts(name: str | Path) -> bool:
     return not exists(text)
 
 
+def matching_files(pattern: str, paths: Iterable[str]) -> list[str]:
+    """Choose the files that a pattern matches.
+
+    Args:
+        pattern: A path with named parts in braces, see `match_tiles`.
+        paths: The files.
+
+    Returns:
+        Those that match, in the same order.
+    """
+    match = _expression(pattern)
+    return [path for path in paths if match.fullmatch(path)]
+
+
 def match_tiles(
     patterns: Mapping[str, str], partial: Partial = "refuse", *, among: Mapping[str, Iterable[str]] | None = None
 ) -> tuple[Tile, ...]:
