@@ -291,8 +291,8 @@ def _read_coarsely(source: RasterSource, coarse_grid: GeoBox) -> tuple[NDArray[n
     for some in (rows[first : first + together] for first in range(0, len(rows), together)):
         stripe = Window.at(int(some[0]), 0, (int(some[-1] - some[0]) + 1, width))
         values, valid = source.read_own(stripe, source.data_bands)
-        chosen = np.ix_(some - some[0], cols)
-        parts.append((values[:, *chosen], valid[chosen]))
+        kept = some - some[0]
+        parts.append((values[:, kept][:, :, cols], valid[kept][:, cols]))
     return np.concatenate([v for v, _ in parts], axis=1), np.concatenate([ok for _, ok in parts], axis=0)
 
 
