@@ -169,9 +169,6 @@ class DataConfig(SceneConfig, _List):
     partial: Literal["refuse", "keep", "leave_out"] = Field(
         "refuse", description="what happens to tiles that lack the file of a modality or of labels"
     )
-    cache: Literal["auto", "copy", "in_place"] = Field(
-        "auto", description="whether rasters are copied onto the working grid or read where they are"
-    )
 
     @field_validator("optical", "elevation", mode="before")
     @classmethod

@@ -29,7 +29,7 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
         RasterError: If files of a scene are missing, or neither join to one raster nor have names that join them.
         AccessError: If the operating system does not let a name be looked up or read.
     """
-    _refuse_unread(data)
+    _require_rows(data)
     scenes = tuple(tile for scene in data.resolved() for tile in tile_scenes(scene, data.partial, tell))
     twice = [name for name, count in Counter(scene.name for scene in scenes).items() if count > 1]
     if twice:
@@ -63,14 +63,12 @@ def held_out(config: TrainConfig, fold: int) -> TrainConfig:
     return config.model_copy(update={"data": data})
 
 
-def _refuse_unread(data: DataConfig) -> None:
-    """Refuse keys of which the settings know, and the training does not."""
+def _require_rows(data: DataConfig) -> None:
+    """Refuse a table of scenes whose rows were not read."""
     if isinstance(data.scenes, Path):
         raise ConfigError(
             f"data.scenes: {data.scenes}: a table is read with the configuration file. Give the scenes of its rows."
         )
-    if data.cache != "auto":
-        raise ConfigError("data.cache: is not read yet. Leave it out.")
 
 
 def _require_modalities(scene: SceneConfig, modalities: tuple[Modality, ...]) -> None:

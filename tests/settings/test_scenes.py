@@ -74,7 +74,6 @@ def test_paths_are_relative_to_the_file(load, tmp_path):
             "splits": {"by": "blocks", "block_m": 300},
             "label_rules": {"table": {"house": ["#ff0000", 2]}, "ignore": "unknown"},
             "height": {"scale": 0.1, "zero": "ground"},
-            "cache": "copy",
         },
     ],
 )
