@@ -7,8 +7,9 @@ what another run reads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -81,7 +82,7 @@ def align_scenes(
         (sources, grid), folder = scenes[number], folders[number]
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with _alone(folder):
             layers = align(sources, recipes, classes, grid, folder, progress.of(number))
         progress.finish(number)
         return layers
@@ -92,6 +93,18 @@ def align_scenes(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # thousands of scenes may wait behind the one that failed
             raise
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run writes these layers. On file systems without locks, do nothing."""
+    guard = FileLock(folder / ".lock")
+    with suppress(OSError, NotImplementedError):
+        guard.acquire()
+    try:
+        yield
+    finally:
+        guard.release()
 
 
 class _Progress:

@@ -29,8 +29,8 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import listed
 
-SMALL_PX = 1 << 22
-"""Pixels up to which a grid stays whole: its layers take 100 MB at most."""
+SMALL_PX = 1 << 24
+"""Pixels up to which a grid stays whole: its layers take 400 MB at most."""
 
 _BLOCK_PX = 512
 
@@ -56,7 +56,7 @@ def scene_parts(sources: Sources, area: AOI | None, grid: GeoBox, patch_px: int)
     """Divide a scene into parts, if most of its grid is empty.
 
     Empty is what no file of the first modality covers, and no polygon of the area. Parts are apart by a patch at least.
-    A grid of up to 4 million pixels, and one that is covered by half, stays whole.
+    A grid of up to 17 million pixels, and one that is covered by half, stays whole.
 
     Args:
         sources: The rasters of the scene.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from geocrodino.errors import HeightError
+from geocrodino.errors import HeightError, OverlapError
 from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.alike import require_one_size
@@ -71,14 +71,16 @@ def ground_is_given(roles: Mapping[str, RasterSource]) -> bool:
     return "ground" in roles or (bool(heights) and all(raster.zero == "ground" for raster in heights))
 
 
-def open_sources(scene: SceneConfig) -> Sources:
+def open_sources(scene: SceneConfig, *, one_of_several: bool = False) -> Sources:
     """Open the rasters of a scene.
 
     Args:
         scene: Names of the files, and how they are read. Rasters and ground may be mosaics of several files.
+        one_of_several: Whether shapes that do not meet this scene may label others.
 
     Returns:
-        The rasters as stored in their files; heights as their coding says.
+        The rasters as stored in their files; heights as their coding says. Without labels where shapes do not meet one
+        scene of several.
 
     Raises:
         RasterError: If a raster is missing or cannot be read, see `open_scene` and `open_labels`; or files without a
@@ -86,20 +88,25 @@ def open_sources(scene: SceneConfig) -> Sources:
         HeightError: If the coding does not fit the heights, or there is a ground that they cannot have.
         MissingCRSError: If a raster has no coordinate reference system.
         LabelError: If the rules for label values contradict each other.
+        OverlapError: If shapes do not meet a single scene.
         AccessError: If the operating system does not let a file be looked up or read.
     """
     place = stated_place(scene.crs, scene.pixel_m)
     rasters = {m: open_scene(path, place=place) for m, path in scene.raster_paths.items()}
     labels = None
     if scene.labels is not None:
-        labels = open_labels(
-            scene.labels,
-            next(iter(rasters.values())),
-            rules=scene.label_rules,
-            ignore_values=scene.ignore_values,
-            label_values=scene.label_values,
-            place=place,
-        )
+        try:
+            labels = open_labels(
+                scene.labels,
+                next(iter(rasters.values())),
+                rules=scene.label_rules,
+                ignore_values=scene.ignore_values,
+                label_values=scene.label_values,
+                place=place,
+            )
+        except OverlapError:
+            if not one_of_several:
+                raise
     ground = None if scene.ground is None else open_scene(scene.ground, place=place)
     opened = with_heights(Sources(rasters, labels, ground, scene.height_unit), scene.height)
     require_one_size(opened.roles)

@@ -11,8 +11,10 @@ import numpy as np
 
 from geocrodino.errors import ConfigError, RasterError
 from geocrodino.files.tile_names import Partial, Tile, guess_patterns, has_parts, match_tiles
+from geocrodino.files.vector_names import is_vector
 from geocrodino.geo.rasters.headers import header, headers_kept, read_ahead
 from geocrodino.geo.rasters.mosaic import MosaicSource
+from geocrodino.geo.rasters.place import Place, pictures, stated_place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.scene_files import find_files, given_names, phrase
@@ -47,14 +49,15 @@ def tile_scenes(
     patterns = {role: str(name) for role, name in names.items() if isinstance(name, Path) and has_parts(name)}
     if patterns:
         return _scenes(scene, match_tiles(patterns, partial), patterns)
+    place = stated_place(scene.crs, scene.pixel_m)
     with headers_kept():
-        files = {role: found for role, name in names.items() if len(found := _files(name)) > 1}
-        read_ahead(itertools.chain.from_iterable(files.values()))
-        problem = _not_one_raster({role: names[role] for role in files})
+        files = {role: found for role, name in names.items() if len(found := _files(name, place)) > 1}
+        read_ahead(itertools.chain.from_iterable(files.values()), place)
+        problem = _not_one_raster({role: names[role] for role in files}, place)
         if problem is None:
             return (scene,)
         for role, found in files.items():
-            _refuse_two_kinds(role, names[role], found)
+            _refuse_two_kinds(role, names[role], found, place)
     guessed = guess_patterns(files)
     if guessed is None:
         raise problem
@@ -74,8 +77,12 @@ def read_headers(scenes: Iterable[SceneConfig]) -> None:
         RasterError: If a name leads to no file.
         AccessError: If the operating system does not let a name be looked up or read.
     """
-    names = dict.fromkeys(name for scene in scenes for name in _names_by_role(scene).values())
-    read_ahead(itertools.chain.from_iterable(map(_files, names)))
+    names: dict[Place | None, dict[RasterName, None]] = {}
+    for scene in scenes:
+        there = names.setdefault(stated_place(scene.crs, scene.pixel_m), {})
+        there.update(dict.fromkeys(_names_by_role(scene).values()))
+    for place, named in names.items():
+        read_ahead(itertools.chain.from_iterable(_files(name, place) for name in named), place)
 
 
 def _names_by_role(scene: SceneConfig) -> dict[str, RasterName]:
@@ -86,19 +93,21 @@ def _names_by_role(scene: SceneConfig) -> dict[str, RasterName]:
     return {role: name for role, name in found.items() if name is not None}
 
 
-def _files(name: RasterName) -> list[str]:
-    """The files of a name; of STAC items none, because their assets are no tiles by name."""
-    found = find_files(given_names(name), None)
+def _files(name: RasterName, place: Place | None) -> list[str]:
+    """The raster files of a name; of STAC items none, because their assets are no tiles by name."""
+    if is_vector(name):
+        return []
+    found = find_files(given_names(name), None, pictures(place))
     return [] if found.has_items else found.files
 
 
-def _not_one_raster(names: Mapping[str, RasterName]) -> RasterError | None:
+def _not_one_raster(names: Mapping[str, RasterName], place: Place | None) -> RasterError | None:
     """The error of the first role whose files do not join, None if all do."""
     for role, name in names.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # told when the raster is opened to be read
-                joined = open_scene(name)
+                joined = open_scene(name, place=place)
         except RasterError as error:
             return error
         if isinstance(joined, MosaicSource):
@@ -121,12 +130,12 @@ def _refuse_one_place(role: str, mosaic: MosaicSource) -> None:
     )
 
 
-def _refuse_two_kinds(role: str, name: RasterName, files: Iterable[str]) -> None:
+def _refuse_two_kinds(role: str, name: RasterName, files: Iterable[str], place: Place | None) -> None:
     """Refuse files that differ in their bands or types; those that cannot be opened are judged later."""
     kinds: dict[str, list[str]] = {}
     for file in files:
         try:
-            kinds.setdefault(_kind(header(file)), []).append(file)
+            kinds.setdefault(_kind(header(file, place)), []).append(file)
         except RasterError:
             continue
     if len(kinds) < 2:

@@ -38,10 +38,12 @@ def input_divisor(spec: ModalitySpec) -> int:
         spec: Channels of the branch.
 
     Returns:
-        255 for bands of an image, because GeoDeep divides by 255 and does not know a standardisation. 1 for computed
-        channels such as heights, which GeoDeep cannot read; deepness undoes its division by the standardisation.
+        255 for bands of an image with 8 bits, because GeoDeep divides by 255 and does not know a standardisation. 1 for
+        other images, which it does not divide, and for computed channels such as heights, which it cannot read;
+        deepness undoes its division by the standardisation.
     """
-    return PLUGIN_DIVISOR if isinstance(spec.definition, ImageModality) else 1
+    eight_bits = spec.recipe.dtype in {None, "uint8"}
+    return PLUGIN_DIVISOR if eight_bits and isinstance(spec.definition, ImageModality) else 1
 
 
 def choose_overlap(receptive_field_px: int | None, tile_px: int) -> int:

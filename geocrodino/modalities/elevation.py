@@ -30,6 +30,8 @@ from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel, 
 from geocrodino.settings.modality import Modality
 
 _UNUSUAL_SHARE = 0.05
+_NO_GROUND_SHAPE = "topographic_position describes the shape of the ground, which heights above ground do not hold."
+
 _TWO_BANDS = (
     " Where two bands are the surface and the bare ground, a training names them under `data.height`: band and "
     "ground_band."
@@ -56,10 +58,7 @@ class ElevationModality(ModalityDefinition):
             HeightError: If no channel is asked for, or one that heights above ground do not hold.
         """
         if raster.zero == "ground" and "topographic_position" in options.channels:
-            raise HeightError(
-                "elevation.channels: topographic_position describes the shape of the ground, which heights above "
-                "ground do not hold.\nLeave it out."
-            )
+            raise HeightError(f"elevation.channels: {_NO_GROUND_SHAPE}\nLeave it out.")
         found = elevation_recipe(options.channels, options.ground, options.height_unit, self.name)
         if options.height is None:
             return found
@@ -129,6 +128,8 @@ class ElevationModality(ModalityDefinition):
                 f"{_TWO_BANDS if len(raster.data_bands) == 2 else ''}"
             )
         _require_ground(recipe, raster)
+        if raster.zero == "ground" and "topographic_position" in recipe.channels:
+            raise HeightError(f"{raster.path}: {_NO_GROUND_SHAPE}\nUse a surface model, or train without this channel.")
         try:
             self.halo_px(recipe, raster.geobox, ground_given=ground_given or raster.zero == "ground")
         except HeightError as error:

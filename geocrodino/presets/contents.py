@@ -20,7 +20,10 @@ from geocrodino.phrases import listed
 from geocrodino.presets.preset import Layer, Preset
 from geocrodino.settings.splits import SceneSplit
 
-_WORLD_FILES = (".tfw", ".tifw", ".wld")
+_WORLD_FILES = {".jpg": (".jgw", ".jpgw", ".wld"), ".png": (".pgw", ".pngw", ".wld")}
+"""Endings of world files that GDAL reads beside a picture; other files: `_OF_TIFF`."""
+
+_OF_TIFF = (".tfw", ".tifw", ".wld")
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,8 @@ def _have_world_files(scenes: Iterable[PresetScene]) -> bool:
 
 
 def _has_world_file(file: Path) -> bool:
-    return any(file.with_suffix(suffix).exists() for suffix in _WORLD_FILES)
+    endings = _WORLD_FILES.get(file.suffix.lower(), _OF_TIFF)
+    return any(file.with_suffix(ending).exists() for ending in endings)
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------

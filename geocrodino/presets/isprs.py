@@ -20,8 +20,8 @@ _CLASSES: dict[str, Codes] = {
 _BOUNDARY = ("#000000",)
 """Black is no label: the boundaries of objects in the eroded labels."""
 
-_TOLERANCE = 127
-"""Each channel of a colour is read as 0 or 255: label 4_12 went through a lossy codec, 6_7 has cars of 252,255,0."""
+_TOLERANCE = 255
+"""The nearest class counts: label 4_12 went through a lossy codec, 6_7 has cars of 252,255,0."""
 
 _NORMALISED = HeightSettings(scale=0.1, zero="ground")
 

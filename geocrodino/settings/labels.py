@@ -35,6 +35,12 @@ def plain_word(text: str) -> str:
     return " ".join(text.casefold().replace("_", " ").split())
 
 
+def _compared(text: str) -> str:
+    """A word or colour as it is compared: ``#rgb`` is ``#rrggbb``."""
+    word = plain_word(text)
+    return "#" + "".join(2 * digit for digit in word[1:]) if is_colour(word) and len(word) == 4 else word
+
+
 def is_colour(code: int | str) -> bool:
     """Find out whether a code is a colour.
 
@@ -82,7 +88,7 @@ class LabelRules(Section):
         taken: dict[Any, str] = {}
         for name, codes in (*self.table.items(), ("ignore", self.ignore)):
             for code in codes:
-                key = plain_word(code) if isinstance(code, str) else code
+                key = _compared(code) if isinstance(code, str) else code
                 if taken.setdefault(key, name) != name:
                     raise ValueError(
                         f"expected each code under one class or under ignore, found {code!r} under {taken[key]} and "

@@ -33,6 +33,7 @@ from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource, label_classes
+from geocrodino.geo.rasters.grid import share_ground
 from geocrodino.geo.rasters.headers import headers_kept
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
@@ -72,6 +73,7 @@ class CheckedScene:
         aoi: Areas with a split, in the grid's CRS.
         labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
         inside: Pixels of those of the splits ``train``, ``val`` and ``unlabelled`` that it has; bool, shape (H, W).
+        settings: What the configuration says of it.
     """
 
     name: str
@@ -81,6 +83,7 @@ class CheckedScene:
     aoi: AOI
     labels: NDArray[np.uint8]
     inside: dict[str, NDArray[np.bool_]]
+    settings: SceneConfig
 
     def without_pixels(self) -> CheckedScene:
         """Forget labels and masks, which are as large as the grid.
@@ -222,7 +225,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     with headers_kept():
         listed_scenes = list_scenes(config.data, tell)
         read_headers(listed_scenes)
-        all_sources = [open_sources(scene) for scene in listed_scenes]
+        several = len(listed_scenes) > 1
+        all_sources = [open_sources(scene, one_of_several=several) for scene in listed_scenes]
     settings, opened, areas = _on_areas(listed_scenes, all_sources)
     recipes = _recipes(config, settings, opened)
     sources = [_fitted(scene, raw, settings, recipes) for scene, raw in zip(settings, opened, strict=True)]
@@ -241,8 +245,11 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         check_channels(augmentation_of(config), channels, config.training.patch_px)
     labelled = [there.labels for there in sources if there.labels is not None]
     if not labelled:
+        named = any(scene.labels is not None for scene in settings)
         raise ConfigError(
-            "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
+            "data.labels: the shapes meet no scene. Check that both show the same place and carry the right CRS."
+            if named
+            else "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
         )
     classes = label_classes(labelled, config.class_scheme())
     training = config.training
@@ -251,16 +258,17 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         for scene, there, area, grid, choice in zip(settings, sources, areas, grids, choices, strict=True)
         for part in scene_parts(there, area, grid, training.patch_px)
     ]
+    parts = _without_empty_labels(parts, classes)
     views = [_view(scene, part, classes) for scene, part, _ in parts]
     decided = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
     scenes = []
-    for view, (_, part, choice), aoi in zip(views, parts, decided.areas, strict=True):
+    for view, (scene, part, choice), aoi in zip(views, parts, decided.areas, strict=True):
         inside = _masks(view, aoi)
         labels = _usable(view.labels, inside)
         if part.name:
             inside = with_surroundings(inside, aoi.splits, training.patch_px)
-        scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside))
-    leaks = _leaks(views, scenes, classes)
+        scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside, scene))
+    leaks = _leaks(views, scenes, classes, named=config.classes is not None)
     found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
     _check_patches(found, config)
     for modality in recipes:
@@ -300,8 +308,10 @@ def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
         return str(error)
 
 
-def _leaks(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme) -> LeakReport:
-    """Look for what splits share and lack; several scenes must have every class in some split."""
+def _leaks(
+    views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme, *, named: bool
+) -> LeakReport:
+    """Look for what splits share and lack; several scenes must have every class that a user names in some split."""
     several = len(scenes) > 1
     rasters = Counter(scene.sources.reference.name for scene in scenes)
     found = find_leaks(
@@ -315,10 +325,13 @@ def _leaks(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: 
     )
     if several and found.in_no_split:
         verb, them = ("has", "it") if len(found.in_no_split) == 1 else ("have", "them")
-        raise ConfigError(
-            f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes.\n"
-            f"Leave {them} out of `classes`, or correct the values of the labels or the splits of the scenes."
-        )
+        lacking = f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes."
+        if named:
+            raise ConfigError(
+                f"{lacking}\nLeave {them} out of `classes`, or correct the values of the labels or the splits of the "
+                "scenes."
+            )
+        warnings.warn(f"{lacking} No map will show {them}.", SplitWarning, stacklevel=3)
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)
     return found
@@ -419,6 +432,44 @@ def _warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sour
             HeightRangeWarning,
             stacklevel=3,
         )
+
+
+def _without_empty_labels(
+    parts: list[tuple[SceneConfig, ScenePart, GridChoice]], classes: ClassScheme
+) -> list[tuple[SceneConfig, ScenePart, GridChoice]]:
+    """Of several scenes, make those unlabelled on which no label lies, as where few polygons lie on many tiles."""
+    if len(parts) == 1:
+        return parts
+    found: list[tuple[SceneConfig, ScenePart, GridChoice]] = []
+    bare = []
+    for scene, part, choice in parts:
+        labels = part.sources.labels
+        has_labels = labels is not None and _has_labels(labels, classes, part.grid)
+        kept = part if has_labels or labels is None else replace(part, sources=replace(part.sources, labels=None))
+        split = scene.split
+        if not has_labels and scene.labels is not None and not part.name:
+            bare.append(scene.name)
+            split = "test" if scene.split == "test" else None
+        found.append((scene.model_copy(update={"split": split}), kept, choice))
+    if len(bare) == len(parts):
+        return parts  # the first scene tells why
+    if bare:
+        warnings.warn(
+            f"data.labels: no label lies on {len(bare)} of {len(parts)} scenes, which count as unlabelled: "
+            f"{listed(bare)}.",
+            LeftOutWarning,
+            stacklevel=3,
+        )
+    return found
+
+
+def _has_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> bool:
+    if not share_ground(labels.geobox, grid):
+        return False
+    return any(
+        (labels.indices(classes, window, grid) != IGNORE_INDEX).any()
+        for window in Window.of(grid.shape).blocks(_BLOCK_PX)
+    )
 
 
 def _view(scene: SceneConfig, part: ScenePart, classes: ClassScheme) -> SceneView:

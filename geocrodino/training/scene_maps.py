@@ -18,11 +18,11 @@ from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import listed
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import TrainConfig
+from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import Execution, Inputs, Outputs
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checks import check_inputs
-from geocrodino.training.scenes import list_scenes
 
 ONE_SCENE = "map"
 """Name of the map of a training on one scene, which has no name."""
@@ -77,11 +77,11 @@ def scenes_of_split(config: TrainConfig, split: str | None) -> tuple[PartOfScene
         warnings.simplefilter("ignore")  # a training with this configuration has shown them
         checked = check_inputs(config).scenes
     found = []
-    for scene, settings in zip(checked, list_scenes(config.data), strict=True):
+    for scene in checked:
         frame = scene.aoi.frame
         chosen = frame if split is None else frame[frame["split"] == split]
         if len(chosen):
-            found.append(PartOfScene(settings, scene.sources.labels, AOI(chosen, scene.aoi.source)))
+            found.append(PartOfScene(scene.settings, scene.sources.labels, AOI(chosen, scene.aoi.source)))
     if not found:
         there = [s for s in SPLITS if any(s in scene.aoi.splits for scene in checked)]
         raise ConfigError(f"data: no scene of the split {split}. Found: {', '.join(there)}.")
@@ -123,6 +123,24 @@ def _labels_of(part: PartOfScene) -> LabelSource:
     return part.labels
 
 
+def _coding(part: PartOfScene, bundle: Bundle, modality: Modality) -> HeightSettings | None:
+    """The coding of the heights of a scene; refused where a prediction cannot be told of it."""
+    own = part.scene.height
+    recorded = bundle.manifest.modalities[modality].recipe.height
+    if own is None or own == recorded:
+        return own
+    others = ("offset", "encoding", "band", "ground_band")
+    known = recorded or HeightSettings()
+    differing = [key for key in others if getattr(own, key) != getattr(known, key)]
+    if differing:
+        raise ConfigError(
+            f"data.height.{differing[0]} of scene {part.name}: differs from that of other scenes, so the bundle does "
+            "not record it, and a prediction cannot be told of it.\nPredict this scene from a file whose heights are "
+            "metres."
+        )
+    return own
+
+
 def predict_scenes(
     parts: Sequence[PartOfScene],
     bundle: Bundle,
@@ -157,6 +175,7 @@ def predict_scenes(
         target.parent.mkdir(parents=True, exist_ok=True)
         heights = definition_of(modality).holds_heights
         ground = part.scene.ground if heights else None
+        coding = _coding(part, bundle, modality) if heights else None
         if isinstance(ground, tuple):
             raise ConfigError(
                 f"data.ground of scene {part.name}: a prediction reads the ground from one file, a folder or a "
@@ -171,6 +190,10 @@ def predict_scenes(
             inputs=Inputs(
                 ground=ground,
                 height_unit=part.scene.height_unit if heights else None,
+                height_scale=coding.scale if coding else None,
+                height_zero=coding.zero if coding else None,
+                crs=part.scene.crs,
+                pixel_m=part.scene.pixel_m,
                 bands=part.scene.bands_by_modality.get(modality),
             ),
             execution=execution or Execution(),

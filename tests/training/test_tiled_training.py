@@ -18,6 +18,7 @@ from geocrodino.training.checks import check_inputs
 from geocrodino.training.run import train
 
 ROLES = ("optical", "elevation", "labels")
+AB = [{"value": 0, "name": "a"}, {"value": 1, "name": "b"}]
 
 
 @pytest.fixture
@@ -115,3 +116,38 @@ def test_scattered_tiles_take_the_space_of_their_pixels(tiny_config, quarters, t
     ]
     written = sum(path.stat().st_size for path in (tmp_path / "aligned-cache").glob("*/*.img"))
     assert written == pixels * (4 * 3 + 4 * 1 + 1)  # three bands and one height channel of 4 bytes, labels of 1
+
+
+def test_tiles_without_a_polygon_are_unlabelled(tiny_config, quarters, town):
+    """Two polygons lie on two of four tiles: the others are learnt from without labels."""
+    folder = quarters()
+    frames = []
+    for tile in ("0_10", "1_11"):
+        with rasterio.open(folder / "optical" / f"optical_{tile}.tif") as dataset:
+            west, south, east, north = dataset.bounds
+        middle = (west + east) / 2
+        frames += [shapely.box(west, south, middle, north), shapely.box(middle, south, east, north)]
+    names = {"kind": ["a", "b", "a", "b"]}
+    gpd.GeoDataFrame(names, geometry=frames, crs="EPSG:32631").buffer(-1).to_frame("geometry").assign(**names).to_file(
+        folder / "drawn.gpkg"
+    )
+    settings = {f"data.{role}": str(folder / role / f"{role}_{{row}}_{{col}}.tif") for role in ROLES[:2]}
+    settings |= {"data.labels": str(folder / "drawn.gpkg"), "data.label_rules.column": "kind", "classes": AB}
+    with pytest.warns(LeftOutWarning, match=r"no label lies on 2 of 4 scenes, which count as unlabelled: 0_11, 1_10"):
+        found = check_inputs(tiny_config(settings))
+    assert [scene.sources.labels is None for scene in found.scenes] == [False, True, True, False]
+    assert [bool((scene.labels != 255).any()) for scene in found.scenes] == [True, False, False, True]
+
+
+def test_several_files_of_polygons_are_the_labels_of_one_scene(tiny_config, town, tmp_path):
+    with rasterio.open(town.optical) as dataset:
+        west, south, east, north = dataset.bounds
+    middle = (west + east) / 2
+    for name, box in (("a", (west, south, middle, north)), ("b", (middle, south, east, north))):
+        frame = gpd.GeoDataFrame({"kind": [name]}, geometry=[shapely.box(*box)], crs="EPSG:32631")
+        frame.to_file(tmp_path / f"{name}.gpkg")
+    files = [str(tmp_path / "a.gpkg"), str(tmp_path / "b.gpkg")]
+    found = check_inputs(tiny_config({"data.labels": files, "data.label_rules.column": "kind", "classes": AB}))
+    (scene,) = found.scenes
+    assert found.classes.names == ("a", "b")
+    assert set(np.unique(scene.labels)) == {0, 1, 255}

@@ -77,7 +77,7 @@ class NumberLabels(LabelSource):
         Raises:
             RasterError: If the file cannot be read there.
         """
-        codes, valid = self._read_stored(window, bands)
+        codes, valid = self._read_whole(window, bands)
         found = np.full(codes.shape, np.nan, np.float32)
         for code, index in self.class_of:
             if index != IGNORE_INDEX:

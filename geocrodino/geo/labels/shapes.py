@@ -336,7 +336,8 @@ def _repaired(shapes: NDArray[np.object_], name: str) -> tuple[NDArray[np.object
     found = np.array(shapes, object)
     found[gone | ~finite] = None
     invalid = ~shapely.is_missing(found) & ~shapely.is_valid(found)
-    found[invalid] = shapely.make_valid(found[invalid])
+    # The other method of GEOS, linework, leaves a hole where parts of a shape overlap.
+    found[invalid] = shapely.make_valid(found[invalid], method="structure")
     drawn = shapely.get_dimensions(shapes) == 2
     for position in np.flatnonzero(drawn & ~shapely.is_missing(found)):
         found[position] = _polygons(found[position])

@@ -163,6 +163,14 @@ class LabelSource(RasterSource):
         """Read a window of the file's own grid as it is; arguments and result as for `read_own`."""
         return super().read_own(window, bands) if self.pixels is None else self.pixels.read_own(window, bands)
 
+    def _read_whole(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read a window as `_read_stored` does, real numbers that are nearly whole as whole ones."""
+        values, valid = self._read_stored(window, bands)
+        if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
+            near = np.rint(values)
+            values = np.where(np.abs(values - near) <= _WHOLE_WITHIN, near, values)
+        return values, valid
+
     def read_own(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid, with the rules applied.
 
@@ -176,10 +184,7 @@ class LabelSource(RasterSource):
         Raises:
             RasterError: If the file cannot be read there.
         """
-        values, valid = self._read_stored(window, bands)
-        if "float" in self.dtype or self.bands[bands[0] - 1].is_scaled:
-            near = np.rint(values)
-            values = np.where(np.abs(values - near) <= _WHOLE_WITHIN, near, values)
+        values, valid = self._read_whole(window, bands)
         if len(bands) > 1:  # no labels; only looked at for a message
             return values, valid
         if self.ignore_values:

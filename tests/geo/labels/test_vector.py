@@ -424,3 +424,10 @@ def test_labels_travel_to_workers(draw):
     expected = indices(labels)
     assert indices(pickle.loads(pickle.dumps(labels))) == expected
     assert math.prod(labels.geobox.shape) == 16
+
+
+def test_overlapping_parts_of_one_shape_leave_no_hole(draw):
+    both = shapely.MultiPolygon([shapely.box(X, Y, X + 3, Y + 4), shapely.box(X + 1, Y, X + 4, Y + 4)])
+    with pytest.warns(LabelWarning, match="1 of 2 shapes were invalid, and are repaired"):
+        found = indices(draw([both, (0, 0, 1, 1)], kind=["field", "house"]))
+    assert found == [[0] * 4, [0] * 4, [0] * 4, [1, 0, 0, 0]]
