@@ -42,6 +42,9 @@ from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import SCENES, CheckedInputs, CheckedScene, check_inputs
 from geocrodino.training.start import Start
 
+_WORTH_TELLING = 100_000_000
+"""Bytes of layers of a single scene from which their size is told before they are written."""
+
 _MOST_MAPPED = 256  # files that are mapped into memory for the whole training: each is an open file
 
 SPLITS = "polygons of the splits"
@@ -145,7 +148,7 @@ def _aligned(
     if len(found.scenes) == 1:
         inputs = (used[0].sources, found.recipes, found.classes, used[0].grid, folder / run_folder.ALIGNED_NAME)
         needed = bytes_to_write(*inputs)
-        if needed:
+        if needed >= _WORTH_TELLING:
             tell(f"Layers in {inputs[-1]}: {readable_size(needed)} to write.")
         layers = [align(*inputs, on_progress)]
     else:

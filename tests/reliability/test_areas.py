@@ -144,7 +144,7 @@ def test_metres_in_geojson_without_crs(command, areas, here):
     plain_geojson(here / "a.geojson", areas())
     mapped(
         command("predict", "--aoi", "a.geojson", "--aoi-crs", CRS),
-        "a.geojson: the coordinates are read as EPSG:32631, as --aoi-crs says; GeoJSON without a member `crs` is in",
+        "a.geojson: the coordinates are read as EPSG:32631, as --aoi-crs says; GeoJSON without a member 'crs' is in",
     )
 
 
@@ -445,7 +445,7 @@ def test_areas_as_text(command, middle, here, write, crs):
 @marked("area given inline", "warned")
 def test_geojson_in_metres_as_text(command, middle, here):
     text = shapely.to_geojson(middle)
-    mapped(command("predict", "--aoi", text, "--aoi-crs", CRS), "GeoJSON without a member `crs` is in EPSG:4326")
+    mapped(command("predict", "--aoi", text, "--aoi-crs", CRS), "GeoJSON without a member 'crs' is in EPSG:4326")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from geocrodino.phrases import arguments, listed
 EXPECTED = "Expected a file of polygons, a bounding box minx,miny,maxx,maxy, or a geometry as WKT or GeoJSON."
 
 _SHOWN_CHARACTERS = 40
-_GEOJSON = "GeoJSON without a member `crs` is in"
+_GEOJSON = "GeoJSON without a member 'crs' is in"
 _VECTOR_SUFFIXES = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".gml", ".gpx", ".csv", ".tab", ".sqlite")
 _READ_ERRORS = (RuntimeError, ValueError, OSError, shapely.errors.ShapelyError, CRSError)
 

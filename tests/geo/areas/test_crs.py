@@ -90,14 +90,14 @@ def test_geojson_without_a_member_crs(geojson):
     assert read_aoi(geojson(DEGREES)).crs.to_epsg() == 4326
     path = geojson(METRES)
     assert refusal(path) == (
-        f"{path}: GeoJSON without a member `crs` is in EPSG:4326, which counts in degrees: expected x from -360 to 360 "
+        f"{path}: GeoJSON without a member 'crs' is in EPSG:4326, which counts in degrees: expected x from -360 to 360 "
         "and y from -90 to 90, found x 400000 to 401000, y 5e+06 to 5.001e+06.\n"
         "Name the CRS of these coordinates, for instance: `aoi_crs='EPSG:32631'`"
     )
     with pytest.warns(AreaWarning) as caught:
         aoi = read_aoi(path, "EPSG:32631")
     assert [str(w.message) for w in caught] == [
-        f"{path}: the coordinates are read as EPSG:32631, as `aoi_crs` says; GeoJSON without a member `crs` is in "
+        f"{path}: the coordinates are read as EPSG:32631, as `aoi_crs` says; GeoJSON without a member 'crs' is in "
         "EPSG:4326."
     ]
     assert (aoi.crs.to_epsg(), aoi.polygons().equals(METRES)) == (32631, True)
