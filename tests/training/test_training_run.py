@@ -111,7 +111,8 @@ def test_the_run_folder(trained, tiny_config):
     assert events
     assert names - events == {
         "bundle.safetensors", "checkpoints/last.ckpt", "config.yaml", "logs/metrics.csv", "metrics.json",
-        "encoder_weights.json", "inputs.json", "reliability.png", "splits.gpkg", "splits.png", "statistics.json", "timing.json",
+        "encoder_weights.json", "inputs.json", "reliability.png", "splits.gpkg", "splits.png", "statistics.json",
+        "timing.json",
     }  # fmt: skip
     assert load_config(trained / "config.yaml") == tiny_config(GRID)
 
