@@ -160,7 +160,7 @@ def tiny() -> dict[str, dict[str, Any]]:
     """
     return {
         "network": {
-            "encoder": "tu-resnet10t",
+            "encoder": "tu-test_efficientnet",
             "decoder": "fpn",
             "depth": 3,
             "invariant_channels": 8,
@@ -214,6 +214,23 @@ def trained(tiny_config: Callable[..., TrainConfig], tmp_path_factory: pytest.Te
     out = tmp_path_factory.mktemp("runs") / "tiny"
     train(tiny_config(), out)
     return out
+
+
+@pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write bytes in place of the picture of calibration, which takes a tenth of a small training."""
+    monkeypatch.setattr(
+        "geocrodino.training.run.plot_reliability", lambda curves, path: path.write_bytes(b"\x89PNG" * len(curves))
+    )
+
+
+@pytest.fixture
+def no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a pace in place of measuring it, which takes a third of a small training."""
+    from geocrodino.training.pace import Pace
+
+    pace = Pace(step_s=0.1, preparation_s=0.1, batch_s=0.1, steps=2, val_batches=1, final_batches=1)
+    monkeypatch.setattr("geocrodino.training.run.measure", lambda *_: pace)
 
 
 @pytest.fixture

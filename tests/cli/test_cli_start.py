@@ -45,7 +45,7 @@ def test_inspect_describes_a_bundle(run_cli, trained):
     words = " ".join(out.split())
     assert f"model {manifest.name}, sha256" in words
     assert manifest.sha256 in words
-    assert "network encoder tu-resnet10t, decoder fpn, depth 3" in words
+    assert "network encoder tu-test_efficientnet, decoder fpn, depth 3" in words
     assert "started from" not in words
 
 

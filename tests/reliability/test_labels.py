@@ -44,7 +44,7 @@ def refused(run_cli: Any, town: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def run(labels: Path, *words: str) -> str:
         files = ("--optical", town.optical, "--elevation", town.elevation, "--labels", labels, "--aoi", town.aoi)
-        code, _, err = run_cli("train", *files, "--out", "run", *words)
+        code, _, err = run_cli("train", *files, "--out", "run", "--weights", "random", *words)
         assert code == 2
         assert err.startswith(f"Error: {labels}: expected ")
         assert not list(Path("run").rglob("*"))

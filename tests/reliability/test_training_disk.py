@@ -29,6 +29,15 @@ FROM_THE_START = "the same training again: no epoch was finished, so it starts f
 WITH_RESUME = "the same training with --resume --out {out}: it continues after the last finished epoch."
 
 
+@pytest.fixture(autouse=True)
+def quickly(request):
+    """Leave out the pace, except once where Ctrl-C is pressed, and the picture, except where the disk is full then."""
+    if "[first step-again]" not in request.node.name:
+        request.getfixturevalue("no_measurement")
+    if "[picture]" not in request.node.name:
+        request.getfixturevalue("no_picture")
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A file system of its own, of 96 MB."""
@@ -408,7 +417,7 @@ def test_ctrl_c_after_an_epoch_is_finished(settings, undisturbed, run_cli, tmp_p
     out = tmp_path / "run"
     words = ["train", "--config", str(settings()), "--out", str(out)]
     with monkeypatch.context() as patch:
-        before(patch, TrainingTask, "training_step", stop, call=6)  # two calls measure the pace
+        before(patch, TrainingTask, "training_step", stop, call=4)
         code, _, err = run_cli(*words)
     assert (code, err) == (130, f"Stopped. Run {WITH_RESUME.format(out=out)}\n")
     assert run_cli(*words, "--resume")[0] == 0

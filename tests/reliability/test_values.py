@@ -53,13 +53,23 @@ def predict(run_cli: Callable[..., Any], sample: Any, tmp_path: Path) -> Callabl
     return run
 
 
+@pytest.fixture(scope="module")
+def kept_maps() -> dict[str, Any]:
+    """Maps that the first test makes for all."""
+    return {}
+
+
 @pytest.fixture
-def plain(predict: Callable[..., Any], write: Callable[..., Path], sample: Any) -> dict[str, Any]:
-    """Maps of the image and of the heights as they are."""
-    image = predict(write("plain.tif", sample.image))[2]
-    heights = predict(write("heights.tif", sample.heights, "elevation"), modality="elevation")[2]
-    assert min(np.unique(image).size, np.unique(heights).size) >= 3, "a map of one class tells nothing"
-    return {"optical": image, "elevation": heights}
+def plain(
+    predict: Callable[..., Any], write: Callable[..., Path], sample: Any, kept_maps: dict[str, Any]
+) -> dict[str, Any]:
+    """Maps of the image and of the heights as they are; not to be changed."""
+    if not kept_maps:
+        image = predict(write("plain.tif", sample.image))[2]
+        heights = predict(write("heights.tif", sample.heights, "elevation"), modality="elevation")[2]
+        assert min(np.unique(image).size, np.unique(heights).size) >= 3, "a map of one class tells nothing"
+        kept_maps |= {"optical": image, "elevation": heights}
+    return kept_maps
 
 
 def refused(result: tuple[int, str, Any], *words: str) -> None:

@@ -18,7 +18,7 @@ from geocrodino.training.initial_weights import WEIGHTS_NAME, describe_start, in
 from geocrodino.training.run import train
 
 BOTH = ("optical", "elevation")
-NAME = "timm/resnet10t.c3_in1k"
+NAME = "timm/test_efficientnet.r160_in1k"
 
 
 def read(config, out, *, resume=False, tell=pytest.fail):
@@ -78,7 +78,7 @@ def test_a_resumed_run_reads_the_recorded_revision(tiny_config, tmp_path, monkey
 
 
 def test_a_resumed_run_refuses_other_weights_than_it_began_with(tiny_config, tmp_path):
-    file, state = tmp_path / "a@b.pth", timm.create_model("resnet10t").state_dict()
+    file, state = tmp_path / "a@b.pth", timm.create_model("test_efficientnet").state_dict()
     torch.save(state, file)
     config = tiny_config({"encoder_weights": str(file)})
     found = read(config, tmp_path)

@@ -21,11 +21,11 @@ CASES = {
     ),
     "weights for other bands": (
         {"encoder_weights": "five.pth"},
-        "five.pth does not fit encoder 'tu-resnet10t'",
+        "five.pth does not fit encoder 'tu-test_efficientnet'",
     ),
     "weights of the hub that do not fit": (
         {"encoder_weights": "imagenet"},
-        "timm/other does not hold weights of encoder 'tu-resnet10t': expected ",
+        "timm/other does not hold weights of encoder 'tu-test_efficientnet': expected ",
     ),
     "stochastic depth that the encoder lacks": (
         {"training.drop_path": 0.1, "network.encoder": "mobilenet_v2"},
@@ -49,9 +49,9 @@ CASES = {
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "w.pth")
-    state = timm.create_model("resnet10t").state_dict()
-    state["layer1.0.conv1.weight"] = torch.zeros(1, 5, 1, 1)
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
+    state = timm.create_model("test_efficientnet").state_dict()
+    state["blocks.0.0.conv.weight"] = torch.zeros(1, 5, 1, 1)
     torch.save(state, tmp_path / "five.pth")
     other = Pretrained({"a": torch.ones(1)}, 3, "timm/other", Origin("timm/other", "timm/other", "0"))
     monkeypatch.setattr("geocrodino.training.initial_weights.hub_weights", lambda *_: other)

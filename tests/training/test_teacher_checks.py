@@ -18,7 +18,7 @@ def with_network(config, **network):
     ("theirs", "ours", "same"),
     [
         ({"encoder": "tu-resnet18"}, {"encoder": "resnet18"}, True),
-        ({"encoder": "resnet18"}, {"encoder": "resnet10t"}, False),
+        ({"encoder": "resnet18"}, {"encoder": "test_efficientnet"}, False),
         ({"decoder_channels": None}, {"decoder_channels": (96,)}, True),
         ({"decoder_channels": (96,)}, {"decoder_channels": None}, True),
         ({"decoder_channels": (96,)}, {"decoder_channels": (64,)}, False),

@@ -32,13 +32,31 @@ from geocrodino.settings.prediction import Execution
 from geocrodino.training import number_format
 from geocrodino.training.learners.base import network_input, network_valid
 from geocrodino.training.loop import run_loop
-from geocrodino.training.pace import Pace
+from geocrodino.training.pace import Pace, measure
 from geocrodino.training.run import train
 
 MODALITIES = ("optical", "elevation")
 METHODS = get_args(MethodName)
 RIVALS = ("kd", "protokd", "maskedkd")
 GRID = {"data.resolution_m": 0.5, "data.grid_of": "image"}  # of the town; a run folder names it
+
+
+@pytest.fixture
+def real_pace():
+    """Measure the pace as trainings do."""
+
+
+@pytest.fixture
+def real_picture():
+    """Draw the picture of calibration as trainings do."""
+
+
+@pytest.fixture(autouse=True)
+def quickly(request):
+    """Leave out what a test is not about."""
+    for real, left_out in (("real_pace", "no_measurement"), ("real_picture", "no_picture")):
+        if real not in request.fixturenames:
+            request.getfixturevalue(left_out)
 
 
 class Stop(Callback):
@@ -258,7 +276,7 @@ def test_the_number_format_that_auto_stands_for_is_recorded(tiny_config, tmp_pat
     assert load_config(out / "config.yaml").training.precision == expected
 
 
-def test_listening_changes_no_weight(trained, tiny_config, tmp_path):
+def test_listening_changes_no_weight(real_pace, trained, tiny_config, tmp_path):
     """The pace is measured on a copy."""
     told, stages, parts = [], [], []
     again = train(
@@ -285,6 +303,13 @@ def test_listening_changes_no_weight(trained, tiny_config, tmp_path):
 MINUTES = {"training.epochs": None, "training.minutes": 0.5}
 
 
+@pytest.fixture(scope="module")
+def three_epochs(tiny_config, tmp_path_factory):
+    """Folder and result of a run of the number of epochs that the minutes are enough for."""
+    out = tmp_path_factory.mktemp("three") / "run"
+    return out, train(tiny_config({"training.epochs": 3}), out)
+
+
 @pytest.fixture
 def slow(monkeypatch):
     """Epochs of 8 s, of which 3 fit into half a minute with a validation of 4 s at the end."""
@@ -294,26 +319,25 @@ def slow(monkeypatch):
     return asked
 
 
-def test_minutes_become_epochs_that_the_run_folder_records(tiny_config, tmp_path, slow):
+def test_minutes_become_epochs_that_the_run_folder_records(tiny_config, three_epochs, tmp_path, slow):
     told = []
     result = train(tiny_config(MINUTES), tmp_path / "run", tell=told.append)
     assert result.epochs == 3
     assert "Budget: 0.5 min are enough for 3 epochs." in told
     recorded = load_config(tmp_path / "run" / "config.yaml").training
     assert (recorded.epochs, recorded.minutes, recorded.epochs_from_minutes) == (3, 0.5, True)
-    expected = train(tiny_config({"training.epochs": 3}), tmp_path / "epochs")
-    assert same_weights(result.bundle, expected.bundle)
+    assert same_weights(result.bundle, three_epochs[1].bundle)
 
 
-def test_a_resumed_budget_keeps_its_schedule(tiny_config, tmp_path, slow, monkeypatch):
-    expected = train(tiny_config({"training.epochs": 3}), tmp_path / "epochs")
+def test_a_resumed_budget_keeps_its_schedule(tiny_config, three_epochs, tmp_path, slow):
+    whole, expected = three_epochs
     out, config = tmp_path / "run", tiny_config(MINUTES)
     interrupted(config, out, epoch=1)
     measured = len(slow)
     resumed = train(config, out, resume=True)
     assert len(slow) == measured  # not measured again: another machine may be faster
     assert same_weights(resumed.bundle, expected.bundle)
-    assert (out / "metrics.json").read_text() == (tmp_path / "epochs" / "metrics.json").read_text()
+    assert (out / "metrics.json").read_text() == (whole / "metrics.json").read_text()
 
 
 def test_a_run_is_not_resumed_with_another_budget(tiny_config, tmp_path, slow):
@@ -523,7 +547,9 @@ def run_of(tiny_config, tmp_path_factory):
     def run(name):
         if name not in finished:
             out, told = tmp_path_factory.mktemp("methods") / name, []
-            finished[name] = out, train(tiny_config({"method.name": name}), out, tell=told.append), told
+            with pytest.MonkeyPatch.context() as patch:  # the pace of every method is measured here
+                patch.setattr("geocrodino.training.run.measure", measure)
+                finished[name] = out, train(tiny_config({"method.name": name}), out, tell=told.append), told
         return finished[name]
 
     return run
@@ -976,7 +1002,7 @@ def learnt_without(tiny_config, bare, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["mutual", "kd"])
 def test_labels_of_the_split_without_labels_change_no_bit(
-    tiny_config, bare, other_labels, learnt_without, tmp_path, name
+    real_picture, tiny_config, bare, other_labels, learnt_without, tmp_path, name
 ):
     out, expected, told = learnt_without
     config = {"method.name": name, "data.aoi": str(bare[0]), **BARE}

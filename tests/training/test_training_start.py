@@ -124,8 +124,8 @@ def test_a_run_with_a_teacher_alone_loads_the_bundle_that_it_began_with(plain, b
 
 
 def test_a_teacher_starts_from_encoder_weights_instead(plain, bundle, tmp_path, monkeypatch):
-    pinned = "timm/resnet10t.c3_in1k@abc"
-    hub = Pretrained(timm.create_model("resnet10t").state_dict(), 3, pinned, Origin(pinned, pinned, "0"))
+    pinned = "timm/test_efficientnet.r160_in1k@abc"
+    hub = Pretrained(timm.create_model("test_efficientnet").state_dict(), 3, pinned, Origin(pinned, pinned, "0"))
     monkeypatch.setattr("geocrodino.training.initial_weights.hub_weights", lambda *_: hub)
     pace = Pace(step_s=1, preparation_s=0, batch_s=1, steps=1, val_batches=1, final_batches=1)
     monkeypatch.setattr("geocrodino.training.run.measure", lambda *_: pace)
@@ -137,9 +137,9 @@ def test_a_teacher_starts_from_encoder_weights_instead(plain, bundle, tmp_path, 
     recorded = [json.loads((folder / "encoder_weights.json").read_text()) for folder in (out / "teacher", out)]
     assert [list(found) for found in recorded] == [["optical", "elevation"], []]
     teacher = load_file(out / "teacher/fusion.safetensors")
-    kept = [n for n in teacher if n.endswith("encoders.optical.model.layer1.0.conv1.weight")]
+    kept = [n for n in teacher if n.endswith("encoders.optical.model.blocks.0.0.conv.weight")]
     assert kept
-    assert all(torch.equal(teacher[n], hub.tensors["layer1.0.conv1.weight"]) for n in kept)  # frozen
+    assert all(torch.equal(teacher[n], hub.tensors["blocks.0.0.conv.weight"]) for n in kept)  # frozen
     assert not any("teacher" in line for line in told if line.startswith("Not frozen"))
 
 
@@ -171,13 +171,14 @@ def test_other_classes_and_a_frozen_encoder(plain, bundle, tmp_path):
 
 
 def test_another_network_is_refused_by_name(plain, bundle):
-    config = plain(bundle, {"network.depth": 4, "network.encoder": "resnet10t"})
+    config = plain(bundle, {"network.depth": 4, "network.encoder": "test_efficientnet"})
     with pytest.raises(ConfigError) as refused:
         with_network(config, find_start(config))
     assert str(refused.value) == (
         f"{bundle}: the bundle has another network than these settings: network.depth: expected 3, found 4.\nLeave out "
-        "network.depth: the bundle's network is the default. The network of the bundle: {encoder: tu-resnet10t, "
-        "decoder: fpn, depth: 3, invariant_channels: 8, decoder_channels: [16], separate_encoders: false}"
+        "network.depth: the bundle's network is the default. The network of the bundle: {encoder: "
+        "tu-test_efficientnet, decoder: fpn, depth: 3, invariant_channels: 8, decoder_channels: [16], "
+        "separate_encoders: false}"
     )
     assert refusal(config) == str(refused.value)
 
@@ -189,8 +190,9 @@ def test_a_quality_with_another_network_is_refused_by_name(plain, bundle):
     with pytest.raises(ConfigError) as refused:
         with_network(config, find_start(config))
     assert str(refused.value).startswith(
-        f"{bundle}: the bundle has another network than these settings: network.encoder: expected tu-resnet10t, found "
-        "tu-tf_efficientnet_lite0; network.invariant_channels: expected 8, found 4.\nLeave out `quality`, "
+        f"{bundle}: the bundle has another network than these settings: network.encoder: expected "
+        "tu-test_efficientnet, found tu-tf_efficientnet_lite0; network.invariant_channels: expected 8, found 4.\n"
+        "Leave out `quality`, "
         "network.invariant_channels: the bundle's network is the default. The network of the bundle: {"
     )
 
@@ -225,7 +227,7 @@ def test_encoder_weights_of_a_branch_of_the_bundle_are_refused(plain, bundle, me
 
 
 def test_encoder_weights_are_those_of_the_teacher_that_is_trained(plain, bundle, tmp_path):
-    file, state = tmp_path / "w.pth", timm.create_model("resnet10t").state_dict()
+    file, state = tmp_path / "w.pth", timm.create_model("test_efficientnet").state_dict()
     torch.save(state, file)
     config, out, told = plain(bundle, {"encoder_weights": str(file), "method.name": "kd"}), tmp_path / "run", []
     train(config, out, tell=told.append)

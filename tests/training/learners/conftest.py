@@ -20,7 +20,7 @@ from geocrodino.training.learners.build import build_learner, network_settings
 K, SIDE = 3, 32
 CHANNELS = {"optical": 2, "elevation": 1}
 NETWORK = NetworkSettings(
-    encoder="tu-resnet10t", decoder="fpn", depth=3, invariant_channels=4, decoder_channels=(8,)
+    encoder="tu-test_efficientnet", decoder="fpn", depth=3, invariant_channels=4, decoder_channels=(8,)
 )  # a stride of 8 px
 
 

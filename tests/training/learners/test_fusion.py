@@ -38,7 +38,7 @@ def test_where_the_modalities_are_joined(build):
 @pytest.mark.parametrize(("name", "terms"), [("fusion", {"fusion": "early"}), ("dropout", {})])
 def test_early_fusion_has_no_use_for_weights_of_one_modality(name, terms):
     shape = Shape(NETWORK, CHANNELS, K)
-    source = timm.create_model("resnet10t")
+    source = timm.create_model("test_efficientnet")
     start = Pretrained(source.state_dict(), 3, "a.pth", Origin("a.pth"))
     with pytest.raises(ConfigError) as error:
         build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), {"optical": start})
@@ -51,7 +51,7 @@ def test_early_fusion_has_no_use_for_weights_of_one_modality(name, terms):
     learner = build_learner(MethodSettings(name=name, **terms), shape, torch.ones(K), dict.fromkeys(CHANNELS, start))
     bands = sum(CHANNELS.values())
     kernel = next(learner.fusion.encoder.parameters())
-    expected = torch.stack([source.conv1[0].weight[:, i % 3] for i in range(bands)], dim=1) * 3 / bands
+    expected = torch.stack([source.conv_stem.weight[:, i % 3] for i in range(bands)], dim=1) * 3 / bands
     torch.testing.assert_close(kernel.detach(), expected.detach())
 
 
