@@ -37,7 +37,8 @@ from unseen_towns import SEEDS as UNSEEN
 from unseen_towns import write_unseen_towns
 
 from geocrodino.bundle.io import load_bundle
-from geocrodino.evaluation.evaluate import Comparison, evaluate_maps
+from geocrodino.evaluation.evaluate import evaluate_maps
+from geocrodino.evaluation.results import Comparison
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import class_map
 from geocrodino.maps.preview import map_preview

@@ -134,6 +134,8 @@ def _describe(console: Console, preset: Preset, root: Path | None) -> None:
         show(f"  {split}: {', '.join(names)}")
     for split, pattern in preset.lists.items():
         show(f"  {split}: {pattern}")
+    if preset.scoring:
+        show(f"Usual scores: geocrodino evaluate MAPS --config RUN/config.yaml --split test {preset.scoring}")
     for tile, reason in preset.skipped.items():
         show(f"  left out: {tile} ({reason})")
     for note in preset.notes:

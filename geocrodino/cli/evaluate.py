@@ -15,7 +15,7 @@ from geocrodino.cli.scene_scores import evaluate_scenes_of
 from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
-    from geocrodino.evaluation.evaluate import Comparison
+    from geocrodino.evaluation.results import Comparison
     from geocrodino.settings.scenes import SceneConfig
 
 
@@ -47,6 +47,17 @@ def evaluate(
     count_missing: Annotated[
         bool, typer.Option("--count-missing", help="Labelled pixels without a class in the map count as wrong.")
     ] = False,
+    erode_px: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Leave out labelled pixels at most this far from another class, px of the labels; the ISPRS "
+            "benchmarks take 3.",
+        ),
+    ] = 0,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Class that is in no mean, such as clutter; may be repeated.")
+    ] = None,
     crs: Annotated[str | None, typer.Option(help="CRS of labels that have coordinates but state none.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; by default that of the map.")] = None,
 ) -> None:
@@ -54,7 +65,8 @@ def evaluate(
 
     Every labelled pixel of the area counts once. Pixels where the map has no class (its input was invalid there) are
     left out and their share is reported, unless --count-missing counts them as wrong. Several maps are compared side by
-    side on the pixels where all of them have a class.
+    side on the pixels where all of them have a class. --erode-px and --exclude give the scores of benchmarks that leave
+    out the boundaries of classes, or a class.
 
     Example:  geocrodino evaluate map.tif --labels labels.tif --aoi aoi.geojson --split test
 
@@ -70,7 +82,8 @@ def evaluate(
             "--label-column": label_column,
             "--label-value": label_value,
         }
-        evaluate_scenes_of(config, maps, split, given, count_missed=count_missing, out=out)
+        rules = {"count_missed": count_missing, "boundary_px": erode_px, "exclude": tuple(exclude or ())}
+        evaluate_scenes_of(config, maps, split, given, rules, out=out)
         return
     if split is not None and aoi is None:
         raise ConfigError("--split needs --aoi: it selects polygons of an area.")
@@ -95,6 +108,8 @@ def evaluate(
         label_values=parse_label_values(label_value) or settings.label_values,
         rules=settings.label_rules,
         count_missed=count_missing,
+        boundary_px=erode_px,
+        exclude=tuple(exclude or ()),
         crs=crs,
     )
     for path in _write(comparison, maps, out or maps[0].parent, alike=alike):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -21,8 +21,8 @@ def evaluate_scenes_of(
     maps: list[Path],
     split: str | None,
     given: Mapping[str, object],
+    rules: Mapping[str, Any],
     *,
-    count_missed: bool,
     out: Path | None,
 ) -> None:
     """Compare the maps of the scenes of a configuration with their labels.
@@ -32,7 +32,7 @@ def evaluate_scenes_of(
         maps: One folder, which holds ``NAME.tif`` of each scene; or the map of the only scene.
         split: Split to compare in; None: all areas.
         given: Other options by flag, which do not go together with ``--config``.
-        count_missed: Whether labelled pixels without a class count as wrong.
+        rules: Which pixels and classes count: arguments of `evaluate_scenes` by name.
         out: Folder of the results; None: that of the maps.
 
     Raises:
@@ -63,7 +63,7 @@ def evaluate_scenes_of(
     folder = out or (source if is_folder(source) else source.parent)
     check_folder(folder)
     found, bare = scene_maps(scenes_of_split(load_config(config, {}), chosen), source)
-    result = evaluate_scenes(found, split=chosen, count_missed=count_missed)
+    result = evaluate_scenes(found, split=chosen, **rules)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

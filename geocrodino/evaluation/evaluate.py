@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -16,8 +15,10 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import LabelError, LabelWarning, NoLabelError, OverlapError
+from geocrodino.evaluation.boundaries import without_boundaries
 from geocrodino.evaluation.calibration import Reliability
-from geocrodino.evaluation.metrics import ConfusionMatrix, Scores
+from geocrodino.evaluation.metrics import ConfusionMatrix
+from geocrodino.evaluation.results import Comparison, Evaluation
 from geocrodino.files.names import raster_exists
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.crs import span
@@ -35,100 +36,10 @@ from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import companion_path, read_classes
+from geocrodino.phrases import listed
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.settings.labels import LabelRules
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A map, the labels it was compared with, and the result.
-
-    Attributes:
-        map_path: The class map.
-        labels_path: The labels. Pixels are compared on their grid.
-        aoi: Source of the areas; None: the whole raster.
-        split: The split of the areas; None: all areas.
-        scheme: The classes, K of them.
-        confusion: Counts of labelled pixels, rows are the labels, columns the map, int64, shape (K, K).
-        missed: Labelled pixels of each class without a class in the map, int64, shape (K,).
-        scores: Scores of all pixels together.
-        count_missed: Whether labelled pixels without a class in the map count as wrong in the scores.
-        reliability: Confidence and accuracy, if the map has a layer of confidence (``NAME.layers.tif`` beside it).
-    """
-
-    map_path: Path
-    labels_path: Path
-    aoi: str | None
-    split: str | None
-    scheme: ClassScheme
-    confusion: NDArray[np.int64]
-    missed: NDArray[np.int64]
-    scores: Scores
-    count_missed: bool = False
-    reliability: Reliability | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to plain values for JSON.
-
-        Returns:
-            The attributes by name. Undefined scores are None.
-        """
-        plain = {
-            name: [_number(v) for v in value] if isinstance(value, tuple) else _number(value)
-            for name, value in asdict(self.scores).items()
-        }
-        return {
-            "map": str(self.map_path),
-            "labels": str(self.labels_path),
-            "aoi": self.aoi,
-            "split": self.split,
-            "classes": [c.model_dump() for c in self.scheme.classes],
-            "scores": plain,
-            "confusion": self.confusion.tolist(),
-            "missed": self.missed.tolist(),
-            "missed_count_as_wrong": self.count_missed,
-            "calibration_error": None if self.reliability is None else self.reliability.expected_calibration_error,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Several maps compared with the same labels.
-
-    Attributes:
-        evaluations: The evaluation of each map by name, on all labelled pixels that it covers.
-        common: The evaluation of each map by name, on the labelled pixels where every map has a class. If pixels
-            without a class count as wrong, on all labelled pixels.
-        left_out: Labelled pixels with a class in this map but not in every map, by name of the map.
-    """
-
-    evaluations: Mapping[str, Evaluation]
-    common: Mapping[str, Evaluation]
-    left_out: Mapping[str, int]
-
-    @property
-    def pixels(self) -> int:
-        """Number of labelled pixels on which the maps are compared."""
-        return next(iter(self.common.values())).scores.pixels
-
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to plain values for JSON.
-
-        Returns:
-            Shared values, and the scores of each map under ``maps``. Undefined scores are None.
-        """
-        shared = ("labels", "aoi", "split", "classes", "missed_count_as_wrong")
-        maps = {name: evaluation.as_dict() for name, evaluation in self.common.items()}
-        first = next(iter(maps.values()))
-        own = ("map", "scores", "confusion", "missed")
-        return {
-            **{key: first[key] for key in shared},
-            "pixels": self.pixels,
-            "maps": {
-                name: {**{key: found[key] for key in own}, "pixels_left_out": self.left_out[name]}
-                for name, found in maps.items()
-            },
-        }
+from geocrodino.spelling import did_you_mean
 
 
 def evaluate_map(
@@ -142,6 +53,8 @@ def evaluate_map(
     label_values: Mapping[int, int] | None = None,
     rules: LabelRules | None = None,
     count_missed: bool = False,
+    boundary_px: int = 0,
+    exclude: Collection[str] = (),
     crs: str | None = None,
     block_px: int = 1024,
 ) -> Evaluation:
@@ -166,6 +79,10 @@ def evaluate_map(
         rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
             names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in the map count as wrong.
+        boundary_px: Leave out labelled pixels at most this far from another class, px of the labels. The regions of
+            each class are eroded by a disc of this radius; the ISPRS benchmarks take 3. 0 leaves none out.
+        exclude: Names of classes that are in no mean. Their pixels count for the accuracy, and as errors of the
+            classes that are mapped there.
         crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
@@ -173,20 +90,21 @@ def evaluate_map(
         The evaluation.
 
     Raises:
-        ValueError: If ``split`` is given without ``aoi``.
+        ValueError: If ``split`` is given without ``aoi``, or ``boundary_px`` is negative.
         RasterError: If a file is missing or unreadable, or no classes are given and the map has none in its tags.
         OverlapError: If map, labels and areas do not overlap.
         AOIError: If the split has no areas.
         NoLabelError: If no pixel is labelled.
-        LabelError: If a file has several bands, a value of labels or map is not a class, or the given classes differ
-            from those of the map.
+        LabelError: If a file has several bands, a value of labels or map is not a class, the given classes differ
+            from those of the map, or an excluded class is not one of them.
 
     Warns:
         LabelWarning: If labels and map name a value differently.
     """
     given = _Labels(labels_path, ignore_values, label_values, rules, place_beside(map_path, crs))
-    counts, reference = _count_all({"": map_path}, given, aoi, split, classes, block_px)
-    return counts[0].evaluation(reference, count_missed=count_missed)
+    rules_of_scores = _ScoreRules(count_missed, boundary_px, tuple(exclude))
+    counts, reference = _count_all({"": map_path}, given, aoi, split, classes, rules_of_scores, block_px)
+    return counts[0].evaluation(reference)
 
 
 def evaluate_maps(
@@ -200,6 +118,8 @@ def evaluate_maps(
     label_values: Mapping[int, int] | None = None,
     rules: LabelRules | None = None,
     count_missed: bool = False,
+    boundary_px: int = 0,
+    exclude: Collection[str] = (),
     crs: str | None = None,
     block_px: int = 1024,
 ) -> Comparison:
@@ -219,6 +139,10 @@ def evaluate_maps(
         rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
             names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in a map count as wrong.
+        boundary_px: Leave out labelled pixels at most this far from another class, px of the labels. The regions of
+            each class are eroded by a disc of this radius; the ISPRS benchmarks take 3. 0 leaves none out.
+        exclude: Names of classes that are in no mean. Their pixels count for the accuracy, and as errors of the
+            classes that are mapped there.
         crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
         block_px: Side of the blocks that are read at once, in px.
 
@@ -226,7 +150,7 @@ def evaluate_maps(
         The evaluation of each map by itself, and on the labelled pixels where all maps have a class.
 
     Raises:
-        ValueError: If no map is given, or ``split`` is given without ``aoi``.
+        ValueError: If no map is given, ``split`` is given without ``aoi``, or ``boundary_px`` is negative.
         LabelError: If the maps have different classes, or no labelled pixel has a class in all of them, or as for
             `evaluate_map`.
         GeocrodinoError: As for `evaluate_map`.
@@ -235,8 +159,9 @@ def evaluate_maps(
         raise ValueError("expected one or more maps, found none")
     place = place_beside(next(iter(maps.values())), crs)
     labels = _Labels(labels_path, ignore_values, label_values, rules, place)
-    counts, reference = _count_all(maps, labels, aoi, split, classes, block_px)
-    evaluations = {n: c.evaluation(reference, count_missed=count_missed) for n, c in zip(maps, counts, strict=True)}
+    rules_of_scores = _ScoreRules(count_missed, boundary_px, tuple(exclude))
+    counts, reference = _count_all(maps, labels, aoi, split, classes, rules_of_scores, block_px)
+    evaluations = {n: c.evaluation(reference) for n, c in zip(maps, counts, strict=True)}
     if count_missed:
         return Comparison(evaluations, evaluations, dict.fromkeys(maps, 0))
     if not counts[0].shared.counts.any():
@@ -256,11 +181,30 @@ def _on_common(evaluations: Mapping[str, Evaluation], counts: Mapping[str, _MapC
             evaluations[name],
             confusion=shared.counts,
             missed=shared.missed,
-            scores=shared.scores(),
+            scores=evaluations[name].scores_of(shared),
             reliability=None,
         )
         left_out[name] = int(each.all.counts.sum() - shared.counts.sum())
     return Comparison(evaluations, common, left_out)
+
+
+class _ScoreRules(NamedTuple):
+    """Which pixels count, and which classes are in the means."""
+
+    count_missed: bool
+    boundary_px: int
+    excluded: tuple[str, ...]
+
+    def check(self, scheme: ClassScheme, path: Path) -> None:
+        """Refuse what does not fit the classes of the maps."""
+        if self.boundary_px < 0:
+            raise ValueError(f"expected a boundary of 0 px or more, found {self.boundary_px}")
+        names = [c.name for c in scheme.classes]
+        if unknown := [name for name in self.excluded if name not in names]:
+            raise LabelError(
+                f"{path}: expected classes to exclude among {listed(names)}, found {unknown[0]!r}."
+                f"{did_you_mean(unknown[0], names)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -271,6 +215,7 @@ class _Reference:
     areas: AOI | None
     split: str | None
     polygon: BaseGeometry | None
+    rules: _ScoreRules
 
 
 class _MapCounts:
@@ -301,9 +246,9 @@ class _MapCounts:
             self._reliability = block if self._reliability is None else self._reliability.add(block)
         return found
 
-    def evaluation(self, reference: _Reference, *, count_missed: bool) -> Evaluation:
+    def evaluation(self, reference: _Reference) -> Evaluation:
         """The evaluation on all labelled pixels."""
-        return Evaluation(
+        found = Evaluation(
             map_path=self.source.path,
             labels_path=reference.labels.path,
             aoi=None if reference.areas is None else reference.areas.source,
@@ -311,10 +256,13 @@ class _MapCounts:
             scheme=self.scheme,
             confusion=self.all.counts,
             missed=self.all.missed,
-            scores=self.all.scores(count_missed=count_missed),
-            count_missed=count_missed,
+            scores=self.all.scores(),
+            count_missed=reference.rules.count_missed,
             reliability=self._reliability,
+            boundary_px=reference.rules.boundary_px,
+            excluded=reference.rules.excluded,
         )
+        return replace(found, scores=found.scores_of(self.all))
 
 
 class _Labels(NamedTuple):
@@ -351,6 +299,7 @@ def _count_all(
     aoi: AOI | str | Path | None,
     split: str | None,
     classes: ClassScheme | None,
+    rules: _ScoreRules,
     block_px: int,
 ) -> tuple[list[_MapCounts], _Reference]:
     """Count all maps in one pass over the labels; the counts are in the order of the maps."""
@@ -360,12 +309,13 @@ def _count_all(
     labels = given.open(opened[0])
     schemes = [_scheme(source, classes) for source in opened]
     _require_same_classes(opened, schemes)
+    rules.check(schemes[0], opened[0].path)
     for source in opened:
         require_one_size({"label": labels, "map": source})
         require_overlap({"map": source}, labels.geobox)
     split = None if split is None else split_name(split)
     areas = read_aoi(aoi, splits=split or "none") if isinstance(aoi, str | Path) else aoi
-    reference = _Reference(labels, areas, split, _polygon(areas, split, labels))
+    reference = _Reference(labels, areas, split, _polygon(areas, split, labels), rules)
     counts = [_MapCounts(source, schemes[0]) for source in opened]
     for window, truth in _labelled_blocks(reference, schemes[0], block_px):
         found = [each.read(labels, window, truth) for each in counts]
@@ -385,11 +335,13 @@ def _labelled_blocks(
     reference: _Reference, scheme: ClassScheme, block_px: int
 ) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
     """Blocks with at least one labelled pixel, as class indices."""
-    grid, polygon = reference.labels.geobox, reference.polygon
+    grid, polygon, margin = reference.labels.geobox, reference.polygon, reference.rules.boundary_px
     mask = None if polygon is None else AreaMask.on(polygon, grid)
     for window in _windows(grid, polygon, block_px):
-        outside = None if mask is None else ~mask.read(window)
-        truth = reference.labels.indices(scheme, window, outside=outside)
+        seen = window.grow(margin).intersect(Window.of(grid.shape))
+        outside = None if mask is None else ~mask.read(seen)
+        truth = without_boundaries(reference.labels.indices(scheme, seen, outside=outside), margin)
+        truth = truth[window.within(seen).slices]
         if (truth != IGNORE_INDEX).any():
             yield window, truth
 
@@ -483,7 +435,3 @@ def _windows(grid: GeoBox, polygon: BaseGeometry | None, block_px: int) -> Itera
     for window in Window.of(grid.shape).blocks(block_px):
         if polygon is None or polygon.intersects(window_grid(grid, window).extent.geom):
             yield window
-
-
-def _number(value: float) -> float | None:
-    return None if isinstance(value, float) and math.isnan(value) else value

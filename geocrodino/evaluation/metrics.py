@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,8 @@ class Scores:
         precision: Share of the map's pixels of a class that have this label.
         recall: Share of the labelled pixels of a class that have this class in the map.
         support: Labelled pixels of each class.
-        mean_iou: Mean IoU over the classes in the labels; NaN without labels.
-        mean_f1: Mean F1 over the classes in the labels; NaN without labels.
+        mean_iou: Mean IoU over the classes in the labels, without those that are excluded; NaN without labels.
+        mean_f1: Mean F1 over the same classes; NaN without labels.
         accuracy: Share of labelled pixels whose class in the map is right.
         kappa: Cohen's kappa, -1 to 1. If pixels without a class count as wrong, "no class" is a class of its own here.
         pixels: Labelled pixels, including those without a class in the map.
@@ -90,12 +91,14 @@ class ConfusionMatrix:
         self.counts += table[:, :classes]
         self.missed += table[:, classes]
 
-    def scores(self, *, count_missed: bool = False) -> Scores:
+    def scores(self, *, count_missed: bool = False, excluded: Collection[int] = ()) -> Scores:
         """Compute the scores of all pixels added so far.
 
         Args:
             count_missed: Whether labelled pixels without a class in the map count as wrong. By default they are left
                 out, because a map makes no prediction where its input is invalid.
+            excluded: Indices of classes that are in no mean. Their pixels stay: they count for the accuracy, and as
+                errors of the classes that are mapped there.
 
         Returns:
             The scores.
@@ -112,7 +115,7 @@ class ConfusionMatrix:
         support = self.counts.sum(axis=1) + (self.missed if count_missed else 0)
         claimed = self.counts.sum(axis=0)
         total, missed = int(support.sum()), int(self.missed.sum())
-        present = support > 0
+        present = (support > 0) & ~np.isin(np.arange(len(support)), list(excluded))
         iou, f1 = _share(hits, support + claimed - hits), _share(2 * hits, support + claimed)
         accuracy = float(_share(hits.sum(), total))
         chance = float(_share((support.astype(float) * claimed).sum(), float(total) ** 2))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geocrodino.errors import LabelError, NoLabelError
-from geocrodino.evaluation.evaluate import Evaluation, evaluate_map
+from geocrodino.evaluation.evaluate import evaluate_map
 from geocrodino.evaluation.metrics import ConfusionMatrix
+from geocrodino.evaluation.results import Evaluation
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.phrases import listed
@@ -54,7 +55,7 @@ class SceneEvaluation:
             The values of all scenes together, and those of each scene under ``scenes``. Undefined scores are None.
         """
         total = self.total.as_dict()
-        shared = ("classes", "split", "missed_count_as_wrong")
+        shared = ("classes", "split", "missed_count_as_wrong", "boundary_px", "classes_in_no_mean")
         own = {name: found.as_dict() for name, found in self.scenes.items()}
         return {
             **{key: value for key, value in total.items() if key not in ("labels", "aoi")},
@@ -69,6 +70,8 @@ def evaluate_scenes(
     split: str | None = None,
     classes: ClassScheme | None = None,
     count_missed: bool = False,
+    boundary_px: int = 0,
+    exclude: Collection[str] = (),
     block_px: int = 1024,
 ) -> SceneEvaluation:
     """Compare the maps of several scenes with their labels.
@@ -81,6 +84,8 @@ def evaluate_scenes(
         split: Split of the areas to use; None: all areas.
         classes: Classes; None: those in the maps' tags.
         count_missed: Whether labelled pixels without a class in a map count as wrong.
+        boundary_px: Leave out labelled pixels at most this far from another class, px of the labels.
+        exclude: Names of classes that are in no mean.
         block_px: Side of the blocks that are read at once, in px.
 
     Returns:
@@ -105,6 +110,8 @@ def evaluate_scenes(
                 split=split,
                 classes=classes,
                 count_missed=count_missed,
+                boundary_px=boundary_px,
+                exclude=exclude,
                 block_px=block_px,
             )
         except NoLabelError:
@@ -149,6 +156,6 @@ def sum_evaluations(found: Mapping[str, Evaluation]) -> Evaluation:
         aoi=None,
         confusion=matrix.counts,
         missed=matrix.missed,
-        scores=matrix.scores(count_missed=first.count_missed),
+        scores=first.scores_of(matrix),
         reliability=reliability,
     )

@@ -20,6 +20,9 @@ _CLASSES: dict[str, Codes] = {
 _BOUNDARY = ("#000000",)
 """Black is no label: the boundaries of objects in the eroded labels."""
 
+_ERODED_PX, _UNCOUNTED = 3, ("clutter",)
+"""The benchmark erodes the regions of each class by 3 px, and takes the mean F1 without clutter."""
+
 _TOLERANCE = 255
 """The nearest class counts: label 4_12 went through a lossy codec, 6_7 has cars of 252,255,0."""
 
@@ -57,6 +60,8 @@ def _potsdam(name: str, title: str, elevation: tuple[str, ...], height: HeightSe
             ),
         },
         official=_OFFICIAL,
+        boundary_px=_ERODED_PX,
+        uncounted=_UNCOUNTED,
         skipped={"7_10": "parts of its labels are wrong"},
         notes=(
             _POTSDAM_NOTE,
@@ -110,6 +115,8 @@ def _vaihingen(name: str, title: str, elevation: str, height: HeightSettings | N
             "test": ("2", "4", "6", "8", "10", "12", "14", "16", "20", "22", "24", "27", "29", "31", "33", "35", "38"),
         },
         official=_OFFICIAL,
+        boundary_px=_ERODED_PX,
+        uncounted=_UNCOUNTED,
         notes=("Bands are near infrared, red and green. Tiles have no place, only a pixel size.", *more),
     )
 

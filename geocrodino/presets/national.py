@@ -113,6 +113,7 @@ FLAIR = Preset(
         "train": ("train_*",),
     },
     official="domains of train, val and test: IGN",
+    uncounted=("other",),
     group=r"train_D\d+_\d+",
     notes=(
         "Bands 1 to 4 are red, green, blue and near infrared. Band 5 is read as the height above ground in steps of "

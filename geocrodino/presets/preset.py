@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -45,6 +46,8 @@ class Preset:
         group: Regular expression of the part of a tile's name whose tiles stay together in a split.
         val_every: Every such group of train becomes val, where no tile of val is named or there.
         skipped: Why a tile is left out, by its name.
+        boundary_px: Labels at most this far from another class do not count in the usual scores of the data set, px.
+        uncounted: Classes that are in no mean of those scores.
         unread: Files that cannot be read as they are: their pattern, and what to do.
         notes: What else to know.
     """
@@ -68,6 +71,8 @@ class Preset:
     group: str = ".*"
     val_every: int = 8
     skipped: Mapping[str, str] = field(default_factory=dict)
+    boundary_px: int = 0
+    uncounted: tuple[str, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -84,6 +89,12 @@ class Preset:
     def has_own_colours(self) -> bool:
         """Whether the data set names the colours of its classes."""
         return bool(self.classes) and all(any(isinstance(c, str) for c in codes) for codes in self.classes.values())
+
+    @property
+    def scoring(self) -> str:
+        """Options of ``geocrodino evaluate`` for the usual scores of the data set; empty: none."""
+        boundary = [f"--erode-px {self.boundary_px}"] if self.boundary_px else []
+        return " ".join([*boundary, *(f"--exclude {shlex.quote(name)}" for name in self.uncounted)])
 
     def settings(self) -> dict[str, Any]:
         """What the preset says of all scenes.

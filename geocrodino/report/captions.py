@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from geocrodino.evaluation.evaluate import Comparison, Evaluation
+from geocrodino.evaluation.results import Comparison, Evaluation
+from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme
 
 
@@ -40,15 +41,23 @@ def caption(evaluation: Evaluation) -> str:
         evaluation: The evaluation.
 
     Returns:
-        Accuracy in percent, kappa (a dash if undefined), and the number of labelled pixels without a class in the map,
-        if there are any.
+        Accuracy in percent, kappa (a dash if undefined), the number of labelled pixels without a class in the map, if
+        there are any, and which pixels and classes are left out.
     """
     scores = evaluation.scores
     how = "count as wrong" if evaluation.count_missed else "are left out"
     share = f"{scores.missed:,} labelled pixels ({percent(scores.missed / max(1, scores.pixels))} %)"
     missed = f"; {share} without a class in the map {how}" if scores.missed else ""
     kappa = "-" if math.isnan(scores.kappa) else f"{scores.kappa:.3f}"
-    return f"accuracy {percent(scores.accuracy)} %, kappa {kappa}{missed}"
+    return f"accuracy {percent(scores.accuracy)} %, kappa {kappa}{missed}{_left_out(evaluation)}"
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    """Pixels near boundaries and classes that do not count, where a user left them out."""
+    near = (
+        f"; pixels within {evaluation.boundary_px} px of another class are left out" if evaluation.boundary_px else ""
+    )
+    return near + (f"; means without {listed(evaluation.excluded, 'and')}" if evaluation.excluded else "")
 
 
 def comparison_caption(comparison: Comparison) -> str:
@@ -63,9 +72,11 @@ def comparison_caption(comparison: Comparison) -> str:
     first = next(iter(comparison.evaluations.values()))
     where = f", split {first.split}" if first.split else ""
     if first.count_missed:
-        return f"{comparison.pixels:,} labelled pixels{where}; those without a class in a map count as wrong in it"
+        return f"{comparison.pixels:,} labelled pixels{where}; those without a class in a map count as wrong in it" + (
+            _left_out(first)
+        )
     left_out = "; left out: pixels that a map covers and another does not" if any(comparison.left_out.values()) else ""
-    return f"{comparison.pixels:,} labelled pixels that every map covers{where}{left_out}"
+    return f"{comparison.pixels:,} labelled pixels that every map covers{where}{left_out}{_left_out(first)}"
 
 
 def percent(share: float) -> str:

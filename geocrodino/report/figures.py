@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from pyproj.exceptions import ProjError
 
 from geocrodino.evaluation.calibration import Reliability
-from geocrodino.evaluation.evaluate import Comparison, Evaluation
+from geocrodino.evaluation.results import Comparison, Evaluation
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.maps.picture import save_figure
 from geocrodino.report.captions import caption, comparison_caption, percent, scheme_of, title

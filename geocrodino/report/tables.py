@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from geocrodino.evaluation.evaluate import Comparison, Evaluation
 from geocrodino.evaluation.metrics import Scores
+from geocrodino.evaluation.results import Comparison, Evaluation
 from geocrodino.evaluation.scenes import SceneEvaluation
 from geocrodino.maps.picture import write_whole
 from geocrodino.report.captions import caption, comparison_caption, percent, scheme_of, title

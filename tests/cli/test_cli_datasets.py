@@ -34,6 +34,7 @@ def test_one_data_set_is_described(run_cli, tmp_path):
     assert code == 0, errors
     assert "elevation: dsm_potsdam_{row}_{col}.tif" in told
     assert "██ #0000ff  building" in told
+    assert "evaluate MAPS --config RUN/config.yaml --split test --erode-px 3 --exclude clutter" in told
     assert "left out: 7_10 (parts of its labels are wrong)" in told
     assert f"In {tmp_path}: files of optical 2, elevation 2, labels 2\nScenes: train 1, val 1\n" in told
     assert "Missing: Not there: 2_12, 5_11, 7_8, 2_11, 3_10 and 30 more." in told

@@ -214,6 +214,37 @@ def test_a_layer_of_confidence_says_how_far_it_can_be_believed(tmp_path, write_m
     assert result.as_dict()["calibration_error"] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("block_px", [1, 2, 1024])
+def test_pixels_near_another_class_are_left_out(write_map, write_labels, block_px):
+    """With 1 px, the columns beside the boundary between 1 and 2 and the rows above and on 7 do not count."""
+    labels = [[1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 2], [7, 7, 7, 7, 7, 255]]
+    predicted = [[1, 2, 2, 1, 2, 1], [2, 1, 1, 2, 2, 1], [7, 7, 7, 7, 7, 7]]
+    result = evaluate_map(write_map(predicted), write_labels(labels), boundary_px=1, block_px=block_px)
+    np.testing.assert_array_equal(result.confusion, [[1, 1, 0], [2, 1, 0], [0, 0, 0]])
+    assert result.as_dict()["boundary_px"] == 1
+    with pytest.raises(ValueError, match="expected a boundary of 0 px or more, found -1"):
+        evaluate_map(write_map(predicted), write_labels(labels), boundary_px=-1)
+
+
+def test_labels_outside_the_areas_are_no_other_class(write_map, write_labels, tmp_path):
+    areas = _areas(tmp_path, test=box(X, Y - 1, X + 2, Y))
+    result = evaluate_map(write_map([[1, 1, 2]]), write_labels([[1, 1, 2]]), aoi=areas, split="test", boundary_px=1)
+    np.testing.assert_array_equal(result.confusion, [[2, 0, 0], [0, 0, 0], [0, 0, 0]])
+
+
+def test_an_excluded_class_is_in_no_mean_of_any_map(write_map, write_labels, scheme):
+    """IoU of 1 and 2: 3/5 each; of 7: 1 (one pixel has no class in the map)."""
+    names = [c.name for c in scheme.classes]
+    found = evaluate_maps({"a": write_map(MAP)}, write_labels(LABELS), exclude=(names[2],))
+    scores = found.common["a"].scores
+    assert scores.iou == pytest.approx((3 / 5, 3 / 5, 1))
+    assert scores.mean_iou == pytest.approx(3 / 5)
+    assert scores.accuracy == pytest.approx(7 / 9)
+    assert found.as_dict()["classes_in_no_mean"] == [names[2]]
+    with pytest.raises(LabelError, match=r"expected classes to exclude among .*, found 'cluter'"):
+        evaluate_map(write_map(MAP), write_labels(LABELS), exclude=("cluter",))
+
+
 # --- several maps ---------------------------------------------------------------------------------------------------
 
 

@@ -144,3 +144,14 @@ def test_blocks_do_not_change_the_result(labels, predicted, rows):
     np.testing.assert_array_equal(whole.counts, parts.counts)
     np.testing.assert_array_equal(whole.missed, parts.missed)
     assert whole.counts.sum() + whole.missed.sum() == (labels != 255).sum()
+
+
+def test_an_excluded_class_is_in_no_mean_and_its_pixels_stay():
+    matrix = ConfusionMatrix(3)
+    # Labels 0: 3 right, 1 mapped as clutter (2). Labels 1: 4 right. Labels 2: 1 right, 1 mapped as 1.
+    matrix.update(np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2]), np.array([0, 0, 0, 2, 1, 1, 1, 1, 2, 1]))
+    all_classes, without = matrix.scores(), matrix.scores(excluded=(2,))
+    assert without.iou == all_classes.iou == (3 / 4, 4 / 5, 1 / 3)
+    assert without.mean_iou == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert without.mean_f1 == pytest.approx((6 / 7 + 8 / 9) / 2)
+    assert without.accuracy == all_classes.accuracy == 0.8
