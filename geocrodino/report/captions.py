@@ -57,7 +57,7 @@ def _left_out(evaluation: Evaluation) -> str:
     near = (
         f"; pixels within {evaluation.boundary_px} px of another class are left out" if evaluation.boundary_px else ""
     )
-    return near + (f"; means without {listed(evaluation.excluded, 'and')}" if evaluation.excluded else "")
+    return near + (f"; means without {listed(evaluation.excluded)}" if evaluation.excluded else "")
 
 
 def comparison_caption(comparison: Comparison) -> str:

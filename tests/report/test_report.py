@@ -100,6 +100,13 @@ def test_json_of_a_comparison_holds_the_numbers_of_the_table(comparison, tmp_pat
     assert optical["map"].endswith("optical.tif")
 
 
+def test_captions_say_what_does_not_count(write_map, write_labels):
+    labels, path = write_labels([[1, 1, 1, 2, 2]]), write_map([[1, 1, 1, 2, 1]])
+    found = evaluate_maps({"a": path, "b": path}, labels, boundary_px=1, exclude=("road",))
+    for table in (evaluation_table(found.evaluations["a"]), side_by_side(found)):
+        assert str(table.caption).endswith("; pixels within 1 px of another class are left out; means without road")
+
+
 def test_json_is_valid_and_holds_the_matrix(evaluation, tmp_path):
     write_json(evaluation, tmp_path / "scores.json")
     content = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)
