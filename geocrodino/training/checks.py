@@ -32,6 +32,7 @@ from geocrodino.errors import (
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.labels.shapes import shapes_kept
 from geocrodino.geo.labels.source import LabelSource, label_classes
 from geocrodino.geo.rasters.grid import share_ground
 from geocrodino.geo.rasters.headers import headers_kept
@@ -222,7 +223,7 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     Raises:
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
     """
-    with headers_kept():
+    with headers_kept(), shapes_kept():
         listed_scenes = list_scenes(config.data, tell)
         read_headers(listed_scenes)
         several = len(listed_scenes) > 1
