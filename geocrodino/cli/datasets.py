@@ -138,6 +138,8 @@ def _describe(console: Console, preset: Preset, root: Path | None) -> None:
         show(f"  left out: {tile} ({reason})")
     for note in preset.notes:
         show(f"Note: {note}")
+    for value in preset.assumed:
+        show(f"Assumed: {value}")
     if root is None:
         return
     contents = look(preset, root)

@@ -92,8 +92,8 @@ class _Names:
     """The scenes by everything that a list may call them."""
 
     def __init__(self, scenes: Sequence[tuple[str, Sequence[str]]]) -> None:
-        self.examples = [name for name, _ in scenes]
-        self._own = {name: number for number, name in enumerate(self.examples)}
+        self.examples = [name for name, _ in scenes if name]
+        self._own = {name: number for number, (name, _) in enumerate(scenes) if name}
         self._exact: defaultdict[str, set[int]] = defaultdict(set)
         self._alike: defaultdict[str, set[int]] = defaultdict(set)
         self._folders: defaultdict[str, set[int]] = defaultdict(set)

@@ -169,9 +169,7 @@ class Recipe(BaseModel):
             settings = settings.model_copy(update={"scale": given.scale, "offset": given.offset})
             known_by = "as set"
         settings = settings.model_copy(update={"zero": heights.zero, "band": None, "ground_band": None})
-        return ground_like(
-            ground, settings, heights.dtype, unit, trained_unit=self.height_unit, known_by=known_by
-        )
+        return ground_like(ground, settings, heights.dtype, unit, trained_unit=self.height_unit, known_by=known_by)
 
     def check_ground(self, ground: RasterSource) -> None:
         """Check that a ground raster holds one band of heights.

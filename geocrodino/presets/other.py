@@ -29,14 +29,17 @@ US3D = Preset(
     group=r"[^_]+_[^_]+",
     notes=(
         "Several images show one tile: a tile is of one split.",
-        "The files state no pixel size; 0.35 m is stated for all.",
+    ),
+    assumed=(
+        "Pixels of 0.35 m: the files state no size, and it varies with the angle of view. Give another with "
+        "--pixel-size.",
     ),
 )
 
 GAMUS = Preset(
     name="gamus",
     title="GAMUS: images with heights above ground, 1024 x 1024 px at 0.33 m",
-    source="https://github.com/EarthNets/RSI-MMSegmentation",
+    source="https://huggingface.co/datasets/earthflow/GAMUS (code: https://github.com/EarthNets/RSI-MMSegmentation)",
     licence="CC-BY-4.0",
     layers={
         "optical": ("images/{part}/{tile}_RGB.tif",),
@@ -61,6 +64,7 @@ GAMUS = Preset(
         "bands. Write each as a GeoTIFF of the same name (docs/datasets.md)."
     },
     notes=("Read from GeoTIFF files that are written from its HDF5 files, see docs/datasets.md.",),
+    assumed=("Heights in metres: neither files nor code of the data set name their unit.",),
 )
 
 NYU = Preset(
@@ -153,5 +157,9 @@ MID_AIR = Preset(
         "Distances are the bits of half-precision numbers in files of whole numbers, in metres along the ray.",
         "Classes are called by their values: the files do not name them.",
         _PLAIN_NOTE,
+    ),
+    assumed=(
+        "Every value is a class, also that of the sky, which has no distance. Leave values out with "
+        "data.ignore_values in config.yaml of a run.",
     ),
 )

@@ -47,6 +47,7 @@ class Preset:
         skipped: Why a tile is left out, by its name.
         unread: Files that cannot be read as they are: their pattern, and what to do.
         notes: What else to know.
+        assumed: What neither files nor documents of the data set state, and how to replace it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Preset:
     skipped: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def colours(self) -> dict[str, str]:

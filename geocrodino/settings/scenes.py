@@ -170,6 +170,10 @@ class DataConfig(SceneConfig, _List):
         "refuse", description="what happens to tiles that lack the file of a modality or of labels"
     )
 
+    absent_classes: Literal["refuse", "warn"] = Field(
+        "refuse", description="what happens if a class that is named has no labelled pixel in any split of several scenes"
+    )
+
     @field_validator("optical", "elevation", mode="before")
     @classmethod
     def _required_without_rasters(cls, path: object, info: ValidationInfo) -> object:

@@ -120,9 +120,10 @@ def _compare_draws(config: TrainConfig, file: Path, run: Path | None, drawn: str
     differing = [key for key in own if own[key] != theirs[key]]
     if differing:
         key = differing[0]
+        expected, found = ("nothing" if draw[key] is None else draw[key] for draw in (theirs, own))
         raise ConfigError(
             f"{file}: {key}: splits are drawn ({drawn}), and the training of this bundle drew others: expected "
-            f"{theirs[key] or 'none'}, found {own[key] or 'none'}.\nName what it recorded: {recorded}"
+            f"{expected}, found {found}.\nName what it recorded: {recorded}"
         )
 
 

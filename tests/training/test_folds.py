@@ -195,8 +195,8 @@ def test_splits_that_are_drawn_again(run_cli, maps, folds, tmp_path):
     code, _, err = run_cli("predict", *words, "--modality", "optical", "--model", run / "bundle.safetensors")
     assert code == 2
     assert err.strip().replace("\n", " ") == (
-        f"{original}: training.seed: splits are drawn (scenes), and the training of this bundle drew others: expected "
-        f"0, found 7. Name what it recorded: {run / 'config.yaml'}"
+        f"Error: {original}: training.seed: splits are drawn (scenes), and the training of this bundle drew others: "
+        f"expected 0, found 7. Name what it recorded: {run / 'config.yaml'}"
     )
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.tif"))
 
@@ -265,8 +265,14 @@ def test_a_class_that_no_split_has(configured, settings, tiles):
         check_inputs(config)
     assert str(error.value) == (
         "classes: snow (9) has no labelled pixel in any split of 2 scenes.\n"
-        "Leave it out of `classes`, or correct the values of the labels or the splits of the scenes."
+        "Leave it out of `classes`, or correct the values of the labels or the splits of the scenes. With the key "
+        "data.absent_classes: warn, the training starts all the same."
     )
+    data = config.data.model_copy(update={"absent_classes": "warn"})
+    count = len(snow)
+    with pytest.warns(SplitWarning, match=rf"1 of {count} classes has nothing to learn from, and no map will show it\."):
+        found = check_inputs(config.model_copy(update={"data": data}))
+    assert found.leaks.in_no_split == ("snow (9)",)
 
 
 def load_none(config, classes):
