@@ -27,9 +27,7 @@ US3D = Preset(
     height=HeightSettings(zero="ground"),
     official="none here: the labels of its test were kept back; val: whole tiles of train, chosen here",
     group=r"[^_]+_[^_]+",
-    notes=(
-        "Several images show one tile: a tile is of one split.",
-    ),
+    notes=("Several images show one tile: a tile is of one split.",),
     assumed=(
         "Pixels of 0.35 m: the files state no size, and it varies with the angle of view. Give another with "
         "--pixel-size.",

@@ -171,7 +171,8 @@ class DataConfig(SceneConfig, _List):
     )
 
     absent_classes: Literal["refuse", "warn"] = Field(
-        "refuse", description="what happens if a class that is named has no labelled pixel in any split of several scenes"
+        "refuse",
+        description="what happens if a class that is named has no labelled pixel in any split of several scenes",
     )
 
     @field_validator("optical", "elevation", mode="before")

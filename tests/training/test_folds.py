@@ -270,7 +270,9 @@ def test_a_class_that_no_split_has(configured, settings, tiles):
     )
     data = config.data.model_copy(update={"absent_classes": "warn"})
     count = len(snow)
-    with pytest.warns(SplitWarning, match=rf"1 of {count} classes has nothing to learn from, and no map will show it\."):
+    with pytest.warns(
+        SplitWarning, match=rf"1 of {count} classes has nothing to learn from, and no map will show it\."
+    ):
         found = check_inputs(config.model_copy(update={"data": data}))
     assert found.leaks.in_no_split == ("snow (9)",)
 
