@@ -247,11 +247,11 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         check_channels(augmentation_of(config), channels, config.training.patch_px)
     labelled = [there.labels for there in sources if there.labels is not None]
     if not labelled:
-        named = any(scene.labels is not None for scene in settings)
+        for scene in settings:
+            if scene.labels is not None:
+                open_sources(scene)  # tells where the shapes lie, and where the first scene
         raise ConfigError(
-            "data.labels: the shapes meet no scene. Check that both show the same place and carry the right CRS."
-            if named
-            else "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
+            "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
         )
     classes = label_classes(labelled, config.class_scheme())
     training = config.training
