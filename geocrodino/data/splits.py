@@ -128,11 +128,8 @@ def split_scenes(
     if notes:
         drawn.append("scenes")
     if by == "scenes":
-        elsewhere = {
-            *whole.values(),
-            *(m.split for m in members),
-            *(s for view in views if view.names_splits for s in view.area.splits),
-        }  # type: ignore[union-attr]
+        of_areas = {s for view in views if view.area is not None for s in view.area.splits}
+        elsewhere = {*whole.values(), *(m.split for m in members), *of_areas}
         whole |= _drawn_scenes([(n, views[n]) for n in left], elsewhere, rules, num_classes, seed)
     areas = []
     for number, view in enumerate(views):
