@@ -8,6 +8,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from geocrodino.data import parts
 from geocrodino.data.listed import Member, members_of
 from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.errors import ConfigError
@@ -84,17 +85,17 @@ def test_val_is_drawn_from_the_files_of_train(decide):
 
 def test_parts_of_a_scene_share_its_files(decide):
     """Two parts, far from each other; the files of both are named by one list each, or by the name of the scene."""
-    parts = [view(2, name=f"plots-{n}", part_of="plots", left=500 * n) for n in range(2)]
+    plots = [view(2, name=f"plots-{n}", part_of="plots", left=500 * n) for n in range(2)]
     shared = ("/data/img/t_0_RGB.tif", "/data/img/t_1_RGB.tif", "/data/img/u_0_RGB.tif", "/data/img/u_1_RGB.tif")
     second = tuple(Member((f"/data/img/u_{c}_RGB.tif",), place(c, left=500)) for c in range(2))
-    members = (*parts[0].members, *second)
-    parts = [SceneView(p.name, shared, p.grid, None, None, p.labels, members, "plots") for p in parts]
-    found = decide(parts, train="t_0_RGB\nu_0_RGB\n", val="t_1_RGB\nu_1_RGB\n")
+    members = (*plots[0].members, *second)
+    plots = [SceneView(p.name, shared, p.grid, None, None, p.labels, members, "plots") for p in plots]
+    found = decide(plots, train="t_0_RGB\nu_0_RGB\n", val="t_1_RGB\nu_1_RGB\n")
     assert areas(found, 1) == {"val": (510, -10, 520, 0), "train": (500, -10, 510, 0)}
     assert areas(found, 0) == {"val": (10, -10, 20, 0), "train": (0, -10, 10, 0)}
-    found = decide(parts, train="t_0_RGB\n", val="t_1_RGB\n")
+    found = decide(plots, train="t_0_RGB\n", val="t_1_RGB\n")
     assert [a.splits for a in found.areas] == [("train", "val"), ()]
-    found = decide([*parts, view(2, name="other", files=())], train="plots\n", val="other\n")
+    found = decide([*plots, view(2, name="other", files=())], train="plots\n", val="other\n")
     assert [a.splits for a in found.areas] == [("train",), ("train",), ("val",)]
 
 
@@ -115,6 +116,7 @@ def test_a_scene_without_labels_does_not_learn_from_files_for_test(decide):
          "train.txt: 1 of 2 names matches no scene: line 2 t_9_RGB (did you mean t_"),
         ({"train": "t_0_RGB\n", "val": "t_0_RGB.tif\n"},
          "val.txt: line 1: scene t_0_RGB.tif is in the list of train too."),
+        ({"train": "lab/dsn.tif\n", "val": "t_1_RGB\n"}, "line 1 lab/dsn.tif (did you mean dsm?)"),
         ({"train": "dsm\n", "val": "t_1_RGB\n"},
          "data.splits.lists: t_1_RGB.tif is in the list of train and in that of val. What is learned from must not be"),
     ],
@@ -162,3 +164,37 @@ def test_tiles_in_folders_that_join_to_one_raster(write_raster, tmp_path):
     (scene,) = check_inputs(config).scenes
     assert {split: int(mask.sum()) for split, mask in scene.inside.items()} == {"val": 32 * 32, "train": 2 * 32 * 32}
     assert scene.inside["train"][:, :64].all()
+
+
+def test_tiles_far_apart(write_raster, tmp_path, monkeypatch):
+    """Two pairs of tiles of 32 px, 10 km apart, are parts of one scene; a list names a tile of each, or the scene."""
+    monkeypatch.setattr(parts, "SMALL_PX", 100)
+    rng = np.random.default_rng(0)
+    for number, column in enumerate((0, 1, 312, 313)):
+        origin = (400_000 + 32 * column, 5_000_000)
+        for folder, values in (
+            ("img", rng.integers(1, 250, (3, 32, 32)).astype(np.uint8)),
+            ("dsm", rng.normal(0, 1, (32, 32)).astype(np.float32)),
+            ("lab", rng.integers(0, 2, (32, 32)).astype(np.uint8)),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_raster(f"{folder}/{folder}_{number}.tif", values, origin=origin)
+
+    def split_px(train, val):
+        (tmp_path / "train.txt").write_text(train)
+        (tmp_path / "val.txt").write_text(val)
+        config = config_of({
+            "data.optical": tmp_path / "img", "data.labels": tmp_path / "lab", "data.elevation": tmp_path / "dsm",
+            "data.splits": {"lists": {"train": str(tmp_path / "train.txt"), "val": str(tmp_path / "val.txt")}},
+            "training.patch_px": 32, "elevation.channels": ["height"], "encoder_weights": {},
+        })  # fmt: skip
+        found = check_inputs(config).scenes
+        assert [scene.name for scene in found] == ["part-1", "part-2"]
+        return [{split: int(mask[:, :32].sum()) for split, mask in scene.inside.items()} for scene in found]
+
+    tile = 32 * 32
+    assert split_px("img_0\nlab_3\n", "dsm_1\nimg/img_2.tif\n") == [
+        {"val": 0, "train": tile},
+        {"val": tile, "train": 0},
+    ]
+    assert split_px("part-1\n", "img_3\n") == [{"train": tile}, {"val": 0}]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import geopandas as gpd
@@ -18,6 +19,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geocrodino.errors import AOIError, LabelError
+from geocrodino.files.access import exists
 from geocrodino.geo.areas.crs import with_crs
 from geocrodino.geo.areas.sources import AreaSource, columns_by_layer, label_source, read_source
 from geocrodino.geo.labels.codes import CodeTable, as_yaml
@@ -259,6 +261,9 @@ def _column(frame: gpd.GeoDataFrame, wanted: str | None, name: str) -> str:
     if len(attributes) == 1:
         return attributes[0]
     if not columns:
+        plain = Path(name)
+        if plain.suffix.lower() == ".shp" and exists(plain) and not exists(plain.with_suffix(".dbf")):
+            raise LabelError(f"{name}: expected its columns in {plain.with_suffix('.dbf').name}, found no such file.")
         raise LabelError(f"{name}: expected a column of classes, found no column. Give each shape a class first.")
     described = "\n".join(f"  {column}: {_content(frame[column])}" for column in columns[:12])
     example = next((c for c in columns if any(word in c.lower() for word in ("class", "label", "land"))), columns[0])

@@ -11,7 +11,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geocrodino.errors import LabelWarning
+from geocrodino.errors import LabelError, LabelWarning
 from geocrodino.geo.labels.burning import Burner
 from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.shapes import shapes_kept
@@ -96,3 +96,11 @@ def test_what_was_repaired_is_told_once(tmp_path, tiles):
     assert [str(w.message) for w in caught if "repaired" in str(w.message)] == [
         f"{tmp_path / 'p.gpkg'}: 1 of 82 shapes were invalid, and are repaired."
     ]
+
+
+def test_a_shapefile_without_its_table(tmp_path, tiles):
+    mixed()[:80].to_file(tmp_path / "p.shp")
+    (tmp_path / "p.dbf").unlink()
+    with pytest.raises(LabelError) as error:
+        open_labels(tmp_path / "p.shp", tiles[0])
+    assert str(error.value) == f"{tmp_path / 'p.shp'}: expected its columns in p.dbf, found no such file."
