@@ -45,12 +45,18 @@ class ListedScene:
         files: Its files.
         members: Its places, where it is joined from several files; also those that lie beyond it.
         part_of: Name of the scene that it is a part of; empty for a whole scene. Parts share their files.
+        ground: Its own ground, in the CRS of its grid; None: all of it.
     """
 
     name: str
     files: tuple[str, ...]
     members: tuple[Member, ...] = ()
     part_of: str = ""
+    ground: BaseGeometry | None = None
+
+    def holds(self, shape: BaseGeometry) -> bool:
+        """Whether a place lies on it, and not on another part alone."""
+        return self.ground is None or self.ground.intersection(shape).area > 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,8 @@ def listed_splits(lists: Mapping[SceneSplit, Path], scenes: Sequence[ListedScene
                 raise _in_two(scenes[scene].name, whole[scene], split)
     kept = []
     for member in members:
-        if whole.get(member.scene, member.split) != member.split:
+        conflict = whole.get(member.scene, member.split) != member.split
+        if conflict and scenes[member.scene].holds(member.shape):
             raise _in_two(member.name, whole[member.scene], member.split)
         kept += [] if member.scene in whole else [member]
     _require_apart(kept)

@@ -13,8 +13,8 @@ def test_a_missing_file_names_scene_and_key(run_cli, here, write_raster):
         code, out, err = run_cli("train", "--out", "run")
         assert (code, out) == (2, "")
         assert err == (
-            f"Error: data.scenes: labels{where}: {here / 'none.tif'}: no such file. Check the path; relative ones start "
-            "at the folder of the file that names them.\n"
+            f"Error: data.scenes: labels{where}: {here / 'none.tif'}: no such file. Check the path; relative ones "
+            "start at the folder of the file that names them.\n"
         )
         assert not (here / "run").exists()
 
