@@ -29,7 +29,7 @@ def require_known_bands(
         return
     numbers = list(range(1, min(here, there) + 1))
     way = (
-        f"Give the numbers of the same bands, under `data` or for each scene: bands: {numbers}"
+        f"Give the numbers of the same bands, under data or for each scene: bands: {numbers}"
         if recipe.modality == "optical"
         else "Bring the images of all scenes to the same bands."
     )

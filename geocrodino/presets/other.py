@@ -28,10 +28,7 @@ US3D = Preset(
     official="none here: the labels of its test were kept back; val: whole tiles of train, chosen here",
     group=r"[^_]+_[^_]+",
     notes=("Several images show one tile: a tile is of one split.",),
-    assumed=(
-        "Pixels of 0.35 m: the files state no size, and it varies with the angle of view. Give another with "
-        "--pixel-size.",
-    ),
+    assumed=("Pixels of 0.35 m: the files state no size, and it varies with the angle of view.",),
 )
 
 GAMUS = Preset(
@@ -156,8 +153,5 @@ MID_AIR = Preset(
         "Classes are called by their values: the files do not name them.",
         _PLAIN_NOTE,
     ),
-    assumed=(
-        "Every value is a class, also that of the sky, which has no distance. Leave values out with "
-        "data.ignore_values in config.yaml of a run.",
-    ),
+    assumed=("Every value is a class, also that of the sky. The key data.ignore_values leaves values out.",),
 )

@@ -275,7 +275,7 @@ def test_other_bands_and_other_types_name_both_scenes(configured, two, tmp_path)
     two_bands = changed(two[1]["optical"], tmp_path / "two.tif", lambda v: v[:2])
     message = refused(configured([two[0], {**two[1], "optical": two_bands}]))
     assert message.startswith(f"Scene south is unlike scene north. {two_bands}: expected 3 optical bands")
-    assert message.endswith("Give the numbers of the same bands, under `data` or for each scene: bands: [1, 2]")
+    assert message.endswith("Give the numbers of the same bands, under data or for each scene: bands: [1, 2]")
     plain = [
         changed(item["optical"], tmp_path / f"{item['name']}.tif", lambda v: v, photometric="MINISBLACK")
         for item in two
@@ -287,7 +287,7 @@ def test_other_bands_and_other_types_name_both_scenes(configured, two, tmp_path)
     assert refused(configured(scenes)) == (
         f"Scene south is unlike scene north. {four}: expected 3 optical bands (band 1, band 2, band 3) as in "
         f"{plain[0]}, found 4 (band 1, band 2, band 3, band 4), and no names tell which of them are alike.\n"
-        "Give the numbers of the same bands, under `data` or for each scene: bands: [1, 2, 3]"
+        "Give the numbers of the same bands, under data or for each scene: bands: [1, 2, 3]"
     )
     assert check_inputs(configured([{**item, "bands": [1, 2, 3]} for item in scenes])).recipes["optical"].bands == (
         1,
