@@ -119,8 +119,8 @@ FLAIR = Preset(
         "Classes 13 to 19 are read as other, as in the published baselines.",
     ),
     assumed=(
-        "Band 5 counts in steps of 0.2 m: its files do not say so. Another step changes heights in metres, not what can "
-        "be learnt from them.",
+        "Band 5 counts in steps of 0.2 m: its files do not say so. Another step changes heights in metres, not what "
+        "can be learnt from them.",
     ),
 )
 
