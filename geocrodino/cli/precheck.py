@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from geocrodino.errors import AccessError, ConfigError, OutputError, RasterError
+from geocrodino.errors import AccessError, AOIError, ConfigError, OutputError, RasterError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.files.names import is_gdal_name, is_remote
 from geocrodino.files.tile_names import Partial, has_parts, match_tiles
@@ -219,7 +219,8 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
                 check_rasters(_single_files(files, scene), place=scene)
         crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
         if isinstance(aoi, str):
-            check_area(aoi, crs if isinstance(crs, str) else None)
+            with _named_in(scene, {"aoi": aoi} if scenes else {}):
+                check_area(aoi, crs if isinstance(crs, str) else None)
 
 
 @contextmanager
@@ -227,8 +228,9 @@ def _named_in(scene: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[No
     """Say in an error on a file of a scene which scene and which key name it."""
     try:
         yield
-    except RasterError as error:
-        role = next((role for role, file in files.items() if file == str(error.path)), None)
+    except (AOIError, RasterError) as error:
+        file = str(error.path) if isinstance(error, RasterError) else files.get("aoi")
+        role = next((role for role, name in files.items() if name == file), None)
         if role is None:
             raise
         where = f"data.scenes: {role} of scene {scene['name']}" if scene.get("name") else f"data.scenes: {role}"

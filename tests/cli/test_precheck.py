@@ -26,3 +26,14 @@ def test_a_missing_file_of_one_scene_names_the_file(run_cli, here, write_raster)
     code, _, err = run_cli("train", "--out", "run")
     told = f"Error: {here / 'none.tif'}: no such file. Check the path; relative ones start at the working folder.\n"
     assert (code, err) == (2, told)
+
+
+def test_a_missing_area_of_a_scene(run_cli, here, write_raster):
+    names = {role: str(write_raster(f"{role}.tif", [[1, 2], [3, 4]])) for role in ("optical", "elevation", "labels")}
+    scenes = [{"name": "north", **names}, {"name": "south", **names, "aoi": "none.gpkg"}]
+    (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": {"scenes": scenes}}))
+    code, _, err = run_cli("train", "--out", "run")
+    assert code == 2
+    assert err.startswith(
+        f"Error: data.scenes: aoi of scene south: {here / 'none.gpkg'}: no such file. Expected a file of"
+    )
