@@ -55,7 +55,14 @@ class ListedScene:
     ground: BaseGeometry | None = None
 
     def holds(self, shape: BaseGeometry) -> bool:
-        """Whether a place lies on it, and not on another part alone."""
+        """Find out whether a place lies on it, and not on other parts alone.
+
+        Args:
+            shape: Footprint of the place, in the CRS of the scene's grid.
+
+        Returns:
+            Whether they share more than an edge.
+        """
         return self.ground is None or self.ground.intersection(shape).area > 0
 
 

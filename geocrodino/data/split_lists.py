@@ -93,8 +93,8 @@ class _Names:
 
     def __init__(self, scenes: Sequence[tuple[str, Sequence[str]]]) -> None:
         self.examples = [name for name, _ in scenes if name]
-        files = (PurePosixPath(file.replace("\\", "/")).stem for _, own in scenes for file in own)
-        self.stems = list(dict.fromkeys([*self.examples, *files]))
+        of_files = (PurePosixPath(file.replace("\\", "/")).stem for _, own in scenes for file in own)
+        self.stems = list(dict.fromkeys([*self.examples, *of_files]))
         self._own = {name: number for number, (name, _) in enumerate(scenes) if name}
         self._exact: defaultdict[str, set[int]] = defaultdict(set)
         self._alike: defaultdict[str, set[int]] = defaultdict(set)
