@@ -33,6 +33,7 @@ WITHOUT_OPTION = {
     "data.label_rules.tolerance",
     "data.scenes",
     "elevation.channels",
+    "height",  # of predict in Python alone
     "on_after_batch_transfer",  # of Lightning
     "split",  # a column
     "type",

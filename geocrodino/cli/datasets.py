@@ -140,6 +140,10 @@ def _describe(console: Console, preset: Preset, root: Path | None) -> None:
         show(f"  left out: {tile} ({reason})")
     for note in preset.notes:
         show(f"Note: {note}")
+    for value in preset.assumed:
+        show(f"Assumed: {value}")
+    if preset.assumed:
+        show("Other values: train --pixel-size and --height-scale, or config.yaml of a run, which can be trained on.")
     if root is None:
         return
     contents = look(preset, root)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
+from geocrodino.cli.label_settings import label_settings
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.precheck import check_evaluation
 from geocrodino.cli.scene_scores import evaluate_scenes_of
@@ -16,10 +17,6 @@ from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.evaluation.results import Comparison
-    from geocrodino.settings.scenes import SceneConfig
-
-
-_OF_LABELS = ("label_rules", "ignore_values", "label_values")
 
 
 def evaluate(
@@ -97,7 +94,7 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True)
     split = None if split is None else split_name(split)
     areas = None if aoi is None else read_aoi(aoi, aoi_crs, splits=split or "none")
-    settings = _label_settings(config, label_column)
+    settings = label_settings(config, label_column, labels)
     alike = len({m.stem for m in maps}) < len(maps)
     comparison = evaluate_maps(
         {str(m) if alike else m.name: m for m in maps},
@@ -115,25 +112,6 @@ def evaluate(
     for path in _write(comparison, maps, out or maps[0].parent, alike=alike):
         console.print(str(path), markup=False)
     _show(comparison, console)
-
-
-def _label_settings(config: Path | None, column: str | None) -> SceneConfig:
-    """The settings of a configuration on labels, with the column of classes where one is named."""
-    from pydantic import ValidationError
-
-    from geocrodino.settings.file import read_settings
-    from geocrodino.settings.scenes import SceneConfig
-
-    data = {} if config is None else read_settings(config, {})[1].get("data")
-    found = {key: data[key] for key in _OF_LABELS if key in data} if isinstance(data, dict) else {}
-    if column is not None:
-        found["label_rules"] = {**(found.get("label_rules") or {}), "column": column}
-    try:
-        return SceneConfig.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(("data", *map(str, first["loc"])))
-        raise ConfigError(f"{config}: {key}: {first['msg'].removeprefix('Value error, ')}.") from error
 
 
 def _show(comparison: Comparison, console: Console) -> None:

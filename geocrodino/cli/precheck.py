@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from geocrodino.errors import AccessError, ConfigError, OutputError
+from geocrodino.errors import AccessError, AOIError, ConfigError, OutputError, RasterError
 from geocrodino.files.access import check_readable, check_text, exists, is_file, is_folder
 from geocrodino.files.names import is_gdal_name, is_remote
 from geocrodino.files.tile_names import Partial, has_parts, match_tiles
@@ -210,14 +211,32 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
         roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
         found = {role: named[role] for role in roles if isinstance(named.get(role), str)}
         partial: Partial = next((word for word in get_args(Partial) if word == data.get("partial")), "keep")
-        files = _without_tiles(found, partial)
-        if len(scenes) > _MOST_OPENED:
-            check_names(files)
-        else:
-            check_rasters(_single_files(files, scene), place=scene)
+        with _named_in(scene, found if scenes else {}):
+            files = _without_tiles(found, partial)
+            if len(scenes) > _MOST_OPENED:
+                check_names(files)
+            else:
+                check_rasters(_single_files(files, scene), place=scene)
         crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
         if isinstance(aoi, str):
-            check_area(aoi, crs if isinstance(crs, str) else None)
+            with _named_in(scene, {"aoi": aoi} if scenes else {}):
+                check_area(aoi, crs if isinstance(crs, str) else None)
+
+
+@contextmanager
+def _named_in(scene: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[None]:
+    """Say in an error on a file of a scene which scene and which key name it."""
+    try:
+        yield
+    except (AOIError, RasterError) as error:
+        file = str(error.path) if isinstance(error, RasterError) else files.get("aoi")
+        role = next((role for role, name in files.items() if name == file), None)
+        if role is None:
+            raise
+        where = f"data.scenes: {role} of scene {scene['name']}" if scene.get("name") else f"data.scenes: {role}"
+        start = "relative ones start at the folder of the file that names them"
+        text = str(error).replace("relative ones start at the working folder", start)
+        raise ConfigError(f"{where}: {text}") from error
 
 
 def _without_tiles(named: Mapping[str, str], partial: Partial) -> list[str]:

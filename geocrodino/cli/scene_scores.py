@@ -62,7 +62,7 @@ def evaluate_scenes_of(
     source = maps[0]
     folder = out or (source if is_folder(source) else source.parent)
     check_folder(folder)
-    found, bare = scene_maps(scenes_of_split(load_config(config, {}), chosen), source)
+    found, bare = scene_maps(scenes_of_split(load_config(config, {}), chosen, file=config), source)
     result = evaluate_scenes(found, split=chosen, **rules)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,8 @@ def predict_scenes_of(
     from geocrodino.settings.config import load_config
     from geocrodino.training.scene_maps import predict_scenes, scenes_of_split
 
-    parts = scenes_of_split(load_config(config, {}), None if split is None else split_name(split))
+    chosen = None if split is None else split_name(split)
+    parts = scenes_of_split(load_config(config, {}), chosen, file=config, run=model.parent)
     console = Console(highlight=False, soft_wrap=True)
     for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
         console.print(str(path), markup=False)

@@ -7,7 +7,7 @@ what another run reads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +27,8 @@ from geocrodino.data.alignment import (
 )
 from geocrodino.data.sources import Sources
 from geocrodino.files.access import writing
+from geocrodino.files.names import is_remote
+from geocrodino.geo.rasters.identity import source_files
 from geocrodino.modalities.registry import Recipe
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import Modality
@@ -72,6 +74,9 @@ def align_scenes(
     needed, there = sum(sizes), sizes.count(0)
     earlier = f"; those of {there} scene{'s' * (there > 1)} are there from earlier runs" if there else ""
     tell(f"Layers in {cache}: {readable_size(needed)} to write{earlier}.")
+    reused = [sources for (sources, _), size in zip(scenes, sizes, strict=True) if not size]
+    if note := unwatched_note(reused, cache):
+        tell(note)
     with writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
     require_space(cache, needed)
@@ -93,6 +98,24 @@ def align_scenes(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # thousands of scenes may wait behind the one that failed
             raise
+
+
+def unwatched_note(reused: Iterable[Sources], folder: Path) -> str | None:
+    """Tell of remote files behind layers that are reused: only their names are compared, not their content.
+
+    Args:
+        reused: The rasters of scenes whose layers are there from an earlier run.
+        folder: Folder of the layers.
+
+    Returns:
+        A sentence with their number and the way to read them again; None if all files are local.
+    """
+    files = {name for sources in reused for raster in sources.roles.values() for name in source_files(raster)}
+    remote = sorted(name for name in files if is_remote(name))
+    if not remote:
+        return None
+    which = f"{remote[0]} is" if len(remote) == 1 else f"{len(remote)} files, such as {remote[0]}, are"
+    return f"{which} remote: changes since the earlier run are not noticed. Delete {folder} to read again."
 
 
 @contextmanager

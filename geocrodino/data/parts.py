@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid
+from geocrodino.data.listed import Member, members_of
 from geocrodino.data.patches import patch_corners
 from geocrodino.data.sources import Sources
 from geocrodino.errors import LeftOutWarning
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import crs_of, share_ground, window_grid
 from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.reader import RasterSource
@@ -155,6 +157,19 @@ def covered_boxes(raster: RasterSource, grid: GeoBox) -> NDArray[np.int64]:
         Rows and columns of the grid ``(row_start, row_stop, col_start, col_stop)`` that each file covers, px, int64,
         shape (files on the grid, 4).
     """
+    return _boxes(covered_shapes(raster, grid), grid)
+
+
+def covered_shapes(raster: RasterSource, grid: GeoBox) -> gpd.GeoSeries:
+    """Find what the files of a raster cover, also beyond a grid.
+
+    Args:
+        raster: A raster or a mosaic, in any CRS.
+        grid: The grid.
+
+    Returns:
+        The polygon of each file in the CRS of the grid, in the order of the files.
+    """
     top, bottom, left, right = raster.covered.T.astype(float)
     corners = np.stack([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])  # (5, 2, N)
     affine = raster.geobox.affine
@@ -163,7 +178,25 @@ def covered_boxes(raster: RasterSource, grid: GeoBox) -> NDArray[np.int64]:
     shapes = gpd.GeoSeries(shapely.polygons(np.stack([x.T, y.T], axis=-1)), crs=crs_of(raster.geobox).wkt)
     if raster.geobox.crs != grid.crs:
         shapes = shapes.to_crs(crs_of(grid).wkt)
-    return _boxes(shapes, grid)
+    return shapes
+
+
+def list_members(sources: Sources, grid: GeoBox) -> tuple[Member, ...]:
+    """List the files that the layers of a scene are joined from, with their places on a grid.
+
+    Args:
+        sources: The rasters of the scene.
+        grid: Its grid, or that of a part of it.
+
+    Returns:
+        The places, also those beyond the grid; none where every layer is one file.
+    """
+    layers = []
+    for role in sources.roles.values():
+        raster = role if not isinstance(role, LabelSource) or role.pixels is None else role.pixels
+        if len(raster.file_names) > 1 and len(raster.covered) == len(raster.file_names):
+            layers.append(list(zip(raster.file_names, covered_shapes(raster, grid), strict=True)))
+    return members_of(layers)
 
 
 def _boxes(shapes: gpd.GeoSeries, grid: GeoBox) -> NDArray[np.int64]:

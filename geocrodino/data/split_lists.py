@@ -84,7 +84,7 @@ def _unknown_names(path: Path, unknown: Sequence[_Entry], entries: int, known: _
 
 
 def _hint(text: str, known: _Names) -> str:
-    suggestion = did_you_mean(PurePosixPath(text.replace("\\", "/")).stem, known.examples).strip().rstrip("?")
+    suggestion = did_you_mean(PurePosixPath(text.replace("\\", "/")).stem, known.stems).strip().rstrip("?")
     return f" ({suggestion[0].lower()}{suggestion[1:]}?)" if suggestion else ""
 
 
@@ -92,8 +92,10 @@ class _Names:
     """The scenes by everything that a list may call them."""
 
     def __init__(self, scenes: Sequence[tuple[str, Sequence[str]]]) -> None:
-        self.examples = [name for name, _ in scenes]
-        self._own = {name: number for number, name in enumerate(self.examples)}
+        self.examples = [name for name, _ in scenes if name]
+        of_files = (PurePosixPath(file.replace("\\", "/")).stem for _, own in scenes for file in own)
+        self.stems = list(dict.fromkeys([*self.examples, *of_files]))
+        self._own = {name: number for number, (name, _) in enumerate(scenes) if name}
         self._exact: defaultdict[str, set[int]] = defaultdict(set)
         self._alike: defaultdict[str, set[int]] = defaultdict(set)
         self._folders: defaultdict[str, set[int]] = defaultdict(set)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
@@ -14,12 +15,12 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.data.balance import ranked_draws, splits_of_fold
 from geocrodino.data.block_splits import DRAWN, SHARES, block_splits
 from geocrodino.data.footprints import planes_of
-from geocrodino.data.split_lists import read_lists
+from geocrodino.data.listed import ListedMember, ListedScene, Member, listed_splits, member_areas
 from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.aoi import AOI, from_polygons
 from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.splits import SPLITS, Split
-from geocrodino.geo.rasters.grid import crs_of
+from geocrodino.geo.rasters.grid import crs_of, window_grid
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import IGNORE_INDEX
@@ -42,6 +43,8 @@ class SceneView:
         area: Its area of interest in the CRS of the grid; None: the whole scene.
         split: The split of the whole scene, where it is named.
         labels: Class indices, uint8, shape (H, W), 255 without a label.
+        members: The files that the scene is joined from, where there are several: lists can name each of them.
+        part_of: Name of the scene that this is a part of; empty for a whole scene.
     """
 
     name: str
@@ -50,6 +53,8 @@ class SceneView:
     area: AOI | None
     split: SceneSplit | None
     labels: NDArray[np.uint8]
+    members: tuple[Member, ...] = ()
+    part_of: str = ""
 
     def whole(self) -> BaseGeometry:
         """Join the ground of the scene to one geometry.
@@ -107,23 +112,34 @@ def split_scenes(
     rules = settings or SplitSettings()
     _check_folds(views, rules)
     whole = {number: view.split for number, view in enumerate(views) if view.split is not None}
-    files = [(view.name, view.files) for view in views]
-    in_lists = read_lists(rules.lists, files, rules.column) if rules.lists else {}
+    boxes = [shapely.box(*view.grid.boundingbox) for view in views]
+    listed_views = [
+        ListedScene(view.name, view.files, view.members, view.part_of, box)
+        for view, box in zip(views, boxes, strict=True)
+    ]
+    in_list = listed_splits(rules.lists, listed_views, rules.column)
+    in_lists, members = in_list.whole, [m for m in in_list.members if whole.get(m.scene) in (None, "unlabelled")]
     # Images to test on often come without labels: they must not be learnt from.
     tested = {n: split for n, split in in_lists.items() if split == "test" and whole.get(n) == "unlabelled"}
     whole = {**in_lists, **whole, **tested}
-    notes = _val_from_train(views, in_lists, whole, rules, num_classes, seed)
-    left = [n for n, view in enumerate(views) if n not in whole and not view.names_splits]
+    in_members = {member.scene for member in members}  # a part is not used if lists name places beyond it alone
+    members = [m for m in members if m.shape.intersection(boxes[m.scene]).area > 0]
+    notes, members = _val_from_train(views, in_lists, members, whole, rules, num_classes, seed)
+    left = [n for n, view in enumerate(views) if n not in whole and n not in in_members and not view.names_splits]
     by = _way(views, left, rules)
     drawn = [by] if by is not None and left else []
     if notes:
         drawn.append("scenes")
     if by == "scenes":
-        elsewhere = {*whole.values(), *(s for view in views if view.names_splits for s in view.area.splits)}  # type: ignore[union-attr]
+        of_areas = {s for view in views if view.area is not None for s in view.area.splits}
+        elsewhere = {*whole.values(), *(m.split for m in members), *of_areas}
         whole |= _drawn_scenes([(n, views[n]) for n in left], elsewhere, rules, num_classes, seed)
     areas = []
     for number, view in enumerate(views):
-        if number in whole:
+        if number in in_members:
+            own = [member for member in members if member.scene == number]
+            areas.append(_in_listed_places(view, own, whole.get(number)))
+        elif number in whole:
             areas.append(_in_one_split(view, whole[number]))
         elif view.area is not None and view.names_splits:
             areas.append(view.area)
@@ -178,6 +194,15 @@ def _in_one_split(view: SceneView, split: SceneSplit | None) -> AOI:
     return from_polygons(polygons, crs_of(view.grid).wkt, source)
 
 
+def _in_listed_places(view: SceneView, members: Sequence[ListedMember], split: SceneSplit | None) -> AOI:
+    """The places that lists name. Of a scene without labels, those for ``test`` are left out, and others unlabelled."""
+    found = member_areas(members, view.whole())
+    if split is not None:
+        found = {split: view.whole().difference(found.get("test", shapely.Polygon()))}
+    polygons: dict[Split, BaseGeometry] = {**found}
+    return from_polygons(polygons, crs_of(view.grid).wkt, f"scene {view.name}" if view.name else "data.splits.lists")
+
+
 def _in_blocks(view: SceneView, rules: SplitSettings, num_classes: int, patch_px: int, seed: int) -> AOI:
     try:
         return block_splits(
@@ -190,24 +215,52 @@ def _in_blocks(view: SceneView, rules: SplitSettings, num_classes: int, patch_px
 def _val_from_train(
     views: Sequence[SceneView],
     in_lists: Mapping[int, SceneSplit],
+    members: Sequence[ListedMember],
     whole: dict[int, SceneSplit],
     rules: SplitSettings,
     num_classes: int,
     seed: int,
-) -> tuple[str, ...]:
-    """Move listed scenes from ``train`` to ``val`` where nothing names ``val``; the note that says so."""
-    has_val = "val" in whole.values() or any(view.area is not None and "val" in view.area.splits for view in views)
+) -> tuple[tuple[str, ...], list[ListedMember]]:
+    """Move listed scenes and places from ``train`` to ``val`` where nothing names ``val``; the note that says so."""
+    has_val = (
+        "val" in whole.values()
+        or any(member.split == "val" for member in members)
+        or any(view.area is not None and "val" in view.area.splits for view in views)
+    )
     listed_train = [n for n, split in sorted(in_lists.items()) if split == "train" and whole[n] == "train"]
-    if has_val or rules.by is not None or len(listed_train) < 2:
-        return ()
+    places = [m for m in members if m.split == "train" and m.scene not in whole]
+    by_name: dict[str, list[ListedMember]] = {}  # a file may lie on several parts of its scene
+    for member in places:
+        by_name.setdefault(member.name, []).append(member)
+    if has_val or rules.by is not None or len(listed_train) + len(by_name) < 2:
+        return (), list(members)
     train, val, _ = rules.shares or SHARES
-    counts, area = _amounts([views[n] for n in listed_train], num_classes)
+    drawn_from = [[views[n]] for n in listed_train]
+    drawn_from += [[_place_view(views[m.scene], m) for m in each] for each in by_name.values()]
+    amounts = [_amounts(each, num_classes) for each in drawn_from]
+    counts, area = np.stack([c.sum(axis=0) for c, _ in amounts]), np.array([a.sum() for _, a in amounts])
     shares = (train / (train + val), val / (train + val))
     draw = ranked_draws(counts, area, shares, np.random.default_rng(seed), even=True)[0]
-    moved = [n for n, number in zip(listed_train, draw, strict=True) if number == 1]
+    moved = [n for n, number in zip(listed_train, draw, strict=False) if number == 1]
     whole |= dict.fromkeys(moved, "val")
-    names = listed(views[n].name for n in moved)
-    return (f"No list names val: {len(moved)} of the {len(draw)} scenes of train are drawn as val ({names})",)
+    moved_files = {name for name, number in zip(by_name, draw[len(listed_train) :], strict=True) if number == 1}
+    names = [*(views[n].name for n in moved), *(name for name in by_name if name in moved_files)]
+    what = "scenes" if not by_name else "scenes and files" if listed_train else "files"
+    note = f"No list names val: {len(names)} of the {len(draw)} {what} of train are drawn as val ({listed(names)})"
+    now_val = {id(member) for name in moved_files for member in by_name[name]}
+    return (note,), [replace(m, split="val") if id(m) in now_val else m for m in members]
+
+
+def _place_view(view: SceneView, member: ListedMember) -> SceneView:
+    """The part of a scene that a file covers."""
+    affine = ~view.grid.affine
+    left, bottom, right, top = member.shape.bounds
+    xs, ys = zip(
+        *(affine * corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))), strict=True
+    )
+    box = Window(math.floor(min(ys)), math.ceil(max(ys)), math.floor(min(xs)), math.ceil(max(xs)))
+    window = box.intersect(Window.of(view.grid.shape))
+    return replace(view, grid=window_grid(view.grid, window), labels=view.labels[window.slices])
 
 
 def _drawn_scenes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -143,11 +144,17 @@ def _refuse_two_kinds(role: str, name: RasterName, files: Iterable[str], place: 
     shown = "; ".join(f"{phrase(_file_names(each), 'file')[0]} of {kind}" for kind, each in kinds.items())
     several = [each for each in kinds.values() if len(each) > 1]
     pattern = _shared_end(several[0]) if several else None
-    example = f", for instance {pattern}" if pattern else ""
+    others = [file for each in kinds.values() for file in each if not several or file not in several[0]]
+    if pattern is not None and any(fnmatch(file, pattern) for file in others):
+        pattern = None
     where = name if isinstance(name, Path) else Path(next(iter(kinds.values()))[0]).parent
     raise ConfigError(
         f"data.{role}: {where}: expected tiles of one kind, found {len(kinds)}: {shown}.\n"
-        f"Name those of one kind with a pattern{example}."
+        + (
+            f"Name those of one kind with a pattern, for instance {pattern}."
+            if pattern
+            else f"Move the others elsewhere, or name those of one kind in a list: {role}: [FILE, FILE]."
+        )
     )
 
 

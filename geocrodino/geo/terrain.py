@@ -40,9 +40,49 @@ def ground_surface(
         reach. True only at least ``settings.halo_px`` pixels inside the edge of ``surface_m``.
     """
     factor = settings.factor(pixel_m)
-    cells, before = _cells_of(surface_m, factor, anchor, lowest=True)
+    cells, _ = _cells_of(surface_m, factor, anchor, lowest=True)
+    return ground_of_cells(cells, settings, pixel_m, anchor, surface_m.shape, trim_px)
+
+
+def lowest_cells(surface_m: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Find the lowest height of each cell.
+
+    Args:
+        surface_m: Surface heights in metres, float32, shape (H, W), NaN where there is none; both sides are multiples
+            of ``factor``.
+        factor: Pixels along the side of a cell.
+
+    Returns:
+        Heights in metres, float32, shape (H / factor, W / factor), infinite where there are none.
+    """
+    return _cells_of(surface_m, factor, (0, 0), lowest=True)[0]
+
+
+def ground_of_cells(
+    cells: NDArray[np.float32],
+    settings: GroundFilter,
+    pixel_m: float,
+    anchor: tuple[int, int],
+    shape: tuple[int, ...],
+    trim_px: int = 0,
+) -> NDArray[np.float32]:
+    """Ground of pixels from the lowest heights of cells.
+
+    Args:
+        cells: Lowest height of each cell that the window touches, m, float32, infinite where there are none.
+        settings: The filter.
+        pixel_m: Pixel size, metres.
+        anchor: Row and column of the window's first pixel in its grid.
+        shape: Height and width of the window, px.
+        trim_px: Pixels along the edge whose ground is not wanted.
+
+    Returns:
+        As for `ground_surface`.
+    """
+    factor = settings.factor(pixel_m)
+    before = (anchor[0] % factor, anchor[1] % factor)
     ground, cut = _cell_ground(cells, settings, factor * pixel_m, trim_px // factor)
-    return _pixels_of(ground, factor, before, surface_m.shape, trim_px, cut)
+    return _pixels_of(ground, factor, before, shape, trim_px, cut)
 
 
 def slope_deg(surface_m: NDArray[np.float32], pixel_m: tuple[float, float]) -> NDArray[np.float32]:

@@ -14,8 +14,16 @@ from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
-from geocrodino.geo.terrain import ground_surface, inner, position_halo_px, slope_deg, topographic_position
+from geocrodino.geo.terrain import (
+    ground_of_cells,
+    ground_surface,
+    inner,
+    position_halo_px,
+    slope_deg,
+    topographic_position,
+)
 from geocrodino.modalities.few_values import few_values, few_values_note
+from geocrodino.modalities.ground_cells import FEWEST_PX, GroundCells
 from geocrodino.modalities.registry import (
     ModalityDefinition,
     Recipe,
@@ -189,14 +197,20 @@ class ElevationModality(ModalityDefinition):
         window = Window(*window)
         reach, entries = _Reach(_side_m(grid), recipe.position_m), _entries(recipe)
         known = ground is not None or raster.zero == "ground"
-        halo = self.halo_px(recipe, grid, ground_given=known)
+        far = self.halo_px(recipe, grid, ground_given=known)
+        metres = height_unit(raster, unit, recipe.height_unit)[0]
+        estimated = not known and any(e.needs_ground for e in entries)
+        by_cells = estimated and recipe.ground.factor(reach.side_m) >= FEWEST_PX
+        halo = max(e.margin_on(reach) for e in entries) if by_cells else far
         values, valid = raster.read(grid, window.grow(halo))
-        surface = values[0] * np.float32(height_unit(raster, unit, recipe.height_unit)[0])
+        surface = values[0] * np.float32(metres)
         around = _around_px(entries, reach)
         below = None
         if any(e.needs_ground for e in entries):
             if raster.zero == "ground":
                 below = np.zeros(window.grow(around).shape, np.float32)
+            elif by_cells:
+                below = _ground_by_cells(recipe, raster, grid, window.grow(far), metres, trim_px=far - around)
             elif ground is None:
                 corner = window.grow(halo).corner
                 below = ground_surface(surface, recipe.ground, reach.side_m, corner, trim_px=halo - around)
@@ -371,6 +385,23 @@ def elevation_recipe(
         raise HeightError("elevation.channels is empty. Expected at least one of height_above_ground, height, slope.")
     filled = ground or GroundFilter()
     return Recipe(modality=modality, channels=channels, ground=filled, height_unit=height_unit)
+
+
+_CELLS = GroundCells()
+
+
+def _ground_by_cells(
+    recipe: Recipe, raster: RasterSource, grid: GeoBox, window: Window, metres: float, *, trim_px: int
+) -> NDArray[np.float32]:
+    """Estimate the ground of a window from cells that are computed once for all windows."""
+    settings, side_m = recipe.ground, _side_m(grid)
+
+    def read(part: Window) -> NDArray[np.float32]:
+        heights: NDArray[np.float32] = raster.read(grid, part)[0][0] * np.float32(metres)
+        return heights
+
+    cells = _CELLS.read(raster, grid, settings.factor(side_m), metres, window, read)
+    return ground_of_cells(cells, settings, side_m, window.corner, window.shape, trim_px)
 
 
 def _require_ground(recipe: Recipe, raster: RasterSource) -> None:

@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from geocrodino.errors import BundleError, ConfigError, ValueRangeWarning
-from geocrodino.geo.rasters.heights import CodedHeights, ground_like, trained_heights
+from geocrodino.geo.rasters.heights import CodedHeights, ground_like, set_heights, trained_heights
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
@@ -111,7 +111,12 @@ class Recipe(BaseModel):
         return definition_of(self.modality).check(self, raster, ground_given=ground_given, bands=bands)
 
     def coded(
-        self, raster: RasterSource, *, given: HeightSettings | None = None, unit: str | None = None
+        self,
+        raster: RasterSource,
+        *,
+        given: HeightSettings | None = None,
+        unit: str | None = None,
+        alone: bool = False,
     ) -> CodedHeights:
         """Read a raster for a prediction as the training read its own, see `trained_heights`.
 
@@ -119,16 +124,19 @@ class Recipe(BaseModel):
             raster: The raster, as its file describes itself.
             given: What the user says of its heights.
             unit: Unit of height, where the user gave one.
+            alone: Whether ``given`` decides alone, as in a training, and the coding of the training does not count.
 
         Returns:
             The raster, and the ground where a band of the same file holds it; an image stays as it is.
 
         Raises:
-            HeightError: If a band cannot be told from others.
+            HeightError: If a band cannot be told from others, or the coding does not fit the file.
         """
         if not definition_of(self.modality).holds_heights:
             return CodedHeights(raster)
-        return trained_heights(raster, self.height, self.dtype, given, unit)
+        if alone:
+            return set_heights(raster, given, unit)
+        return trained_heights(raster, self.height, self.dtype, given, unit, self.height_unit)
 
     def coded_ground(
         self,
@@ -137,6 +145,7 @@ class Recipe(BaseModel):
         *,
         given: HeightSettings | None = None,
         unit: str | None = None,
+        alone: bool = False,
     ) -> RasterSource:
         """Read a ground raster of its own for a prediction as the heights that it belongs to, see `ground_like`.
 
@@ -145,6 +154,7 @@ class Recipe(BaseModel):
             heights: The heights, see `coded`.
             given: What the user says of the heights.
             unit: Unit of height, where the user gave one.
+            alone: Whether ``given`` decides alone, see `coded`.
 
         Returns:
             The ground.
@@ -152,12 +162,14 @@ class Recipe(BaseModel):
         Raises:
             HeightError: If the heights count from the ground or from the camera.
         """
+        if alone:
+            return ground_like(ground, given, heights.dtype, unit, trained_unit=self.height_unit)
         settings, known_by = self.height or HeightSettings(), "as in the training"
         if given is not None and given.scale is not None:
             settings = settings.model_copy(update={"scale": given.scale, "offset": given.offset})
             known_by = "as set"
         settings = settings.model_copy(update={"zero": heights.zero, "band": None, "ground_band": None})
-        return ground_like(ground, settings, heights.dtype, unit, known_by=known_by)
+        return ground_like(ground, settings, heights.dtype, unit, trained_unit=self.height_unit, known_by=known_by)
 
     def check_ground(self, ground: RasterSource) -> None:
         """Check that a ground raster holds one band of heights.

@@ -10,11 +10,12 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import arguments
-from geocrodino.settings.heights import HeightSettings
+from geocrodino.prediction.given_heights import GivenHeights
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.prediction import ModalityChoice
 from geocrodino.spelling import did_you_mean
 
+_NOTHING_GIVEN = GivenHeights()
 _IMAGE_AND_HEIGHTS: tuple[Modality, ...] = ("optical", "elevation")
 
 
@@ -37,7 +38,7 @@ def choose_modalities(
     scene: RasterSource,
     elevation: RasterSource | None,
     bundle: Bundle,
-    heights: HeightSettings | None = None,
+    heights: GivenHeights = _NOTHING_GIVEN,
 ) -> ChosenModalities:
     """Decide which branches are used.
 
@@ -46,7 +47,7 @@ def choose_modalities(
         scene: The raster to map.
         elevation: Surface model of the same place, None if only one raster was given.
         bundle: The trained networks.
-        heights: What the user says of the coding of heights; None: nothing.
+        heights: What the user says of the coding of heights; by default nothing.
 
     Returns:
         The modalities and the reason.
@@ -80,7 +81,7 @@ def choose_modalities(
     return ChosenModalities((choice,), "as requested", requested=True)
 
 
-def _fitting(scene: RasterSource, bundle: Bundle, heights: HeightSettings | None) -> ChosenModalities:
+def _fitting(scene: RasterSource, bundle: Bundle, heights: GivenHeights) -> ChosenModalities:
     """The one branch whose bands or heights the scene has."""
     modalities = bundle.manifest.modalities
     specs = {m: modalities[m] for m in MODALITIES.in_order(modalities)}
@@ -89,7 +90,7 @@ def _fitting(scene: RasterSource, bundle: Bundle, heights: HeightSettings | None
     bands = f"{len(scene.data_bands)} band{'s' if len(scene.data_bands) > 1 else ''} of {scene.dtype}"
     if len(fits) == 1:
         spec = specs[fits[0]]
-        spec.definition.require_plausible(spec.recipe.coded(scene, given=heights).surface)
+        spec.definition.require_plausible(spec.recipe.coded(scene, given=heights.settings, alone=heights.alone).surface)
         return ChosenModalities((spec.modality,), f"{bands}: {spec.definition.describe(spec.recipe)}")
     if fits:
         kinds = " or ".join("heights" if definition_of(m).holds_heights else definition_of(m).raster for m in fits)
@@ -101,9 +102,9 @@ def _fitting(scene: RasterSource, bundle: Bundle, heights: HeightSettings | None
     raise BundleError(f"{scene.path}: fits no branch of {bundle.path}. {reasons}")
 
 
-def _problem(scene: RasterSource, spec: ModalitySpec, heights: HeightSettings | None) -> Exception | None:
+def _problem(scene: RasterSource, spec: ModalitySpec, heights: GivenHeights) -> Exception | None:
     try:
-        spec.recipe.check(spec.recipe.coded(scene, given=heights).surface)
+        spec.recipe.check(spec.recipe.coded(scene, given=heights.settings, alone=heights.alone).surface)
     except (BundleError, HeightError) as error:
         return error
     return None

@@ -30,6 +30,7 @@ from geocrodino.prediction.plan import PredictionPlan, plan_prediction
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.tiles.lattice import probability_bytes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import Execution, Inputs, ModalityChoice, Outputs, Tiling
 
@@ -102,6 +103,7 @@ def predict(
     tiling: Tiling = _TILING,
     execution: Execution = _EXECUTION,
     outputs: Outputs = _OUTPUTS,
+    height: HeightSettings | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PredictionSummary:
     """Predict a class map on the grid of the scene.
@@ -128,6 +130,8 @@ def predict(
         tiling: Tiles, their stitching and blocks, see `Tiling`.
         execution: Backend, device, workers and memory, see `Execution`.
         outputs: Layers, and what happens to existing files, see `Outputs`.
+        height: The whole coding of the heights, as in the key ``data.height`` of a training; then neither the coding of
+            the bundle's training nor ``inputs.height_scale`` and ``inputs.height_zero`` count.
         on_progress: Called with the numbers of finished blocks and of all blocks, from any thread, one call at a time.
 
     Returns:
@@ -160,6 +164,7 @@ def predict(
         tiling=tiling,
         execution=execution,
         outputs=outputs,
+        height=height,
     )
     files = plan.job.files.present
     companions = [companion_path(Path(out), kind) for kind in COMPANIONS]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from odc.geo.geobox import GeoBox
 from shapely.affinity import affine_transform
@@ -34,6 +34,7 @@ from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
 from geocrodino.prediction.choose import ChosenModalities, choose_modalities
 from geocrodino.prediction.combine import decisions, layer_bands
+from geocrodino.prediction.given_heights import GivenHeights, heights_given
 from geocrodino.prediction.job import BlockLayout, Job, window_box
 from geocrodino.prediction.layers import LAYERS
 from geocrodino.prediction.tiles.lattice import TileLattice
@@ -122,6 +123,7 @@ def plan_prediction(
     tiling: Tiling,
     execution: Execution,
     outputs: Outputs,
+    height: HeightSettings | None = None,
 ) -> PredictionPlan:
     """Check and plan a prediction.
 
@@ -136,6 +138,7 @@ def plan_prediction(
         tiling: Tiles and blocks.
         execution: What computes.
         outputs: What is written.
+        height: The whole coding of the heights, which decides alone.
 
     Returns:
         A plan; its backends are open.
@@ -151,10 +154,10 @@ def plan_prediction(
     bands = None if inputs.bands is None else tuple(inputs.bands)
     if bands is not None and modality == "auto":
         modality = _image_of(bundle) if second is None else "both"  # only an image has bands to choose from
-    heights = _heights_given(inputs)
+    heights = heights_given(inputs, height)
     chosen = choose_modalities(modality, raster, second, bundle, heights)
     layers = tuple(outputs.layers)
-    _check_options(chosen.modalities, layers, inputs)
+    _check_options(chosen.modalities, layers, inputs, height)
     rasters = SceneRasters(raster, second, None if inputs.ground is None else open_scene(inputs.ground, place=place))
     named = {"scene": raster, "elevation": second, "ground": rasters.ground}
     require_one_size({role: each for role, each in named.items() if each is not None})
@@ -242,7 +245,9 @@ def _settled(precision: Precision, numbers: tuple[str, ...]) -> Precision:
     return "full" if numbers == ("float32",) else "half"
 
 
-def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], inputs: Inputs) -> None:
+def _check_options(
+    modalities: tuple[Modality, ...], layers: tuple[Layer, ...], inputs: Inputs, height: HeightSettings | None
+) -> None:
     ground, height_unit, rescale = inputs.ground, inputs.height_unit, inputs.rescale
     of_heights = [definition_of(m).holds_heights for m in modalities]
     alone = f"found {' and '.join(modalities)} alone"
@@ -257,6 +262,8 @@ def _check_options(modalities: tuple[Modality, ...], layers: tuple[Layer, ...], 
     given = {name: value for name, value in options.items() if value is not None}
     if not any(of_heights) and given:
         raise ConfigError(f"{arguments(**given)} applies only to elevation, {alone}.\nLeave it out.")
+    if not any(of_heights) and height is not None:
+        raise ConfigError(f"`height` applies only to elevation, {alone}.\nLeave it out.")
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown:
         hint = did_you_mean(unknown[0], list(LAYERS))
@@ -274,21 +281,6 @@ def _place(inputs: Inputs) -> Place | None:
     if inputs.pixel_m is not None and not (math.isfinite(inputs.pixel_m) and inputs.pixel_m > 0):
         raise ConfigError(f"`pixel_m={inputs.pixel_m:g}`: expected a pixel size in metres, above 0.")
     return stated_place(inputs.crs, inputs.pixel_m)
-
-
-def _heights_given(inputs: Inputs) -> HeightSettings | None:
-    """What the user says of the coding of the heights."""
-    options = {"scale": inputs.height_scale, "zero": inputs.height_zero}
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    scale = inputs.height_scale
-    if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise ConfigError(f"`height_scale={scale:g}`: expected metres in a stored unit, above 0, such as 0.1.")
-    if scale is not None and inputs.height_unit is not None:
-        raise ConfigError(
-            f"{arguments(height_unit=inputs.height_unit, height_scale=scale)}: both say how long a stored unit is.\n"
-            "Give only one of them."
-        )
-    return HeightSettings(**given) if given else None
 
 
 def _batch(execution: Execution, tiles: int) -> int:
@@ -351,12 +343,13 @@ def _image_input(
 
 
 def _heights_input(
-    spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None, given: HeightSettings | None
+    spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None, given: GivenHeights
 ) -> SceneInput:
-    coded = spec.recipe.coded(scene.elevation or scene.raster, given=given, unit=height_unit)
+    stored, settings, alone = scene.elevation or scene.raster, given.settings, given.alone
+    coded = spec.recipe.coded(stored, given=settings, unit=height_unit, alone=alone)
     raster, ground = coded.surface, coded.ground
     if scene.ground is not None:
-        ground = spec.recipe.coded_ground(scene.ground, raster, given=given, unit=height_unit)
+        ground = spec.recipe.coded_ground(scene.ground, raster, given=settings, unit=height_unit, alone=alone)
     try:
         spec.recipe.check(raster, ground_given=ground is not None)
     except BundleError as error:

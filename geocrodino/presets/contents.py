@@ -146,6 +146,7 @@ def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
         )
     values = preset.settings()
     data = values["data"]
+    data["absent_classes"] = "warn"  # of some tiles of a data set, some classes are normal
     data["scenes"] = [{"name": scene.name, **scene.files, "split": scene.split} for scene in contents.scenes]
     if preset.crs is not None and _have_world_files(contents.scenes):
         data["crs"] = preset.crs

@@ -116,9 +116,12 @@ FLAIR = Preset(
     uncounted=("other",),
     group=r"train_D\d+_\d+",
     notes=(
-        "Bands 1 to 4 are red, green, blue and near infrared. Band 5 is read as the height above ground in steps of "
-        "0.2 m.",
+        "Bands 1 to 4 are red, green, blue and near infrared, band 5 is the height above ground.",
         "Classes 13 to 19 are read as other, as in the published baselines.",
+    ),
+    assumed=(
+        "Band 5 counts in steps of 0.2 m: its files do not say so. Another step changes heights in metres, not what "
+        "can be learnt from them.",
     ),
 )
 

@@ -27,16 +27,14 @@ US3D = Preset(
     height=HeightSettings(zero="ground"),
     official="none here: the labels of its test were kept back; val: whole tiles of train, chosen here",
     group=r"[^_]+_[^_]+",
-    notes=(
-        "Several images show one tile: a tile is of one split.",
-        "The files state no pixel size; 0.35 m is stated for all.",
-    ),
+    notes=("Several images show one tile: a tile is of one split.",),
+    assumed=("Pixels of 0.35 m: the files state no size, and it varies with the angle of view.",),
 )
 
 GAMUS = Preset(
     name="gamus",
     title="GAMUS: images with heights above ground, 1024 x 1024 px at 0.33 m",
-    source="https://github.com/EarthNets/RSI-MMSegmentation",
+    source="https://huggingface.co/datasets/earthflow/GAMUS (code: https://github.com/EarthNets/RSI-MMSegmentation)",
     licence="CC-BY-4.0",
     layers={
         "optical": ("images/{part}/{tile}_RGB.tif",),
@@ -61,6 +59,7 @@ GAMUS = Preset(
         "bands. Write each as a GeoTIFF of the same name (docs/datasets.md)."
     },
     notes=("Read from GeoTIFF files that are written from its HDF5 files, see docs/datasets.md.",),
+    assumed=("Heights in metres: neither files nor code of the data set name their unit.",),
 )
 
 NYU = Preset(
@@ -154,4 +153,5 @@ MID_AIR = Preset(
         "Classes are called by their values: the files do not name them.",
         _PLAIN_NOTE,
     ),
+    assumed=("Every value is a class, also that of the sky. The key data.ignore_values leaves values out.",),
 )

@@ -50,6 +50,7 @@ class Preset:
         uncounted: Classes that are in no mean of those scores.
         unread: Files that cannot be read as they are: their pattern, and what to do.
         notes: What else to know.
+        assumed: What neither files nor documents of the data set state, and how to replace it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Preset:
     uncounted: tuple[str, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def colours(self) -> dict[str, str]:

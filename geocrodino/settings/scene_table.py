@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from geocrodino.errors import ConfigError
 from geocrodino.files.access import absence, access_errors, exists
+from geocrodino.spelling import did_you_mean
 
 _TEXT = ("name", "optical", "elevation", "labels", "aoi", "ground", "aoi_crs", "crs", "height_unit", "split")
 """Keys whose cells are text as they are; other cells are read as YAML: ``[1, 2, 3]``, ``0.2``."""
@@ -20,14 +22,15 @@ def read_scene_table(path: Path) -> list[dict[str, Any]]:
     """Read a table of scenes.
 
     Args:
-        path: CSV file, UTF-8, with a heading. A column is a key of a scene, or ``rasters.`` and the name of a modality;
-            an empty cell is a key that is not given.
+        path: CSV file, UTF-8, with a heading; cells are separated by commas, semicolons or tabs. A column is a key of a
+            scene, or ``rasters.`` and the name of a modality; an empty cell is a key that is not given.
 
     Returns:
         The keys and values of each row, not yet checked; names of files are as they stand there.
 
     Raises:
-        ConfigError: If the file is missing, is no text, has no row, or a row differs from the heading in its cells.
+        ConfigError: If the file is missing, is no text, has no row, a column is no key of a scene, or a row differs
+            from the heading in its cells.
         AccessError: If the operating system does not let it be read.
     """
     if not exists(path):
@@ -37,11 +40,33 @@ def read_scene_table(path: Path) -> list[dict[str, Any]]:
             text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"data.scenes: {path}: cannot be read as text ({error}). Expected UTF-8.") from error
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    first = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=max(",;\t", key=first.count))
+    _require_keys(path, reader.fieldnames or ())
     scenes = [_scene(path, reader.line_num, row) for row in reader]
     if not scenes:
         raise ConfigError(f"data.scenes: {path}: expected a heading and a row for each scene, found no row.")
     return scenes
+
+
+def _require_keys(path: Path, columns: Iterable[str]) -> None:
+    """Refuse columns that are no keys of a scene; a file whose first row holds none has no heading."""
+    from geocrodino.settings.scenes import SceneConfig  # imports pydantic
+
+    keys = list(SceneConfig.model_fields)
+    unknown = [column for column in columns if column.strip().partition(".")[0] not in keys]
+    if not unknown:
+        return
+    if len(unknown) == len(list(columns)):
+        raise ConfigError(
+            f"data.scenes: {path}: line 1: expected a heading of keys of a scene, such as name, optical, elevation, "
+            f"labels, split; found {', '.join(unknown)}."
+        )
+    name = unknown[0].strip()
+    raise ConfigError(
+        f"data.scenes: {path}: line 1: the column {name!r} is no key of a scene. Expected one of {', '.join(keys)}."
+        f"{did_you_mean(name, keys)}"
+    )
 
 
 def _scene(path: Path, line: int, row: dict[Any, Any]) -> dict[str, Any]:

@@ -170,6 +170,19 @@ class DataConfig(SceneConfig, _List):
         "refuse", description="what happens to tiles that lack the file of a modality or of labels"
     )
 
+    absent_classes: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="what happens if a class that is named has no labelled pixel in any split of several scenes",
+    )
+
+    @field_validator("scenes", mode="before")
+    @classmethod
+    def _some_scenes(cls, scenes: object) -> object:
+        if scenes is None or scenes == [] or isinstance(scenes, dict):
+            keys = f", found keys: {', '.join(map(str, scenes))}" if isinstance(scenes, dict) else ""
+            raise ValueError(f"expected a list with an item for each scene, or the name of a CSV file{keys}")
+        return scenes
+
     @field_validator("optical", "elevation", mode="before")
     @classmethod
     def _required_without_rasters(cls, path: object, info: ValidationInfo) -> object:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
+from geocrodino.data.alike_bands import require_known_bands
 from geocrodino.data.grid_choice import GridChoice, choose_grids
 from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
-from geocrodino.data.parts import ScenePart, any_valid, scene_parts, with_surroundings
+from geocrodino.data.parts import ScenePart, any_valid, list_members, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import Sources, fitted_sources, open_sources
 from geocrodino.data.splits import SceneView, split_scenes
@@ -32,6 +33,7 @@ from geocrodino.errors import (
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.labels.shapes import shapes_kept
 from geocrodino.geo.labels.source import LabelSource, label_classes
 from geocrodino.geo.rasters.grid import share_ground
 from geocrodino.geo.rasters.headers import headers_kept
@@ -222,14 +224,14 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     Raises:
         GeocrodinoError: One of its kinds, if a file, the area or a setting cannot be used.
     """
-    with headers_kept():
+    with headers_kept(), shapes_kept():
         listed_scenes = list_scenes(config.data, tell)
         read_headers(listed_scenes)
         several = len(listed_scenes) > 1
         all_sources = [open_sources(scene, one_of_several=several) for scene in listed_scenes]
     settings, opened, areas = _on_areas(listed_scenes, all_sources)
     recipes = _recipes(config, settings, opened)
-    sources = [_fitted(scene, raw, settings, recipes) for scene, raw in zip(settings, opened, strict=True)]
+    sources = [_fitted(scene, raw, settings, opened, recipes) for scene, raw in zip(settings, opened, strict=True)]
     choices = choose_grids(
         sources, resolution_m=config.data.resolution_m, grid_of=config.data.grid_of, recipes=recipes.values()
     )
@@ -245,11 +247,11 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         check_channels(augmentation_of(config), channels, config.training.patch_px)
     labelled = [there.labels for there in sources if there.labels is not None]
     if not labelled:
-        named = any(scene.labels is not None for scene in settings)
+        for scene in settings:
+            if scene.labels is not None:
+                open_sources(scene)  # tells where the shapes lie, and where the first scene
         raise ConfigError(
-            "data.labels: the shapes meet no scene. Check that both show the same place and carry the right CRS."
-            if named
-            else "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
+            "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
         )
     classes = label_classes(labelled, config.class_scheme())
     training = config.training
@@ -259,7 +261,13 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         for part in scene_parts(there, area, grid, training.patch_px)
     ]
     parts = _without_empty_labels(parts, classes)
+    in_lists = config.data.splits is not None and bool(config.data.splits.lists)
     views = [_view(scene, part, classes) for scene, part, _ in parts]
+    if in_lists:  # lists may name the files of a mosaic
+        views = [
+            replace(view, members=list_members(part.sources, view.grid), part_of=_part_of(scene, part))
+            for view, (scene, part, _) in zip(views, parts, strict=True)
+        ]
     decided = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
     scenes = []
     for view, (scene, part, choice), aoi in zip(views, parts, decided.areas, strict=True):
@@ -268,7 +276,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         if part.name:
             inside = with_surroundings(inside, aoi.splits, training.patch_px)
         scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside, scene))
-    leaks = _leaks(views, scenes, classes, named=config.classes is not None)
+    refused = config.classes is not None and config.data.absent_classes == "refuse"
+    leaks = _leaks(views, scenes, classes, refused=refused)
     found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
     _check_patches(found, config)
     for modality in recipes:
@@ -309,9 +318,9 @@ def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
 
 
 def _leaks(
-    views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme, *, named: bool
+    views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme, *, refused: bool
 ) -> LeakReport:
-    """Look for what splits share and lack; several scenes must have every class that a user names in some split."""
+    """Look for what splits share and lack; of several scenes, a class that no split has may be refused."""
     several = len(scenes) > 1
     rasters = Counter(scene.sources.reference.name for scene in scenes)
     found = find_leaks(
@@ -324,14 +333,16 @@ def _leaks(
         classes,
     )
     if several and found.in_no_split:
-        verb, them = ("has", "it") if len(found.in_no_split) == 1 else ("have", "them")
+        count = len(found.in_no_split)
+        verb, them = ("has", "it") if count == 1 else ("have", "them")
         lacking = f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes."
-        if named:
+        if refused:
             raise ConfigError(
                 f"{lacking}\nLeave {them} out of `classes`, or correct the values of the labels or the splits of the "
-                "scenes."
+                "scenes. With the key data.absent_classes: warn, the training starts all the same."
             )
-        warnings.warn(f"{lacking} No map will show {them}.", SplitWarning, stacklevel=3)
+        share = f"{count} of {len(classes)} classes {verb} nothing to learn from, and no map will show {them}."
+        warnings.warn(f"{lacking} {share}", SplitWarning, stacklevel=3)
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)
     return found
@@ -388,12 +399,20 @@ def _recipes(config: TrainConfig, settings: Sequence[SceneConfig], opened: Seque
 
 
 def _fitted(
-    scene: SceneConfig, sources: Sources, settings: Sequence[SceneConfig], recipes: dict[Modality, Recipe]
+    scene: SceneConfig,
+    sources: Sources,
+    settings: Sequence[SceneConfig],
+    opened: Sequence[Sources],
+    recipes: dict[Modality, Recipe],
 ) -> Sources:
     """The rasters of a scene as the recipes read them; an error that two scenes differ in names both."""
     first = {m: next(s for s in settings if m in s.raster_paths) for m in sources.rasters}
     given = scene.bands_by_modality
     bands = {m: recipes[m].bands or None if first[m] is scene else given.get(m) for m in sources.rasters}
+    for m, raster in sources.rasters.items():
+        if first[m] is not scene and bands[m] is None and not definition_of(m).holds_heights:
+            origin = next(there.rasters[m] for there in opened if m in there.rasters)
+            require_known_bands(recipes[m], raster, scene.name, origin, first[m].name)
     try:
         fitted = fitted_sources(sources, recipes, bands)
     except BundleError as error:
@@ -490,6 +509,11 @@ def _view(scene: SceneConfig, part: ScenePart, classes: ClassScheme) -> SceneVie
         labels = _class_indices(sources.labels, classes, grid)
     files = tuple(name for raster in sources.roles.values() for name in raster.file_names)
     return SceneView(scene.name, files, grid, None if area is None else on_grid(area, grid), split, labels)
+
+
+def _part_of(scene: SceneConfig, part: ScenePart) -> str:
+    """The name of the scene that a part is of; its own is longer by the number of the part."""
+    return scene.name.removesuffix(part.name) if part.name else ""
 
 
 def _masks(view: SceneView, aoi: AOI) -> dict[str, NDArray[np.bool_]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def has_progress(out: Path) -> bool:
     return any(exists(p) for p in (last_checkpoint(out), last_checkpoint(teacher), teacher / FUSION_NAME))
 
 
-def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
+def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> tuple[Path, ...]:
     """Check that a training may start, or be resumed, in a folder. Nothing in it is changed.
 
     A run that was stopped in its first epoch may be started again, with ``resume`` or without.
@@ -87,6 +87,9 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
         out: Run folder; created if it does not exist.
         resume: Whether to continue an interrupted run.
         overwrite: Whether to replace an earlier run.
+
+    Returns:
+        The folders that were created: the run folder, and those around it; empty where it was there.
 
     Raises:
         AccessError: If the folder cannot be looked at.
@@ -119,6 +122,7 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
     if resume and begun:
         before = _settings_of(out)
         require_same(before, on_recorded_grid(config, before), out)
+    missing = tuple(folder for folder in (out, *out.parents) if not exists(folder))
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
@@ -126,6 +130,26 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> N
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with `out`.") from error
+    return missing
+
+
+@contextmanager
+def without_empty(created: Iterable[Path]) -> Iterator[None]:
+    """Leave no empty folder behind where a training is refused.
+
+    Args:
+        created: Folders that this training has created, each before the one that it lies in.
+
+    Yields:
+        Nothing; after an error in the block, folders without content are removed.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that holds something stays, and those around it
+            for folder in created:
+                folder.rmdir()
+        raise
 
 
 def with_recorded_epochs(config: TrainConfig, out: Path) -> TrainConfig:

@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import AlignedLayers, Progress, align, bytes_to_write, readable_size
 from geocrodino.data.grid_choice import GridChoice, describe_work
-from geocrodino.data.layer_cache import CACHE_NAME, align_scenes
+from geocrodino.data.layer_cache import CACHE_NAME, align_scenes, unwatched_note
 from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.sources import Sources
@@ -150,6 +150,8 @@ def _aligned(
         needed = bytes_to_write(*inputs)
         if needed >= _WORTH_TELLING:
             tell(f"Layers in {inputs[-1]}: {readable_size(needed)} to write.")
+        if needed == 0 and (note := unwatched_note([used[0].sources], inputs[-1])):
+            tell(note)
         layers = [align(*inputs, on_progress)]
     else:
         rasters = [(scene.sources, scene.grid) for scene in used]

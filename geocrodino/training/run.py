@@ -128,10 +128,11 @@ def train(
     _check(config, teacher)
     config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
     config = run_folder.with_recorded_epochs(config, out) if resume else config
-    run_folder.check(config, out, resume=resume, overwrite=overwrite)
+    created = run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
-        require_same_data(config, teacher)
-    with run_folder.alone(out):
+        with run_folder.without_empty(created):
+            require_same_data(config, teacher)
+    with run_folder.without_empty(created), run_folder.alone(out):
         resumes = resume and run_folder.has_progress(out)
         if resumes or teacher is not None:
             began = out if resumes or teacher is None else teacher

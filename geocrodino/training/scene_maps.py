@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.errors import ConfigError
+from geocrodino.errors import ConfigError, SplitWarning
 from geocrodino.evaluation.scenes import SceneMap
-from geocrodino.files.access import exists
+from geocrodino.files.access import exists, is_file
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.splits import SPLITS
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import listed
 from geocrodino.prediction.engine import predict
-from geocrodino.settings.config import TrainConfig
-from geocrodino.settings.heights import HeightSettings
+from geocrodino.settings.config import TrainConfig, load_config
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import Execution, Inputs, Outputs
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checks import check_inputs
+from geocrodino.training.folder import SPLITS_NAME
+from geocrodino.training.teacher import SETTINGS_NAME
 
 ONE_SCENE = "map"
 """Name of the map of a training on one scene, which has no name."""
@@ -59,23 +60,35 @@ class PartOfScene:
         return folder / f"{self.name}.tif"
 
 
-def scenes_of_split(config: TrainConfig, split: str | None) -> tuple[PartOfScene, ...]:
+def scenes_of_split(
+    config: TrainConfig, split: str | None, *, file: Path | None = None, run: Path | None = None
+) -> tuple[PartOfScene, ...]:
     """Find the scenes that hold a split, as a training with this configuration decides the splits.
 
     Args:
         config: The configuration.
         split: Name of the split; None: all splits.
+        file: The file of the configuration. Where it is none that a run has recorded and splits are drawn, they need
+            not be those of a training, which may have had options of its own.
+        run: The folder of the run that trained the bundle, whose record is compared with the configuration; None: not
+            known.
 
     Returns:
         The scenes, in the order of the configuration.
 
     Raises:
-        ConfigError: If no scene holds the split.
+        ConfigError: If no scene holds the split, or the run has drawn other splits.
         GeocrodinoError: As for `check_inputs`.
+
+    Warns:
+        SplitWarning: If splits are drawn, and nothing says whether a training has drawn the same.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a training with this configuration has shown them
-        checked = check_inputs(config).scenes
+        inputs = check_inputs(config)
+    checked = inputs.scenes
+    if split is not None and file is not None and inputs.drawn:
+        _compare_draws(config, file, run, listed(inputs.drawn))
     found = []
     for scene in checked:
         frame = scene.aoi.frame
@@ -86,6 +99,42 @@ def scenes_of_split(config: TrainConfig, split: str | None) -> tuple[PartOfScene
         there = [s for s in SPLITS if any(s in scene.aoi.splits for scene in checked)]
         raise ConfigError(f"data: no scene of the split {split}. Found: {', '.join(there)}.")
     return tuple(found)
+
+
+def _compare_draws(config: TrainConfig, file: Path, run: Path | None, drawn: str) -> None:
+    """Refuse a draw of splits that differs from that of a run; warn where no run is known."""
+    if is_file(file.parent / SPLITS_NAME):  # recorded by a run, with all of its options
+        return
+    own = _draw(config)
+    recorded = None if run is None else run / SETTINGS_NAME
+    if recorded is None or not is_file(recorded):
+        words = ", ".join(f"{key} {value}" for key, value in own.items() if value is not None)
+        warnings.warn(
+            f"{file}: its splits are drawn ({drawn}; {words}). A training with other options had other splits: name "
+            f"{SETTINGS_NAME} of its run folder, which records them.",
+            SplitWarning,
+            stacklevel=3,
+        )
+        return
+    theirs = _draw(load_config(recorded, {}))
+    differing = [key for key in own if own[key] != theirs[key]]
+    if differing:
+        key = differing[0]
+        expected, found = ("nothing" if draw[key] is None else draw[key] for draw in (theirs, own))
+        raise ConfigError(
+            f"{file}: {key}: splits are drawn ({drawn}), and the training of this bundle drew others: expected "
+            f"{expected}, found {found}.\nName what it recorded: {recorded}"
+        )
+
+
+def _draw(config: TrainConfig) -> dict[str, object]:
+    """What a draw of splits depends on, besides the files."""
+    splits = config.data.splits
+    return {
+        "training.seed": config.training.seed,
+        "training.patch_px": config.training.patch_px,
+        "data.splits": None if splits is None else splits.model_dump(exclude_defaults=True, mode="json"),
+    }
 
 
 def scene_maps(parts: Sequence[PartOfScene], maps: Path) -> tuple[list[SceneMap], tuple[str, ...]]:
@@ -123,24 +172,6 @@ def _labels_of(part: PartOfScene) -> LabelSource:
     return part.labels
 
 
-def _coding(part: PartOfScene, bundle: Bundle, modality: Modality) -> HeightSettings | None:
-    """The coding of the heights of a scene; refused where a prediction cannot be told of it."""
-    own = part.scene.height
-    recorded = bundle.manifest.modalities[modality].recipe.height
-    if own is None or own == recorded:
-        return own
-    others = ("offset", "encoding", "band", "ground_band")
-    known = recorded or HeightSettings()
-    differing = [key for key in others if getattr(own, key) != getattr(known, key)]
-    if differing:
-        raise ConfigError(
-            f"data.height.{differing[0]} of scene {part.name}: differs from that of other scenes, so the bundle does "
-            "not record it, and a prediction cannot be told of it.\nPredict this scene from a file whose heights are "
-            "metres."
-        )
-    return own
-
-
 def predict_scenes(
     parts: Sequence[PartOfScene],
     bundle: Bundle,
@@ -175,7 +206,6 @@ def predict_scenes(
         target.parent.mkdir(parents=True, exist_ok=True)
         heights = definition_of(modality).holds_heights
         ground = part.scene.ground if heights else None
-        coding = _coding(part, bundle, modality) if heights else None
         if isinstance(ground, tuple):
             raise ConfigError(
                 f"data.ground of scene {part.name}: a prediction reads the ground from one file, a folder or a "
@@ -190,13 +220,12 @@ def predict_scenes(
             inputs=Inputs(
                 ground=ground,
                 height_unit=part.scene.height_unit if heights else None,
-                height_scale=coding.scale if coding else None,
-                height_zero=coding.zero if coding else None,
                 crs=part.scene.crs,
                 pixel_m=part.scene.pixel_m,
                 bands=part.scene.bands_by_modality.get(modality),
             ),
             execution=execution or Execution(),
             outputs=Outputs(overwrite=overwrite),
+            height=part.scene.height if heights else None,
         )
         yield target

@@ -83,3 +83,11 @@ def test_other_options_come_after_those_of_the_data_set(tmp_path):
     write_potsdam(tmp_path, ("2_10", "4_10"))
     values = dataset_values("potsdam", tmp_path, {"data.resolution_m": 0.2, "training.seed": None})
     assert list(values) == ["data", "classes", "data.resolution_m"]
+
+
+def test_assumed_values_are_marked(run_cli):
+    code, told, _ = run_cli("datasets", "us3d")
+    assert code == 0
+    assert "Assumed: Pixels of 0.35 m: the files state no size, and it varies with the angle of view." in told
+    assert "Other values: train --pixel-size and --height-scale, or config.yaml of a run" in told
+    assert "Assumed:" not in run_cli("datasets", "geonrw")[1]

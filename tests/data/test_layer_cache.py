@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from geocrodino.data import layer_cache
 from geocrodino.data.alignment import align, layers_key
-from geocrodino.data.layer_cache import align_scenes
+from geocrodino.data.layer_cache import align_scenes, unwatched_note
 from geocrodino.errors import OutputError, RasterError
 from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.window import Window
@@ -44,6 +45,17 @@ def cached(scenes, recipes, scheme, tmp_path):
 
 def _channels(recipes):
     return sum(len(recipe.channel_names) for recipe in recipes.values())
+
+
+def test_remote_files_of_reused_layers_are_told(cached, scenes, tmp_path):
+    """Of local files size and time are compared, of remote ones only the name."""
+    sources = scenes[0][0]
+    assert unwatched_note([sources], tmp_path) is None
+    url = "/vsicurl/https://example.org/a.tif"
+    remote = {m: replace(raster, name=url) for m, raster in sources.rasters.items()}
+    assert unwatched_note([sources, replace(sources, rasters=remote)], tmp_path) == (
+        f"{url} is remote: changes since the earlier run are not noticed. Delete {tmp_path} to read again."
+    )
 
 
 def test_layers_are_those_of_each_scene_alone(cached, scenes, recipes, scheme, tmp_path):

@@ -134,6 +134,20 @@ def test_two_kinds_of_tiles(tile):
     )
 
 
+def test_two_kinds_of_tiles_that_no_pattern_divides(tile):
+    """The pattern of three images would match the surface model among them."""
+    for number in (1, 2):
+        tile(f"img/o_{number}.tif", col=8 * number, bands=3)
+    tile("img/o_3.tif", col=24, dtype="float32")
+    tile("dsm.tif", dtype="float32")
+    with pytest.raises(ConfigError) as caught:
+        _listed({"optical": "img", "elevation": "dsm.tif"})
+    assert str(caught.value).endswith(
+        "1 file (o_3.tif) of 1 band real numbers.\n"
+        "Move the others elsewhere, or name those of one kind in a list: optical: [FILE, FILE]."
+    )
+
+
 def test_two_tiles_of_one_place(tile):
     for name, col in (("may_1", 0), ("may_2", 8), ("june_1", 0)):
         tile(f"img/{name}.tif", col=col, bands=3)

@@ -39,7 +39,8 @@ def trained(bundle, dtype, **coding):
 
 def mapped(tmp_path, values, bundle, **options):
     path = write_raster(tmp_path / "heights.tif", values)
-    summary = predict(path, tmp_path / "map.tif", bundle, "elevation", **grouped(overwrite=True, **options))
+    whole = {"height": options.pop("height")} if "height" in options else {}
+    summary = predict(path, tmp_path / "map.tif", bundle, "elevation", **whole, **grouped(overwrite=True, **options))
     return classes_of(tmp_path / "map.tif"), summary.heights
 
 
@@ -57,6 +58,37 @@ def test_a_scale_that_is_given(plain, tmp_path):
     found, told = mapped(tmp_path, (100 * METRES).astype(np.int16), plain["height"], height_scale=0.01)
     np.testing.assert_array_equal(found, EXPECTED)
     assert told == "heights of 0.01 m a stored unit, as set"
+
+
+def test_an_offset_beside_the_unit_of_the_training(plain, tmp_path):
+    """Heights in feet from 3 m on, without a tag."""
+    bundle = trained(plain["height"], "float32", offset=3.0)
+    recipe = bundle.manifest.modalities["elevation"].recipe.model_copy(update={"height_unit": "ft"})
+    elevation = bundle.manifest.modalities["elevation"].model_copy(update={"recipe": recipe})
+    manifest = bundle.manifest.model_copy(update={"modalities": {**bundle.manifest.modalities, "elevation": elevation}})
+    values = ((METRES - 3) / 0.3048).astype(np.float32)
+    found, told = mapped(tmp_path, values, replace(bundle, manifest=manifest))
+    np.testing.assert_array_equal(found, EXPECTED)
+    assert told == "heights taken as ft, the unit given for the training; the file names no unit of height"
+
+
+def test_a_whole_coding_decides_alone(plain, tmp_path):
+    """Band 2 holds decimetres from 2 m on, band 1 something else; the training read single bands of centimetres."""
+    bundle = trained(plain["height"], "int16", scale=0.01)
+    values = np.stack([np.full(METRES.shape, 7), 10 * (METRES - 2)]).astype(np.int16)
+    path = write_raster(tmp_path / "two.tif", values)
+    coding = HeightSettings(scale=0.1, offset=2.0, band=2)
+    for modality in ("elevation", "auto"):
+        target = tmp_path / f"{modality}.tif"
+        summary = predict(path, target, bundle, modality, height=coding, **grouped())
+        np.testing.assert_array_equal(classes_of(target), EXPECTED)
+        assert summary.heights == "heights of 0.1 m a stored unit from 2 m on, as set"
+
+
+def test_a_whole_coding_beside_single_options(plain, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        mapped(tmp_path, METRES.astype(np.float32), plain["height"], height_zero="ground", height=HeightSettings())
+    assert str(caught.value) == "`height_zero='ground'`: `height` says this too.\nGive only one of them."
 
 
 def test_bits_of_half_precision(plain, tmp_path):

@@ -163,6 +163,7 @@ def test_settings_of_potsdam(tmp_path):
     assert values["data"]["crs"] == "EPSG:32633"
     assert "pixel_m" not in values["data"]
     assert values["data"]["label_rules"]["tolerance"] == 255
+    assert values["data"]["absent_classes"] == "warn"  # of some tiles, some classes are normal
     assert values["data"]["scenes"][0] == {
         "name": "2_10",
         "optical": str(tmp_path / "2_Ortho_RGB/2_Ortho_RGB/top_potsdam_2_10_RGB.tif"),

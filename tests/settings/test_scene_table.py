@@ -52,7 +52,9 @@ def test_patterns_and_areas_in_cells(load, tmp_path):
         ("name,optical\na\n", "line 2: expected as many cells as the heading has columns."),
         ("name,optical\na,b,c\n", "line 2: expected as many cells as the heading has columns."),
         ("name,optical,bands\na,b,[1\n", "line 2: bands: cannot be read (while parsing a flow sequence"),
-        ("name,opticl\na,b\n", "data.scenes.0.opticl: is not a known key. Did you mean optical?"),
+        ("name,opticl\na,b\n", "line 1: the column 'opticl' is no key of a scene. Expected one of name, rasters, "),
+        ("name,opticl\na,b\n", " Did you mean optical?"),
+        ("a,a.tif\nb,b.tif\n", "line 1: expected a heading of keys of a scene, such as name, optical, "),
         ("optical,split\na.tif,validation\n", "data.scenes.0.split: "),
         ("name,optical\na,b.tif\na,c.tif\n", "a name of its own for each scene, found a more than once"),
     ],
@@ -61,6 +63,12 @@ def test_tables_that_cannot_be_used(load, table, told):
     with pytest.raises(ConfigError) as caught:
         load(table)
     assert told in str(caught.value)
+
+
+def test_cells_between_semicolons(load):
+    """As spreadsheets write them where the comma is the decimal sign; with the mark of UTF-8 in front."""
+    scenes = load("\ufeffname;optical;bands\na;a.tif;[1, 2]\nb;b.tif;\n")
+    assert [(scene.name, scene.bands) for scene in scenes] == [("a", (1, 2)), ("b", None)]
 
 
 def test_no_table(tmp_path):

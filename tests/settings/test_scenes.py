@@ -99,6 +99,12 @@ def test_one_scene_is_written_with_the_keys_of_version_0_1(load, tmp_path):
         ({"scenes": [TWO[0], TWO[0]]}, "data: scenes: expected a name of its own for each scene, found north more"),
         ({"scenes": [{"optical": "o.tif"}]}, "data: expected the rasters of at least two modalities, found optical"),
         ({"scenes": [{**TWO[0], "split": "tain"}]}, "data.scenes.0.split: input should be 'train', 'val', 'test' or"),
+        (
+            {"scenes": []},
+            "data.scenes: expected a list with an item for each scene, or the name of a CSV file, found []",
+        ),
+        ({"scenes": None}, "or the name of a CSV file, found None"),
+        ({"scenes": {"north": {}}}, "or the name of a CSV file, found keys: north"),
         ({"scenes": [{**TWO[0], "optical": []}]}, "data.scenes.0.optical: tuple should have at least 1 item"),
         (
             {"scenes": TWO, "height_unit": "ft", "height": {"scale": 0.1}},

@@ -24,6 +24,22 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
     assert not (tmp_path / ".bundle.safetensors.abc.part").exists()
 
 
+def test_a_refused_training_leaves_no_folder(tmp_path):
+    kept = tmp_path / "runs"
+    kept.mkdir()
+    created = (kept / "a" / "b", kept / "a")
+    for content, left in ((None, []), ("a/notes.txt", ["a", "a/notes.txt"])):
+        created[0].mkdir(parents=True)
+        if content is not None:
+            (kept / content).write_text("mine")
+        with pytest.raises(OutputError), run_folder.without_empty(created):
+            raise OutputError("refused")
+        assert sorted(str(path.relative_to(kept)) for path in kept.rglob("*")) == left
+    with run_folder.without_empty(created):
+        created[0].mkdir()
+    assert created[0].exists()
+
+
 def test_one_process_at_a_time(tmp_path):
     with run_folder.alone(tmp_path):
         with pytest.raises(OutputError, match="another process is training in this folder"), run_folder.alone(tmp_path):

@@ -179,6 +179,28 @@ def test_scenes_of_a_split_are_predicted_on_the_command_line(run_cli, maps, fold
         assert text in err
 
 
+def test_splits_that_are_drawn_again(run_cli, maps, folds, tmp_path):
+    """A copy of the configuration beside no run: of its seed alone nobody knows whether a training had it."""
+    run = folds[0] / "fold-0"
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    original = tmp_path / "original.yaml"
+    original.write_text(yaml.safe_dump(tree))
+    words = ("--config", original, "--split", "test", "--out", tmp_path / "out")
+    code, _, err = run_cli("evaluate", maps[1], *words)
+    assert code == 0
+    assert f"{original}: its splits are drawn (scenes; training.seed 0, training.patch_px 32, " in err
+    assert "name config.yaml of its run folder, which records them." in err
+    tree["training"]["seed"] = 7
+    original.write_text(yaml.safe_dump(tree))
+    code, _, err = run_cli("predict", *words, "--modality", "optical", "--model", run / "bundle.safetensors")
+    assert code == 2
+    assert err.strip().replace("\n", " ") == (
+        f"Error: {original}: training.seed: splits are drawn (scenes), and the training of this bundle drew others: "
+        f"expected 0, found 7. Name what it recorded: {run / 'config.yaml'}"
+    )
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.tif"))
+
+
 def test_maps_that_are_missing(maps, tmp_path):
     parts = scenes_of_split(maps[0], "test")
     shutil.copy(maps[1] / f"{parts[0].name}.tif", tmp_path)
@@ -243,8 +265,16 @@ def test_a_class_that_no_split_has(configured, settings, tiles):
         check_inputs(config)
     assert str(error.value) == (
         "classes: snow (9) has no labelled pixel in any split of 2 scenes.\n"
-        "Leave it out of `classes`, or correct the values of the labels or the splits of the scenes."
+        "Leave it out of `classes`, or correct the values of the labels or the splits of the scenes. With the key "
+        "data.absent_classes: warn, the training starts all the same."
     )
+    data = config.data.model_copy(update={"absent_classes": "warn"})
+    count = len(snow)
+    with pytest.warns(
+        SplitWarning, match=rf"1 of {count} classes has nothing to learn from, and no map will show it\."
+    ):
+        found = check_inputs(config.model_copy(update={"data": data}))
+    assert found.leaks.in_no_split == ("snow (9)",)
 
 
 def load_none(config, classes):

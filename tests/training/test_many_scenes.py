@@ -261,12 +261,12 @@ def test_every_scene_needs_every_modality(configured, two):
     )
 
 
-def changed(path, target, change):
+def changed(path, target, change, **options):
     with rasterio.open(path) as source:
         values = change(source.read())
         profile = {**source.profile, "count": len(values), "dtype": values.dtype, "nodata": None}
         profile.pop("photometric", None)
-        with rasterio.open(target, "w", **profile) as written:
+        with rasterio.open(target, "w", **profile, **options) as written:
             written.write(values)
     return str(target)
 
@@ -275,6 +275,25 @@ def test_other_bands_and_other_types_name_both_scenes(configured, two, tmp_path)
     two_bands = changed(two[1]["optical"], tmp_path / "two.tif", lambda v: v[:2])
     message = refused(configured([two[0], {**two[1], "optical": two_bands}]))
     assert message.startswith(f"Scene south is unlike scene north. {two_bands}: expected 3 optical bands")
+    assert message.endswith("Give the numbers of the same bands, under data or for each scene: bands: [1, 2]")
+    plain = [
+        changed(item["optical"], tmp_path / f"{item['name']}.tif", lambda v: v, photometric="MINISBLACK")
+        for item in two
+    ]
+    four = changed(
+        two[1]["optical"], tmp_path / "four.tif", lambda v: np.concatenate([v, v[:1]]), photometric="MINISBLACK"
+    )
+    scenes = [{**two[0], "optical": plain[0]}, {**two[1], "optical": four}]
+    assert refused(configured(scenes)) == (
+        f"Scene south is unlike scene north. {four}: expected 3 optical bands (band 1, band 2, band 3) as in "
+        f"{plain[0]}, found 4 (band 1, band 2, band 3, band 4), and no names tell which of them are alike.\n"
+        "Give the numbers of the same bands, under data or for each scene: bands: [1, 2, 3]"
+    )
+    assert check_inputs(configured([{**item, "bands": [1, 2, 3]} for item in scenes])).recipes["optical"].bands == (
+        1,
+        2,
+        3,
+    )
     deep = changed(two[1]["optical"], tmp_path / "deep.tif", lambda v: v.astype(np.uint16))
     assert refused(configured([two[0], {**two[1], "optical": deep}])) == (
         f"{deep}: expected values of the type uint8 as in scene north, found uint16 in scene south. Values of "

@@ -23,6 +23,9 @@ from geocrodino.settings.labels import LabelRules, plain_word
 
 _COLOURS = 2**24
 _FAR = 2**16  # more than any distance of two colours
+_FARTHEST = 128
+"""Distance of a colour above which it is no inexact colour of the nearest class, but one of its own."""
+
 _MOST_IN_A_TABLE = 24
 
 
@@ -100,10 +103,11 @@ class NumberLabels(LabelSource):
         if unknown or counts.more:
             whole = [int(value) for value in unknown if value % 1 == 0]
             count = f"more than {len(unknown)}" if counts.more else f"{len(unknown)}"
+            expected = f"one of {listed(known, most=12)}" if known else "colours, because it names no number"
             stand = "value stands" if len(unknown) == 1 else "values stand"
             raise LabelError(
                 f"{self.name}: {count} {stand} in no class of `data.label_rules.table`: "
-                f"{listed(map(number, unknown), most=8)}. Expected one of {listed(known, most=12)}.\n"
+                f"{listed(map(number, unknown), most=8)}. Expected {expected}.\n"
                 "Write them under a class, or under `data.label_rules.ignore`: "
                 f"ignore: [{', '.join(map(str, whole[:_MOST_IN_A_TABLE]))}]"
             )
@@ -236,13 +240,19 @@ class ColourLabels(LabelSource):
         name = "ignore" if index == IGNORE_INDEX else (self.names or ())[index]
         frequent = np.argsort(counts, kind="stable")[::-1][:_MOST_IN_A_TABLE]
         found = [(f"class {i}", hexadecimal(_rgb(colours[place]))) for i, place in enumerate(frequent, start=1)]
-        added = "." if len(colours) > _MOST_IN_A_TABLE else f", or add colours:\n{as_yaml(found)}"
+        in_yaml = "" if len(colours) > _MOST_IN_A_TABLE else f"dd colours:\n{as_yaml(found)}"
+        farthest = int(distance.max())
+        if farthest > _FARTHEST:
+            way = f"A{in_yaml}" if in_yaml else "Add their colours to `data.label_rules.table`."
+        else:
+            way = f"Set `data.label_rules.tolerance` to {farthest} to read each as the nearest class"
+            way += f", or a{in_yaml}" if in_yaml else "."
         what = "colour matches" if len(colours) == 1 else "colours match"
         return (
             f"{self.name}: {int(counts.sum()):,} px of {len(colours):,} {what} no class within tolerance "
             f"{self.tolerance}; most frequent {_triple(_rgb(colours[most]))} ({int(counts[most]):,} px), nearest "
             f"{name} {_triple(near)} at {int(distance[most])}.\n"
-            f"Set `data.label_rules.tolerance` to {int(distance.max())} to read each as the nearest class{added}"
+            f"{way}"
         )
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import geopandas as gpd
@@ -14,6 +19,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geocrodino.errors import AOIError, LabelError
+from geocrodino.files.access import exists
 from geocrodino.geo.areas.crs import with_crs
 from geocrodino.geo.areas.sources import AreaSource, columns_by_layer, label_source, read_source
 from geocrodino.geo.labels.codes import CodeTable, as_yaml
@@ -51,6 +57,62 @@ class Shapes:
     source: AreaSource
     notes: tuple[str, ...]
 
+    @cached_property
+    def tree(self) -> shapely.STRtree:
+        """The boxes of the shapes, to find those near a place."""
+        return shapely.STRtree(self.shapes)
+
+    @cached_property
+    def thin(self) -> NDArray[np.intp]:
+        """Positions of the lines and points."""
+        return np.flatnonzero(shapely.get_dimensions(self.shapes) < 2)
+
+    @cached_property
+    def polygon_bounds(self) -> NDArray[np.float64]:
+        """Bounds of all polygons, minx, miny, maxx, maxy, float64, shape (4,); NaN without any."""
+        return bounds_of(np.delete(self.shapes, self.thin))
+
+    @cached_property
+    def content(self) -> tuple[str, str]:
+        """SHA-256, hexadecimal, of the coordinates and of the values."""
+        wkb = b"".join(shapely.to_wkb(self.shapes).tolist())
+        return hashlib.sha256(wkb).hexdigest(), hashlib.sha256(self.values.tobytes()).hexdigest()
+
+
+def bounds_of(shapes: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Bounds of all shapes together.
+
+    Args:
+        shapes: Shapes, object, shape (N,).
+
+    Returns:
+        minx, miny, maxx, maxy, float64, shape (4,); NaN without any.
+    """
+    return np.asarray(shapely.total_bounds(shapes) if len(shapes) else np.full(4, np.nan), np.float64)
+
+
+_KEPT: ContextVar[dict[str, Shapes] | None] = ContextVar("kept shapes", default=None)
+_MOST_KEPT = 8  # files of shapes that are kept at a time
+
+
+@contextmanager
+def shapes_kept() -> Iterator[None]:
+    """Keep the shapes of the last files that are read inside the block: many scenes may share one file.
+
+    Files must not change inside the block. A block inside another one shares its shapes.
+
+    Yields:
+        Nothing.
+    """
+    if _KEPT.get() is not None:
+        yield
+        return
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
 
 def read_shapes(
     files: Sequence[str],
@@ -60,7 +122,7 @@ def read_shapes(
     ignored: frozenset[int] = frozenset(),
     recoded: dict[int, int] | None = None,
 ) -> Shapes:
-    """Read the shapes of vector files.
+    """Read the shapes of vector files, or take those that `shapes_kept` keeps.
 
     Args:
         files: Files, archives or URLs; several are read as one, in the CRS of the first.
@@ -77,6 +139,21 @@ def read_shapes(
             stands in no class of the table.
         AccessError: If a file cannot be accessed.
     """
+    kept = _KEPT.get()
+    if kept is None:
+        return _read_shapes(files, rules, crs, ignored, recoded or {})
+    key = repr((tuple(files), rules.model_dump_json(), crs, sorted(ignored), sorted((recoded or {}).items())))
+    if key not in kept:
+        found = _read_shapes(files, rules, crs, ignored, recoded or {})
+        for oldest in list(kept)[: max(0, len(kept) + 1 - _MOST_KEPT)]:
+            del kept[oldest]
+        kept[key] = found
+    return kept[key]
+
+
+def _read_shapes(
+    files: Sequence[str], rules: LabelRules, crs: str | None, ignored: frozenset[int], recoded: dict[int, int]
+) -> Shapes:
     try:
         read = [_read(file, rules, crs) for file in files]
     except AOIError as error:
@@ -87,7 +164,7 @@ def read_shapes(
     frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs) if len(frames) > 1 else frames[0]
     name = source.text if len(files) == 1 else f"{source.text} and {len(files) - 1} more"
     rank = _rank(frame, rules, name)
-    classes = _classes(frame[column], rules, ignored, recoded or {}, f"{name}: column {column}")
+    classes = _classes(frame[column], rules, ignored, recoded, f"{name}: column {column}")
     shapes, notes = _repaired(np.asarray(frame.geometry.values, object), name)
     return _ordered(frame, shapes, classes, rank, column, source, name, notes)
 
@@ -184,6 +261,9 @@ def _column(frame: gpd.GeoDataFrame, wanted: str | None, name: str) -> str:
     if len(attributes) == 1:
         return attributes[0]
     if not columns:
+        plain = Path(name)
+        if plain.suffix.lower() == ".shp" and exists(plain) and not exists(plain.with_suffix(".dbf")):
+            raise LabelError(f"{name}: expected its columns in {plain.with_suffix('.dbf').name}, found no such file.")
         raise LabelError(f"{name}: expected a column of classes, found no column. Give each shape a class first.")
     described = "\n".join(f"  {column}: {_content(frame[column])}" for column in columns[:12])
     example = next((c for c in columns if any(word in c.lower() for word in ("class", "label", "land"))), columns[0])

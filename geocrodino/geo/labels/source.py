@@ -134,6 +134,11 @@ class LabelSource(RasterSource):
         """
         return count_values(self, self.data_bands[0])
 
+    @property
+    def checked_as(self) -> object:
+        """What `check` looks at: labels of which it is equal need one check."""
+        return id(self)
+
     def check(self) -> tuple[str, ...]:
         """Check that the files hold labels as the rules say, reading them whole where codes are listed in a table.
 
@@ -271,8 +276,11 @@ def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> C
     """
     by_name = [source for source in labels if source.names is not None]
     by_value = [source for source in labels if source.names is None]
+    checked: set[object] = set()
     for source in labels if named is not None else by_name:
-        _tell(source, source.check())
+        if source.checked_as not in checked:
+            checked.add(source.checked_as)
+            _tell(source, source.check())
     if named is not None:
         return named
     if by_name and by_value:

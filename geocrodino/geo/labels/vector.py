@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from geocrodino.geo.areas.crs import crs_name, span
 from geocrodino.geo.areas.place import bounds_on_grid, placement_advice
 from geocrodino.geo.labels.burning import Burner, Layers
 from geocrodino.geo.labels.categories import Categories
-from geocrodino.geo.labels.shapes import Shapes
+from geocrodino.geo.labels.shapes import Shapes, bounds_of
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.bands import Band
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m, window_grid
@@ -54,7 +53,7 @@ class _OnGrids:
     def __call__(self, grid: GeoBox) -> Burner:
         with self._lock:
             if grid not in self._found:
-                burner = Burner(pixels_of(self._shapes, self._rules, grid))
+                burner = Burner(pixels_of(self._shapes, self._rules, grid, near=True))
                 kept = list(self._found.items())[1 - _KEPT_GRIDS :]
                 self._found = {**dict(kept), grid: burner}
             return self._found[grid]
@@ -123,8 +122,7 @@ class VectorLabels(LabelSource):
     @property
     def layout_key(self) -> list[object]:
         """What else identifies the labels: shapes, classes and rules."""
-        wkb = b"".join(shapely.to_wkb(self.shapes.shapes).tolist())
-        content = (_hash(wkb), _hash(self.shapes.values.tobytes()), self.shapes.names, self.shapes.crs.to_wkt())
+        content = (*self.shapes.content, self.shapes.names, self.shapes.crs.to_wkt())
         return [*super().layout_key, content]
 
     @property
@@ -139,6 +137,11 @@ class VectorLabels(LabelSource):
             return super().origin
         where = f"found in column {self.shapes.column} of {self.path.name}"
         return where if self.names is None else f"{where}, in alphabetical order"
+
+    @property
+    def checked_as(self) -> object:
+        """What `check` looks at: scenes that share shapes need one check."""
+        return id(self.shapes)
 
     def describe(self) -> str:
         """Describe the shapes in one line.
@@ -220,25 +223,23 @@ class VectorLabels(LabelSource):
         return values[None], valid
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def pixels_of(shapes: Shapes, rules: LabelRules, grid: GeoBox) -> Layers:
+def pixels_of(shapes: Shapes, rules: LabelRules, grid: GeoBox, *, near: bool = False) -> Layers:
     """Put shapes into the pixels of a grid, lines and points with their width.
 
     Args:
         shapes: The shapes, in any CRS.
         rules: The width, and whether touched pixels count.
         grid: The grid, with any affine transform.
+        near: Whether polygons may be left out that are farther from the grid than its longer side. Those in another CRS
+            always are.
 
     Returns:
-        Those that are near the grid, in their order.
+        The shapes, in their order.
 
     Raises:
         LabelError: If there is no transformation to the CRS of the grid.
     """
-    moved, kept = _in_crs_of(shapes, grid)
+    moved, kept = _in_crs_of(shapes, grid, near=near)
     to_px = ~grid.affine
     in_px = shapely.transform(moved, lambda xy: _applied(to_px, xy))
     thin = shapely.get_dimensions(in_px) < 2
@@ -260,19 +261,20 @@ def _widened(thin: NDArray[np.object_], width_m: float, grid: GeoBox) -> NDArray
     return np.asarray(shapely.transform(around, lambda xy: xy / (wide, high)), object)
 
 
-def _in_crs_of(shapes: Shapes, grid: GeoBox) -> tuple[NDArray[np.object_], NDArray[np.intp]]:
+def _in_crs_of(shapes: Shapes, grid: GeoBox, *, near: bool) -> tuple[NDArray[np.object_], NDArray[np.intp]]:
     """Shapes near a grid in its CRS, and their positions among all."""
     crs = pyproj.CRS.from_user_input(crs_of(grid).wkt)
     everything = np.arange(len(shapes.shapes))
-    if shapes.crs.equals(crs, ignore_axis_order=True):
-        return shapes.shapes, everything
+    if _have_crs(shapes, crs):
+        chosen = _near(shapes, grid) if near else everything
+        return shapes.shapes[chosen], chosen
     try:
-        near = _surroundings(grid, shapes.crs)
-        if near is None:
+        around = _surroundings(grid, shapes.crs)
+        if around is None:
             found, kept = shapes.shapes, everything
         else:
-            box, step = near
-            kept = np.flatnonzero(shapely.intersects(box, shapes.shapes))
+            box, step = around
+            kept = np.sort(shapes.tree.query(box, predicate="intersects"))
             found = shapes.shapes[kept].copy()
             far = ~shapely.covers(box, found)
             cut = zip(shapely.intersection(found[far], box), found[far], strict=True)
@@ -286,6 +288,18 @@ def _in_crs_of(shapes: Shapes, grid: GeoBox) -> tuple[NDArray[np.object_], NDArr
         ) from error
     placed = np.array([bool(np.isfinite(shapely.get_coordinates(s)).all()) and not s.is_empty for s in moved], bool)
     return moved[placed], kept[placed]
+
+
+def _have_crs(shapes: Shapes, crs: pyproj.CRS) -> bool:
+    return bool(shapes.crs.equals(crs, ignore_axis_order=True))
+
+
+def _near(shapes: Shapes, grid: GeoBox) -> NDArray[np.intp]:
+    """Positions of polygons that may meet a grid of their CRS or its surroundings; and of all lines and points."""
+    left, bottom, right, top = grid.boundingbox.bbox
+    side = max(right - left, top - bottom)
+    found = shapes.tree.query(shapely.box(left - side, bottom - side, right + side, top + side))
+    return np.unique(np.concatenate([found, shapes.thin]))
 
 
 def _surroundings(grid: GeoBox, crs: pyproj.CRS) -> tuple[Any, float] | None:
@@ -308,9 +322,9 @@ def _alike(part: Any, whole: Any) -> Any:
 def _reached(name: str, shapes: Shapes, rules: LabelRules, grid: GeoBox) -> GeoBox:
     """The part of a grid that shapes reach."""
     whole = Window.of(grid.shape)
-    areas = pixels_of(shapes, rules, grid).areas
-    if len(areas):
-        left, top, right, bottom = shapely.total_bounds(areas)
+    bounds = _bounds_px(shapes, rules, grid)
+    if np.isfinite(bounds).all():
+        left, top, right, bottom = bounds
         found = Window(math.floor(top), math.ceil(bottom), math.floor(left), math.ceil(right)).intersect(whole)
         if found.pixels:
             return window_grid(grid, found)
@@ -321,6 +335,19 @@ def _reached(name: str, shapes: Shapes, rules: LabelRules, grid: GeoBox) -> GeoB
         f"{span(box.left, box.bottom, box.right, box.top)}, found {bounds_on_grid(area, grid)} (in the CRS of the "
         f"raster).\n{placement_advice(area, grid)}"
     )
+
+
+def _bounds_px(shapes: Shapes, rules: LabelRules, grid: GeoBox) -> NDArray[np.float64]:
+    """Bounds of shapes in pixels of a grid: left, top, right, bottom, float64, shape (4,); NaN without any."""
+    crs, affine = pyproj.CRS.from_user_input(crs_of(grid).wkt), ~grid.affine
+    if not (_have_crs(shapes, crs) and affine.b == 0 and affine.d == 0):
+        return bounds_of(pixels_of(shapes, rules, grid).areas)
+    # The corners of the bounds are those of the polygons in pixels: rows and columns keep the order of coordinates.
+    corners = _applied(affine, shapes.polygon_bounds.reshape(2, 2))
+    thin = shapely.transform(shapes.shapes[shapes.thin], lambda xy: _applied(affine, xy))
+    around = bounds_of(_widened(thin, rules.width_m, grid)).reshape(2, 2)
+    low, high = np.fmin.reduce([*corners, *around]), np.fmax.reduce([*corners, *around])
+    return np.concatenate([low, high])
 
 
 def _own_grid(shapes: Shapes) -> GeoBox:

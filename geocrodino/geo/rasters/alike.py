@@ -39,9 +39,19 @@ def require_one_size(sources: Mapping[str, RasterSource]) -> None:
         sources: Rasters by role; the roles appear in messages.
 
     Raises:
-        RasterError: If a raster without a place is more than 1 % larger or smaller than the first one.
+        RasterError: If a raster without a place is more than 1 % larger or smaller than the first one, or others have a
+            place.
     """
     without = {role: source for role, source in sources.items() if is_placeless(source.geobox)}
+    placed = {role: source for role, source in sources.items() if role not in without}
+    if without and placed:
+        (role, source), (other, like) = next(iter(without.items())), next(iter(placed.items()))
+        raise RasterError(
+            source.name,
+            f"expected a {role} raster that says where it lies, as the {other} raster {like.name} does, found one with "
+            "a pixel size alone.\nIf both show the same pixels, copy the place, for instance: rio edit-info --like "
+            f"{like.name} --crs like --transform like {source.name}",
+        )
     for role, source in without.items():
         expected, found = next(iter(without.values())).geobox.shape, source.geobox.shape
         if any(abs(a - b) > _SAME_SIDE * b for a, b in zip(found, expected, strict=True)):

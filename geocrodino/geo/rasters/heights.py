@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from geocrodino.errors import HeightError
 from geocrodino.geo.rasters.coding import HeightCoding
@@ -27,6 +27,13 @@ class CodedHeights:
     ground: RasterSource | None = None
 
 
+class _Unit(NamedTuple):
+    """What a user gives as the unit of heights: for a file, and for files that name none; see `height_unit`."""
+
+    given: str | None = None
+    otherwise: str | None = None
+
+
 def set_heights(raster: RasterSource, settings: HeightSettings | None, unit: str | None = None) -> CodedHeights:
     """Read heights as a user says.
 
@@ -45,7 +52,7 @@ def set_heights(raster: RasterSource, settings: HeightSettings | None, unit: str
         return CodedHeights(raster)
     band, ground_band = _bands_set(raster, settings)
     _require_encoding(raster, settings)
-    return _coded(raster, settings, band, ground_band, unit, "as set")
+    return _coded(raster, settings, band, ground_band, _Unit(unit), "as set")
 
 
 def trained_heights(
@@ -54,6 +61,7 @@ def trained_heights(
     dtype: str | None,
     given: HeightSettings | None = None,
     unit: str | None = None,
+    trained_unit: str | None = None,
 ) -> CodedHeights:
     """Read heights for a prediction: as the user says, otherwise like those of the training.
 
@@ -65,6 +73,7 @@ def trained_heights(
         given: What the user says of this raster: a scale replaces scale and offset of the training, a zero that is
             named that of the training.
         unit: Unit of the heights, where the user gave one; the scale of the training does then not count.
+        trained_unit: Unit that the user gave for the training, for files that name none. An offset is counted in it.
 
     Returns:
         The heights, and the ground where a band of the same file holds it.
@@ -78,9 +87,9 @@ def trained_heights(
         update: dict[str, Any] = {"scale": given.scale, "offset": given.offset}
         if raster.dtype not in _HALF_PRECISION:
             update["encoding"] = None
-        return _coded(raster, settings.model_copy(update=update), band, ground_band, None, "as set")
+        return _coded(raster, settings.model_copy(update=update), band, ground_band, _Unit(), "as set")
     settings = _counting(raster, settings, dtype, unit)
-    return _coded(raster, settings, band, ground_band, unit, "as in the training")
+    return _coded(raster, settings, band, ground_band, _Unit(unit, trained_unit), "as in the training")
 
 
 def ground_like(
@@ -89,6 +98,7 @@ def ground_like(
     dtype: str | None,
     unit: str | None = None,
     *,
+    trained_unit: str | None = None,
     known_by: str = "as set",
 ) -> RasterSource:
     """Read a ground raster that is a file of its own like the heights that it belongs to.
@@ -98,6 +108,7 @@ def ground_like(
         settings: The coding of the heights.
         dtype: Type of the stored numbers of the heights.
         unit: Unit of the heights, where the user gave one.
+        trained_unit: Unit that the user gave for the training, for files that name none.
         known_by: Where the coding is from, in words.
 
     Returns:
@@ -114,7 +125,8 @@ def ground_like(
             f"{settings.zero}.\nLeave `ground` out."
         )
     values = settings.model_copy(update={"band": None, "ground_band": None})
-    return _coded(ground, _counting(ground, values, dtype, unit), None, None, unit, known_by).surface
+    of_ground = _Unit(None, unit or trained_unit)  # the tag of its file takes precedence, see `ground_unit`
+    return _coded(ground, _counting(ground, values, dtype, unit), None, None, of_ground, known_by).surface
 
 
 def _coded(
@@ -122,10 +134,10 @@ def _coded(
     settings: HeightSettings,
     band: int | None,
     ground_band: int | None,
-    unit: str | None,
+    unit: _Unit,
     known_by: str,
 ) -> CodedHeights:
-    """Apply a coding to the bands of a raster."""
+    """Apply a coding to the bands of a raster; without a scale, its offset is added in the unit of the heights."""
     if band is None and HeightSettings(zero=settings.zero, **_of_values(settings)).is_default:
         return CodedHeights(raster)
     said = None
@@ -135,7 +147,7 @@ def _coded(
         said = f"heights of {step} a stored unit{start}, {known_by}"
         offset: float | None = settings.offset
     else:
-        offset = settings.offset / height_unit(raster, unit)[0] if settings.offset else None
+        offset = settings.offset / height_unit(raster, *unit)[0] if settings.offset else None
     metres = None if settings.scale is None else "m"
     read = raster.recoded(scale=settings.scale, offset=offset, encoding=settings.encoding, unit=metres)
     read = read.with_coding(HeightCoding(settings.zero, said, alone=band is not None))

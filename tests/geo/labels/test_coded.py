@@ -69,6 +69,13 @@ def test_a_colour_of_no_class(colours):
     )
 
 
+def test_a_colour_far_from_every_class_is_offered_as_a_class(colours):
+    labels = colours([BLUE, (255, 0, 200), (255, 0, 200)], table={"building": "#0000ff", "tree": "#00ff00"})
+    assert told(labels).endswith(
+        'nearest building 0,0,255 at 255.\nAdd colours:\ndata:\n  label_rules:\n    table:\n      class 1: ["#ff00c8"]'
+    )
+
+
 def test_the_nearest_colour_within_the_tolerance_counts(colours):
     labels = colours([(252, 255, 0), (0, 9, 0), (100, 255, 20)], rules={"tolerance": 110})
     with pytest.warns(

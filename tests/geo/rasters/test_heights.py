@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from odc.geo.geobox import GeoBox
@@ -191,6 +193,21 @@ def test_a_prediction_reads_as_the_training(write_raster, dtype, options, given,
     found = trained_heights(raster, DECIMETRES, "uint8", given).surface
     assert metres(found)[0, 0] == np.float32(expected)
     assert found.zero == zero
+
+
+def test_an_offset_beside_a_unit_is_read_as_in_the_training(write_raster):
+    """60 ft from 30.48 m on are 160 ft; a file that names metres has 60 m from there on."""
+    settings = HeightSettings(offset=30.48)
+    plain, tagged = (opened(write_raster, same(60, np.float32), f"{n}.tif") for n in ("plain", "tagged"))
+    tagged = replace(tagged, bands=(replace(tagged.bands[0], unit="m"),))
+    for found in (set_heights(plain, settings, "ft").surface,
+                  trained_heights(plain, settings, "float32", trained_unit="ft").surface,
+                  ground_like(plain, settings, "float32", "ft"),
+                  ground_like(plain, settings, "float32", trained_unit="ft")):  # fmt: skip
+        assert metres(found)[0, 0] == pytest.approx(160)
+    for found in (trained_heights(tagged, settings, "float32", trained_unit="ft").surface,
+                  ground_like(tagged, settings, "float32", "ft")):  # fmt: skip
+        assert metres(found)[0, 0] == pytest.approx(90.48)
 
 
 def test_a_unit_that_is_given_decides_against_the_scale_of_the_training(write_raster):

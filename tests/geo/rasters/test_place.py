@@ -105,3 +105,19 @@ def test_labels_beside_a_map_without_a_place(tmp_path, write_raster):
     assert place_beside(path) == HALF
     assert place_beside(path, "EPSG:32633") == Place("EPSG:32633", 0.5)
     assert place_beside(write_raster("b.tif", np.ones((4, 5), np.uint8))) is None
+
+
+def test_a_file_without_a_place_beside_one_with_a_place(tmp_path, write_raster):
+    """Labels as PNG beside a GeoTIFF; the command that is named copies its place."""
+    image = open_raster(write_raster("image.tif", np.ones((4, 5), np.uint8)))
+    labels = open_raster(picture(tmp_path / "labels.png"), place=HALF)
+    with pytest.raises(RasterError) as caught:
+        require_one_size({"optical": image, "label": labels})
+    command = f"rio edit-info --like {image.name} --crs like --transform like {labels.name}"
+    assert str(caught.value) == (
+        f"{labels.name}: expected a label raster that says where it lies, as the optical raster {image.name} does, "
+        f"found one with a pixel size alone.\nIf both show the same pixels, copy the place, for instance: {command}"
+    )
+    with rasterio.open(labels.name, "r+") as file:  # as the command does
+        file.crs, file.transform = image.geobox.crs.wkt, image.geobox.affine
+    assert open_raster(labels.name).geobox == image.geobox

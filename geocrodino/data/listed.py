@@ -1,0 +1,234 @@
+"""Splits that list files name: of whole scenes, and of the files that one scene is joined from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from geocrodino.data.split_lists import read_lists
+from geocrodino.errors import ConfigError
+from geocrodino.settings.splits import SceneSplit
+
+_SAME_PLACE = 0.5
+"""Share of the smaller of two footprints above which they are one place."""
+
+_FIRST: tuple[SceneSplit, ...] = ("test", "val", "train", "unlabelled")
+"""Splits in the order in which they keep the pixels that neighbouring files share."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file that a scene is joined from.
+
+    Attributes:
+        files: The file, and those of other layers at the same place.
+        shape: Its footprint, in the CRS of the scene's grid.
+    """
+
+    files: tuple[str, ...]
+    shape: BaseGeometry
+
+
+@dataclass(frozen=True)
+class ListedScene:
+    """What lists may call a scene.
+
+    Attributes:
+        name: Its name.
+        files: Its files.
+        members: Its places, where it is joined from several files; also those that lie beyond it.
+        part_of: Name of the scene that it is a part of; empty for a whole scene. Parts share their files.
+        ground: Its own ground, in the CRS of its grid; None: all of it.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    members: tuple[Member, ...] = ()
+    part_of: str = ""
+    ground: BaseGeometry | None = None
+
+    def holds(self, shape: BaseGeometry) -> bool:
+        """Find out whether a place lies on it, and not on other parts alone.
+
+        Args:
+            shape: Footprint of the place, in the CRS of the scene's grid.
+
+        Returns:
+            Whether they share more than an edge.
+        """
+        return self.ground is None or self.ground.intersection(shape).area > 0
+
+
+@dataclass(frozen=True)
+class ListedMember:
+    """A place of a scene that a list names.
+
+    Attributes:
+        scene: Number of the scene.
+        name: Name of its file.
+        shape: Its footprint.
+        split: Its split.
+    """
+
+    scene: int
+    name: str
+    shape: BaseGeometry
+    split: SceneSplit
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The splits that lists name.
+
+    Attributes:
+        whole: Split of each scene that is named as a whole, by its number.
+        members: Places of scenes that are named by files.
+    """
+
+    whole: dict[int, SceneSplit]
+    members: tuple[ListedMember, ...] = ()
+
+
+@dataclass
+class _Unit:
+    """What one entry of a list can name: scenes as a whole, or one place of them."""
+
+    name: str
+    files: tuple[str, ...]
+    targets: list[tuple[int, BaseGeometry | None]]
+
+
+def members_of(layers: Sequence[Sequence[tuple[str, BaseGeometry]]]) -> tuple[Member, ...]:
+    """Join the files of several layers that lie at the same place.
+
+    Args:
+        layers: File and footprint of each part of a layer, in one CRS; a layer of one file has none.
+
+    Returns:
+        The places, those of the first layer first.
+    """
+    found: list[Member] = []
+    for layer in layers:
+        tree, added = shapely.STRtree(np.array([member.shape for member in found], object)), []
+        for file, shape in layer:
+            near = [int(n) for n in tree.query(shape, predicate="intersects")]
+            shares = {n: _share(shape, found[n].shape) for n in near}
+            best = max(shares, key=lambda n: shares[n], default=None)
+            if best is None or shares[best] <= _SAME_PLACE:
+                added.append(Member((file,), shape))
+            else:
+                found[best] = Member((*found[best].files, file), found[best].shape)
+        found += added
+    return tuple(found)
+
+
+def _share(one: BaseGeometry, other: BaseGeometry) -> float:
+    """Common share of two footprints in the larger one, 0 to 1."""
+    return float(one.intersection(other).area / max(one.area, other.area))
+
+
+def listed_splits(lists: Mapping[SceneSplit, Path], scenes: Sequence[ListedScene], column: str | None = None) -> Listed:
+    """Read which scenes, and which files of scenes that are joined from several, belong to each split.
+
+    Args:
+        lists: File of each split, see `read_lists`.
+        scenes: The scenes.
+        column: Column of the names, for CSV files.
+
+    Returns:
+        The splits.
+
+    Raises:
+        ConfigError: If a list cannot be read, names nothing or something unknown, or a scene or place is in two lists.
+        AccessError: If the operating system denies access to a file.
+    """
+    if not lists:
+        return Listed({})
+    units = _units(scenes)
+    found = read_lists(lists, [(unit.name, unit.files) for unit in units], column)
+    whole: dict[int, SceneSplit] = {}
+    members: list[ListedMember] = []
+    for number, split in found.items():
+        for scene, shape in units[number].targets:
+            if shape is not None:
+                members.append(ListedMember(scene, units[number].name, shape, split))
+            elif whole.setdefault(scene, split) != split:
+                raise _in_two(scenes[scene].name, whole[scene], split)
+    kept = []
+    for member in members:
+        conflict = whole.get(member.scene, member.split) != member.split
+        if conflict and scenes[member.scene].holds(member.shape):
+            raise _in_two(member.name, whole[member.scene], member.split)
+        kept += [] if member.scene in whole else [member]
+    _require_apart(kept)
+    return Listed(whole, tuple(kept))
+
+
+def _units(scenes: Sequence[ListedScene]) -> list[_Unit]:
+    """Everything that an entry can name."""
+    wholes: dict[str, _Unit] = {}
+    places: dict[tuple[str, tuple[str, ...]], _Unit] = {}
+    own: list[_Unit] = []
+    for number, scene in enumerate(scenes):
+        name = scene.part_of or scene.name
+        joined = {file for member in scene.members for file in member.files}
+        files = tuple(file for file in scene.files if file not in joined)
+        wholes.setdefault(name, _Unit(name, files, [])).targets.append((number, None))
+        if scene.part_of:
+            own.append(_Unit(scene.name, (), [(number, None)]))
+        for member in scene.members:
+            unit = places.setdefault((name, member.files), _Unit(member.files[0], member.files, []))
+            unit.targets.append((number, member.shape))
+    short = Counter(PurePosixPath(unit.name).name for unit in places.values())
+    taken = {*wholes, *(unit.name for unit in own)}
+    for unit in places.values():
+        name = PurePosixPath(unit.name).name
+        unit.name = name if short[name] == 1 and name not in taken else unit.name
+    return [*places.values(), *wholes.values(), *own]
+
+
+def _require_apart(members: Sequence[ListedMember]) -> None:
+    """Refuse two files of one place in two lists."""
+    shapes = np.array([member.shape for member in members], object)
+    pairs = shapely.STRtree(shapes).query(shapes, predicate="intersects").T
+    for first, second in pairs.tolist():
+        one, other = members[first], members[second]
+        if first < second and one.scene == other.scene and one.split != other.split:
+            least = min(one.shape.area, other.shape.area)
+            if one.shape.intersection(other.shape).area > _SAME_PLACE * least:
+                raise _in_two(f"{other.name}, at the place of {one.name},", one.split, other.split)
+
+
+def _in_two(name: str, one: str, other: str) -> ConfigError:
+    return ConfigError(
+        f"data.splits.lists: {name} is in the list of {one} and in that of {other}. What is learned from must not be "
+        "reported on: name each place in one list."
+    )
+
+
+def member_areas(members: Sequence[ListedMember], within: BaseGeometry) -> dict[SceneSplit, BaseGeometry]:
+    """Join the places of a scene to one geometry for each split.
+
+    Where neighbouring files overlap, ``test`` keeps the pixels, then ``val``.
+
+    Args:
+        members: Places of one scene.
+        within: What is used of the scene, in the same CRS.
+
+    Returns:
+        Geometry of each split, without those that hold nothing.
+    """
+    shapes: dict[SceneSplit, BaseGeometry] = {
+        split: shapely.unary_union([m.shape for m in members if m.split == split]).intersection(within)
+        for split in _FIRST
+    }
+    for first, second in combinations(_FIRST, 2):
+        shapes[second] = shapes[second].difference(shapes[first])
+    return {split: shape for split, shape in shapes.items() if shape.area > 0}

@@ -1,0 +1,50 @@
+"""Each scene is predicted as the training read it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import shapely
+
+from geocrodino.geo.areas.aoi import from_polygons
+from geocrodino.settings.heights import HeightSettings
+from geocrodino.settings.scenes import SceneConfig
+from geocrodino.training import scene_maps
+from geocrodino.training.scene_maps import PartOfScene, predict_scenes
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Arguments of each prediction."""
+    found = []
+    monkeypatch.setattr(scene_maps, "predict", lambda *names, **options: found.append((names, options)))
+    return found
+
+
+def part(**keys):
+    area = from_polygons({"test": shapely.box(0, 0, 1, 1)}, "EPSG:32631", "areas")
+    return PartOfScene(SceneConfig(**keys), None, area)
+
+
+def test_heights_keep_the_coding_of_their_scene(asked, tmp_path):
+    """Two scenes whose offset, encoding and bands differ; images have no coding."""
+    codings = [HeightSettings(scale=0.1, offset=3.0, band=2), HeightSettings(encoding="float16", zero="camera"), None]
+    parts = [
+        part(name=str(n), optical="o.tif", elevation=f"{n}.tif", height=coding) for n, coding in enumerate(codings)
+    ]
+    bundle = SimpleNamespace()
+    maps = list(predict_scenes(parts, bundle, "elevation", tmp_path))
+    assert maps == [tmp_path / f"{n}.tif" for n in range(3)]
+    assert [options["height"] for _, options in asked] == codings
+    assert {(o["inputs"].height_scale, o["inputs"].height_zero) for _, o in asked} == {(None, None)}
+    asked.clear()
+    list(predict_scenes(parts, bundle, "optical", tmp_path))
+    assert [options["height"] for _, options in asked] == [None, None, None]
+
+
+def test_a_unit_beside_an_offset(asked, tmp_path):
+    scene = part(name="a", elevation="a.tif", height_unit="ft", height=HeightSettings(offset=3.0))
+    list(predict_scenes([scene], SimpleNamespace(), "elevation", tmp_path))
+    ((_, options),) = asked
+    assert (options["inputs"].height_unit, options["height"].offset) == ("ft", 3.0)
