@@ -16,14 +16,9 @@ from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_l
 from geocrodino.geo.rasters.window import Window
 from geocrodino.geo.terrain import ground_surface, inner, position_halo_px, slope_deg, topographic_position
 from geocrodino.modalities.few_values import few_values, few_values_note
-from geocrodino.modalities.registry import (
-    ModalityDefinition,
-    Recipe,
-    RecipeOptions,
-    Sample,
-    register,
-    require_measured,
-)
+from geocrodino.modalities.measured import require_measured
+from geocrodino.modalities.options import RecipeOptions
+from geocrodino.modalities.registry import ModalityDefinition, Recipe, Sample, register
 from geocrodino.settings.augmentation import ELEVATION_RADIOMETRY
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel, HeightChannelName

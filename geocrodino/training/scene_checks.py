@@ -1,0 +1,297 @@
+"""Checks that concern several scenes of a training together: areas, recipes, labels and splits that they share."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from odc.geo.geobox import GeoBox
+
+from geocrodino.data.alignment import reference_grid
+from geocrodino.data.grid_choice import GridChoice
+from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
+from geocrodino.data.parts import ScenePart
+from geocrodino.data.sources import Sources, fitted_sources
+from geocrodino.data.splits import SceneView
+from geocrodino.errors import (
+    AOIError,
+    BundleError,
+    ConfigError,
+    HeightRangeWarning,
+    LeftOutWarning,
+    SplitWarning,
+)
+from geocrodino.geo.areas.aoi import AOI, read_aoi
+from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.grid import share_ground
+from geocrodino.geo.rasters.window import Window
+from geocrodino.modalities.options import RecipeOptions
+from geocrodino.modalities.registry import Recipe, definition_of
+from geocrodino.phrases import listed
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.config import TrainConfig
+from geocrodino.settings.heights import agreed_heights
+from geocrodino.settings.modality import Modality
+from geocrodino.settings.scenes import SceneConfig
+from geocrodino.training.checked import CheckedScene
+
+_BLOCK_PX = 512
+
+
+def leaks_of(
+    views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme, *, named: bool
+) -> LeakReport:
+    """Look for what splits share and lack; several scenes must have every class that a user names in some split.
+
+    Args:
+        views: What is known of each scene, with its labels.
+        scenes: The scenes with their splits, in the same order.
+        classes: The classes.
+        named: Whether a user named the classes.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ConfigError: If a class that a user named has no labelled pixel in any split of several scenes.
+
+    Warns:
+        SplitWarning: If splits share ground or images, or lack a class.
+    """
+    several = len(scenes) > 1
+    rasters = Counter(scene.sources.reference.name for scene in scenes)
+    found = find_leaks(
+        [
+            # Parts of one raster lie in different places, so they are no copies of each other.
+            SplitScene(s.name, s.grid, s.aoi, view.labels, s.inside, raster if rasters[raster.name] == 1 else None)
+            for view, s in zip(views, scenes, strict=True)
+            for raster in (s.sources.reference,)
+        ],
+        classes,
+    )
+    if several and found.in_no_split:
+        verb, them = ("has", "it") if len(found.in_no_split) == 1 else ("have", "them")
+        lacking = f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes."
+        if named:
+            raise ConfigError(
+                f"{lacking}\nLeave {them} out of `classes`, or correct the values of the labels or the splits of the "
+                "scenes."
+            )
+        warnings.warn(f"{lacking} No map will show {them}.", SplitWarning, stacklevel=3)
+    for leak in found.leaks:
+        warnings.warn(leak, SplitWarning, stacklevel=3)
+    return found
+
+
+def on_areas(
+    settings: Sequence[SceneConfig], opened: Sequence[Sources]
+) -> tuple[list[SceneConfig], list[Sources], list[AOI | None]]:
+    """Read the areas, each once, and leave out scenes that do not meet an area that several share.
+
+    Args:
+        settings: What the configuration says of each scene.
+        opened: The rasters of each scene.
+
+    Returns:
+        Settings, rasters and area of each scene that is kept; None: the whole scene.
+
+    Raises:
+        AOIError: If an area cannot be read.
+
+    Warns:
+        LeftOutWarning: If scenes are left out.
+    """
+    named = [(scene.aoi, scene.aoi_crs) for scene in settings]
+    shared = {name for name, count in Counter(named).items() if count > 1}
+    read = {(aoi, crs): None if aoi is None else read_aoi(aoi, crs) for aoi, crs in dict.fromkeys(named)}
+    areas = [read[name] for name in named]
+    there = [
+        area is None or name not in shared or _share_pixels(area, raw.reference.geobox)
+        for name, raw, area in zip(named, opened, areas, strict=True)
+    ]
+    if not any(there):  # the first scene tells why
+        there[0] = True
+    left = [scene.name for scene, inside in zip(settings, there, strict=True) if not inside]
+    if left:
+        warnings.warn(
+            f"data.aoi: {len(left)} of {len(settings)} scenes lie outside the area and are left out: {listed(left)}.",
+            LeftOutWarning,
+            stacklevel=3,
+        )
+    kept = [each for each, inside in zip(zip(settings, opened, areas, strict=True), there, strict=True) if inside]
+    return [scene for scene, _, _ in kept], [raw for _, raw, _ in kept], [area for _, _, area in kept]
+
+
+def _share_pixels(area: AOI, grid: GeoBox) -> bool:
+    """Whether an area covers a part of a grid; a common edge is none."""
+    try:
+        placed = on_grid(area, grid).frame.geometry
+    except AOIError:  # no position in the CRS of the grid
+        return False
+    return bool(placed.intersection(grid.extent.geom).area.sum() > 0)
+
+
+def recipes_of(
+    config: TrainConfig, settings: Sequence[SceneConfig], opened: Sequence[Sources]
+) -> dict[Modality, Recipe]:
+    """Create the recipe of each modality, from the first scene that has it.
+
+    Args:
+        config: The configuration.
+        settings: What it says of each scene.
+        opened: The rasters of each scene.
+
+    Returns:
+        The recipes, in the order of the modalities.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if a raster cannot be used.
+    """
+    unit = settings[0].height_unit
+    agreed = unit if all(scene.height_unit == unit for scene in settings) else None
+    of_heights = [s for s in settings if any(definition_of(m).holds_heights for m in s.raster_paths)]
+    height = agreed_heights([scene.height for scene in of_heights])
+    recipes: dict[Modality, Recipe] = {}
+    for scene, sources in zip(settings, opened, strict=True):
+        elevation = config.elevation
+        options = RecipeOptions(scene.bands_by_modality, elevation.channels, elevation.ground, agreed, height)
+        for modality, raster in sources.rasters.items():
+            if modality not in recipes:
+                recipes[modality] = definition_of(modality).recipe(raster, options)
+    return {m: recipes[m] for m in config.data.modalities()}
+
+
+def fitted_scene(
+    scene: SceneConfig, sources: Sources, settings: Sequence[SceneConfig], recipes: dict[Modality, Recipe]
+) -> Sources:
+    """Prepare the rasters of a scene for the recipes; an error that two scenes differ in names both.
+
+    Args:
+        scene: What the configuration says of the scene.
+        sources: Its rasters.
+        settings: What the configuration says of all scenes.
+        recipes: The recipe of each modality.
+
+    Returns:
+        The rasters as the recipes read them.
+
+    Raises:
+        ConfigError: If the scene is unlike the first that has a modality.
+        BundleError: If a raster does not fit its own recipe.
+        HeightError: If heights are too coarse, or in a unit that is not known.
+    """
+    first = {m: next(s for s in settings if m in s.raster_paths) for m in sources.rasters}
+    given = scene.bands_by_modality
+    bands = {m: recipes[m].bands or None if first[m] is scene else given.get(m) for m in sources.rasters}
+    try:
+        fitted = fitted_sources(sources, recipes, bands)
+    except BundleError as error:
+        if all(origin is scene for origin in first.values()):
+            raise
+        raise ConfigError(f"Scene {scene.name} is unlike scene {settings[0].name}. {error}") from error
+    for modality, raster in fitted.rasters.items():
+        if first[modality] is scene or definition_of(modality).holds_heights:
+            continue
+        expected, found = recipes[modality].dtype, definition_of(modality).recipe(raster, RecipeOptions()).dtype
+        if expected != found:
+            raise ConfigError(
+                f"{raster.path}: expected values of the type {expected} as in scene {first[modality].name}, found "
+                f"{found} in scene {scene.name}. Values of different types have different scales: bring all scenes to "
+                "one type."
+            )
+    return fitted
+
+
+def grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: TrainConfig) -> GeoBox:
+    """Cut a working grid to the area. A whole scene that is smaller than a patch is made larger.
+
+    Args:
+        sources: The rasters of the scene.
+        area: Its area; None: the whole scene.
+        choice: Its working grid.
+        config: The configuration.
+
+    Returns:
+        The grid of the scene.
+
+    Raises:
+        AOIError: If the area lies outside the scene.
+    """
+    if area is not None:
+        return reference_grid(sources.reference, area, choice.grid)
+    grid, patch_px = choice.grid, config.training.patch_px
+    if min(grid.shape) >= patch_px:
+        return grid
+    return GeoBox((max(grid.shape[0], patch_px), max(grid.shape[1], patch_px)), grid.affine, grid.crs)
+
+
+def warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sources]) -> None:
+    """Warn where the ground of some scenes is known, and that of others is estimated.
+
+    Args:
+        settings: What the configuration says of each scene.
+        sources: The rasters of each scene.
+
+    Warns:
+        HeightRangeWarning: If it is so.
+    """
+    without = [scene.name for scene, there in zip(settings, sources, strict=True) if not there.ground_given]
+    if 0 < len(without) < len(settings):
+        warnings.warn(
+            f"data.ground: only for some scenes is the ground known; that of the others ({listed(without)}) is "
+            "estimated, so their heights above ground may differ.",
+            HeightRangeWarning,
+            stacklevel=3,
+        )
+
+
+def without_empty_labels(
+    parts: list[tuple[SceneConfig, ScenePart, GridChoice]], classes: ClassScheme
+) -> list[tuple[SceneConfig, ScenePart, GridChoice]]:
+    """Of several scenes, make those unlabelled on which no label lies, as where few polygons lie on many tiles.
+
+    Args:
+        parts: Settings, rasters and grid of each scene or part of one.
+        classes: The classes.
+
+    Returns:
+        The same, without the labels and splits of scenes on which no label lies.
+
+    Warns:
+        LeftOutWarning: If there are such scenes.
+    """
+    if len(parts) == 1:
+        return parts
+    found: list[tuple[SceneConfig, ScenePart, GridChoice]] = []
+    bare = []
+    for scene, part, choice in parts:
+        labels = part.sources.labels
+        has_labels = labels is not None and _has_labels(labels, classes, part.grid)
+        kept = part if has_labels or labels is None else replace(part, sources=replace(part.sources, labels=None))
+        split = scene.split
+        if not has_labels and scene.labels is not None and not part.name:
+            bare.append(scene.name)
+            split = "test" if scene.split == "test" else None
+        found.append((scene.model_copy(update={"split": split}), kept, choice))
+    if len(bare) == len(parts):
+        return parts  # the first scene tells why
+    if bare:
+        warnings.warn(
+            f"data.labels: no label lies on {len(bare)} of {len(parts)} scenes, which count as unlabelled: "
+            f"{listed(bare)}.",
+            LeftOutWarning,
+            stacklevel=3,
+        )
+    return found
+
+
+def _has_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> bool:
+    if not share_ground(labels.geobox, grid):
+        return False
+    return any(
+        (labels.indices(classes, window, grid) != IGNORE_INDEX).any()
+        for window in Window.of(grid.shape).blocks(_BLOCK_PX)
+    )
