@@ -79,6 +79,8 @@ class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
         )
         return {
             key: torch.nn.functional.pad(value, pad, value=IGNORE_INDEX if key == "labels" else 0)
+            if value.ndim
+            else value
             for key, value in sample.items()
         }
 
@@ -90,7 +92,7 @@ class CoregisteredDataModule(L.LightningDataModule):
     (`most_windows`), a fixed part of its windows is validated between epochs (`choose_windows`).
 
     A batch is a dict: for each modality float32 (B, C, H, W) and ``<modality>_valid`` bool (B, H, W); ``labels``
-    int64 (B, H, W), 255 without a label.
+    int64 (B, H, W), 255 without a label; where scenes lack a modality also ``<modality>_there`` bool (B,).
 
     Attributes:
         val_labelled_px: Labelled pixels that are validated between epochs.
@@ -230,6 +232,8 @@ class CoregisteredDataModule(L.LightningDataModule):
             held = window.intersect(Window.of(scene.labels.shape))
             labelled = self._labelled_val(number, window)
             for order, modality in enumerate(self.dataset.specs):
+                if modality not in scene.layers.modalities:
+                    continue
                 valid = np.isfinite(scene.layers.read(modality, held)).all(axis=0)
                 found = scene.labels[held.slices][labelled & valid]
                 counts[index, order] = np.bincount(found, minlength=IGNORE_INDEX)

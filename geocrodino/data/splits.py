@@ -23,6 +23,7 @@ from geocrodino.geo.rasters.grid import crs_of
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import Modality
 from geocrodino.settings.splits import SceneSplit, SplitSettings
 
 __all__ = ["DecidedSplits", "SceneView", "block_splits", "require_splits", "split_scenes"]
@@ -42,6 +43,7 @@ class SceneView:
         area: Its area of interest in the CRS of the grid; None: the whole scene.
         split: The split of the whole scene, where it is named.
         labels: Class indices, uint8, shape (H, W), 255 without a label.
+        modalities: The modalities that it has.
     """
 
     name: str
@@ -50,6 +52,7 @@ class SceneView:
     area: AOI | None
     split: SceneSplit | None
     labels: NDArray[np.uint8]
+    modalities: tuple[Modality, ...] = ()
 
     def whole(self) -> BaseGeometry:
         """Join the ground of the scene to one geometry.
@@ -249,7 +252,11 @@ def _require_groups(groups: int, scenes: int, needed: int, what: str) -> None:
 
 
 def _amounts(views: Sequence[SceneView], num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Labelled pixels of each class (N, K), and pixels (N,), of scenes."""
+    """Labelled pixels of each class (N, K), and pixels (N,), of scenes.
+
+    Where scenes differ in their modalities, each class counts once for each modality, so that every split gets its
+    share of each.
+    """
     counts, area = np.zeros((len(views), num_classes), np.int64), np.zeros(len(views))
     for row, view in enumerate(views):
         labels, area[row] = view.labels, view.labels.size
@@ -257,6 +264,10 @@ def _amounts(views: Sequence[SceneView], num_classes: int) -> tuple[NDArray[np.i
             within = AreaMask.on(view.area.polygons(), view.grid).read(Window.of(view.grid.shape))
             labels, area[row] = labels[within], max(1, int(within.sum()))
         counts[row] = np.bincount(labels[labels != IGNORE_INDEX], minlength=num_classes)
+    if len({view.modalities for view in views}) > 1:
+        there = dict.fromkeys(m for view in views for m in view.modalities)
+        has = np.array([[m in view.modalities for m in there] for view in views])
+        counts = (has[:, :, None] * counts[:, None]).reshape(len(views), -1)
     return counts, area
 
 

@@ -81,8 +81,9 @@ class CheckedInputs:
 
     @property
     def ground_given(self) -> bool:
-        """Whether the ground of every scene is known: from a terrain model, or because heights count from it."""
-        return all(scene.sources.ground_given for scene in self.scenes)
+        """Whether the ground of every scene with heights is known: from a terrain model, or they count from it."""
+        with_heights = [scene.sources for scene in self.scenes if scene.sources.heights]
+        return bool(with_heights) and all(sources.ground_given for sources in with_heights)
 
     def split_px(self) -> dict[str, int]:
         """Count the pixels of each split.

@@ -40,7 +40,9 @@ from geocrodino.training.scene_checks import (
     fitted_scene,
     grid_of,
     leaks_of,
+    no_labels_with,
     on_areas,
+    part_settings,
     recipes_of,
     warn_of_some_ground,
     without_empty_labels,
@@ -170,8 +172,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     )
     grids = [grid_of(*parts, config) for parts in zip(sources, areas, choices, strict=True)]
     for there, grid in zip(sources, grids, strict=True):
-        for recipe in recipes.values():
-            recipe.halo_px(grid, ground_given=there.ground_given)
+        for modality in there.rasters:
+            recipes[modality].halo_px(grid, ground_given=there.ground_given)
     warn_of_some_ground(settings, sources)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
@@ -189,9 +191,9 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     classes = label_classes(labelled, config.class_scheme())
     training = config.training
     parts = [
-        (scene.model_copy(update={"name": f"{scene.name or 'part'}{part.name}"}) if part.name else scene, part, choice)
+        (part_settings(scene, part), part, choice)
         for scene, there, area, grid, choice in zip(settings, sources, areas, grids, choices, strict=True)
-        for part in scene_parts(there, area, grid, training.patch_px)
+        for part in scene_parts(there, area, grid, training.patch_px, keep=config.data.partial == "keep")
     ]
     parts = without_empty_labels(parts, classes)
     views = [_view(scene, part, classes) for scene, part, _ in parts]
@@ -260,7 +262,8 @@ def _view(scene: SceneConfig, part: ScenePart, classes: ClassScheme) -> SceneVie
     else:
         labels = _class_indices(sources.labels, classes, grid)
     files = tuple(name for raster in sources.roles.values() for name in raster.file_names)
-    return SceneView(scene.name, files, grid, None if area is None else on_grid(area, grid), split, labels)
+    placed = None if area is None else on_grid(area, grid)
+    return SceneView(scene.name, files, grid, placed, split, labels, tuple(sources.rasters))
 
 
 def _masks(view: SceneView, aoi: AOI) -> dict[str, NDArray[np.bool_]]:
@@ -318,6 +321,12 @@ def _check_valid(found: CheckedInputs, modality: Modality) -> None:
             else _any_valid(scene, recipe, np.broadcast_to(np.True_, tuple(scene.grid.shape)))
         ):
             raise nothing_valid(raster, scene.grid)
+    if len(there) < len(found.scenes):
+        for split in ("train", "val"):
+            some = (scene for scene in there if split in scene.inside)
+            if not any(_any_valid(s, recipe, s.inside[split] & (s.labels != IGNORE_INDEX)) for s in some):
+                raise no_labels_with(modality, len(found.scenes), split)
+        return
     if not any(_any_valid(scene, recipe, scene.inside["train"]) for scene in there if "train" in scene.inside):
         raise no_valid_pixel(there[0].sources.rasters[modality].path, modality)
     val = (scene for scene in there if "val" in scene.inside)

@@ -343,6 +343,9 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
         total = sum(math.prod(scene.grid.shape) for scene in found.scenes)
         names = listed(scene.name for scene in found.scenes)
         grids = f"Scenes: {len(found.scenes)} ({names}), {total:,} px; the first: {describe_work(first.grid, patch_px)}"
+        for modality in found.recipes:
+            without = [scene.name for scene in found.scenes if modality not in scene.sources.rasters]
+            grids += f"\nWithout {modality}: {listed(without)}" if without else ""
     return (
         f"{grids}\n{first.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
         f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"

@@ -150,9 +150,9 @@ def recipes_of(
     Raises:
         GeocrodinoError: One of its kinds, if a raster cannot be used.
     """
-    unit = settings[0].height_unit
-    agreed = unit if all(scene.height_unit == unit for scene in settings) else None
     of_heights = [s for s in settings if any(definition_of(m).holds_heights for m in s.raster_paths)]
+    units = {scene.height_unit for scene in of_heights or settings}
+    agreed = units.pop() if len(units) == 1 else None
     height = agreed_heights([scene.height for scene in of_heights])
     recipes: dict[Modality, Recipe] = {}
     for scene, sources in zip(settings, opened, strict=True):
@@ -161,7 +161,30 @@ def recipes_of(
         for modality, raster in sources.rasters.items():
             if modality not in recipes:
                 recipes[modality] = definition_of(modality).recipe(raster, options)
+    for modality in config.data.modalities():
+        if modality not in recipes:
+            raise no_labels_with(modality, len(settings))
     return {m: recipes[m] for m in config.data.modalities()}
+
+
+def no_labels_with(modality: Modality, scenes: int, split: str | None = None) -> ConfigError:
+    """Create the error for a modality that no scene has together with labels.
+
+    Args:
+        modality: The modality.
+        scenes: Number of the scenes.
+        split: The split that lacks it; None: no scene has its raster.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    if split is None:
+        return ConfigError(f"data.{modality}: expected a raster in some of {scenes} scenes, found none. Name it.")
+    return ConfigError(
+        f"data.{modality}: no labelled pixel of the split {split!r} in {scenes} scenes has a valid {modality} value, "
+        f"so the {modality} branch cannot be {'trained' if split == 'train' else 'validated'}.\nGive a scene with "
+        f"{modality} and labels the split {split}."
+    )
 
 
 def fitted_scene(
@@ -191,7 +214,8 @@ def fitted_scene(
     except BundleError as error:
         if all(origin is scene for origin in first.values()):
             raise
-        raise ConfigError(f"Scene {scene.name} is unlike scene {settings[0].name}. {error}") from error
+        other = next(origin.name for origin in first.values() if origin is not scene)
+        raise ConfigError(f"Scene {scene.name} is unlike scene {other}. {error}") from error
     for modality, raster in fitted.rasters.items():
         if first[modality] is scene or definition_of(modality).holds_heights:
             continue
@@ -203,6 +227,24 @@ def fitted_scene(
                 "one type."
             )
     return fitted
+
+
+def part_settings(scene: SceneConfig, part: ScenePart) -> SceneConfig:
+    """Say of a part of a scene what the configuration says of the scene.
+
+    Args:
+        scene: What the configuration says of the scene.
+        part: The scene, or a part of it.
+
+    Returns:
+        The settings with the name of the part, and without the rasters that the part lacks.
+    """
+    if not part.name:
+        return scene
+    lacking = [m for m in scene.raster_paths if m not in part.sources.rasters]
+    others = {m: name for m, name in scene.rasters.items() if m not in lacking}
+    own = {m: None for m in lacking if m not in scene.rasters}
+    return scene.model_copy(update={**own, "rasters": others, "name": f"{scene.name or 'part'}{part.name}"})
 
 
 def grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: TrainConfig) -> GeoBox:
@@ -238,8 +280,9 @@ def warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sourc
     Warns:
         HeightRangeWarning: If it is so.
     """
-    without = [scene.name for scene, there in zip(settings, sources, strict=True) if not there.ground_given]
-    if 0 < len(without) < len(settings):
+    with_heights = [(scene, there) for scene, there in zip(settings, sources, strict=True) if there.heights]
+    without = [scene.name for scene, there in with_heights if not there.ground_given]
+    if 0 < len(without) < len(with_heights):
         warnings.warn(
             f"data.ground: only for some scenes is the ground known; that of the others ({listed(without)}) is "
             "estimated, so their heights above ground may differ.",
