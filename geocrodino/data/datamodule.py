@@ -23,6 +23,7 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import Modality
+from geocrodino.settings.sampling import BalanceBy
 
 _VALIDATION_PX = 256
 _VALIDATION_BATCH = 4
@@ -41,6 +42,7 @@ class BatchPlan:
         workers: Reading processes; 0: read in the training process.
         unlabelled: Patches without labels in a batch, beside the ``batch_size`` patches with labels; fewer if they
             have fewer possible positions than patches with labels.
+        balance_by: Where the pixel of a class is drawn from, see `BalancedPatchSampler`.
     """
 
     patch_px: int
@@ -50,6 +52,7 @@ class BatchPlan:
     seed: int = 0
     workers: int = 0
     unlabelled: int = 0
+    balance_by: BalanceBy = "class"
 
 
 class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -136,6 +139,7 @@ class CoregisteredDataModule(L.LightningDataModule):
             patch_px=patch_px,
             length=plan.steps_per_epoch * plan.batch_size,
             balance=plan.balance,
+            balance_by=plan.balance_by,
             seed=plan.seed,
         )
         require_labels(labelled.corners, source)
