@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from geocrodino.data.alignment import nothing_valid
 from geocrodino.data.patches import patch_corners
@@ -46,12 +47,14 @@ class ScenePart:
             that have no pixel there, where such parts are kept.
         area: Polygons on the part, in the CRS of its grid; None: the whole part.
         grid: Its grid.
+        extent: The ground of a whole part whose grid is larger, in the CRS of the grid; None: that of the grid.
     """
 
     name: str
     sources: Sources
     area: AOI | None
     grid: GeoBox
+    extent: BaseGeometry | None = None
 
 
 def scene_parts(
@@ -200,7 +203,7 @@ def _part(name: str, sources: Sources, area: AOI | None, grid: GeoBox, window: W
     rows, cols = (max(side, patch_px) for side in window.shape)
     own = window_grid(grid, Window.at(*window.corner, (rows, cols)))
     if area is None:
-        return ScenePart(name, sources, None, own)
+        return ScenePart(name, sources, None, own, shapely.box(*window_grid(grid, window).boundingbox))
     box = shapely.box(*own.boundingbox)
     frame = area.frame[area.frame.intersects(box)]
     frame = frame.set_geometry(frame.geometry.intersection(box))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.grid_choice import GridChoice
+from geocrodino.data.held_labels import HeldLabels, unpacked
 from geocrodino.data.leakage import LeakReport
 from geocrodino.data.sources import Sources
 from geocrodino.geo.areas.aoi import AOI
@@ -31,7 +32,7 @@ class CheckedScene:
         grid: Its grid: the part of its working grid that the area covers, H x W px.
         choice: Its whole working grid and the reason for it.
         aoi: Areas with a split, in the grid's CRS.
-        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
+        held: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
         inside: Pixels of those of the splits ``train``, ``val`` and ``unlabelled`` that it has; bool, shape (H, W).
         settings: What the configuration says of it.
     """
@@ -41,9 +42,14 @@ class CheckedScene:
     grid: GeoBox
     choice: GridChoice
     aoi: AOI
-    labels: NDArray[np.uint8]
+    held: HeldLabels
     inside: dict[str, NDArray[np.bool_]]
     settings: SceneConfig
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``."""
+        return unpacked(self.held)
 
     def without_pixels(self) -> CheckedScene:
         """Forget labels and masks, which are as large as the grid.
@@ -51,7 +57,7 @@ class CheckedScene:
         Returns:
             The scene with empty arrays in their place.
         """
-        return replace(self, labels=np.zeros((0, 0), np.uint8), inside={})
+        return replace(self, held=np.zeros((0, 0), np.uint8), inside={})
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid
-from geocrodino.data.grid_choice import choose_grids
+from geocrodino.data.grid_choice import GridChoice, choose_grids
+from geocrodino.data.held_labels import HeldLabels, PackedLabels, packed, unpacked
 from geocrodino.data.parts import ScenePart, any_valid, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import open_sources
@@ -24,13 +25,13 @@ from geocrodino.errors import (
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
-from geocrodino.geo.labels.source import LabelSource, label_classes
+from geocrodino.geo.labels.source import label_classes
 from geocrodino.geo.rasters.headers import headers_kept
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, definition_of
 from geocrodino.settings.augmentation import AugmentationSettings
-from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import RANDOM, weights_of
 from geocrodino.settings.modality import Modality
@@ -43,9 +44,9 @@ from geocrodino.training.scene_checks import (
     no_labels_with,
     on_areas,
     part_settings,
+    read_labels,
     recipes_of,
     warn_of_some_ground,
-    without_empty_labels,
 )
 from geocrodino.training.scenes import held_out, list_scenes
 from geocrodino.training.start import find_start, with_network
@@ -170,7 +171,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     choices = choose_grids(
         sources, resolution_m=config.data.resolution_m, grid_of=config.data.grid_of, recipes=recipes.values()
     )
-    grids = [grid_of(*parts, config) for parts in zip(sources, areas, choices, strict=True)]
+    patch_px, alone = config.training.patch_px, len(settings) == 1
+    grids = [grid_of(*each, patch_px, alone=alone) for each in zip(sources, areas, choices, strict=True)]
     for there, grid in zip(sources, grids, strict=True):
         for modality in there.rasters:
             recipes[modality].halo_px(grid, ground_given=there.ground_given)
@@ -189,21 +191,27 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
             else "data.scenes: no scene has labels. Name the class raster of at least one under the key labels."
         )
     classes = label_classes(labelled, config.class_scheme())
-    training = config.training
     parts = [
         (part_settings(scene, part), part, choice)
         for scene, there, area, grid, choice in zip(settings, sources, areas, grids, choices, strict=True)
-        for part in scene_parts(there, area, grid, training.patch_px, keep=config.data.partial == "keep")
+        for part in scene_parts(there, area, grid, patch_px, keep=config.data.partial == "keep")
     ]
-    parts = without_empty_labels(parts, classes)
-    views = [_view(scene, part, classes) for scene, part, _ in parts]
-    decided = split_scenes(views, config.data.splits, len(classes), patch_px=training.patch_px, seed=training.seed)
+    read = read_labels(parts, classes)
+    views = [_view(*each) for each in read]
+    decided = split_scenes(
+        views,
+        config.data.splits,
+        len(classes),
+        patch_px=patch_px,
+        seed=config.training.seed,
+        parts_of_one=alone,
+    )
     scenes = []
-    for view, (scene, part, choice), aoi in zip(views, parts, decided.areas, strict=True):
+    for view, (scene, part, choice, _), aoi in zip(views, read, decided.areas, strict=True):
         inside = _masks(view, aoi)
         labels = _usable(view.labels, inside)
-        if part.name:
-            inside = with_surroundings(inside, aoi.splits, training.patch_px)
+        if part.name or (not alone and min(choice.grid.shape) < patch_px):
+            inside = with_surroundings(inside, aoi.splits, patch_px)
         scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside, scene))
     leaks = leaks_of(views, scenes, classes, named=config.classes is not None)
     found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
@@ -245,8 +253,8 @@ def inputs_or_refusal(config: TrainConfig) -> CheckedInputs | str:
         return str(error)
 
 
-def _view(scene: SceneConfig, part: ScenePart, classes: ClassScheme) -> SceneView:
-    """Read the labels of a scene or a part of it, and collect what decides its splits."""
+def _view(scene: SceneConfig, part: ScenePart, choice: GridChoice, held: HeldLabels | None) -> SceneView:
+    """Collect what decides the splits of a scene or a part of it."""
     sources, grid, area = part.sources, part.grid, part.area
     require_overlap(sources.roles, grid)
     split = scene.split
@@ -256,42 +264,36 @@ def _view(scene: SceneConfig, part: ScenePart, classes: ClassScheme) -> SceneVie
                 f"data.scenes: scene {scene.name}: expected labels for the split {split}, found none.\nName "
                 "them under the key labels, or leave the key split out: a scene without labels is unlabelled."
             )
-        labels = np.broadcast_to(np.uint8(IGNORE_INDEX), tuple(grid.shape))
+        held = np.broadcast_to(np.uint8(IGNORE_INDEX), tuple(grid.shape))
         if split is None and (area is None or not area.splits):
             split = "unlabelled"
-    else:
-        labels = _class_indices(sources.labels, classes, grid)
+    elif held is None:
+        raise nothing_valid(sources.labels, grid)
     files = tuple(name for raster in sources.roles.values() for name in raster.file_names)
     placed = None if area is None else on_grid(area, grid)
-    return SceneView(scene.name, files, grid, placed, split, labels, tuple(sources.rasters))
+    extent = part.extent
+    if area is None and not part.name and grid.shape != choice.grid.shape:
+        extent = shapely.box(*choice.grid.boundingbox)
+    return SceneView(scene.name, files, grid, placed, split, held, tuple(sources.rasters), extent)
 
 
 def _masks(view: SceneView, aoi: AOI) -> dict[str, NDArray[np.bool_]]:
     """Pixels of each split that a training reads; a whole scene takes no memory."""
     splits = [s for s in aoi.splits if s != "test"]
-    if view.area is None and view.split is not None:
+    if view.area is None and len(aoi.splits) == 1:
         return {s: np.broadcast_to(np.True_, tuple(view.grid.shape)) for s in splits}
     return {s: inside_mask(aoi.polygons(s), view.grid) for s in splits}
 
 
-def _usable(labels: NDArray[np.uint8], inside: dict[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
+def _usable(held: HeldLabels, inside: dict[str, NDArray[np.bool_]]) -> HeldLabels:
     """Labels of ``train`` and ``val`` alone."""
     masks = [inside[s] for s in ("train", "val") if s in inside]
     if not masks:
-        return np.broadcast_to(np.uint8(IGNORE_INDEX), labels.shape)
+        return np.broadcast_to(np.uint8(IGNORE_INDEX), held.shape)
     if any(mask.all() for mask in masks):
-        return labels
-    return np.where(np.logical_or.reduce(masks), labels, IGNORE_INDEX).astype(np.uint8)
-
-
-def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8]:
-    """Class indices on the grid, uint8, shape (H, W), 255 where there is no label."""
-    found = np.full(grid.shape, IGNORE_INDEX, np.uint8)
-    for window in Window.of(grid.shape).blocks(_BLOCK_PX):
-        found[window.slices] = labels.indices(classes, window, grid)
-    if (found == IGNORE_INDEX).all():
-        raise nothing_valid(labels, grid)
-    return found
+        return held
+    usable = np.where(np.logical_or.reduce(masks), unpacked(held), IGNORE_INDEX).astype(np.uint8)
+    return packed(usable) if isinstance(held, PackedLabels) else usable
 
 
 def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:

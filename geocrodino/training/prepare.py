@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import AlignedLayers, Progress, align, bytes_to_write, readable_size
 from geocrodino.data.grid_choice import GridChoice, describe_work
+from geocrodino.data.held_labels import HeldLabels
 from geocrodino.data.layer_cache import CACHE_NAME, align_scenes
 from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
@@ -164,15 +165,20 @@ def _aligned(
         _warn_of_heights(scene.sources, own)
     few = len(used) <= _MOST_MAPPED
     return tuple(
-        AlignedScene(scene.name, own, _mapped(scene.labels, own) if few else scene.labels, scene.inside)
+        AlignedScene(scene.name, own, _mapped(scene, own) if few else _stored(scene, own), scene.inside)
         for scene, own in zip(used, layers, strict=True)
     )
 
 
-def _mapped(labels: NDArray[np.uint8], layers: AlignedLayers) -> NDArray[np.uint8]:
+def _mapped(scene: CheckedScene, layers: AlignedLayers) -> NDArray[np.uint8]:
     """The labels of a scene, from its file where that holds the same, so that they take no memory."""
-    stored = layers.class_indices()
+    labels, stored = scene.labels, layers.class_indices()
     return stored if np.array_equal(labels, stored) else labels
+
+
+def _stored(scene: CheckedScene, layers: AlignedLayers) -> HeldLabels | None:
+    """The labels of one of many scenes: None where its file holds the same, which is then opened when it is read."""
+    return None if np.array_equal(scene.labels, layers.class_indices()) else scene.held
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.alignment import reference_grid
+from geocrodino.data.alignment import nothing_valid, reference_grid
 from geocrodino.data.grid_choice import GridChoice
+from geocrodino.data.held_labels import HeldLabels, packed
 from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
 from geocrodino.data.parts import ScenePart
 from geocrodino.data.sources import Sources, fitted_sources
@@ -27,6 +30,7 @@ from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import share_ground
+from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.options import RecipeOptions
 from geocrodino.modalities.registry import Recipe, definition_of
@@ -39,6 +43,7 @@ from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checked import CheckedScene
 
 _BLOCK_PX = 512
+_FEW = 256  # scenes up to which labels lie in memory as they are
 
 
 def leaks_of(
@@ -247,14 +252,15 @@ def part_settings(scene: SceneConfig, part: ScenePart) -> SceneConfig:
     return scene.model_copy(update={**own, "rasters": others, "name": f"{scene.name or 'part'}{part.name}"})
 
 
-def grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: TrainConfig) -> GeoBox:
-    """Cut a working grid to the area. A whole scene that is smaller than a patch is made larger.
+def grid_of(sources: Sources, area: AOI | None, choice: GridChoice, patch_px: int, *, alone: bool) -> GeoBox:
+    """Cut a working grid to the area. The grid of a scene that is smaller than a patch is made larger.
 
     Args:
         sources: The rasters of the scene.
         area: Its area; None: the whole scene.
         choice: Its working grid.
-        config: The configuration.
+        patch_px: Side of a training patch, px.
+        alone: Whether it is the only scene; the area of one decides its grid, even if no patch fits.
 
     Returns:
         The grid of the scene.
@@ -262,10 +268,8 @@ def grid_of(sources: Sources, area: AOI | None, choice: GridChoice, config: Trai
     Raises:
         AOIError: If the area lies outside the scene.
     """
-    if area is not None:
-        return reference_grid(sources.reference, area, choice.grid)
-    grid, patch_px = choice.grid, config.training.patch_px
-    if min(grid.shape) >= patch_px:
+    grid = choice.grid if area is None else reference_grid(sources.reference, area, choice.grid)
+    if min(choice.grid.shape) >= patch_px or (alone and area is not None):
         return grid
     return GeoBox((max(grid.shape[0], patch_px), max(grid.shape[1], patch_px)), grid.affine, grid.crs)
 
@@ -291,36 +295,47 @@ def warn_of_some_ground(settings: Sequence[SceneConfig], sources: Sequence[Sourc
         )
 
 
-def without_empty_labels(
-    parts: list[tuple[SceneConfig, ScenePart, GridChoice]], classes: ClassScheme
-) -> list[tuple[SceneConfig, ScenePart, GridChoice]]:
-    """Of several scenes, make those unlabelled on which no label lies, as where few polygons lie on many tiles.
+def read_labels(
+    parts: Sequence[tuple[SceneConfig, ScenePart, GridChoice]], classes: ClassScheme
+) -> list[tuple[SceneConfig, ScenePart, GridChoice, HeldLabels | None]]:
+    """Read the labels of each scene once. Of several, those on which no label lies become unlabelled.
 
     Args:
         parts: Settings, rasters and grid of each scene or part of one.
         classes: The classes.
 
     Returns:
-        The same, without the labels and splits of scenes on which no label lies.
+        The same with the class indices of each, None without labels. Scenes on which no label lies, as where few
+        polygons lie on many tiles, are without labels and splits.
+
+    Raises:
+        RasterError: If no label lies on a single scene, or on any of several.
+        OverlapError: If the labels do not meet a single scene, or any of several.
+        LabelError: If a label value belongs to no class.
 
     Warns:
-        LeftOutWarning: If there are such scenes.
+        LeftOutWarning: If scenes are without a label.
     """
-    if len(parts) == 1:
-        return parts
-    found: list[tuple[SceneConfig, ScenePart, GridChoice]] = []
+    found: list[tuple[SceneConfig, ScenePart, GridChoice, HeldLabels | None]] = []
     bare = []
     for scene, part, choice in parts:
         labels = part.sources.labels
-        has_labels = labels is not None and _has_labels(labels, classes, part.grid)
-        kept = part if has_labels or labels is None else replace(part, sources=replace(part.sources, labels=None))
+        indices = None if labels is None else _class_indices(labels, classes, part.grid)
+        if indices is not None:
+            held = packed(indices) if len(parts) > _FEW else indices
+            found.append((scene, part, choice, held))
+            continue
         split = scene.split
-        if not has_labels and scene.labels is not None and not part.name:
+        if scene.labels is not None and not part.name:
             bare.append(scene.name)
             split = "test" if scene.split == "test" else None
-        found.append((scene.model_copy(update={"split": split}), kept, choice))
-    if len(bare) == len(parts):
-        return parts  # the first scene tells why
+        kept = part if labels is None else replace(part, sources=replace(part.sources, labels=None))
+        found.append((scene.model_copy(update={"split": split}), kept, choice, None))
+    if bare and len(bare) == len(parts):
+        _, first, _ = parts[0]
+        require_overlap(first.sources.roles, first.grid)
+        if first.sources.labels is not None:
+            raise nothing_valid(first.sources.labels, first.grid)
     if bare:
         warnings.warn(
             f"data.labels: no label lies on {len(bare)} of {len(parts)} scenes, which count as unlabelled: "
@@ -331,10 +346,11 @@ def without_empty_labels(
     return found
 
 
-def _has_labels(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> bool:
+def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8] | None:
+    """Class indices on the grid, uint8, shape (H, W), 255 where there is no label; None if there is none at all."""
     if not share_ground(labels.geobox, grid):
-        return False
-    return any(
-        (labels.indices(classes, window, grid) != IGNORE_INDEX).any()
-        for window in Window.of(grid.shape).blocks(_BLOCK_PX)
-    )
+        return None
+    found = np.full(grid.shape, IGNORE_INDEX, np.uint8)
+    for window in Window.of(grid.shape).blocks(_BLOCK_PX):
+        found[window.slices] = labels.indices(classes, window, grid)
+    return None if (found == IGNORE_INDEX).all() else found
