@@ -77,6 +77,18 @@ def test_scenes_that_lack_a_modality_train_and_are_told_apart(run, run_cli):
     assert "Without a map, because they lack a modality; not counted: image" in said
 
 
+def test_scenes_that_lack_a_modality_are_inspected(tiny, scenes, run_cli, tmp_path):
+    content = {**tiny, "data": {"scenes": [scenes[name] for name in ("both", "image", "heights")]}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    code, said, wrong = run_cli("inspect", "--config", str(tmp_path / "config.yaml"))
+    assert code == 0, said + wrong
+    shown = said.split("Scene ")
+    assert [("optical:" in each, "elevation:" in each) for each in shown[1:]] == [
+        (True, True), (True, False), (False, True),
+    ]  # fmt: skip
+    assert "These files fit together." in said
+
+
 def test_the_statistics_are_those_of_the_scenes_that_have_the_modality(tiny, scenes):
     found = check_inputs(config_from(tiny, list(scenes.values())))
     assert [tuple(scene.sources.rasters) for scene in found.scenes] == [
