@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,8 +109,6 @@ def _counts(counts: Iterable[int]) -> str:
 
 
 def _describe(console: Console, preset: Preset, root: Path | None) -> None:
-    from geocrodino.presets.contents import look, missing_text
-
     def show(line: str) -> None:
         console.print(line, markup=False)
 
@@ -144,8 +142,14 @@ def _describe(console: Console, preset: Preset, root: Path | None) -> None:
         show(f"Assumed: {value}")
     if preset.assumed:
         show("Other values: train --pixel-size and --height-scale, or config.yaml of a run, which can be trained on.")
-    if root is None:
-        return
+    if root is not None:
+        _describe_files(show, preset, root)
+
+
+def _describe_files(show: Callable[[str], None], preset: Preset, root: Path) -> None:
+    """What of a data set lies in a folder, and what is missing."""
+    from geocrodino.presets.contents import look, missing_text
+
     contents = look(preset, root)
     files = ", ".join(f"{layer} {count}" for layer, count in contents.files.items())
     show(f"In {root}: files of {files}")

@@ -56,13 +56,15 @@ def evaluate_scenes_of(
     from geocrodino.report.figures import write_figure
     from geocrodino.report.tables import evaluation_table, scenes_table, write_json
     from geocrodino.settings.config import load_config
-    from geocrodino.training.scene_maps import scene_maps, scenes_of_split
+    from geocrodino.training.scene_maps import scene_maps, scenes_of_split, without_map
 
     chosen = None if split is None else split_name(split)
     source = maps[0]
     folder = out or (source if is_folder(source) else source.parent)
     check_folder(folder)
-    found, bare = scene_maps(scenes_of_split(load_config(config, {}), chosen, file=config), source)
+    parts = scenes_of_split(load_config(config, {}), chosen, file=config)
+    found, bare = scene_maps(parts, source)
+    unmapped = without_map(parts, source)
     result = evaluate_scenes(found, split=chosen, **rules)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +79,7 @@ def evaluate_scenes_of(
     console.print(evaluation_table(result.total))
     console.print(scenes_table(result))
     _tell_bare((*bare, *result.without_labels), console)
+    _tell_skipped("Without a map, because they lack a modality; not counted", unmapped, console)
     if result.total.reliability is not None:
         console.print(f"Expected calibration error {100 * result.total.reliability.expected_calibration_error:.1f} %")
 
@@ -122,20 +125,25 @@ def predict_scenes_of(
     from geocrodino.bundle.io import load_bundle
     from geocrodino.geo.areas.splits import split_name
     from geocrodino.settings.config import load_config
-    from geocrodino.training.scene_maps import predict_scenes, scenes_of_split
+    from geocrodino.training.scene_maps import predict_scenes, scenes_of_split, with_modality
 
     chosen = None if split is None else split_name(split)
     parts = scenes_of_split(load_config(config, {}), chosen, file=config, run=model.parent)
     console = Console(highlight=False, soft_wrap=True)
     for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
         console.print(str(path), markup=False)
+    _tell_skipped(f"Without a raster of {modality}, not mapped", with_modality(parts, modality)[1], console)
 
 
 def _tell_bare(names: tuple[str, ...], console: Console) -> None:
+    _tell_skipped("Without labels there, not counted", names, console)
+
+
+def _tell_skipped(why: str, names: tuple[str, ...], console: Console) -> None:
     from geocrodino.phrases import listed
 
     if names:
-        console.print(f"Without labels there, not counted: {listed(names)}", markup=False)
+        console.print(f"{why}: {listed(names)}", markup=False)
 
 
 def show_folds(found: Mapping[str, FoldScores], console: Console, folder: Path) -> None:

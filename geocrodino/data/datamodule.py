@@ -23,6 +23,7 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import Modality
+from geocrodino.settings.sampling import BalanceBy
 
 _VALIDATION_PX = 256
 _VALIDATION_BATCH = 4
@@ -41,6 +42,7 @@ class BatchPlan:
         workers: Reading processes; 0: read in the training process.
         unlabelled: Patches without labels in a batch, beside the ``batch_size`` patches with labels; fewer if they
             have fewer possible positions than patches with labels.
+        balance_by: Where the pixel of a class is drawn from, see `BalancedPatchSampler`.
     """
 
     patch_px: int
@@ -50,6 +52,7 @@ class BatchPlan:
     seed: int = 0
     workers: int = 0
     unlabelled: int = 0
+    balance_by: BalanceBy = "class"
 
 
 class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -79,6 +82,8 @@ class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
         )
         return {
             key: torch.nn.functional.pad(value, pad, value=IGNORE_INDEX if key == "labels" else 0)
+            if value.ndim
+            else value
             for key, value in sample.items()
         }
 
@@ -90,7 +95,7 @@ class CoregisteredDataModule(L.LightningDataModule):
     (`most_windows`), a fixed part of its windows is validated between epochs (`choose_windows`).
 
     A batch is a dict: for each modality float32 (B, C, H, W) and ``<modality>_valid`` bool (B, H, W); ``labels``
-    int64 (B, H, W), 255 without a label.
+    int64 (B, H, W), 255 without a label; where scenes lack a modality also ``<modality>_there`` bool (B,).
 
     Attributes:
         val_labelled_px: Labelled pixels that are validated between epochs.
@@ -134,6 +139,7 @@ class CoregisteredDataModule(L.LightningDataModule):
             patch_px=patch_px,
             length=plan.steps_per_epoch * plan.batch_size,
             balance=plan.balance,
+            balance_by=plan.balance_by,
             seed=plan.seed,
         )
         require_labels(labelled.corners, source)
@@ -230,6 +236,8 @@ class CoregisteredDataModule(L.LightningDataModule):
             held = window.intersect(Window.of(scene.labels.shape))
             labelled = self._labelled_val(number, window)
             for order, modality in enumerate(self.dataset.specs):
+                if modality not in scene.layers.modalities:
+                    continue
                 valid = np.isfinite(scene.layers.read(modality, held)).all(axis=0)
                 found = scene.labels[held.slices][labelled & valid]
                 counts[index, order] = np.bincount(found, minlength=IGNORE_INDEX)

@@ -36,7 +36,8 @@ class CoregisteredDataset(GeoDataset):
     scene, both without rounding of coordinates.
 
     A sample is a dict: for each modality the network's input, float32, shape (C, H, W), 0 where invalid, and
-    ``<modality>_valid``, bool, shape (H, W); ``labels``, int64, shape (H, W), 255 without a label.
+    ``<modality>_valid``, bool, shape (H, W); ``labels``, int64, shape (H, W), 255 without a label. Where a scene lacks
+    a modality, its values are 0 and not valid, and the samples of all scenes have ``<modality>_there``, bool, shape ().
     """
 
     def __init__(self, scenes: Sequence[AlignedScene], specs: dict[Modality, ModalitySpec]) -> None:
@@ -48,6 +49,7 @@ class CoregisteredDataset(GeoDataset):
         """
         self.scenes, self.specs = tuple(scenes), specs
         self.grid = self.scenes[0].grid
+        self._some_lack = any(m not in scene.layers.modalities for scene in self.scenes for m in specs)
         files = [scene.layers.files() for scene in self.scenes]
         first = [next(iter(names.values())) for names in files]
         self.paths = [path for names in files for path in names.values()]
@@ -96,14 +98,21 @@ class CoregisteredDataset(GeoDataset):
 
         Returns:
             For each modality float32 (C, h, w), 0 where invalid, and ``<modality>_valid`` bool (h, w); ``labels`` int64
-            (h, w), 255 without a label.
+            (h, w), 255 without a label. Where a scene lacks a modality also ``<modality>_there``, bool ().
         """
         there, window = self.scenes[scene], Window(*window)
         sample: dict[str, Any] = {}
         for modality, spec in self.specs.items():
-            values = there.layers.read(modality, window)
-            sample[modality] = torch.from_numpy(spec.normalise(values))
-            sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
+            has_it = modality in there.layers.modalities
+            if has_it:
+                values = there.layers.read(modality, window)
+                sample[modality] = torch.from_numpy(spec.normalise(values))
+                sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
+            else:
+                sample[modality] = torch.zeros(len(spec.channels), *window.shape)
+                sample[f"{modality}_valid"] = torch.zeros(window.shape, dtype=torch.bool)
+            if self._some_lack:
+                sample[f"{modality}_there"] = torch.tensor(has_it)
         sample["labels"] = torch.from_numpy(there.labels[window.slices].astype(np.int64))
         return sample
 

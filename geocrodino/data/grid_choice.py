@@ -20,7 +20,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.warp import AGGREGATE_FROM
 from geocrodino.modalities.registry import Recipe
 from geocrodino.settings.grid import GridOf
-from geocrodino.settings.modality import Modality
+from geocrodino.settings.modality import MODALITIES, Modality
 
 _MUCH_COARSER = 10.0
 """Labels more than this many times coarser than the image do not set the pixel size. They describe areas, such as land
@@ -115,10 +115,10 @@ def choose_grids(
 ) -> tuple[GridChoice, ...]:
     """Choose the working grid of each scene of a training: all grids have one pixel size in metres.
 
-    A single scene gets the grid of `choose_grid`. Of several, each scene would choose a pixel size of its own; the
-    coarsest of them is that of all. A scene whose pixels have this size within 1 % keeps them. With ``grid_of`` labels,
-    or where a scene would choose the grid of its labels, every scene whose labels have the common pixel size in the CRS
-    of its grid keeps the pixel edges of its labels.
+    A single scene gets the grid of `choose_grid`. Of several, each scene with the first modality would choose a pixel
+    size of its own; the coarsest of them is that of all. A scene whose pixels have this size within 1 % keeps them.
+    With ``grid_of`` labels, or where a scene would choose the grid of its labels, every scene whose labels have the
+    common pixel size in the CRS of its grid keeps the pixel edges of its labels.
 
     Args:
         scenes: The rasters of each scene, as the recipes read them; at least one.
@@ -136,13 +136,16 @@ def choose_grids(
     """
     if len(scenes) == 1:
         return (_choice_of(scenes[0], resolution_m, grid_of, recipes),)
+    first = MODALITIES.in_order(m for scene in scenes for m in scene.rasters)[0]
+    leading = [scene for scene in scenes if first in scene.rasters]
     size, edges = resolution_m, grid_of or "image"
     if size is None:
-        own = [_choice_of(scene, None, _possible(scene, None, grid_of), recipes) for scene in scenes]
+        own = [_choice_of(scene, None, _possible(scene, None, grid_of), recipes) for scene in leading]
         size = max(choice.resolution_m for choice in own)
         edges = grid_of or ("labels" if any(choice.grid_of == "labels" for choice in own) else "image")
     found = [_choice_of(scene, size, _possible(scene, size, edges), recipes) for scene in scenes]
-    note = _common_note([choice.image_m for choice in found], size, asked=resolution_m is not None)
+    images = [choice.image_m for choice, scene in zip(found, scenes, strict=True) if first in scene.rasters]
+    note = _common_note(images, size, asked=resolution_m is not None)
     return tuple(replace(choice, resolution_m=size, grid_of=edges, note=note) for choice in found)
 
 
@@ -154,7 +157,7 @@ def _choice_of(
         scene.labels,
         resolution_m=resolution_m,
         grid_of=grid_of,
-        recipes=recipes,
+        recipes=[recipe for recipe in recipes if recipe.modality in scene.rasters],
         ground_given=scene.ground_given,
     )
 

@@ -29,7 +29,8 @@ from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
-from geocrodino.modalities.registry import Recipe, RecipeOptions, definition_of
+from geocrodino.modalities.options import RecipeOptions
+from geocrodino.modalities.registry import Recipe, definition_of
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.height_channels import HeightChannelName

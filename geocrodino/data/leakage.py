@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.footprints import is_placeless, planes_of
+from geocrodino.data.held_labels import HeldLabels, unpacked
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.splits import SPLITS
@@ -135,7 +136,7 @@ class SplitScene:
     name: str
     grid: GeoBox
     aoi: AOI
-    labels: NDArray[np.uint8]
+    labels: HeldLabels
     inside: Mapping[str, NDArray[np.bool_]]
     raster: Raster | None = None
 
@@ -185,9 +186,9 @@ def _counted(scene: SplitScene, split: str, num_classes: int) -> NDArray[np.int6
     inside = scene.inside.get(split)
     if inside is None:
         inside = inside_mask(scene.aoi.polygons(split), scene.grid)
-    found = np.zeros(256, np.int64)
+    found, labels = np.zeros(256, np.int64), unpacked(scene.labels)
     for window in Window.of(inside.shape).blocks(4096):
-        found += np.bincount(scene.labels[window.slices][inside[window.slices]], minlength=256)
+        found += np.bincount(labels[window.slices][inside[window.slices]], minlength=256)
     found[IGNORE_INDEX] = 0
     return found[:num_classes]
 

@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from geocrodino.data.alignment import nothing_valid
 from geocrodino.data.listed import Member, members_of
@@ -30,6 +31,7 @@ from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import listed
+from geocrodino.settings.modality import Modality
 
 SMALL_PX = 1 << 24
 """Pixels up to which a grid stays whole: its layers take 400 MB at most."""
@@ -43,18 +45,23 @@ class ScenePart:
 
     Attributes:
         name: Number of the part, ``-1`` and so on, for the end of the scene's name; empty for a whole scene.
-        sources: The rasters of the scene; without labels where none lie on the part.
+        sources: The rasters of the scene; without labels where none lie on the part, and without those of modalities
+            that have no pixel there, where such parts are kept.
         area: Polygons on the part, in the CRS of its grid; None: the whole part.
         grid: Its grid.
+        extent: The ground of a whole part whose grid is larger, in the CRS of the grid; None: that of the grid.
     """
 
     name: str
     sources: Sources
     area: AOI | None
     grid: GeoBox
+    extent: BaseGeometry | None = None
 
 
-def scene_parts(sources: Sources, area: AOI | None, grid: GeoBox, patch_px: int) -> tuple[ScenePart, ...]:
+def scene_parts(
+    sources: Sources, area: AOI | None, grid: GeoBox, patch_px: int, *, keep: bool = False
+) -> tuple[ScenePart, ...]:
     """Divide a scene into parts, if most of its grid is empty.
 
     Empty is what no file of the first modality covers, and no polygon of the area. Parts are apart by a patch at least.
@@ -65,6 +72,7 @@ def scene_parts(sources: Sources, area: AOI | None, grid: GeoBox, patch_px: int)
         area: The area of interest, in any CRS; None: the whole scene.
         grid: The grid of the scene, or of the part of it that the area covers.
         patch_px: Side of a training patch, px. Smaller parts are made as large at the right and bottom.
+        keep: Whether to keep parts on which a modality has no valid pixel, without its raster.
 
     Returns:
         The whole scene, or its parts from top to bottom.
@@ -88,7 +96,7 @@ def scene_parts(sources: Sources, area: AOI | None, grid: GeoBox, patch_px: int)
     parts = [
         _part(f"-{number}", sources, placed, grid, window, patch_px) for number, window in enumerate(windows, start=1)
     ]
-    return tuple(_with_data(parts, grid))
+    return tuple(_with_data(parts, grid, keep=keep))
 
 
 def with_surroundings(
@@ -228,35 +236,46 @@ def _part(name: str, sources: Sources, area: AOI | None, grid: GeoBox, window: W
     rows, cols = (max(side, patch_px) for side in window.shape)
     own = window_grid(grid, Window.at(*window.corner, (rows, cols)))
     if area is None:
-        return ScenePart(name, sources, None, own)
+        return ScenePart(name, sources, None, own, shapely.box(*window_grid(grid, window).boundingbox))
     box = shapely.box(*own.boundingbox)
     frame = area.frame[area.frame.intersects(box)]
     frame = frame.set_geometry(frame.geometry.intersection(box))
     return ScenePart(name, sources, AOI(frame[frame.area > 0].reset_index(drop=True), area.source), own)
 
 
-def _with_data(parts: Sequence[ScenePart], grid: GeoBox) -> list[ScenePart]:
-    """Parts on which every modality has a valid pixel; labels only where there are any."""
+def _with_data(parts: Sequence[ScenePart], grid: GeoBox, *, keep: bool) -> list[ScenePart]:
+    """Parts on which every modality has a valid pixel, or any of them; labels only where there are any."""
     rasters, labels = parts[0].sources.rasters, parts[0].sources.labels
-    lacking: dict[str, RasterSource] = {}
-    for part in parts:
-        for raster in rasters.values():
-            if not any_valid(raster, part.grid):
-                lacking.setdefault(part.name, raster)
-    kept = [part for part in parts if part.name not in lacking]
+    lacking = {part.name: [m for m, raster in rasters.items() if not any_valid(raster, part.grid)] for part in parts}
+    most = len(rasters) - 1 if keep else 0
+    kept = [_without(part, lacking[part.name]) for part in parts if len(lacking[part.name]) <= most]
     labelled = {part.name for part in kept if labels is not None and any_valid(labels, part.grid, categorical=True)}
-    empty = next(iter(lacking.values())) if not kept else labels if not labelled else None
-    if empty is not None:
-        raise nothing_valid(empty, grid)
-    for path in dict.fromkeys(raster.path for raster in lacking.values()):
-        missing = [name.lstrip("-") for name, raster in lacking.items() if raster.path == path]
-        warnings.warn(
-            f"{path}: no valid pixel on {len(missing)} of the {len(parts)} parts of the scene, which are left out: "
-            f"{listed(missing)}.",
-            LeftOutWarning,
-            stacklevel=3,
-        )
+    if not kept:
+        raise nothing_valid(rasters[next(iter(lacking.values()))[0]], grid)
+    if labels is not None and not labelled:
+        raise nothing_valid(labels, grid)
+    for modality, raster in rasters.items():
+        for left_out in (True, False):
+            missing = [name for name, found in lacking.items() if modality in found[: 1 + most]]
+            missing = [name.lstrip("-") for name in missing if (len(lacking[name]) > most) == left_out]
+            if not missing:
+                continue
+            fate = "left out" if left_out else "kept without it"
+            warnings.warn(
+                f"{raster.path}: no valid pixel on {len(missing)} of the {len(parts)} parts of the scene, which are "
+                f"{fate}: {listed(missing)}.",
+                LeftOutWarning,
+                stacklevel=3,
+            )
     return [p if p.name in labelled else replace(p, sources=replace(p.sources, labels=None)) for p in kept]
+
+
+def _without(part: ScenePart, modalities: Sequence[Modality]) -> ScenePart:
+    """A part without the rasters of some modalities."""
+    if not modalities:
+        return part
+    rasters = {m: raster for m, raster in part.sources.rasters.items() if m not in modalities}
+    return replace(part, sources=replace(part.sources, rasters=rasters))
 
 
 def any_valid(raster: RasterSource, grid: GeoBox, *, categorical: bool = False) -> bool:

@@ -47,9 +47,15 @@ def patch_corners(inside: NDArray[np.bool_], patch_px: int) -> NDArray[np.bool_]
     if not (height and width):
         return np.zeros((0, 0), bool)
     if inside.all() or not inside.any():  # a whole scene, or none of it
-        return np.full((height, width), bool(inside[0, 0]))
-    corners: NDArray[np.bool_] = box_sums(inside, patch_px) == patch_px**2
-    return corners
+        return np.broadcast_to(np.bool_(inside[0, 0]), (height, width))
+    return _compact(box_sums(inside, patch_px) == patch_px**2)
+
+
+def _compact(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The same mask, without memory where all of its pixels are alike: many scenes are labelled all over."""
+    if mask.size and (mask.all() or not mask.any()):
+        return np.broadcast_to(np.bool_(mask.flat[0]), mask.shape)
+    return mask
 
 
 def require_patches(corners: Iterable[NDArray[np.bool_]], split: str, source: str, patch_px: int, grid: GeoBox) -> None:
@@ -87,7 +93,7 @@ def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch
     """
     corners = patch_corners(inside, patch_px)
     if corners.any():
-        corners &= box_sums(inside & (labels != IGNORE_INDEX), patch_px) > 0
+        return _compact(corners & (box_sums(inside & (labels != IGNORE_INDEX), patch_px) > 0))
     return corners
 
 

@@ -12,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torchgeo.samplers import GeoSampler
 
+from geocrodino.data.class_groups import GroupedPixels, grouped_pixels
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import labelled_corners
 from geocrodino.data.scenes import AlignedScene, SceneWindow
 from geocrodino.data.statistics import class_counts
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.sampling import BalanceBy
 
 
 class Position(NamedTuple):
@@ -84,6 +86,7 @@ class BalancedPatchSampler(GeoSampler):
         patch_px: int,
         length: int,
         balance: float = 0.5,
+        balance_by: BalanceBy = "class",
         seed: int = 0,
     ) -> None:
         """Find the positions of patches.
@@ -94,6 +97,8 @@ class BalancedPatchSampler(GeoSampler):
             patch_px: Side of a patch, px.
             length: Patches in an epoch.
             balance: Share of the patches, 0 to 1, that are drawn around a pixel of an evenly drawn class.
+            balance_by: Where such a pixel is drawn from: ``class``, all of the class; otherwise from an evenly drawn
+                scene, block of the size of a patch, or polygon that holds the class.
             seed: Seed of the random numbers.
         """
         super().__init__(dataset)
@@ -101,7 +106,12 @@ class BalancedPatchSampler(GeoSampler):
         self.balance, self.seed, self.epoch = balance, seed, 0
         self.corners = tuple(labelled_corners(s.pixels_of(split), s.labels, patch_px) for s in dataset.scenes)
         self._anywhere = EvenDraw(self.corners)
-        self._class_px = _pixels_by_class(dataset.scenes, split, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        self._class_px: Sequence[_ClassPixels | GroupedPixels] = (
+            _pixels_by_class(dataset.scenes, split, rng)
+            if balance_by == "class"
+            else grouped_pixels(dataset.scenes, split, balance_by, patch_px, rng)
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -138,7 +148,7 @@ class BalancedPatchSampler(GeoSampler):
 
     def _around_a_class(self, rng: np.random.Generator) -> Position | None:
         pixels = self._class_px[int(rng.integers(len(self._class_px)))]
-        scene, row, col = pixels.at(int(rng.integers(len(pixels))))
+        scene, row, col = pixels.draw(rng)
         corners = self.corners[scene]
         r0, c0 = max(0, row - self.patch_px + 1), max(0, col - self.patch_px + 1)
         near = np.flatnonzero(corners[r0 : row + 1, c0 : col + 1])
@@ -162,6 +172,10 @@ class _ClassPixels:
     @cached_property
     def _stops(self) -> NDArray[np.int64]:
         return np.cumsum([len(places) for places in self.places])
+
+    def draw(self, rng: np.random.Generator) -> Position:
+        """A pixel, all equally probable."""
+        return self.at(int(rng.integers(len(self))))
 
     def at(self, index: int) -> Position:
         """The pixel of a number, counted over the scenes."""

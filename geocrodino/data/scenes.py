@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geocrodino.data.held_labels import HeldLabels, unpacked
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.modality import Modality
 
@@ -83,13 +84,14 @@ class AlignedScene:
     Attributes:
         name: Name of the scene; empty in a training on one scene.
         layers: Its rasters on its grid.
-        labels: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``.
+        held: Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``; None: all those of
+            the layers, read when they are needed.
         inside: Pixels that lie wholly inside each split, bool, shape (H, W); only splits that the scene has.
     """
 
     name: str
     layers: Layers
-    labels: NDArray[np.uint8]
+    held: HeldLabels | None
     inside: Mapping[str, NDArray[np.bool_]]
 
     @classmethod
@@ -102,7 +104,12 @@ class AlignedScene:
         Returns:
             The scene, without a name.
         """
-        return cls("", layers, layers.class_indices(), {})
+        return cls("", layers, None, {})
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``."""
+        return self.layers.class_indices() if self.held is None else unpacked(self.held)
 
     @property
     def grid(self) -> GeoBox:

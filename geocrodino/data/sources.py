@@ -107,7 +107,9 @@ def open_sources(scene: SceneConfig, *, one_of_several: bool = False) -> Sources
         except OverlapError:
             if not one_of_several:
                 raise
-    ground = None if scene.ground is None else open_scene(scene.ground, place=place)
+    has_heights = any(definition_of(m).holds_heights for m in rasters)
+    # The ground beside `scenes` is that of all scenes, also of those without heights, which need none.
+    ground = None if scene.ground is None or not has_heights else open_scene(scene.ground, place=place)
     opened = with_heights(Sources(rasters, labels, ground, scene.height_unit), scene.height)
     require_one_size(opened.roles)
     return opened

@@ -15,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.data.balance import ranked_draws, splits_of_fold
 from geocrodino.data.block_splits import DRAWN, SHARES, block_splits
 from geocrodino.data.footprints import planes_of
+from geocrodino.data.held_labels import HeldLabels, unpacked
 from geocrodino.data.listed import ListedMember, ListedScene, Member, listed_splits, member_areas
 from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.aoi import AOI, from_polygons
@@ -24,6 +25,7 @@ from geocrodino.geo.rasters.grid import crs_of, window_grid
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.modality import Modality
 from geocrodino.settings.splits import SceneSplit, SplitSettings
 
 __all__ = ["DecidedSplits", "SceneView", "block_splits", "require_splits", "split_scenes"]
@@ -45,6 +47,8 @@ class SceneView:
         labels: Class indices, uint8, shape (H, W), 255 without a label.
         members: The files that the scene is joined from, where there are several: lists can name each of them.
         part_of: Name of the scene that this is a part of; empty for a whole scene.
+        modalities: The modalities that it has.
+        extent: The ground of a whole scene whose grid is larger, in the CRS of the grid; None: that of the grid.
     """
 
     name: str
@@ -52,17 +56,21 @@ class SceneView:
     grid: GeoBox
     area: AOI | None
     split: SceneSplit | None
-    labels: NDArray[np.uint8]
+    labels: HeldLabels
     members: tuple[Member, ...] = ()
     part_of: str = ""
+    modalities: tuple[Modality, ...] = ()
+    extent: BaseGeometry | None = None
 
     def whole(self) -> BaseGeometry:
         """Join the ground of the scene to one geometry.
 
         Returns:
-            All polygons of the area, or the box of the grid; in the CRS of the grid.
+            All polygons of the area, or the extent, or the box of the grid; in the CRS of the grid.
         """
-        return shapely.box(*self.grid.boundingbox) if self.area is None else self.area.polygons()
+        if self.area is not None:
+            return self.area.polygons()
+        return shapely.box(*self.grid.boundingbox) if self.extent is None else self.extent
 
     @property
     def names_splits(self) -> bool:
@@ -87,13 +95,20 @@ class DecidedSplits:
 
 
 def split_scenes(
-    views: Sequence[SceneView], settings: SplitSettings | None, num_classes: int, *, patch_px: int, seed: int
+    views: Sequence[SceneView],
+    settings: SplitSettings | None,
+    num_classes: int,
+    *,
+    patch_px: int,
+    seed: int,
+    parts_of_one: bool = False,
 ) -> DecidedSplits:
     """Decide the splits of scenes.
 
     The first of these decides for a scene: the split that it names, a list, the column ``split`` of its area,
-    ``settings.by``. Where none does, a single scene is cut into blocks, see `block_splits`, and six or more scenes are
-    drawn whole. A scene that is in no list, where there are lists and nothing else decides, is not used.
+    ``settings.by``. Where none does, a single scene is cut into blocks, see `block_splits`, and six or more scenes, or
+    parts of one, are drawn whole. Fewer parts of one scene are cut into blocks; a part that is too small for that is
+    ``train``. A scene that is in no list, where there are lists and nothing else decides, is not used.
 
     Args:
         views: The scenes.
@@ -101,6 +116,7 @@ def split_scenes(
         num_classes: Number of classes.
         patch_px: Side of a patch, px.
         seed: Seed of the random numbers.
+        parts_of_one: Whether the scenes are parts of a single one.
 
     Returns:
         The areas with their splits.
@@ -126,7 +142,7 @@ def split_scenes(
     members = [m for m in members if m.shape.intersection(boxes[m.scene]).area > 0]
     notes, members = _val_from_train(views, in_lists, members, whole, rules, num_classes, seed)
     left = [n for n, view in enumerate(views) if n not in whole and n not in in_members and not view.names_splits]
-    by = _way(views, left, rules)
+    by = _way(views, left, rules, parts_of_one=parts_of_one)
     drawn = [by] if by is not None and left else []
     if notes:
         drawn.append("scenes")
@@ -134,7 +150,7 @@ def split_scenes(
         of_areas = {s for view in views if view.area is not None for s in view.area.splits}
         elsewhere = {*whole.values(), *(m.split for m in members), *of_areas}
         whole |= _drawn_scenes([(n, views[n]) for n in left], elsewhere, rules, num_classes, seed)
-    areas = []
+    areas, small = [], []
     for number, view in enumerate(views):
         if number in in_members:
             own = [member for member in members if member.scene == number]
@@ -144,9 +160,23 @@ def split_scenes(
         elif view.area is not None and view.names_splits:
             areas.append(view.area)
         elif by == "blocks":
-            areas.append(_in_blocks(view, rules, num_classes, patch_px, seed))
+            try:
+                areas.append(_in_blocks(view, rules, num_classes, patch_px, seed))
+            except AOIError:
+                if not parts_of_one or rules.by is not None:
+                    raise
+                small.append(number)
+                areas.append(_in_one_split(view, "train"))
         else:
             areas.append(_in_one_split(view, None))
+    if small and len(small) == len(left):
+        raise ConfigError(
+            f"data.splits: none of {len(left)} parts of the scene has room for three splits. Expected polygons with a "
+            "column split under the key aoi, or smaller patches (`patch_px`)."
+        )
+    if small:
+        names = listed(views[n].name for n in small)
+        notes = (*notes, f"Too small for three splits, so the whole part is train: {names}")
     require_splits(*areas)
     return DecidedSplits(tuple(areas), tuple(dict.fromkeys(drawn)), notes)
 
@@ -168,7 +198,7 @@ def _check_folds(views: Sequence[SceneView], rules: SplitSettings) -> None:
             )
 
 
-def _way(views: Sequence[SceneView], left: Sequence[int], rules: SplitSettings) -> str | None:
+def _way(views: Sequence[SceneView], left: Sequence[int], rules: SplitSettings, *, parts_of_one: bool) -> str | None:
     """How the scenes that are left are divided; None if they are not used, or none is left."""
     if not left:
         return None
@@ -182,6 +212,8 @@ def _way(views: Sequence[SceneView], left: Sequence[int], rules: SplitSettings) 
         return "blocks"
     if len(left) >= _FEWEST_DRAWN or rules.folds is not None:
         return "scenes"
+    if parts_of_one:
+        return "blocks"
     raise ConfigError(
         f"data.scenes: scene {views[left[0]].name} has no split. Expected the key split (train, val, test or "
         "unlabelled), polygons with a column split under the key aoi, or rules for all scenes under data.splits."
@@ -206,7 +238,7 @@ def _in_listed_places(view: SceneView, members: Sequence[ListedMember], split: S
 def _in_blocks(view: SceneView, rules: SplitSettings, num_classes: int, patch_px: int, seed: int) -> AOI:
     try:
         return block_splits(
-            view.whole(), view.grid, view.labels, num_classes, patch_px=patch_px, seed=seed, rules=rules
+            view.whole(), view.grid, unpacked(view.labels), num_classes, patch_px=patch_px, seed=seed, rules=rules
         )
     except AOIError as error:
         raise AOIError(f"Scene {view.name}: {error}" if view.name else str(error)) from None
@@ -260,7 +292,7 @@ def _place_view(view: SceneView, member: ListedMember) -> SceneView:
     )
     box = Window(math.floor(min(ys)), math.ceil(max(ys)), math.floor(min(xs)), math.ceil(max(xs)))
     window = box.intersect(Window.of(view.grid.shape))
-    return replace(view, grid=window_grid(view.grid, window), labels=view.labels[window.slices])
+    return replace(view, grid=window_grid(view.grid, window), labels=unpacked(view.labels)[window.slices])
 
 
 def _drawn_scenes(
@@ -302,14 +334,23 @@ def _require_groups(groups: int, scenes: int, needed: int, what: str) -> None:
 
 
 def _amounts(views: Sequence[SceneView], num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Labelled pixels of each class (N, K), and pixels (N,), of scenes."""
+    """Labelled pixels of each class (N, K), and pixels (N,), of scenes.
+
+    Where scenes differ in their modalities, each class counts once for each modality, so that every split gets its
+    share of each.
+    """
     counts, area = np.zeros((len(views), num_classes), np.int64), np.zeros(len(views))
     for row, view in enumerate(views):
-        labels, area[row] = view.labels, view.labels.size
+        labels = unpacked(view.labels)
+        area[row] = labels.size
         if view.area is not None:
             within = AreaMask.on(view.area.polygons(), view.grid).read(Window.of(view.grid.shape))
             labels, area[row] = labels[within], max(1, int(within.sum()))
         counts[row] = np.bincount(labels[labels != IGNORE_INDEX], minlength=num_classes)
+    if len({view.modalities for view in views}) > 1:
+        there = dict.fromkeys(m for view in views for m in view.modalities)
+        has = np.array([[m in view.modalities for m in there] for view in views])
+        counts = (has[:, :, None] * counts[:, None]).reshape(len(views), -1)
     return counts, area
 
 

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from dask.base import compute
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.errors import RasterError
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import Channel, ModalitySpec, Recipe
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.modality import Modality
 
 _SAMPLE_PX = 4_000_000
+_BLOCK_PX = 1024  # decides which pixels are used of more than four million
 
 
 def measure(
-    scenes: Sequence[AlignedScene], recipe: Recipe, split: str = "train", *, ground_given: bool = False
+    scenes: Sequence[AlignedScene],
+    recipe: Recipe,
+    split: str = "train",
+    *,
+    ground_given: bool = False,
+    blocks_per_task: int = 16,
 ) -> ModalitySpec:
     """Measure the statistics of one modality over the valid pixels of a split, in all scenes together.
 
-    Every k-th pixel is used if the split has more than four million.
+    Every k-th pixel is used if the split has more than four million. Dask reads blocks of the grids in parallel. Which
+    pixels are used, and their order, depends on the grids alone: the result has the same bytes however the layers are
+    stored, and whatever blocks a task reads.
 
     Args:
         scenes: The scenes.
         recipe: Recipe that computed the channels of the modality.
         split: Name of the split.
         ground_given: Whether a terrain model was used.
+        blocks_per_task: Blocks of 1024 x 1024 px, or smaller scenes, that a Dask task reads.
 
     Returns:
         Recipe and statistics of each channel.
@@ -39,19 +51,30 @@ def measure(
     """
     there = [scene for scene in scenes if recipe.modality in scene.layers.modalities]
     every = max(1, math.ceil(sum(int(scene.pixels_of(split).sum()) for scene in there) / _SAMPLE_PX))
-    parts = []
-    for scene in there:
-        inside = scene.pixels_of(split)
-        for window in scene.layers.blocks():
-            chosen = inside[window.slices]
-            if chosen.any():
-                values = scene.layers.read(recipe.modality, window)[:, chosen]
-                parts.append(values[:, np.isfinite(values).all(axis=0)][:, ::every])
+
+    blocks = [(scene, window) for scene in there for window in Window.of(scene.grid.shape).blocks(_BLOCK_PX)]
+
+    def some_from(start: int) -> list[NDArray[np.float32]]:
+        some = blocks[start : start + blocks_per_task]
+        return [found for scene, window in some for found in _sampled(scene, window, recipe.modality, split, every)]
+
+    tasks = [delayed(some_from)(start) for start in range(0, len(blocks), blocks_per_task)]
+    parts = [part for found in compute(*tasks, scheduler="threads") for part in found]
     values = np.concatenate(parts, axis=1) if parts else np.zeros((0, 0), np.float32)
     if values.size == 0:
         raise no_valid_pixel(Path(there[0].layers.files()[recipe.modality]), recipe.modality)
     measured = tuple(Channel.measure(n, v) for n, v in zip(recipe.channel_names, values, strict=True))
     return ModalitySpec(recipe=recipe, channels=measured, ground_given=ground_given)
+
+
+def _sampled(
+    scene: AlignedScene, window: Window, modality: Modality, split: str, every: int
+) -> Iterator[NDArray[np.float32]]:
+    """Every k-th valid pixel of a split in a block, float32, shape (C, N); nothing where the split has no pixel."""
+    chosen = scene.pixels_of(split)[window.slices]
+    if chosen.any():
+        values = scene.layers.read(modality, window)[:, chosen]
+        yield values[:, np.isfinite(values).all(axis=0)][:, ::every]
 
 
 def no_valid_pixel(path: Path, modality: Modality) -> RasterError:

@@ -24,14 +24,9 @@ from geocrodino.geo.terrain import (
 )
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.ground_cells import FEWEST_PX, GroundCells
-from geocrodino.modalities.registry import (
-    ModalityDefinition,
-    Recipe,
-    RecipeOptions,
-    Sample,
-    register,
-    require_measured,
-)
+from geocrodino.modalities.measured import require_measured
+from geocrodino.modalities.options import RecipeOptions
+from geocrodino.modalities.registry import ModalityDefinition, Recipe, Sample, register
 from geocrodino.settings.augmentation import ELEVATION_RADIOMETRY
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel, HeightChannelName

@@ -13,7 +13,9 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.validity import tagged_alpha
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.band_matching import BandMatch, match_bands
-from geocrodino.modalities.registry import ModalityDefinition, Recipe, RecipeOptions, Sample, require_measured
+from geocrodino.modalities.measured import require_measured
+from geocrodino.modalities.options import RecipeOptions
+from geocrodino.modalities.registry import ModalityDefinition, Recipe, Sample
 from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
 
 

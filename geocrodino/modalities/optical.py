@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.image import ImageModality
-from geocrodino.modalities.registry import Recipe, RecipeOptions, register
+from geocrodino.modalities.options import RecipeOptions
+from geocrodino.modalities.registry import Recipe, register
 
 OPTICAL = register(ImageModality("optical", code=1, colour="#4c9ed9", raster="an image"))
 

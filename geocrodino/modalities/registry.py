@@ -7,9 +7,9 @@ A modality is one `ModalityDefinition`. ``optical`` and ``elevation`` are regist
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,12 +18,14 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from geocrodino.errors import BundleError, ConfigError, ValueRangeWarning
-from geocrodino.geo.rasters.heights import CodedHeights, ground_like, set_heights, trained_heights
+from geocrodino.geo.rasters.heights import CodedHeights, ground_like, set_heights, trained_ground, trained_heights
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.display import stretched
+from geocrodino.modalities.measured import require_measured
+from geocrodino.modalities.options import RecipeOptions
 from geocrodino.settings.augmentation import RadiometrySettings
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HeightChannelName
@@ -147,7 +149,7 @@ class Recipe(BaseModel):
         unit: str | None = None,
         alone: bool = False,
     ) -> RasterSource:
-        """Read a ground raster of its own for a prediction as the heights that it belongs to, see `ground_like`.
+        """Read a ground raster of its own for a prediction as the heights that it belongs to, see `trained_ground`.
 
         Args:
             ground: The ground raster, as its file describes itself.
@@ -164,12 +166,7 @@ class Recipe(BaseModel):
         """
         if alone:
             return ground_like(ground, given, heights.dtype, unit, trained_unit=self.height_unit)
-        settings, known_by = self.height or HeightSettings(), "as in the training"
-        if given is not None and given.scale is not None:
-            settings = settings.model_copy(update={"scale": given.scale, "offset": given.offset})
-            known_by = "as set"
-        settings = settings.model_copy(update={"zero": heights.zero, "band": None, "ground_band": None})
-        return ground_like(ground, settings, heights.dtype, unit, trained_unit=self.height_unit, known_by=known_by)
+        return trained_ground(ground, self.height, heights, given, unit, self.height_unit)
 
     def check_ground(self, ground: RasterSource) -> None:
         """Check that a ground raster holds one band of heights.
@@ -244,25 +241,6 @@ class Recipe(BaseModel):
             Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
         """
         return definition_of(self.modality).read(self, raster, grid, window, ground=ground, unit=unit)
-
-
-@dataclass(frozen=True)
-class RecipeOptions:
-    """What a user can choose of the recipes of a training.
-
-    Attributes:
-        bands: Numbers of the bands to use, by modality; all bands of data for a modality that is left out.
-        channels: Height channels.
-        ground: The filter that finds the ground.
-        height_unit: Unit of heights, for files that name none.
-        height: Coding of the heights, for files that state none.
-    """
-
-    bands: Mapping[Modality, tuple[int, ...] | None] = field(default_factory=dict)
-    channels: tuple[HeightChannelName, ...] = ()
-    ground: GroundFilter = field(default_factory=GroundFilter)
-    height_unit: str | None = None
-    height: HeightSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -531,27 +509,3 @@ def definition_of(name: Modality) -> ModalityDefinition:
             "Import the package that registers it first."
         )
     return _definitions[name]
-
-
-def require_measured(raster: RasterSource, expected: str) -> None:
-    """Refuse rasters whose numbers are classes or positions in a table of colours.
-
-    Args:
-        raster: The raster.
-        expected: What its values should be, for the message.
-
-    Raises:
-        BundleError: If it is such a raster.
-    """
-    if not (raster.is_map or raster.has_palette):
-        return
-    if raster.is_map:
-        found = "a map that geocrodino wrote: its values are classes"
-        advice = "Give the raster that the map was made from."
-    else:
-        found = "a table of colours: its values are classes, or colours by number"
-        advice = (
-            f"If it is a coloured image, expand it first: gdal_translate -expand rgb {raster.path.name} rgb.tif. "
-            "If it is a class raster, give it as labels."
-        )
-    raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{advice}")

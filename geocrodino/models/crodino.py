@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from geocrodino.models.branch import Branch, build_branch
@@ -90,14 +91,19 @@ class CroDiNo(nn.Module):
         """
         return cast(Branch, self.branches[modality])
 
-    def forward(self, images: Mapping[Modality, Tensor]) -> dict[Modality, CrodinoOutput]:
+    def forward(
+        self, images: Mapping[Modality, Tensor], rows: Mapping[Modality, Tensor] | None = None
+    ) -> dict[Modality, CrodinoOutput]:
         """Pass the images of each given modality through its branch.
 
         Args:
             images: Normalised images of any of the modalities, each (B, C, H, W) with H and W multiples of ``stride``.
+            rows: Numbers of the images that are there, by modality, int64, shape (N,). The others do not pass through
+                the branch, so neither its batch normalisation nor its gradients know them. A modality without an entry
+                has all.
 
         Returns:
-            The output of each given modality.
+            The output of each given modality; 0 for images that are not there.
 
         Raises:
             ValueError: If a modality is unknown or has no branch, or an image's shape does not fit.
@@ -108,10 +114,39 @@ class CroDiNo(nn.Module):
             raise ValueError(f"no branch for {', '.join(unknown)}: this network has {', '.join(self.branches)}")
         outputs: dict[Modality, CrodinoOutput] = {}
         for modality, image in images.items():
-            logits, invariant, specific = self.branch(modality).forward_features(image)
-            auxiliary = None if self.auxiliary is None else self.auxiliary(invariant)
-            outputs[modality] = CrodinoOutput(logits, invariant, specific, auxiliary)
+            there = None if rows is None else rows.get(modality)
+            outputs[modality] = (
+                self._pass(modality, image) if there is None else self._pass_some(modality, image, there)
+            )
         return outputs
+
+    def _pass(self, modality: Modality, image: Tensor) -> CrodinoOutput:
+        logits, invariant, specific = self.branch(modality).forward_features(image)
+        auxiliary = None if self.auxiliary is None else self.auxiliary(invariant)
+        return CrodinoOutput(logits, invariant, specific, auxiliary)
+
+    def _pass_some(self, modality: Modality, image: Tensor, rows: Tensor) -> CrodinoOutput:
+        """Pass the images that are there, and put their outputs in their places among zeros."""
+        if not len(rows):
+            return self._nothing(modality, image)
+        # A single small patch has one value for each deep channel, of which batch normalisation takes no deviation.
+        found = self._pass(modality, image[rows if len(rows) > 1 else rows.repeat(2)])
+        logits, invariant, specific = (_placed(value, rows, len(image)) for value in found[:3])
+        auxiliary = None if found.auxiliary_logits is None else _placed(found.auxiliary_logits, rows, len(image))
+        return CrodinoOutput(logits, invariant, specific, auxiliary)
+
+    def _nothing(self, modality: Modality, image: Tensor) -> CrodinoOutput:
+        """The output of a branch that has no image: zeros without a gradient."""
+        (batch, _, height, width), branch = image.shape, self.branch(modality)
+        logits = image.new_zeros(batch, branch.num_classes, height, width)
+        shape = (batch, self.settings.invariant_channels, height // self.stride, width // self.stride)
+        features = image.new_zeros(shape)
+        return CrodinoOutput(logits, features, features, None if self.auxiliary is None else logits)
+
+
+def _placed(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Put the first values into their rows of a batch, among zeros."""
+    return torch.index_copy(values.new_zeros(count, *values.shape[1:]), 0, rows, values[: len(rows)])
 
 
 def _check_modalities(given: Mapping[Modality, object]) -> None:

@@ -104,12 +104,30 @@ class MiddleFusion(FeatureNetwork):
         self.projection = create_projection(joined[-1], halves)
         self.decoder = create_decoder(settings, [*first[:-1], halves], num_classes)
 
-    def encode(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, rows: Mapping[Modality, Tensor] | None = None) -> Tensor:
+        """Compute class logits.
+
+        Args:
+            images: As for `encode`.
+            rows: As for `encode`.
+
+        Returns:
+            Logits, shape (B, K, H, W).
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        return super().forward(images) if rows is None else self.decoder(self.encode(images, rows))
+
+    def encode(self, images: Tensor, rows: Mapping[Modality, Tensor] | None = None) -> list[Tensor]:
         """Compute the merged feature maps that the decoder reads.
 
         Args:
             images: Normalised images, bands in the order of the modalities, shape (B, C, H, W). H and W are multiples
                 of ``stride``.
+            rows: Numbers of the images that have a modality, int64, shape (N,), by modality; one without an entry is in
+                all. Of the others its encoder gives what it gives of zeros in evaluation mode, without a gradient, so
+                its batch normalisation does not know them.
 
         Returns:
             Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant
@@ -120,12 +138,30 @@ class MiddleFusion(FeatureNetwork):
         """
         check_images(images, self.in_channels, self.stride)
         parts = images.split(self._split, dim=1)
-        maps = [list(encoder(part)) for encoder, part in zip(self.encoders.values(), parts, strict=True)]
+        there = rows or {}
+        maps = [
+            _maps_of(encoder, part, there[modality]) if modality in there else list(encoder(part))
+            for (modality, encoder), part in zip(self.encoders.items(), parts, strict=True)
+        ]
         features = list(maps[0])
         for scale, merge in self.merge.items():
             features[int(scale)] = merge(torch.cat([each[int(scale)] for each in maps], dim=1))
         features[-1] = self.projection(torch.cat([each[-1] for each in maps], dim=1))
         return features
+
+
+def _maps_of(encoder: nn.Module, images: Tensor, rows: Tensor) -> list[Tensor]:
+    """Feature maps of the images that are there, and in the places of the others those of zeros."""
+    mode = encoder.training
+    with torch.no_grad():
+        blank = list(encoder.eval()(torch.zeros_like(images[:1])))
+    encoder.train(mode)
+    maps = [each.expand(len(images), *each.shape[1:]) for each in blank]
+    if not len(rows):
+        return maps
+    # Batch normalisation takes no deviation of the single value that a small patch has for each deep channel.
+    found = encoder(images[rows if len(rows) > 1 else rows.repeat(2)])
+    return [every.to(own).index_copy(0, rows, own[: len(rows)]) for every, own in zip(maps, found, strict=True)]
 
 
 def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Modality, int]) -> Branch:

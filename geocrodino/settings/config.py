@@ -19,10 +19,12 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -43,6 +45,7 @@ from geocrodino.settings.modality import Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.settings.quality import QUALITIES, Quality, describe_qualities, is_quality
+from geocrodino.settings.sampling import BalanceBy
 from geocrodino.settings.scenes import DataConfig
 from geocrodino.settings.section import Section
 from geocrodino.spelling import did_you_mean
@@ -122,6 +125,11 @@ class TrainingConfig(Section):
         description="most patches without labels for each patch with labels: of the split unlabelled, or of train",
     )
     balance: float = Field(0.5, ge=0, le=1, description="share of patches drawn around an evenly drawn class")
+    balance_by: BalanceBy = Field(
+        "class",
+        description="where that pixel is drawn from: class, all pixels of the class; or from an evenly drawn scene, "
+        "block of a patch's size, or polygon that holds the class",
+    )
     class_weight_power: float = Field(0.5, ge=0, le=1, description="0: equal class weights, 1: inverse frequency")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="moving average of weights, per step; 0: none")
     batch_norm_batches: int = Field(
@@ -149,6 +157,14 @@ class TrainingConfig(Section):
         0.0, ge=0, lt=1, description="stochastic depth: share of patches that skip the encoder's last block; 0: none"
     )
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys of later versions that hold their default, so that run folders keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        if self.balance_by == "class":
+            del written["balance_by"]
+        return written
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:

@@ -16,13 +16,14 @@ from geocrodino.data.alignment import Progress
 from geocrodino.errors import ConfigError
 from geocrodino.evaluation.scenes import SceneEvaluation, evaluate_scenes, sum_evaluations
 from geocrodino.files.access import exists
+from geocrodino.phrases import listed
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.learners.build import learner_class
 from geocrodino.training.run import train
-from geocrodino.training.scene_maps import predict_scenes, scene_maps, scenes_of_split
+from geocrodino.training.scene_maps import predict_scenes, scene_maps, scenes_of_split, with_modality
 from geocrodino.training.scenes import held_out
 from geocrodino.training.start import find_start, with_network
 
@@ -36,7 +37,7 @@ class FoldScores:
 
     Attributes:
         all: Scores of the summed confusion matrix; each row is a fold.
-        folds: The evaluation of each fold, with a row for each of its scenes.
+        folds: The evaluation of each fold whose test scenes have the modality, with a row for each of these scenes.
     """
 
     all: SceneEvaluation
@@ -44,9 +45,9 @@ class FoldScores:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Mean and standard deviation of the mIoU of the folds, 0 to 1."""
+        """Mean and standard deviation of the mIoU of the folds, 0 to 1; NaN for the deviation of a single fold."""
         each = [fold.total.scores.mean_iou for fold in self.folds]
-        return fmean(each), stdev(each)
+        return fmean(each), stdev(each) if len(each) > 1 else math.nan
 
 
 def train_folds(
@@ -85,7 +86,7 @@ def train_folds(
     """
     out, tell = Path(out), tell or (lambda _: None)
     number = _number_of_folds(config)
-    found: dict[Modality, list[SceneEvaluation]] = {m: [] for m in config.data.modalities()}
+    found: dict[Modality, dict[int, SceneEvaluation]] = {m: {} for m in config.data.modalities()}
     for fold in range(number):
         own, folder = held_out(config, fold), out / f"fold-{fold}"
         tell(f"Fold {fold + 1} of {number}, in {folder}")
@@ -103,10 +104,10 @@ def train_folds(
                 tell=tell,
                 on_stage=on_stage,
             )
-        for modality, scores in _scored(own, folder, on_stage).items():
-            found[modality].append(scores)
+        for modality, scores in _scored(own, folder, on_stage, tell).items():
+            found[modality][fold] = scores
             tell(f"Fold {fold + 1}: mIoU on test {100 * scores.total.scores.mean_iou:.1f} % with {modality}.")
-    joined = {m: FoldScores(_joined(each), tuple(each)) for m, each in found.items()}
+    joined = {m: FoldScores(_joined(each), tuple(each.values())) for m, each in found.items() if each}
     run_folder.save_json(out / RECORD, _as_dict(joined))
     return joined
 
@@ -138,7 +139,7 @@ def _require_same(config: TrainConfig, folder: Path) -> None:
 
 
 def _scored(
-    config: TrainConfig, folder: Path, on_stage: Callable[[str], None] | None
+    config: TrainConfig, folder: Path, on_stage: Callable[[str], None] | None, tell: Callable[[str], None]
 ) -> dict[Modality, SceneEvaluation]:
     """Predict the scenes that a fold has not seen, and compare the maps with their labels."""
     bundle = load_bundle(folder / run_folder.BUNDLE_NAME)
@@ -148,15 +149,19 @@ def _scored(
         if on_stage is not None:
             on_stage(f"Predicting the test scenes with {modality}")
         maps = folder / "maps" / modality
-        for _ in predict_scenes(parts, bundle, modality, maps, overwrite=True):
+        there, without = with_modality(parts, modality)
+        if without:
+            tell(f"Scenes of test without a raster of {modality}, not scored with it: {listed(without)}.")
+        if not any(part.labels is not None for part in there):
+            continue
+        for _ in predict_scenes(there, bundle, modality, maps, overwrite=True):
             pass
-        there = [part for part in parts if modality in part.scene.raster_paths]
         found[modality] = evaluate_scenes(scene_maps(there, maps)[0], split="test")
     return found
 
 
-def _joined(folds: list[SceneEvaluation]) -> SceneEvaluation:
-    totals = {f"fold-{number}": fold.total for number, fold in enumerate(folds)}
+def _joined(folds: Mapping[int, SceneEvaluation]) -> SceneEvaluation:
+    totals = {f"fold-{number}": fold.total for number, fold in folds.items()}
     return SceneEvaluation(sum_evaluations(totals), totals)
 
 

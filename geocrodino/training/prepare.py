@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import AlignedLayers, Progress, align, bytes_to_write, readable_size
 from geocrodino.data.grid_choice import GridChoice, describe_work
+from geocrodino.data.held_labels import HeldLabels
 from geocrodino.data.layer_cache import CACHE_NAME, align_scenes, unwatched_note
 from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
@@ -166,15 +167,20 @@ def _aligned(
         _warn_of_heights(scene.sources, own)
     few = len(used) <= _MOST_MAPPED
     return tuple(
-        AlignedScene(scene.name, own, _mapped(scene.labels, own) if few else scene.labels, scene.inside)
+        AlignedScene(scene.name, own, _mapped(scene, own) if few else _stored(scene, own), scene.inside)
         for scene, own in zip(used, layers, strict=True)
     )
 
 
-def _mapped(labels: NDArray[np.uint8], layers: AlignedLayers) -> NDArray[np.uint8]:
+def _mapped(scene: CheckedScene, layers: AlignedLayers) -> NDArray[np.uint8]:
     """The labels of a scene, from its file where that holds the same, so that they take no memory."""
-    stored = layers.class_indices()
+    labels, stored = scene.labels, layers.class_indices()
     return stored if np.array_equal(labels, stored) else labels
+
+
+def _stored(scene: CheckedScene, layers: AlignedLayers) -> HeldLabels | None:
+    """The labels of one of many scenes: None where its file holds the same, which is then opened when it is read."""
+    return None if np.array_equal(scene.labels, layers.class_indices()) else scene.held
 
 
 def record(ready: Prepared, folder: Path, *, resume: bool) -> None:
@@ -345,6 +351,9 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
         total = sum(math.prod(scene.grid.shape) for scene in found.scenes)
         names = listed(scene.name for scene in found.scenes)
         grids = f"Scenes: {len(found.scenes)} ({names}), {total:,} px; the first: {describe_work(first.grid, patch_px)}"
+        for modality in found.recipes:
+            without = [scene.name for scene in found.scenes if modality not in scene.sources.rasters]
+            grids += f"\nWithout {modality}: {listed(without)}" if without else ""
     return (
         f"{grids}\n{first.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
         f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"

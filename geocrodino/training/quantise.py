@@ -171,8 +171,10 @@ def _quantise_branch(
 
 def _calibration_tiles(windows: ValidationWindows, modality: Modality) -> list[NDArray[np.float32]]:
     """Channels of validation windows, spread evenly over the split; those without any valid pixel are left out."""
-    places = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), CALIBRATION_TILES)).round().astype(int))
-    samples = [windows[int(place)] for place in places]
+    scenes = windows.dataset.scenes
+    there = [i for i, place in enumerate(windows.windows) if modality in scenes[place.scene].layers.modalities]
+    places = np.unique(np.linspace(0, len(there) - 1, min(len(there), CALIBRATION_TILES)).round().astype(int))
+    samples = [windows[there[place]] for place in places.tolist()]
     seen = [sample for sample in samples if sample[f"{modality}_valid"].any()]
     return [sample[modality].numpy() for sample in seen or samples]
 

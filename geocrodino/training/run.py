@@ -388,6 +388,7 @@ def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell:
         settings.seed,
         settings.workers,
         unlabelled,
+        settings.balance_by,
     )
     data = CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
     if data.unlabelled:

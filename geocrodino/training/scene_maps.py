@@ -145,12 +145,14 @@ def scene_maps(parts: Sequence[PartOfScene], maps: Path) -> tuple[list[SceneMap]
         maps: Folder that holds the map of each scene as ``NAME.tif``; of a single scene also the map itself.
 
     Returns:
-        Map, labels and areas of each scene with labels, and the names of scenes without.
+        Map, labels and areas of each scene with labels, except those of `without_map`; and the names of scenes without
+        labels.
 
     Raises:
         ConfigError: If no scene has labels, or maps are missing.
     """
-    labelled = [part for part in parts if part.labels is not None]
+    unmapped = without_map(parts, maps)
+    labelled = [part for part in parts if part.labels is not None and part.name not in unmapped]
     bare = tuple(part.name for part in parts if part.labels is None)
     if not labelled:
         raise ConfigError(f"data: no scene of this split has labels to compare with: {listed(bare)}.")
@@ -164,6 +166,39 @@ def scene_maps(parts: Sequence[PartOfScene], maps: Path) -> tuple[list[SceneMap]
             "the maps after their scenes."
         )
     return [SceneMap(part.name, part.map_in(maps), _labels_of(part), part.aoi) for part in labelled], bare
+
+
+def without_map(parts: Sequence[PartOfScene], maps: Path) -> tuple[str, ...]:
+    """Find scenes that have no map because they lack a modality.
+
+    Args:
+        parts: The scenes.
+        maps: As for `scene_maps`.
+
+    Returns:
+        Names of the scenes with labels that lack a modality which others have, and whose map is missing; none if no
+        scene has a map.
+    """
+    there = {m for part in parts for m in part.scene.raster_paths}
+    labelled = [part for part in parts if part.labels is not None]
+    missing = [part for part in labelled if not exists(part.map_in(maps))]
+    if len(missing) == len(labelled):
+        return ()
+    return tuple(part.name for part in missing if there - part.scene.raster_paths.keys())
+
+
+def with_modality(parts: Sequence[PartOfScene], modality: Modality) -> tuple[list[PartOfScene], tuple[str, ...]]:
+    """Find the scenes that have a modality.
+
+    Args:
+        parts: The scenes.
+        modality: The modality.
+
+    Returns:
+        The scenes that have it, and the names of the others.
+    """
+    there = [part for part in parts if modality in part.scene.raster_paths]
+    return there, tuple(part.name for part in parts if modality not in part.scene.raster_paths)
 
 
 def _labels_of(part: PartOfScene) -> LabelSource:
@@ -186,7 +221,7 @@ def predict_scenes(
     Args:
         parts: The scenes.
         bundle: The trained networks.
-        modality: The branch to use; scenes without its raster are left out.
+        modality: The branch to use; scenes without its raster are left out, see `with_modality`.
         folder: Folder of the maps, each called ``NAME.tif`` after its scene.
         execution: Backend, device, workers and memory.
         overwrite: Replace maps that exist.
@@ -195,13 +230,15 @@ def predict_scenes(
         Each map when it is written.
 
     Raises:
+        ConfigError: If no scene has its raster.
         GeocrodinoError: As for `geocrodino.predict`.
     """
+    there, _ = with_modality(parts, modality)
+    if not there:
+        raise ConfigError(f"data.{modality}: none of {len(parts)} scenes of this split has its raster. Name another.")
     folder.mkdir(parents=True, exist_ok=True)
-    for part in parts:
-        raster = part.scene.raster_paths.get(modality)
-        if raster is None:
-            continue
+    for part in there:
+        raster = part.scene.raster_paths[modality]
         target = part.map_in(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         heights = definition_of(modality).holds_heights

@@ -37,9 +37,8 @@ def list_scenes(data: DataConfig, tell: Callable[[str], None] = lambda _: None) 
             f"data.scenes: expected a name of its own for each scene, found {twice[0]} more than once.\n"
             "Name the scenes whose tiles have the same names: `name: north`."
         )
-    modalities = data.modalities()
     for scene in scenes:
-        _require_modalities(scene, modalities)
+        _require_rasters(scene, alone=len(scenes) == 1, modalities=data.modalities())
     return scenes
 
 
@@ -71,12 +70,10 @@ def _require_rows(data: DataConfig) -> None:
         )
 
 
-def _require_modalities(scene: SceneConfig, modalities: tuple[Modality, ...]) -> None:
-    """Refuse a scene without the raster of a modality."""
-    where = f" of scene {scene.name}" if scene.name else ""
+def _require_rasters(scene: SceneConfig, *, alone: bool, modalities: tuple[Modality, ...]) -> None:
+    """Refuse a scene without any raster, and a single scene without that of each modality."""
     missing = [m for m in modalities if m not in scene.raster_paths]
-    if missing:
-        raise ConfigError(
-            f"data.{missing[0]}{where}: expected a raster of each modality in every scene, found none. Scenes without "
-            "one are not read yet."
-        )
+    if missing and (alone or len(missing) == len(modalities)):
+        where = f" of scene {scene.name}" if scene.name else ""
+        wanted = "the raster of each modality" if alone else f"the raster of a modality ({', '.join(modalities)})"
+        raise ConfigError(f"data.{missing[0]}{where}: expected {wanted}, found none. Name it, or leave the scene out.")

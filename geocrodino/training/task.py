@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import lightning as L
@@ -19,7 +19,7 @@ from geocrodino.models.stochastic_depth import without_stochastic_depth
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.training.depthwise import DepthwiseInFloat32
 from geocrodino.training.freezing import hidden_encoders, keep_frozen
-from geocrodino.training.learners.base import Learner, Step, network_input
+from geocrodino.training.learners.base import Learner, Step, network_input, whole_input
 from geocrodino.training.pace import Pace
 from geocrodino.training.parameter_groups import parameter_groups
 from geocrodino.training.validate import count_pixels
@@ -196,8 +196,11 @@ class TrainingTask(L.LightningModule):
             batches = islice(self.trainer.datamodule.train_dataloader(), self.batch_norm_batches)  # type: ignore[attr-defined]
             kind = next(network.parameters()).dtype
             without_stochastic_depth(network)
-            with hidden_encoders(network):
-                update_bn((network_input(name, batch).to(kind) for batch in batches), network, self.device)
+            images = (found.to(kind) for batch in batches if (found := whole_input(name, batch)) is not None)
+            first = next(images, None)
+            if first is not None:
+                with hidden_encoders(network):
+                    update_bn(chain([first], images), network, self.device)
         return network.eval()
 
     def _labelled_px(self) -> int:

@@ -140,6 +140,24 @@ def test_parts_without_heights_are_left_out(plots):
     )
 
 
+def test_parts_without_heights_can_be_kept_without_them(plots):
+    rasters = {**plots.rasters, "elevation": open_scene(plots.rasters["elevation"].files[0])}
+    with pytest.warns(LeftOutWarning) as caught:
+        found = scene_parts(Sources(rasters, plots.labels), None, GRID, patch_px=32, keep=True)
+    assert [tuple(part.sources.rasters) for part in found] == [("optical", "elevation"), ("optical",), ("optical",)]
+    (message,) = [str(each.message) for each in caught if each.category is LeftOutWarning]
+    assert message == (
+        f"{rasters['elevation'].path}: no valid pixel on 2 of the 3 parts of the scene, which are kept without it: "
+        "2, 3."
+    )
+
+
+def test_the_ground_of_a_part_is_what_its_files_cover(plots):
+    for part in scene_parts(plots, None, GRID, patch_px=64):
+        assert part.grid.shape == (64, 64)
+        assert part.extent.area == 20 * 20  # 40 x 40 px of 0.5 m
+
+
 def test_no_part_with_labels(plots):
     labels = LabelSource.of(open_scene(plots.labels.file_names[1]))
     with pytest.raises(RasterError, match="no valid pixel within the area of interest"):

@@ -32,7 +32,7 @@ def windows(sampler):
 
 def sampler_on(dataset, inside, labels, **options):
     """A sampler of the same layers with another split and other labels."""
-    scene = dataclasses.replace(dataset.scenes[0], labels=labels, inside={"train": inside})
+    scene = dataclasses.replace(dataset.scenes[0], held=labels, inside={"train": inside})
     return BalancedPatchSampler(CoregisteredDataset([scene], dataset.specs), "train", **options)
 
 

@@ -25,6 +25,7 @@ from geocrodino.errors import AOIError
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
+from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.recipe import optical_recipe
 
 
@@ -99,6 +100,16 @@ def test_the_draws_of_one_scene_are_those_of_version_0_1(recipe):
     # A class of more than 200,000 pixels is drawn from a part of them.
     many = dataset(recipe, scene((640, 640), train=inside))
     assert digest(BalancedPatchSampler(many, "train", balance=1.0, **options)) == "8ec4266040507a5f"
+
+
+@pytest.mark.parametrize(("by", "share"), [("class", 4 / 2504), ("polygon", 1 / 2)])
+def test_patches_find_a_small_polygon_of_a_class(recipe, by, share):
+    """A lake of 50 x 50 px and a pond of 2 x 2 px, the only class; patches of 16 px around one of its pixels."""
+    labels = np.full((200, 200), 255, np.uint8)
+    labels[:50, :50] = labels[180:182, 180:182] = 0
+    read = dataset(recipe, scene((200, 200), labels=labels, train=True))
+    drawn = BalancedPatchSampler(read, "train", patch_px=16, length=1000, balance=1, balance_by=by)
+    assert np.mean([query.window.row_start > 100 for query in drawn]) == pytest.approx(share, abs=0.1)
 
 
 def test_an_even_draw_over_masks():
@@ -337,3 +348,28 @@ def test_scenes_keep_the_pixels_of_their_labels_where_that_is_possible(sources):
 def test_pixels_that_differ_by_less_than_a_hundredth_are_kept(sources):
     scenes = [sources(1.0), sources(1.0, crs="EPSG:32632"), sources(1.005)]
     assert [c.grid for c in choose_grids(scenes)] == [s.rasters["optical"].geobox for s in scenes]
+
+
+def test_statistics_are_the_same_whatever_the_chunks(recipe, monkeypatch):
+    """Layers in blocks of 64 and of 300 px, read by one task and by many: every third of 2.25 million pixels."""
+    rng = np.random.default_rng(0)
+    scenes = [scene((1500, 1000), train=True), scene((1500, 500), train=rng.random((1500, 500)) < 0.5)]
+    for there in scenes:
+        there.layers.values = rng.normal(size=there.grid.shape).astype(np.float32)
+        there.layers.values[rng.random(there.grid.shape) < 0.1] = np.nan
+    monkeypatch.setattr("geocrodino.data.statistics._SAMPLE_PX", 700_000)
+    found = [measure(scenes, recipe, blocks_per_task=number).model_dump_json() for number in (1, 2, 100)]
+    monkeypatch.setattr(Memory, "blocks", lambda self: Window.of(self.grid.shape).blocks(300))
+    found.append(measure(scenes, recipe).model_dump_json())
+    assert len(set(found)) == 1
+    # The blocks of 1024 px in their order, every third valid pixel of each.
+    used = []
+    for there in scenes:
+        for window in Window.of(there.grid.shape).blocks(1024):
+            values = there.layers.values[window.slices][there.inside["train"][window.slices]]
+            used.append(values[np.isfinite(values)][::3])
+    assert measure(scenes, recipe).channels[0].model_dump() == recipe_channel("band 1", np.concatenate(used))
+
+
+def recipe_channel(name, values):
+    return Channel.measure(name, values).model_dump()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import shapely
@@ -317,3 +319,39 @@ def test_an_area_without_rows_is_one_without_splits():
     empty = from_polygons({}, "EPSG:32631", "nothing")
     assert isinstance(empty, AOI)
     assert empty.splits == ()
+
+
+# Parts of one scene, and scenes that differ in their modalities
+
+
+def part(number, side):
+    grid = GeoBox((side, side), Affine(1, 0, 400_000 + 1000 * number, 0, -1, 5_000_000), "EPSG:32631")
+    labels = np.zeros((side, side), np.uint8)
+    labels[:, side // 2 :] = 1
+    return SceneView(f"part-{number}", (), grid, None, None, labels)
+
+
+def test_few_parts_of_one_scene_are_cut_into_blocks_like_one_scene():
+    found = split_scenes([part(1, 200), part(2, 8)], None, 2, patch_px=8, seed=0, parts_of_one=True)
+    assert names(found) == ["train+val+test", "train"]
+    assert found.drawn == ("blocks",)
+    assert found.notes == ("Too small for three splits, so the whole part is train: part-2",)
+    with pytest.raises(ConfigError, match="scene part-1 has no split"):
+        split_scenes([part(1, 200), part(2, 8)], None, 2, patch_px=8, seed=0)
+    with pytest.raises(ConfigError, match="none of 2 parts of the scene has room for three splits"):
+        split_scenes([part(1, 8), part(2, 8)], None, 2, patch_px=8, seed=0, parts_of_one=True)
+
+
+def test_each_split_gets_its_share_of_each_modality():
+    """Of ten equal scenes five have heights alone: of five splits of each kind, three are `train`."""
+    views = [dataclasses.replace(view(n), modalities=("optical" if n % 2 else "elevation",)) for n in range(10)]
+    for seed in range(3):
+        found = names(decide(views, seed=seed))
+        for kind in (0, 1):
+            assert sorted(found[kind::2]) == ["test", "train", "train", "train", "val"]
+
+
+def test_a_scene_with_a_larger_grid_is_split_by_its_own_ground():
+    small = dataclasses.replace(view(0, split="val"), extent=shapely.box(400_000, 4_999_990, 400_010, 5_000_000))
+    found = decide([view(1, split="train"), small])
+    assert found.areas[1].polygons("val").area == 100

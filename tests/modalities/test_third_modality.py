@@ -16,8 +16,9 @@ from geocrodino.errors import BundleError, ConfigError
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.elevation import ElevationModality
 from geocrodino.modalities.image import ImageModality
+from geocrodino.modalities.options import RecipeOptions
 from geocrodino.modalities.recipe import Channel, elevation_recipe
-from geocrodino.modalities.registry import RecipeOptions, definition_of, register, registered
+from geocrodino.modalities.registry import definition_of, register, registered
 from geocrodino.prediction.combine import Prediction, class_indices, combine, decision_codes, decisions, layer_values
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.layers import LAYERS, OutputLayer

@@ -15,7 +15,10 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
+from geocrodino.data.held_labels import PackedLabels
 from geocrodino.errors import AOIError, ConfigError, HeightRangeWarning
+from geocrodino.geo.labels.source import LabelSource
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.config import config_of, load_config
 from geocrodino.settings.town import SceneSettings
 from geocrodino.town.write import write_scene
@@ -223,6 +226,56 @@ def test_a_scene_smaller_than_a_patch_gets_the_size_of_one(configured, two, tmp_
     assert tuple(scene.grid.shape) == (32, 50)
     assert (scene.labels[20:] == 255).all()
     assert (scene.labels[:20] != 255).any()
+    # Its split is the ground of the scene, 10 x 25 m, without that of the patch.
+    (box,) = scene.aoi.frame.geometry
+    assert box.area == pytest.approx(250)
+    assert scene.inside["train"].all()
+
+
+def test_a_scene_smaller_than_a_patch_gets_the_size_of_one_with_an_area_too(configured, two, tmp_path):
+    """The area is the left half of a scene of 20 x 50 px; labels outside it are not used."""
+    small = {}
+    for role in ("optical", "labels"):
+        small[role] = str(tmp_path / f"{role}.tif")
+        with rasterio.open(two[1][role]) as source:
+            place = source.window_transform(((100, 120), (100, 150)))
+            profile = {**source.profile, "height": 20, "width": 50, "transform": place}
+            with rasterio.open(small[role], "w", **profile) as target:
+                target.write(source.read(window=((100, 120), (100, 150))))
+    with rasterio.open(small["optical"]) as source:
+        left, bottom, right, top = source.bounds
+    half = f"{left},{bottom},{(left + right) / 2},{top}"
+    scenes = [two[0], {**whole(two[1], **small, split="train", name="small"), "aoi": half, "aoi_crs": ZONE_32}]
+    scene = check_inputs(configured(scenes)).scenes[1]
+    assert tuple(scene.grid.shape) == (32, 32)
+    assert scene.inside["train"].all()
+    (box,) = scene.aoi.frame.geometry
+    assert box.area == pytest.approx(10 * 12.5)
+    assert (scene.labels[:20, :25] != 255).any()
+    assert (scene.labels[20:] == 255).all()
+    assert (scene.labels[:, 25:] == 255).all()
+
+
+def test_labels_are_read_once_and_many_are_compressed(configured, two, monkeypatch):
+    plain, read = check_inputs(configured(two)), []
+    indices = LabelSource.indices
+    monkeypatch.setattr(LabelSource, "indices", lambda self, *given: read.append(given[1]) or indices(self, *given))
+    monkeypatch.setattr("geocrodino.training.scene_checks._FEW", 1)
+    packed = check_inputs(configured(two))
+    assert len(read) == sum(len(list(Window.of(scene.grid.shape).blocks(512))) for scene in packed.scenes)
+    for one, other in zip(plain.scenes, packed.scenes, strict=True):
+        assert isinstance(other.held, PackedLabels)
+        assert len(other.held.content) < one.labels.size / 10
+        assert np.array_equal(one.labels, other.labels)
+    assert all(np.array_equal(packed.leaks.class_px[split], counts) for split, counts in plain.leaks.class_px.items())
+
+
+def test_labels_of_many_scenes_are_those_of_their_files(run, configured, two, tmp_path, monkeypatch):
+    monkeypatch.setattr("geocrodino.training.scene_checks._FEW", 1)
+    monkeypatch.setattr("geocrodino.training.prepare._MOST_MAPPED", 1)
+    result = train(configured(two), tmp_path / "run")
+    assert weights(result.bundle) == weights(run[0] / "bundle.safetensors")
+    assert (tmp_path / "run" / "inputs.json").read_bytes() == (run[0] / "inputs.json").read_bytes()
 
 
 # What is refused
@@ -254,11 +307,12 @@ def test_a_scene_without_labels_is_neither_train_nor_val(configured, two):
     assert refused(configured(bare)).startswith("data.scenes: no scene has labels.")
 
 
-def test_every_scene_needs_every_modality(configured, two):
-    scenes = [two[0], {**two[1], "elevation": None}]
-    assert refused(configured(scenes)).startswith(
-        "data.elevation of scene south: expected a raster of each modality in every scene, found none."
-    )
+def test_a_scene_of_several_may_lack_a_modality(configured, two):
+    scenes = [{**two[0], "elevation": None}, two[1]]
+    assert [tuple(s.sources.rasters) for s in check_inputs(configured(scenes)).scenes] == [
+        ("optical",),
+        ("optical", "elevation"),
+    ]
 
 
 def changed(path, target, change, **options):

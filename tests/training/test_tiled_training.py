@@ -81,6 +81,21 @@ def test_a_training_on_tiles_by_name(tiny_config, quarters, tmp_path):
     assert f"Layers in {tmp_path / 'aligned-cache'}: {3 * 145 * 145 * 17 / 1e6:.1f} MB to write." in told
 
 
+def test_a_tile_that_lacks_a_file_is_kept_without_it(tiny_config, quarters):
+    folder = quarters()
+    (folder / "elevation" / "elevation_0_10.tif").unlink()
+    (folder / "optical" / "optical_1_11.tif").unlink()
+    by_name = {f"data.{role}": str(folder / role / f"{role}_{{tile}}.tif") for role in ROLES}
+    found = check_inputs(tiny_config({**by_name, "data.partial": "keep"})).scenes
+    assert {scene.name: tuple(scene.sources.rasters) for scene in found} == {
+        "0_10": ("optical",),
+        "0_11": ("optical", "elevation"),
+        "1_10": ("optical", "elevation"),
+        "1_11": ("elevation",),
+    }
+    assert all((scene.labels != 255).any() for scene in found if {"train", "val"} & set(scene.aoi.splits))
+
+
 def test_tiles_outside_a_common_area_are_left_out(tiny_config, quarters):
     folder = quarters()
     by_name = {f"data.{role}": str(folder / role / f"{role}_{{row}}_{{col}}.tif") for role in ROLES}

@@ -44,7 +44,7 @@ class PairAugmentation(nn.Module):
 
         Args:
             batch: For each modality m of the batch, "m" float (B, C, H, W), 0 where invalid, and "m_valid" bool
-                (B, H, W); "labels" int64 (B, H, W), class indices or ``IGNORE_INDEX``.
+                (B, H, W); "labels" int64 (B, H, W), class indices or ``IGNORE_INDEX``. "m_there", bool (B,), stays.
 
         Returns:
             For each modality m: "m" and "m_valid" as above; "m_labels" int64 (B, H, W), ``IGNORE_INDEX`` where there
@@ -77,6 +77,8 @@ class PairAugmentation(nn.Module):
             augmented[f"{modality}_valid"] = layers.valid
             augmented[f"{modality}_labels"] = layers.labels.masked_fill(~layers.valid, IGNORE_INDEX)
             augmented[f"{modality}_transform"] = transform.to(torch.float32).to(image.device)
+            if (there := f"{modality}_there") in batch:
+                augmented[there] = batch[there]
         return augmented
 
 

@@ -92,6 +92,38 @@ def trained_heights(
     return _coded(raster, settings, band, ground_band, _Unit(unit, trained_unit), "as in the training")
 
 
+def trained_ground(
+    ground: RasterSource,
+    trained: HeightSettings | None,
+    heights: RasterSource,
+    given: HeightSettings | None = None,
+    unit: str | None = None,
+    trained_unit: str | None = None,
+) -> RasterSource:
+    """Read a ground raster of its own for a prediction as the heights that it belongs to, see `ground_like`.
+
+    Args:
+        ground: The ground raster, as its file describes itself.
+        trained: The coding of the training.
+        heights: The heights, see `trained_heights`.
+        given: What the user says of the heights.
+        unit: Unit of height, where the user gave one.
+        trained_unit: Unit of height of the training, where the user gave one.
+
+    Returns:
+        The ground.
+
+    Raises:
+        HeightError: If the heights count from the ground or from the camera.
+    """
+    settings, known_by = trained or HeightSettings(), "as in the training"
+    if given is not None and given.scale is not None:
+        settings = settings.model_copy(update={"scale": given.scale, "offset": given.offset})
+        known_by = "as set"
+    settings = settings.model_copy(update={"zero": heights.zero, "band": None, "ground_band": None})
+    return ground_like(ground, settings, heights.dtype, unit, trained_unit=trained_unit, known_by=known_by)
+
+
 def ground_like(
     ground: RasterSource,
     settings: HeightSettings | None,

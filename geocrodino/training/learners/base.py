@@ -28,7 +28,8 @@ class Step:
 
     Attributes:
         batch: Augmented patches. For each modality ``m``: ``<m>`` (B, C, H, W), ``<m>_labels`` (B, H, W), ``<m>_valid``
-            (B, H, W) and ``<m>_transform`` (B, 3, 3), from source pixels to augmented pixels.
+            (B, H, W) and ``<m>_transform`` (B, 3, 3), from source pixels to augmented pixels. Where scenes lack a
+            modality, also ``<m>_there``, bool, (B,).
         source: The same patches before augmentation, with one geometry for all modalities.
         progress: Share of the training that is finished, 0 to 1.
     """
@@ -199,6 +200,54 @@ def network_input(name: str, batch: Mapping[str, Tensor]) -> Tensor:
         The channels of the modality; for ``fusion`` those of all, in the order of registration. Shape (B, C, H, W).
     """
     return torch.cat([batch[m] for m in MODALITIES.in_order(batch)], dim=1) if name == "fusion" else batch[name]
+
+
+def whole_input(name: str, batch: Mapping[str, Tensor]) -> Tensor | None:
+    """Select the input of a network from the patches of a batch that have all of it.
+
+    Args:
+        name: A modality, or ``fusion``.
+        batch: As for `network_input`, with ``<m>_there`` where scenes lack a modality.
+
+    Returns:
+        The channels, shape (N, C, H, W), a single patch twice; None if no patch has all of them.
+    """
+    images = network_input(name, batch)
+    rows = rows_there(batch, *(MODALITIES.in_order(batch) if name == "fusion" else (name,)))
+    if rows is None:
+        return images
+    return images[rows if len(rows) > 1 else rows.repeat(2)] if len(rows) else None
+
+
+def rows_there(batch: Mapping[str, Tensor], *modalities: Modality) -> Tensor | None:
+    """Find the patches of scenes that have all of some modalities.
+
+    Args:
+        batch: ``<m>_there`` of each modality, bool, (B,), in trainings in which scenes lack a modality.
+        *modalities: The modalities.
+
+    Returns:
+        Numbers of the patches, int64, shape (N,); None if all have them.
+    """
+    found = [batch[key] for m in modalities if (key := f"{m}_there") in batch]
+    if not found:
+        return None
+    there = torch.stack(found).all(dim=0)
+    return None if bool(there.all()) else there.nonzero()[:, 0]
+
+
+def partial_rows(batch: Mapping[str, Tensor], modalities: Iterable[Modality]) -> dict[Modality, Tensor]:
+    """Find the patches of each modality that some patches of a batch lack.
+
+    Args:
+        batch: As for `rows_there`.
+        modalities: The modalities.
+
+    Returns:
+        Numbers of the patches that have it, int64, shape (N,), by modality; without those that all have.
+    """
+    found = {m: rows_there(batch, m) for m in modalities}
+    return {m: rows for m, rows in found.items() if rows is not None}
 
 
 def network_valid(name: str, batch: Mapping[str, Tensor]) -> Tensor:

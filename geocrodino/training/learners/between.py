@@ -15,7 +15,7 @@ from geocrodino.models.crodino import CrodinoOutput
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.training.learners.base import feature_valid
+from geocrodino.training.learners.base import feature_valid, rows_there
 
 Outputs = Mapping[Modality, CrodinoOutput]
 """Output of each branch."""
@@ -49,7 +49,12 @@ def _contrast_of(
     stride: int,
 ) -> Tensor:
     one, two = pair
-    features = (outputs[one].invariant, outputs[two].invariant)
+    features, rows = (outputs[one].invariant, outputs[two].invariant), rows_there(batch, one, two)
+    if rows is not None:  # patches that lack one of the two are no part of the term
+        if not len(rows):
+            return features[0].new_zeros(())
+        features = (features[0][rows], features[1][rows])
+        batch = {f"{m}_{part}": batch[f"{m}_{part}"][rows] for m in pair for part in ("labels", "valid", "transform")}
     if method.contrast == "class":
         labels = (batch[f"{one}_labels"], batch[f"{two}_labels"])
         return class_contrast(*features, *labels, method.temperature, num_classes=num_classes, shuffled=method.shuffled)

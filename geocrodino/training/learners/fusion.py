@@ -14,7 +14,7 @@ from geocrodino.models.pretrained.state import Origin
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, network_input
+from geocrodino.training.learners.base import Learner, Shape, Step, Weights, network_input, partial_rows
 
 
 class FusionLearner(Learner):
@@ -67,7 +67,11 @@ class FusionLearner(Learner):
         Returns:
             Weighted terms by name, each a scalar. Their sum is the loss.
         """
-        return self.supervised("fusion", self.fusion(network_input("fusion", step.batch)), either_labels(step.batch))
+        images, rows = network_input("fusion", step.batch), partial_rows(step.batch, self.modalities)
+        # With one encoder for all bands a modality that is missing is a few of its bands, which are 0.
+        some = bool(rows) and isinstance(self.fusion, MiddleFusion)
+        logits = self.fusion(images, rows) if some else self.fusion(images)
+        return self.supervised("fusion", logits, either_labels(step.batch))
 
 
 class DropoutLearner(Learner):

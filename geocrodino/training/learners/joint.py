@@ -18,7 +18,7 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.spelling import did_you_mean
 from geocrodino.training.calibrate import ValidationPixels
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights
+from geocrodino.training.learners.base import Learner, Shape, Step, Weights, partial_rows
 from geocrodino.training.learners.between import Outputs
 from geocrodino.training.learners.terms import TERMS, Pass
 
@@ -194,7 +194,8 @@ class JointLearner(Learner):
         Returns:
             Terms by name, each a scalar. Their sum is the loss.
         """
-        seen = self.seen(step, average, self.model({m: step.batch[m] for m in self.modalities}))
+        images, rows = {m: step.batch[m] for m in self.modalities}, partial_rows(step.batch, self.modalities)
+        seen = self.seen(step, average, self.model(images, rows) if rows else self.model(images))
         terms: dict[str, Tensor] = {}
         for m in self.modalities:
             terms |= self.supervised(m, seen.outputs[m].logits, seen.batch[f"{m}_labels"])

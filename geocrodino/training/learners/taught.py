@@ -19,7 +19,17 @@ from geocrodino.models.branch import Branch, BranchOutput
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.models.fusion import MiddleFusion
 from geocrodino.settings.method import MethodSettings
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, network_input
+from geocrodino.settings.modality import Modality
+from geocrodino.training.learners.base import (
+    Learner,
+    Shape,
+    Step,
+    Weights,
+    feature_valid,
+    network_input,
+    partial_rows,
+    rows_there,
+)
 from geocrodino.training.learners.fusion import build_fusion, either_labels
 
 _MASK_SHARE = 0.2
@@ -123,6 +133,8 @@ class TaughtLearner(Learner):
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the weighted terms of both students, and those of the mask tokens while they are learnt.
 
+        The teacher reads the patches that have all modalities; from the others the students learn by labels alone.
+
         Args:
             step: The batch.
             average: Not used.
@@ -131,16 +143,23 @@ class TaughtLearner(Learner):
             Terms by name, each a scalar. Their sum is the loss.
         """
         batch, method = step.batch, self.method
+        rows, complete = partial_rows(batch, self.modalities), rows_there(batch, *self.modalities)
+        students = {m: self._student(m, batch[m], rows.get(m)) for m in self.modalities}
+        supervised = {m: self.supervised(m, out.logits, batch[f"{m}_labels"]) for m, out in students.items()}
+        if complete is not None:
+            if not len(complete):
+                return {name: term for found in supervised.values() for name, term in found.items()}
+            batch = {key: value[complete] for key, value in batch.items() if isinstance(value, Tensor)}
+            students = {m: _rows_of(student, complete) for m, student in students.items()}
         with torch.no_grad():
             features = self.teacher.encode(network_input("fusion", batch))
             logits = self.teacher.decoder(features)
         terms: dict[str, Tensor] = {}
         learning_masks = self.masks is not None and step.progress < _MASK_SHARE
-        for m in self.modalities:
-            student = self.students.branch(m).forward_features(batch[m])
+        for m, student in students.items():
             labels, valid = batch[f"{m}_labels"], batch[f"{m}_valid"]
             seen = feature_valid(valid, self.students.stride)
-            terms |= self.supervised(m, student.logits, labels)
+            terms |= supervised[m]
             if method.distillation:
                 divergence = distillation_loss(student.logits, logits, method.distillation_temperature, valid)
                 terms[f"distillation/{m}"] = method.distillation * divergence
@@ -157,6 +176,12 @@ class TaughtLearner(Learner):
             terms |= self._mask_terms(self.masks, features, either_labels(batch))
         return terms
 
+    def _student(self, modality: Modality, images: Tensor, rows: Tensor | None) -> BranchOutput:
+        """Pass the images that are there through a student; the output of the others is 0."""
+        if rows is None:
+            return self.students.branch(modality).forward_features(images)
+        return BranchOutput(*self.students({modality: images}, {modality: rows})[modality][:3])
+
     def _mask_terms(self, tokens: MaskTokens, features: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Terms of the mask tokens: masks differ, and the teacher still recognises classes in the masked features."""
         masks = tokens(features[-1])
@@ -166,6 +191,10 @@ class TaughtLearner(Learner):
             "masks/segmentation": cross_entropy(logits, labels, self.class_weights),
             "masks/diversity": mask_diversity_loss(masks),
         }
+
+
+def _rows_of(output: BranchOutput, rows: Tensor) -> BranchOutput:
+    return BranchOutput(*(value[rows] for value in output))
 
 
 def _deepest(output: BranchOutput) -> Tensor:

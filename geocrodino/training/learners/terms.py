@@ -18,7 +18,7 @@ from geocrodino.losses.segmentation import cross_entropy
 from geocrodino.models.decoders import AuxiliaryDecoder
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
-from geocrodino.training.learners.base import Learner, Shape, feature_valid
+from geocrodino.training.learners.base import Learner, Shape, feature_valid, rows_there
 from geocrodino.training.learners.between import Outputs, advice, agreement, contrast, mean_of, ramped, unlabelled
 
 
@@ -246,8 +246,12 @@ class Adversary(_Weighted):
         Returns:
             ``adversary/<modality>``, weighted, scalar >= 0. Its gradient is reversed before it reaches the branch.
         """
-        guess = seen.heads["adversary"](reverse_gradient(seen.outputs[modality].invariant))
-        loss = modality_loss(guess, list(seen.outputs).index(modality), seen.feature_valid(modality))
+        features, valid = seen.outputs[modality].invariant, seen.feature_valid(modality)
+        rows = rows_there(seen.batch, *seen.outputs)
+        if rows is not None:  # patches that lack a modality would tell it by what they show
+            features, valid = features[rows], valid[rows]
+        guess = seen.heads["adversary"](reverse_gradient(features))
+        loss = modality_loss(guess, list(seen.outputs).index(modality), valid)
         return {f"adversary/{modality}": self.weight(seen.method) * loss}
 
 
@@ -320,12 +324,15 @@ class Agreement(_Weighted):
         """
         logits = seen.outputs[student].logits
         patches = unlabelled(seen.batch, student).flatten(1).any(dim=1).nonzero()[:, 0]
+        both, count = rows_there(seen.batch, teacher, student), len(logits)
+        if both is not None:  # patches that lack one of the modalities are no part of the term
+            patches, count = patches[torch.isin(patches, both)], len(both)
         if not len(patches) or not seen.lead[teacher, student].any():
             return torch.zeros((), device=logits.device)
         keys = (f"{student}_{part}" for part in ("transform", "valid", "labels"))
         batch = {key: seen.batch[key][patches] for key in keys}
         advised = agreement(logits[patches], self.advice(seen, teacher, student, patches), batch, student)
-        return advised * (len(patches) / len(logits))
+        return advised * (len(patches) / count)
 
     @torch.no_grad()
     def advice(self, seen: Pass, teacher: Modality, student: Modality, patches: Tensor) -> Tensor:
@@ -402,7 +409,15 @@ class Reconstruction(LossTerm):
 
     def _distance(self, seen: Pass, reader: nn.Module, m: Modality, target: Modality) -> Tensor:
         batch, out = seen.batch, seen.outputs[m]
-        read = reader(torch.cat([out.invariant, out.specific], dim=1))
+        features, rows = torch.cat([out.invariant, out.specific], dim=1), rows_there(seen.batch, m, target)
+        if rows is not None:
+            if not len(rows):
+                return features.new_zeros(())
+            if len(rows) == 1:  # twice, for the batch normalisation of the decoder: the mean stays the same
+                rows = rows.repeat(2)
+            names = (target, f"{target}_valid", f"{target}_transform", f"{m}_valid", f"{m}_transform")
+            features, batch = features[rows], {name: batch[name][rows] for name in names}
+        read = reader(features)
         with torch.no_grad():
             layers = torch.cat([batch[target], batch[f"{target}_valid"][:, None].to(batch[target])], dim=1)
             carried, inside = carry(layers, batch[f"{target}_transform"], batch[f"{m}_transform"])

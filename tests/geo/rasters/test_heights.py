@@ -15,8 +15,9 @@ from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
+from geocrodino.modalities.options import RecipeOptions
 from geocrodino.modalities.recipe import elevation_recipe
-from geocrodino.modalities.registry import RecipeOptions, definition_of
+from geocrodino.modalities.registry import definition_of
 from geocrodino.settings.heights import HeightSettings
 
 ALL = Window(0, 4, 0, 5)
