@@ -293,7 +293,7 @@ def _part_of(scene: SceneConfig, part: ScenePart) -> str:
 def _masks(view: SceneView, aoi: AOI) -> dict[str, NDArray[np.bool_]]:
     """Pixels of each split that a training reads; a whole scene takes no memory."""
     splits = [s for s in aoi.splits if s != "test"]
-    if view.area is None and len(aoi.splits) == 1:
+    if view.area is None and len(aoi.splits) == 1 and aoi.polygons().equals(view.whole()):
         return {s: np.broadcast_to(np.True_, tuple(view.grid.shape)) for s in splits}
     return {s: inside_mask(aoi.polygons(s), view.grid) for s in splits}
 
