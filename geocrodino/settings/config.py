@@ -36,6 +36,7 @@ from geocrodino.settings.encoder_weights import IMAGENET, FirstLayer, weights_ki
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.growth import AUTO, GrowthKeys, whole_number_or_auto
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.method import MethodSettings
@@ -101,7 +102,7 @@ class ElevationConfig(Section):
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
 
 
-class TrainingConfig(Section):
+class TrainingConfig(GrowthKeys):
     """Duration, patches, optimiser and device of a training."""
 
     epochs: int = Field(30, ge=1, description="number of epochs; each ends with a validation")
@@ -114,7 +115,9 @@ class TrainingConfig(Section):
         False, description="whether epochs was measured for minutes; the training writes it into the run folder"
     )
     steps_per_epoch: int = Field(40, ge=1, description="batches in an epoch")
-    batch_size: int = Field(8, ge=2, description="patches in a batch")
+    batch_size: Annotated[int | Literal["auto"], whole_number_or_auto(2)] = Field(
+        8, description="patches in a batch; auto: as many as fit into the memory of the device"
+    )
     patch_px: int = Field(128, ge=32, description="side of a patch, px")
     unlabelled_share: float = Field(
         0.5,
@@ -141,7 +144,9 @@ class TrainingConfig(Section):
         description="Lightning's name of the number format, for instance 16-mixed; auto: bf16-mixed where the device "
         "multiplies bfloat16 in hardware, else 32-true",
     )
-    workers: int = Field(0, ge=0, description="reading processes; 0: read in the training process")
+    workers: Annotated[int | Literal["auto"], whole_number_or_auto(0)] = Field(
+        0, description="reading processes; 0: read in the training process; auto: by a measurement"
+    )
     freeze: Literal["none", "encoder"] = Field(
         "none", description="encoder: encoders that start from weights are not trained, and keep their statistics"
     )
@@ -165,6 +170,22 @@ class TrainingConfig(Section):
     def needs_measurement(self) -> bool:
         """Whether the number of epochs is still to be measured for ``minutes``."""
         return self.minutes is not None and not self.epochs_from_minutes
+
+    @property
+    def needs_batch_size(self) -> bool:
+        """Whether the number of patches in a batch is still to be measured."""
+        return self.batch_size == AUTO
+
+    @property
+    def patches(self) -> int:
+        """Patches with labels between two changes of the weights.
+
+        Raises:
+            ValueError: If ``batch_size`` is still to be measured.
+        """
+        if isinstance(self.batch_size, str):
+            raise ValueError("training.batch_size: auto has to be measured first")
+        return self.batch_size * self.accumulate
 
     @field_validator("accelerator", "precision")
     @classmethod

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geocrodino.evaluation.metrics import ConfusionMatrix
-from geocrodino.losses.segmentation import cross_entropy, dice_loss
+from geocrodino.losses.segmentation import cross_entropy, dice_loss, labelled_weight
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -90,6 +90,11 @@ class Learner(nn.Module, ABC):
         """Names of the networks that are validated and saved, each at its best epoch: one for each modality."""
         return self.modalities
 
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """Whether the loss of a step may not depend on all parameters; a search for them then slows down devices."""
+        return False
+
     @abstractmethod
     def network(self, name: str) -> nn.Module:
         """Get a network as it is validated and deployed.
@@ -112,6 +117,20 @@ class Learner(nn.Module, ABC):
         Returns:
             Terms by name, each a scalar. Their sum is the loss.
         """
+
+    def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute what loss terms divide by, as far as it is known before the networks have seen the batch.
+
+        A batch that is computed in parts has the loss of the whole batch if these amounts are known. Terms that are not
+        named are averaged over the parts.
+
+        Args:
+            batch: Augmented patches, see `Step`.
+
+        Returns:
+            Amounts by the name of the term, scalars >= 0.
+        """
+        return {f"segmentation/{m}": labelled_weight(batch[f"{m}_labels"], self.class_weights) for m in self.modalities}
 
     def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
         """Prepare for a validation.
