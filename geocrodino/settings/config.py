@@ -19,10 +19,12 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -31,6 +33,7 @@ from geocrodino.errors import ConfigError
 from geocrodino.files.access import durable_file
 from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM, AugmentationSettings
+from geocrodino.settings.class_weights import ClassWeightRule
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.encoder_weights import IMAGENET, FirstLayer, weights_kind
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
@@ -65,6 +68,10 @@ _LIGHTNING_VALUES = {
     ),
 }  # fmt: skip
 """Values that Lightning accepts; listed here because Lightning is slow to import."""
+
+
+_LATER = frozenset(("class_weights", "class_weight_beta", *GrowthKeys.model_fields))
+"""Keys of `TrainingConfig` that are not written where they hold their default."""
 
 
 def default_channels(zeros: Collection[HeightZero]) -> tuple[HeightChannelName, ...]:
@@ -125,6 +132,17 @@ class TrainingConfig(GrowthKeys):
         description="most patches without labels for each patch with labels: of the split unlabelled, or of train",
     )
     balance: float = Field(0.5, ge=0, le=1, description="share of patches drawn around an evenly drawn class")
+    class_weights: ClassWeightRule = Field(
+        "power",
+        description="power: a power of the inverse frequency of each class; effective: by the effective number of "
+        "pixels; median: the median frequency over that of the class, in the scenes that have it",
+    )
+    class_weight_beta: float = Field(
+        0.999999,
+        ge=0,
+        lt=1,
+        description="for class_weights effective: classes of many more than 1 / (1 - beta) pixels have equal weights",
+    )
     class_weight_power: float = Field(0.5, ge=0, le=1, description="0: equal class weights, 1: inverse frequency")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="moving average of weights, per step; 0: none")
     batch_norm_batches: int = Field(
@@ -154,6 +172,22 @@ class TrainingConfig(GrowthKeys):
         0.0, ge=0, lt=1, description="stochastic depth: share of patches that skip the encoder's last block; 0: none"
     )
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys of later versions that hold their default, so that run folders keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        fields = TrainingConfig.model_fields
+        idle = {key for key in _LATER if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in written.items() if key not in idle}
+
+    @model_validator(mode="after")
+    def _class_weights_with_effect(self) -> TrainingConfig:
+        for key, rule in (("class_weight_beta", "effective"), ("class_weight_power", "power")):
+            default = TrainingConfig.model_fields[key].default
+            if getattr(self, key) != default and self.class_weights != rule:
+                raise ValueError(f"{key} does nothing with class_weights: {self.class_weights}. Leave it out")
+        return self
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:

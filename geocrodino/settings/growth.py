@@ -1,13 +1,14 @@
 """Keys of ``training`` that say how a batch is computed and where its numbers go, not what is learnt.
 
-A training that leaves them alone writes none of them, so its ``config.yaml`` is that of earlier versions.
+A training that leaves them alone writes none of them (see `TrainingConfig`), so its ``config.yaml`` is that of earlier
+versions.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from geocrodino.settings.section import Section
@@ -70,11 +71,3 @@ class GrowthKeys(Section):
             if name not in LOGGERS:
                 raise ValueError(f"expected some of {', '.join(LOGGERS)}, found {name}.{did_you_mean(name, LOGGERS)}")
         return names
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the keys of this class that hold their default."""
-        written: dict[str, Any] = handler(self)
-        fields = GrowthKeys.model_fields
-        idle = {key for key, field in fields.items() if getattr(self, key) == field.default}
-        return {key: value for key, value in written.items() if key not in idle}

@@ -23,8 +23,8 @@ from geocrodino.bundle.io import save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.data.class_weights import class_weights, count_classes_by_scene
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
-from geocrodino.data.statistics import class_weights, count_classes
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
@@ -365,8 +365,9 @@ def _parts(
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
-    counts = count_classes(ready.scenes, "train", len(ready.classes))
-    weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
+    counts = count_classes_by_scene(ready.scenes, "train", len(ready.classes))
+    power, beta = settings.class_weight_power, settings.class_weight_beta
+    weights = torch.from_numpy(class_weights(counts, settings.class_weights, power=power, beta=beta))
     beginning = Beginning(method, ready.start, ready.encoder_weights)
     learner = create_networks(config, beginning, ready.specs, ready.classes, weights, tell)
     decoupled = config.augmentation.decoupled and not learner.coupled

@@ -15,7 +15,7 @@ from geocrodino.models.pretrained.state import Origin
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, network_input
+from geocrodino.training.learners.base import WEIGHTED_TERMS, Learner, Shape, Step, Weights, network_input
 
 
 class FusionLearner(Learner):
@@ -59,7 +59,7 @@ class FusionLearner(Learner):
         return self.fusion
 
     def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute what the cross entropy divides by.
+        """Compute what the cross entropy and the focal loss divide by.
 
         Args:
             batch: Augmented patches, see `Step`.
@@ -67,7 +67,8 @@ class FusionLearner(Learner):
         Returns:
             Labelled pixels where at least one modality is valid, weighted, a scalar >= 0.
         """
-        return {"segmentation/fusion": labelled_weight(either_labels(batch), self.class_weights)}
+        amount = labelled_weight(either_labels(batch), self.class_weights)
+        return {f"{term}/fusion": amount for term in WEIGHTED_TERMS}
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the supervised terms where at least one modality is valid.

@@ -73,7 +73,12 @@ class TaughtLearner(Learner):
             The method of the teacher.
         """
         return MethodSettings(
-            name="fusion", fusion=method.fusion, dice=method.dice, label_smoothing=method.label_smoothing
+            name="fusion",
+            fusion=method.fusion,
+            losses=method.losses,
+            dice=method.dice,
+            focal_gamma=method.focal_gamma,
+            label_smoothing=method.label_smoothing,
         )
 
     def load_teacher(self, weights: Mapping[str, Tensor]) -> None:
