@@ -10,13 +10,14 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows, require_labels, require_patches
 from geocrodino.data.patches import patch_corners as corners_of
 from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thread_worker
 from geocrodino.data.scenes import AlignedScene, SceneWindow
+from geocrodino.data.shares import BatchShare, ShareSampler
 from geocrodino.data.validation import choose_windows, most_windows
 from geocrodino.errors import AOIError
 from geocrodino.geo.rasters.window import Window
@@ -43,6 +44,8 @@ class BatchPlan:
         unlabelled: Patches without labels in a batch, beside the ``batch_size`` patches with labels; fewer if they
             have fewer possible positions than patches with labels.
         balance_by: Where the pixel of a class is drawn from, see `BalancedPatchSampler`.
+        parts: Equal parts into which a batch is divided, among processes and passes; ``batch_size`` is a multiple, and
+            the patches without labels are rounded down to one.
     """
 
     patch_px: int
@@ -53,6 +56,7 @@ class BatchPlan:
     workers: int = 0
     unlabelled: int = 0
     balance_by: BalanceBy = "class"
+    parts: int = 1
 
 
 class ValidationWindows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -100,6 +104,7 @@ class CoregisteredDataModule(L.LightningDataModule):
     Attributes:
         val_labelled_px: Labelled pixels that are validated between epochs.
         whole_val_labelled_px: Labelled pixels of the split ``val``.
+        process: Number of this process among those that share each batch, from 0, and their number.
     """
 
     def __init__(
@@ -121,7 +126,7 @@ class CoregisteredDataModule(L.LightningDataModule):
             AOIError: If ``train`` or ``unlabelled`` holds no patch, or ``train`` or ``val`` no label.
         """
         super().__init__()
-        self.plan = plan
+        self.plan, self.process = plan, (0, 1)
         self.dataset = dataset = CoregisteredDataset(scenes, specs)
         patch_px, grid = plan.patch_px, dataset.grid
         train = [corners_of(scene.pixels_of("train"), patch_px) for scene in scenes]
@@ -154,7 +159,7 @@ class CoregisteredDataModule(L.LightningDataModule):
                 corners = [some | more for some, more in zip(corners, given, strict=True)]
             # Few positions must not be drawn again and again; but a split ``unlabelled`` gets at least one patch.
             share = min(1.0, sum(c.sum() for c in corners) / sum(c.sum() for c in labelled.corners))
-            self.unlabelled = max(round(plan.unlabelled * share), int(without))
+            self.unlabelled = _divisible(max(round(plan.unlabelled * share), int(without)), plan.parts)
             if self.unlabelled:
                 self.sampler = MixedSampler(labelled, corners, plan.batch_size, self.unlabelled)
         side = max(_VALIDATION_PX, patch_px)
@@ -193,16 +198,37 @@ class CoregisteredDataModule(L.LightningDataModule):
         """Numbers of windows that are validated between epochs, and of all windows of ``val`` with a label."""
         return len(self._val), len(self._whole_val)
 
+    @property
+    def share(self) -> BatchShare:
+        """The parts of each batch that the processes compute."""
+        return BatchShare(self.plan.batch_size, self.unlabelled, self.process[1])
+
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Create the loader of random training patches.
 
         Returns:
-            Batches of ``plan.batch_size`` patches with labels, then `unlabelled` patches without.
+            Batches of ``plan.batch_size`` patches with labels, then `unlabelled` patches without; of several processes,
+            the share of this one.
         """
+        part, count = self.process
+        share = self.share
+        return self._training_patches(
+            self.sampler if count == 1 else ShareSampler(self.sampler, share, part), share.total // count
+        )
+
+    def whole_train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Create the loader of the training patches of all processes.
+
+        Returns:
+            Batches as those of `train_dataloader` of a single process.
+        """
+        return self._training_patches(self.sampler, self.share.total)
+
+    def _training_patches(self, sampler: Sampler[Any], batch_size: int) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             self.dataset,
-            batch_size=self.plan.batch_size + self.unlabelled,
-            sampler=self.sampler,
+            batch_size=batch_size,
+            sampler=sampler,
             num_workers=self.plan.workers,
             worker_init_fn=one_thread_worker,
             pin_memory=torch.cuda.is_available(),
@@ -215,7 +241,9 @@ class CoregisteredDataModule(L.LightningDataModule):
         Returns:
             Batches of at most 4 windows, each of 256 px or a patch on a side, whichever is larger.
         """
-        return DataLoader(self._val, batch_size=_VALIDATION_BATCH, num_workers=0)
+        # Only the first process validates. Lightning gives each a loop of its own, which must not be empty.
+        windows = self._val if not self.process[0] else ValidationWindows(self.dataset, self._val.windows[:1])
+        return DataLoader(windows, batch_size=_VALIDATION_BATCH, num_workers=0)
 
     def whole_val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Create the loader of all validation windows, which hold each labelled pixel of the split ``val`` once.
@@ -256,3 +284,8 @@ class CoregisteredDataModule(L.LightningDataModule):
         """
         windows = [SceneWindow(scene, window.grow(margin_px)) for scene, window in self._whole_val.windows]
         return ValidationWindows(self.dataset, windows)
+
+
+def _divisible(patches: int, parts: int) -> int:
+    """Round down to a multiple of the number of parts, but not to 0."""
+    return max(patches // parts, 1) * parts if patches else 0

@@ -121,18 +121,3 @@ def count_classes(scenes: Sequence[AlignedScene], split: str, num_classes: int) 
         if split in scene.inside:
             total += class_counts(scene.labels, scene.pixels_of(split), num_classes)
     return total
-
-
-def class_weights(counts: NDArray[np.int64], power: float = 0.5) -> NDArray[np.float32]:
-    """Compute class weights that decrease with the frequency of a class, with mean 1 over the labelled pixels.
-
-    Args:
-        counts: Labelled pixels of each class, int64, shape (K,).
-        power: 0 to 1: 0 for equal weights, 1 for the inverse frequency.
-
-    Returns:
-        Weights, float32, shape (K,); 0 for a class without pixels.
-    """
-    share = counts / max(1, counts.sum())
-    weights = np.where(counts > 0, np.power(np.maximum(share, 1e-12), -power), 0.0)
-    return (weights / max(1e-12, float((weights * share).sum()))).astype(np.float32)

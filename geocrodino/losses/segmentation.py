@@ -42,10 +42,28 @@ def cross_entropy(
     total = F.cross_entropy(
         wide, labels, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
     )
-    labelled = labels != IGNORE_INDEX
-    share = labelled.to(wide) if weights is None else weights[labels.where(labelled, 0)] * labelled
-    amount = share.sum()
+    amount = labelled_weight(labels, weights).to(wide)
     return total / amount.where(amount > 0, torch.ones_like(amount))
+
+
+def labelled_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Sum the weights of the labelled pixels, by which `cross_entropy` divides.
+
+    Args:
+        labels: Class indices, int64, any shape, 0 to K - 1 or ``IGNORE_INDEX``.
+        class_weights: Weight of each class, shape (K,); None: 1.
+
+    Returns:
+        Scalar >= 0 of the dtype of the weights, float32 without them.
+
+    Examples:
+        >>> labelled_weight(torch.tensor([0, 1, 1, 255]), torch.tensor([1.0, 2.0]))
+        tensor(5.)
+    """
+    labelled = labels != IGNORE_INDEX
+    if class_weights is None:
+        return labelled.float().sum()
+    return (class_weights[labels.where(labelled, 0)] * labelled).sum()
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -33,11 +33,13 @@ from geocrodino.errors import ConfigError
 from geocrodino.files.access import durable_file
 from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM, AugmentationSettings
+from geocrodino.settings.class_weights import ClassWeightRule
 from geocrodino.settings.classes import ClassScheme, LandClass
 from geocrodino.settings.encoder_weights import IMAGENET, FirstLayer, weights_kind
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
+from geocrodino.settings.growth import AUTO, GrowthKeys, whole_number_or_auto
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.method import MethodSettings
@@ -67,6 +69,10 @@ _LIGHTNING_VALUES = {
     ),
 }  # fmt: skip
 """Values that Lightning accepts; listed here because Lightning is slow to import."""
+
+
+_LATER = frozenset(("balance_by", "class_weights", "class_weight_beta", *GrowthKeys.model_fields))
+"""Keys of `TrainingConfig` that are not written where they hold their default."""
 
 
 def default_channels(zeros: Collection[HeightZero]) -> tuple[HeightChannelName, ...]:
@@ -104,7 +110,7 @@ class ElevationConfig(Section):
     ground: GroundFilter = Field(GroundFilter(), description="how the ground is estimated without a terrain model")
 
 
-class TrainingConfig(Section):
+class TrainingConfig(GrowthKeys):
     """Duration, patches, optimiser and device of a training."""
 
     epochs: int = Field(30, ge=1, description="number of epochs; each ends with a validation")
@@ -117,7 +123,9 @@ class TrainingConfig(Section):
         False, description="whether epochs was measured for minutes; the training writes it into the run folder"
     )
     steps_per_epoch: int = Field(40, ge=1, description="batches in an epoch")
-    batch_size: int = Field(8, ge=2, description="patches in a batch")
+    batch_size: Annotated[int | Literal["auto"], whole_number_or_auto(2)] = Field(
+        8, description="patches in a batch; auto: as many as fit into the memory of the device"
+    )
     patch_px: int = Field(128, ge=32, description="side of a patch, px")
     unlabelled_share: float = Field(
         0.5,
@@ -129,6 +137,17 @@ class TrainingConfig(Section):
         "class",
         description="where that pixel is drawn from: class, all pixels of the class; or from an evenly drawn scene, "
         "block of a patch's size, or polygon that holds the class",
+    )
+    class_weights: ClassWeightRule = Field(
+        "power",
+        description="power: a power of the inverse frequency of each class; effective: by the effective number of "
+        "pixels; median: the median frequency over that of the class, in the scenes that have it",
+    )
+    class_weight_beta: float = Field(
+        0.999999,
+        ge=0,
+        lt=1,
+        description="for class_weights effective: classes of many more than 1 / (1 - beta) pixels have equal weights",
     )
     class_weight_power: float = Field(0.5, ge=0, le=1, description="0: equal class weights, 1: inverse frequency")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="moving average of weights, per step; 0: none")
@@ -149,7 +168,9 @@ class TrainingConfig(Section):
         description="Lightning's name of the number format, for instance 16-mixed; auto: bf16-mixed where the device "
         "multiplies bfloat16 in hardware, else 32-true",
     )
-    workers: int = Field(0, ge=0, description="reading processes; 0: read in the training process")
+    workers: Annotated[int | Literal["auto"], whole_number_or_auto(0)] = Field(
+        0, description="reading processes; 0: read in the training process; auto: by a measurement"
+    )
     freeze: Literal["none", "encoder"] = Field(
         "none", description="encoder: encoders that start from weights are not trained, and keep their statistics"
     )
@@ -162,9 +183,17 @@ class TrainingConfig(Section):
     def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out keys of later versions that hold their default, so that run folders keep their bytes."""
         written: dict[str, Any] = handler(self)
-        if self.balance_by == "class":
-            del written["balance_by"]
-        return written
+        fields = TrainingConfig.model_fields
+        idle = {key for key in _LATER if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in written.items() if key not in idle}
+
+    @model_validator(mode="after")
+    def _class_weights_with_effect(self) -> TrainingConfig:
+        for key, rule in (("class_weight_beta", "effective"), ("class_weight_power", "power")):
+            default = TrainingConfig.model_fields[key].default
+            if getattr(self, key) != default and self.class_weights != rule:
+                raise ValueError(f"{key} does nothing with class_weights: {self.class_weights}. Leave it out")
+        return self
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:
@@ -181,6 +210,22 @@ class TrainingConfig(Section):
     def needs_measurement(self) -> bool:
         """Whether the number of epochs is still to be measured for ``minutes``."""
         return self.minutes is not None and not self.epochs_from_minutes
+
+    @property
+    def needs_batch_size(self) -> bool:
+        """Whether the number of patches in a batch is still to be measured."""
+        return self.batch_size == AUTO
+
+    @property
+    def patches(self) -> int:
+        """Patches with labels between two changes of the weights.
+
+        Raises:
+            ValueError: If ``batch_size`` is still to be measured.
+        """
+        if isinstance(self.batch_size, str):
+            raise ValueError("training.batch_size: auto has to be measured first")
+        return self.batch_size * self.accumulate
 
     @field_validator("accelerator", "precision")
     @classmethod

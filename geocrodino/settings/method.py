@@ -13,6 +13,9 @@ alone; others: for comparison."""
 Weight = Annotated[float, Field(ge=0)]
 """Weight of a loss term, 0 or more."""
 
+LossName = Literal["cross_entropy", "dice", "focal", "lovasz"]
+"""Losses between logits and labels."""
+
 Contrast = Literal["none", "image", "class", "pixel"]
 """Unit whose features the contrast pairs across modalities."""
 
@@ -43,7 +46,9 @@ _PRESETS: dict[MethodName, dict[str, Any]] = {
     "protokd": {**_DISTILLED, "distillation": 0.1, "distillation_temperature": 10.0, "prototype": 0.1},
     "maskedkd": {"fusion": "middle", "masked": 0.5, "tokens": 8},
 }
-_COMMON = {"name", "dice", "label_smoothing"}
+_COMMON = {"name", "losses", "dice", "focal_gamma", "label_smoothing"}
+_LATER = {"losses", "focal_gamma", "terms"}
+"""Keys that are not written where they hold their default, so that run folders keep their bytes."""
 
 
 class MethodSettings(BaseModel):
@@ -55,7 +60,12 @@ class MethodSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: MethodName = Field("crodino", description=", ".join(get_args(MethodName)))
-    dice: float = Field(0.0, ge=0, description="weight of a Dice loss beside the cross entropy")
+    losses: dict[LossName, Weight] = Field(
+        {"cross_entropy": 1.0},
+        description="weights of the losses between logits and labels: cross_entropy, dice, focal, lovasz",
+    )
+    dice: float = Field(0.0, ge=0, description="weight of a Dice loss beside the others; the same as losses.dice")
+    focal_gamma: float = Field(2.0, ge=0, description="exponent of the focal loss; 0: the cross entropy")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread evenly over all classes")
     auxiliary: float = Field(0.0, ge=0, description="weight of the auxiliary decoder's cross entropy")
     orthogonality: float = Field(0.0, ge=0, description="weight of the orthogonality of the feature halves")
@@ -114,10 +124,30 @@ class MethodSettings(BaseModel):
                 raise ValueError(f"{key} does nothing without {needs[key]}: name one, or leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _losses_that_learn(self) -> MethodSettings:
+        if self.dice and "dice" in self.losses:
+            raise ValueError(f"dice: expected its weight once, found {self.dice:g} beside losses.dice")
+        if not any(self.loss_weights.values()):
+            raise ValueError("losses: expected at least one weight above 0, such as {cross_entropy: 1}")
+        needs = {"label_smoothing": ("cross_entropy", self.label_smoothing > 0)}
+        needs["focal_gamma"] = ("focal", self.focal_gamma != MethodSettings.model_fields["focal_gamma"].default)
+        for key, (loss, is_given) in needs.items():
+            if is_given and not self.loss_weights.get(loss):  # type: ignore[call-overload]
+                raise ValueError(f"{key} does nothing without losses.{loss}: name it, or leave {key} out")
+        return self
+
     @model_serializer(mode="wrap")
-    def _without_empty_table(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_later_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
-        return written if self.terms else {key: value for key, value in written.items() if key != "terms"}
+        fields = MethodSettings.model_fields
+        idle = {key for key in _LATER if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in written.items() if key not in idle}
+
+    @property
+    def loss_weights(self) -> dict[LossName, float]:
+        """Weights of the losses between logits and labels, that of ``dice`` among them."""
+        return {**self.losses, "dice": self.dice} if self.dice else dict(self.losses)
 
     @property
     def learns_without_labels(self) -> bool:

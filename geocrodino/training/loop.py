@@ -16,16 +16,20 @@ from geocrodino.errors import ConfigError
 from geocrodino.settings.config import TrainingConfig
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checkpoint import WholeCheckpoints, load_networks
+from geocrodino.training.learners.base import Learner
 from geocrodino.training.logs import EventLog, TableLog
+from geocrodino.training.parts import Processes
+from geocrodino.training.processes import Together, strategy_of
 
 
 def run_loop(
     settings: TrainingConfig,
     out: Path,
-    task: L.LightningModule,
+    task: Any,
     data: CoregisteredDataModule,
     callbacks: list[Callback],
     finished: int,
+    processes: Processes | None = None,
 ) -> int:
     """Train, and write a checkpoint and the logs after each epoch.
 
@@ -36,6 +40,7 @@ def run_loop(
         data: Its batches.
         callbacks: Lightning callbacks.
         finished: Epochs that a resumed run has finished; 0 starts from the beginning.
+        processes: The processes that share each batch, connected; None: this one alone.
 
     Returns:
         Number of the last epoch, counted from 0.
@@ -47,13 +52,17 @@ def run_loop(
     """
     # Written after each epoch under one name; `save_last` alone would write at the end of the training only.
     checkpoint = ModelCheckpoint(out / "checkpoints", "last", save_top_k=1, enable_version_counter=False)
+    processes = processes or Processes()
+    task.processes, data.process = processes, (processes.number, processes.count)
     trainer = trainer_of(
         settings,
+        processes,
+        task.learner,
         max_epochs=settings.epochs,
         log_every_n_steps=settings.steps_per_epoch,
         enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
-        logger=[TableLog(out / "logs", finished), EventLog(out / "tensorboard")],
-        callbacks=[*callbacks, checkpoint],
+        logger=[TableLog(out / "logs", finished), EventLog(out / "tensorboard")] if processes.is_first else False,
+        callbacks=[*callbacks, *([Together()] if processes.count > 1 else []), checkpoint],
         plugins=[WholeCheckpoints()],
     )
     last = run_folder.last_checkpoint(out) if finished else None
@@ -65,11 +74,15 @@ def run_loop(
     return int(trainer.current_epoch) - 1
 
 
-def trainer_of(settings: TrainingConfig, **arguments: Any) -> L.Trainer:
+def trainer_of(
+    settings: TrainingConfig, processes: Processes | None = None, learner: Learner | None = None, **arguments: Any
+) -> L.Trainer:
     """Create a trainer for the device and the number format of the settings.
 
     Args:
         settings: Device and number format.
+        processes: The processes that share each batch, connected; None: this one alone.
+        learner: What is trained in several processes.
         **arguments: Lightning's other arguments.
 
     Returns:
@@ -78,10 +91,13 @@ def trainer_of(settings: TrainingConfig, **arguments: Any) -> L.Trainer:
     Raises:
         ConfigError: If the device or the number format cannot be used.
     """
+    processes = processes or Processes()
     try:
         return L.Trainer(
             accelerator=settings.accelerator,
-            devices=1,
+            devices=processes.count,
+            strategy=strategy_of(processes, learner),
+            use_distributed_sampler=False,  # each process reads its own rows of the batches already
             precision=settings.precision,  # type: ignore[arg-type]
             num_sanity_val_steps=0,
             enable_model_summary=False,
@@ -116,6 +132,8 @@ def fit(
         # A resumed run continues in its own folder, and the task augments batches on purpose.
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
+        # DDP copies gradients in another memory layout.
+        warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")
         # Teachers and averages are always in evaluation mode.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         try:

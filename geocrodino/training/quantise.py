@@ -139,7 +139,7 @@ def _require_unchanged(ready: Prepared, run: Path) -> None:
 
 def _data(config: TrainConfig, ready: Prepared) -> CoregisteredDataModule:
     settings = config.training
-    plan = BatchPlan(settings.patch_px, settings.batch_size, settings.steps_per_epoch, seed=settings.seed)
+    plan = BatchPlan(settings.patch_px, settings.patches, settings.steps_per_epoch, seed=settings.seed)
     return CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
 
 

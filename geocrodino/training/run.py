@@ -23,8 +23,8 @@ from geocrodino.bundle.io import save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.alignment import Progress
 from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.data.class_weights import class_weights, count_classes_by_scene
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
-from geocrodino.data.statistics import class_weights, count_classes
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
@@ -41,6 +41,8 @@ from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import SCENES, augmentation_of, check_settings
+from geocrodino.training.companions import companions
+from geocrodino.training.devices import describe_devices, processes_of, with_devices
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, state_of
 from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
@@ -48,6 +50,7 @@ from geocrodino.training.listener import Listener
 from geocrodino.training.loop import run_loop
 from geocrodino.training.networks import Beginning, create_networks, try_networks
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
+from geocrodino.training.parts import Processes
 from geocrodino.training.prepare import Prepared, prepare, record
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.task import TrainingTask
@@ -126,6 +129,7 @@ def train(
     start = find_start(config, out, resume=resume, teacher=teacher)
     config = with_network(config, start)
     _check(config, teacher)
+    config = with_devices(config)
     config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
     config = run_folder.with_recorded_epochs(config, out) if resume else config
     created = run_folder.check(config, out, resume=resume, overwrite=overwrite)
@@ -172,6 +176,8 @@ def _prepare(
     ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
+    if several := describe_devices(config.training):
+        tell(several)
     if modalities:
         tell(describe_start(weights, modalities))
     if teacher is not None:
@@ -321,7 +327,10 @@ def _fit(
     some, every = data.val_windows
     best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs), on_part=some < every)
     timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
-    last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished)
+    work = {"settings": settings, "out": out.absolute(), "task": task, "data": data, "finished": finished}
+    with companions(work, processes_of(settings), number_format.device_of(settings.accelerator).type) as processes:
+        last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished, processes)
+    task.processes, data.process = Processes(), (0, 1)
     networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
     scores, calibrated = _validate(config, learner, networks, best, data, tell)
     return _Fitted(networks, best, last + 1, timer.time_elapsed("train"), scores, calibrated)
@@ -357,8 +366,9 @@ def _parts(
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
-    counts = count_classes(ready.scenes, "train", len(ready.classes))
-    weights = torch.from_numpy(class_weights(counts, settings.class_weight_power))
+    counts = count_classes_by_scene(ready.scenes, "train", len(ready.classes))
+    power, beta = settings.class_weight_power, settings.class_weight_beta
+    weights = torch.from_numpy(class_weights(counts, settings.class_weights, power=power, beta=beta))
     beginning = Beginning(method, ready.start, ready.encoder_weights)
     learner = create_networks(config, beginning, ready.specs, ready.classes, weights, tell)
     decoupled = config.augmentation.decoupled and not learner.coupled
@@ -371,28 +381,30 @@ def _parts(
         ema_decay=settings.ema_decay,
         batch_norm_batches=settings.batch_norm_batches,
         seed=settings.seed,
+        accumulate=settings.accumulate,
     )
     return task, data
 
 
 def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Listener) -> CoregisteredDataModule:
     settings = config.training
-    unlabelled = round(settings.unlabelled_share * settings.batch_size) if method.learns_without_labels else 0
+    unlabelled = round(settings.unlabelled_share * settings.patches) if method.learns_without_labels else 0
     if any("unlabelled" in scene.inside for scene in ready.scenes) and not method.learns_without_labels:
         tell(f"The split unlabelled is not used: the method {method.name} learns from labels alone.")
     plan = BatchPlan(
         settings.patch_px,
-        settings.batch_size,
+        settings.patches,
         settings.steps_per_epoch,
         settings.balance,
         settings.seed,
-        settings.workers,
+        settings.workers if isinstance(settings.workers, int) else 0,
         unlabelled,
         settings.balance_by,
+        processes_of(settings) * settings.accumulate,
     )
     data = CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
     if data.unlabelled:
-        tell(f"A batch holds {settings.batch_size} patches with labels and {data.unlabelled} without.")
+        tell(f"A batch holds {settings.patches} patches with labels and {data.unlabelled} without.")
     return data
 
 

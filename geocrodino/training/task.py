@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.data.augmentation.rows import Rows
+from geocrodino.data.shares import BatchShare
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.models.stochastic_depth import without_stochastic_depth
 from geocrodino.settings.optimiser import OptimiserSettings
@@ -22,6 +25,8 @@ from geocrodino.training.freezing import hidden_encoders, keep_frozen
 from geocrodino.training.learners.base import Learner, Step, network_input, whole_input
 from geocrodino.training.pace import Pace
 from geocrodino.training.parameter_groups import parameter_groups
+from geocrodino.training.parts import Processes, part_weights, split
+from geocrodino.training.shared_norm import SharedBatchNorm
 from geocrodino.training.validate import count_pixels
 
 
@@ -34,6 +39,7 @@ class TrainingTask(L.LightningModule):
         confusion: Confusion matrix of each network in the last validation.
         validated: The networks of the last validation, by name.
         pace: How fast steps and validations are, as measured before the training; None if it was not measured.
+        processes: The processes that share each batch.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class TrainingTask(L.LightningModule):
         ema_decay: float = 0.0,
         batch_norm_batches: int = 0,
         seed: int = 0,
+        accumulate: int = 1,
     ) -> None:
         """Create the task.
 
@@ -56,6 +63,7 @@ class TrainingTask(L.LightningModule):
             batch_norm_batches: Number of training batches on which batch-norm statistics are measured before each
                 validation; 0: keep those of the training steps.
             seed: Seed of the random numbers of the steps.
+            accumulate: Parts in which a batch is computed one after the other, so that memory holds one of them.
         """
         super().__init__()
         # Convolutions are faster in this memory layout; on CPUs by a fifth.
@@ -66,6 +74,7 @@ class TrainingTask(L.LightningModule):
         self.confusion = self._empty_counts()
         self.validated: dict[str, nn.Module] = {}
         self.pace: Pace | None = None
+        self.processes, self.accumulate = Processes(), accumulate
 
     @property
     def kept(self) -> Learner:
@@ -99,8 +108,14 @@ class TrainingTask(L.LightningModule):
         """
         if not self.trainer.training:
             return batch
-        torch.manual_seed(self.seed * 1_000_003 + self.trainer.global_step)
-        return {**self.augmentation(batch), "source": batch}
+        seed = self.seed * 1_000_003 + self.trainer.global_step
+        torch.manual_seed(seed)
+        if self.processes.count == 1:
+            return {**self.augmentation(batch), "source": batch}
+        share: BatchShare = self.trainer.datamodule.share  # type: ignore[attr-defined]
+        augmented = self.augmentation(batch, Rows(share.rows(self.processes.number), share.total))
+        torch.manual_seed(seed + self.processes.number * 7_919)  # what networks draw differs between the processes
+        return {**augmented, "source": batch}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Compute and log the loss terms of a batch.
@@ -113,12 +128,60 @@ class TrainingTask(L.LightningModule):
             Sum of the terms, scalar.
         """
         progress = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        if self.processes.count * self.accumulate > 1:
+            return self._step_in_parts(batch, progress)
         with DepthwiseInFloat32():
             terms = self.learner.losses(Step(batch, batch["source"], progress), self.kept)
         total = torch.stack(list(terms.values())).sum()
-        self.log_dict({f"loss/{name}": value.detach() for name, value in terms.items()}, on_step=False, on_epoch=True)
-        self.log("loss/total", total.detach(), on_step=False, on_epoch=True, prog_bar=True)
+        self._log_terms(terms, total)
         return total
+
+    def _step_in_parts(self, batch: dict[str, Any], progress: float) -> Tensor:
+        """Compute the share of this process, part by part. All gradients but those of the last part are added here."""
+        share: BatchShare = self.trainer.datamodule.share  # type: ignore[attr-defined]
+        own = BatchShare(share.labelled // share.count, share.unlabelled // share.count, self.accumulate)
+        parts = split(batch, own)
+        weights = part_weights([self.learner.amounts(part) for part in parts], self.processes.count)
+        if self.accumulate > 1:
+            self.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+            shared = SharedBatchNorm() if self.processes.count > 1 else nullcontext()
+            with shared, DepthwiseInFloat32():
+                found = self.learner.losses(Step(part, part["source"], progress), self.kept)
+            terms = {name: value * weight.get(name, 1 / self.accumulate) for name, value in found.items()}
+            total = torch.stack(list(terms.values())).sum()
+            if index < self.accumulate - 1:
+                self._add_gradient(total)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        whole = torch.stack(list(sums.values())).sum()
+        self._log_terms(sums, whole)
+        return total + (whole - total.detach())  # the value of all parts, and the gradient of the last one
+
+    def _add_gradient(self, loss: Tensor) -> None:
+        """Add the gradient of a part. DDP exchanges gradients only in the backward pass after the step."""
+        scaled = self.trainer.precision_plugin.pre_backward(loss, self)
+        with torch.autocast(self.device.type, enabled=False):
+            scaled.backward()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Keep the gradients of the parts that were computed in the step, before which they were set to zero.
+
+        Args:
+            epoch: Number of the epoch.
+            batch_idx: Number of the batch.
+            optimizer: The optimiser.
+        """
+        if self.accumulate == 1:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def _log_terms(self, terms: Mapping[str, Tensor], total: Tensor) -> None:
+        """Log loss terms as means over the steps of an epoch, and over the processes."""
+        several = self.processes.count > 1
+        numbers = {f"loss/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(numbers, on_step=False, on_epoch=True, sync_dist=several)
+        self.log("loss/total", total.detach(), on_step=False, on_epoch=True, prog_bar=True, sync_dist=several)
 
     def configure_gradient_clipping(
         self,
@@ -150,6 +213,8 @@ class TrainingTask(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Prepare the networks to validate, and reset the counts."""
         self.confusion = self._empty_counts()
+        if not self.processes.is_first:
+            return
         self.validated = {name: self._validated_network(name) for name in self.learner.network_names}
         self.learner.on_validation_start(self._labelled_px)
 
@@ -161,13 +226,16 @@ class TrainingTask(L.LightningModule):
                 (B, H, W). For all: ``labels``, int64, (B, H, W).
             batch_idx: Not used.
         """
+        if not self.processes.is_first:
+            return
         logits = {name: network(network_input(name, batch)) for name, network in self.validated.items()}
         count_pixels(self.confusion, logits, batch)
         self.learner.on_validation_batch(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Let the learner learn from the scores."""
-        self.learner.on_validation_end(self.confusion)
+        if self.processes.is_first:
+            self.learner.on_validation_end(self.confusion)
 
     def configure_optimizers(self) -> Any:
         """Create AdamW and its learning-rate schedule, see `OptimiserSettings`.
@@ -193,7 +261,7 @@ class TrainingTask(L.LightningModule):
         network = self.kept.network(name)
         if self.batch_norm_batches:
             network = copy.deepcopy(network)
-            batches = islice(self.trainer.datamodule.train_dataloader(), self.batch_norm_batches)  # type: ignore[attr-defined]
+            batches = islice(self.trainer.datamodule.whole_train_dataloader(), self.batch_norm_batches)  # type: ignore[attr-defined]
             kind = next(network.parameters()).dtype
             without_stochastic_depth(network)
             images = (found.to(kind) for batch in batches if (found := whole_input(name, batch)) is not None)

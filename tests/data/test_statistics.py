@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from geocrodino.data import statistics
 from geocrodino.data.scenes import AlignedScene
-from geocrodino.data.statistics import class_counts, class_weights, measure
+from geocrodino.data.statistics import class_counts, measure
 from geocrodino.errors import RasterError
 
 
@@ -59,22 +57,3 @@ def test_class_counts():
     labels = np.array([[0, 0, 2], [255, 2, 1]], np.uint8)
     inside = np.array([[True, True, True], [True, True, False]])
     assert class_counts(labels, inside, 4).tolist() == [2, 0, 2, 0]
-
-
-def test_class_weights_by_hand():
-    # Shares 0.9 and 0.1: inverse frequency 1 / 0.9 and 10, mean over the pixels 2, so 0.5556 and 5.
-    np.testing.assert_allclose(class_weights(np.array([90, 10]), power=1), [5 / 9, 5], rtol=1e-6)
-    # Square root: 1 / sqrt(0.9) and 1 / sqrt(0.1), divided by sqrt(0.9) + sqrt(0.1).
-    total = 0.9**0.5 + 0.1**0.5
-    np.testing.assert_allclose(class_weights(np.array([90, 10])), [0.9**-0.5 / total, 0.1**-0.5 / total], rtol=1e-6)
-    assert class_weights(np.array([7, 0, 7]), power=0).tolist() == [1, 0, 1]
-    assert class_weights(np.array([0, 0])).tolist() == [0, 0]
-
-
-@given(st.lists(st.integers(0, 10**9), min_size=2, max_size=9), st.floats(0, 1))
-def test_class_weights_have_mean_one_over_the_pixels(counts, power):
-    counts = np.array(counts)
-    weights = class_weights(counts, power)
-    assert ((weights > 0) == (counts > 0)).all()
-    if counts.any():
-        assert (weights * counts).sum() / counts.sum() == pytest.approx(1, rel=1e-4)

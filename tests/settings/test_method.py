@@ -11,7 +11,7 @@ from geocrodino.settings.config import load_config, save_config
 from geocrodino.settings.method import MethodName, MethodSettings
 
 METHODS = get_args(MethodName)
-TERMS = set(MethodSettings.model_fields) - {"name", "dice", "label_smoothing"}
+TERMS = set(MethodSettings.model_fields) - {"name", "losses", "dice", "focal_gamma", "label_smoothing"}
 
 KNOWN_BY = {
     "single": {},
@@ -153,3 +153,27 @@ def test_a_saved_configuration_with_changed_terms_can_be_read_back(tiny_config, 
 )
 def test_which_methods_learn_without_labels(given, learns):
     assert MethodSettings(**given).learns_without_labels is learns
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"losses": {"dice": 1}, "dice": 0.5}, "dice: expected its weight once, found 0.5 beside losses.dice"),
+        ({"losses": {"focal": 0}}, "losses: expected at least one weight above 0, such as {cross_entropy: 1}"),
+        ({"focal_gamma": 1}, "focal_gamma does nothing without losses.focal: name it, or leave focal_gamma out"),
+        (
+            {"losses": {"dice": 1}, "label_smoothing": 0.1},
+            "label_smoothing does nothing without losses.cross_entropy: name it, or leave label_smoothing out",
+        ),
+    ],
+)
+def test_losses_that_do_nothing(given, message):
+    assert refused(**given) == [f"Value error, {message}"]
+
+
+def test_losses_are_written_where_they_are_named():
+    assert "losses" not in MethodSettings(dice=0.5).model_dump()
+    named = MethodSettings(losses={"focal": 1}, focal_gamma=1)
+    assert MethodSettings.model_validate(named.model_dump()) == named
+    assert named.model_dump()["losses"] == {"focal": 1.0}
+    assert MethodSettings(name="single", losses={"focal": 1}, dice=0.5).loss_weights == {"focal": 1, "dice": 0.5}

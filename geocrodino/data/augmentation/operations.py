@@ -15,6 +15,7 @@ from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 from geocrodino.data.augmentation.geometry import quarter_turn_matrices, turned
+from geocrodino.data.augmentation.rows import normal_like
 
 _CURVE_LIMIT_STD = 6.0
 
@@ -307,7 +308,7 @@ class RandomNoiseLevel(K.IntensityAugmentationBase2D):
         Returns:
             Images with noise, same shape and dtype.
         """
-        return torch.addcmul(input, torch.randn_like(input), params["noise_std"].to(input))
+        return torch.addcmul(input, normal_like(input, params), params["noise_std"].to(input))
 
 
 OPERATIONS: dict[str, type[K.RigidAffineAugmentationBase2D]] = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from geocrodino.data.augmentation.geometry import Layers
 from geocrodino.data.augmentation.pipeline import Pipeline
+from geocrodino.data.augmentation.rows import Rows
 from geocrodino.errors import ConfigError
 from geocrodino.settings.augmentation import AugmentationSettings, Operation
 from geocrodino.settings.classes import IGNORE_INDEX
@@ -39,12 +40,13 @@ class PairAugmentation(nn.Module):
         self.pipelines = {} if settings is None else build_pipelines(settings, modalities)
 
     @torch.no_grad()
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor], rows: Rows | None = None) -> dict[str, Tensor]:
         """Augment every modality of a batch.
 
         Args:
             batch: For each modality m of the batch, "m" float (B, C, H, W), 0 where invalid, and "m_valid" bool
                 (B, H, W); "labels" int64 (B, H, W), class indices or ``IGNORE_INDEX``. "m_there", bool (B,), stays.
+            rows: Which rows of a larger batch these are; then the draws are those of that batch. None: they are all.
 
         Returns:
             For each modality m: "m" and "m_valid" as above; "m_labels" int64 (B, H, W), ``IGNORE_INDEX`` where there
@@ -57,9 +59,9 @@ class PairAugmentation(nn.Module):
         if not present:
             raise ValueError(f"expected one of {', '.join(MODALITIES)} in the batch, found {', '.join(batch)}")
         with torch.autocast(batch[present[0]].device.type, enabled=False):
-            return self._augment(present, batch)
+            return self._augment(present, batch, rows)
 
-    def _augment(self, present: list[Modality], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _augment(self, present: list[Modality], batch: Mapping[str, Tensor], rows: Rows | None) -> dict[str, Tensor]:
         labels = batch["labels"]
         settings = self.settings if self.training else None
         augmented: dict[str, Tensor] = {}
@@ -71,8 +73,8 @@ class PairAugmentation(nn.Module):
             if settings is not None:
                 pipeline = self.pipelines[modality]
                 if geometry is None or settings.decoupled:
-                    geometry = pipeline.draw_geometry(image.shape)
-                layers, transform = pipeline.apply(layers, geometry)
+                    geometry = pipeline.draw_geometry(image.shape, rows)
+                layers, transform = pipeline.apply(layers, geometry, rows)
             augmented[modality] = layers.image
             augmented[f"{modality}_valid"] = layers.valid
             augmented[f"{modality}_labels"] = layers.labels.masked_fill(~layers.valid, IGNORE_INDEX)

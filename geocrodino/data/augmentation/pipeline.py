@@ -12,6 +12,7 @@ from torch import Tensor
 from geocrodino.data.augmentation.build import build_operation, place_of
 from geocrodino.data.augmentation.geometry import Layers, move
 from geocrodino.data.augmentation.operations import OPERATIONS
+from geocrodino.data.augmentation.rows import Found, Rows
 from geocrodino.settings.augmentation import Operation
 from geocrodino.settings.modality import Modality
 
@@ -77,6 +78,7 @@ class Step:
         self._linear_filter = name in _LINEAR_FILTERS
         self._unit_range = name in _UNIT_RANGE and getattr(built, "clip_output", True)
         self._by_pixel = name in OPERATIONS
+        self._own: dict[str, Tensor] | None = None  # parameters that are drawn already
 
     def draw_matrices(self, shape: torch.Size) -> Tensor:
         """Draw the matrix of a geometric operation for each image of a batch.
@@ -97,25 +99,44 @@ class Step:
             matrices[chosen] = found.expand(len(chosen), 3, 3)
         return matrices
 
-    def change_values(self, image: Tensor, valid: Tensor, *, always: bool = False) -> Tensor:
+    def change_values(self, image: Tensor, valid: Tensor, *, always: bool = False, rows: Rows | None = None) -> Tensor:
         """Apply an operation on values to the images that are drawn.
 
         Args:
             image: Normalised values, float, shape (B, C, H, W).
             valid: Whether a pixel holds data, bool, shape (B, H, W).
             always: Whether to change all images, whatever the operation's probability.
+            rows: Which rows of a larger batch the images are, whose draws they get; None: they are all.
 
         Returns:
             Images of the same shape and dtype. Invalid pixels may hold any value. ``image`` itself if none is drawn.
         """
-        chosen = torch.arange(len(image)) if always else self._draw(len(image))
+        total = len(image) if rows is None else rows.total
+        chosen = torch.arange(total) if always else self._draw(total)
         if not len(chosen):
             return image
+        if rows is not None:
+            return self._change_some(image, valid, rows.among(chosen))
         if len(chosen) == len(image):
             return self._changed(image, valid[:, None])
         here = chosen.to(image.device)
         part = self._changed(image.index_select(0, here), valid[:, None].index_select(0, here))
         return image.index_copy(0, here, part)
+
+    def _change_some(self, image: Tensor, valid: Tensor, found: Found) -> Tensor:
+        """Change the images that are among the drawn ones of a larger batch, each with its own parameters."""
+        channels = image.shape[1] + self._linear_filter  # the filter reads the weights too
+        drawn = self.kornia.forward_parameters(torch.Size((found.drawn, channels, *image.shape[2:])))
+        is_any = len(found.here) > 0
+        if not is_any:  # some operations draw when they are applied, and all processes must draw the same
+            found = Found(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), found.drawn)
+        self._own = found.of(drawn)
+        try:
+            here = found.here.to(image.device)
+            part = self._changed(image.index_select(0, here), valid[:, None].index_select(0, here))
+        finally:
+            self._own = None
+        return image.index_copy(0, here, part) if is_any else image
 
     def _draw(self, batch: int) -> Tensor:
         """Draw the indices of the images to change, int64 on the CPU, at most ``batch`` of them."""
@@ -141,7 +162,7 @@ class Step:
         return (changed - 0.5) * (2 * UNIT_RANGE_STD) + (image - limited)
 
     def _apply(self, image: Tensor) -> Tensor:
-        changed: Tensor = self.kornia(image)
+        changed: Tensor = self.kornia(image) if self._own is None else self.kornia(image, params=self._own)
         return changed
 
 
@@ -166,24 +187,28 @@ class Pipeline:
         """The geometric operations, in order."""
         return [step.operation for step in self.steps if step.geometric]
 
-    def draw_geometry(self, shape: torch.Size) -> list[Tensor]:
+    def draw_geometry(self, shape: torch.Size, rows: Rows | None = None) -> list[Tensor]:
         """Draw the matrices of all geometric operations.
 
         Args:
             shape: Shape of the images, (B, C, H, W).
+            rows: Which rows of a larger batch the images are, for which the matrices are drawn; None: they are all.
 
         Returns:
             For each geometric operation, in order: source to target pixels (x, y), float64 on the CPU, shape (B, 3, 3).
         """
-        return [step.draw_matrices(shape) for step in self.steps if step.geometric]
+        whole = shape if rows is None else torch.Size((rows.total, *shape[1:]))
+        drawn = [step.draw_matrices(whole) for step in self.steps if step.geometric]
+        return drawn if rows is None else [matrices[rows.own] for matrices in drawn]
 
-    def apply(self, layers: Layers, geometry: Sequence[Tensor]) -> tuple[Layers, Tensor]:
+    def apply(self, layers: Layers, geometry: Sequence[Tensor], rows: Rows | None = None) -> tuple[Layers, Tensor]:
         """Apply all operations.
 
         Args:
             layers: Image, validity and labels.
             geometry: Result of `draw_geometry` of this pipeline, or of one with the same geometric operations; each
                 matrix float64 on the CPU, shape (B, 3, 3).
+            rows: Which rows of a larger batch the images are, whose draws they get; None: they are all.
 
         Returns:
             Layers of the same shapes, invalid pixels 0, and source to target pixels (x, y), float64 on the CPU, shape
@@ -200,7 +225,7 @@ class Pipeline:
             if pending is not identity:
                 layers, moved = move(self._clean(layers, changed), pending)
                 applied, pending, changed = moved @ applied, identity, False
-            image = step.change_values(layers.image, layers.valid)
+            image = step.change_values(layers.image, layers.valid, rows=rows)
             changed = changed or image is not layers.image
             layers = layers._replace(image=image)
         layers = self._clean(layers, changed)

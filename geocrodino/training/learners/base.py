@@ -12,11 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geocrodino.evaluation.metrics import ConfusionMatrix
-from geocrodino.losses.segmentation import cross_entropy, dice_loss
+from geocrodino.losses.named import losses_of
+from geocrodino.losses.segmentation import labelled_weight
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import NetworkSettings
+
+_TERMS = {"cross_entropy": "segmentation"}
+"""Names of loss terms in the logs, where they differ from those in the settings."""
+
+WEIGHTED_TERMS = ("segmentation", "focal")
+"""Terms that are divided by the weight of the labelled pixels."""
 
 Weights = Mapping[Modality, Pretrained]
 """Pretrained encoder weights by modality. A modality without an entry starts from random weights."""
@@ -91,6 +98,11 @@ class Learner(nn.Module, ABC):
         """Names of the networks that are validated and saved, each at its best epoch: one for each modality."""
         return self.modalities
 
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """Whether the loss of a step may not depend on all parameters; a search for them then slows down devices."""
+        return False
+
     @abstractmethod
     def network(self, name: str) -> nn.Module:
         """Get a network as it is validated and deployed.
@@ -113,6 +125,24 @@ class Learner(nn.Module, ABC):
         Returns:
             Terms by name, each a scalar. Their sum is the loss.
         """
+
+    def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute what loss terms divide by, as far as it is known before the networks have seen the batch.
+
+        A batch that is computed in parts has the loss of the whole batch if these amounts are known. Terms that are not
+        named are averaged over the parts.
+
+        Args:
+            batch: Augmented patches, see `Step`.
+
+        Returns:
+            Amounts by the name of the term, scalars >= 0.
+        """
+        return {
+            f"{term}/{m}": labelled_weight(batch[f"{m}_labels"], self.class_weights)
+            for m in self.modalities
+            for term in WEIGHTED_TERMS
+        }
 
     def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
         """Prepare for a validation.
@@ -182,11 +212,11 @@ class Learner(nn.Module, ABC):
         Returns:
             Weighted terms by name, scalars.
         """
-        method = self.method
-        terms = {f"segmentation/{name}": cross_entropy(logits, labels, self.class_weights, method.label_smoothing)}
-        if method.dice:
-            terms[f"dice/{name}"] = method.dice * dice_loss(logits, labels)
-        return terms
+        weights = self.method.loss_weights
+        return {
+            f"{_TERMS.get(loss, loss)}/{name}": weights[loss] * compute(logits, labels, self.class_weights)
+            for loss, compute in losses_of(self.method).items()
+        }
 
 
 def network_input(name: str, batch: Mapping[str, Tensor]) -> Tensor:

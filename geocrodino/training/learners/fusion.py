@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from geocrodino.errors import ConfigError
+from geocrodino.losses.segmentation import labelled_weight
 from geocrodino.models.branch import Branch, build_branch
 from geocrodino.models.fusion import MiddleFusion, modality_branch
 from geocrodino.models.pretrained.state import Origin
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, network_input, partial_rows
+from geocrodino.training.learners.base import WEIGHTED_TERMS, Learner, Shape, Step, Weights, network_input, partial_rows
 
 
 class FusionLearner(Learner):
@@ -56,6 +57,18 @@ class FusionLearner(Learner):
             The network.
         """
         return self.fusion
+
+    def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute what the cross entropy and the focal loss divide by.
+
+        Args:
+            batch: Augmented patches, see `Step`.
+
+        Returns:
+            Labelled pixels where at least one modality is valid, weighted, a scalar >= 0.
+        """
+        amount = labelled_weight(either_labels(batch), self.class_weights)
+        return {f"{term}/fusion": amount for term in WEIGHTED_TERMS}
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the supervised terms where at least one modality is valid.
@@ -114,6 +127,17 @@ class DropoutLearner(Learner):
             ModelError: If the encoder cannot be cut down, see `modality_branch`.
         """
         return modality_branch(self.fusion, name, self.shape.in_channels)
+
+    def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give no amounts: which modalities are blanked is drawn later.
+
+        Args:
+            batch: Not used.
+
+        Returns:
+            An empty dict.
+        """
+        return {}
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the supervised terms where a modality that was not blanked is valid.

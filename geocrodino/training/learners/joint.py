@@ -18,7 +18,7 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.spelling import did_you_mean
 from geocrodino.training.calibrate import ValidationPixels
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, partial_rows
+from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, partial_rows
 from geocrodino.training.learners.between import Outputs
 from geocrodino.training.learners.terms import TERMS, Pass
 
@@ -78,6 +78,11 @@ class JointLearner(Learner):
                 self.add_module(name, head)
                 self.heads.append(name)
         self._pixels: ValidationPixels | None = None
+
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """True with registered terms, of which nothing is known."""
+        return bool(self.method.terms)
 
     def network(self, name: str) -> nn.Module:
         """Get the branch of a modality.
@@ -183,6 +188,22 @@ class JointLearner(Learner):
             class_weights=self.class_weights,
             stride=self.model.stride,
         )
+
+    def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute what the terms of single branches divide by: labelled pixels, and valid features.
+
+        Args:
+            batch: Augmented patches, see `Step`.
+
+        Returns:
+            Amounts by the name of the term, scalars >= 0. Terms between branches have none.
+        """
+        found = super().amounts(batch)
+        for m in self.modalities:
+            found[f"auxiliary/{m}"] = found[f"segmentation/{m}"]
+            valid = feature_valid(batch[f"{m}_valid"], self.model.stride).sum()
+            found |= {f"orthogonality/{m}": valid, f"adversary/{m}": valid}
+        return found
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the weighted terms of the method.

@@ -14,7 +14,7 @@ from geocrodino.losses.distillation import (
     masked_feature_loss,
     prototype_distillation_loss,
 )
-from geocrodino.losses.segmentation import cross_entropy
+from geocrodino.losses.segmentation import cross_entropy, labelled_weight
 from geocrodino.models.branch import Branch, BranchOutput
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.models.fusion import MiddleFusion
@@ -83,7 +83,12 @@ class TaughtLearner(Learner):
             The method of the teacher.
         """
         return MethodSettings(
-            name="fusion", fusion=method.fusion, dice=method.dice, label_smoothing=method.label_smoothing
+            name="fusion",
+            fusion=method.fusion,
+            losses=method.losses,
+            dice=method.dice,
+            focal_gamma=method.focal_gamma,
+            label_smoothing=method.label_smoothing,
         )
 
     def load_teacher(self, weights: Mapping[str, Tensor]) -> None:
@@ -110,6 +115,11 @@ class TaughtLearner(Learner):
         self.teacher.eval()
         return self
 
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """True with mask tokens: either they are learnt in a step or the features of the students."""
+        return self.masks is not None
+
     def network(self, name: str) -> nn.Module:
         """Get the student of a modality.
 
@@ -129,6 +139,19 @@ class TaughtLearner(Learner):
         """
         own = [list(self.students.branch(m).parameters()) for m in self.modalities]
         return own if self.masks is None else [*own, list(self.masks.parameters())]
+
+    def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute what the terms divide by: labelled pixels, and valid pixels for the distillation.
+
+        Args:
+            batch: Augmented patches, see `Step`.
+
+        Returns:
+            Amounts by the name of the term, scalars >= 0.
+        """
+        valid = {f"distillation/{m}": batch[f"{m}_valid"].sum() for m in self.modalities}
+        masks = labelled_weight(either_labels(batch), self.class_weights)
+        return {**super().amounts(batch), **valid, "masks/segmentation": masks}
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the weighted terms of both students, and those of the mask tokens while they are learnt.

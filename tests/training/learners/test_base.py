@@ -75,5 +75,13 @@ def test_dice_is_there_when_asked_for(build, logits, labels):
     assert half["segmentation/x"] == plain["segmentation/x"]
 
 
+def test_losses_are_summed_by_name(build, logits, labels):
+    learner = build("single", losses={"focal": 0.5, "lovasz": 2}, focal_gamma=0)
+    terms = learner.supervised("x", logits, labels)
+    assert set(terms) == {"focal/x", "lovasz/x"}
+    (plain,) = build("single").supervised("x", logits, labels).values()
+    torch.testing.assert_close(terms["focal/x"], plain / 2)  # without focus it is the cross entropy
+
+
 def test_class_weights_are_no_part_of_the_saved_state(build):
     assert not [n for n in build("single").state_dict() if "class_weights" in n]

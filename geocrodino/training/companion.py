@@ -1,0 +1,61 @@
+"""Main function of a process that helps to train: it computes its share of each batch, and ends with the training."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from geocrodino.errors import GeocrodinoError
+
+
+def main(folder: str, number: int, count: int) -> int:
+    """Help to train.
+
+    Args:
+        folder: Folder with the file ``work``, which `companions` has written; errors are reported there.
+        number: Number of this process, at least 1.
+        count: Number of processes.
+
+    Returns:
+        Exit status: 0 after the training, 1 after an error that a user can correct.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one decides
+    Thread(target=_end_with_the_first, daemon=True).start()
+    try:
+        _help(Path(folder), number, count)
+    except GeocrodinoError as error:
+        told = {"kind": type(error).__name__, "message": str(error)}
+        (Path(folder) / f"{number}.error").write_text(json.dumps(told), encoding="utf-8")
+        return 1
+    return 0
+
+
+def _help(folder: Path, number: int, count: int) -> None:
+    import torch
+
+    from geocrodino.training.loop import run_loop
+    from geocrodino.training.parts import Processes
+    from geocrodino.training.processes import connected
+
+    with (folder / "work").open("rb") as file:
+        work: dict[str, Any] = pickle.load(file)  # noqa: S301 the first process wrote it for its own user
+    device, threads = work.pop("device"), work.pop("threads")
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.cuda.set_device(number)
+    (folder / f"{number}.ready").touch()
+    processes = Processes(number, count)
+    with connected(processes, folder / "meeting", device):
+        run_loop(**work, callbacks=[], processes=processes)
+
+
+def _end_with_the_first() -> None:
+    """End at once when the first process has ended or closes the standard input."""
+    sys.stdin.buffer.read()
+    os._exit(1)
