@@ -37,6 +37,7 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
+from geocrodino.training.batch_size import describe_batch_size, footprint, largest_power, usable_memory, with_batch_size
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
@@ -47,6 +48,7 @@ from geocrodino.training.initial_weights import describe_start, initial_weights,
 from geocrodino.training.learners.base import Learner, state_of
 from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
 from geocrodino.training.listener import Listener
+from geocrodino.training.loggers import loggers_of, require_packages
 from geocrodino.training.loop import run_loop
 from geocrodino.training.networks import Beginning, create_networks, try_networks
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
@@ -57,6 +59,9 @@ from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
 from geocrodino.training.teacher_checks import load_teacher, require_same_data, require_same_splits
 from geocrodino.training.validate import calibrate, validate
+
+_TRIED_PATCHES = 8
+"""Patches in the batch whose memory is measured."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,8 @@ def _train(
     tell: Listener,
 ) -> tuple[Path | None, _Fitted]:
     """Train the teacher if one is needed, then the networks of the method, and write them."""
+    if config.training.needs_batch_size:
+        config = _with_batch_size(config, out, ready, teacher, tell)
     if config.training.needs_measurement:
         config = _with_epochs(config, out, ready, teacher, tell)
     students_begun = resume and exists(run_folder.last_checkpoint(out))  # this checkpoint holds their teacher
@@ -234,9 +241,7 @@ def _train(
 
 def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path | None, tell: Listener) -> TrainConfig:
     """Measure how many epochs fit into ``training.minutes``, and write their number into the run folder."""
-    minutes, trainings = config.training.minutes or 0.0, [(config.method, ready)]
-    if trains_teacher(config.method, teacher):  # first, for the same number of epochs
-        trainings.append((learner_class(config.method).teacher_method(config.method), ready.of_teacher()))
+    minutes, trainings = config.training.minutes or 0.0, _trainings(config, ready, teacher)
     tell.stage("Measuring the pace")
     paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
     epochs = epochs_within(60 * minutes, *paces)
@@ -245,6 +250,29 @@ def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path 
     config = config.model_copy(update={"training": config.training.model_copy(update=update)})
     save_config(config, out / SETTINGS_NAME)
     return config
+
+
+def _with_batch_size(
+    config: TrainConfig, out: Path, ready: Prepared, teacher: Path | None, tell: Listener
+) -> TrainConfig:
+    """Measure how many patches fit into the memory, and write their number into the run folder."""
+    tell.stage("Measuring the memory of a step")
+    tried = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": _TRIED_PATCHES})})
+    trainings = _trainings(config, ready, teacher)
+    found = [footprint(*_parts(tried, method, own, Listener()), config.training) for method, own in trainings]
+    memory = usable_memory(config.training)
+    config = with_batch_size(config, largest_power(config.training, found, memory))
+    tell(describe_batch_size(config.training, found, memory))
+    save_config(config, out / SETTINGS_NAME)
+    return config
+
+
+def _trainings(config: TrainConfig, ready: Prepared, teacher: Path | None) -> list[tuple[MethodSettings, Prepared]]:
+    """The methods that are trained, with their inputs: that of the configuration, and of a teacher of its own."""
+    found = [(config.method, ready)]
+    if trains_teacher(config.method, teacher):  # first, for the same number of epochs
+        found.append((learner_class(config.method).teacher_method(config.method), ready.of_teacher()))
+    return found
 
 
 def _save_network(out: Path, fitted: _Fitted) -> None:
@@ -256,6 +284,7 @@ def _save_network(out: Path, fitted: _Fitted) -> None:
 
 def _check(config: TrainConfig, teacher: Path | None) -> None:
     check_settings(config)
+    require_packages(config.training.logger)
     if teacher is not None and not learner_class(config.method).needs_teacher:
         raise ConfigError(
             f"`teacher`: the method {config.method.name} learns without a teacher. Leave `teacher` out, or use "
@@ -319,16 +348,21 @@ def _fit(
     finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
     if finished and not was_scored_on_part(checkpoint):
         data.validate_whole()  # as before, also in a run of version 0.1: scores of a part would not compare
-    if tell.listens:
+    by_measurement = settings.workers == "auto"
+    if tell.listens or by_measurement:
         tell.stage("Measuring the pace")
+        data.process = (0, processes_of(settings))
         task.pace = measure(task, data, settings)
         tell(expectation(settings, task.pace, data.val_windows, finished))
+        if by_measurement:
+            choose_readers(settings, task.pace.step_s, data, tell)
     some, every = data.val_windows
     best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs), on_part=some < every)
     timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
     work = {"settings": settings, "out": out.absolute(), "task": task, "data": data, "finished": finished}
     with companions(work, processes_of(settings), number_format.device_of(settings.accelerator).type) as processes:
-        last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished, processes)
+        loggers = loggers_of(config, out)
+        last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished, processes, loggers)
     task.processes, data.process = Processes(), (0, 1)
     networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
     scores, calibrated = _validate(config, learner, networks, best, data, tell)
