@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +121,23 @@ def _peak(task: TrainingTask, batch: dict[str, Tensor], settings: TrainingConfig
     _loss(task, batch, settings).backward()
     task.learner.zero_grad()
     return int(torch.cuda.max_memory_allocated())
+
+
+def with_fitting_batch(config: TrainConfig, found: Sequence[Footprint], tell: Callable[[str], None]) -> TrainConfig:
+    """Choose the number of patches in a batch by the memory of the device.
+
+    Args:
+        config: The configuration, with ``batch_size: auto``.
+        found: Memory of each training.
+        tell: Called with a line for the user.
+
+    Returns:
+        The configuration with the number, see `with_batch_size`.
+    """
+    memory = usable_memory(config.training)
+    config = with_batch_size(config, largest_power(config.training, found, memory))
+    tell(describe_batch_size(config.training, found, memory))
+    return config
 
 
 def usable_memory(settings: TrainingConfig) -> int:

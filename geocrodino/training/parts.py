@@ -64,7 +64,8 @@ def part_weights(amounts: Sequence[Mapping[str, Tensor]], count: int = 1) -> lis
             process are ``count`` times as large.
 
     Returns:
-        For each part, a factor by name: float64 scalars at least 0, float32 on Apple's GPUs. A term of no amount in the whole batch has 0.
+        For each part, a factor by name: float64 scalars at least 0, float32 on Apple's GPUs. A term of no amount in
+        the whole batch has 0.
 
     Examples:
         Three of four labelled pixels are in the second part.

@@ -37,7 +37,7 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
-from geocrodino.training.batch_size import describe_batch_size, footprint, largest_power, usable_memory, with_batch_size
+from geocrodino.training.batch_size import footprint, with_fitting_batch
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
@@ -54,6 +54,7 @@ from geocrodino.training.networks import Beginning, create_networks, try_network
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.parts import Processes
 from geocrodino.training.prepare import Prepared, prepare, record
+from geocrodino.training.readers import choose_readers
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
@@ -260,9 +261,7 @@ def _with_batch_size(
     tried = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": _TRIED_PATCHES})})
     trainings = _trainings(config, ready, teacher)
     found = [footprint(*_parts(tried, method, own, Listener()), config.training) for method, own in trainings]
-    memory = usable_memory(config.training)
-    config = with_batch_size(config, largest_power(config.training, found, memory))
-    tell(describe_batch_size(config.training, found, memory))
+    config = with_fitting_batch(config, found, tell)
     save_config(config, out / SETTINGS_NAME)
     return config
 
