@@ -37,7 +37,7 @@ _COPIES = 4
 
 
 @dataclass(frozen=True)
-class Footprint:
+class StepMemory:
     """Memory of a training step.
 
     Attributes:
@@ -50,7 +50,7 @@ class Footprint:
     patch: int
 
 
-def footprint(task: TrainingTask, data: CoregisteredDataModule, settings: TrainingConfig) -> Footprint:
+def step_memory(task: TrainingTask, data: CoregisteredDataModule, settings: TrainingConfig) -> StepMemory:
     """Measure the memory of a step on a copy of the networks. Random numbers stay as they are.
 
     On a CPU it is the size of all values that PyTorch keeps for the backward pass, in float32, so the same settings
@@ -74,7 +74,7 @@ def footprint(task: TrainingTask, data: CoregisteredDataModule, settings: Traini
         rows = [_first(batch, count, data, device) for count in (2, 4)]
         measure = _peak if device.type == "cuda" else _kept
         small, large = (measure(copied, part, settings) for part in rows)
-    return Footprint(fixed, max(1, round(_BESIDE[_kind(device)] * (large - small) / 2)))
+    return StepMemory(fixed, max(1, round(_BESIDE[_kind(device)] * (large - small) / 2)))
 
 
 def _kind(device: torch.device) -> str:
@@ -123,7 +123,7 @@ def _peak(task: TrainingTask, batch: dict[str, Tensor], settings: TrainingConfig
     return int(torch.cuda.max_memory_allocated())
 
 
-def with_fitting_batch(config: TrainConfig, found: Sequence[Footprint], tell: Callable[[str], None]) -> TrainConfig:
+def with_fitting_batch(config: TrainConfig, found: Sequence[StepMemory], tell: Callable[[str], None]) -> TrainConfig:
     """Choose the number of patches in a batch by the memory of the device.
 
     Args:
@@ -156,7 +156,7 @@ def usable_memory(settings: TrainingConfig) -> int:
     return int(share * psutil.virtual_memory().total / processes_of(settings))
 
 
-def largest_power(settings: TrainingConfig, found: Sequence[Footprint], memory: int) -> int:
+def largest_power(settings: TrainingConfig, found: Sequence[StepMemory], memory: int) -> int:
     """Choose the number of patches in a batch.
 
     Args:
@@ -203,7 +203,7 @@ def with_batch_size(config: TrainConfig, size: int) -> TrainConfig:
     return config.model_copy(update={"training": training.model_copy(update=update)})
 
 
-def describe_batch_size(settings: TrainingConfig, found: Sequence[Footprint], memory: int) -> str:
+def describe_batch_size(settings: TrainingConfig, found: Sequence[StepMemory], memory: int) -> str:
     """Describe the choice for the user.
 
     Args:

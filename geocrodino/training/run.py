@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from safetensors import SafetensorError
 from safetensors.torch import save
-from shapely.geometry.base import BaseGeometry
 from torch import nn
 
 from geocrodino.bundle.io import save_bundle
@@ -29,7 +28,6 @@ from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
-from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, save_config
@@ -37,12 +35,12 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
-from geocrodino.training.batch_size import footprint, with_fitting_batch
+from geocrodino.training.batch_size import step_memory, with_fitting_batch
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import SCENES, augmentation_of, check_settings
-from geocrodino.training.companions import companions
+from geocrodino.training.companions import companions, fewer_threads
 from geocrodino.training.devices import describe_devices, processes_of, with_devices
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, state_of
@@ -53,7 +51,7 @@ from geocrodino.training.loop import run_loop
 from geocrodino.training.networks import Beginning, create_networks, try_networks
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.parts import Processes
-from geocrodino.training.prepare import Prepared, prepare, record
+from geocrodino.training.prepare import Prepared, footprint_of, prepare, record
 from geocrodino.training.readers import choose_readers
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.task import TrainingTask
@@ -244,7 +242,8 @@ def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path 
     """Measure how many epochs fit into ``training.minutes``, and write their number into the run folder."""
     minutes, trainings = config.training.minutes or 0.0, _trainings(config, ready, teacher)
     tell.stage("Measuring the pace")
-    paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
+    with fewer_threads(processes_of(config.training)):
+        paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
     epochs = epochs_within(60 * minutes, *paces)
     tell(describe_budget(minutes, epochs, *paces))
     update = {"epochs": epochs, "epochs_from_minutes": True}
@@ -260,7 +259,7 @@ def _with_batch_size(
     tell.stage("Measuring the memory of a step")
     tried = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": _TRIED_PATCHES})})
     trainings = _trainings(config, ready, teacher)
-    found = [footprint(*_parts(tried, method, own, Listener()), config.training) for method, own in trainings]
+    found = [step_memory(*_parts(tried, method, own, Listener()), config.training) for method, own in trainings]
     config = with_fitting_batch(config, found, tell)
     save_config(config, out / SETTINGS_NAME)
     return config
@@ -350,8 +349,8 @@ def _fit(
     by_measurement = settings.workers == "auto"
     if tell.listens or by_measurement:
         tell.stage("Measuring the pace")
-        data.process = (0, processes_of(settings))
-        task.pace = measure(task, data, settings)
+        with fewer_threads(processes_of(settings)):
+            task.pace = measure(task, data, settings)
         tell(expectation(settings, task.pace, data.val_windows, finished))
         if by_measurement:
             choose_readers(settings, task.pace.step_s, data, tell)
@@ -433,6 +432,7 @@ def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell:
         processes_of(settings) * settings.accumulate,
     )
     data = CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
+    data.process = (0, processes_of(settings))
     if data.unlabelled:
         tell(f"A batch holds {settings.patches} patches with labels and {data.unlabelled} without.")
     return data
@@ -453,7 +453,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         modalities=ready.specs,
         resolution_m=float(np.sqrt(np.prod(pixel_size_m(grid)))),
         crs=f"EPSG:{crs_of(grid).epsg}" if crs_of(grid).epsg else crs_of(grid).wkt,
-        footprint=json.loads(shapely.to_geojson(_footprint(ready))),
+        footprint=json.loads(shapely.to_geojson(footprint_of(ready))),
         receptive_field_px=None if None in radii else max(r for r in radii if r is not None),
         calibration=calibrated.calibration,
         training=summary,
@@ -465,15 +465,6 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         with writing(bundle, SafetensorError):
             raise error.__cause__ or error from None
     return bundle
-
-
-def _footprint(ready: Prepared) -> BaseGeometry:
-    """The polygons of ``train`` of all scenes that have a place, in degrees; empty if none has one."""
-    placed = [scene for scene in ready.checked if not is_placeless(scene.grid)]
-    parts = [scene.aoi.in_degrees("train") for scene in placed if "train" in scene.aoi.splits]
-    if not parts:
-        return shapely.MultiPolygon()
-    return parts[0] if len(parts) == 1 else shapely.union_all(parts)
 
 
 def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, start: Start | None = None) -> dict[str, Any]:
