@@ -59,7 +59,8 @@ def part_weights(amounts: Sequence[Mapping[str, Tensor]], count: int = 1) -> lis
     """Compute the weights with which the loss terms of parts add up to those of the whole batch.
 
     Args:
-        amounts: For each part of this process, what each loss term divides by; scalars at least 0, the same names.
+        amounts: For each part of this process, what each loss term divides by; at least 0, shape (), the same
+            names.
         count: Number of processes; all call this function at once. Their gradients are averaged, so the weights of a
             process are ``count`` times as large.
 

@@ -41,7 +41,7 @@ from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import SCENES, augmentation_of, check_settings
 from geocrodino.training.companions import companions, fewer_threads
-from geocrodino.training.devices import describe_devices, processes_of, with_devices
+from geocrodino.training.devices import describe_devices, processes_of, require_all_modalities, with_devices
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, state_of
 from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
@@ -176,6 +176,7 @@ def _prepare(
     ready = prepare(
         config, out, tell.progress, tell, tell.stage, check=lambda found: try_networks(config, found, *trainings)
     )
+    require_all_modalities(config.training, ready.scenes, ready.specs)
     ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
@@ -358,6 +359,8 @@ def _fit(
     best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs), on_part=some < every)
     timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
     work = {"settings": settings, "out": out.absolute(), "task": task, "data": data, "finished": finished}
+    if processes_of(settings) > 1:
+        tell.stage("Starting the other processes")
     with companions(work, processes_of(settings), number_format.device_of(settings.accelerator).type) as processes:
         loggers = loggers_of(config, out)
         last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished, processes, loggers)

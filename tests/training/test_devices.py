@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from geocrodino.errors import ConfigError
+from geocrodino.settings.config import TrainingConfig
 from geocrodino.training import devices
-from geocrodino.training.devices import describe_devices, with_devices
+from geocrodino.training.devices import describe_devices, require_all_modalities, with_devices
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +43,20 @@ def test_a_batch_that_cannot_be_divided(tiny_config):
     assert str(refused.value) == (
         "training.batch_size: 8 patches cannot be divided among 3 devices evenly. Use 6 or 9, or another "
         "`training.devices`."
+    )
+
+
+def test_scenes_without_a_modality_need_one_device():
+    whole = SimpleNamespace(name="whole", layers=SimpleNamespace(modalities=("optical", "elevation")))
+    half = SimpleNamespace(name="half", layers=SimpleNamespace(modalities=("optical",)))
+    both = ("optical", "elevation")
+    require_all_modalities(TrainingConfig(), [whole, half], both)
+    require_all_modalities(TrainingConfig(devices=2), [whole], both)
+    with pytest.raises(ConfigError) as refused:
+        require_all_modalities(TrainingConfig(devices=2), [whole, half], both)
+    assert str(refused.value) == (
+        "training.devices: expected rasters of all modalities for each scene, found none of elevation for half. "
+        "Use `training.devices=1`, or leave the scene out."
     )
 
 
