@@ -26,6 +26,7 @@ import torch
 
 from geocrodino import errors
 from geocrodino.errors import GeocrodinoError
+from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.parts import Processes
 from geocrodino.training.processes import connected
 
@@ -78,7 +79,8 @@ def companions(work: dict[str, Any], count: int, device: str) -> Iterator[Proces
     watched = Event()
     try:
         with (folder / "work").open("wb") as file:
-            _Pickler(file).dump({**work, "device": device, "threads": threads_each(count)})
+            context = {"device": device, "threads": threads_each(count), "modalities": tuple(MODALITIES)}
+            _Pickler(file).dump({**work, **context})
         others += [_start(folder, number, count) for number in range(1, count)]
         _wait_until_ready(folder, others)
         if device == "cuda":

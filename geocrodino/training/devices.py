@@ -122,5 +122,7 @@ def describe_devices(settings: TrainingConfig) -> str:
         )
         words.append(f"divided among {each}")
     if passes > 1:
-        words.append(f"computed in {passes} passes of {settings.patches // passes}")
-    return f"Each step: {settings.patches} patches with labels, {', and '.join(words)}."
+        each = "" if settings.needs_batch_size else f" of {settings.patches // passes}"
+        words.append(f"computed in {passes} passes{each}")
+    held = "" if settings.needs_batch_size else f"{settings.patches} patches with labels, "
+    return f"Each step: {held}{', and '.join(words)}."

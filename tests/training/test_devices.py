@@ -68,3 +68,5 @@ def test_the_line_for_the_user(tiny_config, monkeypatch):
     assert describe_devices(shared) == (
         "Each step: 12 patches with labels, divided among 2 processes of 2 threads, and computed in 3 passes of 4."
     )
+    measured = tiny_config({"training.batch_size": "auto", "training.accumulate": 3}).training
+    assert describe_devices(measured) == "Each step: computed in 3 passes."

@@ -36,7 +36,8 @@ class Found(NamedTuple):
                 (drawn, ...).
 
         Returns:
-            Those of these images, shape (B, ...); parameters of the whole batch as they are; the attributes `among` and `drawn`.
+            Those of these images, shape (B, ...); parameters of the whole batch as they are; the attributes `among` and
+            `drawn`.
         """
         chosen = {
             name: value[self.among] if _is_by_image(name, value, self.drawn) else value
