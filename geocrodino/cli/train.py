@@ -100,7 +100,18 @@ class MethodOptions:
     ] = None
     epochs: Annotated[int | None, typer.Option(help="Number of epochs; each ends with a validation.")] = None
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
-    batch_size: Annotated[int | None, typer.Option(help="Patches in a batch.")] = None
+    batch_size: Annotated[
+        str | None, typer.Option(help="Patches in a batch; auto: as many as the memory of the device holds.")
+    ] = None
+    accumulate: Annotated[
+        int | None, typer.Option(help="Batches whose gradients are added before the weights change.")
+    ] = None
+    devices: Annotated[
+        str | None, typer.Option(help="GPUs that share each batch, or processes of the CPU; auto: all GPUs.")
+    ] = None
+    logger: Annotated[
+        list[str] | None, typer.Option(help="Lightning's logger beside the own logs: csv, tensorboard, mlflow, wandb.")
+    ] = None
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None
     start_from: Annotated[
         Path | None,
@@ -137,6 +148,9 @@ class MethodOptions:
             "training.epochs": self.epochs,
             "training.steps_per_epoch": self.steps,
             "training.batch_size": self.batch_size,
+            "training.accumulate": self.accumulate,
+            "training.devices": self.devices,
+            "training.logger": self.logger or None,
             "training.seed": self.seed,
             "training.accelerator": self.accelerator,
             "training.precision": self.precision,

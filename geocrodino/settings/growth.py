@@ -69,5 +69,9 @@ class GrowthKeys(Section):
     def _known_loggers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in LOGGERS:
-                raise ValueError(f"expected some of {', '.join(LOGGERS)}, found {name}.{did_you_mean(name, LOGGERS)}")
+                raise PydanticCustomError(
+                    "logger",
+                    "Expected some of {known}.{hint}",
+                    {"known": ", ".join(LOGGERS), "hint": did_you_mean(name, LOGGERS)},
+                )
         return names

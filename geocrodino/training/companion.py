@@ -39,6 +39,7 @@ def main(folder: str, number: int, count: int) -> int:
 def _help(folder: Path, number: int, count: int) -> None:
     import torch
 
+    from geocrodino.settings.modality import MODALITIES
     from geocrodino.training.loop import run_loop
     from geocrodino.training.parts import Processes
     from geocrodino.training.processes import connected
@@ -46,6 +47,8 @@ def _help(folder: Path, number: int, count: int) -> None:
     with (folder / "work").open("rb") as file:
         work: dict[str, Any] = pickle.load(file)  # noqa: S301 the first process wrote it for its own user
     device, threads = work.pop("device"), work.pop("threads")
+    for modality in work.pop("modalities"):  # those that a script or another package has registered too
+        MODALITIES.add(modality)
     torch.set_num_threads(threads)
     if device == "cuda":
         torch.cuda.set_device(number)

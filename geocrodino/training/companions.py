@@ -26,6 +26,7 @@ import torch
 
 from geocrodino import errors
 from geocrodino.errors import GeocrodinoError
+from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.parts import Processes
 from geocrodino.training.processes import connected
 
@@ -73,19 +74,18 @@ def companions(work: dict[str, Any], count: int, device: str) -> Iterator[Proces
     if count == 1:
         yield Processes()
         return
-    threads = torch.get_num_threads()
     folder = Path(tempfile.mkdtemp(prefix="geocrodino-"))
     others: list[subprocess.Popen[bytes]] = []
     watched = Event()
     try:
         with (folder / "work").open("wb") as file:
-            _Pickler(file).dump({**work, "device": device, "threads": threads_each(count)})
-        torch.set_num_threads(threads_each(count))
+            context = {"device": device, "threads": threads_each(count), "modalities": tuple(MODALITIES)}
+            _Pickler(file).dump({**work, **context})
         others += [_start(folder, number, count) for number in range(1, count)]
         _wait_until_ready(folder, others)
         if device == "cuda":
             Thread(target=_abort_after_an_end, args=(others, watched), daemon=True).start()
-        with connected(Processes(0, count), folder / "meeting", device):
+        with connected(Processes(0, count), folder / "meeting", device), fewer_threads(count):
             yield Processes(0, count)
         _wait_for_the_end(others)
     except GeocrodinoError:
@@ -97,10 +97,29 @@ def companions(work: dict[str, Any], count: int, device: str) -> Iterator[Proces
         raise found from error
     finally:
         watched.set()
-        torch.set_num_threads(threads)
         for other in others:
             _end(other)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def fewer_threads(count: int) -> Iterator[None]:
+    """Compute with the threads that each of several processes has.
+
+    Args:
+        count: Number of processes; 1 changes nothing.
+
+    Yields:
+        Nothing; afterwards there are as many threads as before.
+    """
+    before = torch.get_num_threads()
+    if count > 1:
+        torch.set_num_threads(threads_each(count))
+    try:
+        yield
+    finally:
+        if count > 1:
+            torch.set_num_threads(before)
 
 
 def threads_each(count: int) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 
+from geocrodino.data.scenes import AlignedScene
 from geocrodino.errors import ConfigError
 from geocrodino.settings.config import TrainConfig, TrainingConfig
+from geocrodino.settings.modality import Modality
 from geocrodino.training import number_format
 from geocrodino.training.companions import threads_each
 
@@ -60,6 +63,30 @@ def _check(settings: TrainingConfig, count: int, device: str, there: int) -> Non
         )
 
 
+def require_all_modalities(
+    settings: TrainingConfig, scenes: Iterable[AlignedScene], modalities: Iterable[Modality]
+) -> None:
+    """Check that every process has patches of every modality: all normalise the same layers, and wait for each other.
+
+    Args:
+        settings: Number of processes.
+        scenes: The scenes that patches are drawn from.
+        modalities: The modalities of the training.
+
+    Raises:
+        ConfigError: If several processes share batches, and a scene lacks a modality.
+    """
+    if processes_of(settings) == 1:
+        return
+    for scene in scenes:
+        lacking = [modality for modality in modalities if modality not in scene.layers.modalities]
+        if lacking:
+            raise ConfigError(
+                f"training.devices: expected rasters of all modalities for each scene, found none of "
+                f"{' and '.join(lacking)} for {scene.name}. Use `training.devices=1`, or leave the scene out."
+            )
+
+
 def processes_of(settings: TrainingConfig) -> int:
     """Get the number of processes that share a batch.
 
@@ -95,5 +122,7 @@ def describe_devices(settings: TrainingConfig) -> str:
         )
         words.append(f"divided among {each}")
     if passes > 1:
-        words.append(f"computed in {passes} passes of {settings.patches // passes}")
-    return f"Each step: {settings.patches} patches with labels, {', and '.join(words)}."
+        each = "" if settings.needs_batch_size else f" of {settings.patches // passes}"
+        words.append(f"computed in {passes} passes{each}")
+    held = "" if settings.needs_batch_size else f"{settings.patches} patches with labels, "
+    return f"Each step: {held}{', and '.join(words)}."

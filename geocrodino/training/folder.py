@@ -153,25 +153,30 @@ def without_empty(created: Iterable[Path]) -> Iterator[None]:
 
 
 def with_recorded_epochs(config: TrainConfig, out: Path) -> TrainConfig:
-    """Take over the number of epochs that an interrupted run measured for ``training.minutes``.
+    """Take over what an interrupted run measured: epochs for ``training.minutes``, patches for ``batch_size: auto``.
 
     Args:
         config: Settings of the training.
         out: Run folder.
 
     Returns:
-        The settings with the recorded number of epochs; unchanged if they need none, or no epoch was finished.
+        The settings with the recorded numbers; unchanged if they need none, or no epoch was finished.
 
     Raises:
         ConfigError: If the recorded settings cannot be read.
     """
-    if not config.training.needs_measurement or not has_progress(out) or not exists(out / SETTINGS_NAME):
+    training = config.training
+    needs_any = training.needs_measurement or training.needs_batch_size
+    if not needs_any or not has_progress(out) or not exists(out / SETTINGS_NAME):
         return config
     before = _settings_of(out).training
-    if not before.epochs_from_minutes:
-        return config
-    measured = {"epochs": before.epochs, "epochs_from_minutes": True}
-    return config.model_copy(update={"training": config.training.model_copy(update=measured)})
+    measured: dict[str, Any] = {}
+    if training.needs_measurement and before.epochs_from_minutes:
+        measured = {"epochs": before.epochs, "epochs_from_minutes": True}
+    if training.needs_batch_size and before.batch_size_measured:
+        keys = ("batch_size", "batch_size_measured", "steps_per_epoch", "optimiser")
+        measured |= {key: getattr(before, key) for key in keys}
+    return config.model_copy(update={"training": training.model_copy(update=measured)})
 
 
 @contextmanager
@@ -326,7 +331,7 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
         if not resume:
             # Checkpoints first: if the process is killed here, no checkpoint of other settings may remain.
             last_checkpoint(out).unlink(missing_ok=True)
-            for folder in (out / "logs", out / "tensorboard", out / TEACHER_NAME):
+            for folder in (out / "logs", out / "tensorboard", out / "loggers", out / TEACHER_NAME):
                 shutil.rmtree(folder, ignore_errors=True)
             for name in ("metrics.json", "timing.json", "reliability.png", START_NAME, FUSION_NAME, BUNDLE_NAME):
                 (out / name).unlink(missing_ok=True)

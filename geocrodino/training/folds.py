@@ -21,6 +21,7 @@ from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
+from geocrodino.training.devices import with_devices
 from geocrodino.training.learners.build import learner_class
 from geocrodino.training.run import train
 from geocrodino.training.scene_maps import predict_scenes, scene_maps, scenes_of_split, with_modality
@@ -134,6 +135,7 @@ def _require_same(config: TrainConfig, folder: Path) -> None:
     config = with_network(config, find_start(config, folder, resume=True))
     precision = number_format.resolve(config.training.precision, config.training.accelerator)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+    config = with_devices(config)
     now = run_folder.on_recorded_grid(run_folder.with_recorded_epochs(config, folder), before)
     run_folder.require_same(before, now, folder)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 
 from geocrodino.data.datamodule import CoregisteredDataModule
 from geocrodino.errors import ConfigError
@@ -30,6 +32,7 @@ def run_loop(
     callbacks: list[Callback],
     finished: int,
     processes: Processes | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> int:
     """Train, and write a checkpoint and the logs after each epoch.
 
@@ -41,6 +44,7 @@ def run_loop(
         callbacks: Lightning callbacks.
         finished: Epochs that a resumed run has finished; 0 starts from the beginning.
         processes: The processes that share each batch, connected; None: this one alone.
+        loggers: Loggers beside the own logs.
 
     Returns:
         Number of the last epoch, counted from 0.
@@ -54,6 +58,7 @@ def run_loop(
     checkpoint = ModelCheckpoint(out / "checkpoints", "last", save_top_k=1, enable_version_counter=False)
     processes = processes or Processes()
     task.processes, data.process = processes, (processes.number, processes.count)
+    own = [TableLog(out / "logs", finished), EventLog(out / "tensorboard"), *loggers]
     trainer = trainer_of(
         settings,
         processes,
@@ -61,7 +66,7 @@ def run_loop(
         max_epochs=settings.epochs,
         log_every_n_steps=settings.steps_per_epoch,
         enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
-        logger=[TableLog(out / "logs", finished), EventLog(out / "tensorboard")] if processes.is_first else False,
+        logger=own if processes.is_first else False,
         callbacks=[*callbacks, *([Together()] if processes.count > 1 else []), checkpoint],
         plugins=[WholeCheckpoints()],
     )

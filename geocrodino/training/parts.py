@@ -59,23 +59,27 @@ def part_weights(amounts: Sequence[Mapping[str, Tensor]], count: int = 1) -> lis
     """Compute the weights with which the loss terms of parts add up to those of the whole batch.
 
     Args:
-        amounts: For each part of this process, what each loss term divides by; scalars at least 0, the same names.
+        amounts: For each part of this process, what each loss term divides by; at least 0, shape (), the same
+            names.
         count: Number of processes; all call this function at once. Their gradients are averaged, so the weights of a
             process are ``count`` times as large.
 
     Returns:
-        For each part, a factor by name: scalars at least 0. A term of no amount in the whole batch has 0.
+        For each part, a factor by name: float64 scalars at least 0, float32 on Apple's GPUs. A term of no amount in
+        the whole batch has 0.
 
     Examples:
         Three of four labelled pixels are in the second part.
 
         >>> part_weights([{"x": torch.tensor(1.0)}, {"x": torch.tensor(3.0)}])
-        [{'x': tensor(0.2500)}, {'x': tensor(0.7500)}]
+        [{'x': tensor(0.2500, dtype=torch.float64)}, {'x': tensor(0.7500, dtype=torch.float64)}]
     """
     names = list(amounts[0])
     if not names:
         return [{} for _ in amounts]
-    table = torch.stack([torch.stack([part[name].float() for name in names]) for part in amounts])
+    # Counts of pixels need more digits than float32 has, which Apple's GPUs compute with.
+    wide = torch.float32 if amounts[0][names[0]].device.type == "mps" else torch.float64
+    table = torch.stack([torch.stack([part[name].to(wide) for name in names]) for part in amounts])
     whole = table.sum(dim=0)
     if count > 1:
         torch.distributed.all_reduce(whole)

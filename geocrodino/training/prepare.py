@@ -13,8 +13,10 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from geocrodino.data.alignment import AlignedLayers, Progress, align, bytes_to_write, readable_size
 from geocrodino.data.grid_choice import GridChoice, describe_work
@@ -254,6 +256,22 @@ def joined_areas(scenes: Sequence[CheckedScene]) -> AOI:
         frames = [frame.to_crs("EPSG:4326") for frame in frames]
     columns = ["scene", "split", "geometry"]
     return AOI(pd.concat([frame[columns] for frame in frames], ignore_index=True), SCENES)
+
+
+def footprint_of(ready: Prepared) -> BaseGeometry:
+    """Join the polygons of ``train``.
+
+    Args:
+        ready: Inputs of the training.
+
+    Returns:
+        The polygons of all scenes that have a place, in degrees; empty if none has one.
+    """
+    placed = [scene for scene in ready.checked if not is_placeless(scene.grid)]
+    parts = [scene.aoi.in_degrees("train") for scene in placed if "train" in scene.aoi.splits]
+    if not parts:
+        return shapely.MultiPolygon()
+    return parts[0] if len(parts) == 1 else shapely.union_all(parts)
 
 
 def _scene_facts(ready: Prepared) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from safetensors import SafetensorError
 from safetensors.torch import save
-from shapely.geometry.base import BaseGeometry
 from torch import nn
 
 from geocrodino.bundle.io import save_bundle
@@ -29,7 +28,6 @@ from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
-from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, save_config
@@ -37,26 +35,32 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
+from geocrodino.training.batch_size import step_memory, with_fitting_batch
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import SCENES, augmentation_of, check_settings
-from geocrodino.training.companions import companions
-from geocrodino.training.devices import describe_devices, processes_of, with_devices
+from geocrodino.training.companions import companions, fewer_threads
+from geocrodino.training.devices import describe_devices, processes_of, require_all_modalities, with_devices
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, state_of
 from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
 from geocrodino.training.listener import Listener
+from geocrodino.training.loggers import loggers_of, require_packages
 from geocrodino.training.loop import run_loop
 from geocrodino.training.networks import Beginning, create_networks, try_networks
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.parts import Processes
-from geocrodino.training.prepare import Prepared, prepare, record
+from geocrodino.training.prepare import Prepared, footprint_of, prepare, record
+from geocrodino.training.readers import choose_readers
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
 from geocrodino.training.teacher_checks import load_teacher, require_same_data, require_same_splits
 from geocrodino.training.validate import calibrate, validate
+
+_TRIED_PATCHES = 8
+"""Patches in the batch whose memory is measured."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ def _prepare(
     ready = prepare(
         config, out, tell.progress, tell, tell.stage, check=lambda found: try_networks(config, found, *trainings)
     )
+    require_all_modalities(config.training, ready.scenes, ready.specs)
     ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))
@@ -218,6 +223,8 @@ def _train(
     tell: Listener,
 ) -> tuple[Path | None, _Fitted]:
     """Train the teacher if one is needed, then the networks of the method, and write them."""
+    if config.training.needs_batch_size:
+        config = _with_batch_size(config, out, ready, teacher, tell)
     if config.training.needs_measurement:
         config = _with_epochs(config, out, ready, teacher, tell)
     students_begun = resume and exists(run_folder.last_checkpoint(out))  # this checkpoint holds their teacher
@@ -235,17 +242,37 @@ def _train(
 
 def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path | None, tell: Listener) -> TrainConfig:
     """Measure how many epochs fit into ``training.minutes``, and write their number into the run folder."""
-    minutes, trainings = config.training.minutes or 0.0, [(config.method, ready)]
-    if trains_teacher(config.method, teacher):  # first, for the same number of epochs
-        trainings.append((learner_class(config.method).teacher_method(config.method), ready.of_teacher()))
+    minutes, trainings = config.training.minutes or 0.0, _trainings(config, ready, teacher)
     tell.stage("Measuring the pace")
-    paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
+    with fewer_threads(processes_of(config.training)):
+        paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
     epochs = epochs_within(60 * minutes, *paces)
     tell(describe_budget(minutes, epochs, *paces))
     update = {"epochs": epochs, "epochs_from_minutes": True}
     config = config.model_copy(update={"training": config.training.model_copy(update=update)})
     save_config(config, out / SETTINGS_NAME)
     return config
+
+
+def _with_batch_size(
+    config: TrainConfig, out: Path, ready: Prepared, teacher: Path | None, tell: Listener
+) -> TrainConfig:
+    """Measure how many patches fit into the memory, and write their number into the run folder."""
+    tell.stage("Measuring the memory of a step")
+    tried = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": _TRIED_PATCHES})})
+    trainings = _trainings(config, ready, teacher)
+    found = [step_memory(*_parts(tried, method, own, Listener()), config.training) for method, own in trainings]
+    config = with_fitting_batch(config, found, tell)
+    save_config(config, out / SETTINGS_NAME)
+    return config
+
+
+def _trainings(config: TrainConfig, ready: Prepared, teacher: Path | None) -> list[tuple[MethodSettings, Prepared]]:
+    """The methods that are trained, with their inputs: that of the configuration, and of a teacher of its own."""
+    found = [(config.method, ready)]
+    if trains_teacher(config.method, teacher):  # first, for the same number of epochs
+        found.append((learner_class(config.method).teacher_method(config.method), ready.of_teacher()))
+    return found
 
 
 def _save_network(out: Path, fitted: _Fitted) -> None:
@@ -257,6 +284,7 @@ def _save_network(out: Path, fitted: _Fitted) -> None:
 
 def _check(config: TrainConfig, teacher: Path | None) -> None:
     check_settings(config)
+    require_packages(config.training.logger)
     if teacher is not None and not learner_class(config.method).needs_teacher:
         raise ConfigError(
             f"`teacher`: the method {config.method.name} learns without a teacher. Leave `teacher` out, or use "
@@ -320,16 +348,23 @@ def _fit(
     finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
     if finished and not was_scored_on_part(checkpoint):
         data.validate_whole()  # as before, also in a run of version 0.1: scores of a part would not compare
-    if tell.listens:
+    by_measurement = settings.workers == "auto"
+    if tell.listens or by_measurement:
         tell.stage("Measuring the pace")
-        task.pace = measure(task, data, settings)
+        with fewer_threads(processes_of(settings)):
+            task.pace = measure(task, data, settings)
         tell(expectation(settings, task.pace, data.val_windows, finished))
+        if by_measurement:
+            choose_readers(settings, task.pace.step_s, data, tell)
     some, every = data.val_windows
     best = BestNetworks(settings.patience, learner.network_names, earliest_stop(settings.epochs), on_part=some < every)
     timer = Timer()  # its state is in the checkpoint, so a resumed run adds to the time before
     work = {"settings": settings, "out": out.absolute(), "task": task, "data": data, "finished": finished}
+    if processes_of(settings) > 1:
+        tell.stage("Starting the other processes")
     with companions(work, processes_of(settings), number_format.device_of(settings.accelerator).type) as processes:
-        last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished, processes)
+        loggers = loggers_of(config, out)
+        last = run_loop(settings, out, task, data, [best, timer, *callbacks], finished, processes, loggers)
     task.processes, data.process = Processes(), (0, 1)
     networks = {name: best.load(name, task.kept.network(name)) for name in learner.network_names}
     scores, calibrated = _validate(config, learner, networks, best, data, tell)
@@ -403,6 +438,7 @@ def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell:
         processes_of(settings) * settings.accumulate,
     )
     data = CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
+    data.process = (0, processes_of(settings))
     if data.unlabelled:
         tell(f"A batch holds {settings.patches} patches with labels and {data.unlabelled} without.")
     return data
@@ -423,7 +459,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         modalities=ready.specs,
         resolution_m=float(np.sqrt(np.prod(pixel_size_m(grid)))),
         crs=f"EPSG:{crs_of(grid).epsg}" if crs_of(grid).epsg else crs_of(grid).wkt,
-        footprint=json.loads(shapely.to_geojson(_footprint(ready))),
+        footprint=json.loads(shapely.to_geojson(footprint_of(ready))),
         receptive_field_px=None if None in radii else max(r for r in radii if r is not None),
         calibration=calibrated.calibration,
         training=summary,
@@ -435,15 +471,6 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         with writing(bundle, SafetensorError):
             raise error.__cause__ or error from None
     return bundle
-
-
-def _footprint(ready: Prepared) -> BaseGeometry:
-    """The polygons of ``train`` of all scenes that have a place, in degrees; empty if none has one."""
-    placed = [scene for scene in ready.checked if not is_placeless(scene.grid)]
-    parts = [scene.aoi.in_degrees("train") for scene in placed if "train" in scene.aoi.splits]
-    if not parts:
-        return shapely.MultiPolygon()
-    return parts[0] if len(parts) == 1 else shapely.union_all(parts)
 
 
 def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, start: Start | None = None) -> dict[str, Any]:

@@ -80,9 +80,9 @@ def shared_batch_norm(
             running_var.lerp_((variance * count / (count - 1).clamp(min=1)).to(running_var), momentum)
     shape = (1, -1, *[1] * (input.ndim - 2))
     if weight is not None:
-        normalised = normalised * weight.float().view(shape)
+        normalised = normalised * weight.to(normalised.dtype).view(shape)
     if bias is not None:
-        normalised = normalised + bias.float().view(shape)
+        normalised = normalised + bias.to(normalised.dtype).view(shape)
     result: Tensor = normalised.to(input.dtype)
     return result
 

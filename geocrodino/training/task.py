@@ -149,7 +149,7 @@ class TrainingTask(L.LightningModule):
             shared = SharedBatchNorm() if self.processes.count > 1 else nullcontext()
             with shared, DepthwiseInFloat32():
                 found = self.learner.losses(Step(part, part["source"], progress), self.kept)
-            terms = {name: value * weight.get(name, 1 / self.accumulate) for name, value in found.items()}
+            terms = {name: value * _factor(weight.get(name), value, self.accumulate) for name, value in found.items()}
             total = torch.stack(list(terms.values())).sum()
             if index < self.accumulate - 1:
                 self._add_gradient(total)
@@ -277,6 +277,11 @@ class TrainingTask(L.LightningModule):
 
     def _empty_counts(self) -> dict[str, ConfusionMatrix]:
         return {name: ConfusionMatrix(len(self.learner.class_weights)) for name in self.learner.network_names}
+
+
+def _factor(weight: Tensor | None, value: Tensor, parts: int) -> Tensor | float:
+    """Weight of a term of a part; terms whose amounts are not known are averaged over the parts."""
+    return 1 / parts if weight is None else weight.to(value.dtype)
 
 
 def averaged(learner: Learner, decay: float) -> AveragedModel:

@@ -32,10 +32,12 @@ class Found(NamedTuple):
         """Choose the parameters of these images.
 
         Args:
-            parameters: Kornia's parameters by name, drawn for all images that the operation changes.
+            parameters: Kornia's parameters by name, drawn for all images that the operation changes; most of shape
+                (drawn, ...).
 
         Returns:
-            Those of these images; parameters of the whole batch as they are; the attributes `among` and `drawn`.
+            Those of these images, shape (B, ...); parameters of the whole batch as they are; the attributes `among` and
+            `drawn`.
         """
         chosen = {
             name: value[self.among] if _is_by_image(name, value, self.drawn) else value
@@ -65,7 +67,7 @@ class Rows(NamedTuple):
         """Find the images of this process among those that an operation changes.
 
         Args:
-            chosen: Rows of the larger batch that the operation changes, int64, ascending.
+            chosen: Rows of the larger batch that the operation changes, int64, ascending, shape (drawn,).
 
         Returns:
             The images.

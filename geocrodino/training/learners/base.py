@@ -136,7 +136,7 @@ class Learner(nn.Module, ABC):
             batch: Augmented patches, see `Step`.
 
         Returns:
-            Amounts by the name of the term, scalars >= 0.
+            Amounts by the name of the term, each a scalar >= 0, shape ().
         """
         return {
             f"{term}/{m}": labelled_weight(batch[f"{m}_labels"], self.class_weights)

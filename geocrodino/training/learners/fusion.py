@@ -135,7 +135,7 @@ class DropoutLearner(Learner):
             batch: Not used.
 
         Returns:
-            An empty dict.
+            An empty dict, in place of scalars of shape ().
         """
         return {}
 

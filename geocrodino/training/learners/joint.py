@@ -196,7 +196,7 @@ class JointLearner(Learner):
             batch: Augmented patches, see `Step`.
 
         Returns:
-            Amounts by the name of the term, scalars >= 0. Terms between branches have none.
+            Amounts by the name of the term, each a scalar >= 0, shape (). Terms between branches have none.
         """
         found = super().amounts(batch)
         for m in self.modalities:

@@ -147,7 +147,7 @@ class TaughtLearner(Learner):
             batch: Augmented patches, see `Step`.
 
         Returns:
-            Amounts by the name of the term, scalars >= 0.
+            Amounts by the name of the term, each a scalar >= 0, shape ().
         """
         valid = {f"distillation/{m}": batch[f"{m}_valid"].sum() for m in self.modalities}
         masks = labelled_weight(either_labels(batch), self.class_weights)
