@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -74,4 +75,4 @@ def init(
     project.write(out, overwrite=overwrite)
     for line in project.summary():
         console.print(wording(line), markup=False)
-    console.print(f"Wrote {out}. Next: geocrodino train --config {out} --dry-run", markup=False)
+    console.print(f"Wrote {out}. Next: geocrodino train --config {shlex.quote(str(out))} --dry-run", markup=False)

@@ -345,6 +345,8 @@ def _classes(checked: CheckedInputs) -> Block | None:
     where = f"{labels[0].path.name}" if len(labels) == 1 else f"the files of {len(labels)} scenes"
     names = "words of the column" if by_word else "names found in the file" if named else "? no names found: give them"
     colours = "colours found in the file" if coloured else "colours chosen"
+    if len(labels) > 1 and not by_word and not named and len({each.path for each in labels}) > 1:
+        names += "; check that a value means the same in each file, otherwise use label_values"
     items = [
         [Entry("value", c.value), Entry("name", c.name), Entry("colour", c.colour)] for c in checked.classes.classes
     ]

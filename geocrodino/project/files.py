@@ -81,7 +81,13 @@ def _search(folder: Path, found: ProjectFiles, *, pictures: bool) -> None:
         raise AccessError.because(error.filename, error) from error
 
     entries(folder)  # its own message where the folder may not be read
-    for place, folders, names in os.walk(folder, onerror=refuse):
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # links may lead in a circle
+            folders.clear()
+            continue
+        seen.add(real)
         if any(name in names for name in _OF_A_RUN):
             found.runs.append(place)
             folders.clear()

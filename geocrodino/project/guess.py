@@ -273,7 +273,7 @@ def _require_layers(found: FoundLayers, files: ProjectFiles) -> None:
         return
     there = [f"  {_shown(layer.shown)}: {_ROLE_WORDS[layer.role]} ({layer.why})" for layer in found.layers]
     there += [f"  {_shown(name)}: not used, {_first_line(why)}" for name, why in [*found.left_out.items()][:5]]
-    refused = [f"  {_first_line(why)}" for why in [*found.refused.values()][:3]]
+    refused = [f"  {_first_line(why)}{_crs_hint(why)}" for why in [*found.refused.values()][:3]]
     pictures = []
     if files.pictures:
         count = len(files.pictures)
@@ -285,10 +285,14 @@ def _require_layers(found: FoundLayers, files: ProjectFiles) -> None:
     lacking = "; ".join(what for _, what in missing)
     names = ", ".join(f"`{role}`" for role, _ in missing)
     raise ConfigError(
-        f"expected {lacking}. Found {'these files' if shown else 'no raster and no file of shapes'}"
+        f"expected {lacking}. Found {'these files:' if shown else 'no raster and no file of shapes.'}"
         + "".join(f"\n{line}" for line in shown)
         + f"\nName what is missing with {names}, or name the folders that hold it."
     )
+
+
+def _crs_hint(why: str) -> str:
+    return " State it with `crs`." if "coordinate reference system" in why else ""
 
 
 _ROLE_WORDS: Mapping[Role, str] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,20 @@ def _block(block: Block, indent: str, folder: Path) -> list[str]:
 def _entry(entry: Entry, indent: str, folder: Path) -> list[str]:
     value = _relative(entry.value, folder) if entry.key in PATHS else entry.value
     off = "" if entry.active else "# "
+    if entry.active and isinstance(value, dict) and len(flow(value)) > _WIDTH - len(indent) - len(entry.key):
+        return [*_commented(f"{indent}{entry.key}:", entry.why, indent), *_nested(value, f"{indent}  ")]
     return _commented(f"{indent}{off}{entry.key}: {flow(value)}", entry.why, indent, first=entry.key == "name")
+
+
+def _nested(values: Mapping[str, Any], indent: str) -> list[str]:
+    """Keys and values that are too long for one line."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict) and len(flow(value)) > _WIDTH - len(indent) - len(key):
+            lines += [f"{indent}{flow(key)}:", *_nested(value, f"{indent}  ")]
+        else:
+            lines.append(f"{indent}{flow(key)}: {flow(value)}")
+    return lines
 
 
 def _commented(line: str, why: str, indent: str, *, first: bool = False) -> list[str]:

@@ -125,8 +125,8 @@ def train(
     out, teacher = Path(out), None if teacher is None else Path(teacher)
     start = find_start(config, out, resume=resume, teacher=teacher)
     config = with_network(config, start)
-    _check(config, teacher)
-    config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
+    check_method(config, teacher)
+    config = with_number_format(config)  # first: the settings of a run to resume name the resolved format
     config = run_folder.with_recorded_epochs(config, out) if resume else config
     run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
@@ -232,7 +232,7 @@ def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path 
     if trains_teacher(config.method, teacher):  # first, for the same number of epochs
         trainings.append((learner_class(config.method).teacher_method(config.method), ready.of_teacher()))
     tell.stage("Measuring the pace")
-    paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
+    paces = [measure(*parts_of(config, method, own, Listener()), config.training) for method, own in trainings]
     epochs = epochs_within(60 * minutes, *paces)
     tell(describe_budget(minutes, epochs, *paces))
     update = {"epochs": epochs, "epochs_from_minutes": True}
@@ -248,7 +248,16 @@ def _save_network(out: Path, fitted: _Fitted) -> None:
         partial.write_bytes(save(state_of(network)))
 
 
-def _check(config: TrainConfig, teacher: Path | None) -> None:
+def check_method(config: TrainConfig, teacher: Path | None) -> None:
+    """Check settings that depend on each other, and the teacher of a method.
+
+    Args:
+        config: The configuration.
+        teacher: Run folder of a finished teacher, None without one.
+
+    Raises:
+        ConfigError: If settings contradict each other, or the teacher is not needed or not finished.
+    """
     check_settings(config)
     if teacher is not None and not learner_class(config.method).needs_teacher:
         raise ConfigError(
@@ -259,8 +268,15 @@ def _check(config: TrainConfig, teacher: Path | None) -> None:
         check_teacher(teacher)
 
 
-def _with_number_format(config: TrainConfig) -> TrainConfig:
-    """The configuration with the number format that ``auto`` stands for on this device."""
+def with_number_format(config: TrainConfig) -> TrainConfig:
+    """Choose the number format that ``auto`` stands for on this device.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The configuration with the number format.
+    """
     precision = number_format.resolve(config.training.precision, config.training.accelerator)
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
@@ -305,7 +321,7 @@ def _fit(
 ) -> _Fitted:
     """Train the networks of one method: the teacher, or those that are deployed."""
     settings = config.training
-    task, data = _parts(config, method, ready, tell)
+    task, data = parts_of(config, method, ready, tell)
     learner = task.learner
     if teacher is not None and learner.needs_teacher:
         load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
@@ -349,10 +365,23 @@ def _validate(
     return {name: matrix.scores().mean_iou for name, matrix in counts.items()}, calibrated
 
 
-def _parts(
+def parts_of(
     config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Listener
 ) -> tuple[TrainingTask, CoregisteredDataModule]:
-    """Create the networks and batches of a method from the seed."""
+    """Create the networks and batches of a method from the seed.
+
+    Args:
+        config: The configuration.
+        method: The method: that of the training, or that of its teacher.
+        ready: Inputs of the training.
+        tell: Called with lines for the user.
+
+    Returns:
+        The task, and its batches.
+
+    Raises:
+        GeocrodinoError: One of its kinds, see `create_networks` and `CoregisteredDataModule`.
+    """
     settings = config.training
     L.seed_everything(settings.seed, verbose=False)
     data = _batches(config, method, ready, tell)
