@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geocrodino.errors import ConfigError, LabelError
 from geocrodino.files.vector_names import is_vector
@@ -29,6 +28,9 @@ from geocrodino.settings.labels import LabelRules
 _MOST_COLOURS = 24
 _NEAR = 127
 """Distance in a channel up to which a pixel is that colour of 0 and 255 alone: lossy codecs change colours."""
+
+_ALIKE = 32
+"""Distance in a channel up to which a colour is that of a more frequent one, where there are many."""
 
 _RARE = 1e-3
 """Share of the pixels below which a colour is left by a lossy codec, where there are many."""
@@ -175,19 +177,21 @@ def _of_values(values: Sequence[float]) -> LabelGuess:
 
 def _colours(sources: Sequence[RasterSource]) -> LabelGuess:
     """A table of the colours of pictures of classes, with names of a public data set where all are of one."""
-    counts: NDArray[np.int64] = np.sum([count_colours(source).astype(np.int64) for source in sources], axis=0)
+    counts = count_colours(sources[0]).astype(np.int64)
+    for source in sources[1:]:
+        counts += count_colours(source)
     packed = np.flatnonzero(counts)
     if not packed.size:
         raise LabelError(f"{sources[0].name}: expected colours of classes, found no valid pixel.")
     lossy = len(packed) > _MOST_COLOURS
-    frequent = packed[counts[packed] >= _RARE * counts.sum()] if lossy else packed
+    packed = packed[np.argsort(-counts[packed], kind="stable")]
+    frequent = _apart(packed[counts[packed] >= _RARE * counts.sum()].tolist()) if lossy else packed.tolist()
     if len(frequent) > _MOST_COLOURS:
         raise LabelError(
             f"{sources[0].name}: expected the colours of classes, found {len(packed):,} colours, of which "
             f"{len(frequent)} are frequent. This looks like an image. Name other labels with `labels`."
         )
-    order = frequent[np.argsort(-counts[frequent], kind="stable")].tolist()
-    found = [hexadecimal((code >> 16, code >> 8 & 255, code & 255)) for code in order]
+    found = [hexadecimal((code >> 16, code >> 8 & 255, code & 255)) for code in frequent]
     rules: dict[str, Any] = {"colours": True}
     named = _known_colours(found)
     if named is not None:
@@ -201,6 +205,16 @@ def _colours(sources: Sequence[RasterSource]) -> LabelGuess:
         rules["tolerance"] = _NEAR if all(set(bytes.fromhex(c[1:])) <= {0, 255} for c in found) else _spread(found)
         why += f"; {len(packed):,} colours, as a lossy codec leaves them, so each pixel is of the nearest class"
     return LabelGuess({"label_rules": rules}, {"label_rules": f"? {why}"})
+
+
+def _apart(codes: Sequence[int]) -> list[int]:
+    """Colours, the most frequent first, without those that a codec made of another one."""
+    kept: list[int] = []
+    for code in codes:
+        near = (max(abs((code >> at & 255) - (other >> at & 255)) for at in (0, 8, 16)) for other in kept)
+        if min(near, default=256) > _ALIKE:
+            kept.append(code)
+    return kept
 
 
 def _known_colours(found: Sequence[str]) -> tuple[dict[str, list[str]], list[str], str] | None:

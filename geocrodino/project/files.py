@@ -89,7 +89,7 @@ def _search(folder: Path, found: ProjectFiles, *, pictures: bool) -> None:
             continue
         seen.add(real)
         if any(name in names for name in _OF_A_RUN):
-            found.runs.append(place)
+            found.runs.append(str(Path(place)))
             folders.clear()
             continue
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != _CACHE)

@@ -210,6 +210,22 @@ def share_place(first: Layer, second: Layer) -> bool:
     return first.box is None or second.box is None or _overlap(first.box, second.box) > 0
 
 
+def covers(wide: Layer, layer: Layer) -> bool:
+    """Find out whether a layer shows most of the box of another one.
+
+    Args:
+        wide: The layer that may cover the other one.
+        layer: The other one.
+
+    Returns:
+        Whether half of the box is covered; True where one of them has no place.
+    """
+    if wide.box is None or layer.box is None:
+        return True
+    box = shapely.box(*layer.box)
+    return bool(shapely.box(*wide.box).intersection(box).area >= _SAME_PLACE * box.area)
+
+
 def shows_same(first: Layer, second: Layer) -> bool:
     """Find out whether two layers show mostly the same place.
 

@@ -12,7 +12,7 @@ from geocrodino.files.tile_names import guess_patterns, match_tiles
 from geocrodino.geo.rasters.place import Place
 from geocrodino.phrases import listed
 from geocrodino.project.heights import is_surface_of
-from geocrodino.project.layers import Layer, Role, alone, by_role, share_place, shows_same
+from geocrodino.project.layers import Layer, Role, alone, by_role, covers, share_place, shows_same
 
 _OPTIONS: Mapping[Role, str] = {
     "optical": "the image",
@@ -130,6 +130,9 @@ def _by_name(layers: Sequence[Layer]) -> SceneGuess | None:
         role: list(layer.files) for role, layer in own.items() if layer.first is not None and len(layer.files) > 1
     }
     if "optical" not in files or "elevation" not in own:
+        return None
+    shared = [layer for role, layer in own.items() if role not in files and layer.first is not None]
+    if not all(covers(layer, own["optical"]) for layer in shared):
         return None
     patterns = guess_patterns(files)
     if patterns is None:

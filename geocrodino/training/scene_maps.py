@@ -16,6 +16,7 @@ from geocrodino.geo.areas.splits import SPLITS
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import listed
+from geocrodino.prediction.dry_run import MapPlan, plan_map
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.heights import HeightSettings
@@ -168,35 +169,90 @@ def predict_scenes(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        raster = part.scene.raster_paths.get(modality)
+        raster = _raster_of(part, modality)
         if raster is None:
             continue
         target = part.map_in(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        heights = definition_of(modality).holds_heights
-        ground = part.scene.ground if heights else None
-        coding = _coding(part, bundle, modality) if heights else None
-        if isinstance(ground, tuple):
-            raise ConfigError(
-                f"data.ground of scene {part.name}: a prediction reads the ground from one file, a folder or a "
-                f"pattern, found {len(ground)} names. Name their folder."
-            )
         predict(
-            list(raster) if isinstance(raster, tuple) else raster,
+            raster,
             target,
             bundle,
             modality,
             aoi=part.aoi,
-            inputs=Inputs(
-                ground=ground,
-                height_unit=part.scene.height_unit if heights else None,
-                height_scale=coding.scale if coding else None,
-                height_zero=coding.zero if coding else None,
-                crs=part.scene.crs,
-                pixel_m=part.scene.pixel_m,
-                bands=part.scene.bands_by_modality.get(modality),
-            ),
+            inputs=_inputs_of(part, bundle, modality),
             execution=execution or Execution(),
             outputs=Outputs(overwrite=overwrite),
         )
         yield target
+
+
+def plan_scene_maps(
+    parts: Sequence[PartOfScene],
+    bundle: Bundle,
+    modality: Modality,
+    folder: Path,
+    *,
+    execution: Execution | None = None,
+    overwrite: bool = False,
+) -> Iterator[MapPlan]:
+    """Find out what the maps of scenes need, without writing a file; tiles are measured on the first scene.
+
+    Args:
+        parts: The scenes.
+        bundle: The trained networks.
+        modality: The branch to use; scenes without its raster are left out.
+        folder: Folder of the maps, which need not exist.
+        execution: Backend, device, workers and memory.
+        overwrite: Whether maps that exist would be replaced.
+
+    Yields:
+        The plan of each map.
+
+    Raises:
+        GeocrodinoError: As for `geocrodino.predict`.
+    """
+    trial = None
+    for part in parts:
+        raster = _raster_of(part, modality)
+        if raster is None:
+            continue
+        plan, trial = plan_map(
+            raster,
+            part.map_in(folder),
+            bundle,
+            modality,
+            aoi=part.aoi,
+            inputs=_inputs_of(part, bundle, modality),
+            execution=execution or Execution(),
+            outputs=Outputs(overwrite=overwrite),
+            trial=trial,
+            creates_folder=True,
+        )
+        yield plan
+
+
+def _raster_of(part: PartOfScene, modality: Modality) -> Path | list[str] | None:
+    raster = part.scene.raster_paths.get(modality)
+    return list(raster) if isinstance(raster, tuple) else raster
+
+
+def _inputs_of(part: PartOfScene, bundle: Bundle, modality: Modality) -> Inputs:
+    """How the raster of a scene is read."""
+    heights = definition_of(modality).holds_heights
+    ground = part.scene.ground if heights else None
+    coding = _coding(part, bundle, modality) if heights else None
+    if isinstance(ground, tuple):
+        raise ConfigError(
+            f"data.ground of scene {part.name}: a prediction reads the ground from one file, a folder or a "
+            f"pattern, found {len(ground)} names. Name their folder."
+        )
+    return Inputs(
+        ground=ground,
+        height_unit=part.scene.height_unit if heights else None,
+        height_scale=coding.scale if coding else None,
+        height_zero=coding.zero if coding else None,
+        crs=part.scene.crs,
+        pixel_m=part.scene.pixel_m,
+        bands=part.scene.bands_by_modality.get(modality),
+    )
