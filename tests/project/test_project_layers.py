@@ -141,6 +141,21 @@ def test_tiles_without_a_common_raster_are_joined_by_name(put):
     assert (scene.tiles, scene.incomplete) == (3, 1)
 
 
+def test_tiles_in_many_folders_are_joined_by_name(put):
+    for i in range(9):
+        where = {"origin": (400_000 + 100.3 * i, 5_000_000)}  # of no common lattice
+        put(f"D00{i}/img/IMG_{i}.tif", IMAGE, **where)
+        put(f"D00{i}/dsm/DSM_{i}.tif", HEIGHTS, **where)
+        put(f"D00{i}/msk/MSK_{i}.tif", CLASSES, **where)
+    (scene,) = _scenes().scenes
+    assert dict(scene.patterns) == {
+        "optical": "D{folder}/img/IMG_{tile}.tif",
+        "elevation": "D{folder}/dsm/DSM_{tile}.tif",
+        "labels": "D{folder}/msk/MSK_{tile}.tif",
+    }
+    assert scene.tiles == 9
+
+
 def test_the_higher_of_two_models_is_the_surface(put):
     put("optical.tif", IMAGE)
     put("labels.tif", CLASSES)
