@@ -12,6 +12,8 @@ from .geo.rasters.reader import RasterSource as RasterSource
 from .maps.preview import map_preview as map_preview
 from .prediction.engine import predict as predict
 from .prediction.lazy import predict_array as predict_array
+from .project.guess import Known as Known
+from .project.guess import guess_project as guess_project
 from .report.tables import side_by_side as side_by_side
 from .settings.config import TrainConfig as TrainConfig
 from .settings.config import load_config as load_config

@@ -15,7 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from geocrodino import __version__
-from geocrodino.cli import datasets, evaluate, export, inspect, predict, quantise, sample, train
+from geocrodino.cli import datasets, evaluate, export, init, inspect, predict, quantise, sample, train
 from geocrodino.cli.streams import lenient_streams
 from geocrodino.cli.wording import Wording
 from geocrodino.errors import AccessError, GeocrodinoError
@@ -60,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("sample")(sample.sample)
+app.command("init")(init.init)
 app.command("inspect")(inspect.inspect)
 app.command("datasets")(datasets.datasets)
 app.command("train")(train.train)

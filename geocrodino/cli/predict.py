@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
+from geocrodino.cli.device import on_device
 from geocrodino.cli.options import GivenAs, with_options
 from geocrodino.cli.precheck import check_area, check_prediction
 from geocrodino.cli.scene_scores import predict_scenes_of
@@ -26,7 +25,7 @@ from geocrodino.files.access import exists, full_path, is_file, is_folder, look_
 from geocrodino.files.names import is_gdal_name, is_url
 from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.settings.prediction import BackendName, Execution, Inputs, Outputs, Tiling
+from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
 from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -175,6 +174,10 @@ def predict(
         Path | None, typer.Option(help="YAML file of a training, whose scenes are mapped into the folder --out.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --config: only this split, such as test.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Make all checks, tell tiles, memory, disk and time, and write nothing."),
+    ] = False,
     *,
     inputs: Annotated[Inputs, "Reading the scene"],
     outputs: Annotated[Outputs, _OUTPUT],
@@ -190,6 +193,8 @@ def predict(
 
     A folder of tiles, inside polygons:  geocrodino predict tiles/ --aoi town.geojson --out town.tif
 
+    What it would take:  geocrodino predict tiles/ --dry-run
+
     Scenes of a training:  geocrodino predict --config geocrodino.yaml --split test --modality optical --out maps/
     """
     if config is None and not scene:
@@ -204,7 +209,8 @@ def predict(
                 "--config says what is read of each scene: expected --split, --modality, --model and "
                 "options of the computation beside it. Leave the others out."
             )
-        predict_scenes_of(config, split, modality, path, out, _on_device(execution), overwrite=outputs.overwrite)
+        device = on_device(execution)
+        predict_scenes_of(config, split, modality, path, out, device, overwrite=outputs.overwrite, dry_run=dry_run)
         return
     target = out or _default_name(scene)
     require_area(aoi, aoi_crs)
@@ -221,6 +227,25 @@ def predict(
     files = (*scene, elevation, inputs.ground, None if area is None or area.given is None else area.given.file, path)
     _check_products([str(name) for name in files if name is not None], target, products, overwrite=outputs.overwrite)
     bundle = load_bundle(path)
+    if dry_run:
+        from geocrodino.prediction.dry_run import plan_map
+
+        plan, _ = plan_map(
+            scene[0] if len(scene) == 1 else scene,
+            target,
+            bundle,
+            modality,
+            elevation=elevation,
+            aoi=area,
+            inputs=inputs,
+            tiling=tiling,
+            execution=on_device(execution),
+            outputs=outputs,
+        )
+        for line in plan.lines():
+            console.print(line, markup=False)
+        console.print("Nothing was written. Without --dry-run, the prediction starts.")
+        return
     with progress(console, "Predicting") as advance:
         summary = engine.predict(
             scene[0] if len(scene) == 1 else scene,
@@ -231,7 +256,7 @@ def predict(
             aoi=area,
             inputs=inputs,
             tiling=tiling,
-            execution=_on_device(execution),
+            execution=on_device(execution),
             outputs=outputs,
             on_progress=advance,
         )
@@ -440,34 +465,3 @@ def _area(given: str, crs: str | None) -> AOI:
     from geocrodino.geo.areas.aoi import read_aoi
 
     return read_aoi(given, crs, splits="none")
-
-
-def _on_device(execution: Execution) -> Execution:
-    # int8 is computed on the CPU, as OpenVINO is
-    backend: BackendName = "openvino" if execution.precision == "int8" else execution.backend
-    return replace(execution, device=_device(execution.device, backend))
-
-
-def _device(name: str, backend: BackendName) -> str:
-    if name == "cpu" or (name == "auto" and not (backend in {"auto", "torch"} and _has_gpu_driver())):
-        return "cpu"
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).partition("\n")[0]
-        hint = did_you_mean(name, ("auto", "cpu", "cuda", "mps"))
-        raise ConfigError(f"--device {name} cannot be used here: {first}\nUse --device cpu or auto.{hint}") from error
-    return name
-
-
-def _has_gpu_driver() -> bool:
-    """Whether a GPU driver is installed. Asking PyTorch would take seconds for its import."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return Path("/dev/kfd").exists()  # the driver of AMD GPUs
-    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from geocrodino.errors import ConfigError
 
 if TYPE_CHECKING:
     from geocrodino.evaluation.scenes import SceneEvaluation
+    from geocrodino.prediction.dry_run import MapPlan
     from geocrodino.settings.prediction import Execution
     from geocrodino.training.folds import FoldScores
 
@@ -93,6 +94,7 @@ def predict_scenes_of(
     execution: Execution,
     *,
     overwrite: bool,
+    dry_run: bool = False,
 ) -> None:
     """Map the scenes of a configuration, each into ``<out>/NAME.tif``.
 
@@ -104,6 +106,7 @@ def predict_scenes_of(
         out: Folder of the maps.
         execution: Backend, device, workers and memory.
         overwrite: Whether maps are replaced that exist.
+        dry_run: Whether to tell what each map needs, and to write nothing.
 
     Raises:
         GeocrodinoError: One of its kinds, if options or files do not fit.
@@ -125,14 +128,41 @@ def predict_scenes_of(
     from geocrodino.bundle.io import load_bundle
     from geocrodino.geo.areas.splits import split_name
     from geocrodino.settings.config import load_config
-    from geocrodino.training.scene_maps import predict_scenes, scenes_of_split, with_modality
+    from geocrodino.training.scene_maps import plan_scene_maps, predict_scenes, scenes_of_split, with_modality
 
     chosen = None if split is None else split_name(split)
     parts = scenes_of_split(load_config(config, {}), chosen, file=config, run=model.parent)
     console = Console(highlight=False, soft_wrap=True)
+    if dry_run:
+        plans = list(
+            plan_scene_maps(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite)
+        )
+        for line in _plan_lines(plans):
+            console.print(line, markup=False)
+        return
     for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
         console.print(str(path), markup=False)
     _tell_skipped(f"Without a raster of {modality}, not mapped", with_modality(parts, modality)[1], console)
+
+
+def _plan_lines(plans: Sequence[MapPlan]) -> Iterator[str]:
+    """Describe the maps of several scenes: the first in full, what all need together."""
+    from dask.utils import format_bytes
+
+    from geocrodino.phrases import duration
+
+    yield f"Dry run: {len(plans)} map{'s' * (len(plans) != 1)}"
+    for plan in plans:
+        yield f"{plan.writes[0]}: about {plan.tiles:,} tiles, {duration(plan.seconds)}; {plan.scene}"
+    if plans:
+        yield from plans[0].lines() if len(plans) == 1 else ()
+        disk, seconds = sum(plan.map_bytes for plan in plans), sum(plan.seconds for plan in plans)
+        memory = format_bytes(max(plan.memory_bytes for plan in plans))
+        yield (
+            f"Together: at most {format_bytes(disk)} of maps before compression, about {memory} of memory, about "
+            f"{duration(seconds)} from one tile computed with PyTorch"
+        )
+    yield "Nothing was written."
 
 
 def _tell_bare(names: tuple[str, ...], console: Console) -> None:

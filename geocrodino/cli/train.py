@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -179,12 +180,21 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Make all checks, tell what would be read and written, memory, disk and time, and write nothing.",
+        ),
+    ] = False,
 ) -> None:
     """Train an optical and an elevation network together and write one bundle.
 
     Files, classes and settings come from the options, then --config, then geocrodino.yaml in this folder.
 
     Example:  geocrodino train --aoi aoi.geojson --optical optical.tif --elevation dsm.tif --labels labels.tif
+
+    Check first:  geocrodino train --config geocrodino.yaml --dry-run
     """
     values = {**data.values(), **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
@@ -202,6 +212,11 @@ def train(
     def show(line: str) -> None:
         console.print(wording(line), markup=False)
 
+    if dry_run:
+        if resume:
+            raise ConfigError("--dry-run: tells what a new training needs. Leave --resume out.")
+        _show_plan(settings, folder, teacher, show, console, overwrite=overwrite)
+        return
     show(_announcement(settings, folder, resume=resume))
 
     from geocrodino.cli.progress import duration, stages
@@ -250,6 +265,30 @@ def train(
         return
     show(f"Bundle: {result.bundle}")
     show(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
+
+
+def _show_plan(
+    settings: TrainConfig,
+    folder: Path,
+    teacher: Path | None,
+    show: Callable[[str], None],
+    console: Console,
+    *,
+    overwrite: bool,
+) -> None:
+    """Tell what a training would do, without doing it."""
+    from geocrodino.cli.progress import stages
+
+    with stages(console) as shown:
+        shown.stage("Loading PyTorch")
+        from geocrodino.training.dry_run import plan_training
+
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        plan = plan_training(settings, folder, teacher=teacher, overwrite=overwrite, on_stage=shown.stage, tell=show)
+    show(f"Dry run of a training in {folder}: method {settings.method.name}")
+    for line in plan.lines():
+        show(line)
+    show("Nothing was written. Without --dry-run, the training starts.")
 
 
 def _announcement(settings: TrainConfig, folder: Path, *, resume: bool) -> str:

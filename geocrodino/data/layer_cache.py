@@ -66,11 +66,7 @@ def align_scenes(
     Raises:
         GeocrodinoError: One of its kinds, see `align`; before anything is written if the disk has too little space.
     """
-    folders = [cache / layers_key(sources, recipes, classes, grid)[:_KEY_LENGTH] for sources, grid in scenes]
-    sizes = [
-        bytes_to_write(sources, recipes, classes, grid, folder)
-        for (sources, grid), folder in zip(scenes, folders, strict=True)
-    ]
+    folders, sizes = _folders(scenes, recipes, classes, cache)
     needed, there = sum(sizes), sizes.count(0)
     earlier = f"; those of {there} scene{'s' * (there > 1)} are there from earlier runs" if there else ""
     tell(f"Layers in {cache}: {readable_size(needed)} to write{earlier}.")
@@ -116,6 +112,38 @@ def unwatched_note(reused: Iterable[Sources], folder: Path) -> str | None:
         return None
     which = f"{remote[0]} is" if len(remote) == 1 else f"{len(remote)} files, such as {remote[0]}, are"
     return f"{which} remote: changes since the earlier run are not noticed. Delete {folder} to read again."
+
+
+def bytes_of_scenes(
+    scenes: Sequence[tuple[Sources, GeoBox]], recipes: dict[Modality, Recipe], classes: ClassScheme, cache: Path
+) -> int:
+    """Compute how much `align_scenes` would write.
+
+    Args:
+        scenes: The rasters and the grid of each scene.
+        recipes: The recipe that computes the channels of each modality.
+        classes: Classes of the labels.
+        cache: Folder of the layers of all runs; it need not exist.
+
+    Returns:
+        Size of the layers that are not there yet, bytes.
+
+    Raises:
+        RasterError: If a file is gone.
+    """
+    return sum(_folders(scenes, recipes, classes, cache)[1])
+
+
+def _folders(
+    scenes: Sequence[tuple[Sources, GeoBox]], recipes: dict[Modality, Recipe], classes: ClassScheme, cache: Path
+) -> tuple[list[Path], list[int]]:
+    """The folder of each scene, and the bytes to write there."""
+    folders = [cache / layers_key(sources, recipes, classes, grid)[:_KEY_LENGTH] for sources, grid in scenes]
+    sizes = [
+        bytes_to_write(sources, recipes, classes, grid, folder)
+        for (sources, grid), folder in zip(scenes, folders, strict=True)
+    ]
+    return folders, sizes
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from geocrodino.geo.rasters.impossible_heights import total as total_impossible
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, companion_path
 from geocrodino.maps.writer import EncodedPart, MapWriter
+from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import decision_codes
-from geocrodino.prediction.job import STRIP_PX, BlockPredictor
+from geocrodino.prediction.job import STRIP_PX, BlockPredictor, Job
 from geocrodino.prediction.memory import in_use, parse_memory, peak_growth, workers_within
 from geocrodino.prediction.plan import PredictionPlan, plan_prediction
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
@@ -243,10 +244,19 @@ def _run(plan: PredictionPlan, todo: Sequence[Window], execution: Execution, col
     run_threads(BlockPredictor(plan.job, plan.backends), todo, workers, collect)
 
 
-def _workers_within(limit: int, plan: PredictionPlan, most: int) -> int:
-    """How many tiles fit into memory at once, from the memory that one tile in the middle of the scene needs."""
-    job, backends = plan.job, plan.backends
-    before = in_use()  # memory that the trial frees stays with the process, for the next tiles
+def memory_of_tile(job: Job, backends: Mapping[Modality, Backend]) -> int:
+    """Measure the memory that one tile needs while it is computed, in the middle of the scene.
+
+    Args:
+        job: The job of the map.
+        backends: The backend of each modality.
+
+    Returns:
+        Bytes; a tile larger than the trial is taken to need more in proportion to its pixels.
+
+    Raises:
+        RasterError: If a raster cannot be read there.
+    """
     largest, (height, width) = job.lattice.tile_shape, job.lattice.shape
     rows, cols = (min(side, _TRIAL_PX) for side in largest)
     r0, c0 = (height - rows) // 2, (width - cols) // 2
@@ -255,7 +265,14 @@ def _workers_within(limit: int, plan: PredictionPlan, most: int) -> int:
         backend, values = backends[modality], job.inputs[modality].read(Window.at(r0, c0, (rows, cols)))[0]
         (backend.classes if job.classes_alone else backend)(values)
 
-    each = max(peak_growth(partial(try_out, m)) for m in job.inputs) * math.prod(largest) // (rows * cols)
+    return max(peak_growth(partial(try_out, m)) for m in job.inputs) * math.prod(largest) // (rows * cols)
+
+
+def _workers_within(limit: int, plan: PredictionPlan, most: int) -> int:
+    """How many tiles fit into memory at once, from the memory that one tile in the middle of the scene needs."""
+    job, backends = plan.job, plan.backends
+    before = in_use()  # memory that the trial frees stays with the process, for the next tiles
+    each = memory_of_tile(job, backends)
     tile_bytes = job.lattice.tile_bytes(1 if job.classes_alone else probability_bytes(len(job.classes)))
     kept = 0 if job.stores_tiles else job.keep_tiles
     shared = GDAL_CACHE_BYTES + len(backends) * kept * tile_bytes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,11 +16,11 @@ from shapely.geometry.base import BaseGeometry
 
 from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
-from geocrodino.errors import BundleError, ConfigError, OverlapError
+from geocrodino.errors import BundleError, OverlapError
 from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.grid import round_up, working_grid
 from geocrodino.geo.rasters.identity import fingerprint
-from geocrodino.geo.rasters.place import PIXEL_TAG, Place, is_placeless, stated_place
+from geocrodino.geo.rasters.place import PIXEL_TAG, is_placeless
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
@@ -29,21 +28,19 @@ from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_ma
 from geocrodino.maps.inputs import require_distinct_output
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
-from geocrodino.phrases import arguments
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
 from geocrodino.prediction.choose import ChosenModalities, choose_modalities
 from geocrodino.prediction.combine import decisions, layer_bands
+from geocrodino.prediction.given import batch_of, check_options, default_workers, place_given
 from geocrodino.prediction.given_heights import GivenHeights, heights_given
 from geocrodino.prediction.job import BlockLayout, Job, window_box
-from geocrodino.prediction.layers import LAYERS
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import (
-    PROCESSES,
     Execution,
     Inputs,
     Layer,
@@ -52,7 +49,6 @@ from geocrodino.settings.prediction import (
     Precision,
     Tiling,
 )
-from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from geocrodino.geo.areas.aoi import AOI
@@ -62,11 +58,8 @@ EXACT_CORE_PX = 1024
 save little time."""
 BLEND_CORE_PX = 512
 BLEND_MARGIN_PX = 64
-GPU_BATCH = 4
-"""Tiles in one call of a network on a GPU: seven million pixels, which occupy it fully and need some 2 GB."""
 WIDEST_EXACT_FIELD_PX = 256
 """With wider receptive fields, exact tiles cost more than they are worth, and ``auto`` blends."""
-_MAX_WORKERS = 8  # by default, because each holds the activations of a tile
 
 
 @dataclass(frozen=True)
@@ -111,6 +104,29 @@ class PredictionPlan:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A prediction that is checked, but whose networks are not open yet.
+
+    Attributes:
+        rasters: The opened rasters.
+        grid: Working grid of the networks.
+        job: Everything that determines the pixels, except the backend where it is still ``auto``.
+        blocks: Blocks to predict, in order.
+        chosen: Modalities of the map, and the reason.
+        stitch: How tiles are joined.
+        notes: Warnings for the user.
+    """
+
+    rasters: SceneRasters
+    grid: GeoBox
+    job: Job
+    blocks: list[Window]
+    chosen: ChosenModalities
+    stitch: Literal["exact", "blend"]
+    notes: tuple[str, ...]
+
+
 def plan_prediction(
     scene: str | Path | Sequence[str | Path],
     out: Path,
@@ -147,8 +163,80 @@ def plan_prediction(
         GeocrodinoError: One of its kinds, as for `geocrodino.predict`.
         ValueError: If a word is unknown.
     """
+    draft = draft_prediction(
+        scene,
+        out,
+        bundle,
+        modality,
+        elevation=elevation,
+        aoi=aoi,
+        inputs=inputs,
+        tiling=tiling,
+        execution=execution,
+        outputs=outputs,
+        height=height,
+    )
+    job, raster, chosen = draft.job, draft.rasters.raster, draft.chosen
+    backends = job.backends(bundle)
+    if len({b.name for b in backends.values()}) > 1:  # only one of the two branches can be converted
+        backends = replace(job, backend="torch").backends(bundle)
+    name = next(iter(backends.values())).name
+    numbers = _unique(backend.number for backend in backends.values())
+    tags = {
+        **_tags(bundle, chosen.modalities, raster),
+        "STITCH": draft.stitch,
+        "BACKEND": name,
+        "PRECISION": ", ".join(numbers),
+    }
+    # Other processes and a resumed run then use the same backend and precision, even if `auto` chose them.
+    job = replace(
+        job,
+        backend=name,
+        precision=_settled(execution.precision, numbers),
+        files=_files(out, job.classes, chosen.modalities, job.layers, tags),
+    )
+    key = _key(job, backends, tiling.block_px, draft.rasters.ground)
+    return PredictionPlan(raster, draft.grid, job, backends, draft.blocks, key, chosen, draft.stitch, draft.notes)
+
+
+def draft_prediction(
+    scene: str | Path | Sequence[str | Path],
+    out: Path,
+    bundle: Bundle,
+    modality: ModalityChoice,
+    *,
+    elevation: str | Path | Sequence[str | Path] | None,
+    aoi: str | Path | AOI | None,
+    inputs: Inputs,
+    tiling: Tiling,
+    execution: Execution,
+    outputs: Outputs,
+    height: HeightSettings | None = None,
+) -> Draft:
+    """Check a prediction, and lay out its tiles and blocks; no network is opened.
+
+    Args:
+        scene: As for `plan_prediction`, like all others.
+        out: The map to write.
+        bundle: The trained networks.
+        modality: Which modalities to use.
+        elevation: Surface model beside an image.
+        aoi: Polygons to predict.
+        inputs: How the rasters are read.
+        tiling: Tiles and blocks.
+        execution: What computes.
+        outputs: What is written.
+        height: The whole coding of the heights, which decides alone.
+
+    Returns:
+        The draft.
+
+    Raises:
+        GeocrodinoError: One of its kinds, as for `geocrodino.predict`.
+        ValueError: If a word is unknown.
+    """
     check_map_name(out)
-    place = _place(inputs)
+    place = place_given(inputs)
     raster = open_scene(scene, asset=inputs.asset, place=place)
     second = None if elevation is None else open_scene(elevation, place=place)
     bands = None if inputs.bands is None else tuple(inputs.bands)
@@ -157,7 +245,7 @@ def plan_prediction(
     heights = heights_given(inputs, height)
     chosen = choose_modalities(modality, raster, second, bundle, heights)
     layers = tuple(outputs.layers)
-    _check_options(chosen.modalities, layers, inputs, height)
+    check_options(chosen.modalities, layers, inputs, height)
     rasters = SceneRasters(raster, second, None if inputs.ground is None else open_scene(inputs.ground, place=place))
     named = {"scene": raster, "elevation": second, "ground": rasters.ground}
     require_one_size({role: each for role, each in named.items() if each is not None})
@@ -175,8 +263,8 @@ def plan_prediction(
     for source in sources.values():
         notes += unusual_values(source)
     lattice, stitch = _lattice(grid, bundle, tiling)
-    batch = _batch(execution, math.prod(lattice.count))
-    workers = execution.workers or _default_workers()
+    batch = batch_of(execution, math.prod(lattice.count))
+    workers = execution.workers or default_workers()
     if batch > 1:
         workers = max(workers, 2 * batch)  # one batch is computed while as many tiles are read and written
     classes = bundle.manifest.classes
@@ -191,7 +279,7 @@ def plan_prediction(
         weight={m: bundle.manifest.weight(m) for m in chosen.modalities},
         temperature={m: bundle.manifest.temperature(m) for m in chosen.modalities},
         layers=layers,
-        files=MapFiles(class_map(out, classes)),
+        files=_files(out, classes, chosen.modalities, layers, {}),
         area=None if aoi is None else _area_px(aoi, raster),
         bundle=(bundle.path.resolve(), bundle.sha256),
         backend=execution.backend,
@@ -200,27 +288,8 @@ def plan_prediction(
         workers=workers,
         batch=batch,
     )
-    backends = job.backends(bundle)
-    if len({b.name for b in backends.values()}) > 1:  # only one of the two branches can be converted
-        backends = replace(job, backend="torch").backends(bundle)
-    name = next(iter(backends.values())).name
-    numbers = _unique(backend.number for backend in backends.values())
-    tags = {
-        **_tags(bundle, chosen.modalities, raster),
-        "STITCH": stitch,
-        "BACKEND": name,
-        "PRECISION": ", ".join(numbers),
-    }
-    # Other processes and a resumed run then use the same backend and precision, even if `auto` chose them.
-    job = replace(
-        job,
-        backend=name,
-        precision=_settled(execution.precision, numbers),
-        files=_files(out, classes, chosen.modalities, layers, tags),
-    )
     blocks = [block for block in layout.blocks if job.meets(block)]
-    key = _key(job, backends, tiling.block_px, rasters.ground)
-    return PredictionPlan(raster, grid, job, backends, blocks, key, chosen, stitch, notes)
+    return Draft(rasters, grid, job, blocks, chosen, stitch, notes)
 
 
 def _require_distinct_outputs(out: Path, scene: SceneRasters, bundle: Bundle, aoi: str | Path | AOI | None) -> None:
@@ -243,64 +312,6 @@ def _settled(precision: Precision, numbers: tuple[str, ...]) -> Precision:
     if numbers == ("int8",):
         return "int8"
     return "full" if numbers == ("float32",) else "half"
-
-
-def _check_options(
-    modalities: tuple[Modality, ...], layers: tuple[Layer, ...], inputs: Inputs, height: HeightSettings | None
-) -> None:
-    ground, height_unit, rescale = inputs.ground, inputs.height_unit, inputs.rescale
-    of_heights = [definition_of(m).holds_heights for m in modalities]
-    alone = f"found {' and '.join(modalities)} alone"
-    if all(of_heights) and (inputs.bands is not None or rescale is not None):
-        option = "bands" if inputs.bands is not None else "rescale"
-        raise ConfigError(f"`{option}` applies only to an image, {alone}.\nLeave it out.")
-    if rescale is not None and not (math.isfinite(rescale) and rescale > 0):
-        raise ConfigError(f"`rescale={rescale:g}`: expected a number above 0, for instance 1/257.")
-    if not any(of_heights) and ground is not None:
-        raise ConfigError(f"{ground}: `ground` applies only to elevation, {alone}.\nLeave it out.")
-    options = {"height_unit": height_unit, "height_scale": inputs.height_scale, "height_zero": inputs.height_zero}
-    given = {name: value for name, value in options.items() if value is not None}
-    if not any(of_heights) and given:
-        raise ConfigError(f"{arguments(**given)} applies only to elevation, {alone}.\nLeave it out.")
-    if not any(of_heights) and height is not None:
-        raise ConfigError(f"`height` applies only to elevation, {alone}.\nLeave it out.")
-    unknown = [layer for layer in layers if layer not in LAYERS]
-    if unknown:
-        hint = did_you_mean(unknown[0], list(LAYERS))
-        raise ConfigError(f"layer {unknown[0]!r} is unknown. Expected some of {', '.join(LAYERS)}.{hint}")
-    comparing = [layer for layer in layers if LAYERS[layer].compares]
-    if comparing and len(modalities) == 1:
-        raise ConfigError(
-            f"the layer {comparing[0]} compares two modalities, {alone}.\n"
-            "Give an image and a surface model, or leave the layer out."
-        )
-
-
-def _place(inputs: Inputs) -> Place | None:
-    """What the user states of the place of files that do not."""
-    if inputs.pixel_m is not None and not (math.isfinite(inputs.pixel_m) and inputs.pixel_m > 0):
-        raise ConfigError(f"`pixel_m={inputs.pixel_m:g}`: expected a pixel size in metres, above 0.")
-    return stated_place(inputs.crs, inputs.pixel_m)
-
-
-def _batch(execution: Execution, tiles: int) -> int:
-    """Tiles in one call of a network, for a scene of so many tiles."""
-    batch, device = execution.batch, execution.device
-    if batch is None:
-        return min(GPU_BATCH, tiles) if device.startswith("cuda") and execution.scheduler is None else 1
-    if batch > 1 and device.partition(":")[0] == "cpu":
-        raise ConfigError(f"`batch={batch}`: batching needs a GPU, found cpu.\nLeave it out.")
-    if batch > 1 and execution.scheduler == PROCESSES:
-        raise ConfigError(
-            f"`batch={batch}`: batches are gathered from threads. Expected threads of this process or of Dask workers, "
-            "found processes with one each.\nLeave `batch` or `scheduler` out."
-        )
-    return batch
-
-
-def _default_workers() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(available or 1, _MAX_WORKERS)
 
 
 def even_tiles(largest: TileLattice) -> TileLattice:

@@ -29,6 +29,9 @@ _FEWEST_STEPS = 10
 _USABLE = {"cuda": 0.85, "cpu": 0.5}
 """Share of the memory that a training may fill: of what is free on a GPU, of all memory of the machine."""
 
+TRIED_PATCHES = 8
+"""Patches in the batch whose memory is measured."""
+
 _BESIDE = {"cuda": 1.2, "cpu": 2.0}
 """Factor for what a measurement does not see: on a GPU blocks between others, on a CPU values that live briefly."""
 

@@ -78,9 +78,7 @@ def has_progress(out: Path) -> bool:
 
 
 def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> tuple[Path, ...]:
-    """Check that a training may start, or be resumed, in a folder. Nothing in it is changed.
-
-    A run that was stopped in its first epoch may be started again, with ``resume`` or without.
+    """Check that a training may start, or be resumed, in a folder, and create it. Nothing in it is changed.
 
     Args:
         config: Settings of the training.
@@ -92,8 +90,35 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> t
         The folders that were created: the run folder, and those around it; empty where it was there.
 
     Raises:
+        OutputError: If it cannot be written.
+        GeocrodinoError: As for `check_free`.
+    """
+    check_free(config, out, resume=resume, overwrite=overwrite)
+    missing = tuple(folder for folder in (out, *out.parents) if not exists(folder))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with `out`.") from error
+    return missing
+
+
+def check_free(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Check that nothing in a folder keeps a training from starting, or being resumed, there. Nothing is written.
+
+    A run that was stopped in its first epoch may be started again, with ``resume`` or without.
+
+    Args:
+        config: Settings of the training.
+        out: Run folder, which need not exist.
+        resume: Whether to continue an interrupted run.
+        overwrite: Whether to replace an earlier run.
+
+    Raises:
         AccessError: If the folder cannot be looked at.
-        OutputError: If the folder holds a run that must not be replaced, holds no run to resume, or cannot be written.
+        OutputError: If the folder holds a run that must not be replaced, or no run to resume.
         ConfigError: If the settings differ from those of the run to resume, cannot be read, or both options are given.
     """
     record, finished = out / SETTINGS_NAME, any(exists(out / n) for n in (BUNDLE_NAME, FUSION_NAME))
@@ -122,15 +147,6 @@ def check(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool) -> t
     if resume and begun:
         before = _settings_of(out)
         require_same(before, on_recorded_grid(config, before), out)
-    missing = tuple(folder for folder in (out, *out.parents) if not exists(folder))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{out}: cannot be written ({reason}). Choose another folder with `out`.") from error
-    return missing
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from geocrodino.models.pretrained.hub import default_weights, hub_weights
 from geocrodino.models.pretrained.package import has_package, package_weights
 from geocrodino.models.pretrained.state import Origin, Pretrained, read_weights
 from geocrodino.settings.config import TrainConfig
-from geocrodino.settings.encoder_weights import RANDOM, weights_kind, weights_of
+from geocrodino.settings.encoder_weights import IMAGENET, RANDOM, weights_kind, weights_of
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.remote_sensing_weights import torchgeo_weights
@@ -60,6 +60,27 @@ def initial_weights(
         start = read[name]
         found[modality] = replace(start, first_layer=rule, origin=replace(start.origin, first_layer=rule))
     return found
+
+
+def weights_elsewhere(config: TrainConfig, modalities: Iterable[Modality]) -> tuple[str, ...]:
+    """Find out which weights of encoders come from the hub or from torchgeo, and may have to be downloaded.
+
+    Args:
+        config: The configuration.
+        modalities: The modalities whose encoders start from weights.
+
+    Returns:
+        Their names; none where all are files of this machine or installed with the package.
+    """
+    encoder = resolve_encoder(config.network.encoder)
+    bare = encoder.removeprefix("tu-")
+    installed = encoder != bare and has_package(bare)
+    names = dict.fromkeys(weights_of(config.encoder_weights, m) for m in modalities)
+    return tuple(
+        name
+        for name in names
+        if name != RANDOM and weights_kind(name) != "file" and not (weights_kind(name) == IMAGENET and installed)
+    )
 
 
 def _require_recorded(found: Pretrained, recorded: Mapping[str, Any], out: Path) -> None:

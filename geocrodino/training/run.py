@@ -12,7 +12,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import shapely
-import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from safetensors import SafetensorError
 from safetensors.torch import save
@@ -21,9 +20,7 @@ from torch import nn
 from geocrodino.bundle.io import save_bundle
 from geocrodino.bundle.manifest import Manifest
 from geocrodino.data.alignment import Progress
-from geocrodino.data.augmentation import PairAugmentation
-from geocrodino.data.class_weights import class_weights, count_classes_by_scene
-from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
+from geocrodino.data.datamodule import CoregisteredDataModule
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
@@ -35,11 +32,11 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
-from geocrodino.training.batch_size import step_memory, with_fitting_batch
+from geocrodino.training.assembly import measured_batch, parts_of
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
-from geocrodino.training.checks import SCENES, augmentation_of, check_settings
+from geocrodino.training.checks import check_settings
 from geocrodino.training.companions import companions, fewer_threads
 from geocrodino.training.devices import describe_devices, processes_of, require_all_modalities, with_devices
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
@@ -48,19 +45,15 @@ from geocrodino.training.learners.build import learner_class, network_settings, 
 from geocrodino.training.listener import Listener
 from geocrodino.training.loggers import loggers_of, require_packages
 from geocrodino.training.loop import run_loop
-from geocrodino.training.networks import Beginning, create_networks, try_networks
+from geocrodino.training.networks import Beginning, try_networks
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.parts import Processes
 from geocrodino.training.prepare import Prepared, footprint_of, prepare, record
 from geocrodino.training.readers import choose_readers
 from geocrodino.training.start import Start, find_start, record_start, with_network
-from geocrodino.training.task import TrainingTask
 from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
 from geocrodino.training.teacher_checks import load_teacher, require_same_data, require_same_splits
 from geocrodino.training.validate import calibrate, validate
-
-_TRIED_PATCHES = 8
-"""Patches in the batch whose memory is measured."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +125,9 @@ def train(
     out, teacher = Path(out), None if teacher is None else Path(teacher)
     start = find_start(config, out, resume=resume, teacher=teacher)
     config = with_network(config, start)
-    _check(config, teacher)
+    check_method(config, teacher)
     config = with_devices(config)
-    config = _with_number_format(config)  # first: the settings of a run to resume name the resolved format
+    config = with_number_format(config)  # first: the settings of a run to resume name the resolved format
     config = run_folder.with_recorded_epochs(config, out) if resume else config
     created = run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
@@ -245,7 +238,7 @@ def _with_epochs(config: TrainConfig, out: Path, ready: Prepared, teacher: Path 
     minutes, trainings = config.training.minutes or 0.0, _trainings(config, ready, teacher)
     tell.stage("Measuring the pace")
     with fewer_threads(processes_of(config.training)):
-        paces = [measure(*_parts(config, method, own, Listener()), config.training) for method, own in trainings]
+        paces = [measure(*parts_of(config, method, own, Listener()), config.training) for method, own in trainings]
     epochs = epochs_within(60 * minutes, *paces)
     tell(describe_budget(minutes, epochs, *paces))
     update = {"epochs": epochs, "epochs_from_minutes": True}
@@ -259,10 +252,7 @@ def _with_batch_size(
 ) -> TrainConfig:
     """Measure how many patches fit into the memory, and write their number into the run folder."""
     tell.stage("Measuring the memory of a step")
-    tried = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": _TRIED_PATCHES})})
-    trainings = _trainings(config, ready, teacher)
-    found = [step_memory(*_parts(tried, method, own, Listener()), config.training) for method, own in trainings]
-    config = with_fitting_batch(config, found, tell)
+    config = measured_batch(config, _trainings(config, ready, teacher), tell)
     save_config(config, out / SETTINGS_NAME)
     return config
 
@@ -282,7 +272,16 @@ def _save_network(out: Path, fitted: _Fitted) -> None:
         partial.write_bytes(save(state_of(network)))
 
 
-def _check(config: TrainConfig, teacher: Path | None) -> None:
+def check_method(config: TrainConfig, teacher: Path | None) -> None:
+    """Check settings that depend on each other, and the teacher of a method.
+
+    Args:
+        config: The configuration.
+        teacher: Run folder of a finished teacher, None without one.
+
+    Raises:
+        ConfigError: If settings contradict each other, or the teacher is not needed or not finished.
+    """
     check_settings(config)
     require_packages(config.training.logger)
     if teacher is not None and not learner_class(config.method).needs_teacher:
@@ -294,8 +293,15 @@ def _check(config: TrainConfig, teacher: Path | None) -> None:
         check_teacher(teacher)
 
 
-def _with_number_format(config: TrainConfig) -> TrainConfig:
-    """The configuration with the number format that ``auto`` stands for on this device."""
+def with_number_format(config: TrainConfig) -> TrainConfig:
+    """Choose the number format that ``auto`` stands for on this device.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The configuration with the number format.
+    """
     precision = number_format.resolve(config.training.precision, config.training.accelerator)
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
@@ -340,7 +346,7 @@ def _fit(
 ) -> _Fitted:
     """Train the networks of one method: the teacher, or those that are deployed."""
     settings = config.training
-    task, data = _parts(config, method, ready, tell)
+    task, data = parts_of(config, method, ready, tell)
     learner = task.learner
     if teacher is not None and learner.needs_teacher:
         load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
@@ -392,56 +398,6 @@ def _validate(
     if counts is None:  # all of val was validated after every epoch
         return dict(best.best), calibrated
     return {name: matrix.scores().mean_iou for name, matrix in counts.items()}, calibrated
-
-
-def _parts(
-    config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Listener
-) -> tuple[TrainingTask, CoregisteredDataModule]:
-    """Create the networks and batches of a method from the seed."""
-    settings = config.training
-    L.seed_everything(settings.seed, verbose=False)
-    data = _batches(config, method, ready, tell)
-    counts = count_classes_by_scene(ready.scenes, "train", len(ready.classes))
-    power, beta = settings.class_weight_power, settings.class_weight_beta
-    weights = torch.from_numpy(class_weights(counts, settings.class_weights, power=power, beta=beta))
-    beginning = Beginning(method, ready.start, ready.encoder_weights)
-    learner = create_networks(config, beginning, ready.specs, ready.classes, weights, tell)
-    decoupled = config.augmentation.decoupled and not learner.coupled
-    settled = augmentation_of(config).model_copy(update={"decoupled": decoupled})
-    augmentation = PairAugmentation(settled, ready.specs)
-    task = TrainingTask(
-        learner,
-        augmentation,
-        settings.optimiser,
-        ema_decay=settings.ema_decay,
-        batch_norm_batches=settings.batch_norm_batches,
-        seed=settings.seed,
-        accumulate=settings.accumulate,
-    )
-    return task, data
-
-
-def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell: Listener) -> CoregisteredDataModule:
-    settings = config.training
-    unlabelled = round(settings.unlabelled_share * settings.patches) if method.learns_without_labels else 0
-    if any("unlabelled" in scene.inside for scene in ready.scenes) and not method.learns_without_labels:
-        tell(f"The split unlabelled is not used: the method {method.name} learns from labels alone.")
-    plan = BatchPlan(
-        settings.patch_px,
-        settings.patches,
-        settings.steps_per_epoch,
-        settings.balance,
-        settings.seed,
-        settings.workers if isinstance(settings.workers, int) else 0,
-        unlabelled,
-        settings.balance_by,
-        processes_of(settings) * settings.accumulate,
-    )
-    data = CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
-    data.process = (0, processes_of(settings))
-    if data.unlabelled:
-        tell(f"A batch holds {settings.patches} patches with labels and {data.unlabelled} without.")
-    return data
 
 
 def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> Path:

@@ -16,8 +16,10 @@ from geocrodino.geo.areas.splits import SPLITS
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import listed
+from geocrodino.prediction.dry_run import MapPlan, plan_map
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import TrainConfig, load_config
+from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import Execution, Inputs, Outputs
 from geocrodino.settings.scenes import SceneConfig
@@ -238,31 +240,88 @@ def predict_scenes(
         raise ConfigError(f"data.{modality}: none of {len(parts)} scenes of this split has its raster. Name another.")
     folder.mkdir(parents=True, exist_ok=True)
     for part in there:
-        raster = part.scene.raster_paths[modality]
+        raster = _raster_of(part, modality)
         target = part.map_in(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        heights = definition_of(modality).holds_heights
-        ground = part.scene.ground if heights else None
-        if isinstance(ground, tuple):
-            raise ConfigError(
-                f"data.ground of scene {part.name}: a prediction reads the ground from one file, a folder or a "
-                f"pattern, found {len(ground)} names. Name their folder."
-            )
         predict(
-            list(raster) if isinstance(raster, tuple) else raster,
+            raster,
             target,
             bundle,
             modality,
             aoi=part.aoi,
-            inputs=Inputs(
-                ground=ground,
-                height_unit=part.scene.height_unit if heights else None,
-                crs=part.scene.crs,
-                pixel_m=part.scene.pixel_m,
-                bands=part.scene.bands_by_modality.get(modality),
-            ),
+            inputs=_inputs_of(part, modality),
             execution=execution or Execution(),
             outputs=Outputs(overwrite=overwrite),
-            height=part.scene.height if heights else None,
+            height=_height_of(part, modality),
         )
         yield target
+
+
+def plan_scene_maps(
+    parts: Sequence[PartOfScene],
+    bundle: Bundle,
+    modality: Modality,
+    folder: Path,
+    *,
+    execution: Execution | None = None,
+    overwrite: bool = False,
+) -> Iterator[MapPlan]:
+    """Find out what the maps of scenes need, without writing a file; tiles are measured on the first scene.
+
+    Args:
+        parts: The scenes.
+        bundle: The trained networks.
+        modality: The branch to use; scenes without its raster are left out.
+        folder: Folder of the maps, which need not exist.
+        execution: Backend, device, workers and memory.
+        overwrite: Whether maps that exist would be replaced.
+
+    Yields:
+        The plan of each map.
+
+    Raises:
+        GeocrodinoError: As for `geocrodino.predict`.
+    """
+    trial = None
+    for part in with_modality(parts, modality)[0]:
+        plan, trial = plan_map(
+            _raster_of(part, modality),
+            part.map_in(folder),
+            bundle,
+            modality,
+            aoi=part.aoi,
+            inputs=_inputs_of(part, modality),
+            height=_height_of(part, modality),
+            execution=execution or Execution(),
+            outputs=Outputs(overwrite=overwrite),
+            trial=trial,
+            creates_folder=True,
+        )
+        yield plan
+
+
+def _raster_of(part: PartOfScene, modality: Modality) -> Path | list[str]:
+    raster = part.scene.raster_paths[modality]
+    return list(raster) if isinstance(raster, tuple) else raster
+
+
+def _height_of(part: PartOfScene, modality: Modality) -> HeightSettings | None:
+    return part.scene.height if definition_of(modality).holds_heights else None
+
+
+def _inputs_of(part: PartOfScene, modality: Modality) -> Inputs:
+    """How the raster of a scene is read."""
+    heights = definition_of(modality).holds_heights
+    ground = part.scene.ground if heights else None
+    if isinstance(ground, tuple):
+        raise ConfigError(
+            f"data.ground of scene {part.name}: a prediction reads the ground from one file, a folder or a "
+            f"pattern, found {len(ground)} names. Name their folder."
+        )
+    return Inputs(
+        ground=ground,
+        height_unit=part.scene.height_unit if heights else None,
+        crs=part.scene.crs,
+        pixel_m=part.scene.pixel_m,
+        bands=part.scene.bands_by_modality.get(modality),
+    )

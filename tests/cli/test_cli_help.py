@@ -16,7 +16,7 @@ from geocrodino.cli.app import app
 from geocrodino.cli.predict import LayerName
 from geocrodino.prediction.layers import LAYERS
 
-COMMANDS = ["sample", "inspect", "datasets", "train", "quantise", "predict", "evaluate", "export"]
+COMMANDS = ["sample", "init", "inspect", "datasets", "train", "quantise", "predict", "evaluate", "export"]
 PLAIN = {"COLUMNS": "240", "TERMINAL_WIDTH": "240", "NO_COLOR": "1", "TERM": "dumb"}
 group = typer.main.get_command(app)
 

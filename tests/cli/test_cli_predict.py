@@ -121,11 +121,11 @@ def test_a_preview_is_not_replaced_unasked(predict, town):
 def test_a_backend_of_processors_is_no_word_for_a_gpu(monkeypatch):
     import torch
 
-    from geocrodino.cli import predict
+    from geocrodino.cli import device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(predict, "_has_gpu_driver", lambda: True)
-    _device = predict._device
+    monkeypatch.setattr(device, "_has_gpu_driver", lambda: True)
+    _device = device._device
     assert [_device("auto", backend) for backend in ("auto", "torch", "openvino")] == ["cuda", "cuda", "cpu"]
 
 

@@ -37,8 +37,9 @@ from geocrodino.geo.rasters.grid import round_up, working_grid
 from geocrodino.maps.writer import MapWriter
 from geocrodino.prediction.backends.torch import TorchBackend
 from geocrodino.prediction.engine import predict
+from geocrodino.prediction.given import batch_of
 from geocrodino.prediction.job import BlockLayout
-from geocrodino.prediction.plan import _batch, even_tiles
+from geocrodino.prediction.plan import even_tiles
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import CachedTiles
 from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
@@ -266,7 +267,7 @@ def test_a_bundle_that_was_converted_is_predicted_without_torch(bundle, tmp_path
     code = (
         "import sys, geocrodino\n"
         "from geocrodino.cli import app\n"
-        "from geocrodino.cli.predict import _device\n"
+        "from geocrodino.cli.device import _device\n"
         "execution = geocrodino.Execution(device=_device('cpu', 'auto'))\n"
         "geocrodino.predict(*sys.argv[1:], 'optical', execution=execution)\n"
         "print(sorted({'torch', 'timm', 'geopandas', 'matplotlib'} & set(sys.modules)))"
@@ -305,7 +306,7 @@ def test_batches_where_they_are_of_no_use(bundle, tmp_path, options, told):
      (2, "cuda", "tcp://a:1", 9, 2), (1, "cpu", None, 9, 1)],
 )  # fmt: skip
 def test_tiles_at_once(asked, device, scheduler, tiles, expected):
-    assert _batch(Execution(batch=asked, device=device, scheduler=scheduler), tiles) == expected
+    assert batch_of(Execution(batch=asked, device=device, scheduler=scheduler), tiles) == expected
 
 
 @pytest.mark.parametrize(
@@ -334,7 +335,7 @@ def test_blended_tiles_at_the_edge_are_not_empty():
 
 def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
     """Which are for GPUs: here a processor stands for one."""
-    monkeypatch.setattr("geocrodino.prediction.plan._batch", lambda execution, _: execution.batch)
+    monkeypatch.setattr("geocrodino.prediction.plan.batch_of", lambda execution, _: execution.batch)
     write_raster(tmp_path / "s.tif", image(150, 210))
     sizes, maps = [], []
     compute = TorchBackend._classes

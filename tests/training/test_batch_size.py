@@ -66,7 +66,7 @@ def test_more_patches_need_more_memory(tiny_config, tmp_path, monkeypatch, no_me
         found.extend(step_memory(task, data, settings) for _ in range(2))
         return found[-1]
 
-    monkeypatch.setattr("geocrodino.training.run.step_memory", noted)
+    monkeypatch.setattr("geocrodino.training.assembly.step_memory", noted)
     config = tiny_config({"training.batch_size": "auto", "training.steps_per_epoch": 2, "training.epochs": 1})
     train(config, tmp_path / "run")
     first, second = found

@@ -10,6 +10,7 @@ import torch
 
 from geocrodino.settings.config import TrainingConfig
 from geocrodino.training import pace, run
+from geocrodino.training.assembly import parts_of
 from geocrodino.training.folder import begin
 from geocrodino.training.listener import Listener
 from geocrodino.training.pace import Pace, _Clock, describe_budget, epochs_within, expectation, measure
@@ -91,7 +92,7 @@ def test_a_measurement_changes_nothing(tiny_config, tmp_path, method):
     config = tiny_config({"method.name": method})
     _, ready = run._prepare(config, tmp_path, resume=False, teacher=None, start=None, tell=Listener())
     begin(config, tmp_path, resume=False)
-    task, data = run._parts(config, config.method, ready, Listener())
+    task, data = parts_of(config, config.method, ready, Listener())
     before = {key: value.clone() for key, value in task.state_dict().items()}
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     drawn = list(data.sampler)

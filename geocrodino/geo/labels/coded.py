@@ -256,6 +256,28 @@ class ColourLabels(LabelSource):
         )
 
 
+def count_colours(source: RasterSource) -> NDArray[np.uint32]:
+    """Count the pixels of each colour.
+
+    Args:
+        source: A raster, with three data bands of 8 bits; a nodata tag does not hide its pixels.
+
+    Returns:
+        Pixels of each colour ``red << 16 | green << 8 | blue``, uint32, shape (2**24,).
+
+    Raises:
+        RasterError: If the raster cannot be read.
+    """
+    counts = np.zeros(_COLOURS, np.uint32)
+    plain = _unmarked(source)
+    for window in file_blocks(source):
+        values, valid = plain.read_own(window, source.data_bands[:3])
+        red, green, blue = np.where(valid, values, 0).astype(np.int32)
+        codes, number_of = np.unique((red << 16 | green << 8 | blue)[valid], return_counts=True)
+        counts[codes] += number_of.astype(np.uint32)
+    return counts
+
+
 def colours_as_yaml(source: RasterSource) -> str:
     """Offer the colours of a raster as a table.
 
@@ -265,13 +287,7 @@ def colours_as_yaml(source: RasterSource) -> str:
     Returns:
         Lines of YAML with the most frequent colours, and a sentence before them.
     """
-    counts = np.zeros(_COLOURS, np.uint32)
-    plain = _unmarked(source)
-    for window in file_blocks(source):
-        values, valid = plain.read_own(window, source.data_bands[:3])
-        red, green, blue = np.where(valid, values, 0).astype(np.int32)
-        codes, number_of = np.unique((red << 16 | green << 8 | blue)[valid], return_counts=True)
-        counts[codes] += number_of.astype(np.uint32)
+    counts = count_colours(source)
     packed = np.argsort(counts, kind="stable")[::-1][: min(_MOST_IN_A_TABLE, int(np.count_nonzero(counts)))]
     names = [(f"class {i}", f"#{code:06x}") for i, code in enumerate(packed.tolist(), start=1)]
     return f"Name the classes of the colours in the configuration:\n{as_yaml(names)}"

@@ -1,0 +1,136 @@
+"""What heights of a project mean: their unit, their zero, and which of two models is the ground."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocrodino.errors import GeocrodinoError
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.units import height_unit
+from geocrodino.project.layers import Layer, look_windows
+
+_HIGHEST_M = 9000.0
+"""No ground is higher, m: larger numbers are not metres."""
+
+_ABOVE = 0.95  # share of the pixels where a surface lies on its ground or above it
+_TOLERANCE_M = 0.5
+_LEAST_RISE_M = 0.2  # mean height of a surface above its ground
+
+
+@dataclass(frozen=True)
+class HeightGuess:
+    """How heights are read.
+
+    Attributes:
+        values: Values by key of a scene: ``height``, ``height_unit``.
+        why: A reason for each of the keys, and under ``elevation`` where the unit is known from.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
+def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
+    """Find out what the numbers of heights mean.
+
+    Args:
+        layer: The layer of heights.
+        raster: A raster of it.
+
+    Returns:
+        Keys of the scene, with a reason for each; none where the file says it.
+
+    Raises:
+        RasterError: If it cannot be read.
+    """
+    bands = raster.data_bands
+    coding: dict[str, Any] = {}
+    reasons: list[str] = []
+    if len(bands) == 2:
+        one, other = (sample(raster, band) for band in bands)
+        upper, lower = (0, 1) if np.nanmean(one) >= np.nanmean(other) else (1, 0)
+        coding |= {"band": bands[upper], "ground_band": bands[lower]}
+        reasons.append(f"band {bands[upper]} is higher than band {bands[lower]}, as a surface is than its ground")
+    values = sample(raster, bands[0])
+    known = raster.unit is not None or raster.is_scaled
+    above = layer.above or (raster.dtype == "uint8" and len(bands) == 1)
+    if above:
+        coding["zero"] = "ground"
+        reasons.append(f"called {layer.word}: heights above the ground" if layer.word else "heights above the ground")
+    if raster.dtype == "uint8" and not known:
+        coding["scale"] = 0.1
+        reasons.append("8 bits, as decimetres are stored; scale: 1 if these are metres")
+    elif not known and values.size and float(np.quantile(values, 0.99)) > _HIGHEST_M:
+        coding["scale"] = 0.01
+        reasons.append(f"values up to {values.max():,.0f}, so no metres: taken as centimetres")
+    found: dict[str, Any] = {"height": dict(sorted(coding.items()))} if coding else {}
+    why = {"height": f"? {'; '.join(reasons)}"} if coding else {}
+    if not coding and not known and values.size and _is_a_share(values):
+        found["height_unit"] = "none"
+        why["height_unit"] = "? values from 0 to 1, so no metres: numbers without a unit"
+    elif "scale" not in coding:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                why["elevation"] = height_unit(raster)[1]
+        except GeocrodinoError:
+            pass  # a unit that is not known; the training says so
+    return HeightGuess(found, why)
+
+
+def _is_a_share(values: NDArray[np.float32]) -> bool:
+    return bool(values.min() >= 0 and values.max() <= 1 and np.ptp(values) > 0 and (values % 1 != 0).any())
+
+
+def sample(raster: RasterSource, band: int) -> NDArray[np.float32]:
+    """Read some values.
+
+    Args:
+        raster: A raster.
+        band: Number of a band.
+
+    Returns:
+        Valid values of at most nine windows of 256 x 256 px, float32, shape (N,).
+
+    Raises:
+        RasterError: If it cannot be read.
+    """
+    found = []
+    for window in look_windows(raster):
+        values, valid = raster.read_own(window, (band,))
+        found.append(values[0][valid & np.isfinite(values[0])])
+    return np.concatenate(found)
+
+
+def is_surface_of(surface: Layer, ground: Layer) -> str:
+    """Compare two models of heights of one place.
+
+    Args:
+        surface: The one that may be a surface.
+        ground: The one that may be the ground under it.
+
+    Returns:
+        Why they are surface and ground, as a phrase; empty if they are not.
+
+    Raises:
+        RasterError: If one cannot be read.
+    """
+    if surface.raster is None or ground.raster is None:
+        return ""
+    grid = surface.raster.geobox
+    rises = []
+    for window in look_windows(surface.raster):
+        upper, there = surface.raster.read(grid, window, bands=surface.raster.data_bands[:1])
+        lower, also = ground.raster.read(grid, window, bands=ground.raster.data_bands[:1])
+        rises.append((upper[0] - lower[0])[there & also])
+    rise = np.concatenate(rises)
+    rise = rise[np.isfinite(rise)]
+    if not rise.size or (rise >= -_TOLERANCE_M).mean() < _ABOVE or rise.mean() < _LEAST_RISE_M:
+        return ""
+    return f"on average {rise.mean():.3g} higher than the other model"

@@ -1,0 +1,238 @@
+"""Scenes of a project: layers that show the same place, or tiles that are joined by their names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from geocrodino.errors import ConfigError
+from geocrodino.files.tile_names import guess_patterns, match_tiles
+from geocrodino.geo.rasters.place import Place
+from geocrodino.phrases import listed
+from geocrodino.project.heights import is_surface_of
+from geocrodino.project.layers import Layer, Role, alone, by_role, covers, share_place, shows_same
+
+_OPTIONS: Mapping[Role, str] = {
+    "optical": "the image",
+    "elevation": "the heights",
+    "ground": "the terrain model",
+    "labels": "the labels",
+    "aoi": "the area of interest",
+}
+_MOST_LISTED = 50
+"""Tiles that are listed one by one as scenes, where their names do not join them."""
+
+
+@dataclass(frozen=True)
+class SceneGuess:
+    """A scene, or tiles that are scenes of their own.
+
+    Attributes:
+        name: Its name; empty where there is one.
+        layers: The layer of each role that it has.
+        patterns: Patterns with named parts of the roles whose files are joined by name.
+        tiles: Number of tiles of the patterns, 1 without.
+        incomplete: Number of tiles that lack a file.
+    """
+
+    name: str
+    layers: Mapping[Role, Layer]
+    patterns: Mapping[Role, str] = field(default_factory=dict)
+    tiles: int = 1
+    incomplete: int = 0
+
+
+@dataclass
+class Arranged:
+    """The scenes, and why layers are in none.
+
+    Attributes:
+        scenes: The scenes.
+        left_out: The reason for each layer, by what messages call it.
+    """
+
+    scenes: list[SceneGuess] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def arrange(layers: Sequence[Layer], place: Place | None) -> Arranged:
+    """Put layers together to scenes. Call it inside `headers_kept`.
+
+    Args:
+        layers: The layers, at least one image and one of heights.
+        place: CRS and pixel size of files that state none.
+
+    Returns:
+        The scenes.
+
+    Raises:
+        ConfigError: If two layers may be the same layer of a scene, or no image has heights.
+    """
+    tiles = _by_name(layers)
+    if tiles is not None:
+        return Arranged([tiles])
+    single = [
+        each
+        for layer in layers
+        for each in (alone(layer, place) if layer.first is not None and layer.raster is None else [layer])
+    ]
+    roles = by_role(single)
+    images = roles.get("optical", [])
+    if len(images) > _MOST_LISTED:
+        raise ConfigError(
+            f"{images[0].files[0]} and {len(images) - 1} more images form no common raster, and their names do not "
+            "join them to heights and labels.\nGive patterns with named parts, such as `optical='ortho/{tile}.tif'`, "
+            "in geocrodino.yaml: see docs/files.md."
+        )
+    found = Arranged()
+    picked: list[tuple[Layer, dict[Role, Layer]]] = []
+    for image in images:
+        own: dict[Role, Layer] = {"optical": image}
+        own |= _heights_of(image, roles)
+        for role in ("labels", "aoi"):
+            if layer := _picked(role, image, roles.get(role, [])):
+                own[role] = layer
+        if "elevation" in own:
+            picked.append((image, own))
+        else:
+            found.left_out[image.shown] = "no heights show this place"
+    if not picked:
+        heights = listed(layer.shown for layer in (*roles.get("elevation", ()), *roles.get("ground", ())))
+        raise ConfigError(
+            f"{images[0].shown}: no heights show the place of this image; found {heights}.\n"
+            "Name those that do with `elevation`."
+        )
+    _refuse_images_of_one_place(picked)
+    names = _names([image for image, _ in picked])
+    found.scenes = [SceneGuess(name, own) for name, (_, own) in zip(names, picked, strict=True)]
+    used = {layer.files for _, own in picked for layer in own.values()}
+    for layer in single:
+        if layer.files not in used and layer.shown not in found.left_out:
+            found.left_out[layer.shown] = f"{layer.role}: of no place that an image and heights show"
+    return found
+
+
+# --- tiles by name --------------------------------------------------------------------------------------------------
+
+
+def _by_name(layers: Sequence[Layer]) -> SceneGuess | None:
+    """Tiles without a common raster, whose names say which belong together; None if there are none."""
+    roles = by_role(layers)
+    loose = [layer for layer in layers if layer.first is not None and layer.raster is None]
+    if not loose or any(len(same) > 1 for role, same in roles.items() if role != "aoi"):
+        return None
+    own = {role: same[0] for role, same in roles.items() if len(same) == 1}
+    if "elevation" not in own and "ground" in own:
+        own = _terrain_alone(own)
+    files: dict[str, list[str]] = {
+        role: list(layer.files) for role, layer in own.items() if layer.first is not None and len(layer.files) > 1
+    }
+    if "optical" not in files or "elevation" not in own:
+        return None
+    shared = [layer for role, layer in own.items() if role not in files and layer.first is not None]
+    if not all(covers(layer, own["optical"]) for layer in shared):
+        return None
+    patterns = guess_patterns(files)
+    if patterns is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiles = match_tiles(patterns, "keep", among=files)
+    lacking = sum(len(tile.files) < len(files) for tile in tiles)
+    if lacking == len(tiles):
+        return None
+    return SceneGuess("", own, {role: patterns[role] for role in own if role in patterns}, len(tiles), lacking)
+
+
+def _terrain_alone(own: Mapping[Role, Layer]) -> dict[Role, Layer]:
+    terrain = replace(own["ground"], why=f"{own['ground'].why}; a terrain model, because there is no surface")
+    return {**{role: layer for role, layer in own.items() if role != "ground"}, "elevation": terrain}
+
+
+# --- layers of one place --------------------------------------------------------------------------------------------
+
+
+def _heights_of(image: Layer, roles: Mapping[Role, Sequence[Layer]]) -> dict[Role, Layer]:
+    """The surface and the ground of an image."""
+    surfaces = _nearest(image, roles.get("elevation", ()))
+    grounds = _nearest(image, roles.get("ground", ()))
+    if len(surfaces) == 2 and not grounds:
+        for surface, ground in (surfaces, surfaces[::-1]):
+            if why := is_surface_of(surface, ground):
+                lower = replace(ground, role="ground", why=f"{ground.why}; the lower of two models")
+                return {"elevation": replace(surface, why=f"{surface.why}; {why}"), "ground": lower}
+    if not surfaces and len(grounds) == 1:
+        return _terrain_alone({"ground": grounds[0]})
+    found: dict[Role, Layer] = {}
+    if (chosen := _one("elevation", image, surfaces)) is not None:
+        found["elevation"] = chosen
+    bands = 1 if not surfaces or surfaces[0].first is None else len(surfaces[0].first.data_bands)
+    has_ground = bands > 1 or "elevation" not in found or found["elevation"].above
+    ground_below = None if has_ground else _one("ground", image, grounds)
+    if ground_below is not None:
+        found["ground"] = ground_below
+    return found
+
+
+def _picked(role: Role, image: Layer, candidates: Sequence[Layer]) -> Layer | None:
+    return _one(role, image, _nearest(image, candidates))
+
+
+def _nearest(image: Layer, candidates: Sequence[Layer]) -> list[Layer]:
+    """Candidates of the place of an image; of several those that show most of it, in the nearest folder."""
+    there = [layer for layer in candidates if share_place(image, layer)]
+    if len(there) > 1:
+        there = [layer for layer in there if shows_same(image, layer)] or there
+    if len(there) > 1:
+        near = {layer.files: _common_parts(image.folder, layer.folder) for layer in there}
+        there = [layer for layer in there if near[layer.files] == max(near.values())]
+    return there
+
+
+def _one(role: Role, image: Layer, candidates: Sequence[Layer]) -> Layer | None:
+    """The only candidate; an error that asks which one is meant, where there are several."""
+    if len(candidates) > 1:
+        shown = "\n".join(f"  {layer.shown}: {layer.why}" for layer in candidates)
+        option = f"`{role}={candidates[0].files[0]!r}`"
+        raise ConfigError(
+            f"{len(candidates)} files may be {_OPTIONS[role]} of {image.shown}:\n{shown}\nName the right one: {option}."
+        )
+    return candidates[0] if candidates else None
+
+
+def _common_parts(first: Path, second: Path) -> int:
+    count = 0
+    for one, other in zip(first.parts, second.parts, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _refuse_images_of_one_place(picked: Sequence[tuple[Layer, Mapping[Role, Layer]]]) -> None:
+    """Ask which image is meant where two of them have the same heights and labels."""
+    for number, (image, own) in enumerate(picked):
+        for other, others in picked[number + 1 :]:
+            shared = all(own.get(role) == others.get(role) for role in ("elevation", "labels"))
+            if shared and (shows_same(image, other) or image.box is None or other.box is None):
+                raise ConfigError(
+                    f"2 files may be the image of one place:\n  {image.shown}: {image.why}\n  {other.shown}: "
+                    f"{other.why}\nName the right one: `optical={image.files[0]!r}`."
+                )
+
+
+def _names(images: Sequence[Layer]) -> list[str]:
+    """A name for each scene: what differs in the paths of the images."""
+    if len(images) == 1:
+        return [""]
+    stems = [Path(image.files[0]).stem for image in images]
+    if len(set(stems)) == len(stems) and all(len(image.files) == 1 for image in images):
+        return stems
+    paths = [image.folder.parts for image in images]
+    for place in range(min(map(len, paths))):
+        parts = [path[place] for path in paths]
+        if len(set(parts)) == len(parts):
+            return parts
+    return [f"scene-{number}" for number in range(1, len(images) + 1)]

@@ -1,0 +1,133 @@
+"""From files to a configuration that a training accepts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import rasterio
+import yaml
+from rasterio.windows import Window
+
+from geocrodino.errors import ConfigError, OutputError
+from geocrodino.project.guess import Known, guess_project
+from geocrodino.settings.config import config_of, load_config
+from geocrodino.settings.town import CLASSES
+from geocrodino.training.checks import inputs_or_refusal
+
+
+@pytest.fixture
+def folder(town, tmp_path, monkeypatch):
+    """The files of a generated scene in the working folder, under names of their own."""
+    monkeypatch.chdir(tmp_path)
+    names = {"optical": "my image.tif", "elevation": "dsm.tif", "ground": "dtm.tif", "labels": "classes.tif"}
+    for role, name in names.items():
+        shutil.copy(getattr(town, role), tmp_path / name)
+    shutil.copy(town.aoi, tmp_path / "areas.geojson")
+    return tmp_path
+
+
+def test_what_is_written_is_what_was_checked(folder):
+    project = guess_project()
+    out = project.write()
+    assert load_config(out) == config_of(project.values)
+    assert not isinstance(inputs_or_refusal(load_config(out)), str)
+    written = yaml.safe_load(out.read_text())
+    assert {key: written["data"][key] for key in ("optical", "elevation", "ground", "labels", "aoi")} == {
+        "optical": "my image.tif",
+        "elevation": "dsm.tif",
+        "ground": "dtm.tif",
+        "labels": "classes.tif",
+        "aoi": "areas.geojson",
+    }
+    assert [each["colour"] for each in written["classes"]] == [each.colour for each in CLASSES.classes]
+    with pytest.raises(OutputError, match=r"geocrodino\.yaml: exists"):
+        project.write()
+
+
+def test_each_guess_has_a_reason(folder):
+    told = guess_project().summary()
+    assert any("elevation: dsm.tif" in line and "by the band's unit tag" in line for line in told)
+    assert any(line.startswith("aoi: areas.geojson (polygons with a column of splits: ") for line in told)
+
+
+def test_files_that_are_named_are_not_searched(folder):
+    (folder / "other").mkdir()
+    (folder / "classes.tif").rename(folder / "other/truth.tif")
+    with pytest.raises(ConfigError, match="expected labels") as refused:
+        guess_project([*folder.glob("*.tif")])
+    assert "my image.tif: image (3 bands of uint8, called image)" in str(refused.value)
+    named = Known(labels="other/truth.tif", optical="my image.tif", elevation="dsm.tif")
+    assert guess_project(known=named).values["data"]["labels"] == str(folder / "other/truth.tif")
+
+
+def test_two_label_files_are_asked_about(folder):
+    shutil.copy(folder / "classes.tif", folder / "labels.tif")
+    with pytest.raises(ConfigError, match="2 files may be the labels of"):
+        guess_project()
+    project = guess_project(["."], Known(labels="labels.tif"))
+    assert project.values["data"]["labels"] == str(folder / "labels.tif")
+
+
+@pytest.mark.parametrize("name", ["empty", "unreadable"])
+def test_nothing_to_read(folder, name):
+    (folder / name).mkdir()
+    if name == "unreadable":
+        (folder / name / "a.tif").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"Name what is missing with `optical`, `elevation`, `labels`"):
+        guess_project([name])
+
+
+def test_the_command_writes_nothing_when_it_asks(folder, run_cli):
+    shutil.copy(folder / "classes.tif", folder / "labels.tif")
+    before = sorted(folder.rglob("*"))
+    code, _, errors = run_cli("init")
+    assert code == 2
+    assert errors.startswith("Error: 2 files may be the labels of")
+    assert "Name the right one: --labels" in errors
+    assert sorted(folder.rglob("*")) == before
+    code, told, errors = run_cli("init", ".", "--labels", "labels.tif")
+    assert code == 0, errors
+    assert "Wrote geocrodino.yaml. Next: geocrodino train --config geocrodino.yaml --dry-run" in told
+    assert run_cli("init")[2].startswith("Error: geocrodino.yaml: exists. Replace it with --overwrite")
+
+
+def _quarters(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    with rasterio.open(source) as raster:
+        height, width = raster.height // 2, raster.width // 2
+        for row in (0, 1):
+            for col in (0, 1):
+                window = Window(col * width, row * height, width, height)
+                size = {"width": width, "height": height, "transform": raster.window_transform(window)}
+                profile = {"driver": "GTiff", "count": raster.count, "dtype": raster.dtypes[0], "crs": raster.crs}
+                with rasterio.open(
+                    folder / f"tile_{row}_{col}.tif", "w", **profile, **size, nodata=raster.nodata
+                ) as target:
+                    target.write(raster.read(window=window))
+                    target.colorinterp = raster.colorinterp
+
+
+@pytest.mark.slow
+def test_real_scenes(real_data, tmp_path):
+    for role, name in (("ortho", "optical"), ("heights", "dsm"), ("masks", "labels")):
+        _quarters(real_data / f"autzen/{name}.tif", tmp_path / "autzen" / role)
+    tiles = guess_project([tmp_path / "autzen"])
+    assert tiles.values["data"] == {
+        "optical": f"{tmp_path}/autzen/ortho/",
+        "elevation": f"{tmp_path}/autzen/heights/",
+        "labels": f"{tmp_path}/autzen/masks/",
+        "splits": {"by": "blocks"},
+    }
+    (tmp_path / "two/ign").mkdir(parents=True)
+    for name in ("optical", "dsm", "labels"):
+        shutil.copy(real_data / f"ign77055/{name}.tif", tmp_path / f"two/ign/{name}.tif")
+    shutil.copytree(tmp_path / "autzen", tmp_path / "two/autzen")
+    two = guess_project([tmp_path / "two"]).values["data"]["scenes"]
+    assert [scene["name"] for scene in two] == ["autzen", "ign"]
+    assert two[1]["bands"] == [1, 2, 3]
+    assert two[1]["split"] == "train"  # 50 m are too few for blocks
+    zion = guess_project([real_data / "zion"])
+    assert zion.values["elevation"] == {"channels": ["height", "slope"]}
+    assert zion.values["data"]["aoi"].endswith("zion/aoi.gpkg")

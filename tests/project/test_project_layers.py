@@ -1,0 +1,233 @@
+"""Files of folders, what they are, and the scenes that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geocrodino.errors import ConfigError
+from geocrodino.geo.rasters.headers import headers_kept
+from geocrodino.geo.rasters.place import Place
+from geocrodino.project.files import collect
+from geocrodino.project.heights import guess_heights
+from geocrodino.project.layers import raster_layers
+from geocrodino.project.scenes import arrange
+
+SIDE = 40
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 255, (3, SIDE, SIDE)).astype("uint8")
+HEIGHTS = RNG.random((SIDE, SIDE)).astype("float32") * 20 + 100
+CLASSES = RNG.integers(0, 3, (SIDE, SIDE)).astype("uint8")
+
+
+@pytest.fixture
+def put(write_raster, tmp_path, monkeypatch):
+    """Write a raster of 40 x 40 px into a folder of the working folder, at a place in tiles."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, values, row=0, col=0, **options):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        origin = (400_000 + SIDE * col, 5_000_000 - SIDE * row)
+        return str(write_raster(name, values, **{"origin": origin, **options}))
+
+    return write
+
+
+def _layers(*paths, place=None):
+    with headers_kept():
+        return raster_layers(collect(paths or (Path(),), pictures=place is not None).rasters, place)
+
+
+def _scenes(*paths, place=None):
+    with headers_kept():
+        return arrange(
+            raster_layers(collect(paths or (Path(),), pictures=place is not None).rasters, place).layers, place
+        )
+
+
+def _roles(found):
+    return {layer.role: [Path(file).as_posix() for file in layer.files] for layer in found.layers}
+
+
+def test_what_files_are_without_names(put):
+    put("a.tif", IMAGE)
+    put("b.tif", HEIGHTS)
+    put("c.tif", CLASSES)
+    assert _roles(_layers()) == {"optical": ["a.tif"], "elevation": ["b.tif"], "labels": ["c.tif"]}
+
+
+def test_names_decide_where_values_do_not(put):
+    put("x_dtm.tif", HEIGHTS)
+    put("x_mask.tif", RNG.integers(0, 255, (SIDE, SIDE)).astype("uint8"))
+    put("x_ndsm.tif", RNG.integers(0, 255, (SIDE, SIDE)).astype("uint8"))
+    found = _layers()
+    assert _roles(found) == {"ground": ["x_dtm.tif"], "labels": ["x_mask.tif"], "elevation": ["x_ndsm.tif"]}
+    assert [layer.above for layer in found.layers if layer.role == "elevation"] == [True]
+
+
+def test_pictures_of_few_colours_are_labels(put):
+    lut = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], "uint8")
+    put("c.tif", lut[CLASSES].transpose(2, 0, 1))
+    assert _roles(_layers()) == {"labels": ["c.tif"]}
+
+
+def test_tiles_of_a_folder_are_one_layer(put):
+    for row, col in ((0, 0), (0, 1), (1, 0)):
+        put(f"ortho/{row}{col}.tif", IMAGE, row, col)
+    (layer,) = _layers().layers
+    assert len(layer.files) == 3
+    assert layer.raster is not None
+    assert tuple(layer.raster.geobox.shape) == (2 * SIDE, 2 * SIDE)
+
+
+def test_a_folder_with_all_layers(put):
+    for col in (0, 1):
+        put(f"all/{col}_rgb.tif", IMAGE, 0, col)
+        put(f"all/{col}_dsm.tif", HEIGHTS, 0, col)
+        put(f"all/{col}_cls.tif", CLASSES, 0, col)
+    assert {role: len(files) for role, files in _roles(_layers()).items()} == {
+        "optical": 2,
+        "elevation": 2,
+        "labels": 2,
+    }
+
+
+def test_files_of_runs_maps_and_hidden_ones_are_passed_over(put, tmp_path):
+    put("runs/a/optical.tif", IMAGE)
+    (tmp_path / "runs/a/bundle.safetensors").touch()
+    put(".hidden/optical.tif", IMAGE)
+    put("aligned-cache/x.tif", IMAGE)
+    found = collect([Path()], pictures=False)
+    assert found.rasters == []
+    assert found.runs == ["runs/a"]
+    with pytest.raises(ConfigError, match="nowhere: no such file"):
+        collect(["nowhere"], pictures=False)
+
+
+def test_links_in_a_circle_end(put, tmp_path):
+    put("a/x.tif", IMAGE)
+    (tmp_path / "a/again").symlink_to(tmp_path / "a")
+    assert collect([Path()], pictures=False).rasters == ["a/x.tif"]
+
+
+def test_scenes_of_two_places_in_folders_by_role(put):
+    for name, crs in (("north", "EPSG:32631"), ("south", "EPSG:32633")):
+        put(f"img/{name}.tif", IMAGE, crs=crs)
+        put(f"dsm/{name}.tif", HEIGHTS, crs=crs)
+    put("msk/only.tif", CLASSES)
+    found = _scenes()
+    assert [scene.name for scene in found.scenes] == ["north", "south"]
+    own = [{role: layer.files[0] for role, layer in scene.layers.items()} for scene in found.scenes]
+    assert own[0] == {"optical": "img/north.tif", "elevation": "dsm/north.tif", "labels": "msk/only.tif"}
+    assert own[1] == {"optical": "img/south.tif", "elevation": "dsm/south.tif"}
+
+
+def test_tiles_without_a_common_raster_are_joined_by_name(put):
+    for i, crs in enumerate(("EPSG:32631", "EPSG:32632", "EPSG:32633")):
+        put(f"img/a_{i}.tif", IMAGE, crs=crs)
+        put(f"dsm/b_0{i}.tif", HEIGHTS, crs=crs)
+        put(f"msk/c_{i}.tif", CLASSES, crs=crs)
+    (scene,) = _scenes().scenes
+    assert scene.patterns == {
+        "optical": "img/a_{tile}.tif",
+        "elevation": "dsm/b_{tile}.tif",
+        "labels": "msk/c_{tile}.tif",
+    }
+    assert (scene.tiles, scene.incomplete) == (3, 0)
+    Path("msk/c_2.tif").unlink()
+    (scene,) = _scenes().scenes
+    assert (scene.tiles, scene.incomplete) == (3, 1)
+
+
+def test_tiles_in_many_folders_are_joined_by_name(put):
+    for i in range(9):
+        where = {"origin": (400_000 + 100.3 * i, 5_000_000)}  # of no common lattice
+        put(f"D00{i}/img/IMG_{i}.tif", IMAGE, **where)
+        put(f"D00{i}/dsm/DSM_{i}.tif", HEIGHTS, **where)
+        put(f"D00{i}/msk/MSK_{i}.tif", CLASSES, **where)
+    (scene,) = _scenes().scenes
+    assert dict(scene.patterns) == {
+        "optical": "D{folder}/img/IMG_{tile}.tif",
+        "elevation": "D{folder}/dsm/DSM_{tile}.tif",
+        "labels": "D{folder}/msk/MSK_{tile}.tif",
+    }
+    assert scene.tiles == 9
+
+
+def test_the_higher_of_two_models_is_the_surface(put):
+    put("optical.tif", IMAGE)
+    put("labels.tif", CLASSES)
+    put("a.tif", HEIGHTS)
+    put("b.tif", HEIGHTS + 3)
+    (scene,) = _scenes().scenes
+    assert (scene.layers["elevation"].files, scene.layers["ground"].files) == (("b.tif",), ("a.tif",))
+    assert "on average 3 higher than the other model" in scene.layers["elevation"].why
+
+
+def test_a_terrain_model_alone_is_the_heights(put):
+    put("optical.tif", IMAGE)
+    put("dtm.tif", HEIGHTS)
+    (scene,) = _scenes().scenes
+    assert scene.layers["elevation"].files == ("dtm.tif",)
+    assert "ground" not in scene.layers
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("optical.tif", "optical2.tif", "dsm.tif"), "2 files may be the image of one place"),
+        (("optical.tif", "dsm.tif", "mask_1.tif", "mask_2.tif"), "2 files may be the labels of optical.tif"),
+        (("optical.tif", "dsm_1.tif", "dsm_2.tif"), "2 files may be the heights of optical.tif"),
+    ],
+)
+def test_two_candidates_are_asked_about(put, names, message):
+    for name in names:
+        values = IMAGE if name.startswith("opt") else CLASSES if name.startswith("mask") else HEIGHTS
+        put(name, values)
+    with pytest.raises(ConfigError, match=message) as refused:
+        _scenes()
+    assert "Name the right one: `" in str(refused.value)
+
+
+def test_heights_of_another_place(put):
+    put("optical.tif", IMAGE)
+    put("dsm.tif", HEIGHTS, 500, 500)
+    with pytest.raises(ConfigError, match=r"no heights show the place of this image; found dsm\.tif"):
+        _scenes()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("dsm.tif", HEIGHTS, {}),
+        ("x_height.tif", (HEIGHTS * 2 - 200).astype("uint8"), {"height": {"scale": 0.1, "zero": "ground"}}),
+        ("ndsm.tif", HEIGHTS - 100, {"height": {"zero": "ground"}}),
+        ("dsm.tif", (HEIGHTS * 100).astype("uint16"), {"height": {"scale": 0.01}}),
+        ("dsm.tif", HEIGHTS / 200, {"height_unit": "none"}),
+        ("dsm.tif", np.stack([HEIGHTS, HEIGHTS + 2]), {"height": {"band": 2, "ground_band": 1}}),
+    ],
+)
+def test_what_heights_mean(put, name, values, expected):
+    put(name, values)
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == expected
+    assert found.why.keys() >= expected.keys()
+
+
+def test_the_unit_of_a_file_is_not_guessed(put):
+    put("dsm.tif", (HEIGHTS * 100).astype("uint16"), units="cm")
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {}
+    assert found.why == {"elevation": "heights in cm, by the band's unit tag"}
+
+
+def test_pictures_need_a_pixel_size(put, tmp_path):
+    put("image.png", IMAGE, crs=None)
+    assert collect([tmp_path], pictures=False).pictures == [str(tmp_path / "image.png")]
+    assert _roles(_layers(place=Place(pixel_m=0.1)))["optical"] == ["image.png"]
