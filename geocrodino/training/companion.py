@@ -29,11 +29,19 @@ def main(folder: str, number: int, count: int) -> int:
     Thread(target=_end_with_the_first, daemon=True).start()
     try:
         _help(Path(folder), number, count)
-    except GeocrodinoError as error:
-        told = {"kind": type(error).__name__, "message": str(error)}
-        (Path(folder) / f"{number}.error").write_text(json.dumps(told), encoding="utf-8")
+    except GeocrodinoError:
         return 1
     return 0
+
+
+def _report(error: Exception, folder: Path, number: int, count: int) -> None:
+    """Write an error for the first process to show, before the connections close and it meets an error of its own."""
+    if isinstance(error, GeocrodinoError):
+        told = {"kind": type(error).__name__, "message": str(error)}
+    else:
+        text = f"training.devices: process {number + 1} of {count} ended: {type(error).__name__}: {error}"
+        told = {"kind": "GeocrodinoError", "message": f"{text}\nUse `training.devices=1` to see where."}
+    (folder / f"{number}.error").write_text(json.dumps(told), encoding="utf-8")
 
 
 def _help(folder: Path, number: int, count: int) -> None:
@@ -42,7 +50,7 @@ def _help(folder: Path, number: int, count: int) -> None:
     from geocrodino.settings.modality import MODALITIES
     from geocrodino.training.loop import run_loop
     from geocrodino.training.parts import Processes
-    from geocrodino.training.processes import connected
+    from geocrodino.training.processes import connected, is_lost_connection
 
     with (folder / "work").open("rb") as file:
         work: dict[str, Any] = pickle.load(file)  # noqa: S301 the first process wrote it for its own user
@@ -55,7 +63,12 @@ def _help(folder: Path, number: int, count: int) -> None:
     (folder / f"{number}.ready").touch()
     processes = Processes(number, count)
     with connected(processes, folder / "meeting", device):
-        run_loop(**work, callbacks=[], processes=processes)
+        try:
+            run_loop(**work, callbacks=[], processes=processes)
+        except Exception as error:
+            if not is_lost_connection(error):
+                _report(error, folder, number, count)
+            raise
 
 
 def _end_with_the_first() -> None:

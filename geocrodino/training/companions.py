@@ -28,7 +28,7 @@ from geocrodino import errors
 from geocrodino.errors import GeocrodinoError
 from geocrodino.settings.modality import MODALITIES
 from geocrodino.training.parts import Processes
-from geocrodino.training.processes import connected
+from geocrodino.training.processes import connected, is_lost_connection
 
 _LOOK_S = 0.2
 """Seconds between two looks at the other processes."""
@@ -91,6 +91,8 @@ def companions(work: dict[str, Any], count: int, device: str) -> Iterator[Proces
     except GeocrodinoError:
         raise
     except Exception as error:  # when a process ends, the others meet an error of the connection
+        if is_lost_connection(error):
+            _wait_for_an_end(others)
         found = _failure(folder, others)
         if found is None:
             raise
@@ -161,11 +163,15 @@ def _wait_for_the_end(others: list[subprocess.Popen[bytes]]) -> None:
             other.wait(_END_S)
 
 
-def _failure(folder: Path, others: list[subprocess.Popen[bytes]]) -> GeocrodinoError | None:
-    """The error of the process that failed first; None if all run, or ended well."""
-    deadline = time.monotonic() + 5 * _LOOK_S  # a process that fails closes its connections before it has ended
+def _wait_for_an_end(others: list[subprocess.Popen[bytes]]) -> None:
+    """Wait until a process has ended: one that fails closes its connections before."""
+    deadline = time.monotonic() + _END_S
     while all(other.poll() is None for other in others) and time.monotonic() < deadline:
         time.sleep(_LOOK_S)
+
+
+def _failure(folder: Path, others: list[subprocess.Popen[bytes]]) -> GeocrodinoError | None:
+    """The error of the process that failed first; None if all run, or ended well."""
     for number, other in enumerate(others, start=1):
         report = folder / f"{number}.error"
         if report.exists():

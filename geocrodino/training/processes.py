@@ -111,6 +111,18 @@ def connected(processes: Processes, meeting: Path, device: str) -> Iterator[None
             torch.distributed.destroy_process_group()
 
 
+def is_lost_connection(error: Exception) -> bool:
+    """Tell errors that a process meets when another has ended from errors of its own.
+
+    Args:
+        error: An error of a training in several processes.
+
+    Returns:
+        Whether another process is its cause.
+    """
+    return any(word in str(error) for word in ("gloo", "NCCL", "Connection"))
+
+
 def _loopback() -> str | None:
     """Name of the network interface of this machine to itself."""
     for name, addresses in psutil.net_if_addrs().items():
