@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,8 +133,8 @@ def _describe(console: Console, preset: Preset, root: Path | None) -> None:
         show(f"  {split}: {', '.join(names)}")
     for split, pattern in preset.lists.items():
         show(f"  {split}: {pattern}")
-    if preset.scoring:
-        show(f"Usual scores: geocrodino evaluate MAPS --config RUN/config.yaml --split test {preset.scoring}")
+    if options := _scoring(preset):
+        show(f"Usual scores: geocrodino evaluate MAPS --config RUN/config.yaml --split test {options}")
     for tile, reason in preset.skipped.items():
         show(f"  left out: {tile} ({reason})")
     for note in preset.notes:
@@ -144,6 +145,12 @@ def _describe(console: Console, preset: Preset, root: Path | None) -> None:
         show("Other values: train --pixel-size and --height-scale, or config.yaml of a run, which can be trained on.")
     if root is not None:
         _describe_files(show, preset, root)
+
+
+def _scoring(preset: Preset) -> str:
+    """Options of ``geocrodino evaluate`` for the usual scores of a data set."""
+    boundary = [f"--erode-px {preset.boundary_px}"] if preset.boundary_px else []
+    return " ".join([*boundary, *(f"--exclude {shlex.quote(name)}" for name in preset.uncounted)])
 
 
 def _describe_files(show: Callable[[str], None], preset: Preset, root: Path) -> None:

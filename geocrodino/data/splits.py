@@ -163,7 +163,7 @@ def split_scenes(
             try:
                 areas.append(_in_blocks(view, rules, num_classes, patch_px, seed))
             except AOIError:
-                if not parts_of_one or rules.by is not None:
+                if not parts_of_one or len(left) == 1 or rules.by is not None:
                     raise
                 small.append(number)
                 areas.append(_in_one_split(view, "train"))

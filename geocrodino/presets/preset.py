@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -91,12 +90,6 @@ class Preset:
     def has_own_colours(self) -> bool:
         """Whether the data set names the colours of its classes."""
         return bool(self.classes) and all(any(isinstance(c, str) for c in codes) for codes in self.classes.values())
-
-    @property
-    def scoring(self) -> str:
-        """Options of ``geocrodino evaluate`` for the usual scores of the data set; empty: none."""
-        boundary = [f"--erode-px {self.boundary_px}"] if self.boundary_px else []
-        return " ".join([*boundary, *(f"--exclude {shlex.quote(name)}" for name in self.uncounted)])
 
     def settings(self) -> dict[str, Any]:
         """What the preset says of all scenes.

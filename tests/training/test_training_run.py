@@ -379,9 +379,9 @@ def test_the_final_scores_are_those_of_the_whole_val(tiny_config, tmp_path, monk
 
 
 def keep_data(found, function):
-    def kept(settings, out, task, data, callbacks, finished):
+    def kept(settings, out, task, data, callbacks, *others):
         found.append((data, task, callbacks[0]))
-        return function(settings, out, task, data, callbacks, finished)
+        return function(settings, out, task, data, callbacks, *others)
 
     return kept
 
