@@ -68,8 +68,8 @@ def main() -> None:
     parser.add_argument("--scene", type=Path, default=Path("sample"), help="folder of the generated scene")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="run folder")
     parser.add_argument("--size-m", type=float, default=512.0, help="side of the scene, metres")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
     started = time.monotonic()
     scene, out = options.scene, options.out
