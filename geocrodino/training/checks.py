@@ -41,6 +41,7 @@ from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checked import SCENES, CheckedInputs, CheckedScene
 from geocrodino.training.scene_checks import (
     fitted_scene,
+    NAMELESS,
     grid_of,
     leaks_of,
     no_labels_with,
@@ -201,9 +202,12 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     read = read_labels(parts, classes)
     views = [_view(*each) for each in read]
     if config.data.splits is not None and config.data.splits.lists:  # lists may name the files of a mosaic
+        every = zip(settings, sources, grids, strict=True)
+        members = {scene.name or NAMELESS: list_members(there, grid) for scene, there, grid in every}
         views = [
-            replace(view, members=list_members(part.sources, view.grid), part_of=_part_of(scene, part))
+            replace(view, members=members[whole or view.name or NAMELESS], part_of=whole)
             for view, (scene, part, _, _) in zip(views, read, strict=True)
+            for whole in (_part_of(scene, part),)
         ]
     decided = split_scenes(
         views,

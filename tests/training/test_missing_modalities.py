@@ -114,6 +114,16 @@ def test_a_modality_without_labels_in_a_split_is_refused(tiny, scenes, split, ve
     )
 
 
+@pytest.mark.parametrize("dry", ["--dry-run", None])
+def test_several_devices_are_refused_before_anything_is_written(run, run_cli, monkeypatch, tmp_path, dry):
+    monkeypatch.setattr("geocrodino.training.devices.os.cpu_count", lambda: 4)
+    words = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "out"), "--devices", "2"]
+    code, _, wrong = run_cli(*words, *([dry] if dry else []))
+    assert code == 2
+    assert "found none of optical for heights. Use --devices 1, or leave the scene out." in wrong
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_scene_without_any_raster_is_refused(tiny, scenes):
     nothing = {"name": "nothing", "labels": scenes["both"]["labels"]}
     with pytest.raises(ConfigError) as refused:
