@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.data.balance import ranked_draws, splits_of_fold
 from geocrodino.data.block_splits import DRAWN, SHARES, block_splits
 from geocrodino.data.footprints import planes_of
-from geocrodino.data.held_labels import HeldLabels, unpacked
+from geocrodino.data.held_labels import HeldLabels, part_of, unpacked
 from geocrodino.data.listed import ListedMember, ListedScene, Member, listed_splits, member_areas
 from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.aoi import AOI, from_polygons
@@ -291,7 +291,7 @@ def _place_view(view: SceneView, member: ListedMember) -> SceneView:
     )
     box = Window(math.floor(min(ys)), math.ceil(max(ys)), math.floor(min(xs)), math.ceil(max(xs)))
     window = box.intersect(Window.of(view.grid.shape))
-    return replace(view, grid=window_grid(view.grid, window), labels=unpacked(view.labels)[window.slices])
+    return replace(view, grid=window_grid(view.grid, window), labels=part_of(view.labels, window))
 
 
 def _drawn_scenes(
