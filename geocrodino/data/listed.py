@@ -71,7 +71,8 @@ class ListedScene:
         if self.ground is None:
             return list(range(len(tree.geometries)))
         near = np.sort(tree.query(self.ground, predicate="intersects"))
-        return near[shapely.area(shapely.intersection(tree.geometries[near], self.ground)) > 0].tolist()
+        shared = shapely.area(shapely.intersection(tree.geometries[near], self.ground))
+        return [int(place) for place in near[shared > 0]]
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,10 @@ def test_folds_are_counted(tiny_config, town, tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "teacher", "told"),
-    [("fusion", None, "folds are scored with the branches of a bundle"), ("kd", "t", "`teacher`: a teacher is trained")],
+    [
+        ("fusion", None, "folds are scored with the branches of a bundle"),
+        ("kd", "t", "`teacher`: a teacher is trained"),
+    ],
 )
 def test_folds_are_refused_as_the_training_refuses_them(tiny_config, tmp_path, method, teacher, told):
     config = tiny_config({"data.splits.folds": 2, "data.splits.by": "blocks", "method.name": method})

@@ -84,12 +84,13 @@ def test_scenes_that_lack_a_modality_train_and_are_told_apart(run, run_cli):
 
 @pytest.mark.parametrize("find", [predict_scenes, plan_scene_maps])
 def test_maps_and_dry_runs_without_any_raster_of_the_modality_are_refused(tiny, scenes, find, tmp_path):
-    (image,) = scenes_of_split(config_from(tiny, [scenes["both"], {**scenes["image"], "split": "unlabelled"}]), "unlabelled")
+    bare = {**scenes["image"], "split": "unlabelled"}
+    (image,) = scenes_of_split(config_from(tiny, [scenes["both"], bare]), "unlabelled")
     with pytest.raises(ConfigError) as refused:
         list(find([image], None, "elevation", tmp_path / "maps"))
     assert str(refused.value) == (
-        "data.elevation: expected its raster for a scene of this split, found none for 1.\nChoose another modality with "
-        "`modality`, or another split."
+        "data.elevation: expected its raster for a scene of this split, found none for 1.\n"
+        "Choose another modality with `modality`, or another split."
     )
     assert not any(tmp_path.iterdir())
 
