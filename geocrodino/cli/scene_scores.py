@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,17 +133,18 @@ def predict_scenes_of(
 
     chosen = None if split is None else split_name(split)
     parts = scenes_of_split(load_config(config, {}), chosen, file=config, run=model.parent)
-    console = Console(highlight=False, soft_wrap=True)
+    console, without = Console(highlight=False, soft_wrap=True), with_modality(parts, modality)[1]
     if dry_run:
         plans = list(
             plan_scene_maps(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite)
         )
         for line in _plan_lines(plans):
             console.print(line, markup=False)
+        _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)
         return
     for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
         console.print(str(path), markup=False)
-    _tell_skipped(f"Without a raster of {modality}, not mapped", with_modality(parts, modality)[1], console)
+    _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)
 
 
 def _plan_lines(plans: Sequence[MapPlan]) -> Iterator[str]:
@@ -154,14 +156,14 @@ def _plan_lines(plans: Sequence[MapPlan]) -> Iterator[str]:
     yield f"Dry run: {len(plans)} map{'s' * (len(plans) != 1)}"
     for plan in plans:
         yield f"{plan.writes[0]}: about {plan.tiles:,} tiles, {duration(plan.seconds)}; {plan.scene}"
-    if plans:
-        yield from plans[0].lines() if len(plans) == 1 else ()
-        disk, seconds = sum(plan.map_bytes for plan in plans), sum(plan.seconds for plan in plans)
-        memory = format_bytes(max(plan.memory_bytes for plan in plans))
-        yield (
-            f"Together: at most {format_bytes(disk)} of maps before compression, about {memory} of memory, about "
-            f"{duration(seconds)} from one tile computed with PyTorch"
-        )
+    if len(plans) == 1:
+        yield from plans[0].lines()
+    disk, seconds = sum(plan.map_bytes for plan in plans), sum(plan.seconds for plan in plans)
+    memory = format_bytes(max(plan.memory_bytes for plan in plans))
+    yield (
+        f"Together: at most {format_bytes(disk)} of maps before compression, about {memory} of memory, about "
+        f"{duration(seconds)} from one tile computed with PyTorch"
+    )
     yield "Nothing was written."
 
 
@@ -193,5 +195,6 @@ def show_folds(found: Mapping[str, FoldScores], console: Console, folder: Path) 
         console.print(evaluation_table(every.total))
         console.print(scenes_table(every))
         mean, spread = scores.spread
-        console.print(f"mIoU of the folds: {100 * mean:.1f} ± {100 * spread:.1f} %")
+        deviation = "" if math.isnan(spread) else f" ± {100 * spread:.1f}"
+        console.print(f"mIoU of the folds: {100 * mean:.1f}{deviation} %")
     console.print(f"Scores: {folder / RECORD}", markup=False)

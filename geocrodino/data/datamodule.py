@@ -182,11 +182,9 @@ class CoregisteredDataModule(L.LightningDataModule):
     def _labelled_val(self, scene: int, window: Window | None = None) -> NDArray[np.bool_]:
         """Labelled pixels of ``val`` in a scene, or in the part of a window that lies on it: bool, shape (h, w)."""
         there = self.dataset.scenes[scene]
-        inside, labels = there.pixels_of("val"), there.labels
-        if window is not None:
-            held = window.intersect(Window.of(inside.shape)).slices
-            inside, labels = inside[held], labels[held]
-        labelled: NDArray[np.bool_] = inside & (labels != IGNORE_INDEX)
+        inside, whole = there.pixels_of("val"), Window.of(there.grid.shape)
+        held = whole if window is None else window.intersect(whole)
+        labelled: NDArray[np.bool_] = inside[held.slices] & (there.labels_in(held) != IGNORE_INDEX)
         return labelled
 
     def validate_whole(self) -> None:
@@ -261,13 +259,13 @@ class CoregisteredDataModule(L.LightningDataModule):
         counts = np.zeros((len(windows), len(self.dataset.specs), IGNORE_INDEX), np.int64)
         for index, (number, window) in enumerate(windows):
             scene = self.dataset.scenes[number]
-            held = window.intersect(Window.of(scene.labels.shape))
-            labelled = self._labelled_val(number, window)
+            held = window.intersect(Window.of(scene.grid.shape))
+            labelled, labels = self._labelled_val(number, window), scene.labels_in(held)
             for order, modality in enumerate(self.dataset.specs):
                 if modality not in scene.layers.modalities:
                     continue
                 valid = np.isfinite(scene.layers.read(modality, held)).all(axis=0)
-                found = scene.labels[held.slices][labelled & valid]
+                found = labels[labelled & valid]
                 counts[index, order] = np.bincount(found, minlength=IGNORE_INDEX)
         classes = 1 + int(np.flatnonzero(counts.any(axis=(0, 1))).max(initial=0))
         return counts[:, :, :classes].reshape(len(windows), -1)

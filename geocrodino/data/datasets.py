@@ -113,7 +113,7 @@ class CoregisteredDataset(GeoDataset):
                 sample[f"{modality}_valid"] = torch.zeros(window.shape, dtype=torch.bool)
             if self._some_lack:
                 sample[f"{modality}_there"] = torch.tensor(has_it)
-        sample["labels"] = torch.from_numpy(there.labels[window.slices].astype(np.int64))
+        sample["labels"] = torch.from_numpy(there.labels_in(window).astype(np.int64))
         return sample
 
     def _located(self, query: tuple[slice, ...]) -> SceneWindow:

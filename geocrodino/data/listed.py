@@ -54,16 +54,25 @@ class ListedScene:
     part_of: str = ""
     ground: BaseGeometry | None = None
 
-    def holds(self, shape: BaseGeometry) -> bool:
-        """Find out whether a place lies on it, and not on other parts alone.
+    @property
+    def whole_name(self) -> str:
+        """Name of the scene, or of the one that it is a part of."""
+        return self.part_of or self.name
+
+    def held(self, tree: shapely.STRtree) -> list[int]:
+        """Find the places that lie on it, and not on other parts alone.
 
         Args:
-            shape: Footprint of the place, in the CRS of the scene's grid.
+            tree: Footprints of its members.
 
         Returns:
-            Whether they share more than an edge.
+            Numbers of those that share more than an edge with it.
         """
-        return self.ground is None or self.ground.intersection(shape).area > 0
+        if self.ground is None:
+            return list(range(len(tree.geometries)))
+        near = np.sort(tree.query(self.ground, predicate="intersects"))
+        shared = shapely.area(shapely.intersection(tree.geometries[near], self.ground))
+        return [int(place) for place in near[shared > 0]]
 
 
 @dataclass(frozen=True)
@@ -89,11 +98,13 @@ class Listed:
 
     Attributes:
         whole: Split of each scene that is named as a whole, by its number.
-        members: Places of scenes that are named by files.
+        members: Places of scenes that are named by files, for each scene on which they lie.
+        by_members: Numbers of the scenes of which places are named, also where these lie on other parts alone.
     """
 
     whole: dict[int, SceneSplit]
     members: tuple[ListedMember, ...] = ()
+    by_members: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -103,6 +114,7 @@ class _Unit:
     name: str
     files: tuple[str, ...]
     targets: list[tuple[int, BaseGeometry | None]]
+    place_of: str | None = None  # name of the scene that it is a place of
 
 
 def members_of(layers: Sequence[Sequence[tuple[str, BaseGeometry]]]) -> tuple[Member, ...]:
@@ -155,20 +167,23 @@ def listed_splits(lists: Mapping[SceneSplit, Path], scenes: Sequence[ListedScene
     found = read_lists(lists, [(unit.name, unit.files) for unit in units], column)
     whole: dict[int, SceneSplit] = {}
     members: list[ListedMember] = []
+    named: set[str] = set()
     for number, split in found.items():
-        for scene, shape in units[number].targets:
+        unit = units[number]
+        if unit.place_of is not None:
+            named.add(unit.place_of)
+        for scene, shape in unit.targets:
             if shape is not None:
-                members.append(ListedMember(scene, units[number].name, shape, split))
+                members.append(ListedMember(scene, unit.name, shape, split))
             elif whole.setdefault(scene, split) != split:
                 raise _in_two(scenes[scene].name, whole[scene], split)
-    kept = []
     for member in members:
-        conflict = whole.get(member.scene, member.split) != member.split
-        if conflict and scenes[member.scene].holds(member.shape):
+        if whole.get(member.scene, member.split) != member.split:
             raise _in_two(member.name, whole[member.scene], member.split)
-        kept += [] if member.scene in whole else [member]
-    _require_apart(kept)
-    return Listed(whole, tuple(kept))
+    kept = tuple(member for member in members if member.scene not in whole)
+    _require_apart(kept, scenes)
+    of_named = (n for n, scene in enumerate(scenes) if scene.members and scene.whole_name in named and n not in whole)
+    return Listed(whole, kept, frozenset(of_named))
 
 
 def _units(scenes: Sequence[ListedScene]) -> list[_Unit]:
@@ -176,16 +191,22 @@ def _units(scenes: Sequence[ListedScene]) -> list[_Unit]:
     wholes: dict[str, _Unit] = {}
     places: dict[tuple[str, tuple[str, ...]], _Unit] = {}
     own: list[_Unit] = []
+    trees: dict[int, shapely.STRtree] = {}  # parts share the places of their scene
     for number, scene in enumerate(scenes):
-        name = scene.part_of or scene.name
-        joined = {file for member in scene.members for file in member.files}
-        files = tuple(file for file in scene.files if file not in joined)
-        wholes.setdefault(name, _Unit(name, files, [])).targets.append((number, None))
+        name = scene.whole_name
+        if name not in wholes:
+            joined = {file for member in scene.members for file in member.files}
+            wholes[name] = _Unit(name, tuple(file for file in scene.files if file not in joined), [])
+        wholes[name].targets.append((number, None))
         if scene.part_of:
             own.append(_Unit(scene.name, (), [(number, None)]))
-        for member in scene.members:
-            unit = places.setdefault((name, member.files), _Unit(member.files[0], member.files, []))
-            unit.targets.append((number, member.shape))
+        if id(scene.members) not in trees:
+            trees[id(scene.members)] = shapely.STRtree(np.array([member.shape for member in scene.members], object))
+            for member in scene.members:
+                places.setdefault((name, member.files), _Unit(member.files[0], member.files, [], name))
+        for place in scene.held(trees[id(scene.members)]):
+            member = scene.members[place]
+            places[name, member.files].targets.append((number, member.shape))
     short = Counter(PurePosixPath(unit.name).name for unit in places.values())
     taken = {*wholes, *(unit.name for unit in own)}
     for unit in places.values():
@@ -194,13 +215,15 @@ def _units(scenes: Sequence[ListedScene]) -> list[_Unit]:
     return [*places.values(), *wholes.values(), *own]
 
 
-def _require_apart(members: Sequence[ListedMember]) -> None:
+def _require_apart(members: Sequence[ListedMember], scenes: Sequence[ListedScene]) -> None:
     """Refuse two files of one place in two lists."""
-    shapes = np.array([member.shape for member in members], object)
+    once = {(scenes[m.scene].whole_name, id(m.shape)): m for m in members}  # a file may lie on several parts
+    names, places = [name for name, _ in once], list(once.values())
+    shapes = np.array([member.shape for member in places], object)
     pairs = shapely.STRtree(shapes).query(shapes, predicate="intersects").T
     for first, second in pairs.tolist():
-        one, other = members[first], members[second]
-        if first < second and one.scene == other.scene and one.split != other.split:
+        one, other = places[first], places[second]
+        if first < second and names[first] == names[second] and one.split != other.split:
             least = min(one.shape.area, other.shape.area)
             if one.shape.intersection(other.shape).area > _SAME_PLACE * least:
                 raise _in_two(f"{other.name}, at the place of {one.name},", one.split, other.split)

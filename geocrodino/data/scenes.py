@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.held_labels import HeldLabels, unpacked
+from geocrodino.data.held_labels import HeldLabels, part_of, unpacked
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.modality import Modality
 
@@ -110,6 +110,17 @@ class AlignedScene:
     def labels(self) -> NDArray[np.uint8]:
         """Class indices that may be used, uint8, shape (H, W): 255 outside ``train`` and ``val``."""
         return self.layers.class_indices() if self.held is None else unpacked(self.held)
+
+    def labels_in(self, window: Window) -> NDArray[np.uint8]:
+        """Get the class indices of a window that may be used, without decompressing those of the whole scene.
+
+        Args:
+            window: A window inside the grid, h x w px.
+
+        Returns:
+            Class indices, uint8, shape (h, w), 255 without a label.
+        """
+        return self.layers.class_indices()[window.slices] if self.held is None else part_of(self.held, window)
 
     @property
     def grid(self) -> GeoBox:

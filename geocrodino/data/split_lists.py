@@ -84,7 +84,10 @@ def _unknown_names(path: Path, unknown: Sequence[_Entry], entries: int, known: _
 
 
 def _hint(text: str, known: _Names) -> str:
-    suggestion = did_you_mean(PurePosixPath(text.replace("\\", "/")).stem, known.stems).strip().rstrip("?")
+    stem = PurePosixPath(text.replace("\\", "/")).stem
+    if stem in known.stems:
+        return " (a name of several files: add the folder, or the ending)"
+    suggestion = did_you_mean(stem, known.stems).strip().rstrip("?")
     return f" ({suggestion[0].lower()}{suggestion[1:]}?)" if suggestion else ""
 
 

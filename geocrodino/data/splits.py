@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.data.balance import ranked_draws, splits_of_fold
 from geocrodino.data.block_splits import DRAWN, SHARES, block_splits
 from geocrodino.data.footprints import planes_of
-from geocrodino.data.held_labels import HeldLabels, unpacked
+from geocrodino.data.held_labels import HeldLabels, part_of, unpacked
 from geocrodino.data.listed import ListedMember, ListedScene, Member, listed_splits, member_areas
 from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.aoi import AOI, from_polygons
@@ -128,18 +128,17 @@ def split_scenes(
     rules = settings or SplitSettings()
     _check_folds(views, rules)
     whole = {number: view.split for number, view in enumerate(views) if view.split is not None}
-    boxes = [shapely.box(*view.grid.boundingbox) for view in views]
     listed_views = [
-        ListedScene(view.name, view.files, view.members, view.part_of, box)
-        for view, box in zip(views, boxes, strict=True)
+        ListedScene(view.name, view.files, view.members, view.part_of, shapely.box(*view.grid.boundingbox))
+        for view in views
     ]
     in_list = listed_splits(rules.lists, listed_views, rules.column)
     in_lists, members = in_list.whole, [m for m in in_list.members if whole.get(m.scene) in (None, "unlabelled")]
+    # A part is not used if lists name places beyond it alone.
+    in_members = {number for number in in_list.by_members if whole.get(number) in (None, "unlabelled")}
     # Images to test on often come without labels: they must not be learnt from.
     tested = {n: split for n, split in in_lists.items() if split == "test" and whole.get(n) == "unlabelled"}
     whole = {**in_lists, **whole, **tested}
-    in_members = {member.scene for member in members}  # a part is not used if lists name places beyond it alone
-    members = [m for m in members if m.shape.intersection(boxes[m.scene]).area > 0]
     notes, members = _val_from_train(views, in_lists, members, whole, rules, num_classes, seed)
     left = [n for n, view in enumerate(views) if n not in whole and n not in in_members and not view.names_splits]
     by = _way(views, left, rules, parts_of_one=parts_of_one)
@@ -292,7 +291,7 @@ def _place_view(view: SceneView, member: ListedMember) -> SceneView:
     )
     box = Window(math.floor(min(ys)), math.ceil(max(ys)), math.floor(min(xs)), math.ceil(max(xs)))
     window = box.intersect(Window.of(view.grid.shape))
-    return replace(view, grid=window_grid(view.grid, window), labels=unpacked(view.labels)[window.slices])
+    return replace(view, grid=window_grid(view.grid, window), labels=part_of(view.labels, window))
 
 
 def _drawn_scenes(

@@ -40,15 +40,7 @@ from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
-from geocrodino.settings.prediction import (
-    Execution,
-    Inputs,
-    Layer,
-    ModalityChoice,
-    Outputs,
-    Precision,
-    Tiling,
-)
+from geocrodino.settings.prediction import Execution, Inputs, Layer, ModalityChoice, Outputs, Precision, Tiling
 
 if TYPE_CHECKING:
     from geocrodino.geo.areas.aoi import AOI

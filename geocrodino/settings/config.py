@@ -196,6 +196,12 @@ class TrainingConfig(GrowthKeys):
         return self
 
     @model_validator(mode="after")
+    def _balance_with_effect(self) -> TrainingConfig:
+        if self.balance_by != "class" and not self.balance:
+            raise ValueError(f"balance_by: {self.balance_by} does nothing with balance: 0. Leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:
         if self.epochs_from_minutes and self.minutes is None:
             raise ValueError("epochs_from_minutes: expected minutes beside it, found none")

@@ -87,11 +87,12 @@ def _kind(device: torch.device) -> str:
 def _first(
     batch: dict[str, Tensor], count: int, data: CoregisteredDataModule, device: torch.device
 ) -> dict[str, Tensor]:
-    """So many patches with labels, and their share of those without."""
+    """So many patches with labels, and their share of those without; all count as patches of complete scenes."""
     labelled = data.plan.batch_size
     beside = count * data.unlabelled // labelled
     rows = [*range(count), *range(labelled, labelled + beside)]
-    return {key: value[rows].to(device) for key, value in batch.items()}
+    # Other batches may hold complete patches alone, so none of these may pass by a branch.
+    return {key: value[rows].to(device) for key, value in batch.items() if not key.endswith("_there")}
 
 
 def _loss(task: TrainingTask, batch: dict[str, Tensor], settings: TrainingConfig) -> Tensor:

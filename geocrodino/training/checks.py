@@ -40,6 +40,7 @@ from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checked import SCENES, CheckedInputs, CheckedScene
 from geocrodino.training.scene_checks import (
+    NAMELESS,
     fitted_scene,
     grid_of,
     leaks_of,
@@ -97,6 +98,7 @@ def check_settings(config: TrainConfig) -> None:
     if config.training.freeze == "encoder" and config.start_from is None and names == {RANDOM}:
         raise ConfigError(NOTHING_TO_FREEZE)
     _check_trained_modalities(config)
+    _check_class_weights(config)
     if config.augmentation.names_operations:
         # Kornia is slow to import, and the short form needs no check.
         from geocrodino.data.augmentation import check_operations
@@ -142,6 +144,20 @@ def _check_trained_modalities(config: TrainConfig) -> None:
             raise ConfigError(
                 f"{key}: applies to a modality that is not trained. Expected a setting of {', '.join(trained)}.\n"
                 "Leave it out."
+            )
+
+
+def _check_class_weights(config: TrainConfig) -> None:
+    """Refuse weights of classes where no loss has them: they would be ignored."""
+    method, keys = config.method, ("class_weights", "class_weight_beta", "class_weight_power")
+    losses = [name for name, weight in method.loss_weights.items() if weight]
+    if {"cross_entropy", "focal"} & set(losses) or method.auxiliary or method.tokens:
+        return
+    for key in keys:
+        if getattr(config.training, key) != type(config.training).model_fields[key].default:
+            raise ConfigError(
+                f"training.{key}: {' and '.join(losses)} have no weights of classes. Expected cross_entropy or focal "
+                "among method.losses.\nLeave it out, or name one of these."
             )
 
 
@@ -201,9 +217,12 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     read = read_labels(parts, classes)
     views = [_view(*each) for each in read]
     if config.data.splits is not None and config.data.splits.lists:  # lists may name the files of a mosaic
+        every = zip(settings, sources, grids, strict=True)
+        members = {scene.name or NAMELESS: list_members(there, grid) for scene, there, grid in every}
         views = [
-            replace(view, members=list_members(part.sources, view.grid), part_of=_part_of(scene, part))
+            replace(view, members=members[whole or view.name or NAMELESS], part_of=whole)
             for view, (scene, part, _, _) in zip(views, read, strict=True)
+            for whole in (_part_of(scene, part),)
         ]
     decided = split_scenes(
         views,

@@ -41,7 +41,9 @@ def _report(error: Exception, folder: Path, number: int, count: int) -> None:
     else:
         text = f"training.devices: process {number + 1} of {count} ended: {type(error).__name__}: {error}"
         told = {"kind": "GeocrodinoError", "message": f"{text}\nUse `training.devices=1` to see where."}
-    (folder / f"{number}.error").write_text(json.dumps(told), encoding="utf-8")
+    unfinished = folder / f"{number}.error.partial"  # the first process may look at any moment
+    unfinished.write_text(json.dumps(told), encoding="utf-8")
+    unfinished.replace(folder / f"{number}.error")
 
 
 def _help(folder: Path, number: int, count: int) -> None:

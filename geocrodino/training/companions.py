@@ -47,9 +47,15 @@ sys.exit(main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Writes arrays that are mapped from a file as the place of the file, so that all processes map the same."""
+    """Writes no pixels that take no memory here.
+
+    Of an array that is mapped from a file it writes the place of the file, so that all processes map the same; of one
+    that repeats a single value, such as the pixels of a whole scene, the value.
+    """
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray and obj.size and not any(obj.strides) and not obj.flags.writeable:
+            return np.broadcast_to, (obj.flat[0], obj.shape)
         base: Any = getattr(obj, "base", None)  # a part of such an array has the array as its base
         if isinstance(obj, np.memmap) and isinstance(base, mmap.mmap) and obj.flags.c_contiguous:
             return np.memmap, (obj.filename, obj.dtype, "r", obj.offset, obj.shape)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 import torch
 
-from geocrodino.data.scenes import AlignedScene
 from geocrodino.errors import ConfigError
 from geocrodino.settings.config import TrainConfig, TrainingConfig
-from geocrodino.settings.modality import Modality
 from geocrodino.training import number_format
+from geocrodino.training.checked import CheckedInputs
 from geocrodino.training.companions import threads_each
 
 
@@ -63,24 +61,21 @@ def _check(settings: TrainingConfig, count: int, device: str, there: int) -> Non
         )
 
 
-def require_all_modalities(
-    settings: TrainingConfig, scenes: Iterable[AlignedScene], modalities: Iterable[Modality]
-) -> None:
+def require_all_modalities(settings: TrainingConfig, inputs: CheckedInputs) -> None:
     """Check that every process has patches of every modality: all normalise the same layers, and wait for each other.
 
     Args:
         settings: Number of processes.
-        scenes: The scenes that patches are drawn from.
-        modalities: The modalities of the training.
+        inputs: Inputs of the training.
 
     Raises:
-        ConfigError: If several processes share batches, and a scene lacks a modality.
+        ConfigError: If several processes share batches, and a scene that patches are drawn from lacks a modality.
     """
     if processes_of(settings) == 1:
         return
-    for scene in scenes:
-        lacking = [modality for modality in modalities if modality not in scene.layers.modalities]
-        if lacking:
+    for scene in inputs.scenes:
+        lacking = [modality for modality in inputs.recipes if modality not in scene.sources.rasters]
+        if scene.inside and lacking:
             raise ConfigError(
                 f"training.devices: expected rasters of all modalities for each scene, found none of "
                 f"{' and '.join(lacking)} for {scene.name}. Use `training.devices=1`, or leave the scene out."

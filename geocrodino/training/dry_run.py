@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import bytes_to_write, readable_size, require_space
+from geocrodino.data.held_labels import HeldLabels, unpacked
 from geocrodino.data.layer_cache import CACHE_NAME, bytes_of_scenes
 from geocrodino.data.patches import patch_corners
 from geocrodino.data.scenes import AlignedScene
+from geocrodino.errors import ConfigError
 from geocrodino.files.access import exists
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.channel import Channel
@@ -34,7 +36,9 @@ from geocrodino.training import folder as run_folder
 from geocrodino.training import number_format
 from geocrodino.training.assembly import measured_batch, parts_of
 from geocrodino.training.checks import CheckedInputs, CheckedScene, check_inputs
-from geocrodino.training.devices import with_devices
+from geocrodino.training.companions import fewer_threads
+from geocrodino.training.devices import processes_of, require_all_modalities, with_devices
+from geocrodino.training.folds import number_of_folds
 from geocrodino.training.initial_weights import initial_weights, weights_elsewhere
 from geocrodino.training.learners.build import learner_class, trains_teacher
 from geocrodino.training.listener import Listener
@@ -64,7 +68,8 @@ class TrainingPlan:
         layers: Folder of the aligned layers.
         layer_bytes: Bytes of the layers that are not there yet.
         result_bytes: Bytes of bundle, checkpoint and, while both exist, a copy of the checkpoint.
-        memory_bytes: Largest memory of the process in the trial, bytes.
+        processes: Number of processes that share each batch.
+        memory_bytes: Largest memory of each process in the trial, bytes.
         device_bytes: Largest memory of the GPU in the trial, bytes; None on other devices.
         device: Name of the device.
         epochs: Number of epochs.
@@ -83,6 +88,7 @@ class TrainingPlan:
     layers: Path
     layer_bytes: int
     result_bytes: int
+    processes: int
     memory_bytes: int
     device_bytes: int | None
     device: str
@@ -115,7 +121,8 @@ class TrainingPlan:
         runs = "" if self.folds == 1 else f" for each of {self.folds} folds"
         yield f"Disk: about {readable_size(self.result_bytes)} of bundle, checkpoint and logs{runs}"
         gpu = "" if self.device_bytes is None else f", and {readable_size(self.device_bytes)} on the GPU"
-        yield f"Memory: about {readable_size(self.memory_bytes)}{gpu}, measured in a trial of a few steps"
+        each = "" if self.processes == 1 else f" for each of {self.processes} processes"
+        yield f"Memory: about {readable_size(self.memory_bytes)}{gpu}{each}, measured in a trial of a few steps"
         steps = f"{self.epochs} epoch{'s' * (self.epochs > 1)} of {self.pace.steps} steps"
         yield (
             f"Time: about {duration(self.folds * self.seconds)} for {steps} with validations{runs} on {self.device}, "
@@ -154,7 +161,9 @@ def plan_training(
     out, teacher = Path(out), None if teacher is None else Path(teacher)
     splits, folds = config.data.splits, 1
     if splits is not None and splits.folds is not None and splits.fold is None:
-        folds, config = splits.folds, held_out(config, 0)
+        if teacher is not None:
+            raise ConfigError("`teacher`: a teacher is trained for each fold. Leave `teacher` out.")
+        folds, config = number_of_folds(config), held_out(config, 0)
     start = find_start(config, out, teacher=teacher)
     config = with_network(config, start)
     check_method(config, teacher)
@@ -170,6 +179,7 @@ def plan_training(
     weights = {} if downloads else initial_weights(config, needed, out, resume=False, tell=lambda _: None)
     on_stage("Opening and checking rasters")
     found = check_inputs(config, tell)
+    require_all_modalities(config.training, found)
     first = Beginning(config.method, start, {m: weights[m] for m in own if m in weights})
     trainings = [first]
     if trains_teacher(config.method, teacher):
@@ -210,7 +220,8 @@ def _measured(
     for training in trainings:
         own = _inputs_of(training, trainings, ready)
         task, data = parts_of(config, training.method, own, Listener())
-        grown = max(grown, peak_growth(lambda t=task, d=data: paces.append(measure(t, d, settings))))  # type: ignore[misc]
+        with fewer_threads(processes_of(settings)):
+            grown = max(grown, peak_growth(lambda t=task, d=data: paces.append(measure(t, d, settings))))  # type: ignore[misc]
         if training is trainings[0]:
             numbers = sum(parameter.numel() for parameter in task.learner.parameters())
             batch, windows = (data.plan.batch_size, data.unlabelled), data.val_windows
@@ -230,6 +241,7 @@ def _measured(
         layers=layers,
         layer_bytes=layer_bytes,
         result_bytes=4 * numbers * (1 + _COPIES),
+        processes=processes_of(settings),
         memory_bytes=before + grown,
         device_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         device=number_format.device_name(settings.accelerator),
@@ -267,13 +279,13 @@ class RandomLayers:
         grid: The grid of the scene.
         channels: Number of channels of each modality.
         names: A file of each modality, for the index of the dataset.
-        labels: Class indices, uint8, shape (H, W).
+        held: Class indices, uint8, shape (H, W).
     """
 
     grid: GeoBox
     channels: Mapping[Modality, int]
     names: Mapping[str, str]
-    labels: NDArray[np.uint8]
+    held: HeldLabels
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -299,7 +311,7 @@ class RandomLayers:
         Returns:
             Class indices, uint8, shape (H, W), 255 without a label.
         """
-        return self.labels
+        return unpacked(self.held)
 
     def blocks(self) -> Iterator[Window]:
         """Cover the grid with windows.
@@ -331,7 +343,7 @@ def _without_rasters(found: CheckedInputs) -> Prepared:
 def _random_scene(scene: CheckedScene, specs: Mapping[Modality, ModalitySpec]) -> AlignedScene:
     channels = {m: len(specs[m].channels) for m in scene.sources.rasters}
     names = {m: raster.name for m, raster in scene.sources.rasters.items()} | {"labels": "labels"}
-    return AlignedScene(scene.name, RandomLayers(scene.grid, channels, names, scene.labels), scene.labels, scene.inside)
+    return AlignedScene(scene.name, RandomLayers(scene.grid, channels, names, scene.held), scene.held, scene.inside)
 
 
 def _standard(name: str) -> Channel:

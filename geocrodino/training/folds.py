@@ -86,7 +86,7 @@ def train_folds(
         GeocrodinoError: As for `geocrodino.train` and `geocrodino.predict`.
     """
     out, tell = Path(out), tell or (lambda _: None)
-    number = _number_of_folds(config)
+    number = number_of_folds(config)
     found: dict[Modality, dict[int, SceneEvaluation]] = {m: {} for m in config.data.modalities()}
     for fold in range(number):
         own, folder = held_out(config, fold), out / f"fold-{fold}"
@@ -113,7 +113,18 @@ def train_folds(
     return joined
 
 
-def _number_of_folds(config: TrainConfig) -> int:
+def number_of_folds(config: TrainConfig) -> int:
+    """Get the number of folds of a cross-validation, and check that its trainings can be scored.
+
+    Args:
+        config: Settings with ``data.splits.folds``, and without ``fold``.
+
+    Returns:
+        The number.
+
+    Raises:
+        ConfigError: If there is none, a single fold is named, or the method writes no bundle.
+    """
     splits = config.data.splits
     if splits is None or splits.folds is None:
         raise ConfigError("data.splits.folds: expected a number of folds, found none. Give one, such as 5.")

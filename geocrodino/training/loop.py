@@ -139,6 +139,9 @@ def fit(
         warnings.filterwarnings("ignore", message=".*overridden `on_after_batch_transfer`.*")
         # DDP copies gradients in another memory layout.
         warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated.*")
+        # Only the first process validates.
+        warnings.filterwarnings("ignore", message=".*recommended to use .self.log.*sync_dist=True.*")
         # Teachers and averages are always in evaluation mode.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         try:

@@ -35,6 +35,7 @@ from geocrodino.training import number_format
 from geocrodino.training.assembly import measured_batch, parts_of
 from geocrodino.training.calibrate import Calibrated
 from geocrodino.training.callbacks import BestNetworks, earliest_stop
+from geocrodino.training.checked import CheckedInputs
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import check_settings
 from geocrodino.training.companions import companions, fewer_threads
@@ -167,10 +168,12 @@ def _prepare(
     trainings = [Beginning(config.method, start, weights)]
     if trains_teacher(config.method, teacher):
         trainings.append(Beginning(learner_class(config.method).teacher_method(config.method), weights=read))
-    ready = prepare(
-        config, out, tell.progress, tell, tell.stage, check=lambda found: try_networks(config, found, *trainings)
-    )
-    require_all_modalities(config.training, ready.scenes, ready.specs)
+
+    def check(found: CheckedInputs) -> None:
+        require_all_modalities(config.training, found)
+        try_networks(config, found, *trainings)
+
+    ready = prepare(config, out, tell.progress, tell, tell.stage, check)
     ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))

@@ -43,6 +43,9 @@ from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checked import CheckedScene
 
+NAMELESS = "part"
+"""What parts of a scene without a name are called, before their number."""
+
 _BLOCK_PX = 512
 _FEW = 256  # scenes up to which labels lie in memory as they are
 
@@ -261,7 +264,7 @@ def part_settings(scene: SceneConfig, part: ScenePart) -> SceneConfig:
     lacking = [m for m in scene.raster_paths if m not in part.sources.rasters]
     others = {m: name for m, name in scene.rasters.items() if m not in lacking}
     own = {m: None for m in lacking if m not in scene.rasters}
-    return scene.model_copy(update={**own, "rasters": others, "name": f"{scene.name or 'part'}{part.name}"})
+    return scene.model_copy(update={**own, "rasters": others, "name": f"{scene.name or NAMELESS}{part.name}"})
 
 
 def grid_of(sources: Sources, area: AOI | None, choice: GridChoice, patch_px: int, *, alone: bool) -> GeoBox:

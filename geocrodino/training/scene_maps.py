@@ -135,6 +135,7 @@ def _draw(config: TrainConfig) -> dict[str, object]:
     return {
         "training.seed": config.training.seed,
         "training.patch_px": config.training.patch_px,
+        "data.partial": config.data.partial,
         "data.splits": None if splits is None else splits.model_dump(exclude_defaults=True, mode="json"),
     }
 
@@ -235,9 +236,7 @@ def predict_scenes(
         ConfigError: If no scene has its raster.
         GeocrodinoError: As for `geocrodino.predict`.
     """
-    there, _ = with_modality(parts, modality)
-    if not there:
-        raise ConfigError(f"data.{modality}: none of {len(parts)} scenes of this split has its raster. Name another.")
+    there = _mappable(parts, modality)
     folder.mkdir(parents=True, exist_ok=True)
     for part in there:
         raster = _raster_of(part, modality)
@@ -280,10 +279,11 @@ def plan_scene_maps(
         The plan of each map.
 
     Raises:
+        ConfigError: If no scene has its raster.
         GeocrodinoError: As for `geocrodino.predict`.
     """
     trial = None
-    for part in with_modality(parts, modality)[0]:
+    for part in _mappable(parts, modality):
         plan, trial = plan_map(
             _raster_of(part, modality),
             part.map_in(folder),
@@ -298,6 +298,17 @@ def plan_scene_maps(
             creates_folder=True,
         )
         yield plan
+
+
+def _mappable(parts: Sequence[PartOfScene], modality: Modality) -> list[PartOfScene]:
+    """The scenes that have a modality, at least one."""
+    there, _ = with_modality(parts, modality)
+    if not there:
+        raise ConfigError(
+            f"data.{modality}: expected its raster for a scene of this split, found none for {len(parts)}.\nChoose "
+            "another modality with `modality`, or another split."
+        )
+    return there
 
 
 def _raster_of(part: PartOfScene, modality: Modality) -> Path | list[str]:

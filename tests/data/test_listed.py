@@ -9,7 +9,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data import parts
-from geocrodino.data.listed import Member, members_of
+from geocrodino.data.listed import ListedScene, Member, _units, members_of
 from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.errors import ConfigError
 from geocrodino.settings.config import config_of
@@ -198,3 +198,51 @@ def test_tiles_far_apart(write_raster, tmp_path, monkeypatch):
         {"val": tile, "train": 0},
     ]
     assert split_px("part-1\n", "img_3\n") == [{"train": tile}, {"val": 0}]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "pixels"),
+    [
+        ("lab", [{"val": 0, "train": 1024}, {"unlabelled": 1024}]),  # the second part has no labels
+        ("dsm", [{"val": 0, "train": 1024}, {"val": 0, "train": 1024}]),  # it has no heights
+    ],
+)
+@pytest.mark.filterwarnings("ignore::geocrodino.errors.LeftOutWarning")
+def test_files_of_a_part_that_lacks_a_layer(write_raster, tmp_path, monkeypatch, lacking, pixels):
+    """Lists name the images of two pairs of tiles; those of the second pair are named alike on both parts."""
+    monkeypatch.setattr(parts, "SMALL_PX", 100)
+    rng = np.random.default_rng(0)
+    for number, column in enumerate((0, 1, 312, 313)):
+        for folder, values in (
+            ("img", rng.integers(1, 250, (3, 32, 32)).astype(np.uint8)),
+            ("dsm", rng.normal(0, 1, (32, 32)).astype(np.float32)),
+            ("lab", rng.integers(0, 2, (32, 32)).astype(np.uint8)),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            if number < 2 or folder != lacking:
+                origin = (400_000 + 32 * column, 5_000_000)
+                write_raster(f"{folder}/{folder}_{number}.tif", values, origin=origin)
+    (tmp_path / "train.txt").write_text("img_0\nimg_2\n")
+    (tmp_path / "val.txt").write_text("img_1\nimg_3\n")
+    config = config_of({
+        "data.optical": tmp_path / "img", "data.labels": tmp_path / "lab", "data.elevation": tmp_path / "dsm",
+        "data.splits": {"lists": {split: str(tmp_path / f"{split}.txt") for split in ("train", "val")}},
+        "data.partial": "keep", "training.patch_px": 32, "elevation.channels": ["height"], "encoder_weights": {},
+    })  # fmt: skip
+    found = check_inputs(config).scenes
+    assert [{split: int(mask[:, :32].sum()) for split, mask in scene.inside.items()} for scene in found] == pixels
+
+
+def test_parts_share_the_places_of_their_scene():
+    """A place is a target of the parts on which it lies alone: hundreds of parts may share thousands of files."""
+    members = tuple(Member((f"t_{n}.tif",), place(n)) for n in range(4))
+    scenes = [ListedScene(f"p-{n}", (), members, "p", place(2 * n).union(place(2 * n + 1))) for n in range(2)]
+    assert [unit.targets for unit in _units(scenes)[:4]] == [[(n // 2, members[n].shape)] for n in range(4)]
+
+
+def test_a_name_of_several_files(decide):
+    twice = view(2, files=())
+    members = (*twice.members, Member(("/data/more/t_0_RGB.tif",), shapely.box(30, -10, 40, 0)))
+    scene = SceneView("", (), twice.grid, None, None, twice.labels, members)
+    with pytest.raises(ConfigError, match=r"line 1 t_0_RGB \(a name of several files: add the folder, or the ending\)"):
+        decide([scene], train="t_0_RGB\n", val="t_1_RGB\n")

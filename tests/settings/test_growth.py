@@ -58,3 +58,9 @@ def test_patches_between_two_changes_of_the_weights():
     assert TrainingConfig(batch_size=4, accumulate=3).patches == 12
     with pytest.raises(ValueError, match="has to be measured first"):
         _ = TrainingConfig(batch_size="auto").patches
+
+
+def test_a_way_to_balance_that_is_never_used():
+    with pytest.raises(ConfigError, match="balance_by: polygon does nothing with balance: 0"):
+        config_of({**FILES, "training.balance": 0, "training.balance_by": "polygon"})
+    assert config_of({**FILES, "training.balance": 0}).training.balance_by == "class"

@@ -73,3 +73,22 @@ def test_more_patches_need_more_memory(tiny_config, tmp_path, monkeypatch, no_me
     assert first == second  # the same every time
     values = 4 * 32 * 32 * (3 + 1)  # float32 of both modalities of a patch
     assert first.patch > 2 * values
+
+
+def test_patches_that_lack_a_modality_are_measured_as_complete_ones(tiny_config, tmp_path, monkeypatch, no_picture):
+    """The first patches may be those of scenes without heights; the memory must be enough for any batch."""
+    found = []
+
+    def noted(task, data, settings):
+        found.append(step_memory(task, data, settings))
+        lacking = {f"{m}_there": torch.tensor(m == "optical") for m in ("optical", "elevation")}
+        read = data.dataset.read
+        monkeypatch.setattr(data.dataset, "read", lambda *where: {**read(*where), **lacking})
+        found.append(step_memory(task, data, settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geocrodino.training.assembly.step_memory", noted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config({"training.batch_size": "auto"}), tmp_path / "run")
+    complete, partial = found
+    assert partial == complete

@@ -10,8 +10,8 @@ from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from geocrodino.data.alignment import align
-from geocrodino.errors import GeocrodinoError
-from geocrodino.training.checks import NOTHING_TO_FREEZE, check_inputs, refusal
+from geocrodino.errors import ConfigError, GeocrodinoError
+from geocrodino.training.checks import NOTHING_TO_FREEZE, check_inputs, check_settings, refusal
 from geocrodino.training.run import train
 
 
@@ -171,3 +171,17 @@ def test_a_training_split_without_labels(tiny_config, changed, town):
     assert refusal(tiny_config(settings)) == (
         f"{town.aoi}: no patch of the split 'train' holds a labelled pixel. Check the label raster."
     )
+
+
+@pytest.mark.parametrize(("key", "value"), [("class_weights", "median"), ("class_weight_power", 1)])
+def test_weights_of_classes_that_no_loss_has(tiny_config, key, value):
+    weighted = {f"training.{key}": value, "method.name": "single"}
+    with pytest.raises(ConfigError) as refused:
+        check_settings(tiny_config({**weighted, "method.losses": {"dice": 1, "lovasz": 0.5}}))
+    assert str(refused.value) == (
+        f"training.{key}: dice and lovasz have no weights of classes. Expected cross_entropy or focal among "
+        "method.losses.\nLeave it out, or name one of these."
+    )
+    check_settings(tiny_config({**weighted, "method.losses": {"dice": 1, "focal": 1}}))
+    check_settings(tiny_config({**weighted, "method.name": "crodino", "method.losses": {"dice": 1}}))  # auxiliary
+    check_settings(tiny_config({"method.name": "single", "method.losses": {"dice": 1}}))

@@ -87,3 +87,18 @@ def test_mapped_arrays_are_passed_on_as_the_place_of_their_file(tmp_path):
     found = pickle.loads(written.getvalue())
     assert np.array_equal(found["whole"], mapped)
     assert np.array_equal(found["part"], mapped[2:4, :3])
+
+
+def test_arrays_that_repeat_a_value_are_passed_on_as_the_value():
+    import io
+    import pickle
+
+    whole = np.broadcast_to(np.True_, (3000, 3000))
+    written = io.BytesIO()
+    _Pickler(written).dump({"whole": whole, "own": np.ones((2, 2), bool)})
+    assert len(written.getvalue()) < 2000
+    found = pickle.loads(written.getvalue())
+    assert found["whole"].strides == (0, 0)
+    assert found["whole"].dtype == bool
+    assert np.array_equal(found["whole"], whole)
+    assert found["own"].flags.writeable

@@ -46,14 +46,21 @@ def test_a_batch_that_cannot_be_divided(tiny_config):
     )
 
 
+def _inputs(**scenes):
+    """Inputs of both modalities; of each scene, its modalities and splits."""
+    made = [
+        SimpleNamespace(name=name, sources=SimpleNamespace(rasters=rasters), inside=splits)
+        for name, (rasters, splits) in scenes.items()
+    ]
+    return SimpleNamespace(scenes=made, recipes=("optical", "elevation"))
+
+
 def test_scenes_without_a_modality_need_one_device():
-    whole = SimpleNamespace(name="whole", layers=SimpleNamespace(modalities=("optical", "elevation")))
-    half = SimpleNamespace(name="half", layers=SimpleNamespace(modalities=("optical",)))
-    both = ("optical", "elevation")
-    require_all_modalities(TrainingConfig(), [whole, half], both)
-    require_all_modalities(TrainingConfig(devices=2), [whole], both)
+    whole, half = (("optical", "elevation"), ("train",)), (("optical",), ("val",))
+    require_all_modalities(TrainingConfig(), _inputs(whole=whole, half=half))
+    require_all_modalities(TrainingConfig(devices=2), _inputs(whole=whole, tested=(("optical",), ())))
     with pytest.raises(ConfigError) as refused:
-        require_all_modalities(TrainingConfig(devices=2), [whole, half], both)
+        require_all_modalities(TrainingConfig(devices=2), _inputs(whole=whole, half=half))
     assert str(refused.value) == (
         "training.devices: expected rasters of all modalities for each scene, found none of elevation for half. "
         "Use `training.devices=1`, or leave the scene out."

@@ -65,6 +65,27 @@ def test_folds_are_counted(tiny_config, town, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("method", "teacher", "told"),
+    [
+        ("fusion", None, "folds are scored with the branches of a bundle"),
+        ("kd", "t", "`teacher`: a teacher is trained"),
+    ],
+)
+def test_folds_are_refused_as_the_training_refuses_them(tiny_config, tmp_path, method, teacher, told):
+    config = tiny_config({"data.splits.folds": 2, "data.splits.by": "blocks", "method.name": method})
+    with pytest.raises(ConfigError, match=told):
+        plan_training(config, tmp_path / "run", teacher=teacher)
+    assert not any(tmp_path.iterdir())
+
+
+def test_processes_have_their_own_memory(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("geocrodino.training.devices.os.cpu_count", lambda: 4)
+    plan = plan_training(tiny_config({"training.devices": 2, "training.batch_size": 2}), tmp_path / "run")
+    assert plan.processes == 2
+    assert " for each of 2 processes, measured in a trial" in "\n".join(plan.lines())
+
+
 def test_a_finished_run_is_refused(tiny_config, trained):
     before = _everything(trained)
     with pytest.raises(OutputError, match="holds a finished run"):

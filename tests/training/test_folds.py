@@ -198,6 +198,11 @@ def test_splits_that_are_drawn_again(run_cli, maps, folds, tmp_path):
         f"Error: {original}: training.seed: splits are drawn (scenes), and the training of this bundle drew others: "
         f"expected 0, found 7. Name what it recorded: {run / 'config.yaml'}"
     )
+    tree["training"]["seed"], tree["data"]["partial"] = 0, "keep"  # other scenes may be there to draw from
+    original.write_text(yaml.safe_dump(tree))
+    code, _, err = run_cli("predict", *words, "--modality", "optical", "--model", run / "bundle.safetensors")
+    assert code == 2
+    assert "data.partial: splits are drawn (scenes), and the training of this bundle drew others: expected" in err
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.tif"))
 
 

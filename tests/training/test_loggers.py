@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 from geocrodino.errors import ConfigError
-from geocrodino.training.loggers import require_packages
+from geocrodino.training.loggers import loggers_of, require_packages
 from geocrodino.training.run import train
 
 
@@ -22,6 +22,18 @@ def test_files_of_loggers(tiny_config, tmp_path, no_measurement, no_picture):
     assert [row["loss/total"] for row in rows] == [row["loss/total"] for row in own]
     assert list((out / "loggers" / "tensorboard").glob("events.out.tfevents.*"))
     assert (out / "loggers" / "csv" / "hparams.yaml").read_text().count("training.epochs: 2") == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_resumed_run_keeps_the_rows_of_the_csv_logger(tiny_config, tmp_path):
+    for epoch in range(3):
+        (logger,) = loggers_of(tiny_config({"training.logger": ["csv"]}), tmp_path)
+        logger.log_metrics({"loss": 0.5}, step=epoch)
+        logger.save()
+    folder = tmp_path / "loggers" / "csv"
+    assert [(folder / f"metrics{number}.csv").read_text().split() for number in ("-1", "-2", "")] == [
+        ["loss,step", f"0.5,{epoch}"] for epoch in range(3)
+    ]
 
 
 @pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")

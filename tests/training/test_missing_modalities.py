@@ -14,6 +14,7 @@ from geocrodino.settings.config import config_of
 from geocrodino.settings.town import SceneSettings
 from geocrodino.town.write import write_scene
 from geocrodino.training.checks import check_inputs
+from geocrodino.training.scene_maps import plan_scene_maps, predict_scenes, scenes_of_split
 from geocrodino.training.scenes import list_scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore::geocrodino.errors.SplitWarning")  # the towns overlap
@@ -72,9 +73,26 @@ def test_scenes_that_lack_a_modality_train_and_are_told_apart(run, run_cli):
     assert code == 0, wrong
     assert "Without a raster of elevation, not mapped: image" in said
     assert [path.name for path in sorted((run / "maps").glob("*.tif"))] == ["both.tif"]
+    told = run_cli("predict", *options, "--modality", "elevation", *model, "--out", str(run / "dry"), "--dry-run")
+    assert told[0] == 0, told[2]
+    assert "Dry run: 1 map\n" in told[1]
+    assert "Without a raster of elevation, not mapped: image" in told[1]
     code, said, wrong = run_cli("evaluate", str(run / "maps"), *options)
     assert code == 0, wrong
     assert "Without a map, because they lack a modality; not counted: image" in said
+
+
+@pytest.mark.parametrize("find", [predict_scenes, plan_scene_maps])
+def test_maps_and_dry_runs_without_any_raster_of_the_modality_are_refused(tiny, scenes, find, tmp_path):
+    bare = {**scenes["image"], "split": "unlabelled"}
+    (image,) = scenes_of_split(config_from(tiny, [scenes["both"], bare]), "unlabelled")
+    with pytest.raises(ConfigError) as refused:
+        list(find([image], None, "elevation", tmp_path / "maps"))
+    assert str(refused.value) == (
+        "data.elevation: expected its raster for a scene of this split, found none for 1.\n"
+        "Choose another modality with `modality`, or another split."
+    )
+    assert not any(tmp_path.iterdir())
 
 
 def test_scenes_that_lack_a_modality_are_inspected(tiny, scenes, run_cli, tmp_path):
@@ -112,6 +130,16 @@ def test_a_modality_without_labels_in_a_split_is_refused(tiny, scenes, split, ve
         f"data.elevation: no labelled pixel of the split {split!r} in 3 scenes has a valid elevation value, so the "
         f"elevation branch cannot be {verb}.\nGive a scene with elevation and labels the split {split}."
     )
+
+
+@pytest.mark.parametrize("dry", ["--dry-run", None])
+def test_several_devices_are_refused_before_anything_is_written(run, run_cli, monkeypatch, tmp_path, dry):
+    monkeypatch.setattr("geocrodino.training.devices.os.cpu_count", lambda: 4)
+    words = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "out"), "--devices", "2"]
+    code, _, wrong = run_cli(*words, *([dry] if dry else []))
+    assert code == 2
+    assert "found none of optical for heights. Use --devices 1, or leave the scene out." in wrong
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_scene_without_any_raster_is_refused(tiny, scenes):

@@ -19,16 +19,16 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Compression
 
 from geocrodino.errors import LabelError, LabelWarning
+from geocrodino.geo.labels.advice import MOST_LISTED, reading_advice, values_as_table, values_listed
 from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
-from geocrodino.geo.labels.codes import as_yaml
 from geocrodino.geo.labels.names import classes_by_name, indices_by_name
 from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
 from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.values import MOST_VALUES, ValueCounts, count_values
+from geocrodino.geo.rasters.values import ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
-from geocrodino.settings.classes import ClassScheme, ignore_advice, number, recode_advice
+from geocrodino.settings.classes import ClassScheme, number
 from geocrodino.settings.labels import LabelRules
 
 _WHOLE_WITHIN = 1e-3  # real numbers are taken as whole within this: warping leaves such errors
@@ -37,7 +37,6 @@ _RARE = 0.01  # share of the labelled pixels below which a value is rare
 # trials on land cover of 5 to 8 classes, these left 25 values or more unless class values were close to each other, a
 # third of them rare or more. Land-cover products of a region hold up to some 20 classes, about half of them rare.
 _SUSPICIOUS_FROM, _REFUSED_FROM = 12, 25
-_LISTED = 8  # values in a message
 
 
 @dataclass(frozen=True)
@@ -377,8 +376,8 @@ def _scheme(values: list[int], categories: Categories) -> tuple[ClassScheme, tup
     names = {v: categories.names.get(v, f"class {v}") for v in values}
     repeated = {n for n in names.values() if list(names.values()).count(n) > 1}
     notes = tuple(
-        f"the name {name!r} stands for the values {_listed([v for v in values if names[v] == name])}, which are called "
-        "after their value instead"
+        f"the name {name!r} stands for the values {values_listed([v for v in values if names[v] == name])}, which are "
+        "called after their value instead"
         for name in sorted(repeated)
     )
     # A name such as "class 3" may also be taken by another value.
@@ -396,19 +395,19 @@ def _check_values(
 ) -> tuple[str, ...]:
     """Refuse values that are no classes; what is only suspicious comes back as notes."""
     wrong = [v for v in shares if v % 1 or not 0 <= v <= 254]
-    if more or len(wrong) > _LISTED or any(v % 1 for v in wrong):
-        raise _refusal(labels, _listed(list(shares), more=more), _not_classes(labels, shares, more=more))
+    if more or len(wrong) > MOST_LISTED or any(v % 1 for v in wrong):
+        raise _refusal(labels, values_listed(list(shares), more=more), _not_classes(labels, shares, more=more))
     rare = [v for v, share in shares.items() if share < _RARE]
-    many = f"{len(shares)} values ({_listed(list(shares))}); {_rare(shares, rare)}"
+    many = f"{len(shares)} values ({values_listed(list(shares))}); {_rare(shares, rare)}"
     named = not labels.has_pixels or all(int(v) in categories.names for v in shares)
     if len(shares) >= _REFUSED_FROM and 3 * len(rare) >= len(shares) and not named:
         raise _refusal(labels, many, _ARTEFACTS)
     if len(shares) < 2:
-        found = f"the value {_listed(list(shares))} alone" if shares else "no labelled pixel"
+        found = f"the value {values_listed(list(shares))} alone" if shares else "no labelled pixel"
         raise _refusal(labels, found, _too_few(labels, list(shares)))
     if wrong:
-        advice = _reading_advice(list(shares), wrong) + _table(shares)
-        raise _refusal(labels, f"the values {_listed(list(shares))}", advice)
+        advice = reading_advice(list(shares), wrong) + values_as_table(shares)
+        raise _refusal(labels, f"the values {values_listed(list(shares))}", advice)
     notes = list(lossy_notes(labels))
     if notes and rare:
         raise _refusal(labels, f"{many}, in a file with JPEG compression", _ARTEFACTS)
@@ -437,15 +436,6 @@ def _rare(shares: Mapping[float, float], rare: list[float]) -> str:
     )
 
 
-def _listed(values: list[float] | list[int], *, more: bool = False) -> str:
-    if more:
-        return f"more than {MOST_VALUES:,} values such as {', '.join(number(v) for v in values[:3])}"
-    shown = [number(v) for v in values[:_LISTED]]
-    if len(values) > _LISTED:
-        return f"{', '.join(shown)} ... {number(values[-1])}"
-    return " and ".join((", ".join(shown[:-1]), shown[-1])) if len(shown) > 1 else "".join(shown)
-
-
 def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bool) -> str:
     """Describe a raster whose values are no classes."""
     fractions = sum(share for v, share in shares.items() if v % 1)
@@ -465,31 +455,6 @@ def _not_classes(labels: LabelSource, shares: Mapping[float, float], *, more: bo
     return f"This looks like {looks}. Give the raster of class values as labels."
 
 
-def _reading_advice(values: list[float], wrong: list[float]) -> str:
-    """Advice on a raster whose values are classes, except for a few."""
-    good = [v for v in values if v not in wrong]
-    # Of a mask, the marked pixels become 1.
-    order = (1, 0, *range(2, 255)) if len(wrong) == 1 else range(255)
-    free = [v for v in order if v not in good]
-    if len(good) >= 2:
-        return (
-            f"Leave out what is no class with {ignore_advice(wrong)}. Read what is a class as a value from 0 to 254, "
-            f"for instance with {recode_advice({wrong[0]: min(free)})}."
-        )
-    looks = "This looks like a mask. " if set(values) == {0, 255} else ""
-    listed = _listed(wrong)
-    classes = "a class" if len(wrong) == 1 else "classes"
-    return f"{looks}Read {listed} as {classes} with {recode_advice(dict(zip(wrong, free, strict=False)))}."
-
-
-def _table(shares: Mapping[float, float]) -> str:
-    """Offer the values that were found as a table; a mask of two values needs none."""
-    if set(shares) == {0, 255}:
-        return ""
-    codes = as_yaml((f"class {number(v)}", int(v)) for v in shares)
-    return f"\nOr name the class of each in the configuration:\n{codes}"
-
-
 def _too_few(labels: LabelSource, values: list[float]) -> str:
     if not labels.has_pixels:
         return "Draw shapes of every class, or name another column."
@@ -497,7 +462,7 @@ def _too_few(labels: LabelSource, values: list[float]) -> str:
     if nodata is not None and not math.isnan(nodata):
         unlabelled = f"The file's nodata value {number(nodata)} marks pixels without a label. {without_nodata(labels)}"
         wrong = [v for v in (*values, nodata) if not 0 <= v <= 254]
-        return f"{unlabelled}\n{_reading_advice([*values, nodata], wrong)}" if wrong and values else unlabelled
+        return f"{unlabelled}\n{reading_advice([*values, nodata], wrong)}" if wrong and values else unlabelled
     if labels.ignore_values or labels.label_values or labels.mask != "none" or labels.alpha_band:
         return (
             "Check the file's mask, the values left out with `ignore_values`, and those read as others with "

@@ -18,7 +18,7 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.spelling import did_you_mean
 from geocrodino.training.calibrate import ValidationPixels
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, partial_rows
+from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, partial_rows, rows_there
 from geocrodino.training.learners.between import Outputs
 from geocrodino.training.learners.terms import TERMS, Pass
 
@@ -198,11 +198,12 @@ class JointLearner(Learner):
         Returns:
             Amounts by the name of the term, each a scalar >= 0, shape (). Terms between branches have none.
         """
-        found = super().amounts(batch)
+        found, complete = super().amounts(batch), rows_there(batch, *self.modalities)
         for m in self.modalities:
             found[f"auxiliary/{m}"] = found[f"segmentation/{m}"]
-            valid = feature_valid(batch[f"{m}_valid"], self.model.stride).sum()
-            found |= {f"orthogonality/{m}": valid, f"adversary/{m}": valid}
+            valid = feature_valid(batch[f"{m}_valid"], self.model.stride)
+            found[f"orthogonality/{m}"] = valid.sum()
+            found[f"adversary/{m}"] = (valid if complete is None else valid[complete]).sum()
         return found
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:

@@ -141,7 +141,7 @@ class TaughtLearner(Learner):
         return own if self.masks is None else [*own, list(self.masks.parameters())]
 
     def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute what the terms divide by: labelled pixels, and valid pixels for the distillation.
+        """Compute what the terms divide by: labelled pixels; for the teacher's terms, pixels of complete patches.
 
         Args:
             batch: Augmented patches, see `Step`.
@@ -149,9 +149,15 @@ class TaughtLearner(Learner):
         Returns:
             Amounts by the name of the term, each a scalar >= 0, shape ().
         """
-        valid = {f"distillation/{m}": batch[f"{m}_valid"].sum() for m in self.modalities}
-        masks = labelled_weight(either_labels(batch), self.class_weights)
-        return {**super().amounts(batch), **valid, "masks/segmentation": masks}
+        valid, labels = {m: batch[f"{m}_valid"] for m in self.modalities}, either_labels(batch)
+        complete = rows_there(batch, *self.modalities)
+        if complete is not None:
+            valid, labels = {m: found[complete] for m, found in valid.items()}, labels[complete]
+        return {
+            **super().amounts(batch),
+            **{f"distillation/{m}": found.sum() for m, found in valid.items()},
+            "masks/segmentation": labelled_weight(labels, self.class_weights),
+        }
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the weighted terms of both students, and those of the mask tokens while they are learnt.

@@ -12,6 +12,7 @@ from geocrodino.models.crodino import CroDiNo
 from geocrodino.models.fusion import MiddleFusion
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.training.learners.base import Step, rows_there, whole_input
+from geocrodino.training.parts import part_weights
 
 from .conftest import CHANNELS, NETWORK, K
 
@@ -122,6 +123,34 @@ def test_a_batch_without_any_heights(build, make_step, total, name):
     if name in ("crodino", "kd"):
         assert not of_heights(gradients)
         assert all(value.equal(before[n]) for n, value in of_heights(buffers).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "terms"),
+    [
+        ("single", {"losses": {"cross_entropy": 1, "focal": 1}}, 4),
+        ("discom", {}, 8),  # cross entropy, auxiliary decoder, orthogonality and adversary of both branches
+        ("kd", {}, 4),
+        ("maskedkd", {}, 3),
+        ("fusion", {}, 1),
+    ],
+)
+@pytest.mark.parametrize("rows", [[[0, 3], [1, 2, 4]], [[0, 1, 2], [3, 4]]])
+def test_parts_of_a_batch_add_up_to_its_loss(build, make_step, rows, name, settings, terms):
+    """Parts hold different numbers of complete patches; the second way, one part has none."""
+    step = with_images_alone(make_step(labelled=0.75, progress=0.1))
+    learner = build(name, **settings).eval()  # a patch is computed alike in any batch
+    learner.class_weights.copy_(torch.tensor([1.0, 2.0, 0.5]))
+    whole = learner.losses(step, learner)
+    parts = [Step(*({k: v[own] for k, v in x.items()} for x in (step.batch, step.source)), 0.1) for own in rows]
+    found = dict.fromkeys(whole.keys() & learner.amounts(step.batch).keys(), 0.0)
+    for part, weights in zip(parts, part_weights([learner.amounts(part.batch) for part in parts]), strict=True):
+        for term, value in learner.losses(part, learner).items():
+            if term in found:
+                found[term] += float(weights[term] * value.detach())
+    assert len(found) == terms
+    for term, value in found.items():
+        assert value == pytest.approx(float(whole[term].detach()), rel=1e-4), term
 
 
 def test_outputs_of_patches_that_are_not_there_are_0():
