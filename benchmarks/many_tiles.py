@@ -17,8 +17,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +31,9 @@ from measured import measure, report_peak
 TILE_PX, PIXEL_M, APART_M, CLASSES, BATCH = 256, 0.5, 1000, 5, 8
 FOLDERS = {"image": "optical", "surface": "elevation", "mask": "labels"}
 """Role of the files of each folder."""
+
+WORKERS = (0, 2)
+"""Numbers of reading processes."""
 
 STAGES = {
     "checks": "Opening and checking rasters",
@@ -145,33 +150,39 @@ def start_training(config: Path, steps: int) -> None:
 
     with contextlib.suppress(_EnoughError):
         train(load_config(config), config.parent / "runs" / "run", overwrite=True, on_stage=note, callbacks=[Clock()])
-    found = {stage: end - start for (stage, start), (_, end) in zip(stages, stages[1:], strict=False)}
+    found = {stage: end - start for (stage, start), (_, end) in pairwise(stages)}
     facts = {short: found[stage] for short, stage in STAGES.items()}
     if steps:
         facts |= {"step": (ends[-1] - ends[0]) / steps, "waiting": sum(waited) / (ends[-1] - ends[0])}
     report_peak(**facts)
 
 
-def _rate(batches: Iterable[Any], seconds: float) -> float:
-    """Samples per second of endless batches, after the first."""
-    iterator = iter(batches)
-    next(iterator)
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+def _rates(loader: Callable[[int], Iterable[Any]], seconds: float) -> dict[str, float]:
+    """Samples per second of endless batches after the first, for each number of reading processes."""
+    found = {}
+    for workers in WORKERS:
+        iterator = iter(loader(workers))
         next(iterator)
-        count += BATCH
-    return count / (time.perf_counter() - start)
+        start, used, count = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - start < seconds:
+            next(iterator)
+            count += BATCH
+        found[f"rate {workers}"] = count / (time.perf_counter() - start)
+        if not workers:
+            found["processor ms"] = 1000 * (time.process_time() - used) / count
+        del iterator
+    return found
 
 
-def read_ours(config: Path, workers: int, seconds: float) -> None:
+def read_ours(config: Path, seconds: float) -> None:
     """Read training batches as a training does, from layers that an earlier one has written.
 
     Args:
         config: The configuration.
-        workers: Reading processes.
         seconds: How long to read.
     """
     import torch
+    from torch.utils.data import DataLoader
 
     from geocrodino import load_config
     from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
@@ -180,17 +191,21 @@ def read_ours(config: Path, workers: int, seconds: float) -> None:
     torch.set_num_threads(1)
     started = time.perf_counter()
     ready = prepare(load_config(config), config.parent / "runs" / "run")
-    data = CoregisteredDataModule(ready.scenes, ready.specs, BatchPlan(TILE_PX, BATCH, 10**6, workers=workers))
+    data = CoregisteredDataModule(ready.scenes, ready.specs, BatchPlan(TILE_PX, BATCH, 10**6))
     before = time.perf_counter() - started
-    report_peak(before=before, rate=_rate(data.train_dataloader(), seconds))
+
+    def loader(workers: int) -> DataLoader[Any]:
+        data.plan = replace(data.plan, workers=workers)
+        return data.train_dataloader()
+
+    report_peak(before=before, **_rates(loader, seconds))
 
 
-def read_torchgeo(config: Path, workers: int, seconds: float) -> None:
+def read_torchgeo(config: Path, seconds: float) -> None:
     """Read batches with torchgeo's datasets and sampler from the same files.
 
     Args:
         config: The configuration; its files lie beside it.
-        workers: Reading processes.
         seconds: How long to read.
     """
     import torch
@@ -206,8 +221,11 @@ def read_torchgeo(config: Path, workers: int, seconds: float) -> None:
     dataset = RasterDataset(folder / "image") & RasterDataset(folder / "surface") & Masks(folder / "mask")
     sampler = RandomGeoSampler(dataset, size=TILE_PX, length=10**6, units=Units.PIXELS)
     before = time.perf_counter() - started
-    loader = DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers, collate_fn=stack_samples)
-    report_peak(before=before, rate=_rate(loader, seconds))
+
+    def loader(workers: int) -> DataLoader[Any]:
+        return DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers, collate_fn=stack_samples)
+
+    report_peak(before=before, **_rates(loader, seconds))
 
 
 PARTS = {"inspect": inspect, "start": start_training, "ours": read_ours, "torchgeo": read_torchgeo}
@@ -231,14 +249,19 @@ def costs(config: Path, steps: int) -> list[str]:
     Returns:
         Lines of a Markdown table.
     """
-    lines = ["| work | seconds | of these: " + " | ".join(STAGES) + " | peak MB |", "|---" * (4 + len(STAGES) - 1) + "|"]
-    looked = _part("inspect", config)
-    lines.append(f"| `inspect` | {looked['seconds']:.1f} |" + " |" * len(STAGES) + f" {looked['peak_mb']:.0f} |")
-    for title, number in {"preparation": 0, "preparation again, and steps": steps}.items():
-        found = _part("start", config, number)
-        seconds = found["seconds"] - (number + 1) * found.get("step", 0)
-        stages = " | ".join(f"{found[stage]:.1f}" for stage in STAGES)
-        lines.append(f"| {title} | {seconds:.1f} | {stages} | {found['peak_mb']:.0f} |")
+    lines = [
+        f"| work | s | {', s | '.join(STAGES)}, s | processor s | peak MB |",
+        "|---" * (4 + len(STAGES)) + "|",
+    ]
+    for title, (part, *numbers) in {
+        "`inspect`": ("inspect",),
+        "start of a training": ("start", 0),
+        f"start again, and {steps + 1} steps": ("start", steps),
+    }.items():
+        found = _part(part, config, *numbers)
+        stages = " | ".join(f"{found[stage]:.1f}" if stage in found else "" for stage in STAGES)
+        times = f"{found['seconds']:.1f} | {stages} | {found['processor_s']:.1f}"
+        lines.append(f"| {title} | {times} | {found['peak_mb']:.0f} |")
     lines += ["", f"A step on {BATCH} patches: {found['step']:.2f} s, of which {100 * found['waiting']:.1f} % wait for "
               "data."]  # fmt: skip
     return lines
@@ -255,13 +278,17 @@ def rates(config: Path, rounds: int, seconds: float) -> list[str]:
     Returns:
         Lines of a Markdown table, with medians.
     """
-    lines = ["| reader | workers | samples/s | ratio | s before the first | peak MB |", "|---|---|---|---|---|---|"]
-    for workers in (0, 2):
-        turns = [[_part(name, config, workers, seconds) for name in ("ours", "torchgeo")] for _ in range(rounds)]
-        for own, name in enumerate(("geocrodino", "torchgeo `&`, stock reading")):
-            rate, before, peak = (median(turn[own][key] for turn in turns) for key in ("rate", "before", "peak_mb"))
-            ratio = median(turn[own]["rate"] / turn[1]["rate"] for turn in turns)
-            lines.append(f"| {name} | {workers} | {rate:.0f} | {ratio:.1f} | {before:.1f} | {peak:.0f} |")
+    rates = [f"samples/s, {workers} workers | ratio" for workers in WORKERS]
+    head = ["reader", *rates, "processor ms a sample", "s before the first", "peak MB"]
+    lines = [f"| {' | '.join(head)} |", "|---" * (len(head) + len(WORKERS)) + "|"]
+    turns = [[_part(name, config, seconds) for name in ("ours", "torchgeo")] for _ in range(rounds)]
+    for own, name in enumerate(("geocrodino", "torchgeo `&`, stock reading")):
+        cells = []
+        for key in (f"rate {workers}" for workers in WORKERS):
+            ratio = median(turn[own][key] / turn[1][key] for turn in turns)
+            cells += [f"{median(turn[own][key] for turn in turns):.0f}", f"{ratio:.1f}"]
+        cost, before, peak = (median(t[own][key] for t in turns) for key in ("processor ms", "before", "peak_mb"))
+        lines.append(f"| {name} | {' | '.join(cells)} | {cost:.2f} | {before:.1f} | {peak:.0f} |")
     return lines
 
 

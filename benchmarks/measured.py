@@ -37,8 +37,8 @@ def measure(command: Sequence[str]) -> dict[str, float] | str:
         command: The words of the command.
 
     Returns:
-        ``seconds`` from start to end, ``peak_mb``, ``processor_s`` and further facts of the process; or the last line of its error output if it
-        failed.
+        ``seconds`` from start to end, ``peak_mb``, ``processor_s`` and further facts of the process; or the last line
+        of its error output if it failed.
     """
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
