@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def report_peak() -> None:
-    """Print peak memory in MB and processor time in seconds of this process, as JSON. To be called at its end."""
+def report_peak(**facts: float) -> None:
+    """Print peak memory in MB and processor time in seconds of this process, as JSON. To be called at its end.
+
+    Args:
+        **facts: What else the process has measured, by name.
+    """
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({"peak_mb": _peak_bytes() / 1e6, "processor_s": used.ru_utime + used.ru_stime}))
+    print(json.dumps({"peak_mb": _peak_bytes() / 1e6, "processor_s": used.ru_utime + used.ru_stime, **facts}))
 
 
 def _peak_bytes() -> int:
@@ -33,8 +37,8 @@ def measure(command: Sequence[str]) -> dict[str, float] | str:
         command: The words of the command.
 
     Returns:
-        ``seconds`` from start to end, ``peak_mb`` and ``processor_s``; or the last line of its error output if it
-        failed.
+        ``seconds`` from start to end, ``peak_mb``, ``processor_s`` and further facts of the process; or the last line
+        of its error output if it failed.
     """
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

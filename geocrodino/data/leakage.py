@@ -17,6 +17,7 @@ from geocrodino.data.held_labels import HeldLabels, unpacked
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.splits import SPLITS
+from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.protocol import Raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import listed
@@ -198,11 +199,11 @@ def _equal(scenes: Sequence[SplitScene]) -> Iterator[Shared]:
     if len(scenes) < 2:
         return
     alike: dict[object, list[SplitScene]] = defaultdict(list)
-    for scene in scenes:
-        if scene.raster is not None and scene.aoi.splits:
-            key = _content(scene.raster, 1)
-            if key is not None:
-                alike[tuple(scene.raster.geobox.shape), key].append(scene)
+    compared = [(scene, scene.raster) for scene in scenes if scene.raster is not None and scene.aoi.splits]
+    keys = read_many(lambda each: _content(each[1], 1), compared)
+    for (scene, raster), key in zip(compared, keys, strict=True):
+        if key is not None:
+            alike[tuple(raster.geobox.shape), key].append(scene)
     for group in alike.values():
         # The middle is compared first, because it is read from every scene.
         whole = [_content(scene.raster, 4) if len(group) > 1 and scene.raster else None for scene in group]

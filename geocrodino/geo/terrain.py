@@ -7,6 +7,7 @@ computed. Heights are in metres.
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from geocrodino.geo.rasters.morphology import opening
+from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.ground import FILL_REACH_STD, GroundFilter, whole_cells
 
 _Value = TypeVar("_Value", bound=np.generic)
@@ -183,16 +185,49 @@ def _cells_of(
     """Lowest or mean value of ``factor`` x ``factor`` pixels (missing: infinite or NaN); pixels added in front."""
     before = (anchor[0] % factor, anchor[1] % factor)
     pads = [(b, -(size + b) % factor) for size, b in zip(values.shape, before, strict=True)]
+    if lowest:
+        return _lowest_of(values, factor, pads), before
     padded = np.pad(values, pads, constant_values=np.nan)
     height, width = padded.shape
     blocks = padded.reshape(height // factor, factor, width // factor, factor)
     known = np.isfinite(blocks)
-    if lowest:
-        return np.where(known, blocks, np.inf).min(axis=(1, 3)).astype(np.float32), before
     with np.errstate(invalid="ignore"):
         # In double precision: heights above the sea would cost the digits that small differences need.
         total = np.where(known, blocks, 0).sum(axis=(1, 3), dtype=np.float64)
         return (total / known.sum(axis=(1, 3))).astype(np.float32), before
+
+
+def _lowest_of(values: NDArray[np.float32], factor: int, pads: list[tuple[int, int]]) -> NDArray[np.float32]:
+    """Lowest value of each cell, infinite where there are none; ``pads``: pixels missing before and after each axis."""
+    shape = [size + sum(pad) for size, pad in zip(values.shape, pads, strict=True)]
+    out = np.full((shape[0] // factor, shape[1] // factor), np.inf, np.float32)
+    known = np.isfinite(values)
+    held = _box(known)
+    if not held.pixels:
+        return out
+    (top, _), (left, _) = pads
+    moved = held.shift(top, left)
+    cells = Window(
+        moved.row_start // factor,
+        -(-moved.row_stop // factor),
+        moved.col_start // factor,
+        -(-moved.col_stop // factor),
+    )
+    part = np.full((cells.shape[0] * factor, cells.shape[1] * factor), np.inf, np.float32)
+    place = moved.shift(-cells.row_start * factor, -cells.col_start * factor).slices
+    part[place] = np.where(known[held.slices], values[held.slices], np.float32(np.inf))
+    # One axis after the other: NumPy is slow at reducing several short axes at once.
+    rows = part.reshape(cells.shape[0], factor, -1).min(axis=1)
+    out[cells.slices] = reduce(np.minimum, (rows[:, first::factor] for first in range(factor)))
+    return out
+
+
+def _box(known: NDArray[np.bool_]) -> Window:
+    """The smallest window around all known values; empty if there is none."""
+    rows, cols = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    if not rows.size:
+        return Window(0, 0, 0, 0)
+    return Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
 
 
 def _pixels_of(
@@ -210,12 +245,17 @@ def _cell_ground(
 ) -> tuple[NDArray[np.float32], int]:
     """Ground of cells, ``unused`` of which along the edge are not wanted, and the number cut off there."""
     is_ground = np.isfinite(cells)
-    opened, before = cells, 0.0
+    opened, before, reach = cells, 0.0, 0
+    held = _box(is_ground)
     for radius_m in settings.radii_m:
         step = min(settings.step_m + settings.slope * (radius_m - before), settings.highest_step_m)
-        smoother = opening(opened, whole_cells(radius_m, cell_m))
+        radius = whole_cells(radius_m, cell_m)
+        reach += 2 * radius
+        near = held.grow(reach).intersect(Window.of(cells.shape)).slices  # farther away, all remains missing
+        smoother = np.full(cells.shape, np.inf, np.float32)
+        smoother[near] = opening(opened[near], radius)
         with np.errstate(invalid="ignore"):
-            is_ground &= ~(opened - smoother > step)
+            is_ground[near] &= ~(opened[near] - smoother[near] > step)
         opened, before = smoother, radius_m
     sigma = whole_cells(settings.fill_m, cell_m)
     cut = max(0, unused - FILL_REACH_STD * sigma - 1)  # one more, as pixels lie between cells
@@ -230,10 +270,13 @@ def _fill(
     # Weights are truncated: the reach is finite, and so the result independent of tiles.
     # Heights are taken relative to the opened surface, which keeps the steepness of the ground.
     base = np.where(np.isfinite(fallback), fallback, 0).astype(np.float32)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=FILL_REACH_STD)
-    above = ndimage.gaussian_filter(np.where(known, ground - base, 0), sigma, mode="constant", truncate=FILL_REACH_STD)
+    near = _box(known).grow(FILL_REACH_STD * sigma).intersect(Window.of(known.shape)).slices  # farther, weights are 0
+    there, over = known[near], (ground - base)[near]
+    weight = ndimage.gaussian_filter(there.astype(np.float32), sigma, mode="constant", truncate=FILL_REACH_STD)
+    above = ndimage.gaussian_filter(np.where(there, over, 0), sigma, mode="constant", truncate=FILL_REACH_STD)
+    filled = base + np.float32(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        filled = base + np.where(weight > 1e-3, above / weight, 0)
+        filled[near] = base[near] + np.where(weight > 1e-3, above / weight, 0)
     out = np.where(known, ground, filled)
     return np.where(np.isfinite(fallback), out, np.nan).astype(np.float32)
 

@@ -57,7 +57,8 @@ class ModalitySpec(BaseModel):
         out = values if in_place else np.empty(values.shape, np.float32)
         for channel, value, target in zip(self.channels, values, out, strict=True):
             channel.apply(value, target)
-        out[:, invalid] = 0
+        if invalid.any():  # it is slow even where nothing is chosen
+            out[:, invalid] = 0
         return out
 
     def read(

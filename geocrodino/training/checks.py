@@ -28,7 +28,7 @@ from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.shapes import shapes_kept
 from geocrodino.geo.labels.source import label_classes
-from geocrodino.geo.rasters.headers import headers_kept
+from geocrodino.geo.rasters.headers import headers_kept, read_many
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Recipe, definition_of
@@ -346,15 +346,16 @@ def _check_valid(found: CheckedInputs, modality: Modality) -> None:
     """Check that a modality has valid pixels in each scene, in ``train``, and among the labelled pixels of ``val``."""
     there = [scene for scene in found.scenes if modality in scene.sources.rasters]
     recipe = found.recipes[modality]
-    for scene in there:
-        raster = scene.sources.rasters[modality]
+
+    def holds_data(scene: CheckedScene) -> bool:
         # Of many scenes the values alone: channels of heights are computed when the layers are written.
-        if not (
-            any_valid(raster, scene.grid)
-            if len(there) > 1
-            else _any_valid(scene, recipe, np.broadcast_to(np.True_, tuple(scene.grid.shape)))
-        ):
-            raise nothing_valid(raster, scene.grid)
+        if len(there) > 1:
+            return any_valid(scene.sources.rasters[modality], scene.grid)
+        return _any_valid(scene, recipe, np.broadcast_to(np.True_, tuple(scene.grid.shape)))
+
+    for scene, holds in zip(there, read_many(holds_data, there), strict=True):
+        if not holds:
+            raise nothing_valid(scene.sources.rasters[modality], scene.grid)
     if len(there) < len(found.scenes):
         for split in ("train", "val"):
             some = (scene for scene in there if split in scene.inside)

@@ -31,6 +31,7 @@ from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import share_ground
+from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.options import RecipeOptions
@@ -333,11 +334,16 @@ def read_labels(
     """
     found: list[tuple[SceneConfig, ScenePart, GridChoice, HeldLabels | None]] = []
     bare = []
-    for scene, part, choice in parts:
+
+    def read(part: ScenePart) -> HeldLabels | None:
         labels = part.sources.labels
         indices = None if labels is None else _class_indices(labels, classes, part.grid)
-        if indices is not None:
-            held = packed(indices) if len(parts) > _FEW else indices
+        return packed(indices) if indices is not None and len(parts) > _FEW else indices
+
+    all_held = read_many(read, (part for _, part, _ in parts))
+    for (scene, part, choice), held in zip(parts, all_held, strict=True):
+        labels = part.sources.labels
+        if held is not None:
             found.append((scene, part, choice, held))
             continue
         split = scene.split

@@ -6,6 +6,7 @@ import shlex
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -74,7 +75,8 @@ class AOI:
                 if not self.splits:
                     there = "Found: no column `split`.\nSplits that a training drew are in splits.gpkg of its folder."
                 raise AOIError(f"{self.source}: no polygon of the split {split!r}. {there}")
-            frame = frame[frame["split"] == split]
+            chosen = frame["split"] == split
+            frame = frame if chosen.all() else frame[chosen]
         # Without a common grid, polygons that share an edge would be joined with slivers of 1e-10 between them.
         return shapely.union_all(frame.geometry.values)
 
@@ -201,10 +203,13 @@ def from_polygons(polygons: dict[Split, BaseGeometry], crs: object, source: str)
     Returns:
         The AOI, with one row for each split.
     """
-    frame = gpd.GeoDataFrame(
-        {"split": list(polygons)}, geometry=list(polygons.values()), crs=pyproj.CRS.from_user_input(crs)
-    )
-    return AOI(frame, source)
+    known = _crs_of(crs) if isinstance(crs, str) else pyproj.CRS.from_user_input(crs)
+    return AOI(gpd.GeoDataFrame({"split": list(polygons)}, geometry=list(polygons.values()), crs=known), source)
+
+
+@lru_cache(maxsize=64)  # thousands of tiles share one CRS
+def _crs_of(text: str) -> pyproj.CRS:
+    return pyproj.CRS.from_user_input(text)
 
 
 def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:

@@ -6,7 +6,6 @@ tables alone. GDAL's description of the raster as a virtual one lists all of the
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from xml.etree.ElementTree import Element
 
 import rasterio.shutil
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 
 from geocrodino.errors import RasterError
 from geocrodino.files.access import is_file
@@ -80,24 +80,23 @@ def read_categories(path: Path, band: int = 1) -> Categories:
 
 def _band_elements(path: Path, band: int, notes: list[str]) -> Iterator[Element]:
     """The band in GDAL's description, and in the side file, whose attribute tables older versions of GDAL leave out."""
-    with tempfile.TemporaryDirectory() as folder:
-        described = Path(folder) / "described.vrt"
+    with MemoryFile(ext=".vrt") as described:
         try:
-            rasterio.shutil.copy(gdal_name(path), described, driver="VRT")
+            rasterio.shutil.copy(gdal_name(path), described.name, driver="VRT")
         except RasterioError as error:
             raise RasterError(path, f"not a raster that GDAL can open ({error}).") from error
-        yield from _parsed(described).iterfind(f"VRTRasterBand[@band='{band}']")
+        text = described.read()
+    yield from _parsed(text).iterfind(f"VRTRasterBand[@band='{band}']")
     side = names_file(path)
     if is_url(gdal_name(path)) or not is_file(side):
         return
     try:
-        yield from _parsed(side).iterfind(f"PAMRasterBand[@band='{band}']")
+        yield from _parsed(side.read_bytes()).iterfind(f"PAMRasterBand[@band='{band}']")
     except (ElementTree.ParseError, ValueError, OSError) as error:
         notes.append(f"{side}: the names of classes in it cannot be read ({error})")
 
 
-def _parsed(file: Path) -> Element:
-    text = file.read_bytes()
+def _parsed(text: bytes) -> Element:
     if b"<!DOCTYPE" in text:  # GDAL writes none, and the entities of one can fill the memory
         raise ValueError("it declares a document type")
     return ElementTree.fromstring(text)  # noqa: S314 - nothing is declared in it

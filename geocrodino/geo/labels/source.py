@@ -24,6 +24,7 @@ from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
 from geocrodino.geo.labels.names import classes_by_name, indices_by_name
 from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
+from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import ValueCounts, count_values
@@ -334,8 +335,8 @@ def find_classes(labels: LabelSource | Sequence[LabelSource], counts: ValueCount
         check_one_band(source)
     if counts is None:
         counts = ValueCounts()
-        for source in sources:
-            counts.join(source.count_labels())
+        for counted in read_many(lambda source: source.count_labels(), sources):
+            counts.join(counted)
     categories, shares = _joined_categories(sources), counts.shares()
     notes = _check_values(sources[0], shares, categories, more=counts.more)
     scheme, unnamed = _scheme([int(v) for v in shares], categories)
@@ -344,7 +345,7 @@ def find_classes(labels: LabelSource | Sequence[LabelSource], counts: ValueCount
 
 def _joined_categories(labels: Sequence[LabelSource]) -> Categories:
     """Names and colours of values; those of the first labels that give one."""
-    found = [recoded_categories(source) for source in labels]
+    found = list(read_many(recoded_categories, labels))
     names = {value: name for each in reversed(found) for value, name in each.names.items()}
     colours = {value: colour for each in reversed(found) for value, colour in each.colours.items()}
     return Categories(names, colours, tuple(dict.fromkeys(note for each in found for note in each.notes)))

@@ -40,19 +40,17 @@ def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
     Raises:
         GridError: If the place has no position on the ellipsoid.
     """
-    proj = pyproj.CRS.from_user_input(crs.wkt)
-    nominal = math.nan if proj.is_geographic else float(proj.axis_info[0].unit_conversion_factor)
-    if proj.geodetic_crs is None:
+    proj, to_degrees, geod, nominal = _measures_of(crs.wkt)
+    if to_degrees is None:
         return nominal, nominal
     step = 1e-4 if proj.is_geographic else 1.0
-    to_degrees = pyproj.Transformer.from_crs(proj, proj.geodetic_crs, always_xy=True)
     lon, lat = to_degrees.transform([x, x + step, x], [y, y, y + step])
     if not all(map(math.isfinite, (*lon, *lat))):
         if math.isfinite(nominal):
             return nominal, nominal
         raise GridError(f"({x:g}, {y:g}) is not a position in {crs.to_epsg() or 'its CRS'}: no pixel size in metres.")
-    geod = proj.get_geod()
     assert geod is not None  # noqa: S101 - a CRS with a geodetic CRS has an ellipsoid
+    assert proj.geodetic_crs is not None  # noqa: S101 - there is a transformation to it
     degrees = degrees_per_unit(proj.geodetic_crs)  # not 1 in the grads of older French systems
     lon, lat = [v * degrees for v in lon], [v * degrees for v in lat]
     _, _, along_x = geod.inv(lon[0], lat[0], lon[1], lat[1])
@@ -61,6 +59,16 @@ def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
     if all(abs(f / nominal - 1) < SAME_SIZE_TOLERANCE for f in found if math.isfinite(nominal)) and proj.is_projected:
         return nominal, nominal
     return found
+
+
+@lru_cache(maxsize=64)  # thousands of tiles share one CRS
+def _measures_of(wkt: str) -> tuple[pyproj.CRS, pyproj.Transformer | None, pyproj.Geod | None, float]:
+    """A CRS, its way to degrees if it has one, its ellipsoid, and the nominal length of its unit, m."""
+    proj = pyproj.CRS.from_user_input(wkt)
+    nominal = math.nan if proj.is_geographic else float(proj.axis_info[0].unit_conversion_factor)
+    if proj.geodetic_crs is None:
+        return proj, None, None, nominal
+    return proj, pyproj.Transformer.from_crs(proj, proj.geodetic_crs, always_xy=True), proj.get_geod(), nominal
 
 
 def degrees_per_unit(geographic: pyproj.CRS) -> float:

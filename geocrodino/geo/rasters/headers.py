@@ -1,15 +1,16 @@
-"""Headers of many rasters: read in threads, and each once where several steps need them."""
+"""Many rasters: read in threads; headers each once where several steps need them."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
@@ -18,6 +19,9 @@ from geocrodino.errors import RasterError
 from geocrodino.files.names import raster_name
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
+
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 _LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
 _THREADS = 8  # opening a file is waiting, most of all on a network disk
@@ -102,6 +106,35 @@ def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         for found in pool.map(partial(_open_all, place), chunks):
             kept.update({(raster.name, place): raster for raster in found})
+
+
+def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
+    """Read from many files, in threads where there are many.
+
+    Args:
+        read: Reads from one of the files; its errors are passed on. Threads call it.
+        items: What it is called with, one after the other.
+
+    Yields:
+        What it returns, in the order of the items.
+    """
+    waiting = list(items)
+    if len(waiting) <= _FEW:
+        yield from map(read, waiting)
+        return
+
+    def unlisted(item: _Item) -> _Found:
+        with without_listing():  # of this thread
+            return read(item)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        begun = [pool.submit(copy_context().run, unlisted, item) for item in waiting]
+        try:
+            for future in begun:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # thousands may wait behind the one that failed
+            raise
 
 
 def _open_all(place: Place | None, names: Sequence[str]) -> list[RasterSource]:

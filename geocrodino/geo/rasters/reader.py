@@ -348,12 +348,18 @@ class RasterSource:
         if self.limits is None:
             return self._read_pixels(window, bands)
         reach = self.limits.reach_px
-        values, valid = self._read_pixels(window.grow(reach), bands)
+        out, out_valid = np.full((len(bands), *window.shape), np.nan, np.float32), np.zeros(window.shape, bool)
+        held = window.intersect(Window.of(self.geobox.shape))
+        if not held.pixels:
+            return out, out_valid
+        values, valid = self._read_pixels(held.grow(reach), bands)
         impossible = self.limits.impossible(values[0])
         values[:, impossible] = np.nan
         valid &= ~impossible
         inside = slice(reach, valid.shape[0] - reach), slice(reach, valid.shape[1] - reach)
-        return np.ascontiguousarray(values[:, *inside]), np.ascontiguousarray(valid[inside])
+        place = held.within(window).slices
+        out[:, *place], out_valid[place] = values[:, *inside], valid[inside]
+        return out, out_valid
 
     def impossible_px(self, window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
         """Find impossible heights in a window of the file's own grid.

@@ -103,7 +103,7 @@ def file_blocks(source: RasterSource) -> Iterator[Window]:
     """
     height, width = source.geobox.shape
     strips = False
-    if len(source.file_names) == 1:
+    if len(source.file_names) == 1 and max(height, width) > _BLOCK_PX:
         with rasterio.open(source.file_names[0]) as dataset:
             strips = dataset.block_shapes[0][1] >= width
     rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
