@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import geopandas as gpd
 import pytest
 import rasterio
 import yaml
@@ -60,6 +61,18 @@ def test_files_that_are_named_are_not_searched(folder):
     assert "my image.tif: image (3 bands of uint8, called image)" in str(refused.value)
     named = Known(labels="other/truth.tif", optical="my image.tif", elevation="dsm.tif")
     assert guess_project(known=named).values["data"]["labels"] == str(folder / "other/truth.tif")
+
+
+def test_drawn_labels_with_splits_are_labels(folder):
+    drawn = gpd.read_file("areas.geojson")
+    drawn["landuse"] = [("field", "wood")[row % 2] for row in range(len(drawn))]
+    drawn.to_file("drawn.gpkg")
+    for name in ("areas.geojson", "classes.tif"):
+        (folder / name).unlink()
+    told = guess_project().summary()
+    assert any(line.startswith("labels: drawn.gpkg (shapes with attributes; their column of splits ") for line in told)
+    assert any(line.startswith("classes: field, wood (") for line in told)
+    assert any(line.startswith("splits: {by: blocks}") for line in told)
 
 
 def test_two_label_files_are_asked_about(folder):
