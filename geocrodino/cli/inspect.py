@@ -190,23 +190,19 @@ def _show_scenes(
     wording: Wording,
 ) -> None:
     """Describe the files of a few scenes; what a training would refuse is found by its own checks."""
-    from geocrodino.data.grid_choice import describe_work
-
-    common = training.data.resolution_m
-    grids: dict[str, str] = {}
-    if checked is not None and not isinstance(checked, str):
-        common = checked.scenes[0].choice.resolution_m
-        grids = {scene.name: describe_work(scene.grid, training.training.patch_px) for scene in checked.scenes}
-        console.print(wording(checked.scenes[0].choice.note), markup=False)
     if len(scenes) > _MOST_SHOWN:
         console.print(f"Files are described for up to {_MOST_SHOWN} scenes; here they are only checked.")
         return
+    common, note = training.data.resolution_m, None
+    if checked is not None and not isinstance(checked, str):
+        common, note = checked.scenes[0].choice.resolution_m, checked.scenes[0].choice.note
     for scene in scenes:
         console.print(f"[bold]Scene {escape(scene.name)}[/]")
+        # All scenes work at one pixel size, and the reason for it is none of a single scene.
         data = {**scene.model_dump(exclude_none=True), "resolution_m": common}
-        report = _report(data, training)
-        # All scenes work at one pixel size, which a scene alone does not tell.
-        _show(replace(report, grid=grids.get(scene.name, report.grid), pixels=None), console, wording)
+        _show(replace(_report(data, training), pixels=None), console, wording)
+    if note is not None:
+        console.print(wording(note), markup=False)
 
 
 def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:

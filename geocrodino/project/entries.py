@@ -118,6 +118,21 @@ class ProjectSettings:
             else None
         )
 
+    def with_small_scenes(self, checked: CheckedInputs) -> ProjectSettings | None:
+        """Take smaller patches where every scene is smaller than a patch, which would be filled up with invalid pixels.
+
+        Args:
+            checked: What a training finds with the settings.
+
+        Returns:
+            The settings, with the smallest patch that holds the largest scene; None if no smaller one does.
+        """
+        largest = max(max(scene.grid.shape) for scene in checked.scenes)
+        patch = min((px for px in _PATCHES_PX if px >= largest), default=self.patch_px)
+        if patch >= self.patch_px:
+            return None
+        return replace(self, patch_px=patch, why_patch=f"because the largest scene has {largest} px")
+
     def blocks(self, checked: CheckedInputs | None) -> list[Block]:
         """Write the settings as sections.
 

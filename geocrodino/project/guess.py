@@ -334,7 +334,9 @@ def _settled(settings: ProjectSettings) -> tuple[CheckedInputs, ProjectSettings,
                 warnings.simplefilter("always")
                 checked = check_inputs(config_of(as_tree(settings.blocks(None))))
             notes = dict.fromkeys(str(w.message) for w in told if w.category.__module__.startswith("geocrodino"))
-            return checked, settings, tuple(notes)
+            changed = settings.with_small_scenes(checked)
+            if changed is None:
+                return checked, settings, tuple(notes)
         except HeightError as error:
             changed = settings.with_absolute_heights(_first_line(str(error)))
             if changed is None:
