@@ -127,7 +127,7 @@ class ProjectSettings:
         Returns:
             The settings, with the smallest patch that holds the largest scene; None if no smaller one does.
         """
-        largest = max(max(scene.grid.shape) for scene in checked.scenes)
+        largest = max(max(scene.choice.grid.shape) for scene in checked.scenes)
         patch = min((px for px in _PATCHES_PX if px >= largest), default=self.patch_px)
         if patch >= self.patch_px:
             return None
