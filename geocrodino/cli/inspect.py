@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,7 +105,9 @@ def inspect(
     console, wording = Console(highlight=False, soft_wrap=True), Wording(ctx.command)
     scenes = _scenes(training, console)
     if training is not None and scenes:
-        _show_scenes(training, scenes, console, wording)
+        console.print(f"Reading {len(scenes)} scenes.")
+        checked = _checked(training)
+        _show_scenes(training, scenes, checked, console, wording)
         problems, many = [], True
     else:
         alone = {**given, "height": _height(heights, height_unit)} if heights else given
@@ -117,7 +120,8 @@ def inspect(
         report = _report(data, training, patch_px)
         _show(report, console, wording)
         problems, many = list(report.problems), len(roles) > 1
-    refusal = _check_training(training, split_map, console)
+        checked = _checked(training)
+    refusal = _show_training(checked, console, split_map)
     if refusal is not None and refusal not in problems:
         problems.append(refusal)
     for problem in problems:
@@ -178,15 +182,27 @@ def _scenes(training: TrainConfig | None, console: Console) -> tuple[SceneConfig
     return scenes if training.data.scenes or len(scenes) > 1 else ()
 
 
-def _show_scenes(training: TrainConfig, scenes: Sequence[SceneConfig], console: Console, wording: Wording) -> None:
+def _show_scenes(
+    training: TrainConfig,
+    scenes: Sequence[SceneConfig],
+    checked: CheckedInputs | str | None,
+    console: Console,
+    wording: Wording,
+) -> None:
     """Describe the files of a few scenes; what a training would refuse is found by its own checks."""
-    console.print(f"Reading {len(scenes)} scenes.")
     if len(scenes) > _MOST_SHOWN:
         console.print(f"Files are described for up to {_MOST_SHOWN} scenes; here they are only checked.")
         return
+    common, note = training.data.resolution_m, None
+    if checked is not None and not isinstance(checked, str):
+        common, note = checked.scenes[0].choice.resolution_m, checked.scenes[0].choice.note
     for scene in scenes:
         console.print(f"[bold]Scene {escape(scene.name)}[/]")
-        _show(_report(scene.model_dump(exclude_none=True), training), console, wording)
+        # All scenes work at one pixel size, and the reason for it is none of a single scene.
+        data = {**scene.model_dump(exclude_none=True), "resolution_m": common}
+        _show(replace(_report(data, training), pixels=None), console, wording)
+    if note is not None:
+        console.print(wording(note), markup=False)
 
 
 def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
@@ -211,23 +227,28 @@ def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
     return {role: labels if role == "labels" else rasters[role] for role in names}
 
 
-def _check_training(training: TrainConfig | None, picture: Path | None, console: Console) -> str | None:
-    """Show the splits of a training, or return its refusal; its warnings are not shown a second time."""
+def _checked(training: TrainConfig | None) -> CheckedInputs | str | None:
+    """The checks of a training, or its refusal; its warnings are not shown a second time."""
     if training is None:
-        if picture is None:
-            return None
-        raise ConfigError(
-            "--split-map: the splits of a training need all of its files. Give --optical, --elevation, --labels and "
-            "--aoi, or --config."
-        )
+        return None
     from geocrodino.training.checks import inputs_or_refusal
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = inputs_or_refusal(training)
-    if isinstance(found, str):
-        return found
-    _show_splits(found, console, picture)
+        return inputs_or_refusal(training)
+
+
+def _show_training(checked: CheckedInputs | str | None, console: Console, picture: Path | None) -> str | None:
+    """Show the splits of a training, or return its refusal."""
+    if isinstance(checked, str):
+        return checked
+    if checked is not None:
+        _show_splits(checked, console, picture)
+    elif picture is not None:
+        raise ConfigError(
+            "--split-map: the splits of a training need all of its files. Give --optical, --elevation, --labels and "
+            "--aoi, or --config."
+        )
     return None
 
 

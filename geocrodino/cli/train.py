@@ -259,7 +259,8 @@ def train(
             on_stage=shown.stage,
         )
     scores = ", ".join(f"{m} {100 * v:.1f} %" for m, v in result.val_miou.items())
-    show(f"Best mIoU on val: {scores}. {result.epochs} epochs in {duration(result.seconds)}.")
+    epochs = "epoch" if result.epochs == 1 else "epochs"
+    show(f"Best mIoU on val: {scores}. {result.epochs} {epochs} in {duration(result.seconds)}.")
     if result.bundle is None:
         show("No bundle: a fusion network needs both rasters at once. Other trainings can use it: --teacher.")
         return

@@ -26,6 +26,7 @@ from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import require_distinct_output
+from geocrodino.maps.writer import check_output
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
 from geocrodino.prediction.backends.protocol import Backend
@@ -169,6 +170,8 @@ def plan_prediction(
         height=height,
     )
     job, raster, chosen = draft.job, draft.rasters.raster, draft.chosen
+    for number, file in enumerate(job.files.present):  # before networks are converted, which may take minutes
+        check_output(file.path, overwrite=outputs.overwrite or (outputs.resume and number > 0))
     backends = job.backends(bundle)
     if len({b.name for b in backends.values()}) > 1:  # only one of the two branches can be converted
         backends = replace(job, backend="torch").backends(bundle)

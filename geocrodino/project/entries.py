@@ -118,6 +118,21 @@ class ProjectSettings:
             else None
         )
 
+    def with_small_scenes(self, checked: CheckedInputs) -> ProjectSettings | None:
+        """Take smaller patches where every scene is smaller than a patch, which would be filled up with invalid pixels.
+
+        Args:
+            checked: What a training finds with the settings.
+
+        Returns:
+            The settings, with the smallest patch that holds the largest scene; None if no smaller one does.
+        """
+        largest = max(max(scene.choice.grid.shape) for scene in checked.scenes)
+        patch = min((px for px in _PATCHES_PX if px >= largest), default=self.patch_px)
+        if patch >= self.patch_px:
+            return None
+        return replace(self, patch_px=patch, why_patch=f"because the largest scene has {largest} px")
+
     def blocks(self, checked: CheckedInputs | None) -> list[Block]:
         """Write the settings as sections.
 
@@ -143,9 +158,12 @@ class ProjectSettings:
         if self.channels is not None:
             channels = Entry("channels", list(self.channels), self.why_channels)
             found.append(Block("elevation", [channels]))
-        side = "" if checked is None else f"; {self.patch_px * side_m(checked.scenes[0].grid):.3g} m on the ground"
+        why_patch = self.why_patch
+        if checked is not None:
+            pixel_m = side_m(checked.scenes[0].grid)
+            why_patch = f"{why_patch}; {self.patch_px * pixel_m:.3g} m on the ground at {pixel_m:.3g} m a pixel"
         budget = Entry("minutes", 30, "time for the training instead of 30 epochs of 40 steps", active=False)
-        found.append(Block("training", [Entry("patch_px", self.patch_px, self.why_patch + side), budget]))
+        found.append(Block("training", [Entry("patch_px", self.patch_px, why_patch), budget]))
         return found
 
     def _split_entries(self) -> list[Entry | Block]:
@@ -190,7 +208,7 @@ def settings_of(arranged: Arranged, known: Any, place: Place | None) -> ProjectS
     stated = {key: value for key in ("crs", "pixel_m") if (value := getattr(known, key)) is not None}
     finest = min(_pixel_m(scene) for scene in arranged.scenes)
     patch = 256 if finest < _FINE_M else 128
-    why = f"for pixels of {finest:.3g} m"
+    why = f"for an image of {finest:.3g} m"
     settings = ProjectSettings(_with_common_bands(scenes), patch, why, stated)
     terrain = [scene for scene in scenes if "terrain model, because" in scene.scene.layers["elevation"].why]
     if terrain:

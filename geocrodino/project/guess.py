@@ -22,7 +22,7 @@ from geocrodino.project.entries import ProjectSettings, settings_of
 from geocrodino.project.files import ProjectFiles, collect
 from geocrodino.project.layers import FoundLayers, Role, named_layer, raster_layers
 from geocrodino.project.scenes import arrange
-from geocrodino.project.shapes import named_shapes, shape_layers
+from geocrodino.project.shapes import holds_classes, named_shapes, shape_layers
 from geocrodino.project.text import PATHS, Block, Entry, as_text, as_tree, flow, require_new
 from geocrodino.settings.config import config_of
 from geocrodino.settings.file import PROJECT_FILE
@@ -253,10 +253,29 @@ def _layers(files: ProjectFiles, known: Known, place: Place | None) -> FoundLaye
     for role, name in named.items():
         shape = role == "aoi" or (role == "labels" and is_vector(name))
         found.layers.append(named_shapes(role, name) if shape else named_layer(role, name, place))
+    _labels_with_splits(found)
     if known.height_zero is not None:
         above = known.height_zero == "ground"
         found.layers = [replace(each, above=above) if each.role == "elevation" else each for each in found.layers]
     return found
+
+
+def _labels_with_splits(found: FoundLayers) -> None:
+    """Where there are no labels, take shapes with a column of classes beside that of splits as labels.
+
+    Patches lie inside the polygons of their split, and drawn labels are seldom as large as that: their column of splits
+    is not used.
+    """
+    if any(layer.role == "labels" for layer in found.layers):
+        return
+    drawn = [
+        each for each in found.layers if each.role == "aoi" and each.word == "split" and holds_classes(*each.files)
+    ]
+    if len(drawn) == 1:
+        why = "shapes with attributes; their column of splits is not used, because patches are larger than drawn shapes"
+        found.layers = [
+            replace(each, role="labels", why=why, word="") if each is drawn[0] else each for each in found.layers
+        ]
 
 
 def _is_named(name: str, taken: set[str]) -> bool:
@@ -315,7 +334,9 @@ def _settled(settings: ProjectSettings) -> tuple[CheckedInputs, ProjectSettings,
                 warnings.simplefilter("always")
                 checked = check_inputs(config_of(as_tree(settings.blocks(None))))
             notes = dict.fromkeys(str(w.message) for w in told if w.category.__module__.startswith("geocrodino"))
-            return checked, settings, tuple(notes)
+            changed = settings.with_small_scenes(checked)
+            if changed is None:
+                return checked, settings, tuple(notes)
         except HeightError as error:
             changed = settings.with_absolute_heights(_first_line(str(error)))
             if changed is None:

@@ -13,7 +13,7 @@ import pyproj
 
 from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.sources import columns_by_layer, label_source, read_source
-from geocrodino.geo.areas.splits import split_column
+from geocrodino.geo.areas.splits import columns_of_splits, split_column
 from geocrodino.phrases import listed
 from geocrodino.project.layers import FoundLayers, Layer, degrees
 from geocrodino.project.words import names_an_area
@@ -114,9 +114,8 @@ def class_column(name: str, wanted: str | None) -> ClassColumn:
     found: list[tuple[str, str, pd.Series]] = []
     described = []
     for layer, frame in _frames(name, layers).items():
-        if split_column_of(frame, name) is not None:
-            continue
-        columns = [str(c) for c in frame.columns if c != frame.geometry.name and str(c).lower() not in _KEYS]
+        no_classes = {frame.geometry.name, *columns_of_splits(frame.drop(columns=frame.geometry.name))}
+        columns = [str(c) for c in frame.columns if c not in no_classes and str(c).lower() not in _KEYS]
         described += [f"  {column}: {_content(frame[column])}" for column in columns]
         found += [(layer, column, frame[column]) for column in columns if _may_be_classes(frame[column])]
     if not found:
@@ -134,6 +133,27 @@ def class_column(name: str, wanted: str | None) -> ClassColumn:
         )
     layer, column, _ = found[0]
     return ClassColumn(column, layer if several else None, why)
+
+
+def holds_classes(name: str) -> bool:
+    """Find out whether shapes with a column of splits may be drawn labels as well.
+
+    Args:
+        name: The file.
+
+    Returns:
+        Whether a column whose name speaks of classes, such as ``landuse``, holds few different values.
+
+    Raises:
+        AOIError: If the file cannot be read.
+    """
+    frames = _frames(name, columns_by_layer(label_source(name))).values()
+    return any(
+        _may_be_classes(frame[column])
+        for frame in frames
+        for column in frame.columns
+        if any(word in str(column).lower() for word in _CLASS_WORDS)
+    )
 
 
 def split_column_of(frame: gpd.GeoDataFrame, name: str) -> pd.Series | None:
@@ -248,4 +268,6 @@ def _says_the_same(words: pd.Series, values: pd.Series) -> bool:
 
 def _content(column: pd.Series) -> str:
     found = column.dropna().unique()
+    if len(found) == 1:
+        return f"one value, {found[0]}"
     return f"{len(found)} different values, such as {listed(found[:3])}" if len(found) else "empty"

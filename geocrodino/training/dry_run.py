@@ -130,7 +130,7 @@ class TrainingPlan:
         )
         if self.downloads:
             yield f"Downloads, unless they are on this machine: {listed(self.downloads)}"
-        yield f"Writes: {', '.join(self.writes)}"
+        yield f"Writes: {', '.join(self.writes)}, pictures and records"
 
 
 def plan_training(
@@ -231,7 +231,7 @@ def _measured(
     for scene in found.scenes:
         for role, raster in scene.sources.roles.items():
             files.setdefault(role, {}).update(dict.fromkeys(raster.file_names))
-    names = ("bundle.safetensors", "checkpoints/", "logs/", "splits.gpkg", "pictures and records")
+    names = ("bundle.safetensors", "checkpoints/", "logs/", "splits.gpkg")
     return TrainingPlan(
         inputs=summarise_inputs(found, settings.patch_px, None),
         files={role: tuple(names) for role, names in files.items()},

@@ -423,7 +423,7 @@ def test_bundle_for_other_bands(bundle, tmp_path):
 
 def test_output_is_checked_first(bundle, tmp_path, monkeypatch):
     path = write_raster(tmp_path / "s.tif", image(20, 20))
-    monkeypatch.setattr("geocrodino.prediction.engine.run_threads", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr("geocrodino.prediction.job.Job.backends", lambda *_: pytest.fail("converted"))
     with pytest.raises(OutputError, match="does not exist"):
         predict(path, tmp_path / "none" / "m.tif", bundle, "optical")
     (tmp_path / "m.tif").touch()

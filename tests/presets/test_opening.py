@@ -105,7 +105,7 @@ def test_lossy_and_wrong_colours_of_potsdam(tmp_path):
         if scene.name == "6_7":
             cars = int((blocks(2, 6) == 4).sum())
             assert notes[0].startswith(f"{cars} px ")
-            assert "of 1 colours" in notes[0]
+            assert "of 1 colour " in notes[0]
         if scene.name in {"2_10", "4_10"}:
             assert notes == ()
 

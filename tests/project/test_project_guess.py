@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import geopandas as gpd
 import pytest
 import rasterio
 import yaml
 from rasterio.windows import Window
 
 from geocrodino.errors import ConfigError, OutputError
+from geocrodino.project.entries import ProjectSettings
 from geocrodino.project.guess import Known, guess_project
 from geocrodino.settings.config import config_of, load_config
 from geocrodino.settings.town import CLASSES
@@ -60,6 +63,25 @@ def test_files_that_are_named_are_not_searched(folder):
     assert "my image.tif: image (3 bands of uint8, called image)" in str(refused.value)
     named = Known(labels="other/truth.tif", optical="my image.tif", elevation="dsm.tif")
     assert guess_project(known=named).values["data"]["labels"] == str(folder / "other/truth.tif")
+
+
+def test_drawn_labels_with_splits_are_labels(folder):
+    drawn = gpd.read_file("areas.geojson")
+    drawn["landuse"] = [("field", "wood")[row % 2] for row in range(len(drawn))]
+    drawn.to_file("drawn.gpkg")
+    for name in ("areas.geojson", "classes.tif"):
+        (folder / name).unlink()
+    told = guess_project().summary()
+    assert any(line.startswith("labels: drawn.gpkg (shapes with attributes; their column of splits ") for line in told)
+    assert any(line.startswith("classes: field, wood (") for line in told)
+    assert any(line.startswith("splits: {by: blocks}") for line in told)
+
+
+@pytest.mark.parametrize(("shapes", "expected"), [([(44, 40)], 64), ([(20, 20), (65, 30)], None), ([(32, 9)], 32)])
+def test_patches_are_no_larger_than_plots_need(shapes, expected):
+    scenes = [SimpleNamespace(choice=SimpleNamespace(grid=SimpleNamespace(shape=shape))) for shape in shapes]
+    changed = ProjectSettings((), 128, "").with_small_scenes(SimpleNamespace(scenes=scenes))
+    assert (None if changed is None else changed.patch_px) == expected
 
 
 def test_two_label_files_are_asked_about(folder):

@@ -10,7 +10,7 @@ import shapely
 from geocrodino.errors import ConfigError, LabelError
 from geocrodino.project.classes import guess_rules
 from geocrodino.project.layers import named_layer
-from geocrodino.project.shapes import class_column, shape_layers
+from geocrodino.project.shapes import class_column, holds_classes, shape_layers
 
 BOXES = [shapely.box(i, 0, i + 1, 1) for i in range(12)]
 
@@ -120,3 +120,11 @@ def test_an_image_is_no_picture_of_classes(write_raster):
     layer = named_layer("labels", write_raster("l.tif", image), None)
     with pytest.raises(LabelError, match="found 27 colours, of which 27 are frequent"):
         guess_rules(layer, None, None)
+
+
+def test_drawn_labels_with_a_column_of_splits(write_shapes):
+    splits = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    drawn = write_shapes("drawn.gpkg", landuse=["a", "b"] * 6, split=splits)
+    assert class_column(drawn, None).column == "landuse"
+    assert holds_classes(drawn)
+    assert not holds_classes(write_shapes("areas.gpkg", name=["a", "b"] * 6, split=splits))

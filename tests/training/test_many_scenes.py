@@ -181,6 +181,17 @@ def test_inspect_describes_each_scene(run_cli, two, tmp_path):
     assert told.endswith("These files fit together.\n")
 
 
+def test_inspect_tells_the_common_pixel_size(run_cli, two, tmp_path):
+    config = tmp_path / "two.yaml"
+    config.write_text(yaml.safe_dump({"data": {"scenes": two, "resolution_m": 1}, "training": {"patch_px": 32}}))
+    code, told, err = run_cli("inspect", "--config", config)
+    assert (code, err) == (0, "")
+    assert [line.partition(" at ")[2][:4] for line in told.splitlines() if line.startswith("Working grid: ")] == [
+        "1 m,", "1 m,",
+    ]  # fmt: skip
+    assert "Images of 2 scenes 0.5 m: all work at 1 m, as set." in told
+
+
 # Whole scenes, scenes without labels
 
 

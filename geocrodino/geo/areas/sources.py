@@ -404,7 +404,11 @@ def _why_unreadable(source: AreaSource, error: BaseException) -> str:
         return f"{source.text}: no file of polygons of that name in the archive. It holds {listed(names)}."
     if path is None:
         return f"{source.text}: not a file of polygons that GDAL can read there ({_reason(error)}).\nCheck the address."
-    return f"{source.text}: not a file of polygons that GDAL can read ({_reason(error)})."
+    found = "a folder" if path.is_dir() else _reason(error)
+    return (
+        f"{source.text}: not a file of polygons that GDAL can read ({found}).\n"
+        "Name a file such as areas.gpkg, or leave the area out."
+    )
 
 
 def _is_project(path: Path) -> bool:

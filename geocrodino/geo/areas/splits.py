@@ -113,6 +113,27 @@ def _find(frame: gpd.GeoDataFrame, label: str) -> Hashable | None:
     return distinct[0]
 
 
+def columns_of_splits(frame: pd.DataFrame) -> list[Hashable]:
+    """Find the columns that hold nothing but names of splits, and so no classes of land cover.
+
+    Args:
+        frame: Rows of shapes.
+
+    Returns:
+        Columns that are called ``split``, or that hold ``train`` and one of ``val`` and ``test``.
+    """
+    kept: list[Hashable] = []
+    for column in frame.columns:
+        values = frame[column]
+        if not (pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)):
+            continue
+        found = {w if w in SPLITS else _SYNONYMS.get(w) for w in _words(values).dropna()}
+        both = "train" in found and bool(found & {"val", "test"})
+        if found and None not in found and (both or _plain(column) == "split"):
+            kept.append(column)
+    return kept
+
+
 def _holds_splits(values: pd.Series, name: Hashable) -> bool:
     """Whether a column holds splits by another name.
 

@@ -218,8 +218,9 @@ class ColourLabels(LabelSource):
         if not inexact.size:
             return ()
         px, share = int(inexact.sum()), 100 * float(inexact.sum()) / max(1, int(counts.sum()))
+        kind = "colour" if len(inexact) == 1 else "colours"
         return (
-            f"{px:,} px ({share:.3g} %) of {len(inexact):,} colours are read as the class of the nearest colour, at "
+            f"{px:,} px ({share:.3g} %) of {len(inexact):,} {kind} are read as the class of the nearest colour, at "
             f"most {int(distance.max())} away",
         )
 

@@ -22,6 +22,7 @@ from geocrodino.errors import AOIError, LabelError
 from geocrodino.files.access import exists
 from geocrodino.geo.areas.crs import with_crs
 from geocrodino.geo.areas.sources import AreaSource, columns_by_layer, label_source, read_source
+from geocrodino.geo.areas.splits import columns_of_splits
 from geocrodino.geo.labels.codes import CodeTable, as_yaml
 from geocrodino.geo.labels.names import MOST_CLASSES
 from geocrodino.phrases import arguments, listed
@@ -257,7 +258,8 @@ def _column(frame: gpd.GeoDataFrame, wanted: str | None, name: str) -> str:
         known = listed(columns, most=12) or "none"
         hint = did_you_mean(wanted, columns)
         raise LabelError(f"{name}: data.label_rules.column: no column {wanted!r}. Expected one of {known}.{hint}")
-    attributes = [column for column in columns if column.lower() not in _KEYS]
+    of_splits = set(columns_of_splits(frame.drop(columns=frame.geometry.name)))
+    attributes = [column for column in columns if column.lower() not in _KEYS and column not in of_splits]
     if len(attributes) == 1:
         return attributes[0]
     if not columns:
@@ -265,16 +267,19 @@ def _column(frame: gpd.GeoDataFrame, wanted: str | None, name: str) -> str:
         if plain.suffix.lower() == ".shp" and exists(plain) and not exists(plain.with_suffix(".dbf")):
             raise LabelError(f"{name}: expected its columns in {plain.with_suffix('.dbf').name}, found no such file.")
         raise LabelError(f"{name}: expected a column of classes, found no column. Give each shape a class first.")
-    described = "\n".join(f"  {column}: {_content(frame[column])}" for column in columns[:12])
-    example = next((c for c in columns if any(word in c.lower() for word in ("class", "label", "land"))), columns[0])
+    shown = attributes or columns
+    described = "\n".join(f"  {column}: {_content(frame[column])}" for column in shown[:12])
+    example = next((c for c in shown if any(word in c.lower() for word in ("class", "label", "land"))), shown[0])
     raise LabelError(
-        f"{name}: expected the name of the column that holds the class of each shape, found {len(columns)} columns:\n"
+        f"{name}: expected the name of the column that holds the class of each shape, found {len(shown)} columns:\n"
         f"{described}\nName one, for instance: {arguments(label_column=example)}"
     )
 
 
 def _content(column: pd.Series) -> str:
     found = column.dropna().unique()
+    if len(found) == 1:
+        return f"one value, {found[0]}"
     return f"{len(found)} different values, such as {listed(found[:3])}" if len(found) else "empty"
 
 

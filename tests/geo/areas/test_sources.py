@@ -256,7 +256,10 @@ def test_files_that_are_none(tmp_path, write_raster):
     assert refusal(tmp_path / "plan.qgz").startswith(f"{tmp_path}/plan.qgz: a QGIS project, which names files")
     assert refusal(tmp_path / "none.gpkg") == f"{tmp_path}/none.gpkg: no such file. {expected}"
     assert refusal("  ") == f"the area of interest is empty. {expected}"
-    assert refusal(tmp_path).startswith(f"{tmp_path}: not a file of polygons that GDAL can read (")
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: not a file of polygons that GDAL can read (a folder).\n"
+        "Name a file such as areas.gpkg, or leave the area out."
+    )
 
 
 def test_a_table_with_wkt(tmp_path):

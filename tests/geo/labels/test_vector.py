@@ -269,6 +269,14 @@ def test_several_columns_and_none_is_named(draw):
     )
 
 
+def test_a_column_of_splits_is_no_choice(draw):
+    splits = ["train", "test"]
+    assert indices(draw([LEFT, RIGHT], use=["a", "b"], split=splits)) == [[0, 0, 1, 1]] * 4
+    with refused() as caught:
+        draw([LEFT, RIGHT], owner=["x", "x"], use=["a", "b"], split=splits)
+    assert "found 2 columns:\n  owner: one value, x\n  use: 2 different values, such as a, b\n" in str(caught.value)
+
+
 def test_a_number_for_each_row_is_no_choice(draw):
     assert indices(draw([LEFT, RIGHT], id=[1, 2], use=["a", "b"])) == [[0, 0, 1, 1]] * 4
 
