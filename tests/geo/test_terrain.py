@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geocrodino.errors import HeightError
+from geocrodino.geo import terrain
+from geocrodino.geo.rasters.window import Window
 from geocrodino.geo.terrain import ground_surface, position_halo_px, slope_deg, topographic_position
 from geocrodino.settings.ground import GroundFilter
 
@@ -199,3 +201,17 @@ def test_position_does_not_depend_on_the_window(pixel_m, sigma_m):
     part = topographic_position(ground[7:-8, 11:-9], pixel_m, sigma_m, anchor=(7, 11))
     inner = slice(reach, -reach)
     assert part[inner, inner].tobytes() == whole[7:-8, 11:-9][inner, inner].tobytes()
+
+
+@pytest.mark.parametrize("pixel", [0.5, 1.0])
+def test_the_ground_of_a_lone_tile_is_the_same_bytes_without_its_shortcut(pixel, monkeypatch):
+    rng = np.random.default_rng(0)
+    surface = np.full((330, 300), np.nan, np.float32)
+    surface[130:190, 101:170] = 5 + rng.random((60, 69), np.float32)
+    surface[150:165, 120:140] += 8
+    surface[170:175, 120:125] = np.nan
+    quick = ground_surface(surface, GroundFilter(), pixel, (3, 7))
+    monkeypatch.setattr(terrain, "_box", lambda known: Window.of(known.shape))  # everything is filtered
+    whole = ground_surface(surface, GroundFilter(), pixel, (3, 7))
+    assert np.isfinite(whole).any()
+    assert quick.tobytes() == whole.tobytes()
