@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -239,20 +239,18 @@ def _part(name: str, config: Path, *numbers: float) -> dict[str, float]:
     return found
 
 
-def costs(config: Path, steps: int) -> list[str]:
+def costs(config: Path, steps: int) -> Iterator[str]:
     """Measure inspection, preparation and steps.
 
     Args:
         config: The configuration; no training has begun yet.
         steps: Training steps to measure.
 
-    Returns:
-        Lines of a Markdown table.
+    Yields:
+        Lines of a Markdown table, each when it is measured.
     """
-    lines = [
-        f"| work | s | {', s | '.join(STAGES)}, s | processor s | peak MB |",
-        "|---" * (4 + len(STAGES)) + "|",
-    ]
+    yield f"| work | s | {', s | '.join(STAGES)}, s | processor s | peak MB |"
+    yield "|---" * (4 + len(STAGES)) + "|"
     for title, (part, *numbers) in {
         "`inspect`": ("inspect",),
         "start of a training": ("start", 0),
@@ -261,10 +259,9 @@ def costs(config: Path, steps: int) -> list[str]:
         found = _part(part, config, *numbers)
         stages = " | ".join(f"{found[stage]:.1f}" if stage in found else "" for stage in STAGES)
         times = f"{found['seconds']:.1f} | {stages} | {found['processor_s']:.1f}"
-        lines.append(f"| {title} | {times} | {found['peak_mb']:.0f} |")
-    lines += ["", f"A step on {BATCH} patches: {found['step']:.2f} s, of which {100 * found['waiting']:.1f} % wait for "
-              "data."]  # fmt: skip
-    return lines
+        yield f"| {title} | {times} | {found['peak_mb']:.0f} |"
+    share = 100 * found["waiting"]
+    yield f"\nA step on {BATCH} patches: {found['step']:.2f} s, of which {share:.1f} % wait for data.\n"
 
 
 def rates(config: Path, rounds: int, seconds: float) -> list[str]:
@@ -311,7 +308,8 @@ def main() -> None:
         config = write_tiles(Path(name), options.tiles, apart=options.apart)
         where = "a kilometre apart, each a scene" if options.apart else "side by side, one scene"
         print(f"{options.tiles} tiles of {TILE_PX} px, {where}\n", flush=True)
-        print("\n".join(costs(config, options.steps)) + "\n", flush=True)
+        for line in costs(config, options.steps):
+            print(line, flush=True)
         print("\n".join(rates(config, options.rounds, options.seconds)))
 
 
