@@ -45,6 +45,7 @@ COMMANDS = {
     "default-mars": "python pipelines/real_scenes.py configs/mars.yaml",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
+    "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --models unet",
     "training": "python pipelines/study.py configs/studies/training.yaml --fragment training",
 }
 """The command that makes each table."""
