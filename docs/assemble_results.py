@@ -46,6 +46,7 @@ COMMANDS = {
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
     "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --models unet",
+    "networks-cost": "python benchmarks/networks.py --fragment networks-cost",
     "training": "python pipelines/study.py configs/studies/training.yaml --fragment training",
 }
 """The command that makes each table."""
