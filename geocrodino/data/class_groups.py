@@ -89,7 +89,7 @@ def grouped_pixels(
 def _of_scene(
     labels: NDArray[np.uint8], by: GroupedBy, block_px: int
 ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-    """Index of a class, its places in a scene, and the number of the group of each; no group is told in two parts."""
+    """Index of a class, its places in a scene, and the group number of each place; each group comes in one piece."""
     width = labels.shape[1]
     rows_at_once = block_px if by == "block" else max(1, len(labels))
     for start in range(0, len(labels), rows_at_once):

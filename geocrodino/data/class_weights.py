@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.data.scenes import AlignedScene
-from geocrodino.data.statistics import class_counts
 from geocrodino.settings.class_weights import ClassWeightRule
-
-
-def count_classes_by_scene(scenes: Sequence[AlignedScene], split: str, num_classes: int) -> NDArray[np.int64]:
-    """Count the labelled pixels of each class in a split, in each scene.
-
-    Args:
-        scenes: The scenes.
-        split: Name of the split.
-        num_classes: Number of classes K.
-
-    Returns:
-        Counts in the order of scenes and classes, int64, shape (S, K); 0 for a scene without this split.
-    """
-    counts = np.zeros((len(scenes), num_classes), np.int64)
-    for row, scene in zip(counts, scenes, strict=True):
-        if split in scene.inside:
-            row[:] = class_counts(scene.labels, scene.pixels_of(split), num_classes)
-    return counts
 
 
 def class_weights(

@@ -1,4 +1,4 @@
-"""Splits that list files name: of whole scenes, and of the files that one scene is joined from."""
+"""Splits by list files, which name whole scenes, or single files of a scene that is joined from several."""
 
 from __future__ import annotations
 

@@ -116,8 +116,23 @@ def count_classes(scenes: Sequence[AlignedScene], split: str, num_classes: int) 
     Returns:
         Counts in index order, int64, shape (K,).
     """
-    total = np.zeros(num_classes, np.int64)
-    for scene in scenes:
-        if split in scene.inside:
-            total += class_counts(scene.labels, scene.pixels_of(split), num_classes)
+    total: NDArray[np.int64] = count_classes_by_scene(scenes, split, num_classes).sum(axis=0)
     return total
+
+
+def count_classes_by_scene(scenes: Sequence[AlignedScene], split: str, num_classes: int) -> NDArray[np.int64]:
+    """Count the labelled pixels of each class in a split, in each scene.
+
+    Args:
+        scenes: The scenes.
+        split: Name of the split.
+        num_classes: Number of classes K.
+
+    Returns:
+        Counts in the order of scenes and classes, int64, shape (S, K); 0 for a scene without this split.
+    """
+    counts = np.zeros((len(scenes), num_classes), np.int64)
+    for row, scene in zip(counts, scenes, strict=True):
+        if split in scene.inside:
+            row[:] = class_counts(scene.labels, scene.pixels_of(split), num_classes)
+    return counts

@@ -27,7 +27,7 @@ from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import decision_codes
 from geocrodino.prediction.job import STRIP_PX, BlockPredictor, Job
 from geocrodino.prediction.memory import in_use, parse_memory, peak_growth, workers_within
-from geocrodino.prediction.plan import PredictionPlan, plan_prediction
+from geocrodino.prediction.plan import PredictionPlan, draft_prediction, plan_prediction
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.tiles.lattice import probability_bytes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
@@ -154,10 +154,11 @@ def predict(
         ResolutionWarning: If the scene's pixels are more than 4 times as large as those of the training.
     """
     started = time.monotonic()
-    plan = plan_prediction(
+    out, bundle = Path(out), bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    draft = draft_prediction(
         scene,
-        Path(out),
-        bundle if isinstance(bundle, Bundle) else load_bundle(bundle),
+        out,
+        bundle,
         modality,
         elevation=elevation,
         aoi=aoi,
@@ -167,8 +168,9 @@ def predict(
         outputs=outputs,
         height=height,
     )
+    plan = plan_prediction(draft, bundle, out, block_px=tiling.block_px, outputs=outputs)
     files = plan.job.files.present
-    companions = [companion_path(Path(out), kind) for kind in COMPANIONS]
+    companions = [companion_path(out, kind) for kind in COMPANIONS]
     with (
         rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
         MapWriter(

@@ -121,54 +121,23 @@ class Draft:
 
 
 def plan_prediction(
-    scene: str | Path | Sequence[str | Path],
-    out: Path,
-    bundle: Bundle,
-    modality: ModalityChoice,
-    *,
-    elevation: str | Path | Sequence[str | Path] | None,
-    aoi: str | Path | AOI | None,
-    inputs: Inputs,
-    tiling: Tiling,
-    execution: Execution,
-    outputs: Outputs,
-    height: HeightSettings | None = None,
+    draft: Draft, bundle: Bundle, out: Path, *, block_px: int | None, outputs: Outputs
 ) -> PredictionPlan:
-    """Check and plan a prediction.
+    """Open the networks of a checked prediction.
 
     Args:
-        scene: Image or surface model, see `geocrodino.predict`.
-        out: The map to write.
+        draft: The prediction, see `draft_prediction`.
         bundle: The trained networks.
-        modality: Which modalities to use.
-        elevation: Surface model beside an image.
-        aoi: Polygons to predict.
-        inputs: How the rasters are read.
-        tiling: Tiles and blocks.
-        execution: What computes.
+        out: The map to write.
+        block_px: Side of the blocks, as in `Tiling`.
         outputs: What is written.
-        height: The whole coding of the heights, which decides alone.
 
     Returns:
         A plan; its backends are open.
 
     Raises:
-        GeocrodinoError: One of its kinds, as for `geocrodino.predict`.
-        ValueError: If a word is unknown.
+        GeocrodinoError: One of its kinds, if the map cannot be written, or no backend can compute the networks.
     """
-    draft = draft_prediction(
-        scene,
-        out,
-        bundle,
-        modality,
-        elevation=elevation,
-        aoi=aoi,
-        inputs=inputs,
-        tiling=tiling,
-        execution=execution,
-        outputs=outputs,
-        height=height,
-    )
     job, raster, chosen = draft.job, draft.rasters.raster, draft.chosen
     for number, file in enumerate(job.files.present):  # before networks are converted, which may take minutes
         check_output(file.path, overwrite=outputs.overwrite or (outputs.resume and number > 0))
@@ -187,10 +156,10 @@ def plan_prediction(
     job = replace(
         job,
         backend=name,
-        precision=_settled(execution.precision, numbers),
+        precision=_settled(job.precision, numbers),
         files=_files(out, job.classes, chosen.modalities, job.layers, tags),
     )
-    key = _key(job, backends, tiling.block_px, draft.rasters.ground)
+    key = _key(job, backends, block_px, draft.rasters.ground)
     return PredictionPlan(raster, draft.grid, job, backends, draft.blocks, key, chosen, draft.stitch, draft.notes)
 
 
@@ -211,7 +180,7 @@ def draft_prediction(
     """Check a prediction, and lay out its tiles and blocks; no network is opened.
 
     Args:
-        scene: As for `plan_prediction`, like all others.
+        scene: Image or surface model, see `geocrodino.predict`.
         out: The map to write.
         bundle: The trained networks.
         modality: Which modalities to use.

@@ -179,7 +179,7 @@ def guess_project(
         The configuration, with a reason for each guess.
 
     Raises:
-        ConfigError: If a layer is missing, or several files may be the same one; the message says how to decide it.
+        ConfigError: If a layer is missing, or several files could be one layer. The message says which option decides.
         GeocrodinoError: One of its kinds, if a training would refuse the files.
 
     Examples:

@@ -44,7 +44,7 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
         raster: A raster of it.
 
     Returns:
-        Keys of the scene, with a reason for each; none where the file says it.
+        Keys of the scene, with a reason for each; empty if the file itself describes its heights.
 
     Raises:
         RasterError: If it cannot be read.

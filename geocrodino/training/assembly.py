@@ -8,8 +8,9 @@ import lightning as L
 import torch
 
 from geocrodino.data.augmentation import PairAugmentation
-from geocrodino.data.class_weights import class_weights, count_classes_by_scene
+from geocrodino.data.class_weights import class_weights
 from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
+from geocrodino.data.statistics import count_classes_by_scene
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.method import MethodSettings
 from geocrodino.training.batch_size import TRIED_PATCHES, step_memory, with_fitting_batch

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from geocrodino.errors import AOIError, LabelError
 from geocrodino.files.access import exists
+from geocrodino.files.kept import kept_inside
 from geocrodino.geo.areas.crs import with_crs
 from geocrodino.geo.areas.sources import AreaSource, columns_by_layer, label_source, read_source
 from geocrodino.geo.areas.splits import columns_of_splits
@@ -105,14 +106,8 @@ def shapes_kept() -> Iterator[None]:
     Yields:
         Nothing.
     """
-    if _KEPT.get() is not None:
+    with kept_inside(_KEPT):
         yield
-        return
-    token = _KEPT.set({})
-    try:
-        yield
-    finally:
-        _KEPT.reset(token)
 
 
 def read_shapes(

@@ -16,6 +16,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from geocrodino.errors import RasterError
+from geocrodino.files.kept import kept_inside
 from geocrodino.files.names import raster_name
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
@@ -40,14 +41,8 @@ def headers_kept() -> Iterator[None]:
     Yields:
         Nothing.
     """
-    if _KEPT.get() is not None:
+    with kept_inside(_KEPT):
         yield
-        return
-    token = _KEPT.set({})
-    try:
-        yield
-    finally:
-        _KEPT.reset(token)
 
 
 @contextmanager

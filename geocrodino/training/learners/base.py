@@ -138,11 +138,8 @@ class Learner(nn.Module, ABC):
         Returns:
             Amounts by the name of the term, each a scalar >= 0, shape ().
         """
-        return {
-            f"{term}/{m}": labelled_weight(batch[f"{m}_labels"], self.class_weights)
-            for m in self.modalities
-            for term in WEIGHTED_TERMS
-        }
+        labelled = {m: labelled_weight(batch[f"{m}_labels"], self.class_weights) for m in self.modalities}
+        return {f"{term}/{m}": amount for m, amount in labelled.items() for term in WEIGHTED_TERMS}
 
     def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
         """Prepare for a validation.
