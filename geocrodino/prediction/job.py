@@ -203,6 +203,7 @@ class Job:
                 precision=self.precision,
                 unused_px=self.lattice.unused_px,
                 batch=self.batch,
+                takes_turns=len(self.inputs) > 1,
             )
             for m in self.inputs
         }

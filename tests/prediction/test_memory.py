@@ -1,6 +1,9 @@
 """A limit of memory makes fewer tiles at once, and never another map."""
 
+import platform
 import re
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -220,3 +223,22 @@ def test_a_cluster_has_limits_of_its_own(bundle, tmp_path):
     with pytest.raises(ConfigError) as error:
         predict(scene, tmp_path / "m.tif", bundle, "optical", execution=Execution(memory="2GB", scheduler="processes"))
     assert str(error.value) == "memory limits only the threads of this process: leave it out with a scheduler."
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+@pytest.mark.parametrize(("call", "kept"), [("", True), ("give_back_freed_memory()", False)])
+def test_freed_memory_is_given_back(call, kept):
+    script = f"""
+import numpy as np, psutil
+from geocrodino.prediction.memory import give_back_freed_memory
+{call}
+held = lambda: psutil.Process().memory_info().rss
+np.ones(30_000_000, np.uint8)  # freed at once; glibc then takes blocks of this size from its heap
+before = held()
+block = np.ones(30_000_000, np.uint8)
+pins = [bytearray(1000) for _ in range(1000)]
+del block
+print(held() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 20_000_000) == kept

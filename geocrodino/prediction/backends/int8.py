@@ -37,7 +37,7 @@ EXTRA = 'pip install "geocrodino[int8]"'
 
 
 def open_int8(
-    bundle: Bundle, modality: Modality, *, workers: int, temperature: float, unused_px: int
+    bundle: Bundle, modality: Modality, *, workers: int, temperature: float, unused_px: int, takes_turns: bool
 ) -> OpenVinoBackend:
     """Open the int8 network of a branch.
 
@@ -47,6 +47,7 @@ def open_int8(
         workers: Tiles computed at the same time.
         temperature: Divisor of the logits, above 0.
         unused_px: Width of the margin of tiles whose result is not needed.
+        takes_turns: Give back the memory of the feature maps after each tile, see `OpenVinoBackend`.
 
     Returns:
         The network, ready to compute.
@@ -75,7 +76,9 @@ def open_int8(
             graph = Graph(
                 tensors["xml"].tobytes(), tensors["weights"].tobytes(), facts.trim_px, tensors["logits"].astype("f4")
             )
-            opened = OpenVinoBackend(graph, workers=workers, temperature=temperature, int8=True)
+            opened = OpenVinoBackend(
+                graph, workers=workers, temperature=temperature, int8=True, takes_turns=takes_turns
+            )
             apart, _ = difference(opened(tile), softmax(graph.logits / np.float32(temperature), axis=0))
         if not apart <= ASKED_TOLERANCE:
             raise UnusableError(

@@ -33,6 +33,7 @@ def open_backend(
     precision: Precision = "auto",
     unused_px: int = 0,
     batch: int = 1,
+    takes_turns: bool = False,
     cache: Path | None = None,
 ) -> Backend:
     """Make a branch of a bundle ready to predict.
@@ -47,6 +48,8 @@ def open_backend(
         precision: Numbers to compute in.
         unused_px: Width of the margin of tiles whose result is not needed; less is computed there.
         batch: Tiles of one shape in one call of the network, collected from the calling threads; only with PyTorch.
+        takes_turns: Whether other networks compute between its tiles. With OpenVINO, memory is then given back after
+            each tile, which takes a tenth longer; PyTorch does so anyway.
         cache: Folder for networks converted to OpenVINO, ``$XDG_CACHE_HOME/geocrodino`` or ``~/.cache/geocrodino`` by
             default. If it cannot be written, each call converts again.
 
@@ -80,7 +83,14 @@ def open_backend(
         _require_int8(name, device, batch)
         from geocrodino.prediction.backends.int8 import open_int8
 
-        return open_int8(bundle, modality, workers=workers, temperature=temperature, unused_px=unused_px)
+        return open_int8(
+            bundle,
+            modality,
+            workers=workers,
+            temperature=temperature,
+            unused_px=unused_px,
+            takes_turns=takes_turns,
+        )
 
     def torch_backend() -> Backend:
         from geocrodino.prediction.backends.torch import open_torch
@@ -115,6 +125,7 @@ def open_backend(
             temperature=temperature,
             half=half,
             unused_px=unused_px,
+            takes_turns=takes_turns,
             cache=cache,
         )
     except openvino.UnusableError as error:

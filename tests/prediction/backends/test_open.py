@@ -59,9 +59,16 @@ def no_openvino(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 
-@pytest.fixture(params=["torch", pytest.param("openvino", marks=needs_openvino)])
+@pytest.fixture(
+    params=[
+        "torch",
+        pytest.param("openvino", marks=needs_openvino),
+        pytest.param("openvino in turns", marks=needs_openvino),
+    ]
+)
 def backend(request, bundle, tmp_path):
-    return open_backend(bundle, "optical", name=request.param, workers=4, cache=tmp_path)
+    name, _, turns = request.param.partition(" ")
+    return open_backend(bundle, "optical", name=name, workers=4, takes_turns=bool(turns), cache=tmp_path)
 
 
 def test_the_name_tells_what_computes(bundle, tmp_path):
@@ -106,6 +113,25 @@ def test_the_same_bytes_from_one_thread_and_from_four(backend):
     with ThreadPoolExecutor(4) as pool:
         assert [found.tobytes() for found in pool.map(backend, tiles)] == alone
     assert len(set(alone)) == 12
+
+
+@needs_openvino
+def test_networks_that_take_turns_give_their_memory_back_after_each_tile(bundle, tmp_path, monkeypatch):
+    values = tile(64, 96)
+    backend = open_backend(bundle, "optical", name="openvino", workers=2, takes_turns=True, cache=tmp_path)
+    expected = open_backend(bundle, "optical", name="openvino", workers=2, cache=tmp_path)(values)
+    done = []
+    real = openvino_backend.import_openvino().CompiledModel.release_memory
+    monkeypatch.setattr(
+        openvino_backend.import_openvino().CompiledModel,
+        "release_memory",
+        lambda model: (done.append(id(model)), real(model)),
+        raising=True,
+    )
+    found = [backend(values) for _ in range(3)]
+    assert len(done) == 3
+    assert len(set(done)) == 1  # one caller at a time, one compiled network
+    assert {each.tobytes() for each in found} == {expected.tobytes()}
 
 
 def test_a_result_is_the_callers_own(backend):
