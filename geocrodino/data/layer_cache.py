@@ -83,7 +83,7 @@ def align_scenes(
         (sources, grid), folder = scenes[number], folders[number]
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        with _alone(folder):
+        with alone(folder):
             layers = align(sources, recipes, classes, grid, folder, progress.of(number))
         progress.finish(number)
         return layers
@@ -147,8 +147,15 @@ def _folders(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run writes these layers. On file systems without locks, do nothing."""
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes into a folder. On file systems without locks, do nothing.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        Nothing; until the block ends, others wait.
+    """
     guard = FileLock(folder / ".lock")
     with suppress(OSError, NotImplementedError):
         guard.acquire()
