@@ -29,7 +29,7 @@ from geocrodino.data.sources import Sources
 from geocrodino.files.access import writing
 from geocrodino.files.names import is_remote
 from geocrodino.geo.rasters.identity import source_files
-from geocrodino.modalities.registry import Recipe
+from geocrodino.modalities.recipe import Recipe
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import Modality
 

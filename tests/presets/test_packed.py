@@ -251,8 +251,8 @@ def test_a_training_needs_the_unpacked_tiles(tmp_path):
     with pytest.raises(ConfigError) as error:
         dataset_settings(PRESETS["gamus"], tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: expected the tiles of gamus in {tmp_path}/geocrodino-unpacked, found 18 of 18 rasters not unpacked "
-        f"yet. Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack, or "
+        f"{tmp_path}: expected the tiles of gamus in {tmp_path}/geocrodino-unpacked, found 18 of 18 rasters not "
+        f"unpacked yet. Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack, or "
         "geocrodino.presets.contents.unpack_dataset in Python."
     )
     unpack_dataset(PRESETS["gamus"], tmp_path)
