@@ -13,6 +13,9 @@ EXTRA = 'pip install "geocrodino[hdf5]"'
 """Command that installs what HDF5 files are read with."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_CACHE_BYTES = 1 << 26
+"""Of each array, so much stays unpacked: blocks of the file may hold parts of several pictures."""
+
 _USER_BLOCK = 512
 """MATLAB writes a header of so many bytes before the HDF5 part of a file."""
 
@@ -45,7 +48,7 @@ def opened_hdf5(path: str) -> Iterator[Any]:
         raise RasterError(path, f"expected h5py to read it, which is not installed. Install it: {EXTRA}") from None
     try:
         # Locks fail on read-only and on some network disks, and nothing is written.
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES) as file:
             yield file
     except OSError as error:
         raise RasterError(path, f"{_damage(path)} ({error}). Download it again.") from error
