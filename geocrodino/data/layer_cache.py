@@ -7,12 +7,10 @@ what another run reads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import (
@@ -27,6 +25,7 @@ from geocrodino.data.alignment import (
 )
 from geocrodino.data.sources import Sources
 from geocrodino.files.access import writing
+from geocrodino.files.locks import alone as _alone
 from geocrodino.files.names import is_remote
 from geocrodino.geo.rasters.identity import source_files
 from geocrodino.modalities.recipe import Recipe
@@ -83,7 +82,7 @@ def align_scenes(
         (sources, grid), folder = scenes[number], folders[number]
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        with alone(folder):
+        with _alone(folder):
             layers = align(sources, recipes, classes, grid, folder, progress.of(number))
         progress.finish(number)
         return layers
@@ -144,25 +143,6 @@ def _folders(
         for (sources, grid), folder in zip(scenes, folders, strict=True)
     ]
     return folders, sizes
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes into a folder. On file systems without locks, do nothing.
-
-    Args:
-        folder: The folder.
-
-    Yields:
-        Nothing; until the block ends, others wait.
-    """
-    guard = FileLock(folder / ".lock")
-    with suppress(OSError, NotImplementedError):
-        guard.acquire()
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 class _Progress:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from geocrodino.errors import OutputError
 from geocrodino.files.access import access_errors, durable_file, is_file, writing
+from geocrodino.files.locks import alone
 from geocrodino.presets.hdf5 import opened_hdf5
 from geocrodino.settings.splits import SceneSplit
 
@@ -150,7 +151,6 @@ def unpack(
         AccessError: If the operating system does not let a file be read.
     """
     from geocrodino.data.alignment import readable_size, require_space
-    from geocrodino.data.layer_cache import alone
 
     todo = not_unpacked(packed, root)
     if not todo or packed.read is None:
