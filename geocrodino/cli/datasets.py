@@ -35,6 +35,10 @@ def datasets(
     root: Annotated[
         Path | None, typer.Option(help="Folder to look for files of the data set, and for what is missing.")
     ] = None,
+    unpack: Annotated[
+        bool,
+        typer.Option("--unpack", help="Write the rasters in HDF5 and MATLAB files as GeoTIFF files, as train does."),
+    ] = False,
 ) -> None:
     """List public data sets that can be trained on, and what of them is missing on this computer.
 
@@ -45,6 +49,10 @@ def datasets(
     from geocrodino.presets.catalogue import PRESETS, preset_of
 
     console = Console(highlight=False, soft_wrap=True)
+    if unpack:
+        if name is None or root is None:
+            raise ConfigError("--unpack: expected the name of a data set and its folder (--root) beside it.")
+        unpack_files(console, preset_of(name), root)
     if name is not None:
         _describe(console, preset_of(name), root)
         return
@@ -57,20 +65,23 @@ def datasets(
     console.print("Next: geocrodino datasets NAME --root DIR, then geocrodino train --dataset NAME --root DIR")
 
 
-def dataset_values(name: str | None, root: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+def dataset_values(
+    name: str | None, root: Path | None, given: Mapping[str, Any], *, unpack: bool = False
+) -> dict[str, Any]:
     """Make the settings of a training on a data set.
 
     Args:
         name: Name of the data set; None: no data set.
         root: Its folder.
         given: Values of other options by dotted key of the configuration; None: not given.
+        unpack: Whether HDF5 and MATLAB files are unpacked first.
 
     Returns:
         All values by dotted key: those of the data set, and the others.
 
     Raises:
         ConfigError: If one of name and folder is given alone, the data set is not known or not there, or another option
-            names what the data set decides.
+            names what the data set decides, or its files are not unpacked and should not be.
     """
     if name is None and root is None:
         return dict(given)
@@ -88,8 +99,31 @@ def dataset_values(name: str | None, root: Path | None, given: Mapping[str, Any]
             f"`{twice[0]}`: the data set {name} decides it already, found {given[twice[0]]} beside it. Leave one of "
             "them out."
         )
+    if unpack:
+        unpack_files(Console(highlight=False, soft_wrap=True), preset, root)
     others = {key: value for key, value in given.items() if value is not None}
     return {**dataset_settings(preset, root), **others}
+
+
+def unpack_files(console: Console, preset: Preset, root: Path) -> None:
+    """Unpack the files of a data set that are not read as they are, and show how far it is.
+
+    Args:
+        console: Where to show it.
+        preset: The data set.
+        root: Its folder.
+
+    Raises:
+        GeocrodinoError: One of its kinds, see `geocrodino.presets.contents.unpack_dataset`.
+    """
+    if preset.packed is None:
+        return
+    from geocrodino.cli.progress import stages
+    from geocrodino.presets.contents import unpack_dataset
+
+    with stages(console) as shown:
+        shown.stage("Unpacking")
+        unpack_dataset(preset, root, lambda line: console.print(line, markup=False), shown.advance)
 
 
 def _found(preset: Preset, root: Path) -> str:
@@ -99,8 +133,8 @@ def _found(preset: Preset, root: Path) -> str:
     contents = look(preset, root)
     if contents.scenes:
         return f"there: {_counts(contents.count(split) for split in _SPLITS)}"
-    if contents.unread:
-        return "there, but cannot be read as it is"
+    if contents.obstacle:
+        return "there, but cannot be unpacked"
     there = [layer for layer, count in contents.files.items() if count]
     return f"there: {' and '.join(there)} alone" if there else "not there"
 
@@ -156,11 +190,15 @@ def _scoring(preset: Preset) -> str:
 def _describe_files(show: Callable[[str], None], preset: Preset, root: Path) -> None:
     """What of a data set lies in a folder, and what is missing."""
     from geocrodino.presets.contents import look, missing_text
+    from geocrodino.presets.packed import UNPACKED, not_unpacked
 
     contents = look(preset, root)
     files = ", ".join(f"{layer} {count}" for layer, count in contents.files.items())
     show(f"In {root}: files of {files}")
     if contents.scenes:
         show(f"Scenes: {_counts(contents.count(split) for split in _SPLITS)}")
+    if contents.packed is not None and contents.packed.rasters:
+        todo = len(not_unpacked(contents.packed, root))
+        show(f"Unpacked in {root / UNPACKED}: {len(contents.packed.rasters) - todo} of {len(contents.packed.rasters)}")
     missing = missing_text(preset, contents)
     show(f"Missing: {missing}" if missing else "Missing: nothing")

@@ -198,7 +198,7 @@ def train(
     """
     values = {**data.values(), **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
-    given = dataset_values(dataset, root, given)
+    given = dataset_values(dataset, root, given, unpack=not dry_run)
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     check_training(config, copy.deepcopy(given), teacher, folder)
 

@@ -37,7 +37,7 @@ from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.registry import Recipe
+from geocrodino.modalities.recipe import Recipe
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
 
@@ -277,12 +277,13 @@ def _sizes(layers: AlignedLayers, recipes: dict[Modality, Recipe]) -> dict[Path,
     return {**sizes, layers.labels: px}
 
 
-def require_space(folder: Path, needed: int) -> None:
-    """Check that a disk has enough free space for layers, because writing them can take hours.
+def require_space(folder: Path, needed: int, what: str = "the aligned rasters") -> None:
+    """Check that a disk has enough free space for rasters, because writing them can take hours.
 
     Args:
         folder: A folder on the disk.
-        needed: Size of the layers, bytes.
+        needed: Size of the rasters, bytes.
+        what: What they are, for the message.
 
     Raises:
         OutputError: If there is less free space.
@@ -291,7 +292,7 @@ def require_space(folder: Path, needed: int) -> None:
         disk = shutil.disk_usage(folder)
     if disk.total and disk.free < needed:  # some network file systems report a total of 0
         raise OutputError(
-            f"{folder}: not enough free space for the aligned rasters: expected {readable_size(needed)}, found "
+            f"{folder}: not enough free space for {what}: expected {readable_size(needed)}, found "
             f"{readable_size(disk.free)}."
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from geocrodino.errors import ConfigError
 from geocrodino.geo.rasters.bands import common_names
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.modalities.registry import Recipe
+from geocrodino.modalities.recipe import Recipe
 
 
 def require_known_bands(

@@ -18,7 +18,7 @@ from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import SAME_SIZE_TOLERANCE, describe, on_lattice, pixel_size_m, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.warp import AGGREGATE_FROM
-from geocrodino.modalities.registry import Recipe
+from geocrodino.modalities.recipe import Recipe
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.modality import MODALITIES, Modality
 

@@ -30,7 +30,8 @@ from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_l
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.options import RecipeOptions
-from geocrodino.modalities.registry import Recipe, definition_of
+from geocrodino.modalities.recipe import Recipe
+from geocrodino.modalities.registry import definition_of
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.height_channels import HeightChannelName
@@ -197,7 +198,7 @@ def _recipe_of(
 ) -> None:
     """Add the recipe of a modality to ``recipes``, then check its raster as a training does."""
     definition = definition_of(modality)
-    recipe = recipes[modality] = definition.recipe(sources[modality], options)
+    recipe = recipes[modality] = Recipe.of(modality, sources[modality], options)
     if definition.holds_heights:
         recipe.check(sources[modality], ground_given=ground_is_given(sources))
 

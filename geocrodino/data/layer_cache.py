@@ -7,12 +7,10 @@ what another run reads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import (
@@ -27,9 +25,10 @@ from geocrodino.data.alignment import (
 )
 from geocrodino.data.sources import Sources
 from geocrodino.files.access import writing
+from geocrodino.files.locks import alone as _alone
 from geocrodino.files.names import is_remote
 from geocrodino.geo.rasters.identity import source_files
-from geocrodino.modalities.registry import Recipe
+from geocrodino.modalities.recipe import Recipe
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import Modality
 
@@ -144,18 +143,6 @@ def _folders(
         for (sources, grid), folder in zip(scenes, folders, strict=True)
     ]
     return folders, sizes
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run writes these layers. On file systems without locks, do nothing."""
-    guard = FileLock(folder / ".lock")
-    with suppress(OSError, NotImplementedError):
-        guard.acquire()
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 class _Progress:

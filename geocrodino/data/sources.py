@@ -13,7 +13,8 @@ from geocrodino.geo.rasters.heights import ground_like, set_heights
 from geocrodino.geo.rasters.place import stated_place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
-from geocrodino.modalities.registry import Recipe, definition_of
+from geocrodino.modalities.recipe import Recipe
+from geocrodino.modalities.registry import definition_of
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.scenes import SceneConfig

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import shapely
@@ -127,57 +128,108 @@ def split_scenes(
     """
     rules = settings or SplitSettings()
     _check_folds(views, rules)
-    whole = {number: view.split for number, view in enumerate(views) if view.split is not None}
-    listed_views = [
-        ListedScene(view.name, view.files, view.members, view.part_of, shapely.box(*view.grid.boundingbox))
-        for view in views
-    ]
-    in_list = listed_splits(rules.lists, listed_views, rules.column)
-    in_lists, members = in_list.whole, [m for m in in_list.members if whole.get(m.scene) in (None, "unlabelled")]
-    # A part is not used if lists name places beyond it alone.
-    in_members = {number for number in in_list.by_members if whole.get(number) in (None, "unlabelled")}
-    # Images to test on often come without labels: they must not be learnt from.
-    tested = {n: split for n, split in in_lists.items() if split == "test" and whole.get(n) == "unlabelled"}
-    whole = {**in_lists, **whole, **tested}
-    notes, members = _val_from_train(views, in_lists, members, whole, rules, num_classes, seed)
-    left = [n for n, view in enumerate(views) if n not in whole and n not in in_members and not view.names_splits]
+    named = _named(views, rules)
+    notes, members = _val_from_train(views, named.in_lists, named.members, named.whole, rules, num_classes, seed)
+    named = replace(named, members=members)
+    left = [n for n, view in enumerate(views) if not (n in named.whole or n in named.in_members or view.names_splits)]
     by = _way(views, left, rules, parts_of_one=parts_of_one)
     drawn = [by] if by is not None and left else []
     if notes:
         drawn.append("scenes")
     if by == "scenes":
         of_areas = {s for view in views if view.area is not None for s in view.area.splits}
-        elsewhere = {*whole.values(), *(m.split for m in members), *of_areas}
-        whole |= _drawn_scenes([(n, views[n]) for n in left], elsewhere, rules, num_classes, seed)
+        elsewhere = {*named.whole.values(), *(m.split for m in members), *of_areas}
+        more = _drawn_scenes([(n, views[n]) for n in left], elsewhere, rules, num_classes, seed)
+        named = replace(named, whole={**named.whole, **more})
+    cut = partial(_in_blocks, rules=rules, num_classes=num_classes, patch_px=patch_px, seed=seed)
+    may_be_small = parts_of_one and len(left) > 1 and rules.by is None
+    areas, small = _areas(views, named, cut if by == "blocks" else None, may_be_small=may_be_small)
+    if small:
+        notes = (*notes, _note_on_small([views[n].name for n in small], len(left)))
+    require_splits(*areas)
+    return DecidedSplits(tuple(areas), tuple(dict.fromkeys(drawn)), notes)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What scenes and lists say of splits. Scenes are known by their numbers.
+
+    Attributes:
+        whole: Split of each scene that is of one split.
+        in_lists: Split of each scene that a list names.
+        members: The files of scenes that lists name.
+        in_members: The scenes of which lists name files; only these files are used of them.
+    """
+
+    whole: dict[int, SceneSplit]
+    in_lists: Mapping[int, SceneSplit]
+    members: Sequence[ListedMember]
+    in_members: Collection[int]
+
+
+def _named(views: Sequence[SceneView], rules: SplitSettings) -> _Named:
+    """What scenes and lists say of splits, before anything is drawn."""
+    whole = {number: view.split for number, view in enumerate(views) if view.split is not None}
+    listed_views = [
+        ListedScene(view.name, view.files, view.members, view.part_of, shapely.box(*view.grid.boundingbox))
+        for view in views
+    ]
+    found = listed_splits(rules.lists, listed_views, rules.column)
+    members = [m for m in found.members if whole.get(m.scene) in (None, "unlabelled")]
+    # A part is not used if lists name places beyond it alone.
+    in_members = {number for number in found.by_members if whole.get(number) in (None, "unlabelled")}
+    # Images to test on often come without labels: they must not be learnt from.
+    tested = {n: split for n, split in found.whole.items() if split == "test" and whole.get(n) == "unlabelled"}
+    return _Named({**found.whole, **whole, **tested}, found.whole, members, in_members)
+
+
+def _areas(
+    views: Sequence[SceneView], named: _Named, cut: Callable[[SceneView], AOI] | None, *, may_be_small: bool
+) -> tuple[list[AOI], list[int]]:
+    """The area of each scene with its splits, and which scenes are ``train`` because they are too small to be cut.
+
+    Args:
+        views: The scenes.
+        named: The splits that are named or drawn.
+        cut: Cuts a scene into blocks; None: a scene without a split is not used.
+        may_be_small: Whether a scene may be too small for blocks.
+
+    Returns:
+        The areas, and the numbers of the scenes that are too small.
+
+    Raises:
+        AOIError: If a scene is too small and must not be.
+    """
     areas, small = [], []
     for number, view in enumerate(views):
-        if number in in_members:
-            own = [member for member in members if member.scene == number]
-            areas.append(_in_listed_places(view, own, whole.get(number)))
-        elif number in whole:
-            areas.append(_in_one_split(view, whole[number]))
+        if number in named.in_members:
+            own = [member for member in named.members if member.scene == number]
+            areas.append(_in_listed_places(view, own, named.whole.get(number)))
+        elif number in named.whole:
+            areas.append(_in_one_split(view, named.whole[number]))
         elif view.area is not None and view.names_splits:
             areas.append(view.area)
-        elif by == "blocks":
+        elif cut is None:
+            areas.append(_in_one_split(view, None))
+        else:
             try:
-                areas.append(_in_blocks(view, rules, num_classes, patch_px, seed))
+                areas.append(cut(view))
             except AOIError:
-                if not parts_of_one or len(left) == 1 or rules.by is not None:
+                if not may_be_small:
                     raise
                 small.append(number)
                 areas.append(_in_one_split(view, "train"))
-        else:
-            areas.append(_in_one_split(view, None))
-    if small and len(small) == len(left):
+    return areas, small
+
+
+def _note_on_small(small: Sequence[str], left: int) -> str:
+    """The note on parts that are too small for blocks; an error if all parts are."""
+    if len(small) == left:
         raise ConfigError(
-            f"data.splits: none of {len(left)} parts of the scene has room for three splits. Expected polygons with a "
+            f"data.splits: none of {left} parts of the scene has room for three splits. Expected polygons with a "
             "column split under the key aoi, or smaller patches (`patch_px`)."
         )
-    if small:
-        names = listed(views[n].name for n in small)
-        notes = (*notes, f"Too small for three splits, so the whole part is train: {names}")
-    require_splits(*areas)
-    return DecidedSplits(tuple(areas), tuple(dict.fromkeys(drawn)), notes)
+    return f"Too small for three splits, so the whole part is train: {listed(small)}"
 
 
 def _check_folds(views: Sequence[SceneView], rules: SplitSettings) -> None:

@@ -26,7 +26,8 @@ from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.ground_cells import FEWEST_PX, GroundCells
 from geocrodino.modalities.measured import require_measured
 from geocrodino.modalities.options import RecipeOptions
-from geocrodino.modalities.registry import ModalityDefinition, Recipe, Sample, register
+from geocrodino.modalities.recipe_values import RecipeValues
+from geocrodino.modalities.registry import ModalityDefinition, Sample, register
 from geocrodino.settings.augmentation import ELEVATION_RADIOMETRY
 from geocrodino.settings.ground import GroundFilter
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannel, HeightChannelName
@@ -47,7 +48,7 @@ class ElevationModality(ModalityDefinition):
     holds_heights = True
     warning = HeightRangeWarning
 
-    def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
+    def recipe(self, raster: RasterSource, options: RecipeOptions) -> RecipeValues:
         """Create the recipe of a training from the height channels that are asked for.
 
         Args:
@@ -62,12 +63,12 @@ class ElevationModality(ModalityDefinition):
         """
         if raster.zero == "ground" and "topographic_position" in options.channels:
             raise HeightError(f"elevation.channels: {_NO_GROUND_SHAPE}\nLeave it out.")
-        found = elevation_recipe(options.channels, options.ground, options.height_unit, self.name)
+        found = elevation_values(options.channels, options.ground, options.height_unit, self.name)
         if options.height is None:
             return found
         return found.model_copy(update={"height": options.height, "dtype": raster.dtype})
 
-    def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
+    def channel_names(self, recipe: RecipeValues) -> tuple[str, ...]:
         """Get the names of the channels.
 
         Args:
@@ -78,7 +79,7 @@ class ElevationModality(ModalityDefinition):
         """
         return recipe.channels
 
-    def halo_px(self, recipe: Recipe, grid: GeoBox, *, ground_given: bool = False) -> int:
+    def halo_px(self, recipe: RecipeValues, grid: GeoBox, *, ground_given: bool = False) -> int:
         """Compute how far around a window heights are read, for the channels and for the ground that they need.
 
         Args:
@@ -101,7 +102,7 @@ class ElevationModality(ModalityDefinition):
 
     def check(
         self,
-        recipe: Recipe,
+        recipe: RecipeValues,
         raster: RasterSource,
         *,
         ground_given: bool = False,
@@ -140,7 +141,12 @@ class ElevationModality(ModalityDefinition):
         return None
 
     def fitted(
-        self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+        self,
+        recipe: RecipeValues,
+        raster: RasterSource,
+        *,
+        unit: str | None = None,
+        bands: tuple[int, ...] | None = None,
     ) -> RasterSource:
         """Mark impossible heights of a surface model as missing.
 
@@ -160,7 +166,7 @@ class ElevationModality(ModalityDefinition):
 
     def read(
         self,
-        recipe: Recipe,
+        recipe: RecipeValues,
         raster: RasterSource,
         grid: GeoBox,
         window: Window,
@@ -233,7 +239,7 @@ class ElevationModality(ModalityDefinition):
         out[:, ~valid] = np.nan
         return out, valid
 
-    def describe(self, recipe: Recipe) -> str:
+    def describe(self, recipe: RecipeValues) -> str:
         """Describe the surface model for people.
 
         Args:
@@ -356,12 +362,12 @@ class _Heights:
         )
 
 
-def elevation_recipe(
+def elevation_values(
     channels: tuple[HeightChannelName, ...],
     ground: GroundFilter | None = None,
     height_unit: str | None = None,
     modality: Modality = "elevation",
-) -> Recipe:
+) -> RecipeValues:
     """Create the recipe of a height raster.
 
     Args:
@@ -379,14 +385,14 @@ def elevation_recipe(
     if not channels:
         raise HeightError("elevation.channels is empty. Expected at least one of height_above_ground, height, slope.")
     filled = ground or GroundFilter()
-    return Recipe(modality=modality, channels=channels, ground=filled, height_unit=height_unit)
+    return RecipeValues(modality=modality, channels=channels, ground=filled, height_unit=height_unit)
 
 
 _CELLS = GroundCells()
 
 
 def _ground_by_cells(
-    recipe: Recipe, raster: RasterSource, grid: GeoBox, window: Window, metres: float, *, trim_px: int
+    recipe: RecipeValues, raster: RasterSource, grid: GeoBox, window: Window, metres: float, *, trim_px: int
 ) -> NDArray[np.float32]:
     """Estimate the ground of a window from cells that are computed once for all windows."""
     settings, side_m = recipe.ground, _side_m(grid)
@@ -399,7 +405,7 @@ def _ground_by_cells(
     return ground_of_cells(cells, settings, side_m, window.corner, window.shape, trim_px)
 
 
-def _require_ground(recipe: Recipe, raster: RasterSource) -> None:
+def _require_ground(recipe: RecipeValues, raster: RasterSource) -> None:
     """Refuse distances from a camera for channels that need the ground under a surface."""
     needy = [entry.name for entry in _entries(recipe) if entry.needs_ground]
     if needy and raster.zero == "camera":
@@ -410,7 +416,7 @@ def _require_ground(recipe: Recipe, raster: RasterSource) -> None:
         )
 
 
-def _entries(recipe: Recipe) -> list[HeightChannel]:
+def _entries(recipe: RecipeValues) -> list[HeightChannel]:
     return [HEIGHT_CHANNELS[name] for name in recipe.channels]
 
 

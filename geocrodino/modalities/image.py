@@ -15,7 +15,8 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.band_matching import BandMatch, match_bands
 from geocrodino.modalities.measured import require_measured
 from geocrodino.modalities.options import RecipeOptions
-from geocrodino.modalities.registry import ModalityDefinition, Recipe, Sample
+from geocrodino.modalities.recipe_values import RecipeValues
+from geocrodino.modalities.registry import ModalityDefinition, Sample
 from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
 
 
@@ -24,7 +25,7 @@ class ImageModality(ModalityDefinition):
 
     measured = "brightness in each band"
 
-    def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
+    def recipe(self, raster: RasterSource, options: RecipeOptions) -> RecipeValues:
         """Create the recipe of a training from the data bands of an image, or from those asked for.
 
         Args:
@@ -50,7 +51,7 @@ class ImageModality(ModalityDefinition):
                 stacklevel=3,
             )
         raster = raster.with_bands(numbers) if all(0 < b <= raster.count for b in numbers) else raster
-        recipe = Recipe(
+        recipe = RecipeValues(
             modality=self.name,
             bands=numbers,
             band_names=tuple(raster.band_names[b - 1] if 0 < b <= raster.count else f"band {b}" for b in numbers),
@@ -60,7 +61,7 @@ class ImageModality(ModalityDefinition):
         match_bands(raster, recipe.band_names, numbers, numbers, kind=self.name)
         return recipe
 
-    def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
+    def channel_names(self, recipe: RecipeValues) -> tuple[str, ...]:
         """Get the names of the channels.
 
         Args:
@@ -73,7 +74,7 @@ class ImageModality(ModalityDefinition):
 
     def check(
         self,
-        recipe: Recipe,
+        recipe: RecipeValues,
         raster: RasterSource,
         *,
         ground_given: bool = False,
@@ -96,7 +97,12 @@ class ImageModality(ModalityDefinition):
         return self._match(recipe, raster, bands).known_by
 
     def fitted(
-        self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+        self,
+        recipe: RecipeValues,
+        raster: RasterSource,
+        *,
+        unit: str | None = None,
+        bands: tuple[int, ...] | None = None,
     ) -> RasterSource:
         """Select the bands of a recipe, in its order.
 
@@ -116,7 +122,7 @@ class ImageModality(ModalityDefinition):
 
     def read(
         self,
-        recipe: Recipe,
+        recipe: RecipeValues,
         raster: RasterSource,
         grid: GeoBox,
         window: Window,
@@ -142,7 +148,7 @@ class ImageModality(ModalityDefinition):
         """
         return raster.read(grid, window)
 
-    def describe(self, recipe: Recipe) -> str:
+    def describe(self, recipe: RecipeValues) -> str:
         """Describe the image for people.
 
         Args:
@@ -194,7 +200,7 @@ class ImageModality(ModalityDefinition):
             "less."
         ]
 
-    def _match(self, recipe: Recipe, raster: RasterSource, bands: tuple[int, ...] | None) -> BandMatch:
+    def _match(self, recipe: RecipeValues, raster: RasterSource, bands: tuple[int, ...] | None) -> BandMatch:
         require_measured(raster, self.measured)
         return match_bands(raster, recipe.band_names, recipe.bands, bands, kind=self.name)
 

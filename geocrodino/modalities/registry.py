@@ -10,237 +10,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from geocrodino.errors import BundleError, ConfigError, ValueRangeWarning
-from geocrodino.geo.rasters.heights import CodedHeights, ground_like, set_heights, trained_ground, trained_heights
+from geocrodino.errors import ConfigError, ValueRangeWarning
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.units import ground_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.display import stretched
-from geocrodino.modalities.measured import require_measured
 from geocrodino.modalities.options import RecipeOptions
+from geocrodino.modalities.recipe_values import RecipeValues
 from geocrodino.settings.augmentation import RadiometrySettings
-from geocrodino.settings.ground import GroundFilter
-from geocrodino.settings.height_channels import HeightChannelName
-from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.spelling import did_you_mean
 
 _HIGHEST_CODE = 64  # the codes of all modalities add up to at most 127: 255 is no data
-
-
-class Recipe(BaseModel):
-    """How the channels of one modality are made from a raster, before statistics.
-
-    Attributes:
-        modality: Which modality.
-        bands: One-based numbers of the bands of an image, in order; empty for elevation.
-        band_names: Their names, by which bands of other images are matched; ``band 1`` and so on without a name.
-        dtype: Type of the stored numbers of the training's raster; None for heights without a coding, and in older
-            bundles.
-        channels: Height channels, in order; empty for images.
-        ground: The filter that finds the ground where no ground raster is given.
-        position_m: Width (standard deviation) of the surroundings of ``topographic_position``, m.
-        height_unit: Unit of heights in the training's settings, for files that name none.
-        height: Coding of the heights in the training's settings, for files of the same kind that state none; None: the
-            file decides.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    modality: Modality
-    bands: tuple[int, ...] = ()
-    band_names: tuple[str, ...] = ()
-    dtype: str | None = None
-    channels: tuple[HeightChannelName, ...] = ()
-    ground: GroundFilter = GroundFilter()
-    position_m: Annotated[float, Field(gt=0)] = 60.0
-    height_unit: str | None = None
-    height: HeightSettings | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_empty_coding(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the coding out where there is none: older versions do not know it, and manifests keep their bytes."""
-        written: dict[str, Any] = handler(self)
-        if self.height is None:
-            del written["height"]
-        return written
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Names of the channels, in order."""
-        return definition_of(self.modality).channel_names(self)
-
-    def halo_px(self, grid: GeoBox, *, ground_given: bool = False) -> int:
-        """Compute how far around a window the raster is read for its channels.
-
-        Args:
-            grid: Grid on which channels are computed.
-            ground_given: Whether there is a ground raster.
-
-        Returns:
-            Pixels of the grid on each side, at least 0.
-
-        Raises:
-            HeightError: If the grid is too coarse for height above ground.
-        """
-        return definition_of(self.modality).halo_px(self, grid, ground_given=ground_given)
-
-    def check(
-        self, raster: RasterSource, *, ground_given: bool = False, bands: tuple[int, ...] | None = None
-    ) -> str | None:
-        """Check that a raster has the bands, and heights fine enough for the channels.
-
-        Args:
-            raster: The raster.
-            ground_given: Whether there is a ground raster.
-            bands: Numbers of the bands of an image, where the user gave them.
-
-        Returns:
-            How the bands were found, as a phrase for people; None for heights.
-
-        Raises:
-            BundleError: If it lacks a band, or its values are no brightness and no heights.
-            HeightError: If its pixels are too coarse for height above ground.
-        """
-        return definition_of(self.modality).check(self, raster, ground_given=ground_given, bands=bands)
-
-    def coded(
-        self,
-        raster: RasterSource,
-        *,
-        given: HeightSettings | None = None,
-        unit: str | None = None,
-        alone: bool = False,
-    ) -> CodedHeights:
-        """Read a raster for a prediction as the training read its own, see `trained_heights`.
-
-        Args:
-            raster: The raster, as its file describes itself.
-            given: What the user says of its heights.
-            unit: Unit of height, where the user gave one.
-            alone: Whether ``given`` decides alone, as in a training, and the coding of the training does not count.
-
-        Returns:
-            The raster, and the ground where a band of the same file holds it; an image stays as it is.
-
-        Raises:
-            HeightError: If a band cannot be told from others, or the coding does not fit the file.
-        """
-        if not definition_of(self.modality).holds_heights:
-            return CodedHeights(raster)
-        if alone:
-            return set_heights(raster, given, unit)
-        return trained_heights(raster, self.height, self.dtype, given, unit, self.height_unit)
-
-    def coded_ground(
-        self,
-        ground: RasterSource,
-        heights: RasterSource,
-        *,
-        given: HeightSettings | None = None,
-        unit: str | None = None,
-        alone: bool = False,
-    ) -> RasterSource:
-        """Read a ground raster of its own for a prediction as the heights that it belongs to, see `trained_ground`.
-
-        Args:
-            ground: The ground raster, as its file describes itself.
-            heights: The heights, see `coded`.
-            given: What the user says of the heights.
-            unit: Unit of height, where the user gave one.
-            alone: Whether ``given`` decides alone, see `coded`.
-
-        Returns:
-            The ground.
-
-        Raises:
-            HeightError: If the heights count from the ground or from the camera.
-        """
-        if alone:
-            return ground_like(ground, given, heights.dtype, unit, trained_unit=self.height_unit)
-        return trained_ground(ground, self.height, heights, given, unit, self.height_unit)
-
-    def check_ground(self, ground: RasterSource) -> None:
-        """Check that a ground raster holds one band of heights.
-
-        Args:
-            ground: The ground raster.
-
-        Raises:
-            BundleError: If it holds classes or several bands.
-        """
-        require_measured(ground, "heights")
-        if len(ground.data_bands) != 1:
-            raise BundleError(
-                f"{ground.path}: expected one band of ground heights, found {len(ground.data_bands)} "
-                f"({', '.join(ground.data_names)}).\nGive a terrain model with one band."
-            )
-
-    def fitted(
-        self, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
-    ) -> RasterSource:
-        """A raster as this recipe reads it.
-
-        Args:
-            raster: The raster.
-            unit: Unit of height, where the user gave one.
-            bands: Numbers of the bands of an image, where the user gave them.
-
-        Returns:
-            The raster with the bands of the recipe in its order; impossible heights are missing.
-
-        Raises:
-            BundleError: If it lacks a band.
-            HeightError: If a unit of height is not known.
-        """
-        return definition_of(self.modality).fitted(self, raster, unit=unit, bands=bands)
-
-    def fitted_ground(self, ground: RasterSource, *, unit: str | None = None) -> RasterSource:
-        """Mark impossible heights of a ground raster as missing.
-
-        Args:
-            ground: The ground raster.
-            unit: Unit of its heights, where the user gave one and the file names none.
-
-        Returns:
-            The ground raster without impossible heights.
-
-        Raises:
-            HeightError: If a unit of height is not known.
-        """
-        given = unit or self.height_unit
-        return with_height_limits(ground, ground_unit(ground, given)[0], given)
-
-    def read(
-        self,
-        raster: RasterSource,
-        grid: GeoBox,
-        window: Window,
-        *,
-        ground: RasterSource | None = None,
-        unit: str | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Channels of a window of a grid.
-
-        Args:
-            raster: The raster, see `fitted`.
-            grid: Grid to read on.
-            window: Part of it; may reach outside, where nothing is valid.
-            ground: Heights of the bare ground, in any CRS and resolution, if known; see `fitted_ground`.
-            unit: Unit of height of the raster, and of the ground where its file names none.
-
-        Returns:
-            Channels, float32, shape (C, H, W), in physical units, NaN where invalid; validity, shape (H, W).
-        """
-        return definition_of(self.modality).read(self, raster, grid, window, ground=ground, unit=unit)
 
 
 @dataclass(frozen=True)
@@ -257,7 +44,7 @@ class Sample:
     """
 
     raster: RasterSource
-    recipe: Recipe
+    recipe: RecipeValues
     channels: tuple[Channel, ...]
     values: NDArray[np.float32]
     ground_given: bool = False
@@ -287,7 +74,7 @@ class ModalityDefinition(ABC):
         self.radiometry = radiometry or RadiometrySettings()
 
     @abstractmethod
-    def recipe(self, raster: RasterSource, options: RecipeOptions) -> Recipe:
+    def recipe(self, raster: RasterSource, options: RecipeOptions) -> RecipeValues:
         """Create the recipe of a training on a raster.
 
         Args:
@@ -302,7 +89,7 @@ class ModalityDefinition(ABC):
         """
 
     @abstractmethod
-    def channel_names(self, recipe: Recipe) -> tuple[str, ...]:
+    def channel_names(self, recipe: RecipeValues) -> tuple[str, ...]:
         """Get the names of the channels.
 
         Args:
@@ -312,7 +99,7 @@ class ModalityDefinition(ABC):
             Names, in the order of the channels.
         """
 
-    def halo_px(self, recipe: Recipe, grid: GeoBox, *, ground_given: bool = False) -> int:
+    def halo_px(self, recipe: RecipeValues, grid: GeoBox, *, ground_given: bool = False) -> int:
         """Compute how far around a window the raster is read for its channels.
 
         Args:
@@ -328,7 +115,7 @@ class ModalityDefinition(ABC):
     @abstractmethod
     def check(
         self,
-        recipe: Recipe,
+        recipe: RecipeValues,
         raster: RasterSource,
         *,
         ground_given: bool = False,
@@ -351,7 +138,12 @@ class ModalityDefinition(ABC):
 
     @abstractmethod
     def fitted(
-        self, recipe: Recipe, raster: RasterSource, *, unit: str | None = None, bands: tuple[int, ...] | None = None
+        self,
+        recipe: RecipeValues,
+        raster: RasterSource,
+        *,
+        unit: str | None = None,
+        bands: tuple[int, ...] | None = None,
     ) -> RasterSource:
         """Prepare a raster for `read`: select bands, mark impossible values as missing.
 
@@ -371,7 +163,7 @@ class ModalityDefinition(ABC):
     @abstractmethod
     def read(
         self,
-        recipe: Recipe,
+        recipe: RecipeValues,
         raster: RasterSource,
         grid: GeoBox,
         window: Window,
@@ -394,7 +186,7 @@ class ModalityDefinition(ABC):
         """
 
     @abstractmethod
-    def describe(self, recipe: Recipe) -> str:
+    def describe(self, recipe: RecipeValues) -> str:
         """Describe the raster of a recipe for people.
 
         Args:

@@ -8,15 +8,16 @@ import glob
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from geocrodino.errors import ConfigError, LeftOutWarning
+from geocrodino.errors import ConfigError, LeftOutWarning, SplitWarning
 from geocrodino.files.access import access_errors, is_folder
 from geocrodino.files.tile_names import match_tiles, matching_files
 from geocrodino.phrases import listed
+from geocrodino.presets.packed import UNPACKED, Packed, Progress, not_unpacked, unpack
 from geocrodino.presets.preset import Layer, Preset
 from geocrodino.settings.splits import SceneSplit
 
@@ -50,16 +51,19 @@ class Contents:
         files: Number of files of each layer.
         incomplete: What other tiles lack, by name: ``optical``, ``elevation``, ``ground`` or ``labels``.
         absent: Names of tiles that the preset lists, of which nothing is there.
-        unread: Number of files of each pattern that cannot be read as they are.
         chosen_val: Whether tiles of train became val, because none of val is named or there.
+        packed: The packed files, if the tiles are those in them; their rasters may not be written yet, see
+            `geocrodino.presets.packed.not_unpacked`.
+        obstacle: Why files that are there cannot be unpacked, and what to do; empty: nothing is in the way.
     """
 
     scenes: tuple[PresetScene, ...] = ()
     files: Mapping[Layer, int] = field(default_factory=dict)
     incomplete: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
-    unread: Mapping[str, int] = field(default_factory=dict)
     chosen_val: bool = False
+    packed: Packed | None = None
+    obstacle: str = ""
 
     def count(self, split: SceneSplit) -> int:
         """Count the scenes of a split.
@@ -89,17 +93,15 @@ def look(preset: Preset, root: Path) -> Contents:
     """
     if not is_folder(root):
         raise ConfigError(f"{root}: expected the folder of {preset.name}, found none. Check `root`.")
-    paths = _all_files(root)
-    unread = {
-        pattern: len(found) for pattern in preset.unread if (found := matching_files(_below(root, pattern), paths))
-    }
-    patterns, files = _layers(preset, root, paths)
+    packed, paths, patterns, files = _found(preset, root, _all_files(root))
     counts = {layer: len(files.get(layer, ())) for layer in preset.layers}
+    obstacle = "" if packed is None else packed.obstacle
     if not files:
-        return Contents(files=counts, unread=unread, absent=_named(preset))
+        return Contents(files=counts, absent=_named(preset), obstacle=obstacle)
     tiles = match_tiles(patterns, "keep", among=files)
     there = {tile.name: tile.files for tile in tiles}
-    splits = _splits(preset, root, paths, there)
+    lists = packed.lists if packed is not None and packed.rasters else _read_lists(preset, root, paths)
+    splits = _splits(preset, there, lists)
     lacking: dict[str, str] = {}
     for name, own in there.items():
         needed = [layer for layer in preset.layers if layer != "labels" or splits.get(name) != "unlabelled"]
@@ -112,7 +114,7 @@ def look(preset: Preset, root: Path) -> Contents:
         usable = _with_val(preset, usable)
     scenes = tuple(PresetScene(name, split, there[name]) for name, split in usable.items())
     absent = tuple(name for name in _named(preset) if name not in there)
-    return Contents(scenes, counts, lacking, absent, unread, chosen)
+    return Contents(scenes, counts, lacking, absent, chosen, packed, obstacle)
 
 
 def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
@@ -127,15 +129,18 @@ def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
         for each tile.
 
     Raises:
-        ConfigError: If no tile of the split train, or none of val, can be used.
+        ConfigError: If no tile of the split train, or none of val, can be used, or tiles are not unpacked yet.
         AccessError: If the operating system does not let the folder be read.
 
     Warns:
         LeftOutWarning: If tiles are left out because they lack a file.
+        SplitWarning: If a file that names the official splits is not there.
     """
     contents = look(preset, root)
     if not contents.count("train") or not contents.count("val"):
         raise ConfigError(_nothing_usable(preset, root, contents))
+    if contents.packed is not None:
+        _require_unpacked(preset, root, contents.packed)
     if contents.incomplete:
         told = [f"{name} (no {what})" for name, what in contents.incomplete.items()]
         warnings.warn(
@@ -155,6 +160,27 @@ def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
     return values
 
 
+def unpack_dataset(
+    preset: Preset, root: Path, tell: Callable[[str], None] = lambda _: None, on_progress: Progress | None = None
+) -> None:
+    """Unpack the files of a data set that are not read as they are; of other data sets, do nothing.
+
+    Args:
+        preset: The data set.
+        root: Its folder; the rasters come into the folder ``geocrodino-unpacked`` in it.
+        tell: Called with the size of the rasters before any is written.
+        on_progress: Called with the number of finished rasters and that of all.
+
+    Raises:
+        GeocrodinoError: One of its kinds, see `look` and `geocrodino.presets.packed.unpack`.
+    """
+    if preset.packed is None:
+        return
+    packed = look(preset, root).packed
+    if packed is not None:
+        unpack(packed, root, tell, on_progress)
+
+
 def missing_text(preset: Preset, contents: Contents) -> str:
     """Tell in one sentence what of a data set is missing.
 
@@ -165,9 +191,8 @@ def missing_text(preset: Preset, contents: Contents) -> str:
     Returns:
         The sentence; empty if nothing is known to be missing.
     """
-    for pattern, count in contents.unread.items():
-        if not contents.scenes:
-            return f"{count} files {pattern} cannot be read as they are. {preset.unread[pattern]}"
+    if contents.obstacle and not contents.scenes:
+        return contents.obstacle
     layers = [layer for layer, count in contents.files.items() if not count]
     if len(layers) == len(preset.layers):
         return f"No file of it is there. {_where(preset)}"
@@ -180,7 +205,20 @@ def missing_text(preset: Preset, contents: Contents) -> str:
     if contents.incomplete:
         told = [f"{name} (no {what})" for name, what in contents.incomplete.items()]
         parts.append(f"Left out for a missing file: {listed(told)}.")
+    if contents.packed is not None and contents.packed.lacking:
+        parts.append(contents.packed.lacking)
     return " ".join(parts)
+
+
+def _require_unpacked(preset: Preset, root: Path, packed: Packed) -> None:
+    if missing := len(not_unpacked(packed, root)):
+        raise ConfigError(
+            f"{root}: expected the tiles of {preset.name} in {root / UNPACKED}, found {missing} of "
+            f"{len(packed.rasters)} rasters not unpacked yet. Unpack them first: geocrodino datasets {preset.name} "
+            f"--root {root} --unpack, or geocrodino.presets.contents.unpack_dataset in Python."
+        )
+    if packed.lacking:
+        warnings.warn(f"{root}: {packed.lacking}", SplitWarning, stacklevel=3)
 
 
 def _where(preset: Preset) -> str:
@@ -215,6 +253,28 @@ def _all_files(root: Path) -> list[str]:
 
 def _below(root: Path, pattern: str) -> str:
     return f"{glob.escape(str(root))}/**/{pattern}"
+
+
+def _found(
+    preset: Preset, root: Path, paths: Sequence[str]
+) -> tuple[Packed | None, Sequence[str], dict[str, str], dict[str, list[str]]]:
+    """Packed files if the data set is read from them, the files that count, pattern and files of each layer.
+
+    Rasters of their own come first. Of packed files, the rasters count that they give, whether or not they are written.
+    Unpacked rasters count by themselves if the packed files are gone.
+    """
+    inside = f"{root}/{UNPACKED}/"
+    own = [path for path in paths if not path.startswith(inside)]
+    patterns, files = _layers(preset, root, own)
+    if preset.packed is None or len(files) == len(preset.layers):
+        return None, own, patterns, files
+    packed = preset.packed(own)
+    if packed is not None and not packed.obstacle:
+        return packed, (), *_layers(preset, root, [f"{inside}{raster.name}" for raster in packed.rasters])
+    unpacked = [path for path in paths if path.startswith(inside)]
+    if packed is None and unpacked:
+        return None, unpacked, *_layers(preset, root, unpacked)
+    return packed, own, patterns, files
 
 
 def _layers(preset: Preset, root: Path, paths: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -252,10 +312,9 @@ def _named(preset: Preset) -> tuple[str, ...]:
 
 
 def _splits(
-    preset: Preset, root: Path, paths: Sequence[str], tiles: Mapping[str, Mapping[str, str]]
+    preset: Preset, tiles: Mapping[str, Mapping[str, str]], listed_names: Mapping[SceneSplit, Collection[str]]
 ) -> dict[str, SceneSplit]:
     """Split of each tile that has one."""
-    listed_names = _read_lists(preset, root, paths)
     found: dict[str, SceneSplit] = {}
     for name, files in tiles.items():
         if name in preset.skipped:
@@ -298,10 +357,10 @@ def _names_in(path: Path) -> set[str]:
 
 
 def _listed_split(
-    name: str, files: Mapping[str, str], listed_names: Mapping[SceneSplit, set[str]]
+    name: str, files: Mapping[str, str], listed_names: Mapping[SceneSplit, Collection[str]]
 ) -> SceneSplit | None:
     own = {name, *(PurePosixPath(file).stem for file in files.values())}
-    return next((split for split, names in listed_names.items() if own & names), None)
+    return next((split for split, names in listed_names.items() if not own.isdisjoint(names)), None)
 
 
 def _with_val(preset: Preset, splits: Mapping[str, SceneSplit]) -> dict[str, SceneSplit]:

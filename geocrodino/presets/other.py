@@ -1,15 +1,11 @@
-"""Data sets without a place: US3D, GAMUS, and pairs of pictures and distances from the camera."""
+"""Data sets without a place: US3D, GAMUS and Mid-Air."""
 
 from __future__ import annotations
 
+from geocrodino.presets.gamus_files import gamus_packed
+from geocrodino.presets.pictures import PLAIN_NOTE, PLAIN_PIXEL_M
 from geocrodino.presets.preset import Preset
 from geocrodino.settings.heights import HeightSettings
-
-_PLAIN_PIXEL_M = 0.01
-_PLAIN_NOTE = (
-    "Pictures have no pixel size on the ground. 0.01 m is stated for all, so that slopes are a measure of steepness in "
-    "the picture."
-)
 
 US3D = Preset(
     name="us3d",
@@ -54,82 +50,15 @@ GAMUS = Preset(
     height=HeightSettings(zero="ground"),
     splits={"train": ("train_*",), "val": ("val_*",), "test": ("test_*",)},
     official="the folders train, val and test",
-    unread={
-        "{layer}/{part}/{tile}.h5": "HDF5 keeps the colours in its last dimension, which no raster library reads as "
-        "bands. Write each as a GeoTIFF of the same name (docs/datasets.md)."
-    },
-    notes=("Read from GeoTIFF files that are written from its HDF5 files, see docs/datasets.md.",),
-    assumed=("Heights in metres: neither files nor code of the data set name their unit.",),
-)
-
-NYU = Preset(
-    name="nyu",
-    title="NYU Depth v2: 1449 pictures of rooms with distances, 480 x 640 px",
-    source="https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
-    licence="see the source",
-    layers={
-        "optical": ("RGB/{id}.jpg", "RGB/{id}.png"),
-        "elevation": ("Depth/{id}.png",),
-        "labels": ("Label/{id}.png",),
-    },
-    classes={
-        name: (code,)
-        for code, name in enumerate(
-            (
-                "wall",
-                "floor",
-                "cabinet",
-                "bed",
-                "chair",
-                "sofa",
-                "table",
-                "door",
-                "window",
-                "bookshelf",
-                "picture",
-                "counter",
-                "blinds",
-                "desk",
-                "shelves",
-                "curtain",
-                "dresser",
-                "pillow",
-                "mirror",
-                "floor mat",
-                "clothes",
-                "ceiling",
-                "books",
-                "refrigerator",
-                "television",
-                "paper",
-                "towel",
-                "shower curtain",
-                "box",
-                "whiteboard",
-                "person",
-                "night stand",
-                "toilet",
-                "sink",
-                "lamp",
-                "bathtub",
-                "bag",
-                "other structure",
-                "other furniture",
-                "other prop",
-            ),
-            start=1,
-        )
-    },
-    ignore=(0,),
-    pixel_m=_PLAIN_PIXEL_M,
-    height=HeightSettings(scale=0.001, zero="camera"),
-    lists={"train": "train.txt", "test": "test.txt"},
-    official="train.txt and test.txt; val: pictures of train, chosen here",
-    unread={
-        "nyu_depth_v2_labeled.mat": "It is one MATLAB file. Write its pairs as RGB/{id}.jpg, Depth/{id}.png (uint16, "
-        "millimetres) and Label/{id}.png (classes 1 to 40) first."
-    },
-    notes=("Distances are whole millimetres. Unlabelled pixels (0) are no label.", _PLAIN_NOTE),
+    packed=gamus_packed,
+    notes=(
+        "Its HDF5 files ({layer}/{part}/{tile}_RGB.h5, of New York _IMG.h5, _AGL.h5, _CLS.h5) are unpacked once.",
+        "Tiles of Washington are named by row and column, and neighbours are of different splits.",
+    ),
+    assumed=(
+        "Heights in metres: neither files nor code of the data set name their unit.",
+        "Heights of exactly -5 m are missing: they fill gaps in the tiles of Washington, but no file says so.",
+    ),
 )
 
 MID_AIR = Preset(
@@ -143,7 +72,7 @@ MID_AIR = Preset(
         "labels": ("{set}_{part}/{climate}/segmentation/trajectory_{trajectory}/{frame}.PNG",),
     },
     classes={},
-    pixel_m=_PLAIN_PIXEL_M,
+    pixel_m=PLAIN_PIXEL_M,
     height=HeightSettings(encoding="float16", zero="camera"),
     splits={"test": ("*_test_*",), "train": ("*_training_*",)},
     official="the folders training and test; val: whole trajectories of training, chosen here",
@@ -151,7 +80,7 @@ MID_AIR = Preset(
     notes=(
         "Distances are the bits of half-precision numbers in files of whole numbers, in metres along the ray.",
         "Classes are called by their values: the files do not name them.",
-        _PLAIN_NOTE,
+        PLAIN_NOTE,
     ),
     assumed=("Every value is a class, also that of the sky. The key data.ignore_values leaves values out.",),
 )

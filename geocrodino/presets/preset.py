@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from geocrodino.presets.packed import Packed
 from geocrodino.settings.height_channels import HeightChannelName
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.splits import SceneSplit
@@ -47,7 +48,8 @@ class Preset:
         skipped: Why a tile is left out, by its name.
         boundary_px: Labels at most this far from another class do not count in the usual scores of the data set, px.
         uncounted: Classes that are in no mean of those scores.
-        unread: Files that cannot be read as they are: their pattern, and what to do.
+        packed: Finds files of the data set that are unpacked before they are read, among all files of its folder; None:
+            it has none.
         notes: What else to know.
         assumed: What neither files nor documents of the data set state, and how to replace it.
     """
@@ -73,7 +75,7 @@ class Preset:
     skipped: Mapping[str, str] = field(default_factory=dict)
     boundary_px: int = 0
     uncounted: tuple[str, ...] = ()
-    unread: Mapping[str, str] = field(default_factory=dict)
+    packed: Callable[[Sequence[str]], Packed | None] | None = None
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
 

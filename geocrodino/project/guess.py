@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,8 @@ def guess_project(
     with headers_kept():
         files = _collected(paths, known, place)
         found = _layers(files, known, place)
-        _require_layers(found, files)
+        with _told_of_data_sets(paths):
+            _require_layers(found, files)
         arranged = arrange(found.layers, place)
         on_stage("Looking at heights and labels")
         settings = settings_of(arranged, known, place)
@@ -346,6 +348,17 @@ def _settled(settings: ProjectSettings) -> tuple[CheckedInputs, ProjectSettings,
             if changed is None:
                 raise
         settings = changed
+
+
+@contextmanager
+def _told_of_data_sets(paths: Sequence[str | Path]) -> Iterator[None]:
+    """Name a preset in the error, where files that no raster library reads are those of a public data set."""
+    try:
+        yield
+    except ConfigError as error:
+        for sentence in _data_sets(paths):
+            raise ConfigError(f"{error}\nInstead: {sentence}") from error
+        raise
 
 
 def _data_sets(paths: Sequence[str | Path]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from geocrodino.data.held_labels import HeldLabels, unpacked
 from geocrodino.data.leakage import LeakReport
 from geocrodino.data.sources import Sources
 from geocrodino.geo.areas.aoi import AOI
-from geocrodino.modalities.registry import Recipe
+from geocrodino.modalities.recipe import Recipe
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig

@@ -31,7 +31,8 @@ from geocrodino.geo.labels.source import label_classes
 from geocrodino.geo.rasters.headers import headers_kept, read_many
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.registry import Recipe, definition_of
+from geocrodino.modalities.recipe import Recipe
+from geocrodino.modalities.registry import definition_of
 from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig

@@ -35,7 +35,8 @@ from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.options import RecipeOptions
-from geocrodino.modalities.registry import Recipe, definition_of
+from geocrodino.modalities.recipe import Recipe
+from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.config import TrainConfig
@@ -172,7 +173,7 @@ def recipes_of(
         options = RecipeOptions(scene.bands_by_modality, elevation.channels, elevation.ground, agreed, height)
         for modality, raster in sources.rasters.items():
             if modality not in recipes:
-                recipes[modality] = definition_of(modality).recipe(raster, options)
+                recipes[modality] = Recipe.of(modality, raster, options)
     for modality in config.data.modalities():
         if modality not in recipes:
             raise no_labels_with(modality, len(settings))

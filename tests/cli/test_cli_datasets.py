@@ -10,7 +10,7 @@ import pytest
 from geocrodino.cli.datasets import _REPLACED, dataset_values
 from geocrodino.errors import ConfigError
 from geocrodino.presets.catalogue import PRESETS
-from tests.helpers.data_sets import write_gamus, write_geonrw, write_potsdam
+from tests.helpers.data_sets import write_gamus, write_geonrw, write_nyu_file, write_potsdam
 
 
 def test_all_data_sets_are_listed(run_cli, tmp_path):
@@ -24,7 +24,7 @@ def test_all_data_sets_are_listed(run_cli, tmp_path):
         name: lines[i + 1].strip() for i, line in enumerate(lines) for name in PRESETS if line.startswith(f"{name} ")
     }
     assert below["geonrw"] == "10 classes; licence: see the source; there: train 2, val 2, test 2"
-    assert below["gamus"] == "7 classes; licence: CC-BY-4.0; there, but cannot be read as it is"
+    assert below["gamus"] == "7 classes; licence: CC-BY-4.0; there: train 2, val 2, test 2"
     assert below["mid-air"] == "classes as found; licence: see the source; not there"
 
 
@@ -38,6 +38,42 @@ def test_one_data_set_is_described(run_cli, tmp_path):
     assert "left out: 7_10 (parts of its labels are wrong)" in told
     assert f"In {tmp_path}: files of optical 2, elevation 2, labels 2\nScenes: train 1, val 1\n" in told
     assert "Missing: Not there: 2_12, 5_11, 7_8, 2_11, 3_10 and 30 more." in told
+
+
+def test_files_are_unpacked_and_described(run_cli, tmp_path):
+    write_nyu_file(tmp_path)
+    code, told, errors = run_cli("datasets", "nyu", "--root", tmp_path)
+    assert code == 0, errors
+    assert f"In {tmp_path}: files of optical 5, elevation 5, labels 5\nScenes: train 2, val 2, test 1\n" in told
+    assert f"Unpacked in {tmp_path}/geocrodino-unpacked: 0 of 15\n" in told
+    code, told, errors = run_cli("datasets", "nyu", "--root", tmp_path, "--unpack")
+    assert code == 0, errors
+    assert told.startswith(
+        f"Unpacking 15 rasters into {tmp_path}/geocrodino-unpacked: at most 92,160 bytes to write.\n"
+    )
+    assert f"Unpacked in {tmp_path}/geocrodino-unpacked: 15 of 15\nMissing: nothing\n" in told
+
+
+def test_files_that_cannot_be_unpacked(run_cli, tmp_path):
+    write_nyu_file(tmp_path, classes=False)
+    assert (
+        "40 classes; licence: see the source; there, but cannot be unpacked"
+        in run_cli("datasets", "--root", tmp_path)[1]
+    )
+    code, told, _ = run_cli("datasets", "nyu", "--root", tmp_path)
+    assert code == 0
+    assert "classMapping40.mat, which says the class of each of them, is not in the same data set." in told
+    code, _, errors = run_cli("datasets", "--unpack", "--root", tmp_path)
+    assert code == 2
+    assert "--unpack: expected the name of a data set and its folder (--root) beside it." in errors
+
+
+def test_a_dry_run_does_not_unpack(run_cli, tmp_path):
+    write_gamus(tmp_path, hdf5=True)
+    code, _, errors = run_cli("train", "--dataset", "gamus", "--root", tmp_path, "--dry-run")
+    assert code == 2
+    assert f"Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack" in errors
+    assert not (tmp_path / "geocrodino-unpacked").exists()
 
 
 def test_an_unknown_data_set(run_cli):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import h5py
 import numpy as np
 import rasterio
+import scipy.io
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
+
+from geocrodino.presets.catalogue import PRESETS
+from geocrodino.presets.contents import unpack_dataset
 
 SIDE = 64
 
@@ -176,16 +181,75 @@ def write_flair_hub(root, *, lists=True):
 
 
 def write_gamus(root, *, hdf5=False):
+    """A tile of Washington and one of New York in each part; as HDF5 with their faults."""
     for part in ("train", "val", "test"):
-        kinds = blocks(3, 7)
-        layers = {"images": ("RGB", image(kinds, 3)), "heights": ("AGL", (8.5 * (kinds == 3)).astype(np.float32))}
-        for folder, (layer, values) in {**layers, "classes": ("CLS", kinds)}.items():
-            path = root / f"{folder}/{part}/DC_01_25_{layer}"
-            if hdf5:
-                path.parent.mkdir(parents=True)
-                path.with_suffix(".h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-            else:
-                write(path.with_suffix(".tif"), values)
+        for seed, tile in enumerate(("DC_01_25", "NYC_00735")):
+            kinds = blocks(3 + seed, 7)
+            heights = (8.5 * (kinds == 3)).astype(np.float32)
+            if not hdf5:
+                write(root / f"images/{part}/{tile}_RGB.tif", image(kinds, 3))
+                write(root / f"heights/{part}/{tile}_AGL.tif", heights)
+                write(root / f"classes/{part}/{tile}_CLS.tif", kinds)
+                continue
+            colours = np.moveaxis(image(kinds, 3), 0, -1)  # the colours come last
+            heights[:2, :4] = -5 if tile.startswith("DC") else -0.25  # no measurement; noise of a measurement
+            labels = kinds if tile.startswith("DC") else kinds.astype(np.float32)
+            ending = "RGB" if tile.startswith("DC") else "IMG"
+            write_hdf5(root / f"images/{part}/{tile}_{ending}.h5", {"image": colours})
+            write_hdf5(root / f"heights/{part}/{tile}_AGL.h5", {"image": heights})
+            write_hdf5(root / f"classes/{part}/{tile}_CLS.h5", {"image": labels})
+
+
+def write_hdf5(path, arrays):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+
+
+NYU_SCENES = ("kitchen_0004", "kitchen_0004", "bedroom_0010a", "bedroom_0010a", "office_0002")
+"""Scene of each picture in the MATLAB file."""
+
+NYU_CODES = np.arange(894) % 40 + 1
+"""Class of each name of an object in the MATLAB file, counted from 1."""
+
+
+def nyu_arrays(number):
+    """Picture (3, H, W), distances, measured distances (m) and numbers of objects (H, W) of a picture, 48 x 64 px."""
+    kinds = blocks(number, 41)[:48]
+    depth = (1.5 + 0.01 * kinds).astype(np.float32)
+    raw = depth.copy()
+    raw[:3, :2], raw[3, :2] = 0, np.nan  # where the sensor saw nothing
+    objects = np.where(kinds == 0, 0, kinds.astype(np.uint16) + 40 * (number % 3))  # 0: no label
+    return image(kinds, 3, number), depth, raw, objects.astype(np.uint16)
+
+
+def write_nyu_file(root, *, splits=True, classes=True, scenes=NYU_SCENES):
+    """The MATLAB 7.3 file with the axes reversed, and the two small files of MATLAB 5; picture 5 is of test."""
+    pictures = [nyu_arrays(number) for number in range(len(NYU_SCENES))]
+    images, depths, raw, labels = (np.stack(part).swapaxes(-1, -2) for part in zip(*pictures, strict=True))
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / "nyu_depth_v2_labeled.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, values in {"images": images, "depths": depths, "rawDepths": raw, "labels": labels}.items():
+            file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]), compression="gzip")
+        if scenes is not None:
+            for number, scene in enumerate(scenes):
+                file[f"#refs#/{number}"] = np.array([[ord(letter)] for letter in scene], np.uint16)
+            references = [file[f"#refs#/{number}"].ref for number in range(len(scenes))]
+            file.create_dataset("scenes", data=np.array([references], h5py.ref_dtype))
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
+    if splits:
+        train, test = (np.array([[n] for n in numbers], np.uint16) for numbers in ((1, 2, 3, 4), (5,)))
+        scipy.io.savemat(root / "splits.mat", {"trainNdxs": train, "testNdxs": test})
+    if classes:
+        scipy.io.savemat(root / "classMapping40.mat", {"mapClass": NYU_CODES[None].astype(np.uint8)})
+
+
+def write_nyu_raw(root):
+    write_nyu_file(root)
+    unpack_dataset(PRESETS["nyu-raw"], root)
 
 
 def write_nyu(root, train=("0", "1", "2"), test=("3",)):
@@ -226,6 +290,8 @@ WRITERS = {
     "flair-hub": write_flair_hub,
     "gamus": write_gamus,
     "nyu": write_nyu,
+    "nyu-13": write_nyu,
+    "nyu-raw": write_nyu_raw,
     "mid-air": write_mid_air,
 }
 """A writer for each preset."""

@@ -9,7 +9,7 @@ import yaml
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.settings.config import load_config
-from tests.helpers.data_sets import write_potsdam
+from tests.helpers.data_sets import write_nyu_file, write_potsdam
 
 
 @pytest.fixture
@@ -49,3 +49,23 @@ def test_potsdam_is_trained(project, run_cli):
         words = ("--model", project / "run/bundle.safetensors", "--modality", "optical", "--crs", "EPSG:32633")
         code, _, errors = run_cli("predict", image, *words, "--out", project / "map.tif")
     assert code == 0, errors
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_nyu_is_trained_from_its_matlab_file(tmp_path, tiny, run_cli):
+    write_nyu_file(tmp_path / "data")
+    settings = {**tiny, "training": {**tiny["training"], "epochs": 1}}
+    (tmp_path / "geocrodino.yaml").write_text(yaml.safe_dump({k: v for k, v in settings.items() if k != "elevation"}))
+    words = ("--config", tmp_path / "geocrodino.yaml", "--dataset", "nyu-13", "--root", tmp_path / "data")
+    code, told, errors = run_cli("train", *words, "--out", tmp_path / "run")
+    assert code == 0, errors
+    assert "Unpacking 15 rasters into " in told
+    manifest = load_bundle(tmp_path / "run/bundle.safetensors").manifest
+    assert len(manifest.classes) == 13
+    assert manifest.modalities["elevation"].recipe.height.zero == "camera"
+    for file, modality in (("RGB", "optical"), ("Depth", "elevation")):
+        tile = tmp_path / f"data/geocrodino-unpacked/{file}/office_0002-0005.tif"
+        words = ("--model", tmp_path / "run/bundle.safetensors", "--modality", modality, "--pixel-size", "0.01")
+        code, _, errors = run_cli("predict", tile, *words, "--out", tmp_path / f"{modality}.tif")
+        assert code == 0, errors

@@ -13,7 +13,6 @@ from geocrodino.presets.contents import dataset_settings, look, missing_text
 from tests.helpers.data_sets import (
     WRITERS,
     write_flair_hub,
-    write_gamus,
     write_potsdam,
     write_vaihingen,
 )
@@ -47,8 +46,18 @@ SCENES = {
         "val": ["D004-2021_FF-S1-14_5-5"],
         "test": ["D012-2019_FF-S1-14_5-5"],
     },
-    "gamus": {"train": ["train_DC_01_25"], "val": ["val_DC_01_25"], "test": ["test_DC_01_25"]},
+    "gamus": {
+        "train": ["train_DC_01_25", "train_NYC_00735"],
+        "val": ["val_DC_01_25", "val_NYC_00735"],
+        "test": ["test_DC_01_25", "test_NYC_00735"],
+    },
     "nyu": {"train": ["0", "1"], "val": ["2"], "test": ["3"]},
+    "nyu-13": {"train": ["0", "1"], "val": ["2"], "test": ["3"]},
+    "nyu-raw": {
+        "train": ["bedroom_0010a-0003", "bedroom_0010a-0004"],
+        "val": ["kitchen_0004-0001", "kitchen_0004-0002"],
+        "test": ["office_0002-0005"],
+    },
     "mid-air": {
         "train": ["Kite_training_sunny_3001_000000", "Kite_training_sunny_3001_000001"],
         "val": ["PLE_training_sunny_4000_000000"],
@@ -119,15 +128,6 @@ def test_an_empty_folder(tmp_path):
         f"{tmp_path}: expected tiles of geonrw for the split train, found none. No file of it is there. Expected names "
         "such as {city}/{east}_{north}_rgb.jp2. Get the data from https://ieee-dataport.org/open-access/geonrw."
     )
-
-
-def test_files_that_cannot_be_read_as_they_are(tmp_path):
-    write_gamus(tmp_path, hdf5=True)
-    with pytest.raises(
-        ConfigError, match=r"found none\. 9 files \{layer\}/\{part\}/\{tile\}\.h5 cannot be read"
-    ) as error:
-        dataset_settings(PRESETS["gamus"], tmp_path)
-    assert "Write each as a GeoTIFF of the same name" in str(error.value)
 
 
 def test_a_folder_that_is_not_there(tmp_path):

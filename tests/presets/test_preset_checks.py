@@ -26,6 +26,8 @@ CHANNELS = {
     "flair-hub": SURFACE,
     "gamus": ABOVE_GROUND,
     "nyu": CAMERA,
+    "nyu-13": CAMERA,
+    "nyu-raw": CAMERA,
     "mid-air": CAMERA,
 }
 """Channels of the elevation branch; Potsdam is trained in ``tests/integration``, and Vaihingen is alike."""

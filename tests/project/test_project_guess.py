@@ -13,11 +13,13 @@ import yaml
 from rasterio.windows import Window
 
 from geocrodino.errors import ConfigError, OutputError
+from geocrodino.presets.catalogue import PRESETS
 from geocrodino.project.entries import ProjectSettings
 from geocrodino.project.guess import Known, guess_project
 from geocrodino.settings.config import config_of, load_config
 from geocrodino.settings.town import CLASSES
 from geocrodino.training.checks import inputs_or_refusal
+from tests.helpers.data_sets import write_gamus
 
 
 @pytest.fixture
@@ -153,3 +155,13 @@ def test_real_scenes(real_data, tmp_path):
     zion = guess_project([real_data / "zion"])
     assert zion.values["elevation"] == {"channels": ["height", "slope"]}
     assert zion.values["data"]["aoi"].endswith("zion/aoi.gpkg")
+
+
+def test_files_of_a_data_set_that_are_no_rasters(tmp_path):
+    write_gamus(tmp_path, hdf5=True)
+    with pytest.raises(ConfigError) as error:
+        guess_project([tmp_path])
+    assert str(error.value).endswith(
+        f"\nInstead: these files look like {PRESETS['gamus'].title}, for which there is a preset: geocrodino train "
+        f"--dataset gamus --root {tmp_path}"
+    )

@@ -1,0 +1,243 @@
+"""Data sets whose rasters lie in files that no raster library reads as bands: each is written once as a GeoTIFF."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocrodino.errors import OutputError
+from geocrodino.files.access import access_errors, durable_file, is_file, writing
+from geocrodino.files.locks import alone
+from geocrodino.presets.hdf5 import opened_hdf5
+from geocrodino.settings.splits import SceneSplit
+
+UNPACKED = "geocrodino-unpacked"
+"""Folder of the unpacked rasters, in the folder of the data set."""
+
+_RECORD = "unpacked.jsonl"
+"""Lists the rasters that are complete, and what each was written from: a line of JSON for each."""
+
+_VERSION = 1
+"""Part of every key: a number that grows when the same files are written in another way."""
+
+_BLOCK_PX = 256
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished rasters and that of all."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a raster is written from.
+
+    Attributes:
+        values: Shape (bands, H, W).
+        nodata: The value of missing pixels; None: no pixel is missing, except those that are not a number.
+    """
+
+    values: NDArray[Any]
+    nodata: float | None = None
+
+
+@dataclass(frozen=True)
+class PackedRaster:
+    """A raster in a packed file.
+
+    Attributes:
+        name: Where it is written, below the folder of the unpacked rasters.
+        source: The file that it is read from.
+        part: What of the file it is; the data set decides the meaning.
+        size: Size of its values without compression, bytes.
+        key: Identifies the content: changes with the files that it is made from.
+    """
+
+    name: str
+    source: str
+    part: tuple[str, int]
+    size: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The packed files of a data set in a folder.
+
+    Attributes:
+        rasters: What they hold, in the order of the files.
+        read: Reads a raster from its file, which is open.
+        lists: Names of the tiles of each split; empty: names of files decide, or all tiles are of train.
+        lacking: What is not known, because a file is not beside them; empty: nothing.
+        obstacle: Why the files cannot be unpacked, and what to do; empty: they can.
+    """
+
+    rasters: tuple[PackedRaster, ...] = ()
+    read: Callable[[Any, PackedRaster], Pixels] | None = None
+    lists: Mapping[SceneSplit, frozenset[str]] = field(default_factory=dict)
+    lacking: str = ""
+    obstacle: str = ""
+
+
+def content_key(sources: Sequence[str], *parts: object) -> str:
+    """Identify what is made from files: their names, sizes and times of change, and other values.
+
+    Args:
+        sources: The files.
+        *parts: Values that decide what is made from them.
+
+    Returns:
+        Hexadecimal digits.
+
+    Raises:
+        AccessError: If a file cannot be looked up.
+    """
+    stated: list[object] = [_VERSION, *parts]
+    for source in sources:
+        path = Path(source)
+        with access_errors(path):
+            found = path.stat()
+        stated.append((path.name, found.st_size, found.st_mtime_ns))
+    return hashlib.sha256(repr(stated).encode()).hexdigest()[:24]
+
+
+def not_unpacked(packed: Packed, root: Path) -> tuple[PackedRaster, ...]:
+    """List the rasters that are not written yet, or were written from files that have changed.
+
+    Args:
+        packed: The packed files.
+        root: Folder of the data set.
+
+    Returns:
+        Those that `unpack` would write.
+
+    Raises:
+        AccessError: If the operating system does not let the folder be read.
+    """
+    folder = root / UNPACKED
+    record = _read_record(folder / _RECORD)
+    return tuple(
+        raster
+        for raster in packed.rasters
+        if record.get(raster.name) != raster.key or not is_file(folder / raster.name)
+    )
+
+
+def unpack(
+    packed: Packed, root: Path, tell: Callable[[str], None] = lambda _: None, on_progress: Progress | None = None
+) -> None:
+    """Write the rasters of packed files as GeoTIFF files, one after the other.
+
+    A raster is complete or not there at all. Those that are complete from an earlier call are kept, so that an
+    interrupted call goes on where it stopped. Memory holds one raster at a time.
+
+    Args:
+        packed: The packed files.
+        root: Folder of the data set; the rasters come into the folder ``geocrodino-unpacked`` in it.
+        tell: Called with the size of the rasters before any is written.
+        on_progress: Called with the number of finished rasters and that of all.
+
+    Raises:
+        OutputError: If the folder cannot be written to, or has too little space.
+        RasterError: If a packed file is damaged, or holds something else.
+        AccessError: If the operating system does not let a file be read.
+    """
+    from geocrodino.data.alignment import readable_size, require_space
+
+    todo = not_unpacked(packed, root)
+    if not todo or packed.read is None:
+        return
+    folder = root / UNPACKED
+    size = sum(raster.size for raster in todo)
+    earlier = f"; {len(packed.rasters) - len(todo)} are there" if len(todo) < len(packed.rasters) else ""
+    tell(f"Unpacking {len(todo)} rasters into {folder}: at most {readable_size(size)} to write{earlier}.")
+    with _way_out(folder), writing(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / _RECORD).touch()
+    require_space(folder, size, "the unpacked rasters")
+    with alone(folder):
+        todo = not_unpacked(packed, root)  # another process may have written some meanwhile
+        done = itertools.count(1)
+        with _record(folder / _RECORD) as note:
+            for source, rasters in itertools.groupby(todo, key=lambda raster: raster.source):
+                with opened_hdf5(source) as file:
+                    for raster in rasters:
+                        _write(folder / raster.name, packed.read(file, raster))
+                        note(raster)
+                        if on_progress is not None:
+                            on_progress(next(done), len(todo))
+        for split, names in packed.lists.items():
+            with durable_file(folder / f"{split}.txt") as partial:
+                partial.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+
+
+@contextmanager
+def _way_out(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(
+            f"{error} Rasters are unpacked beside the data. Link the files into a folder of your own, and name that "
+            "one with `root`."
+        ) from error
+
+
+def _read_record(path: Path) -> dict[str, str]:
+    """Keys of the complete rasters, by name; the last line of each counts, one that a kill cut off does not."""
+    if not is_file(path):
+        return {}
+    with access_errors(path):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found: dict[str, str] = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            found[entry["raster"]] = entry["key"]
+        except (ValueError, KeyError, TypeError):
+            continue  # its raster is written again
+    return found
+
+
+@contextmanager
+def _record(path: Path) -> Iterator[Callable[[PackedRaster], None]]:
+    """Gives a function that notes a raster as complete; a line that a kill cut off is ended first."""
+    with writing(path):
+        with path.open("rb") as file:
+            cut_off = file.read()[-1:] not in {b"", b"\n"}
+        with path.open("a", encoding="utf-8") as record:
+            if cut_off:
+                record.write("\n")
+
+            def note(raster: PackedRaster) -> None:
+                with writing(path):
+                    record.write(json.dumps({"raster": raster.name, "key": raster.key}) + "\n")
+                    record.flush()
+
+            yield note
+
+
+def _write(path: Path, pixels: Pixels) -> None:
+    """Write a raster without a place."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    count, height, width = pixels.values.shape
+    profile = {
+        "driver": "GTiff", "count": count, "height": height, "width": width, "dtype": pixels.values.dtype,
+        "nodata": pixels.nodata, "tiled": True, "blockxsize": _BLOCK_PX, "blockysize": _BLOCK_PX,
+        "compress": "deflate", "zlevel": 1, "predictor": 3 if np.issubdtype(pixels.values.dtype, np.floating) else 2,
+    }  # fmt: skip
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with durable_file(path, RasterioError) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(partial, "w", **profile) as target:
+            target.write(pixels.values)
