@@ -87,11 +87,10 @@ def dataset(name: str) -> Iterator[rasterio.DatasetReader]:
         with rasterio.open(name) as opened:
             yield opened
         return
-    _require_unchanged(states[:1])
+    _require_unchanged(states)
     files, key = _open_files, (name, states)
     found = files.take(key)
     if found is None:
-        _require_unchanged(states[1:])
         found = rasterio.open(name)
     try:
         yield found
