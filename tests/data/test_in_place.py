@@ -239,7 +239,7 @@ def _batches(dataset, **options):
     return list(DataLoader(dataset, 2, sampler=windows, **options))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_reading_processes_open_their_own_files(dataset, method):
     """The statistics have opened the files in this process."""
     alone = _batches(dataset)
