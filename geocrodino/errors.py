@@ -62,16 +62,17 @@ class RasterError(GeocrodinoError):
 
     Attributes:
         path: The file that the message is about.
+        parts: Both arguments.
     """
 
     def __init__(self, path: str | Path, message: str) -> None:
         self.path = Path(path)
-        self._parts = (str(path), message)
+        self.parts = (str(path), message)
         super().__init__(f"{path}: {message}")
 
     def __reduce__(self) -> tuple[type[RasterError], tuple[str, str]]:
         """Make the exception picklable: the default passes the message alone, but the constructor has two arguments."""
-        return type(self), self._parts
+        return type(self), self.parts
 
 
 class MissingCRSError(RasterError):

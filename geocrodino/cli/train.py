@@ -52,6 +52,10 @@ class DataOptions:
     label_column: LabelColumn = None
     label_value: LabelValue = None
     partial: Annotated[str | None, typer.Option(help="Tiles that lack a file: refuse, keep or leave_out.")] = None
+    cache: Annotated[
+        str | None,
+        typer.Option(help="copy: write rasters to the training's grid; in_place: read them from their files; auto."),
+    ] = None
     resolution: Annotated[
         float | None,
         typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
@@ -79,6 +83,7 @@ class DataOptions:
             "data.label_rules.column": self.label_column,
             "data.label_values": parse_label_values(self.label_value) or None,
             "data.partial": self.partial,
+            "data.cache": self.cache,
             "data.resolution_m": self.resolution,
             "data.crs": self.crs,
             "data.pixel_m": self.pixel_m,

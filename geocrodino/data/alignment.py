@@ -10,22 +10,19 @@ import hashlib
 import json
 import math
 import mmap
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError, RasterioIOError
 
+from geocrodino.data.layer_files import layer_file
 from geocrodino.data.sources import Sources
 from geocrodino.errors import AOIError, OutputError, RasterError
 from geocrodino.files.access import durable_file, writing
@@ -186,8 +183,11 @@ def align(
     grid: GeoBox,
     folder: Path,
     on_progress: Progress | None = None,
+    in_place: Collection[Modality] = (),
 ) -> AlignedLayers:
     """Write the layers on one grid, or reuse those that an earlier run wrote from the same files and settings.
+
+    Layers that are read in place are computed and checked here as the others, but not written.
 
     Args:
         sources: The rasters.
@@ -196,6 +196,7 @@ def align(
         grid: The common grid.
         folder: Folder of the layers, created if missing.
         on_progress: Called after every few blocks; None: no progress is reported.
+        in_place: Modalities that get no layer, see `geocrodino.data.in_place`.
 
     Returns:
         The layers, with the impossible heights that were found when they were written.
@@ -207,18 +208,19 @@ def align(
         OutputError: If the folder cannot be written, or its disk has too little free space for the layers.
     """
     require_overlap(sources.roles, grid)
-    layers = AlignedLayers.within(folder, grid, sources.rasters)
-    key = layers_key(sources, recipes, classes, grid)
+    copied = [m for m in sources.rasters if m not in in_place]
+    layers = AlignedLayers.within(folder, grid, copied)
+    key = layers_key(sources, recipes, classes, grid, in_place)
     record = folder / _RECORD
     size = _sizes(layers, recipes)
     earlier = _read_record(record, size)
     if earlier.get("key") == key:
         return replace(layers, impossible=total(earlier["impossible"]))
     staging = folder / _STAGING
-    _clear(folder, [record, *size])
+    _clear(folder, [record, *_sizes(AlignedLayers.within(folder, grid, sources.rasters), recipes)])
     try:
         require_space(folder, sum(size.values()))
-        staged = AlignedLayers.within(staging, grid, sources.rasters)
+        staged = AlignedLayers.within(staging, grid, copied)
         impossible = _write_layers(sources, recipes, classes, staged, on_progress)
         with writing(folder):
             for path in sorted(staging.iterdir()):
@@ -233,7 +235,12 @@ def align(
 
 
 def bytes_to_write(
-    sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox, folder: Path
+    sources: Sources,
+    recipes: dict[Modality, Recipe],
+    classes: ClassScheme,
+    grid: GeoBox,
+    folder: Path,
+    in_place: Collection[Modality] = (),
 ) -> int:
     """Compute how much `align` would write.
 
@@ -243,6 +250,7 @@ def bytes_to_write(
         classes: Classes of the labels.
         grid: The common grid.
         folder: Folder of the layers; it need not exist.
+        in_place: Modalities that get no layer.
 
     Returns:
         Size of the layers, bytes; 0 if they are there.
@@ -250,8 +258,9 @@ def bytes_to_write(
     Raises:
         RasterError: If a file is gone.
     """
-    size = _sizes(AlignedLayers.within(folder, grid, sources.rasters), recipes)
-    there = _read_record(folder / _RECORD, size).get("key") == layers_key(sources, recipes, classes, grid)
+    copied = [m for m in sources.rasters if m not in in_place]
+    size = _sizes(AlignedLayers.within(folder, grid, copied), recipes)
+    there = _read_record(folder / _RECORD, size).get("key") == layers_key(sources, recipes, classes, grid, in_place)
     return 0 if there else sum(size.values())
 
 
@@ -334,16 +343,17 @@ def _write_layers(
     windows = list(layers.blocks())
     with ExitStack() as opened:
         write = {
-            m: opened.enter_context(_layer(path, layers.grid, len(recipes[m].channel_names), "float32"))
+            m: opened.enter_context(layer_file(path, layers.grid, len(recipes[m].channel_names), "float32"))
             for m, path in layers.rasters.items()
         }
-        write_labels = opened.enter_context(_layer(layers.labels, layers.grid, 1, "uint8"))
+        write_labels = opened.enter_context(layer_file(layers.labels, layers.grid, 1, "uint8"))
         pool = opened.enter_context(ThreadPoolExecutor(2))
         # Four blocks at a time: finished blocks must not pile up in memory before they are written.
         for start in range(0, len(windows), 4):
             for window, found, labels in pool.map(compute, windows[start : start + 4]):
                 for m, channels in found.items():
-                    write[m](window, channels)
+                    if m in write:
+                        write[m](window, channels)
                     valid_px[m] += int(np.isfinite(channels[0]).sum())
                 write_labels(window, labels[None])
                 if "labels" in valid_px:
@@ -421,59 +431,13 @@ def _read_record(record: Path, size: dict[Path, int]) -> dict[str, Any]:
     return found if isinstance(found, dict) and {"key", "impossible"} <= found.keys() else {}
 
 
-@contextmanager
-def _layer(path: Path, grid: GeoBox, count: int, dtype: str) -> Iterator[Callable[[Window, NDArray[np.generic]], None]]:
-    """Open a layer as a function that writes an array (C, h, w) to a window of it.
-
-    GDAL writes the header. The pixels are written here: GDAL may lose the error of a full disk, or report it late.
-    """
-    shown = path.parent.parent / path.name
-    with writing(shown, RasterioError, CPLE_BaseError, SystemError):  # rasterio raises it if GDAL gives no message
-        _write_header(path, grid, count, dtype)
-        file = path.open("r+b")
-
-    def write(window: Window, values: NDArray[np.generic]) -> None:
-        r0, _, c0, _ = window
-        values = np.ascontiguousarray(values, dtype)
-        with writing(shown):
-            for band, row in np.ndindex(values.shape[:2]):
-                file.seek(((band * grid.shape[0] + r0 + row) * grid.shape[1] + c0) * values.itemsize)
-                file.write(values[band, row].data)
-
-    try:
-        yield write
-        with writing(shown):
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        with suppress(OSError):  # after a failed write, closing tries to write the rest and fails again
-            file.close()
-
-
-def _write_header(path: Path, grid: GeoBox, count: int, dtype: str) -> None:
-    """Write the header of a layer and its pixel file, all zero.
-
-    Raises:
-        RasterioError: If GDAL cannot write the files, or the written header is incomplete.
-    """
-    size = {"height": grid.shape[0], "width": grid.shape[1], "count": count, "dtype": dtype}
-    place = {"crs": str(grid.crs), "transform": grid.affine}
-    nodata = IGNORE_INDEX if dtype == "uint8" else float("nan")
-    with rasterio.open(path, "w", driver="ENVI", interleave="bsq", nodata=nodata, **size, **place):
-        pass
-    try:
-        with rasterio.open(path) as written:
-            complete = (written.height, written.width, written.count) == (
-                *grid.shape,
-                count,
-            ) and written.crs is not None
-    except RasterioError:
-        complete = False
-    if not complete:
-        raise RasterioIOError("GDAL did not write its header in full")
-
-
-def layers_key(sources: Sources, recipes: dict[Modality, Recipe], classes: ClassScheme, grid: GeoBox) -> str:
+def layers_key(
+    sources: Sources,
+    recipes: dict[Modality, Recipe],
+    classes: ClassScheme,
+    grid: GeoBox,
+    in_place: Collection[Modality] = (),
+) -> str:
     """Identify layers by all that determines their content.
 
     Args:
@@ -481,9 +445,10 @@ def layers_key(sources: Sources, recipes: dict[Modality, Recipe], classes: Class
         recipes: The recipe that computes the channels of each modality.
         classes: Classes of the labels.
         grid: The common grid.
+        in_place: Modalities that have no layer.
 
     Returns:
-        SHA-256, hexadecimal, of the files with their sizes and times, the settings and the grid.
+        SHA-256, hexadecimal, of the files with their sizes and times, the settings, the grid, and what is in place.
 
     Raises:
         RasterError: If a file is gone.
@@ -495,4 +460,5 @@ def layers_key(sources: Sources, recipes: dict[Modality, Recipe], classes: Class
         rules += [labels.names, classes.names]
     settings = [sources.height_unit, rules, grid.shape, tuple(grid.affine), str(grid.crs)]
     channels = {m: r.model_dump_json() for m, r in recipes.items()}
-    return hashlib.sha256(json.dumps([_VERSION, stats, settings, channels], default=str).encode()).hexdigest()
+    content = [_VERSION, stats, settings, channels, *([sorted(in_place)] if in_place else [])]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

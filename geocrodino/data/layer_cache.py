@@ -23,6 +23,7 @@ from geocrodino.data.alignment import (
     readable_size,
     require_space,
 )
+from geocrodino.data.in_place import in_place_note
 from geocrodino.data.sources import Sources
 from geocrodino.files.access import writing
 from geocrodino.files.locks import alone as _alone
@@ -46,6 +47,7 @@ def align_scenes(
     cache: Path,
     on_progress: Progress | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    in_place: Sequence[frozenset[Modality]] = (),
 ) -> list[AlignedLayers]:
     """Write the layers of many scenes, or reuse those that an earlier run wrote from the same files and settings.
 
@@ -58,6 +60,7 @@ def align_scenes(
         cache: Folder of the layers of all runs, created if missing; of each scene, a folder in it.
         on_progress: Called with the number of finished blocks and that of all.
         tell: Called with the size of the layers before any is written.
+        in_place: Modalities of each scene that get no layer; empty: none.
 
     Returns:
         The layers of each scene.
@@ -65,10 +68,11 @@ def align_scenes(
     Raises:
         GeocrodinoError: One of its kinds, see `align`; before anything is written if the disk has too little space.
     """
-    folders, sizes = _folders(scenes, recipes, classes, cache)
+    in_place = in_place or [frozenset()] * len(scenes)
+    folders, sizes = _folders(scenes, recipes, classes, cache, in_place)
     needed, there = sum(sizes), sizes.count(0)
     earlier = f"; those of {there} scene{'s' * (there > 1)} are there from earlier runs" if there else ""
-    tell(f"Layers in {cache}: {readable_size(needed)} to write{earlier}.")
+    tell(f"Layers in {cache}: {readable_size(needed)} to write{earlier}{in_place_note(scenes, in_place)}.")
     reused = [sources for (sources, _), size in zip(scenes, sizes, strict=True) if not size]
     if note := unwatched_note(reused, cache):
         tell(note)
@@ -83,7 +87,7 @@ def align_scenes(
         with writing(folder):
             folder.mkdir(exist_ok=True)
         with _alone(folder):
-            layers = align(sources, recipes, classes, grid, folder, progress.of(number))
+            layers = align(sources, recipes, classes, grid, folder, progress.of(number), in_place[number])
         progress.finish(number)
         return layers
 
@@ -114,8 +118,12 @@ def unwatched_note(reused: Iterable[Sources], folder: Path) -> str | None:
 
 
 def bytes_of_scenes(
-    scenes: Sequence[tuple[Sources, GeoBox]], recipes: dict[Modality, Recipe], classes: ClassScheme, cache: Path
-) -> int:
+    scenes: Sequence[tuple[Sources, GeoBox]],
+    recipes: dict[Modality, Recipe],
+    classes: ClassScheme,
+    cache: Path,
+    in_place: Sequence[frozenset[Modality]] = (),
+) -> list[int]:
     """Compute how much `align_scenes` would write.
 
     Args:
@@ -123,25 +131,30 @@ def bytes_of_scenes(
         recipes: The recipe that computes the channels of each modality.
         classes: Classes of the labels.
         cache: Folder of the layers of all runs; it need not exist.
+        in_place: Modalities of each scene that get no layer; empty: none.
 
     Returns:
-        Size of the layers that are not there yet, bytes.
+        For each scene the size of its layers, bytes; 0 if they are there.
 
     Raises:
         RasterError: If a file is gone.
     """
-    return sum(_folders(scenes, recipes, classes, cache)[1])
+    return _folders(scenes, recipes, classes, cache, in_place or [frozenset()] * len(scenes))[1]
 
 
 def _folders(
-    scenes: Sequence[tuple[Sources, GeoBox]], recipes: dict[Modality, Recipe], classes: ClassScheme, cache: Path
+    scenes: Sequence[tuple[Sources, GeoBox]],
+    recipes: dict[Modality, Recipe],
+    classes: ClassScheme,
+    cache: Path,
+    in_place: Sequence[frozenset[Modality]],
 ) -> tuple[list[Path], list[int]]:
     """The folder of each scene, and the bytes to write there."""
-    folders = [cache / layers_key(sources, recipes, classes, grid)[:_KEY_LENGTH] for sources, grid in scenes]
-    sizes = [
-        bytes_to_write(sources, recipes, classes, grid, folder)
-        for (sources, grid), folder in zip(scenes, folders, strict=True)
-    ]
+    folders, sizes = [], []
+    for (sources, grid), own in zip(scenes, in_place, strict=True):
+        folder = cache / layers_key(sources, recipes, classes, grid, own)[:_KEY_LENGTH]
+        folders.append(folder)
+        sizes.append(bytes_to_write(sources, recipes, classes, grid, folder, own))
     return folders, sizes
 
 

@@ -93,12 +93,7 @@ class ElevationModality(ModalityDefinition):
         Raises:
             HeightError: If the grid is too coarse for height above ground.
         """
-        reach = _Reach(_side_m(grid), recipe.position_m)
-        entries = _entries(recipe)
-        halo = max((e.margin_on(reach) for e in entries if not e.needs_ground), default=0)
-        if not ground_given and any(e.needs_ground for e in entries):
-            halo = max(halo, recipe.ground.halo_px(reach.side_m))
-        return halo + _around_px(entries, reach)
+        return _halo_px(recipe, _Reach(_side_m(grid), recipe.position_m), ground_given=ground_given)
 
     def check(
         self,
@@ -196,9 +191,10 @@ class ElevationModality(ModalityDefinition):
                 although its entry in the table does not ask for it.
         """
         window = Window(*window)
-        reach, entries = _Reach(_side_m(grid), recipe.position_m), _entries(recipe)
+        pixel_m = pixel_size_m(grid)
+        reach, entries = _Reach(math.sqrt(pixel_m[0] * pixel_m[1]), recipe.position_m), _entries(recipe)
         known = ground is not None or raster.zero == "ground"
-        far = self.halo_px(recipe, grid, ground_given=known)
+        far = _halo_px(recipe, reach, ground_given=known)
         metres = height_unit(raster, unit, recipe.height_unit)[0]
         estimated = not known and any(e.needs_ground for e in entries)
         by_cells = estimated and recipe.ground.factor(reach.side_m) >= FEWEST_PX
@@ -224,7 +220,7 @@ class ElevationModality(ModalityDefinition):
             seen = _Heights(
                 surface=inner(surface, halo - margin),
                 below=None if below is None or not entry.needs_ground else inner(below, around - margin),
-                pixel_m=pixel_size_m(grid),
+                pixel_m=pixel_m,
                 reach=reach,
                 margin_px=margin,
                 corner=window.grow(margin).corner,
@@ -418,6 +414,15 @@ def _require_ground(recipe: RecipeValues, raster: RasterSource) -> None:
 
 def _entries(recipe: RecipeValues) -> list[HeightChannel]:
     return [HEIGHT_CHANNELS[name] for name in recipe.channels]
+
+
+def _halo_px(recipe: Recipe, reach: _Reach, *, ground_given: bool) -> int:
+    """Pixels around a window that are read for its channels and the ground under them."""
+    entries = _entries(recipe)
+    halo = max((e.margin_on(reach) for e in entries if not e.needs_ground), default=0)
+    if not ground_given and any(e.needs_ground for e in entries):
+        halo = max(halo, recipe.ground.halo_px(reach.side_m))
+    return halo + _around_px(entries, reach)
 
 
 def _around_px(entries: list[HeightChannel], reach: _Reach) -> int:

@@ -40,6 +40,9 @@ RasterName = Annotated[
 ]
 """A raster of one file or of many: a file, folder, pattern or URL, or a list of them that form one raster."""
 
+LayerCache = Literal["auto", "copy", "in_place"]
+"""Whether a training copies its rasters to files on its grid, or reads the given files where they have that grid."""
+
 _ONE_SCENE = (
     "rasters", "optical", "elevation", "labels", "aoi", "ground", "aoi_crs", "resolution_m", "grid_of", "bands",
     "height_unit", "ignore_values", "label_values",
@@ -173,6 +176,12 @@ class DataConfig(SceneConfig, _List):
     absent_classes: Literal["refuse", "warn"] = Field(
         "refuse",
         description="what happens if a class that is named has no labelled pixel in any split of several scenes",
+    )
+
+    cache: LayerCache = Field(
+        "auto",
+        description="copy: write all rasters once on the working grid; in_place: read those that have its pixels from "
+        "their own files; auto: copy up to 2 GB, in place above",
     )
 
     @field_validator("scenes", mode="before")

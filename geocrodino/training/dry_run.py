@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geocrodino.data.alignment import bytes_to_write, readable_size, require_space
+from geocrodino.data.alignment import readable_size, require_space
 from geocrodino.data.held_labels import HeldLabels, unpacked
-from geocrodino.data.layer_cache import CACHE_NAME, bytes_of_scenes
+from geocrodino.data.in_place import in_place_note
 from geocrodino.data.patches import patch_corners
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.errors import ConfigError
@@ -44,7 +44,13 @@ from geocrodino.training.learners.build import learner_class, trains_teacher
 from geocrodino.training.listener import Listener
 from geocrodino.training.networks import Beginning, try_networks
 from geocrodino.training.pace import Pace, epochs_within, measure
-from geocrodino.training.prepare import Prepared, summarise_inputs
+from geocrodino.training.prepare import (
+    Prepared,
+    layer_sizes,
+    layers_place,
+    read_in_place,
+    summarise_inputs,
+)
 from geocrodino.training.run import check_method, with_number_format
 from geocrodino.training.scenes import held_out
 from geocrodino.training.start import find_start, with_network
@@ -67,6 +73,7 @@ class TrainingPlan:
         val_windows: Windows of ``val`` that are scored between epochs, and all of them.
         layers: Folder of the aligned layers.
         layer_bytes: Bytes of the layers that are not there yet.
+        in_place: What is read in place, as the end of a line; empty: nothing.
         result_bytes: Bytes of bundle, checkpoint and, while both exist, a copy of the checkpoint.
         processes: Number of processes that share each batch.
         memory_bytes: Largest memory of each process in the trial, bytes.
@@ -87,6 +94,7 @@ class TrainingPlan:
     val_windows: tuple[int, int]
     layers: Path
     layer_bytes: int
+    in_place: str
     result_bytes: int
     processes: int
     memory_bytes: int
@@ -117,7 +125,7 @@ class TrainingPlan:
         )
         yield f"Validation: {some} of {every} windows of val between epochs, all at the end"
         there = "; those of earlier runs are used" if not self.layer_bytes else ""
-        yield f"Disk: {readable_size(self.layer_bytes)} of aligned layers in {self.layers}{there}"
+        yield f"Disk: {readable_size(self.layer_bytes)} of aligned layers in {self.layers}{there}{self.in_place}"
         runs = "" if self.folds == 1 else f" for each of {self.folds} folds"
         yield f"Disk: about {readable_size(self.result_bytes)} of bundle, checkpoint and logs{runs}"
         gpu = "" if self.device_bytes is None else f", and {readable_size(self.device_bytes)} on the GPU"
@@ -186,13 +194,16 @@ def plan_training(
         trainings.append(Beginning(learner_class(config.method).teacher_method(config.method), weights=weights))
     if not downloads:
         try_networks(config, found, *trainings)
-    layers, layer_bytes = _layers(found, folder)
+    layers, in_place = layers_place(found, folder), read_in_place(found, folder, config.data.cache)
+    layer_bytes = sum(layer_sizes(found, folder, in_place))
     require_space(_existing(layers), layer_bytes)
     ready = replace(_without_rasters(found), start=start, encoder_weights=first.weights, teacher_weights=weights)
     on_stage("Measuring memory and pace")
     if config.training.needs_batch_size:
         config = measured_batch(config, [(t.method, _inputs_of(t, trainings, ready)) for t in trainings], tell)
-    return _measured(config, ready, found, trainings, folds, out, layers, layer_bytes, downloads)
+    rasters = [(scene.sources, scene.grid) for scene in found.scenes if scene.inside]
+    note = in_place_note(rasters, in_place)
+    return _measured(config, ready, found, trainings, folds, out, layers, layer_bytes, note, downloads)
 
 
 def _inputs_of(training: Beginning, trainings: list[Beginning], ready: Prepared) -> Prepared:
@@ -209,6 +220,7 @@ def _measured(
     out: Path,
     layers: Path,
     layer_bytes: int,
+    in_place: str,
     downloads: tuple[str, ...],
 ) -> TrainingPlan:
     """The plan of a checked training, with a trial of its steps."""
@@ -240,6 +252,7 @@ def _measured(
         val_windows=windows,
         layers=layers,
         layer_bytes=layer_bytes,
+        in_place=in_place,
         result_bytes=4 * numbers * (1 + _COPIES),
         processes=processes_of(settings),
         memory_bytes=before + grown,
@@ -252,17 +265,6 @@ def _measured(
         writes=(str(layers), *(f"{out}/{'' if folds == 1 else 'fold-*/'}{name}" for name in names)),
         downloads=downloads,
     )
-
-
-def _layers(found: CheckedInputs, folder: Path) -> tuple[Path, int]:
-    """Folder and bytes of the aligned layers."""
-    used = [scene for scene in found.scenes if scene.inside]
-    if len(found.scenes) == 1:
-        layers = folder / run_folder.ALIGNED_NAME
-        return layers, bytes_to_write(used[0].sources, found.recipes, found.classes, used[0].grid, layers)
-    cache = folder.absolute().parent / CACHE_NAME
-    rasters = [(scene.sources, scene.grid) for scene in used]
-    return cache, bytes_of_scenes(rasters, found.recipes, found.classes, cache)
 
 
 def _existing(folder: Path) -> Path:

@@ -434,7 +434,7 @@ def _inputs_of(record: Path) -> dict[str, str]:
 
 
 def require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
-    """Check that a run is continued with its own settings.
+    """Check that a run is continued with its own settings; where its layers are stored may change.
 
     Args:
         before: Settings of the run.
@@ -444,6 +444,7 @@ def require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
     Raises:
         ConfigError: If they differ.
     """
+    before, now = without_storage(before), without_storage(now)
     if before != now:
         changed = _differences(before.model_dump(mode="json"), now.model_dump(mode="json"))
         raise ConfigError(
@@ -452,6 +453,18 @@ def require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
             "Undo the change, or start anew in another folder with `out`. The settings of the run are in "
             f"{out / SETTINGS_NAME}, which can be given as the configuration."
         )
+
+
+def without_storage(config: TrainConfig) -> TrainConfig:
+    """Leave out of settings where layers are stored, which does not change what a training learns.
+
+    Args:
+        config: Settings of a training.
+
+    Returns:
+        The settings with the default of ``data.cache``.
+    """
+    return config.model_copy(update={"data": config.data.model_copy(update={"cache": "auto"})})
 
 
 def _other_number_format(before: str, now: str) -> str:

@@ -21,7 +21,8 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.data.alignment import AlignedLayers, Progress, align, bytes_to_write, readable_size
 from geocrodino.data.grid_choice import GridChoice, describe_work
 from geocrodino.data.held_labels import HeldLabels
-from geocrodino.data.layer_cache import CACHE_NAME, align_scenes, unwatched_note
+from geocrodino.data.in_place import choose_in_place, in_place_note, states_of, with_files
+from geocrodino.data.layer_cache import CACHE_NAME, align_scenes, bytes_of_scenes, unwatched_note
 from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.sources import Sources
@@ -41,6 +42,7 @@ from geocrodino.report.figures import plot_splits
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
+from geocrodino.settings.scenes import LayerCache
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import SCENES, CheckedInputs, CheckedScene, check_inputs
 from geocrodino.training.start import Start
@@ -110,8 +112,8 @@ def prepare(
 
     Args:
         config: The configuration.
-        folder: The run folder; gets ``aligned/``. Of several scenes, the layers lie in a folder beside it, which all
-            runs there share.
+        folder: The run folder; gets ``aligned/``, with the layers that are not read in place. Of several scenes, the
+            layers lie in a folder beside it, which all runs there share.
         on_progress: Called with the numbers of finished and of all blocks, after each aligned block.
         tell: Called with a summary of the inputs before the rasters are aligned, which may take long; before it, with
             patterns that join tiles by name, where they are guessed.
@@ -131,7 +133,7 @@ def prepare(
         tell(summarise_inputs(found, config.training.patch_px, drawn))
     check(found)
     on_stage("Aligning rasters")
-    scenes = _aligned(found, folder, on_progress, tell or (lambda _: None))
+    scenes = _aligned(found, folder, config.data.cache, on_progress, tell or (lambda _: None))
     on_stage("Measuring the channels")
     for modality, recipe in found.recipes.items():
         note = None if definition_of(modality).holds_heights else other_scale_note(scenes, recipe)
@@ -144,34 +146,99 @@ def prepare(
 
 
 def _aligned(
-    found: CheckedInputs, folder: Path, on_progress: Progress | None, tell: Callable[[str], None]
+    found: CheckedInputs,
+    folder: Path,
+    cache: LayerCache,
+    on_progress: Progress | None,
+    tell: Callable[[str], None],
 ) -> tuple[AlignedScene, ...]:
-    """Write the layers of each scene that a training reads, or take those that are there."""
+    """Write the layers of each scene that a training reads and does not read in place, or take those that are there."""
     used = [scene for scene in found.scenes if scene.inside]
+    rasters = [(scene.sources, scene.grid) for scene in used]
+    place = layers_place(found, folder)
+    in_place = read_in_place(found, folder, cache)
+    states = [states_of(scene.sources, found.recipes, own) for scene, own in zip(used, in_place, strict=True)]
     if len(found.scenes) == 1:
-        inputs = (used[0].sources, found.recipes, found.classes, used[0].grid, folder / run_folder.ALIGNED_NAME)
-        needed = bytes_to_write(*inputs)
-        if needed >= _WORTH_TELLING:
-            tell(f"Layers in {inputs[-1]}: {readable_size(needed)} to write.")
-        if needed == 0 and (note := unwatched_note([used[0].sources], inputs[-1])):
+        inputs = (used[0].sources, found.recipes, found.classes, used[0].grid, place)
+        needed = bytes_to_write(*inputs, in_place[0])
+        if needed >= _WORTH_TELLING or in_place[0]:
+            tell(f"Layers in {place}: {readable_size(needed)} to write{in_place_note(rasters, in_place)}.")
+        if needed == 0 and (note := unwatched_note([used[0].sources], place)):
             tell(note)
-        layers = [align(*inputs, on_progress)]
+        copied = [align(*inputs, on_progress, in_place[0])]
     else:
-        rasters = [(scene.sources, scene.grid) for scene in used]
-        cache = folder.absolute().parent / CACHE_NAME
         record = folder / run_folder.ALIGNED_NAME / run_folder.SCENES_NAME
         with writing(record.parent):
             record.parent.mkdir(parents=True, exist_ok=True)
-        layers = align_scenes(rasters, found.recipes, found.classes, cache, on_progress, tell)
-        places = {scene.name: str(own.labels.parent) for scene, own in zip(used, layers, strict=True)}
+        copied = align_scenes(rasters, found.recipes, found.classes, place, on_progress, tell, in_place)
+        places = {scene.name: str(own.labels.parent) for scene, own in zip(used, copied, strict=True)}
         run_folder.save_json(record, places)
-    for scene, own in zip(used, layers, strict=True):
+    for scene, own in zip(used, copied, strict=True):
         _warn_of_heights(scene.sources, own)
-    few = len(used) <= _MOST_MAPPED
+    layers = [
+        with_files(own, scene.sources, found.recipes, modalities, files)
+        for scene, own, modalities, files in zip(used, copied, in_place, states, strict=True)
+    ]
+    held = _mapped if len(used) <= _MOST_MAPPED else _stored
     return tuple(
-        AlignedScene(scene.name, own, _mapped(scene, own) if few else _stored(scene, own), scene.inside)
-        for scene, own in zip(used, layers, strict=True)
+        AlignedScene(scene.name, whole, held(scene, own), scene.inside)
+        for scene, own, whole in zip(used, copied, layers, strict=True)
     )
+
+
+def layers_place(found: CheckedInputs, folder: Path) -> Path:
+    """Name the folder of the layers.
+
+    Args:
+        found: Inputs of the training.
+        folder: The run folder.
+
+    Returns:
+        A folder inside the run folder; of several scenes one beside it, which all runs there share.
+    """
+    if len(found.scenes) == 1:
+        return folder / run_folder.ALIGNED_NAME
+    return folder.absolute().parent / CACHE_NAME
+
+
+def layer_sizes(found: CheckedInputs, folder: Path, in_place: Sequence[frozenset[Modality]] = ()) -> list[int]:
+    """Compute the size of the layers that are not there yet.
+
+    Args:
+        found: Inputs of the training.
+        folder: The run folder.
+        in_place: Modalities of each scene that are read in place; empty: none.
+
+    Returns:
+        Bytes to write for each scene that a training reads; 0 where its layers are there.
+
+    Raises:
+        RasterError: If a file is gone.
+    """
+    place = layers_place(found, folder)
+    rasters = [(scene.sources, scene.grid) for scene in found.scenes if scene.inside]
+    if len(found.scenes) > 1:
+        return bytes_of_scenes(rasters, found.recipes, found.classes, place, in_place)
+    (sources, grid), own = rasters[0], in_place[0] if in_place else ()
+    return [bytes_to_write(sources, found.recipes, found.classes, grid, place, own)]
+
+
+def read_in_place(found: CheckedInputs, folder: Path, cache: LayerCache) -> list[frozenset[Modality]]:
+    """Decide which rasters a training reads in place.
+
+    Args:
+        found: Inputs of the training.
+        folder: The run folder.
+        cache: The setting ``data.cache``.
+
+    Returns:
+        The modalities of each scene that a training reads, see `choose_in_place`.
+
+    Raises:
+        ConfigError: If a raster cannot be read in place, and has to be.
+    """
+    rasters = [(scene.sources, scene.grid) for scene in found.scenes if scene.inside]
+    return choose_in_place(rasters, found.recipes, cache, lambda: [not size for size in layer_sizes(found, folder)])
 
 
 def _mapped(scene: CheckedScene, layers: AlignedLayers) -> NDArray[np.uint8]:

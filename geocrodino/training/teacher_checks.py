@@ -31,7 +31,8 @@ def require_same_data(config: TrainConfig, teacher: Path) -> None:
         ConfigError: If other settings than these were used, or the teacher's cannot be read.
     """
     other = run_folder.recorded_settings(teacher)
-    config = run_folder.on_recorded_grid(config, other)
+    config = run_folder.without_storage(run_folder.on_recorded_grid(config, other))
+    other = run_folder.without_storage(other)
     differing = [key for key in ("data", "classes", "elevation") if getattr(other, key) != getattr(config, key)]
     if comparable(other.network) != comparable(config.network):
         differing.append("network")

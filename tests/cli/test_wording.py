@@ -34,6 +34,7 @@ COMMANDS = typer.main.get_command(app).commands
         ("train", "`encoder_weights='random'`", "--weights random"),
         ("train", "`training.steps_per_epoch`", "--steps"),
         ("train", "`data.resolution_m`", "--resolution"),
+        ("train", "`data.cache='copy'`", "--cache copy"),
         ("train", "`height_unit='m'`", "--height-unit m (`height_unit: m` under `data`)"),
         ("inspect", "`ignore_values=[-1, 255]`", "--ignore -1 --ignore 255 (`ignore_values: [-1, 255]` under `data`)"),
         ("inspect", "`data.label_values`", "--label-value (`label_values` under `data`)"),

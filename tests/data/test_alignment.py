@@ -17,7 +17,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioIOError
 
-from geocrodino.data import alignment
+from geocrodino.data import alignment, layer_files
 from geocrodino.data.alignment import Sources, align, reference_grid
 from geocrodino.errors import AOIError, LabelError, OutputError, OverlapError, RasterError
 from geocrodino.geo.areas.aoi import read_aoi
@@ -317,11 +317,11 @@ def test_a_failed_write_is_not_blamed_on_an_input_and_leaves_nothing(sources, re
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(alignment.os, "fsync", fail)
+        patch.setattr(layer_files.os, "fsync", fail)
         with pytest.raises(OutputError, match=r"aligned/labels\.img: cannot be written \(No space left on device\)\."):
             align(sources, recipes, scheme, sources.reference.geobox, folder)
     with monkeypatch.context() as patch:
-        patch.setattr(alignment, "_write_header", lambda *_: (_ for _ in ()).throw(RasterioIOError("short of space")))
+        patch.setattr(layer_files, "_write_header", lambda *_: (_ for _ in ()).throw(RasterioIOError("short of space")))
         with pytest.raises(OutputError, match=r"aligned/optical\.img: cannot be written \(short of space\)\."):
             align(sources, recipes, scheme, sources.reference.geobox, folder)
     assert not list(folder.iterdir())

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from geocrodino.data import alignment
+from geocrodino.data import alignment, layer_files
 from geocrodino.settings.config import save_config
 from geocrodino.training import folder as run_folder
 from geocrodino.training import prepare, run
@@ -142,7 +142,7 @@ STAGES = [
     # What is called when the disk is filled, its how manieth call, bytes that are left; the file that the message
     # names, epochs that are kept.
     stage(alignment, "_write_layers", 1, 81920, "aligned/optical.img", 0, "aligned image"),
-    stage(alignment, "_write_header", 2, 0, "aligned/elevation.img", 0, "header of the aligned heights"),
+    stage(layer_files, "_write_header", 2, 0, "aligned/elevation.img", 0, "header of the aligned heights"),
     stage(run_folder, "keep_inputs", 1, 0, "inputs.json", 0, "inputs"),
     stage(prepare, "_save_splits", 1, 8192, "splits.gpkg", 0, "splits"),
     stage(run_folder, "begin", 1, 0, "config.yaml", 0, "settings"),

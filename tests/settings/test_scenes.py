@@ -147,3 +147,12 @@ def test_a_list_of_rasters_is_one_raster(load):
     data = load({"scenes": [{**TWO[0], "ground": ["g.tif"]}]})
     assert isinstance(data.resolved()[0].ground, tuple)
     assert Path(data.resolved()[0].ground[0]).name == "g.tif"
+
+
+def test_where_layers_are_stored(load):
+    assert load(FILES).cache == "auto"
+    assert "cache" not in load(FILES).model_dump()  # config.yaml of a run keeps its bytes
+    chosen = load({"scenes": TWO, "cache": "copy"}, {"data.cache": "in_place"})
+    assert (chosen.cache, chosen.model_dump()["cache"]) == ("in_place", "in_place")
+    with pytest.raises(ConfigError, match=r"data\.cache.*'auto', 'copy' or 'in_place'"):
+        load({**FILES, "cache": "files"})

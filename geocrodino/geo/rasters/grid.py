@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import pyproj
 from affine import Affine
 from odc.geo import CRS, resxy_
@@ -161,6 +162,32 @@ def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tup
         if abs(found_c - c - col) > tolerance_px or abs(found_r - r - row) > tolerance_px:
             return None
     return row, col
+
+
+def lattice_difference(found: GeoBox, expected: GeoBox) -> str:
+    """Say how the pixels of a grid differ from those of another one, see `pixel_offset`.
+
+    Args:
+        found: A grid.
+        expected: The grid whose pixels it should have.
+
+    Returns:
+        The first of CRS, steps from pixel to pixel and shift that differs: what was expected and what was found.
+    """
+    a, b = expected.affine, found.affine
+    hair = 1e-6 * abs(a.determinant) ** 0.5
+    if found.crs != expected.crs:
+        return f"expected the CRS {grid_crs_name(expected)}, found {grid_crs_name(found)}"
+    if not np.allclose((a.a, a.b, a.d, a.e), (b.a, b.b, b.d, b.e), rtol=0, atol=hair):
+        return f"expected pixels with {_steps(a)}, found {_steps(b)}, in units of the CRS"
+    height, width = found.shape
+    corners = [~a @ (b @ corner) for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    cols, rows = (max((place - round(place) for place in axis), key=abs) for axis in zip(*corners, strict=True))
+    return f"expected a shift by whole pixels, found {rows:.2g} rows and {cols:.2g} columns more"
+
+
+def _steps(affine: Affine) -> str:
+    return f"steps of ({affine.a:.9g}, {affine.d:.9g}) a column and ({affine.b:.9g}, {affine.e:.9g}) a row"
 
 
 def _shared_px(

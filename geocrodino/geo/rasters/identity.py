@@ -48,7 +48,22 @@ def source_files(source: Raster) -> tuple[str, ...]:
     Raises:
         RasterError: If a file that is no TIFF cannot be opened to ask what it is made of.
     """
-    return tuple(dict.fromkeys(name for member in source.file_names for name in _files_behind(member, frozenset())))
+    return tuple(dict.fromkeys(name for member in source.file_names for name in files_behind(member)))
+
+
+def files_behind(name: str) -> tuple[str, ...]:
+    """List every file that is read where GDAL opens a name.
+
+    Args:
+        name: A name as GDAL opens it.
+
+    Returns:
+        Full paths, or URLs as they are: the named file first, then those behind a virtual raster, and masks.
+
+    Raises:
+        RasterError: If a file that is no TIFF cannot be opened to ask what it is made of.
+    """
+    return tuple(dict.fromkeys(_files_behind(name, frozenset())))
 
 
 def _files_behind(name: str, above: frozenset[str]) -> Iterator[str]:

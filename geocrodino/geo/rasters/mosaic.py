@@ -16,7 +16,7 @@ from geocrodino.errors import RasterError
 from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.bands import common_names
 from geocrodino.geo.rasters.coding import HeightCoding
-from geocrodino.geo.rasters.grid import grid_crs_name, pixel_offset, window_grid
+from geocrodino.geo.rasters.grid import lattice_difference, pixel_offset, window_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import metres_in
 from geocrodino.geo.rasters.validity import tagged_alpha
@@ -234,17 +234,8 @@ def _offset(source: RasterSource, first: RasterSource) -> tuple[int, int]:
 
 def _other_lattice(found: GeoBox, expected: GeoBox) -> str:
     """Explain why two grids are not on one lattice."""
-    a, b = expected.affine, found.affine
     advice = "Warp it onto the pixels of the other one first, or read it as a scene of its own."
-    hair = 1e-6 * abs(a.determinant) ** 0.5
-    if found.crs != expected.crs:
-        return f"expected the CRS {grid_crs_name(expected)}, found {grid_crs_name(found)}.\n{advice}"
-    if not np.allclose((a.a, a.b, a.d, a.e), (b.a, b.b, b.d, b.e), rtol=0, atol=hair):
-        return f"expected pixels with {_steps(a)}, found {_steps(b)}, in units of the CRS.\n{advice}"
-    height, width = found.shape
-    corners = [~a @ (b @ corner) for corner in ((0, 0), (width, 0), (0, height), (width, height))]
-    cols, rows = (max((place - round(place) for place in axis), key=abs) for axis in zip(*corners, strict=True))
-    return f"expected a shift by whole pixels, found {rows:.2g} rows and {cols:.2g} columns more.\n{advice}"
+    return f"{lattice_difference(found, expected)}.\n{advice}"
 
 
 def _alike_in_transparency(sources: Sequence[RasterSource]) -> Sequence[RasterSource]:
@@ -312,10 +303,6 @@ def _unit(source: RasterSource) -> str:
 
 def _palette(source: RasterSource) -> str:
     return "a table of colours" if source.has_palette else "no table of colours"
-
-
-def _steps(affine: Affine) -> str:
-    return f"steps of ({affine.a:.9g}, {affine.d:.9g}) a column and ({affine.b:.9g}, {affine.e:.9g}) a row"
 
 
 def _shared(headers: Sequence[RasterSource]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from geocrodino.errors import OverlapError, RasterError
 from geocrodino.files.names import gdal_name, raster_name
+from geocrodino.geo.rasters import open_files
 from geocrodino.geo.rasters.bands import Band, bands_of, with_names
 from geocrodino.geo.rasters.coding import HeightCoding
 from geocrodino.geo.rasters.grid import crs_of, describe, share_ground
@@ -52,7 +53,7 @@ MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
 
 @dataclass(frozen=True)
 class RasterSource:
-    """A raster file, known by its header. Each read opens the file, so threads and processes may share it.
+    """A raster file, known by its header. Threads and processes may share it: each read opens the file (`open_files`).
 
     Attributes:
         name: The file: a path, a URL or a name in GDAL's or rasterio's notation, as text.
@@ -394,7 +395,7 @@ class RasterSource:
         inner = held.within(window).slices
         part = RasterioWindow.from_slices(*held.slices)
         try:
-            with rasterio.open(gdal_name(self.name)) as dataset:
+            with open_files.dataset(gdal_name(self.name)) as dataset:
                 stored = dataset.read(list(bands), window=part)
                 ok = self._valid_in(dataset, stored, part, bands)
         except RasterioError as error:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import pyproj
 from odc.geo.geobox import GeoBox
+from pyproj._crs import Axis
 from pyproj.database import get_units_map
 
 from geocrodino.errors import HeightError
@@ -116,11 +117,11 @@ def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, s
     tag = (raster.unit or "").strip()
     if tag.lower() not in _UNSAID:
         return unit_in_metres(tag, path), f"heights in {tag}, by the band's unit tag"
-    crs = pyproj.CRS.from_user_input(crs_of(raster.geobox).wkt)
-    if len(crs.axis_info) == 3:
-        axis = crs.axis_info[2]
+    axes, is_projected = _axes_of(crs_of(raster.geobox).wkt)
+    if len(axes) == 3:
+        axis = axes[2]
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
-    across = crs.axis_info[0] if crs.is_projected else None
+    across = axes[0] if is_projected else None
     in_feet = across is not None and _FOOT_M[0] < across.unit_conversion_factor < _FOOT_M[1]
     if otherwise is not None and not in_feet:
         known = f"heights taken as {otherwise}, the unit given for the training; the file names no unit of height"
@@ -130,6 +131,13 @@ def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, s
             f"heights taken as {across.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
         )
     return 1.0, "heights taken as metres; the file names no unit of height"
+
+
+@lru_cache(maxsize=256)
+def _axes_of(wkt: str) -> tuple[tuple[Axis, ...], bool]:
+    """The axes of a CRS, and whether it is projected; asked for with every window of heights that is read."""
+    crs = pyproj.CRS.from_user_input(wkt)
+    return tuple(crs.axis_info), crs.is_projected
 
 
 def ground_unit(ground: RasterSource, given: str | None) -> tuple[float, str]:

@@ -1,0 +1,182 @@
+"""Files that stay open between reads: how many, for whom, and that they are still the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+
+from geocrodino.errors import RasterError
+from geocrodino.geo.rasters import open_files
+from geocrodino.geo.rasters.open_files import dataset, file_states, kept_open
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
+
+CORNER = Window(0, 4, 0, 4)
+
+
+@pytest.fixture(autouse=True)
+def none_open(monkeypatch):
+    """No file is open from another test, and names of the files that are opened are noted."""
+    opened = []
+
+    def noted(name, *args, **options):
+        opened.append(str(name))
+        return rasterio_open(name, *args, **options)
+
+    rasterio_open = rasterio.open
+    monkeypatch.setattr(open_files, "_open_files", open_files._OpenFiles())
+    monkeypatch.setattr(open_files.rasterio, "open", noted)
+    return opened
+
+
+@pytest.fixture
+def numbered(write_raster):
+    """Function of a number that writes a raster which holds it everywhere."""
+    return lambda number: RasterSource.open(write_raster(f"{number}.tif", np.full((8, 8), number, np.uint8)))
+
+
+def corner_of(raster):
+    values, _ = raster.read_own(CORNER, (1,))
+    return set(values.ravel().tolist())
+
+
+def put_back_later(path):
+    """Give a file a later time of change, as one that was written again has."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_500_000_000))
+
+
+def test_a_file_is_opened_once(numbered, none_open):
+    raster = numbered(3)
+    states = file_states(raster)
+    none_open.clear()
+    for _ in range(3):
+        with kept_open(states):
+            assert corner_of(raster) == {3}
+    assert none_open == [raster.name]
+    for _ in range(2):
+        assert corner_of(raster) == {3}
+    assert len(none_open) == 3  # as everywhere else, each read opens the file
+
+
+def test_only_so_many_files_stay_open(numbered, none_open, monkeypatch):
+    monkeypatch.setattr(open_files, "MOST_OPEN", 2)
+    rasters = [numbered(number) for number in range(4)]
+    states = file_states(*rasters)
+    none_open.clear()
+    with kept_open(states):
+        for number in (0, 1, 2, 3, 3, 2, 0):
+            assert corner_of(rasters[number]) == {number}
+    assert len(open_files._open_files._idle) == 2
+    assert none_open == [rasters[number].name for number in (0, 1, 2, 3, 0)]
+
+
+def test_each_thread_has_a_file_of_its_own(numbered):
+    raster = numbered(1)
+    with kept_open(file_states(raster)), dataset(raster.name) as one, dataset(raster.name) as other:
+        assert one is not other
+
+
+def test_a_changed_file_is_noticed_though_it_is_open(numbered):
+    raster = numbered(1)
+    states = file_states(raster)
+    with kept_open(states):
+        corner_of(raster)
+        put_back_later(raster.path)
+        with pytest.raises(RasterError) as caught:
+            corner_of(raster)
+    size = raster.path.stat().st_size
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(
+        f"{raster.path}: changed while a training reads it in place: expected {size:,} bytes of "
+    )
+    assert lines[1] == (
+        "Restore the file, or start the training anew. With `data.cache='copy'` a training reads a copy."
+    )
+    with kept_open(file_states(raster)):
+        assert corner_of(raster) == {1}
+
+
+def test_new_content_is_read_after_a_new_look(numbered, write_raster):
+    raster = numbered(1)
+    with kept_open(file_states(raster)):
+        assert corner_of(raster) == {1}
+    raster.path.unlink()
+    write_raster("1.tif", np.full((8, 8), 7, np.uint8))
+    put_back_later(raster.path)
+    with kept_open(file_states(raster)):
+        assert corner_of(raster) == {7}
+
+
+def test_a_file_that_is_gone(numbered):
+    raster = numbered(1)
+    states = file_states(raster)
+    raster.path.unlink()
+    with kept_open(states), pytest.raises(RasterError, match=r"1\.tif: part of the scene, but no longer there"):
+        corner_of(raster)
+
+
+def test_files_behind_a_virtual_raster_are_compared_too(numbered, tmp_path):
+    raster = numbered(1)
+    path = tmp_path / "a.vrt"
+    with rasterio.open(raster.path) as part:
+        wkt, transform = part.crs.to_wkt(), ", ".join(map(str, part.transform.to_gdal()))
+    path.write_text(
+        f'<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>{wkt}</SRS><GeoTransform>{transform}</GeoTransform>'
+        '<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename relativeToVRT="1">1.tif'
+        '</SourceFilename><SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" xSize="8" ySize="8"/>'
+        '<DstRect xOff="0" yOff="0" xSize="8" ySize="8"/></SimpleSource></VRTRasterBand></VRTDataset>'
+    )
+    virtual = RasterSource.open(path)
+    states = file_states(virtual)
+    with kept_open(states):
+        assert corner_of(virtual) == {1}
+    put_back_later(raster.path)
+    with kept_open(states), pytest.raises(RasterError, match=r"1\.tif: changed while a training reads it in place"):
+        corner_of(virtual)
+
+
+def test_files_that_are_not_watched_are_opened_for_each_read(numbered, none_open):
+    raster = numbered(1)
+    none_open.clear()
+    with kept_open({}):
+        assert corner_of(raster) == corner_of(raster) == {1}
+    assert len(none_open) == 2
+
+
+def test_a_damaged_file_is_closed(write_raster):
+    path = write_raster("cut.tif", np.arange(10_000, dtype=np.uint16).reshape(100, 100), compress="deflate")
+    raster = RasterSource.open(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with kept_open(file_states(raster)), pytest.raises(RasterError, match="the file is damaged or cut short"):
+        raster.read_own(Window(0, 100, 0, 100), (1,))
+    assert open_files._open_files._idle == []
+
+
+def _in_a_copy(queue, raster, states):
+    before = len(open_files._open_files._idle)
+    with kept_open(states):
+        queue.put((before, corner_of(raster)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no copies of processes")
+def test_a_copy_of_the_process_opens_its_own_files(numbered):
+    raster = numbered(5)
+    states = file_states(raster)
+    with kept_open(states):
+        corner_of(raster)
+    assert len(open_files._open_files._idle) == 1
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=_in_a_copy, args=(queue, raster, states))
+    process.start()
+    found = queue.get()
+    process.join()
+    assert found == (0, {5})
+    with kept_open(states):
+        assert corner_of(raster) == {5}
