@@ -24,7 +24,7 @@ from geocrodino.geo.rasters.impossible_heights import Impossible
 from geocrodino.geo.rasters.open_files import FileState, FileStates, file_states, kept_open
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.registry import Recipe
+from geocrodino.modalities.recipe import Recipe
 from geocrodino.phrases import listed
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS
 from geocrodino.settings.modality import MODALITIES, Modality

@@ -26,7 +26,7 @@ from geocrodino.data.alignment import (
 from geocrodino.data.in_place import in_place_note
 from geocrodino.data.sources import Sources
 from geocrodino.files.access import writing
-from geocrodino.files.locks import alone as _alone
+from geocrodino.files.locks import alone
 from geocrodino.files.names import is_remote
 from geocrodino.geo.rasters.identity import source_files
 from geocrodino.modalities.recipe import Recipe
@@ -86,7 +86,7 @@ def align_scenes(
         (sources, grid), folder = scenes[number], folders[number]
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        with _alone(folder):
+        with alone(folder):
             layers = align(sources, recipes, classes, grid, folder, progress.of(number), in_place[number])
         progress.finish(number)
         return layers

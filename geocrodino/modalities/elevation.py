@@ -416,7 +416,7 @@ def _entries(recipe: RecipeValues) -> list[HeightChannel]:
     return [HEIGHT_CHANNELS[name] for name in recipe.channels]
 
 
-def _halo_px(recipe: Recipe, reach: _Reach, *, ground_given: bool) -> int:
+def _halo_px(recipe: RecipeValues, reach: _Reach, *, ground_given: bool) -> int:
     """Pixels around a window that are read for its channels and the ground under them."""
     entries = _entries(recipe)
     halo = max((e.margin_on(reach) for e in entries if not e.needs_ground), default=0)
