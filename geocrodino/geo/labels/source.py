@@ -203,7 +203,7 @@ class LabelSource(RasterSource):
         scheme: ClassScheme,
         window: Window,
         grid: GeoBox | None = None,
-        outside: NDArray[np.bool_] | None = None,
+        unchecked: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.uint8]:
         """Read class indices.
 
@@ -211,22 +211,21 @@ class LabelSource(RasterSource):
             scheme: The classes.
             window: Part of the grid.
             grid: Grid of the result; the file's own by default.
-            outside: Pixels that are of no interest, whatever their value, shape (H, W).
+            unchecked: Pixels whose value may be of no class, bool, shape (H, W); they become ``UNKNOWN_INDEX`` then.
 
         Returns:
             Class indices, uint8, shape (H, W), 255 where there is no label.
 
         Raises:
-            LabelError: If a pixel holds a value of no class.
+            LabelError: If another pixel holds a value of no class.
         """
         band = self.data_bands[:1]
         values, valid = (
             self.read_own(window, band) if grid is None else self.read(grid, window, bands=band, kind="categorical")
         )
-        wanted = valid if outside is None else valid & ~outside
         if self.names is None:
-            return scheme.to_indices(values[0], wanted, self.name)
-        return indices_by_name(scheme, self.names, values[0], wanted, self.name)
+            return scheme.to_indices(values[0], valid, self.name, unchecked=unchecked)
+        return indices_by_name(scheme, self.names, values[0], valid, self.name, unchecked)
 
 
 def header_of(source: RasterSource) -> dict[str, Any]:

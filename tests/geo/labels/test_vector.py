@@ -19,7 +19,7 @@ from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
-from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.classes import UNKNOWN_INDEX, ClassScheme
 from geocrodino.settings.labels import LabelRules
 
 X, Y, N = 400_000.0, 5_000_000.0, 255
@@ -118,8 +118,9 @@ def test_classes_of_a_map_are_matched_by_name(draw):
     )
     outside = np.zeros((4, 4), bool)
     outside[:, :2] = True
-    found = labels.indices(ClassScheme.from_values([4, 6], ["bare_soil", "tree"]), Window(0, 4, 0, 4), outside=outside)
-    assert found.tolist() == [[N, N, 0, 0]] * 4
+    fewer = ClassScheme.from_values([4, 6], ["bare_soil", "tree"])
+    found = labels.indices(fewer, Window(0, 4, 0, 4), unchecked=outside)
+    assert found.tolist() == [[UNKNOWN_INDEX, UNKNOWN_INDEX, 0, 0]] * 4
 
 
 def test_scenes_share_their_names(draw):
