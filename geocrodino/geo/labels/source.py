@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
+from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme, number
 from geocrodino.settings.labels import LabelRules
 
@@ -276,10 +277,15 @@ def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> C
     by_name = [source for source in labels if source.names is not None]
     by_value = [source for source in labels if source.names is None]
     checked: set[object] = set()
+    noted: dict[str, list[str]] = {}
     for source in labels if named is not None else by_name:
         if source.checked_as not in checked:
             checked.add(source.checked_as)
-            _tell(source, source.check())
+            for note in source.check():
+                noted.setdefault(note, []).append(str(source.name))
+    for note, names in noted.items():
+        one = names[0] if len(names) == 1 else f"{len(names)} files of labels ({listed(names, most=2)})"
+        warnings.warn(f"{one}: {note}.", LabelWarning, stacklevel=2)
     if named is not None:
         return named
     if by_name and by_value:
@@ -290,13 +296,9 @@ def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> C
     if by_name:
         return classes_by_name([(s.names or (), s.shown, bool(s.rules and s.rules.table)) for s in by_name])
     found = find_classes(by_value)
-    _tell(by_value[0], found.notes)
+    for note in found.notes:
+        warnings.warn(f"{by_value[0].name}: {note}.", LabelWarning, stacklevel=2)
     return found.scheme
-
-
-def _tell(source: LabelSource, notes: Iterable[str]) -> None:
-    for note in notes:
-        warnings.warn(f"{source.name}: {note}.", LabelWarning, stacklevel=3)
 
 
 def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
