@@ -44,6 +44,7 @@ from geocrodino.training.scene_checks import (
     NAMELESS,
     fitted_scene,
     grid_of,
+    labels_as_area_advice,
     leaks_of,
     no_labels_with,
     on_areas,
@@ -339,7 +340,8 @@ def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
             rasters = (raster for scene in found.scenes for raster in scene.sources.rasters.values())
             finest_m = min(min(pixel_size_m(raster.geobox)) for raster in rasters)
             resolution_m = found.scenes[0].choice.resolution_m
-            return patch_advice(masks, patch_px, config.network.stride_px, resolution_m, finest_m)
+            numbers = patch_advice(masks, patch_px, config.network.stride_px, resolution_m, finest_m)
+            return "\n".join(filter(None, (numbers, labels_as_area_advice([s.settings for s in found.scenes]))))
 
         require_patches((patch_corners(mask, patch_px) for mask in masks), split, source, patch_px, grid, advise)
 

@@ -216,3 +216,31 @@ def test_what_an_area_without_room_for_a_patch_is_advised(tiny_config, town, tmp
     for key, value in advised.items():
         section = "training" if key == "patch_px" else "data"
         assert refusal(tiny_config({**settings, f"{section}.{key}": value})) is None
+
+
+@pytest.mark.parametrize("apart_m", [0, 4])
+def test_labels_with_a_column_of_splits_are_no_area(tiny_config, town, tmp_path, apart_m):
+    """Shapes that are smaller than a patch, or whose splits overlap; both ways out are tried."""
+    with rasterio.open(town.labels) as dataset:
+        left, top = dataset.bounds.left + 3, dataset.bounds.top - 3
+    corners = [(left + col * (12 + apart_m), top - row * (12 + apart_m)) for row in range(9) for col in range(9)]
+    side = 12.5 if not apart_m else 12
+    shapes = gpd.GeoDataFrame(
+        {"use": ["building", "tree", "ground"] * 27, "split": [("train", "val", "test")[n // 27] for n in range(81)]},
+        geometry=[shapely.box(x, y - side, x + side, y) for x, y in corners],
+        crs="EPSG:32631",
+    )
+    shapes.to_file(tmp_path / "drawn.gpkg")
+    drawn = str(tmp_path / "drawn.gpkg")
+    settings = {"data.labels": drawn, "data.label_rules.column": "use", "data.aoi": drawn}
+    config = tiny_config(settings)
+    message = refusal(config)
+    assert ("hold no patch" if apart_m else "overlap") in message
+    assert message.endswith(
+        "\nThe area and the labels are one file, but patches lie wholly inside the polygons of the area: leave `aoi` "
+        "out, so that the splits are drawn as blocks, or name a file of larger polygons around those of the labels."
+    )
+    assert refusal(config.model_copy(update={"data": config.data.model_copy(update={"aoi": None})})) is None
+    around = shapes.dissolve("split").reset_index()
+    around.set_geometry(around.convex_hull.buffer(-0.3)).to_file(tmp_path / "around.gpkg")
+    assert refusal(tiny_config({**settings, "data.aoi": str(tmp_path / "around.gpkg")})) is None
