@@ -96,6 +96,14 @@ def test_a_table_merges_words_and_numbers(draw):
 GRID = GeoBox((4, 4), Affine(1, 0, X, 0, -1, Y + 4), "EPSG:32631")
 
 
+def test_the_usual_spelling_names_a_class(draw):
+    """Of two that are as frequent the first in alphabetical order."""
+    shapes = [LEFT, RIGHT, LEFT, RIGHT, LEFT, RIGHT]
+    labels = draw(shapes, use=["GRASS", "oak  ", "grass ", "Oak", " grass", None])
+    assert labels.names == ("grass", "Oak")
+    assert label_classes([labels], None).names == ("grass", "Oak")
+
+
 def test_codes_of_no_class(draw):
     with pytest.raises(LabelError) as caught:
         draw([LEFT, RIGHT], use=["hous", "water"], rules={"table": {"building": "house", "water": []}})
