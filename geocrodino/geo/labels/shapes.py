@@ -377,7 +377,7 @@ def _by_words(column: pd.Series, missing: NDArray[np.bool_], ignored: set[str], 
         if word is not None and word not in ignored:
             spellings.setdefault(word, Counter())[str(text).strip()] += 1
     # The usual spelling names the class, the first in alphabetical order of equally frequent ones.
-    written = {word: min(found, key=lambda text, n=found: (-n[text], text)) for word, found in spellings.items()}
+    written = {word: max(sorted(found), key=found.__getitem__) for word, found in spellings.items()}
     order = sorted(written)
     if len(order) > MOST_CLASSES:
         raise LabelError(
