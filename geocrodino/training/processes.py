@@ -64,12 +64,13 @@ class _Started(ClusterEnvironment):
         return 0
 
 
-def strategy_of(processes: Processes, learner: Learner | None = None) -> Strategy | str:
+def strategy_of(processes: Processes, learner: Learner | None = None, *, some_lack: bool = False) -> Strategy | str:
     """Create Lightning's strategy.
 
     Args:
         processes: The processes that share each batch.
         learner: What is trained; None: something whose parameters all get a gradient in every step.
+        some_lack: Whether scenes lack a modality: a batch may then leave out the parameters of a branch.
 
     Returns:
         ``auto`` for a single process; else DDP, which averages the gradients of the processes.
@@ -80,7 +81,7 @@ def strategy_of(processes: Processes, learner: Learner | None = None) -> Strateg
     # `Together` passes on the others.
     return DDPStrategy(
         cluster_environment=_Started(processes),
-        find_unused_parameters=learner is not None and learner.leaves_parameters_out,
+        find_unused_parameters=some_lack or (learner is not None and learner.leaves_parameters_out),
         broadcast_buffers=False,
     )
 
