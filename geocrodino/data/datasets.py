@@ -38,6 +38,9 @@ class CoregisteredDataset(GeoDataset):
     A sample is a dict: for each modality the network's input, float32, shape (C, H, W), 0 where invalid, and
     ``<modality>_valid``, bool, shape (H, W); ``labels``, int64, shape (H, W), 255 without a label. Where a scene lacks
     a modality, its values are 0 and not valid, and the samples of all scenes have ``<modality>_there``, bool, shape ().
+
+    Attributes:
+        some_lack: Whether a scene lacks a modality.
     """
 
     def __init__(self, scenes: Sequence[AlignedScene], specs: dict[Modality, ModalitySpec]) -> None:
@@ -49,7 +52,7 @@ class CoregisteredDataset(GeoDataset):
         """
         self.scenes, self.specs = tuple(scenes), specs
         self.grid = self.scenes[0].grid
-        self._some_lack = any(m not in scene.layers.modalities for scene in self.scenes for m in specs)
+        self.some_lack = any(m not in scene.layers.modalities for scene in self.scenes for m in specs)
         files = [scene.layers.files() for scene in self.scenes]
         first = [next(iter(names.values())) for names in files]
         self.paths = [path for names in files for path in names.values()]
@@ -111,7 +114,7 @@ class CoregisteredDataset(GeoDataset):
             else:
                 sample[modality] = torch.zeros(len(spec.channels), *window.shape)
                 sample[f"{modality}_valid"] = torch.zeros(window.shape, dtype=torch.bool)
-            if self._some_lack:
+            if self.some_lack:
                 sample[f"{modality}_there"] = torch.tensor(has_it)
         sample["labels"] = torch.from_numpy(there.labels_in(window).astype(np.int64))
         return sample

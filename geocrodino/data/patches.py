@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from geocrodino.errors import AOIError
 from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX
+from geocrodino.settings.sampling import LEAST_PATCH_PX
 
 
 def box_sums(mask: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
@@ -58,7 +60,17 @@ def _compact(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask
 
 
-def require_patches(corners: Iterable[NDArray[np.bool_]], split: str, source: str, patch_px: int, grid: GeoBox) -> None:
+_LARGER = "Draw larger polygons, or use smaller patches (`patch_px`)."
+
+
+def require_patches(
+    corners: Iterable[NDArray[np.bool_]],
+    split: str,
+    source: str,
+    patch_px: int,
+    grid: GeoBox,
+    advise: Callable[[], str] = lambda: _LARGER,
+) -> None:
     """Check that a split holds at least one patch.
 
     Args:
@@ -67,6 +79,7 @@ def require_patches(corners: Iterable[NDArray[np.bool_]], split: str, source: st
         source: Name of the area of interest, for the message.
         patch_px: Side of a patch, px.
         grid: The working grid; its pixel size appears in the message.
+        advise: Called for the end of the message: the way out.
 
     Raises:
         AOIError: If it holds none.
@@ -75,9 +88,54 @@ def require_patches(corners: Iterable[NDArray[np.bool_]], split: str, source: st
         side = patch_px * pixel_size_m(grid)[0]
         raise AOIError(
             f"{source}: the polygons of the split {split!r} hold no patch: expected room for one of {patch_px} x "
-            f"{patch_px} px ({side:.0f} m) inside the rasters, found none.\n"
-            "Draw larger polygons, or use smaller patches (`patch_px`)."
+            f"{patch_px} px ({side:.0f} m) inside the rasters, found none.\n{advise()}"
         )
+
+
+def largest_square_px(inside: NDArray[np.bool_]) -> int:
+    """Find the largest square of set pixels.
+
+    Args:
+        inside: Bool, shape (H, W).
+
+    Returns:
+        Its side, px; 0 if no pixel is set.
+    """
+    low, high = 0, min(inside.shape)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if patch_corners(inside, middle).any() else (low, middle - 1)
+    return low
+
+
+def patch_advice(
+    inside: Iterable[NDArray[np.bool_]], patch_px: int, stride_px: int, resolution_m: float, finest_m: float
+) -> str:
+    """Advise what to do where no patch fits, with numbers that fit.
+
+    Args:
+        inside: Pixels wholly inside a split, of each scene, bool, shape (H, W).
+        patch_px: Side of a patch, px, for which there is no room.
+        stride_px: Stride of the network, px: patches are multiples of it.
+        resolution_m: Pixel size of the working grid, metres.
+        finest_m: Pixel size of the finest raster, metres. Finer pixels are advised only if no smaller patch fits.
+
+    Returns:
+        A smaller patch, finer pixels, or both.
+    """
+    room = max(map(largest_square_px, inside), default=0)
+    if room == 0:
+        return _LARGER
+    smaller = room // stride_px * stride_px
+    # One pixel more than a patch, because pixels at both edges may lie inside in part. Rounded down to three digits.
+    finer_m = resolution_m * room / (patch_px + 1)
+    unit = 10.0 ** (math.floor(math.log10(finer_m)) - 2)
+    finer_m = math.floor(finer_m / unit) * unit
+    fits = smaller >= LEAST_PATCH_PX
+    ways = [f"smaller patches (`patch_px={smaller}`)"] if fits else []
+    if not fits or finer_m >= finest_m:
+        ways.append(f"finer pixels (`resolution_m={finer_m:.3g}`)")
+    return f"The largest square inside has {room} x {room} px. Draw larger polygons, or use {', or '.join(ways)}."
 
 
 def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch_px: int) -> NDArray[np.bool_]:

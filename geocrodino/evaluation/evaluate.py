@@ -79,8 +79,9 @@ def evaluate_map(
         rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
             names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in the map count as wrong.
-        boundary_px: Leave out labelled pixels at most this far from another class, px of the labels. The regions of
-            each class are eroded by a disc of this radius; the ISPRS benchmarks take 3. 0 leaves none out.
+        boundary_px: Leave out labelled pixels at most this far from another class, px of the labels, also from one
+            outside the areas. The regions of each class are eroded by a disc of this radius; the ISPRS benchmarks take
+            3. 0 leaves none out.
         exclude: Names of classes that are in no mean. Their pixels count for the accuracy, and as errors of the
             classes that are mapped there.
         crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
@@ -139,8 +140,9 @@ def evaluate_maps(
         rules: How codes, colours and attributes of labels become classes. Classes that a table or a column of words
             names are matched with those of the map by name.
         count_missed: Whether labelled pixels without a class in a map count as wrong.
-        boundary_px: Leave out labelled pixels at most this far from another class, px of the labels. The regions of
-            each class are eroded by a disc of this radius; the ISPRS benchmarks take 3. 0 leaves none out.
+        boundary_px: Leave out labelled pixels at most this far from another class, px of the labels, also from one
+            outside the areas. The regions of each class are eroded by a disc of this radius; the ISPRS benchmarks take
+            3. 0 leaves none out.
         exclude: Names of classes that are in no mean. Their pixels count for the accuracy, and as errors of the
             classes that are mapped there.
         crs: CRS of labels that have coordinates but state none. Labels without any place lie as a map without one.
@@ -340,7 +342,10 @@ def _labelled_blocks(
     for window in _windows(grid, polygon, block_px):
         seen = window.grow(margin).intersect(Window.of(grid.shape))
         outside = None if mask is None else ~mask.read(seen)
-        truth = without_boundaries(reference.labels.indices(scheme, seen, outside=outside), margin)
+        # The edge of an area does not end a region: classes outside erode those inside, as in one image of labels.
+        truth = without_boundaries(reference.labels.indices(scheme, seen, unchecked=outside), margin)
+        if outside is not None:
+            truth[outside] = IGNORE_INDEX
         truth = truth[window.within(seen).slices]
         if (truth != IGNORE_INDEX).any():
             yield window, truth

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geocrodino.models.branch import Branch, build_branch
 from geocrodino.models.decoders import AuxiliaryDecoder
+from geocrodino.models.present_rows import PresentRows
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import NetworkSettings
@@ -92,15 +93,14 @@ class CroDiNo(nn.Module):
         return cast(Branch, self.branches[modality])
 
     def forward(
-        self, images: Mapping[Modality, Tensor], rows: Mapping[Modality, Tensor] | None = None
+        self, images: Mapping[Modality, Tensor], rows: Mapping[Modality, PresentRows] | None = None
     ) -> dict[Modality, CrodinoOutput]:
         """Pass the images of each given modality through its branch.
 
         Args:
             images: Normalised images of any of the modalities, each (B, C, H, W) with H and W multiples of ``stride``.
-            rows: Numbers of the images that are there, by modality, int64, shape (N,). The others do not pass through
-                the branch, so neither its batch normalisation nor its gradients know them. A modality without an entry
-                has all.
+            rows: The images that are there, by modality. The others do not pass through the branch, so neither its
+                batch normalisation nor its gradients know them. A modality without an entry has all.
 
         Returns:
             The output of each given modality; 0 for images that are not there.
@@ -125,14 +125,13 @@ class CroDiNo(nn.Module):
         auxiliary = None if self.auxiliary is None else self.auxiliary(invariant)
         return CrodinoOutput(logits, invariant, specific, auxiliary)
 
-    def _pass_some(self, modality: Modality, image: Tensor, rows: Tensor) -> CrodinoOutput:
+    def _pass_some(self, modality: Modality, image: Tensor, rows: PresentRows) -> CrodinoOutput:
         """Pass the images that are there, and put their outputs in their places among zeros."""
-        if not len(rows):
+        if not rows.total:
             return self._nothing(modality, image)
-        # A single small patch has one value for each deep channel, of which batch normalisation takes no deviation.
-        found = self._pass(modality, image[rows if len(rows) > 1 else rows.repeat(2)])
-        logits, invariant, specific = (_placed(value, rows, len(image)) for value in found[:3])
-        auxiliary = None if found.auxiliary_logits is None else _placed(found.auxiliary_logits, rows, len(image))
+        found, numbers = self._pass(modality, image[rows.passed]), rows.numbers
+        logits, invariant, specific = (_placed(value, numbers, len(image)) for value in found[:3])
+        auxiliary = None if found.auxiliary_logits is None else _placed(found.auxiliary_logits, numbers, len(image))
         return CrodinoOutput(logits, invariant, specific, auxiliary)
 
     def _nothing(self, modality: Modality, image: Tensor) -> CrodinoOutput:

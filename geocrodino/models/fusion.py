@@ -20,6 +20,7 @@ from geocrodino.models.branch import (
 )
 from geocrodino.models.decoders import conv_block, initialise
 from geocrodino.models.encoders import create_encoder
+from geocrodino.models.present_rows import PresentRows
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.network import FIRST_SCALE, NetworkSettings
@@ -104,7 +105,7 @@ class MiddleFusion(FeatureNetwork):
         self.projection = create_projection(joined[-1], halves)
         self.decoder = create_decoder(settings, [*first[:-1], halves], num_classes)
 
-    def forward(self, images: Tensor, rows: Mapping[Modality, Tensor] | None = None) -> Tensor:
+    def forward(self, images: Tensor, rows: Mapping[Modality, PresentRows] | None = None) -> Tensor:
         """Compute class logits.
 
         Args:
@@ -119,15 +120,15 @@ class MiddleFusion(FeatureNetwork):
         """
         return super().forward(images) if rows is None else self.decoder(self.encode(images, rows))
 
-    def encode(self, images: Tensor, rows: Mapping[Modality, Tensor] | None = None) -> list[Tensor]:
+    def encode(self, images: Tensor, rows: Mapping[Modality, PresentRows] | None = None) -> list[Tensor]:
         """Compute the merged feature maps that the decoder reads.
 
         Args:
             images: Normalised images, bands in the order of the modalities, shape (B, C, H, W). H and W are multiples
                 of ``stride``.
-            rows: Numbers of the images that have a modality, int64, shape (N,), by modality; one without an entry is in
-                all. Of the others its encoder gives what it gives of zeros in evaluation mode, without a gradient, so
-                its batch normalisation does not know them.
+            rows: The images that have a modality, by modality; one without an entry is in all. Of the others its
+                encoder gives what it gives of zeros in evaluation mode, without a gradient, so its batch normalisation
+                does not know them.
 
         Returns:
             Feature maps, from the input's resolution to the deepest. The channels of the last one hold the invariant
@@ -150,18 +151,17 @@ class MiddleFusion(FeatureNetwork):
         return features
 
 
-def _maps_of(encoder: nn.Module, images: Tensor, rows: Tensor) -> list[Tensor]:
+def _maps_of(encoder: nn.Module, images: Tensor, rows: PresentRows) -> list[Tensor]:
     """Feature maps of the images that are there, and in the places of the others those of zeros."""
     mode = encoder.training
     with torch.no_grad():
         blank = list(encoder.eval()(torch.zeros_like(images[:1])))
     encoder.train(mode)
     maps = [each.expand(len(images), *each.shape[1:]) for each in blank]
-    if not len(rows):
+    if not rows.total:
         return maps
-    # Batch normalisation takes no deviation of the single value that a small patch has for each deep channel.
-    found = encoder(images[rows if len(rows) > 1 else rows.repeat(2)])
-    return [every.to(own).index_copy(0, rows, own[: len(rows)]) for every, own in zip(maps, found, strict=True)]
+    found, numbers = encoder(images[rows.passed]), rows.numbers
+    return [every.to(own).index_copy(0, numbers, own[: len(numbers)]) for every, own in zip(maps, found, strict=True)]
 
 
 def modality_branch(network: Branch, modality: Modality, in_channels: Mapping[Modality, int]) -> Branch:

@@ -148,7 +148,7 @@ class ProjectSettings:
         else:
             items = [[Entry("name", each.scene.name), *_scene_entries(each)] for each in self.scenes]
             entries = [Block("scenes", items=items, why="layers that show the same place"), *entries]
-        entries += self._split_entries()
+        entries += self._split_entries(checked)
         if checked is not None:
             choice = checked.scenes[0].choice
             entries.append(Entry("resolution_m", float(f"{choice.resolution_m:.4g}"), choice.note, active=False))
@@ -166,7 +166,7 @@ class ProjectSettings:
         found.append(Block("training", [Entry("patch_px", self.patch_px, why_patch), budget]))
         return found
 
-    def _split_entries(self) -> list[Entry | Block]:
+    def _split_entries(self, checked: CheckedInputs | None) -> list[Entry | Block]:
         count = sum(each.scene.tiles for each in self.scenes)
         incomplete = sum(each.scene.incomplete for each in self.scenes)
         found: list[Entry | Block] = []
@@ -176,7 +176,15 @@ class ProjectSettings:
         if all(each.has_splits for each in self.scenes):
             return found
         hint = "other ways: polygons with a column split, list files; see docs/splits.md"
-        if count == 1:
+        parts = 1 if checked is None else len(checked.scenes)
+        if count == 1 and checked is None:
+            return found  # a training decides by the number of parts that lie far apart
+        if count == 1 and parts > 1:
+            whole = checked is not None and "scenes" in checked.drawn
+            how = "whole ones are drawn" if whole else "those with room for three splits are cut into blocks"
+            entry = Entry("splits", {"by": "scenes" if whole else "blocks"}, "", active=whole)
+            found.append(replace(entry, why=f"? {parts} parts that lie far apart: {how}; {hint}"))
+        elif count == 1:
             why = f"drawn, because no polygons name splits; {hint}"
             found.append(Entry("splits", {"by": "blocks"}, why))
         elif count < _FEWEST_DRAWN:

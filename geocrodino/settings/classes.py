@@ -18,6 +18,9 @@ from geocrodino.spelling import did_you_mean
 IGNORE_INDEX = 255
 """Index of a pixel without a label, in label tensors; also the nodata value of class maps."""
 
+UNKNOWN_INDEX = 254
+"""Index of a pixel whose label is of no class, while classes are being read; no tensor and no map holds it."""
+
 _LONG_COLOUR, _SHORT_COLOUR = re.compile("#[0-9a-fA-F]{6}"), re.compile("#[0-9a-fA-F]{3}")
 
 _PALETTE = (
@@ -192,6 +195,7 @@ class ClassScheme(BaseModel):
         valid: NDArray[np.bool_],
         source: str,
         role: Literal["labels", "map"] = "labels",
+        unchecked: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.uint8]:
         """Convert file values to class indices.
 
@@ -200,16 +204,20 @@ class ClassScheme(BaseModel):
             valid: False where there is no value, bool, shape (H, W); such pixels become ``IGNORE_INDEX``.
             source: Name of the file, for the message.
             role: Whether the file holds labels or a class map, for the message.
+            unchecked: Pixels whose value may belong to no class, bool, shape (H, W); they become ``UNKNOWN_INDEX``
+                then. None: no pixel.
 
         Returns:
-            Class indices, uint8, shape (H, W), 0 to ``len(self) - 1`` or ``IGNORE_INDEX``.
+            Class indices, uint8, shape (H, W), 0 to ``len(self) - 1``, ``UNKNOWN_INDEX`` or ``IGNORE_INDEX``.
 
         Raises:
-            LabelError: If a valid pixel holds a value that belongs to no class.
+            LabelError: If another valid pixel holds a value that belongs to no class.
         """
         indices = np.full(values.shape, IGNORE_INDEX, np.uint8)
         for index, value in enumerate(self.values):
             indices[valid & (values == value)] = index
+        if unchecked is not None:
+            indices[valid & unchecked & (indices == IGNORE_INDEX)] = UNKNOWN_INDEX
         unknown = np.unique(values[valid & (indices == IGNORE_INDEX)])
         if unknown.size:
             raise LabelError(self._unknown_values(unknown.tolist(), source, role))

@@ -47,7 +47,7 @@ from geocrodino.settings.modality import Modality
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.settings.quality import QUALITIES, Quality, describe_qualities, is_quality
-from geocrodino.settings.sampling import BalanceBy
+from geocrodino.settings.sampling import LEAST_PATCH_PX, BalanceBy
 from geocrodino.settings.scenes import DataConfig
 from geocrodino.settings.section import Section
 from geocrodino.spelling import did_you_mean
@@ -126,7 +126,7 @@ class TrainingConfig(GrowthKeys):
     batch_size: Annotated[int | Literal["auto"], whole_number_or_auto(2)] = Field(
         8, description="patches in a batch; auto: as many as fit into the memory of the device"
     )
-    patch_px: int = Field(128, ge=32, description="side of a patch, px")
+    patch_px: int = Field(128, ge=LEAST_PATCH_PX, description="side of a patch, px")
     unlabelled_share: float = Field(
         0.5,
         ge=0,

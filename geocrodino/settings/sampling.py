@@ -9,3 +9,6 @@ GroupedBy = Literal["scene", "block", "polygon"]
 
 BalanceBy = Literal["class"] | GroupedBy
 """``class``: from all pixels of the class, however many lie in one place."""
+
+LEAST_PATCH_PX = 32
+"""Shortest side of a patch, px."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from geocrodino.data.alignment import nothing_valid
 from geocrodino.data.grid_choice import GridChoice, choose_grids
 from geocrodino.data.held_labels import HeldLabels, PackedLabels, packed, unpacked
 from geocrodino.data.parts import ScenePart, any_valid, list_members, scene_parts, with_surroundings
-from geocrodino.data.patches import labelled_corners, patch_corners, require_labels, require_patches
+from geocrodino.data.patches import labelled_corners, patch_advice, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import open_sources
 from geocrodino.data.splits import SceneView, split_scenes
 from geocrodino.data.statistics import no_valid_pixel
@@ -28,6 +28,7 @@ from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.areas.place import on_grid
 from geocrodino.geo.labels.shapes import shapes_kept
 from geocrodino.geo.labels.source import label_classes
+from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.headers import headers_kept, read_many
 from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
@@ -44,6 +45,7 @@ from geocrodino.training.scene_checks import (
     NAMELESS,
     fitted_scene,
     grid_of,
+    labels_as_area_advice,
     leaks_of,
     no_labels_with,
     on_areas,
@@ -332,15 +334,24 @@ def _usable(held: HeldLabels, inside: dict[str, NDArray[np.bool_]]) -> HeldLabel
 def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
     patch_px, source, grid = config.training.patch_px, found.source, found.scenes[0].grid
 
-    def corners(split: str) -> Iterator[NDArray[np.bool_]]:
-        return (patch_corners(scene.inside[split], patch_px) for scene in found.scenes if split in scene.inside)
+    def require(split: str) -> None:
+        masks = [scene.inside[split] for scene in found.scenes if split in scene.inside]
 
-    require_patches(corners("train"), "train", source, patch_px, grid)
+        def advise() -> str:
+            rasters = (raster for scene in found.scenes for raster in scene.sources.rasters.values())
+            finest_m = min(min(pixel_size_m(raster.geobox)) for raster in rasters)
+            resolution_m = found.scenes[0].choice.resolution_m
+            numbers = patch_advice(masks, patch_px, config.network.stride_px, resolution_m, finest_m)
+            return "\n".join(filter(None, (numbers, labels_as_area_advice([s.settings for s in found.scenes]))))
+
+        require_patches((patch_corners(mask, patch_px) for mask in masks), split, source, patch_px, grid, advise)
+
+    require("train")
     train = (scene for scene in found.scenes if "train" in scene.inside)
     require_labels((labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train), source)
     used = config.method.learns_without_labels and config.training.unlabelled_share
     if used and any("unlabelled" in scene.inside for scene in found.scenes):
-        require_patches(corners("unlabelled"), "unlabelled", source, patch_px, grid)
+        require("unlabelled")
 
 
 def _check_valid(found: CheckedInputs, modality: Modality) -> None:

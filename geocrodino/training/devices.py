@@ -9,7 +9,6 @@ import torch
 from geocrodino.errors import ConfigError
 from geocrodino.settings.config import TrainConfig, TrainingConfig
 from geocrodino.training import number_format
-from geocrodino.training.checked import CheckedInputs
 from geocrodino.training.companions import threads_each
 
 
@@ -59,27 +58,6 @@ def _check(settings: TrainingConfig, count: int, device: str, there: int) -> Non
             f"training.batch_size: {size} patches cannot be divided among {count} devices evenly. Use "
             f"{' or '.join(map(str, near))}, or another `training.devices`."
         )
-
-
-def require_all_modalities(settings: TrainingConfig, inputs: CheckedInputs) -> None:
-    """Check that every process has patches of every modality: all normalise the same layers, and wait for each other.
-
-    Args:
-        settings: Number of processes.
-        inputs: Inputs of the training.
-
-    Raises:
-        ConfigError: If several processes share batches, and a scene that patches are drawn from lacks a modality.
-    """
-    if processes_of(settings) == 1:
-        return
-    for scene in inputs.scenes:
-        lacking = [modality for modality in inputs.recipes if modality not in scene.sources.rasters]
-        if scene.inside and lacking:
-            raise ConfigError(
-                f"training.devices: expected rasters of all modalities for each scene, found none of "
-                f"{' and '.join(lacking)} for {scene.name}. Use `training.devices=1`, or leave the scene out."
-            )
 
 
 def processes_of(settings: TrainingConfig) -> int:

@@ -37,7 +37,7 @@ from geocrodino.training import number_format
 from geocrodino.training.assembly import measured_batch, parts_of
 from geocrodino.training.checks import CheckedInputs, CheckedScene, check_inputs
 from geocrodino.training.companions import fewer_threads
-from geocrodino.training.devices import processes_of, require_all_modalities, with_devices
+from geocrodino.training.devices import processes_of, with_devices
 from geocrodino.training.folds import number_of_folds
 from geocrodino.training.initial_weights import initial_weights, weights_elsewhere
 from geocrodino.training.learners.build import learner_class, trains_teacher
@@ -187,7 +187,6 @@ def plan_training(
     weights = {} if downloads else initial_weights(config, needed, out, resume=False, tell=lambda _: None)
     on_stage("Opening and checking rasters")
     found = check_inputs(config, tell)
-    require_all_modalities(config.training, found)
     first = Beginning(config.method, start, {m: weights[m] for m in own if m in weights})
     trainings = [first]
     if trains_teacher(config.method, teacher):

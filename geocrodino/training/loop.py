@@ -63,6 +63,7 @@ def run_loop(
         settings,
         processes,
         task.learner,
+        some_lack=data.dataset.some_lack,
         max_epochs=settings.epochs,
         log_every_n_steps=settings.steps_per_epoch,
         enable_progress_bar=any("Progress" in type(c).__name__ for c in callbacks),
@@ -80,7 +81,12 @@ def run_loop(
 
 
 def trainer_of(
-    settings: TrainingConfig, processes: Processes | None = None, learner: Learner | None = None, **arguments: Any
+    settings: TrainingConfig,
+    processes: Processes | None = None,
+    learner: Learner | None = None,
+    *,
+    some_lack: bool = False,
+    **arguments: Any,
 ) -> L.Trainer:
     """Create a trainer for the device and the number format of the settings.
 
@@ -88,6 +94,7 @@ def trainer_of(
         settings: Device and number format.
         processes: The processes that share each batch, connected; None: this one alone.
         learner: What is trained in several processes.
+        some_lack: Whether scenes lack a modality.
         **arguments: Lightning's other arguments.
 
     Returns:
@@ -101,7 +108,7 @@ def trainer_of(
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=processes.count,
-            strategy=strategy_of(processes, learner),
+            strategy=strategy_of(processes, learner, some_lack=some_lack),
             use_distributed_sampler=False,  # each process reads its own rows of the batches already
             precision=settings.precision,  # type: ignore[arg-type]
             num_sanity_val_steps=0,

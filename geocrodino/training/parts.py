@@ -55,6 +55,26 @@ def _rows_of(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     }
 
 
+def tell_all(parts: Sequence[dict[str, Any]], processes: Processes) -> None:
+    """Let all processes know which patches lack a modality; does nothing where no scene lacks one.
+
+    Args:
+        parts: The parts of this process, see `split`. To those with ``<m>_there``, bool, (B,), is added
+            ``<m>_there_of_all``, the same of the patches of all processes.
+        processes: This process and how many there are; all call this function at once.
+    """
+    keys = [key for key in parts[0] if key.endswith("_there")]
+    if not keys or processes.count == 1:
+        return
+    own = torch.stack([torch.stack([part[key] for key in keys]) for part in parts]).to(torch.uint8)
+    table = own.new_zeros((processes.count, *own.shape))
+    table[processes.number] = own
+    torch.distributed.all_reduce(table)
+    for number, part in enumerate(parts):
+        for place, key in enumerate(keys):
+            part[f"{key}_of_all"] = table[:, number, place].flatten().bool()
+
+
 def part_weights(amounts: Sequence[Mapping[str, Tensor]], count: int = 1) -> list[dict[str, Tensor]]:
     """Compute the weights with which the loss terms of parts add up to those of the whole batch.
 

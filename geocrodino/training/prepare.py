@@ -25,15 +25,12 @@ from geocrodino.data.in_place import choose_in_place, in_place_note, states_of, 
 from geocrodino.data.layer_cache import CACHE_NAME, align_scenes, bytes_of_scenes, unwatched_note
 from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
-from geocrodino.data.sources import Sources
 from geocrodino.data.statistics import count_classes, measure
-from geocrodino.errors import HeightRangeWarning, ValueRangeWarning
+from geocrodino.errors import ValueRangeWarning
 from geocrodino.files.access import durable_file, writing
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.rasters.grid import grid_crs_name
 from geocrodino.geo.rasters.place import is_placeless
-from geocrodino.geo.rasters.units import ground_unit, height_unit
-from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.modalities.registry import definition_of
 from geocrodino.models.pretrained.state import Pretrained
@@ -45,6 +42,7 @@ from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import LayerCache
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import SCENES, CheckedInputs, CheckedScene, check_inputs
+from geocrodino.training.scene_notes import unit_lines, warn_of_heights
 from geocrodino.training.start import Start
 
 _WORTH_TELLING = 100_000_000
@@ -173,8 +171,7 @@ def _aligned(
         copied = align_scenes(rasters, found.recipes, found.classes, place, on_progress, tell, in_place)
         places = {scene.name: str(own.labels.parent) for scene, own in zip(used, copied, strict=True)}
         run_folder.save_json(record, places)
-    for scene, own in zip(used, copied, strict=True):
-        _warn_of_heights(scene.sources, own)
+    warn_of_heights([(scene.name, scene.sources, own.impossible) for scene, own in zip(used, copied, strict=True)])
     layers = [
         with_files(own, scene.sources, found.recipes, modalities, files)
         for scene, own, modalities, files in zip(used, copied, in_place, states, strict=True)
@@ -389,16 +386,6 @@ def digest_of(ready: Prepared) -> dict[str, str]:
     }
 
 
-def _warn_of_heights(sources: Sources, layers: AlignedLayers) -> None:
-    """Warn of impossible heights that were read as missing, and of rasters whose values look like classes."""
-    for role, raster in sources.heights.items():
-        classes = few_values(raster) if role != "ground" else 0
-        if classes:
-            warnings.warn(few_values_note(raster, classes), HeightRangeWarning, stacklevel=3)
-    for role, found in layers.impossible.items():
-        warnings.warn(found.note(sources.heights[role]), HeightRangeWarning, stacklevel=3)
-
-
 def _origin(found: CheckedInputs) -> str:
     """Where the names of the classes come from, where the labels themselves name them."""
     origins = dict.fromkeys(s.sources.labels.origin for s in found.scenes if s.sources.labels is not None)
@@ -419,14 +406,7 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
         classes, the pixels of each split, the file of the splits if they are drawn, and what splits lack.
     """
     first = found.scenes[0]
-    known = dict.fromkeys(
-        (role, (ground_unit if role == "ground" else height_unit)(raster, scene.sources.height_unit)[1])
-        for scene in found.scenes
-        for role, raster in scene.sources.heights.items()
-    )
-    units = [f"ground: {text}" if role == "ground" else text for role, text in known]
-    unit = "; ".join(units)
-    line = "\n" if unit else ""
+    units = "".join(f"{line}\n" for line in unit_lines([(scene.name, scene.sources) for scene in found.scenes]))
     px = found.split_px()
     what = " and ".join("whole scenes" if how == "scenes" else how for how in found.drawn)
     splits = f"\nSplits drawn as {what}, for `aoi` of an evaluation: {drawn}" if drawn else ""
@@ -440,7 +420,7 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
             without = [scene.name for scene in found.scenes if modality not in scene.sources.rasters]
             grids += f"\nWithout {modality}: {listed(without)}" if without else ""
     return (
-        f"{grids}\n{first.choice.note}\n{unit[:1].upper()}{unit[1:]}{line}"
+        f"{grids}\n{first.choice.note}\n{units}"
         f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"
         f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{splits}"
         + "".join(f"\n{line}" for line in (*found.notes, *found.leaks.facts))

@@ -22,7 +22,13 @@ from geocrodino.training.learners.base import Learner
 from geocrodino.training.parts import Processes
 
 _PATIENCE = timedelta(days=7)
-"""How long a process waits for the others. The first one validates alone; one that died is noticed otherwise."""
+"""How long a connected process waits for the others: the first one validates alone. A dead one is noticed otherwise."""
+
+_TO_CONNECT = timedelta(minutes=2)
+"""How long the first process waits for the others, which have imported all that they need, to connect with it.
+
+They themselves wait longer, since each may be ready long before the last one, and are ended by the first.
+"""
 
 
 class _Started(ClusterEnvironment):
@@ -58,12 +64,13 @@ class _Started(ClusterEnvironment):
         return 0
 
 
-def strategy_of(processes: Processes, learner: Learner | None = None) -> Strategy | str:
+def strategy_of(processes: Processes, learner: Learner | None = None, *, some_lack: bool = False) -> Strategy | str:
     """Create Lightning's strategy.
 
     Args:
         processes: The processes that share each batch.
         learner: What is trained; None: something whose parameters all get a gradient in every step.
+        some_lack: Whether scenes lack a modality: a batch may then leave out the parameters of a branch.
 
     Returns:
         ``auto`` for a single process; else DDP, which averages the gradients of the processes.
@@ -74,7 +81,7 @@ def strategy_of(processes: Processes, learner: Learner | None = None) -> Strateg
     # `Together` passes on the others.
     return DDPStrategy(
         cluster_environment=_Started(processes),
-        find_unused_parameters=learner is not None and learner.leaves_parameters_out,
+        find_unused_parameters=some_lack or (learner is not None and learner.leaves_parameters_out),
         broadcast_buffers=False,
     )
 
@@ -95,20 +102,29 @@ def connected(processes: Processes, meeting: Path, device: str) -> Iterator[None
     added = None if name in os.environ else _loopback()
     if added is not None:
         os.environ[name] = added  # all are on this machine, whose own name may not be known to any name server
+    store = FileStore(str(meeting), processes.count)
     try:
         torch.distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo",
-            store=FileStore(str(meeting), processes.count),
+            store=store,
             rank=processes.number,
             world_size=processes.count,
-            timeout=_PATIENCE,
+            timeout=_PATIENCE if processes.number else _TO_CONNECT,
         )
+        store.set_timeout(_PATIENCE)
+        _set_timeout(_PATIENCE)
         yield
     finally:
         if added is not None:
             os.environ.pop(name, None)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _set_timeout(timeout: timedelta) -> None:
+    """Set how long the connected processes wait for each other."""
+    own: Any = torch.distributed
+    (own.set_timeout if hasattr(own, "set_timeout") else own.distributed_c10d._set_pg_timeout)(timeout)
 
 
 def is_lost_connection(error: Exception) -> bool:

@@ -39,7 +39,7 @@ from geocrodino.training.checked import CheckedInputs
 from geocrodino.training.checkpoint import finished_epochs, was_scored_on_part
 from geocrodino.training.checks import check_settings
 from geocrodino.training.companions import companions, fewer_threads
-from geocrodino.training.devices import describe_devices, processes_of, require_all_modalities, with_devices
+from geocrodino.training.devices import describe_devices, processes_of, with_devices
 from geocrodino.training.initial_weights import describe_start, initial_weights, record_weights, starting_points
 from geocrodino.training.learners.base import Learner, state_of
 from geocrodino.training.learners.build import learner_class, network_settings, trains_teacher
@@ -170,7 +170,6 @@ def _prepare(
         trainings.append(Beginning(learner_class(config.method).teacher_method(config.method), weights=read))
 
     def check(found: CheckedInputs) -> None:
-        require_all_modalities(config.training, found)
         try_networks(config, found, *trainings)
 
     ready = prepare(config, out, tell.progress, tell, tell.stage, check)

@@ -119,7 +119,12 @@ def on_areas(
     """
     named = [(scene.aoi, scene.aoi_crs) for scene in settings]
     shared = {name for name, count in Counter(named).items() if count > 1}
-    read = {(aoi, crs): None if aoi is None else read_aoi(aoi, crs) for aoi, crs in dict.fromkeys(named)}
+    try:
+        read = {(aoi, crs): None if aoi is None else read_aoi(aoi, crs) for aoi, crs in dict.fromkeys(named)}
+    except AOIError as error:
+        if not (advice := labels_as_area_advice(settings)):
+            raise
+        raise AOIError(f"{error}\n{advice}") from error
     areas = [read[name] for name in named]
     there = [
         area is None or name not in shared or _share_pixels(area, raw.reference.geobox)
@@ -136,6 +141,23 @@ def on_areas(
         )
     kept = [each for each, inside in zip(zip(settings, opened, areas, strict=True), there, strict=True) if inside]
     return [scene for scene, _, _ in kept], [raw for _, raw, _ in kept], [area for _, _, area in kept]
+
+
+def labels_as_area_advice(settings: Sequence[SceneConfig]) -> str:
+    """Advise users who name the polygons of their labels as the area, with a column of splits.
+
+    Args:
+        settings: What the configuration says of each scene.
+
+    Returns:
+        Why that does not work, and the ways out; empty if no scene has one file for both.
+    """
+    if not any(scene.aoi is not None and str(scene.aoi) == str(scene.labels) for scene in settings):
+        return ""
+    return (
+        "The area and the labels are one file, but patches lie wholly inside the polygons of the area: leave `aoi` "
+        "out, so that the splits are drawn as blocks, or name a file of larger polygons around those of the labels."
+    )
 
 
 def _share_pixels(area: AOI, grid: GeoBox) -> bool:

@@ -25,7 +25,7 @@ from geocrodino.training.freezing import hidden_encoders, keep_frozen
 from geocrodino.training.learners.base import Learner, Step, network_input, whole_input
 from geocrodino.training.pace import Pace
 from geocrodino.training.parameter_groups import parameter_groups
-from geocrodino.training.parts import Processes, part_weights, split
+from geocrodino.training.parts import Processes, part_weights, split, tell_all
 from geocrodino.training.shared_norm import SharedBatchNorm
 from geocrodino.training.validate import count_pixels
 
@@ -141,6 +141,7 @@ class TrainingTask(L.LightningModule):
         share: BatchShare = self.trainer.datamodule.share  # type: ignore[attr-defined]
         own = BatchShare(share.labelled // share.count, share.unlabelled // share.count, self.accumulate)
         parts = split(batch, own)
+        tell_all(parts, self.processes)
         weights = part_weights([self.learner.amounts(part) for part in parts], self.processes.count)
         if self.accumulate > 1:
             self.zero_grad()

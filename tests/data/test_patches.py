@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from small_polygons import polygons
 
-from geocrodino.data.patches import box_sums, covering_windows, patch_corners, require_patches
+from geocrodino.data.patches import (
+    box_sums,
+    covering_windows,
+    largest_square_px,
+    patch_advice,
+    patch_corners,
+    require_patches,
+)
 from geocrodino.errors import AOIError
 from geocrodino.geo.areas.masks import inside_mask
 
@@ -109,4 +116,18 @@ def test_a_split_without_room():
     assert str(caught.value) == (
         "aoi.gpkg: the polygons of the split 'train' hold no patch: expected room for one of 10 x 10 px (3 m) inside "
         "the rasters, found none.\nDraw larger polygons, or use smaller patches (`patch_px`)."
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(polygons())
+def test_the_largest_square(shape):
+    mask = inside_mask(to_map(shape), GRID)
+    side = largest_square_px(mask)
+    assert side == max((n for n in range(1, 61) if patch_corners(mask, n).any()), default=0)
+
+
+def test_advice_where_no_pixel_lies_inside():
+    assert patch_advice([np.zeros((9, 9), bool)], 64, 32, 1.0, 0.1) == (
+        "Draw larger polygons, or use smaller patches (`patch_px`)."
     )

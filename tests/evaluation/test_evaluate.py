@@ -226,9 +226,31 @@ def test_pixels_near_another_class_are_left_out(write_map, write_labels, block_p
         evaluate_map(write_map(predicted), write_labels(labels), boundary_px=-1)
 
 
-def test_labels_outside_the_areas_are_no_other_class(write_map, write_labels, tmp_path):
-    areas = _areas(tmp_path, test=box(X, Y - 1, X + 2, Y))
-    result = evaluate_map(write_map([[1, 1, 2]]), write_labels([[1, 1, 2]]), aoi=areas, split="test", boundary_px=1)
+@pytest.mark.parametrize("block_px", [1, 2, 1024])
+@pytest.mark.parametrize("outside", [2, 99])
+def test_classes_outside_the_areas_erode_those_inside(write_map, write_labels, tmp_path, outside, block_px):
+    """Of three pixels inside, the two nearest to the other class do not count; 99 outside is an other class, no error.
+
+    ISPRS erodes the whole image of labels. 255, no label, erodes nothing.
+    """
+    areas = _areas(tmp_path, test=box(X + 2, Y - 1, X + 5, Y))
+    labels = write_labels([[255, 255, 1, 1, 1, outside, outside]])
+    found = write_map([[1, 1, 1, 1, 1, 1, 1]])
+    result = evaluate_map(found, labels, aoi=areas, split="test", boundary_px=2, block_px=block_px)
+    np.testing.assert_array_equal(result.confusion, [[1, 0, 0], [0, 0, 0], [0, 0, 0]])
+
+
+def test_named_classes_outside_the_areas_erode_those_inside(write_map, tmp_path, scheme):
+    """Shapes of a word that is no class of the map lie outside: the pixel beside them does not count."""
+    first = scheme.names[0]
+    shapes = gpd.GeoDataFrame(
+        {"kind": [first, "swamp"]}, geometry=[box(X, Y - 1, X + 3, Y), box(X + 3, Y - 1, X + 5, Y)], crs="EPSG:32631"
+    )
+    shapes.to_file(tmp_path / "drawn.gpkg")
+    areas = _areas(tmp_path, test=box(X, Y - 1, X + 3, Y))
+    rules = LabelRules(column="kind")
+    found = write_map([[1, 1, 1, 1, 1]])
+    result = evaluate_map(found, tmp_path / "drawn.gpkg", aoi=areas, split="test", rules=rules, boundary_px=1)
     np.testing.assert_array_equal(result.confusion, [[2, 0, 0], [0, 0, 0], [0, 0, 0]])
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import rasterio
+import shapely
 import yaml
+from affine import Affine
 from rasterio.windows import Window
 
 from geocrodino.errors import ConfigError, OutputError
@@ -77,6 +80,39 @@ def test_drawn_labels_with_splits_are_labels(folder):
     assert any(line.startswith("labels: drawn.gpkg (shapes with attributes; their column of splits ") for line in told)
     assert any(line.startswith("classes: field, wood (") for line in told)
     assert any(line.startswith("splits: {by: blocks}") for line in told)
+
+
+@pytest.mark.parametrize(("plots", "how"), [(7, "scenes"), (2, "blocks")])
+def test_plots_of_one_lattice_that_lie_far_apart(tmp_path, monkeypatch, plots, how):
+    """Six plots or more are drawn whole; fewer are cut where they have room, as a training does without the key."""
+    rng, shapes = np.random.default_rng(0), []
+    for role in ("optical", "dsm"):
+        (tmp_path / role).mkdir()
+    for number in range(plots):
+        x, y, side = 600_000.0 + 4_000 * number, 4_500_000.0, 1_300 if number == 0 and plots < 6 else 200
+        truth = np.arange(side)[:, None] // 20 % 2 + np.zeros((side, side), int)
+        profile = {"driver": "GTiff", "width": side, "height": side, "crs": "EPSG:32617"}
+        profile["transform"] = Affine(0.2, 0, x, 0, -0.2, y)
+        image = (100 + 60 * truth + rng.integers(0, 9, (3, side, side))).astype(np.uint8)
+        heights = (300 + 5 * truth + rng.random((side, side))).astype(np.float32)
+        for role, values in (("optical", image), ("dsm", heights[None])):
+            with rasterio.open(
+                tmp_path / role / f"plot{number}.tif", "w", count=len(values), dtype=values.dtype, **profile
+            ) as target:
+                target.write(values)
+        rows = [(row, y - 4 * row) for row in range(side // 20)]
+        shapes += [(("low", "high")[row % 2], shapely.box(x, top - 4, x + 0.2 * side, top)) for row, top in rows]
+    drawn = gpd.GeoDataFrame({"kind": [kind for kind, _ in shapes]}, geometry=[s for _, s in shapes], crs="EPSG:32617")
+    drawn.to_file(tmp_path / "drawn.gpkg")
+    monkeypatch.chdir(tmp_path)
+    project = guess_project()
+    data = project.values["data"]
+    assert data.get("splits") == ({"by": "scenes"} if how == "scenes" else None)
+    assert project.values["training"]["patch_px"] == 128
+    text = project.write().read_text()
+    assert f"splits: {{by: {how}}}" in text
+    checked = inputs_or_refusal(load_config(tmp_path / "geocrodino.yaml"))
+    assert checked.drawn == (how,)
 
 
 @pytest.mark.parametrize(("shapes", "expected"), [([(44, 40)], 64), ([(20, 20), (65, 30)], None), ([(32, 9)], 32)])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
@@ -185,3 +189,58 @@ def test_weights_of_classes_that_no_loss_has(tiny_config, key, value):
     check_settings(tiny_config({**weighted, "method.losses": {"dice": 1, "focal": 1}}))
     check_settings(tiny_config({**weighted, "method.name": "crodino", "method.losses": {"dice": 1}}))  # auxiliary
     check_settings(tiny_config({"method.name": "single", "method.losses": {"dice": 1}}))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (20.3, None, 64, {"patch_px": 32}),  # 39 px of 0.5 m; the image has no finer pixels
+        (34.3, 1.0, 40, {"patch_px": 32, "resolution_m": 0.804}),  # 33 px of 1 m: 33 / 41 m
+        (6.4, 1.0, 64, {"resolution_m": 0.0769}),  # 5 px of 1 m, less than the least patch of 32 px: 5 / 65 m
+    ],
+)
+def test_what_an_area_without_room_for_a_patch_is_advised(tiny_config, town, tmp_path, case):
+    """Each number of the message is tried by itself: the training is refused no more."""
+    side_m, resolution_m, patch_px, advised = case
+    areas = gpd.read_file(town.aoi).to_crs("EPSG:32631")
+    centre = areas[areas["split"] == "train"].geometry.iloc[0].representative_point()
+    x, y = np.floor([centre.x - side_m / 2, centre.y - side_m / 2]) + 0.13
+    areas.loc[areas["split"] == "train", "geometry"] = shapely.box(x, y, x + side_m, y + side_m)
+    areas.to_file(tmp_path / "small.gpkg")
+    settings = {"data.aoi": str(tmp_path / "small.gpkg"), "data.resolution_m": resolution_m}
+    settings["training.patch_px"] = patch_px
+    message = refusal(tiny_config(settings))
+    assert f"'train' hold no patch: expected room for one of {patch_px} x {patch_px} px" in message
+    found = dict(each.split("=") for each in re.findall("`([^`]+)`", message))
+    assert {key: ast.literal_eval(value) for key, value in found.items()} == advised
+    for key, value in advised.items():
+        section = "training" if key == "patch_px" else "data"
+        assert refusal(tiny_config({**settings, f"{section}.{key}": value})) is None
+
+
+@pytest.mark.parametrize("apart_m", [0, 4])
+def test_labels_with_a_column_of_splits_are_no_area(tiny_config, town, tmp_path, apart_m):
+    """Shapes that are smaller than a patch, or whose splits overlap; both ways out are tried."""
+    with rasterio.open(town.labels) as dataset:
+        left, top = dataset.bounds.left + 3, dataset.bounds.top - 3
+    corners = [(left + col * (12 + apart_m), top - row * (12 + apart_m)) for row in range(9) for col in range(9)]
+    side = 12.5 if not apart_m else 12
+    shapes = gpd.GeoDataFrame(
+        {"use": ["building", "tree", "ground"] * 27, "split": [("train", "val", "test")[n // 27] for n in range(81)]},
+        geometry=[shapely.box(x, y - side, x + side, y) for x, y in corners],
+        crs="EPSG:32631",
+    )
+    shapes.to_file(tmp_path / "drawn.gpkg")
+    drawn = str(tmp_path / "drawn.gpkg")
+    settings = {"data.labels": drawn, "data.label_rules.column": "use", "data.aoi": drawn}
+    config = tiny_config(settings)
+    message = refusal(config)
+    assert ("hold no patch" if apart_m else "overlap") in message
+    assert message.endswith(
+        "\nThe area and the labels are one file, but patches lie wholly inside the polygons of the area: leave `aoi` "
+        "out, so that the splits are drawn as blocks, or name a file of larger polygons around those of the labels."
+    )
+    assert refusal(config.model_copy(update={"data": config.data.model_copy(update={"aoi": None})})) is None
+    around = shapes.dissolve("split").reset_index()
+    around.set_geometry(around.convex_hull.buffer(-0.3)).to_file(tmp_path / "around.gpkg")
+    assert refusal(tiny_config({**settings, "data.aoi": str(tmp_path / "around.gpkg")})) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from geocrodino.errors import GeocrodinoError
+from geocrodino.training import companions as companions_module
+from geocrodino.training import processes as processes_module
 from geocrodino.training.companions import _Pickler, companions
 from geocrodino.training.run import train
 
@@ -73,6 +76,24 @@ def test_an_error_of_another_process_is_told_by_the_first():
         torch.distributed.barrier()
     assert str(failed.value).startswith("training.devices: process 2 of 2 ended: ")
     assert "unexpected keyword argument 'nothing'" in str(failed.value)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_all_connect_is_not_waited_for(monkeypatch):
+    """It is killed after it is ready and before the first connects, which waits for two seconds and ends the other."""
+    ready = companions_module._wait_until_ready
+
+    def kill_the_last(folder, others):
+        ready(folder, others)
+        others[-1].kill()
+        others[-1].wait()
+
+    monkeypatch.setattr(companions_module, "_wait_until_ready", kill_the_last)
+    monkeypatch.setattr(processes_module, "_TO_CONNECT", timedelta(seconds=2))
+    with pytest.raises(GeocrodinoError) as failed, companions({}, 3, "cpu"):
+        pytest.fail("all processes have connected")
+    assert str(failed.value).startswith("training.devices: process 3 of 3 ended: signal 9")
+    assert not torch.distributed.is_initialized()
 
 
 def test_mapped_arrays_are_passed_on_as_the_place_of_their_file(tmp_path):

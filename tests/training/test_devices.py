@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from geocrodino.errors import ConfigError
-from geocrodino.settings.config import TrainingConfig
 from geocrodino.training import devices
-from geocrodino.training.devices import describe_devices, require_all_modalities, with_devices
+from geocrodino.training.devices import describe_devices, with_devices
 
 
 @pytest.fixture(autouse=True)
@@ -43,27 +40,6 @@ def test_a_batch_that_cannot_be_divided(tiny_config):
     assert str(refused.value) == (
         "training.batch_size: 8 patches cannot be divided among 3 devices evenly. Use 6 or 9, or another "
         "`training.devices`."
-    )
-
-
-def _inputs(**scenes):
-    """Inputs of both modalities; of each scene, its modalities and splits."""
-    made = [
-        SimpleNamespace(name=name, sources=SimpleNamespace(rasters=rasters), inside=splits)
-        for name, (rasters, splits) in scenes.items()
-    ]
-    return SimpleNamespace(scenes=made, recipes=("optical", "elevation"))
-
-
-def test_scenes_without_a_modality_need_one_device():
-    whole, half = (("optical", "elevation"), ("train",)), (("optical",), ("val",))
-    require_all_modalities(TrainingConfig(), _inputs(whole=whole, half=half))
-    require_all_modalities(TrainingConfig(devices=2), _inputs(whole=whole, tested=(("optical",), ())))
-    with pytest.raises(ConfigError) as refused:
-        require_all_modalities(TrainingConfig(devices=2), _inputs(whole=whole, half=half))
-    assert str(refused.value) == (
-        "training.devices: expected rasters of all modalities for each scene, found none of elevation for half. "
-        "Use `training.devices=1`, or leave the scene out."
     )
 
 

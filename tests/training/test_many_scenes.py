@@ -85,6 +85,7 @@ def test_what_is_told(run):
     assert lines[0].startswith("Scenes: 2 (north, south), ")
     assert lines[0].endswith("EPSG:32631, 84,100 px; a patch of 32 px covers 16 m")
     assert lines[1] == "Images of 2 scenes 0.5 m: all work at 0.5 m, the coarsest that a scene asks for."
+    assert lines[2] == "2 scenes (north, south): heights in metre, by the band's unit tag"
 
 
 def aligned(out):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,6 +16,7 @@ from geocrodino.settings.config import config_of
 from geocrodino.settings.town import SceneSettings
 from geocrodino.town.write import write_scene
 from geocrodino.training.checks import check_inputs
+from geocrodino.training.run import train
 from geocrodino.training.scene_maps import plan_scene_maps, predict_scenes, scenes_of_split
 from geocrodino.training.scenes import list_scenes
 
@@ -132,14 +135,33 @@ def test_a_modality_without_labels_in_a_split_is_refused(tiny, scenes, split, ve
     )
 
 
-@pytest.mark.parametrize("dry", ["--dry-run", None])
-def test_several_devices_are_refused_before_anything_is_written(run, run_cli, monkeypatch, tmp_path, dry):
-    monkeypatch.setattr("geocrodino.training.devices.os.cpu_count", lambda: 4)
-    words = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "out"), "--devices", "2"]
-    code, _, wrong = run_cli(*words, *([dry] if dry else []))
-    assert code == 2
-    assert "found none of optical for heights. Use --devices 1, or leave the scene out." in wrong
-    assert not any(tmp_path.iterdir())
+def curve(out):
+    with (out / "logs" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["loss/total"]]
+    return {key: [float(row[key]) for row in rows] for key in rows[0] if key.startswith("loss/")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_picture", "no_measurement")
+@pytest.mark.parametrize(
+    "method",
+    [
+        {
+            "method__name": "single",
+            "training__batch_size": 2,
+        },  # often no patch of a modality
+        {"method__contrast": "none", "method__agreement": 0.5, "training__batch_size": 4},
+    ],
+)
+def test_two_processes_have_the_loss_curve_of_one(tiny, scenes, tmp_path, method):
+    """In float64, where Adam does not blow differences of rounding up to the size of a step."""
+    shared = {"training__epochs": 2, "training__steps_per_epoch": 4, "training__precision": "64-true", **method}
+    train(config_from(tiny, list(scenes.values()), **shared), tmp_path / "one")
+    train(config_from(tiny, list(scenes.values()), **shared, training__devices=2), tmp_path / "two")
+    expected, found = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert list(found) == list(expected)
+    for key, values in expected.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-6, err_msg=key)
 
 
 def test_a_scene_without_any_raster_is_refused(tiny, scenes):

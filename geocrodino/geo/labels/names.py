@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 from geocrodino.errors import LabelError
 from geocrodino.phrases import listed
-from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.classes import IGNORE_INDEX, UNKNOWN_INDEX, ClassScheme
 from geocrodino.settings.labels import plain_word
 from geocrodino.spelling import did_you_mean
 
 MOST_CLASSES = 254
 """Classes that a map can hold; the value 255 means that there is none."""
-
-_UNKNOWN = 254  # index of a label of no class, while there are at most 254 of them
 
 
 def classes_by_name(named: Sequence[tuple[Sequence[str], Sequence[str | None], bool]]) -> ClassScheme:
@@ -50,7 +48,12 @@ def classes_by_name(named: Sequence[tuple[Sequence[str], Sequence[str | None], b
 
 
 def indices_by_name(
-    scheme: ClassScheme, names: Sequence[str], positions: NDArray[np.float32], valid: NDArray[np.bool_], source: str
+    scheme: ClassScheme,
+    names: Sequence[str],
+    positions: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    source: str,
+    unchecked: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """Convert positions in a list of names to indices of the classes of the same name.
 
@@ -60,19 +63,22 @@ def indices_by_name(
         positions: Position of the name of each pixel, float32, shape (H, W).
         valid: False where there is no label, bool, shape (H, W).
         source: Name of the labels, for the message.
+        unchecked: Pixels whose name may be that of no class, bool, shape (H, W); they become ``UNKNOWN_INDEX`` then.
+            None: no pixel.
 
     Returns:
         Class indices, uint8, shape (H, W), 255 where there is no label.
 
     Raises:
-        LabelError: If the name of a valid pixel is that of no class.
+        LabelError: If the name of another valid pixel is that of no class.
     """
     places = {plain_word(name): index for index, name in enumerate(scheme.names)}
     table = np.full(256, IGNORE_INDEX, np.uint8)
-    table[: len(names)] = [places.get(plain_word(name), _UNKNOWN) for name in names]
+    table[: len(names)] = [places.get(plain_word(name), UNKNOWN_INDEX) for name in names]
     indices = table[np.where(valid, positions, IGNORE_INDEX).astype(np.uint8)]
-    unknown = np.unique(positions[valid & (indices == _UNKNOWN)])
-    if unknown.size and len(scheme) < _UNKNOWN:
+    checked = valid if unchecked is None else valid & ~unchecked
+    unknown = np.unique(positions[checked & (indices == UNKNOWN_INDEX)])
+    if unknown.size and len(scheme) < UNKNOWN_INDEX:
         raise LabelError(_outside([names[int(v)] for v in unknown], scheme, source))
     return indices
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -371,10 +372,12 @@ def _expected(rules: LabelRules) -> list[int | str]:
 def _by_words(column: pd.Series, missing: NDArray[np.bool_], ignored: set[str], where: str) -> _Classes:
     """Classes named after the words of a column, in alphabetical order; capitals and blanks make no other class."""
     words = [None if gone else plain_word(str(text)) for gone, text in zip(missing, column, strict=True)]
-    written: dict[str, str] = {}
+    spellings: dict[str, Counter[str]] = {}
     for word, text in zip(words, column, strict=True):
         if word is not None and word not in ignored:
-            written[word] = min(written.get(word, str(text).strip()), str(text).strip())
+            spellings.setdefault(word, Counter())[str(text).strip()] += 1
+    # The usual spelling names the class, the first in alphabetical order of equally frequent ones.
+    written = {word: max(sorted(found), key=found.__getitem__) for word, found in spellings.items()}
     order = sorted(written)
     if len(order) > MOST_CLASSES:
         raise LabelError(

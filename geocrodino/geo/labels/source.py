@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
+from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme, number
 from geocrodino.settings.labels import LabelRules
 
@@ -203,7 +204,7 @@ class LabelSource(RasterSource):
         scheme: ClassScheme,
         window: Window,
         grid: GeoBox | None = None,
-        outside: NDArray[np.bool_] | None = None,
+        unchecked: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.uint8]:
         """Read class indices.
 
@@ -211,22 +212,21 @@ class LabelSource(RasterSource):
             scheme: The classes.
             window: Part of the grid.
             grid: Grid of the result; the file's own by default.
-            outside: Pixels that are of no interest, whatever their value, shape (H, W).
+            unchecked: Pixels whose value may be of no class, bool, shape (H, W); they become ``UNKNOWN_INDEX`` then.
 
         Returns:
             Class indices, uint8, shape (H, W), 255 where there is no label.
 
         Raises:
-            LabelError: If a pixel holds a value of no class.
+            LabelError: If another pixel holds a value of no class.
         """
         band = self.data_bands[:1]
         values, valid = (
             self.read_own(window, band) if grid is None else self.read(grid, window, bands=band, kind="categorical")
         )
-        wanted = valid if outside is None else valid & ~outside
         if self.names is None:
-            return scheme.to_indices(values[0], wanted, self.name)
-        return indices_by_name(scheme, self.names, values[0], wanted, self.name)
+            return scheme.to_indices(values[0], valid, self.name, unchecked=unchecked)
+        return indices_by_name(scheme, self.names, values[0], valid, self.name, unchecked)
 
 
 def header_of(source: RasterSource) -> dict[str, Any]:
@@ -277,10 +277,15 @@ def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> C
     by_name = [source for source in labels if source.names is not None]
     by_value = [source for source in labels if source.names is None]
     checked: set[object] = set()
+    noted: dict[str, list[str]] = {}
     for source in labels if named is not None else by_name:
         if source.checked_as not in checked:
             checked.add(source.checked_as)
-            _tell(source, source.check())
+            for note in source.check():
+                noted.setdefault(note, []).append(str(source.name))
+    for note, names in noted.items():
+        one = names[0] if len(names) == 1 else f"{len(names)} files of labels ({listed(names, most=2)})"
+        warnings.warn(f"{one}: {note}.", LabelWarning, stacklevel=2)
     if named is not None:
         return named
     if by_name and by_value:
@@ -291,13 +296,9 @@ def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> C
     if by_name:
         return classes_by_name([(s.names or (), s.shown, bool(s.rules and s.rules.table)) for s in by_name])
     found = find_classes(by_value)
-    _tell(by_value[0], found.notes)
+    for note in found.notes:
+        warnings.warn(f"{by_value[0].name}: {note}.", LabelWarning, stacklevel=2)
     return found.scheme
-
-
-def _tell(source: LabelSource, notes: Iterable[str]) -> None:
-    for note in notes:
-        warnings.warn(f"{source.name}: {note}.", LabelWarning, stacklevel=3)
 
 
 def lossy_notes(labels: RasterSource) -> tuple[str, ...]:

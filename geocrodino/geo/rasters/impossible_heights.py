@@ -19,6 +19,12 @@ from geocrodino.geo.rasters.window import Window
 
 _PIECE_PX = 1024  # of either grid: one may be much finer than the other
 
+WHY_IMPOSSIBLE = (
+    "read as missing: no ground lies so high or low, or a pixel jumps away from all its neighbours. If the value "
+    "stands for missing data, tag it as nodata."
+)
+"""The end of a message on impossible heights."""
+
 
 @dataclass(frozen=True)
 class Impossible:
@@ -62,13 +68,23 @@ class Impossible:
         Returns:
             How many heights are impossible, their values, and what to do about them.
         """
-        unit = f" {raster.unit}" if raster.unit else ""
-        values = f"{self.low:.6g}" if self.low == self.high else f"{self.low:.6g} to {self.high:.6g}"
         found = "1 impossible height" if self.pixels == 1 else f"{self.pixels:,} impossible heights"
-        return (
-            f"{raster.name}: {found} ({values}{unit}), read as missing: no ground lies so high or low, or a pixel "
-            "jumps away from all its neighbours. If the value stands for missing data, tag it as nodata."
-        )
+        return f"{raster.name}: {found} ({self._values(raster)}), {WHY_IMPOSSIBLE}"
+
+    def count_in(self, raster: RasterSource) -> str:
+        """Count them in few words, for a list of rasters.
+
+        Args:
+            raster: The raster.
+
+        Returns:
+            How many heights are impossible, and their values.
+        """
+        return f"{self.pixels:,} px: {self._values(raster)}"
+
+    def _values(self, raster: RasterSource) -> str:
+        unit = f" {raster.unit}" if raster.unit else ""
+        return (f"{self.low:.6g}" if self.low == self.high else f"{self.low:.6g} to {self.high:.6g}") + unit
 
 
 def impossible_heights(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.losses.named import losses_of
 from geocrodino.losses.segmentation import labelled_weight
+from geocrodino.models.present_rows import PresentRows
 from geocrodino.models.pretrained.state import Pretrained
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -36,7 +37,8 @@ class Step:
     Attributes:
         batch: Augmented patches. For each modality ``m``: ``<m>`` (B, C, H, W), ``<m>_labels`` (B, H, W), ``<m>_valid``
             (B, H, W) and ``<m>_transform`` (B, 3, 3), from source pixels to augmented pixels. Where scenes lack a
-            modality, also ``<m>_there``, bool, (B,).
+            modality, also ``<m>_there``, bool, (B,); in a training of several processes ``<m>_there_of_all`` as well,
+            the same of the patches of all processes.
         source: The same patches before augmentation, with one geometry for all modalities.
         progress: Share of the training that is finished, 0 to 1.
     """
@@ -254,27 +256,63 @@ def rows_there(batch: Mapping[str, Tensor], *modalities: Modality) -> Tensor | N
         *modalities: The modalities.
 
     Returns:
-        Numbers of the patches, int64, shape (N,); None if all have them.
+        Numbers of the patches, int64, shape (N,), of this process alone; None if all have them, also those of other
+        processes.
     """
-    found = [batch[key] for m in modalities if (key := f"{m}_there") in batch]
-    if not found:
+    there, of_all = _there(batch, "there", modalities), _there(batch, "there_of_all", modalities)
+    if there is None or bool((there if of_all is None else of_all).all()):
         return None
-    there = torch.stack(found).all(dim=0)
-    return None if bool(there.all()) else there.nonzero()[:, 0]
+    return there.nonzero()[:, 0]
 
 
-def partial_rows(batch: Mapping[str, Tensor], modalities: Iterable[Modality]) -> dict[Modality, Tensor]:
+def number_there(batch: Mapping[str, Tensor], *modalities: Modality) -> int:
+    """Count the patches of scenes that have all of some modalities, those of all processes together.
+
+    Networks are passed by all processes or by none, because batch normalisation waits for all of them.
+
+    Args:
+        batch: As for `rows_there`: ``<m>_there``, bool, shape (B,).
+        *modalities: The modalities, some of which some patches lack.
+
+    Returns:
+        The number of patches.
+    """
+    of_all = _there(batch, "there_of_all", modalities)
+    there = _there(batch, "there", modalities) if of_all is None else of_all
+    return 0 if there is None else int(there.sum())
+
+
+def processes_in(batch: Mapping[str, Tensor], modality: Modality) -> int:
+    """Count the processes that share a batch of a training in which scenes lack a modality.
+
+    Args:
+        batch: As for `rows_there`: ``<m>_there``, bool, shape (B,).
+        modality: A modality.
+
+    Returns:
+        Number of processes, at least 1; all have the same number of patches.
+    """
+    of_all = batch.get(f"{modality}_there_of_all")
+    return 1 if of_all is None else len(of_all) // len(batch[f"{modality}_there"])
+
+
+def _there(batch: Mapping[str, Tensor], what: str, modalities: Iterable[Modality]) -> Tensor | None:
+    found = [batch[key] for m in modalities if (key := f"{m}_{what}") in batch]
+    return torch.stack(found).all(dim=0) if found else None
+
+
+def partial_rows(batch: Mapping[str, Tensor], modalities: Iterable[Modality]) -> dict[Modality, PresentRows]:
     """Find the patches of each modality that some patches of a batch lack.
 
     Args:
-        batch: As for `rows_there`.
+        batch: As for `rows_there`: ``<m>_there``, bool, shape (B,).
         modalities: The modalities.
 
     Returns:
-        Numbers of the patches that have it, int64, shape (N,), by modality; without those that all have.
+        The patches that have it, by modality; without those that all have.
     """
     found = {m: rows_there(batch, m) for m in modalities}
-    return {m: rows for m, rows in found.items() if rows is not None}
+    return {m: PresentRows(rows, number_there(batch, m)) for m, rows in found.items() if rows is not None}
 
 
 def network_valid(name: str, batch: Mapping[str, Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ from geocrodino.losses.segmentation import cross_entropy, labelled_weight
 from geocrodino.models.branch import Branch, BranchOutput
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.models.fusion import MiddleFusion
+from geocrodino.models.present_rows import PresentRows
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.training.learners.base import (
@@ -27,6 +28,7 @@ from geocrodino.training.learners.base import (
     Weights,
     feature_valid,
     network_input,
+    number_there,
     partial_rows,
     rows_there,
 )
@@ -153,11 +155,15 @@ class TaughtLearner(Learner):
         complete = rows_there(batch, *self.modalities)
         if complete is not None:
             valid, labels = {m: found[complete] for m, found in valid.items()}, labels[complete]
-        return {
+        found = {
             **super().amounts(batch),
             **{f"distillation/{m}": found.sum() for m, found in valid.items()},
             "masks/segmentation": labelled_weight(labels, self.class_weights),
         }
+        if any(f"{m}_there" in batch for m in self.modalities):  # means over complete patches, of which parts differ
+            means = ("masks/diversity", *(f"masked/{m}" for m in self.modalities))
+            found |= dict.fromkeys(means, labels.new_tensor(len(labels)))
+        return found
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:
         """Compute the weighted terms of both students, and those of the mask tokens while they are learnt.
@@ -175,16 +181,18 @@ class TaughtLearner(Learner):
         rows, complete = partial_rows(batch, self.modalities), rows_there(batch, *self.modalities)
         students = {m: self._student(m, batch[m], rows.get(m)) for m in self.modalities}
         supervised = {m: self.supervised(m, out.logits, batch[f"{m}_labels"]) for m, out in students.items()}
+        learning_masks = self.masks is not None and step.progress < _MASK_SHARE
         if complete is not None:
             if not len(complete):
-                return {name: term for found in supervised.values() for name, term in found.items()}
+                # Where other processes have complete patches, all log the same terms in the same order.
+                some = number_there(batch, *self.modalities) > 0
+                return self._without_teacher(supervised, learning_masks=learning_masks if some else None)
             batch = {key: value[complete] for key, value in batch.items() if isinstance(value, Tensor)}
             students = {m: _rows_of(student, complete) for m, student in students.items()}
         with torch.no_grad():
             features = self.teacher.encode(network_input("fusion", batch))
             logits = self.teacher.decoder(features)
         terms: dict[str, Tensor] = {}
-        learning_masks = self.masks is not None and step.progress < _MASK_SHARE
         for m, student in students.items():
             labels, valid = batch[f"{m}_labels"], batch[f"{m}_valid"]
             seen = feature_valid(valid, self.students.stride)
@@ -205,7 +213,24 @@ class TaughtLearner(Learner):
             terms |= self._mask_terms(self.masks, features, either_labels(batch))
         return terms
 
-    def _student(self, modality: Modality, images: Tensor, rows: Tensor | None) -> BranchOutput:
+    def _without_teacher(
+        self, supervised: Mapping[Modality, Mapping[str, Tensor]], *, learning_masks: bool | None
+    ) -> dict[str, Tensor]:
+        """The terms of a process without a complete patch; those of the teacher are 0, or left out if None has one."""
+        method = self.method
+        terms: dict[str, Tensor] = {}
+        nothing = self.class_weights.new_zeros(())
+        with_masks = self.masks is not None and not learning_masks
+        weights = {"distillation": method.distillation, "prototype": method.prototype, "masked": with_masks}
+        for m, found in supervised.items():
+            terms |= found
+            if learning_masks is not None:
+                terms |= {f"{name}/{m}": nothing for name, weight in weights.items() if weight}
+        if learning_masks:
+            terms |= {"masks/segmentation": nothing, "masks/diversity": nothing}
+        return terms
+
+    def _student(self, modality: Modality, images: Tensor, rows: PresentRows | None) -> BranchOutput:
         """Pass the images that are there through a student; the output of the others is 0."""
         if rows is None:
             return self.students.branch(modality).forward_features(images)

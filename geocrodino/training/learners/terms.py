@@ -16,9 +16,10 @@ from geocrodino.losses.alignment import carry
 from geocrodino.losses.disentanglement import orthogonality_loss
 from geocrodino.losses.segmentation import cross_entropy
 from geocrodino.models.decoders import AuxiliaryDecoder
+from geocrodino.models.present_rows import PresentRows
 from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
-from geocrodino.training.learners.base import Learner, Shape, feature_valid, rows_there
+from geocrodino.training.learners.base import Learner, Shape, feature_valid, number_there, processes_in, rows_there
 from geocrodino.training.learners.between import Outputs, advice, agreement, contrast, mean_of, ramped, unlabelled
 
 
@@ -324,9 +325,10 @@ class Agreement(_Weighted):
         """
         logits = seen.outputs[student].logits
         patches = unlabelled(seen.batch, student).flatten(1).any(dim=1).nonzero()[:, 0]
-        both, count = rows_there(seen.batch, teacher, student), len(logits)
+        both, count = rows_there(seen.batch, teacher, student), float(len(logits))
         if both is not None:  # patches that lack one of the modalities are no part of the term
-            patches, count = patches[torch.isin(patches, both)], len(both)
+            patches = patches[torch.isin(patches, both)]
+            count = number_there(seen.batch, teacher, student) / processes_in(seen.batch, student)
         if not len(patches) or not seen.lead[teacher, student].any():
             return torch.zeros((), device=logits.device)
         keys = (f"{student}_{part}" for part in ("transform", "valid", "labels"))
@@ -411,10 +413,13 @@ class Reconstruction(LossTerm):
         batch, out = seen.batch, seen.outputs[m]
         features, rows = torch.cat([out.invariant, out.specific], dim=1), rows_there(seen.batch, m, target)
         if rows is not None:
-            if not len(rows):
+            present = PresentRows(rows, number_there(seen.batch, m, target))
+            if not present.total:
                 return features.new_zeros(())
-            if len(rows) == 1:  # twice, for the batch normalisation of the decoder: the mean stays the same
-                rows = rows.repeat(2)
+            rows = present.passed  # a single one twice: the mean stays the same
+            if not len(rows):  # other processes have patches, so the reader is passed here too; the sum is 0
+                nothing: Tensor = reader(features[rows]).sum()
+                return nothing
             names = (target, f"{target}_valid", f"{target}_transform", f"{m}_valid", f"{m}_transform")
             features, batch = features[rows], {name: batch[name][rows] for name in names}
         read = reader(features)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -217,3 +219,10 @@ def test_jpeg_compression_is_warned_of(labels):
     source = labels(np.repeat([[0, 100]], 64, axis=0).repeat(32, axis=1), compress="jpeg")
     with pytest.warns(LabelWarning, match="JPEG compression may have changed class values"):
         label_classes([source], ClassScheme.from_values([0, 100]))
+    scheme = ClassScheme.from_values([0, 100])
+    with pytest.warns(LabelWarning) as caught:
+        label_classes([replace(source) for _ in range(5)], scheme)
+    name = source.name
+    assert [str(each.message) for each in caught] == [
+        f"5 files of labels ({name}, {name} and 3 more): JPEG compression may have changed class values."
+    ]

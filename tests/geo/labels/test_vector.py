@@ -19,7 +19,7 @@ from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
-from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.classes import UNKNOWN_INDEX, ClassScheme
 from geocrodino.settings.labels import LabelRules
 
 X, Y, N = 400_000.0, 5_000_000.0, 255
@@ -96,6 +96,14 @@ def test_a_table_merges_words_and_numbers(draw):
 GRID = GeoBox((4, 4), Affine(1, 0, X, 0, -1, Y + 4), "EPSG:32631")
 
 
+def test_the_usual_spelling_names_a_class(draw):
+    """Of two that are as frequent the first in alphabetical order."""
+    shapes = [LEFT, RIGHT, LEFT, RIGHT, LEFT, RIGHT]
+    labels = draw(shapes, use=["GRASS", "oak  ", "grass ", "Oak", " grass", None])
+    assert labels.names == ("grass", "Oak")
+    assert label_classes([labels], None).names == ("grass", "Oak")
+
+
 def test_codes_of_no_class(draw):
     with pytest.raises(LabelError) as caught:
         draw([LEFT, RIGHT], use=["hous", "water"], rules={"table": {"building": "house", "water": []}})
@@ -118,8 +126,9 @@ def test_classes_of_a_map_are_matched_by_name(draw):
     )
     outside = np.zeros((4, 4), bool)
     outside[:, :2] = True
-    found = labels.indices(ClassScheme.from_values([4, 6], ["bare_soil", "tree"]), Window(0, 4, 0, 4), outside=outside)
-    assert found.tolist() == [[N, N, 0, 0]] * 4
+    fewer = ClassScheme.from_values([4, 6], ["bare_soil", "tree"])
+    found = labels.indices(fewer, Window(0, 4, 0, 4), unchecked=outside)
+    assert found.tolist() == [[UNKNOWN_INDEX, UNKNOWN_INDEX, 0, 0]] * 4
 
 
 def test_scenes_share_their_names(draw):

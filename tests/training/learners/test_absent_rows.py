@@ -10,8 +10,9 @@ import torch
 
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.models.fusion import MiddleFusion
+from geocrodino.models.present_rows import PresentRows
 from geocrodino.settings.classes import IGNORE_INDEX
-from geocrodino.training.learners.base import Step, rows_there, whole_input
+from geocrodino.training.learners.base import Step, number_there, processes_in, rows_there, whole_input
 from geocrodino.training.parts import part_weights
 
 from .conftest import CHANNELS, NETWORK, K
@@ -131,7 +132,7 @@ def test_a_batch_without_any_heights(build, make_step, total, name):
         ("single", {"losses": {"cross_entropy": 1, "focal": 1}}, 4),
         ("discom", {}, 8),  # cross entropy, auxiliary decoder, orthogonality and adversary of both branches
         ("kd", {}, 4),
-        ("maskedkd", {}, 3),
+        ("maskedkd", {}, 4),
         ("fusion", {}, 1),
     ],
 )
@@ -153,18 +154,38 @@ def test_parts_of_a_batch_add_up_to_its_loss(build, make_step, rows, name, setti
         assert value == pytest.approx(float(whole[term].detach()), rel=1e-4), term
 
 
+@pytest.mark.parametrize("progress", [0.1, 0.9])  # mask tokens learn, then the students learn by masks
+@pytest.mark.parametrize(
+    ("name", "settings"), [("kd", {}), ("protokd", {}), ("maskedkd", {}), ("crodino", EVERYTHING), ("fusion", {})]
+)
+def test_a_process_without_a_complete_patch_has_the_terms_of_the_others(build, make_step, name, settings, progress):
+    """All processes log the same terms in the same order, and pass the same networks."""
+    step = with_images_alone(make_step(labelled=0.75, progress=progress))
+    learner = build(name, **settings)
+    of_all = {f"{m}_there_of_all": step.batch[f"{m}_there"] for m in MODALITIES}
+    expected = learner.losses(Step({**step.batch, **of_all}, step.source, progress), learner)
+    own = {key: value[3:] for key, value in step.batch.items()}
+    found = learner.losses(
+        Step({**own, **of_all}, {key: value[3:] for key, value in step.source.items()}, progress), learner
+    )
+    assert list(found) == list(expected)
+    torch.stack(list(found.values())).sum().backward()
+    if name == "crodino":  # each layer of the heights' branch takes part, with a gradient of 0
+        assert not any(p.grad is None or p.grad.any() for p in learner.branch("elevation").encoder.parameters())
+
+
 def test_outputs_of_patches_that_are_not_there_are_0():
     torch.manual_seed(0)
     model = CroDiNo(NETWORK, CHANNELS, K).eval()
     images = torch.randn(4, 2, 32, 32)
     whole = model({"optical": images})["optical"]
-    some = model({"optical": images}, {"optical": torch.tensor([1, 3])})["optical"]
+    some = model({"optical": images}, {"optical": PresentRows.alone(torch.tensor([1, 3]))})["optical"]
     for found, expected in zip(some, whole, strict=True):
         torch.testing.assert_close(found[[1, 3]], expected[[1, 3]])
         assert not found[[0, 2]].any()
-    one = model({"optical": images}, {"optical": torch.tensor([2])})["optical"]
+    one = model({"optical": images}, {"optical": PresentRows.alone(torch.tensor([2]))})["optical"]
     torch.testing.assert_close(one.logits[2], whole.logits[2])
-    none = model({"optical": images}, {"optical": torch.tensor([], dtype=torch.long)})["optical"]
+    none = model({"optical": images}, {"optical": PresentRows.alone(torch.tensor([], dtype=torch.long))})["optical"]
     assert [value.shape for value in none] == [value.shape for value in whole]
     assert not any(value.any() for value in none)
 
@@ -175,7 +196,7 @@ def test_the_fusion_network_takes_zeros_for_what_is_missing():
     network = MiddleFusion(NETWORK, CHANNELS, K)
     images = torch.randn(3, 3, 32, 32)
     images[2, 2:] = 0
-    rows = {"elevation": torch.tensor([0, 1])}
+    rows = {"elevation": PresentRows.alone(torch.tensor([0, 1]))}
     torch.testing.assert_close(network.eval()(images, rows), network(images))
     twin = copy.deepcopy(network).train()
     twin.encoders["elevation"](images[:2, 2:])
@@ -194,6 +215,11 @@ def test_rows_and_inputs_by_hand():
     assert rows_there(batch, "optical").tolist() == [0, 1]
     assert rows_there(batch, "optical", "elevation").tolist() == [1]
     assert rows_there({"optical": batch["optical"]}, "optical") is None
+    of_all = {"elevation_there_of_all": torch.tensor([False, True, True, True, True, True])}
+    full = {"elevation_there": torch.ones(3, dtype=torch.bool), **of_all}
+    assert rows_there(full, "elevation").tolist() == [0, 1, 2]
+    assert (number_there(full, "elevation"), number_there(batch, "optical", "elevation")) == (5, 1)
+    assert (processes_in(full, "elevation"), processes_in(batch, "optical")) == (2, 1)
     assert rows_there({"optical_there": torch.ones(2, dtype=torch.bool)}, "optical") is None
     assert whole_input("optical", batch).flatten().tolist() == [0, 1]
     assert whole_input("fusion", batch)[:, :, 0, 0].tolist() == [[1, 11], [1, 11]]
