@@ -31,6 +31,7 @@ def curve(out):
     [
         {"method.name": "single"},
         {"method.contrast": "none", "training.unlabelled_share": 1},  # agreement, auxiliary decoder, orthogonality
+        {"method.name": "kd"},
     ],
 )
 def test_two_processes_have_the_loss_curve_of_one(tiny_config, tmp_path, method):
