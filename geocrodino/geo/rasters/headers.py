@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from geocrodino.errors import RasterError
 from geocrodino.files.kept import kept_inside
 from geocrodino.files.names import raster_name
+from geocrodino.geo.rasters.opening import without_listing
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
 
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
-_LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
 _THREADS = 8  # opening a file is waiting, most of all on a network disk
 _FEW = 32  # files for which threads are not worth their start
 _CHUNK = 64
@@ -42,19 +40,6 @@ def headers_kept() -> Iterator[None]:
         Nothing.
     """
     with kept_inside(_KEPT):
-        yield
-
-
-@contextmanager
-def without_listing() -> Iterator[None]:
-    """Open files inside the block without that GDAL lists the folder of each.
-
-    The user's own setting of the environment is respected.
-
-    Yields:
-        Nothing.
-    """
-    with rasterio.Env(**({} if _LISTING in os.environ else {_LISTING: "TRUE"})):
         yield
 
 

@@ -27,7 +27,7 @@ from geocrodino.geo.rasters.bands import Band, bands_of, with_names
 from geocrodino.geo.rasters.coding import HeightCoding
 from geocrodino.geo.rasters.grid import crs_of, describe, share_ground
 from geocrodino.geo.rasters.header_checks import require_real
-from geocrodino.geo.rasters.opening import opened
+from geocrodino.geo.rasters.opening import opened, opened_pixels
 from geocrodino.geo.rasters.place import Place, located
 from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.spikes import HeightLimits
@@ -394,7 +394,7 @@ class RasterSource:
         inner = held.within(window).slices
         part = RasterioWindow.from_slices(*held.slices)
         try:
-            with rasterio.open(gdal_name(self.name)) as dataset:
+            with opened_pixels(gdal_name(self.name), alone=self.mask == "none") as dataset:
                 stored = dataset.read(list(bands), window=part)
                 ok = self._valid_in(dataset, stored, part, bands)
         except RasterioError as error:
