@@ -161,8 +161,9 @@ class LabelSource(RasterSource):
         Raises:
             RasterError: If it cannot be opened.
         """
-        first = self.path if self.pixels is None else Path(self.pixels.file_names[0])
-        return read_categories(first, self.data_bands[0])
+        if self.pixels is not None:
+            return read_categories(Path(self.pixels.file_names[0]), self.data_bands[0])
+        return read_categories(self.path, self.data_bands[0], palette=self.has_palette, tagged=self.is_map)
 
     def _read_stored(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid as it is; arguments and result as for `read_own`."""

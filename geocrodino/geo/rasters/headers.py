@@ -1,7 +1,8 @@
-"""Many rasters: read in threads; headers each once where several steps need them."""
+"""Many rasters: read in threads where that is quicker; headers each once where several steps need them."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ _Found = TypeVar("_Found")
 _THREADS = 8  # opening a file is waiting, most of all on a network disk
 _FEW = 32  # files for which threads are not worth their start
 _CHUNK = 64
+# Smaller files are read more quickly by one thread: several would spend more time on handing over Python's lock.
+_WORTH_S = 0.01
 
 _KEPT: ContextVar[dict[tuple[str, Place | None], RasterSource] | None] = ContextVar("kept headers", default=None)
 
@@ -68,7 +71,7 @@ def header(path: str | Path, place: Place | None = None) -> RasterSource:
 def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
     """Read headers in threads, for `header` inside the same block of `headers_kept`.
 
-    Files that cannot be opened are passed over: `header` raises their errors.
+    Files that cannot be opened are passed over: `header` raises their errors. Files that open quickly need no threads.
 
     Args:
         paths: Names as for `header`. Few of them are left to `header`.
@@ -80,6 +83,12 @@ def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
     names = [name for name in dict.fromkeys(paths) if (raster_name(name), place) not in kept]
     if len(names) <= _FEW:
         return
+    began = time.perf_counter()
+    kept.update({(raster.name, place): raster for raster in _open_all(place, names[:_FEW])})
+    names = names[_FEW:]
+    if time.perf_counter() - began < _FEW * _WORTH_S:
+        kept.update({(raster.name, place): raster for raster in _open_all(place, names)})
+        return
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     # Threads change the filters of all: they are restored, and GDAL's warning must stay silent between two of them.
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
@@ -89,7 +98,7 @@ def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
 
 
 def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
-    """Read from many files, in threads where there are many.
+    """Read from many files, in threads where each takes long: on a network disk, or if it is large.
 
     Args:
         read: Reads from one of the files; its errors are passed on. Threads call it.
@@ -107,6 +116,16 @@ def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterat
         with without_listing():  # of this thread
             return read(item)
 
+    took = 0.0
+    for item in waiting[:_FEW]:
+        began = time.perf_counter()
+        found = unlisted(item)
+        took += time.perf_counter() - began
+        yield found
+    waiting = waiting[_FEW:]
+    if took < _FEW * _WORTH_S:
+        yield from map(unlisted, waiting)
+        return
     with ThreadPoolExecutor(_THREADS) as pool:
         begun = [pool.submit(copy_context().run, unlisted, item) for item in waiting]
         try:
