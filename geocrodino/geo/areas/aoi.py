@@ -6,7 +6,7 @@ import shlex
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from geocrodino.files.access import whole_file
 from geocrodino.geo.areas.crs import with_crs
 from geocrodino.geo.areas.sources import AreaSource, area_source, read_source
 from geocrodino.geo.areas.splits import SPLITS, Split, split_column
+from geocrodino.geo.rasters.grid import proj_crs
 
 _LEARNT_BEFORE: dict[str, tuple[str, ...]] = {"val": ("train", "unlabelled"), "test": ("train", "val", "unlabelled")}
 """For each split that a training is judged on, the splits that it used before."""
@@ -208,16 +209,11 @@ def from_polygons(polygons: dict[Split, BaseGeometry], crs: object, source: str)
     Returns:
         The AOI, with one row for each split.
     """
-    known = _crs_of(crs) if isinstance(crs, str) else pyproj.CRS.from_user_input(crs)
+    known = proj_crs(crs) if isinstance(crs, str) else pyproj.CRS.from_user_input(crs)
     # In this form, the frames of thousands of tiles take half the time.
     shapes = GeometryArray(np.array(list(polygons.values()), dtype=object), crs=known)
     columns = {"split": list(polygons), "geometry": shapes}
     return AOI(gpd.GeoDataFrame(columns, geometry="geometry"), source)
-
-
-@lru_cache(maxsize=64)  # thousands of tiles share one CRS
-def _crs_of(text: str) -> pyproj.CRS:
-    return pyproj.CRS.from_user_input(text)
 
 
 def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rasterio
 from rasterio import Affine
-from rasterio.env import env_ctx_if_needed
+from rasterio.env import env_ctx_if_needed, getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
@@ -58,6 +58,9 @@ def without_listing() -> Iterator[None]:
     Yields:
         Nothing.
     """
+    if hasenv() and _LISTING in getenv():  # inside another block
+        yield
+        return
     with rasterio.Env(**({} if _LISTING in os.environ else {_LISTING: "TRUE"})):
         yield
 

@@ -6,12 +6,11 @@ import re
 import unicodedata
 from functools import lru_cache
 
-import pyproj
 from odc.geo.geobox import GeoBox
 from pyproj.database import get_units_map
 
 from geocrodino.errors import HeightError
-from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
+from geocrodino.geo.rasters.grid import crs_of, pixel_size_m, proj_crs
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.spikes import HeightLimits
 
@@ -116,7 +115,7 @@ def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, s
     tag = (raster.unit or "").strip()
     if tag.lower() not in _UNSAID:
         return unit_in_metres(tag, path), f"heights in {tag}, by the band's unit tag"
-    crs = pyproj.CRS.from_user_input(crs_of(raster.geobox).wkt)
+    crs = proj_crs(crs_of(raster.geobox).wkt)
     if len(crs.axis_info) == 3:
         axis = crs.axis_info[2]
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
@@ -167,7 +166,7 @@ def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) ->
 
 
 def _on_earth(grid: GeoBox) -> bool:
-    ellipsoid = pyproj.CRS.from_user_input(crs_of(grid).wkt).ellipsoid
+    ellipsoid = proj_crs(crs_of(grid).wkt).ellipsoid
     return ellipsoid is None or _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]
 
 
