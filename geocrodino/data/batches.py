@@ -69,5 +69,5 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
     values = torch.empty(0, dtype=dtype)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * values.element_size())
-    return values.set_(storage, 0, tuple(shape))
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape) * values.element_size())
+    return values.set_(storage).view(tuple(shape))

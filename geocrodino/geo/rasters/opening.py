@@ -65,7 +65,7 @@ def without_listing() -> Iterator[None]:
         yield
 
 
-class _Pixels(DatasetReader):
+class _Pixels(DatasetReader):  # type: ignore[misc]
     """A raster whose place is not read: to parse the CRS takes three times as long as to open a small file."""
 
     def read_crs(self) -> None:
