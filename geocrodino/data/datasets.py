@@ -142,7 +142,7 @@ class CoregisteredDataset(GeoDataset):
         """Read the sample of a window into tensors.
 
         Args:
-            sample: Tensors of the shapes that `layout` gives for the window; they are overwritten.
+            sample: Tensors of shape (C, h, w), (h, w) or (), as `layout` describes them; they are overwritten.
             window: A window inside the grid of the scene, h x w px.
             scene: Number of the scene, from 0.
         """

@@ -117,15 +117,14 @@ def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterat
             return read(item)
 
     took = 0.0
-    for item in waiting[:_FEW]:
+    while waiting and took < _FEW * _WORTH_S:
         began = time.perf_counter()
-        found = unlisted(item)
-        took += time.perf_counter() - began
-        yield found
-    waiting = waiting[_FEW:]
-    if took < _FEW * _WORTH_S:
-        yield from map(unlisted, waiting)
-        return
+        found, error = _read_some(read, waiting[:_FEW])
+        took = time.perf_counter() - began
+        waiting = waiting[_FEW:]
+        yield from found
+        if error is not None:
+            raise error
     with ThreadPoolExecutor(_THREADS) as pool:
         begun = [pool.submit(copy_context().run, unlisted, item) for item in waiting]
         try:
@@ -134,6 +133,18 @@ def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterat
         except BaseException:
             pool.shutdown(cancel_futures=True)  # thousands may wait behind the one that failed
             raise
+
+
+def _read_some(read: Callable[[_Item], _Found], items: Sequence[_Item]) -> tuple[list[_Found], Exception | None]:
+    """What is read from files up to the first error, and the error."""
+    found: list[_Found] = []
+    with without_listing():
+        for item in items:
+            try:
+                found.append(read(item))
+            except Exception as error:  # raised after what was read before it is used
+                return found, error
+    return found, None
 
 
 def _open_all(place: Place | None, names: Sequence[str]) -> list[RasterSource]:
