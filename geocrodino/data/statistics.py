@@ -50,7 +50,7 @@ def measure(
         RasterError: If no pixel of the split is valid.
     """
     there = [scene for scene in scenes if recipe.modality in scene.layers.modalities]
-    every = max(1, math.ceil(sum(np.count_nonzero(scene.pixels_of(split)) for scene in there) / _SAMPLE_PX))
+    every = max(1, math.ceil(sum(int(np.count_nonzero(scene.pixels_of(split))) for scene in there) / _SAMPLE_PX))
 
     blocks = [(scene, window) for scene in there for window in Window.of(scene.grid.shape).blocks(_BLOCK_PX)]
 

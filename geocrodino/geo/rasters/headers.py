@@ -101,11 +101,14 @@ def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterat
     """Read from many files, in threads where each takes long: on a network disk, or if it is large.
 
     Args:
-        read: Reads from one of the files; its errors are passed on. Threads call it.
+        read: Reads from one of the files. Threads may call it.
         items: What it is called with, one after the other.
 
     Yields:
         What it returns, in the order of the items.
+
+    Raises:
+        Exception: The error of the first item for which ``read`` raises one.
     """
     waiting = list(items)
     if len(waiting) <= _FEW:
