@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
+from geocrodino.data.batches import BatchReader, as_read
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows, require_labels, require_patches
 from geocrodino.data.patches import patch_corners as corners_of
@@ -224,9 +225,10 @@ class CoregisteredDataModule(L.LightningDataModule):
 
     def _training_patches(self, sampler: Sampler[Any], batch_size: int) -> DataLoader[dict[str, Any]]:
         return DataLoader(
-            self.dataset,
+            BatchReader(self.dataset),
             batch_size=batch_size,
             sampler=sampler,
+            collate_fn=as_read,
             num_workers=self.plan.workers,
             worker_init_fn=one_thread_worker,
             pin_memory=torch.cuda.is_available(),

@@ -80,6 +80,21 @@ class CoregisteredDataset(GeoDataset):
         Raises:
             IndexError: If the window reaches outside its scene, or several scenes are there and none is named.
         """
+        found = self.located(query)
+        return self.read(found.window, found.scene)
+
+    def located(self, query: Any) -> SceneWindow:
+        """Find the window of a query.
+
+        Args:
+            query: As for reading a sample.
+
+        Returns:
+            Scene and window.
+
+        Raises:
+            IndexError: If the window reaches outside its scene, or several scenes are there and none is named.
+        """
         if isinstance(query, Window) and len(self.scenes) > 1:
             raise IndexError(f"query {query} names none of {len(self.scenes)} scenes. Use a SceneWindow")
         if isinstance(query, SceneWindow):
@@ -90,7 +105,7 @@ class CoregisteredDataset(GeoDataset):
             found = self._located(self._disambiguate_slice(query))
         if not Window.of(self.scenes[found.scene].grid.shape).contains(found.window):
             raise IndexError(f"query {query} reaches outside the layers, whose bounds are {self.bounds}")
-        return self.read(found.window, found.scene)
+        return found
 
     def read(self, window: Window, scene: int = 0) -> dict[str, Any]:
         """Read the sample of a window.
@@ -103,21 +118,49 @@ class CoregisteredDataset(GeoDataset):
             For each modality float32 (C, h, w), 0 where invalid, and ``<modality>_valid`` bool (h, w); ``labels`` int64
             (h, w), 255 without a label. Where a scene lacks a modality also ``<modality>_there``, bool ().
         """
-        there, window = self.scenes[scene], Window(*window)
-        sample: dict[str, Any] = {}
+        window = Window(*window)
+        sample = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in self.layout(window.shape).items()}
+        self.fill(sample, window, scene)
+        return sample
+
+    def layout(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Describe the tensors of a sample.
+
+        Args:
+            shape: Rows and columns of its window, (h, w).
+
+        Returns:
+            Shape and type of each tensor by name, see `read`.
+        """
+        found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        for modality, spec in self.specs.items():
+            found[modality] = (len(spec.channels), *shape), torch.float32
+            found[f"{modality}_valid"] = shape, torch.bool
+            if self.some_lack:
+                found[f"{modality}_there"] = (), torch.bool
+        found["labels"] = shape, torch.int64
+        return found
+
+    def fill(self, sample: dict[str, torch.Tensor], window: Window, scene: int) -> None:
+        """Read the sample of a window into tensors.
+
+        Args:
+            sample: Tensors of shape (C, h, w), (h, w) or (), as `layout` describes them; they are overwritten.
+            window: A window inside the grid of the scene, h x w px.
+            scene: Number of the scene, from 0.
+        """
+        there = self.scenes[scene]
         for modality, spec in self.specs.items():
             has_it = modality in there.layers.modalities
+            values, valid = sample[modality], sample[f"{modality}_valid"]
             if has_it:
-                values = there.layers.read(modality, window)
-                sample[modality] = torch.from_numpy(spec.normalise(values))
-                sample[f"{modality}_valid"] = torch.from_numpy(np.isfinite(values).all(axis=0))
+                spec.normalise_into(there.layers.read(modality, window), values.numpy(), valid.numpy())
             else:
-                sample[modality] = torch.zeros(len(spec.channels), *window.shape)
-                sample[f"{modality}_valid"] = torch.zeros(window.shape, dtype=torch.bool)
+                values.zero_()
+                valid.zero_()
             if self.some_lack:
-                sample[f"{modality}_there"] = torch.tensor(has_it)
-        sample["labels"] = torch.from_numpy(there.labels_in(window).astype(np.int64))
-        return sample
+                sample[f"{modality}_there"].fill_(has_it)
+        sample["labels"].numpy()[...] = there.labels_in(window)
 
     def _located(self, query: tuple[slice, ...]) -> SceneWindow:
         """The window of a query in the first scene whose box contains it; in the first scene if there is none."""

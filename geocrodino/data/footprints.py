@@ -15,7 +15,7 @@ from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
 from geocrodino.errors import GridError
-from geocrodino.geo.rasters.grid import crs_of, metres_per_unit
+from geocrodino.geo.rasters.grid import crs_of, metres_per_unit, proj_crs
 
 _COMMON = "EPSG:3857"  # true to shapes, so the nearest of several places is found in it too
 _EDGE_PARTS = 20  # straight edges become curves in another CRS
@@ -104,7 +104,7 @@ def planes_of(grids: Sequence[GeoBox], shapes: Sequence[tuple[int, str, BaseGeom
         One plane if all scenes have one CRS, or lie on the Earth. Scenes whose coordinates have no place on the Earth
         cannot be compared with others: each gets a plane of its own.
     """
-    crs = {i: pyproj.CRS.from_user_input(crs_of(grids[i]).wkt) for i in dict.fromkeys(i for i, _, _ in shapes)}
+    crs = {i: proj_crs(crs_of(grids[i]).wkt) for i in dict.fromkeys(i for i, _, _ in shapes)}
     if not crs:
         return ()
     first = next(iter(crs.values()))

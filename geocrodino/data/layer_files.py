@@ -47,6 +47,8 @@ def layer_file(
     def write(window: Window, values: NDArray[np.generic]) -> None:
         r0, _, c0, _ = window
         values = np.ascontiguousarray(values, dtype)
+        if values.shape[2] == grid.shape[1]:  # rows that follow each other in the file are written at once
+            values = values.reshape(len(values), 1, -1)
         with writing(shown):
             for band, row in np.ndindex(values.shape[:2]):
                 file.seek(((band * grid.shape[0] + r0 + row) * grid.shape[1] + c0) * values.itemsize)

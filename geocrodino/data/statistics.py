@@ -50,7 +50,7 @@ def measure(
         RasterError: If no pixel of the split is valid.
     """
     there = [scene for scene in scenes if recipe.modality in scene.layers.modalities]
-    every = max(1, math.ceil(sum(int(scene.pixels_of(split).sum()) for scene in there) / _SAMPLE_PX))
+    every = max(1, math.ceil(sum(int(np.count_nonzero(scene.pixels_of(split))) for scene in there) / _SAMPLE_PX))
 
     blocks = [(scene, window) for scene in there for window in Window.of(scene.grid.shape).blocks(_BLOCK_PX)]
 
@@ -73,8 +73,11 @@ def _sampled(
     """Every k-th valid pixel of a split in a block, float32, shape (C, N); nothing where the split has no pixel."""
     chosen = scene.pixels_of(split)[window.slices]
     if chosen.any():
-        values = scene.layers.read(modality, window)[:, chosen]
-        yield values[:, np.isfinite(values).all(axis=0)][:, ::every]
+        values = scene.layers.read(modality, window)
+        values = values.reshape(len(values), -1) if chosen.all() else values[:, chosen]
+        finite = np.isfinite(values).all(axis=0)
+        values = values if finite.all() else values[:, finite]
+        yield np.ascontiguousarray(values[:, ::every])
 
 
 def no_valid_pixel(path: Path, modality: Modality) -> RasterError:

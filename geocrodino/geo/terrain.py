@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from scipy import ndimage
 from geocrodino.geo.rasters.morphology import opening
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.ground import FILL_REACH_STD, GroundFilter, whole_cells
+
+_STRIP_PX = 1 << 15  # pixels that are interpolated together
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -41,9 +43,36 @@ def ground_surface(
         Ground heights in metres, float32, shape (H - 2 * trim_px, W - 2 * trim_px); NaN where no surface is within
         reach. True only at least ``settings.halo_px`` pixels inside the edge of ``surface_m``.
     """
+    whole = Window.at(*anchor, (surface_m.shape[0], surface_m.shape[1]))
+    return ground_of_part(surface_m, whole, whole, settings, pixel_m, trim_px)
+
+
+def ground_of_part(
+    surface_m: NDArray[np.float32],
+    part: Window,
+    window: Window,
+    settings: GroundFilter,
+    pixel_m: float,
+    trim_px: int = 0,
+) -> NDArray[np.float32]:
+    """Ground under a surface model that covers a part of a window.
+
+    Args:
+        surface_m: Surface heights of the part in metres, float32, shape (h, w), NaN where there is none.
+        part: Pixels of the grid that ``surface_m`` holds; there is no surface in the rest of the window.
+        window: Pixels of the grid, H x W px.
+        settings: The filter.
+        pixel_m: Pixel size, metres.
+        trim_px: Pixels along the edge of the window whose ground is not wanted.
+
+    Returns:
+        As for `ground_surface`.
+    """
     factor = settings.factor(pixel_m)
-    cells, _ = _cells_of(surface_m, factor, anchor, lowest=True)
-    return ground_of_cells(cells, settings, pixel_m, anchor, surface_m.shape, trim_px)
+    held, all_cells = _touched(part, factor), _touched(window, factor)
+    cells = np.full(all_cells.shape, np.inf, np.float32)
+    cells[held.within(all_cells).slices] = _cells_of(surface_m, factor, part.corner, lowest=True)[0]
+    return ground_of_cells(cells, settings, pixel_m, window.corner, window.shape, trim_px)
 
 
 def lowest_cells(surface_m: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
@@ -187,14 +216,17 @@ def _cells_of(
     pads = [(b, -(size + b) % factor) for size, b in zip(values.shape, before, strict=True)]
     if lowest:
         return _lowest_of(values, factor, pads), before
-    padded = np.pad(values, pads, constant_values=np.nan)
+    padded = np.pad(values, pads, constant_values=np.nan) if any(map(any, pads)) else values
     height, width = padded.shape
-    blocks = padded.reshape(height // factor, factor, width // factor, factor)
-    known = np.isfinite(blocks)
-    with np.errstate(invalid="ignore"):
-        # In double precision: heights above the sea would cost the digits that small differences need.
-        total = np.where(known, blocks, 0).sum(axis=(1, 3), dtype=np.float64)
-        return (total / known.sum(axis=(1, 3))).astype(np.float32), before
+    out = np.empty((height // factor, width // factor), np.float32)
+    for row, mean in enumerate(out):
+        blocks = padded[row * factor : (row + 1) * factor].reshape(factor, -1, factor)
+        known = np.isfinite(blocks)
+        with np.errstate(invalid="ignore"):
+            # In double precision: heights above the sea would cost the digits that small differences need.
+            total = np.where(known, blocks, 0).sum(axis=(0, 2), dtype=np.float64)
+            mean[:] = total / known.sum(axis=(0, 2))
+    return out, before
 
 
 def _lowest_of(values: NDArray[np.float32], factor: int, pads: list[tuple[int, int]]) -> NDArray[np.float32]:
@@ -207,12 +239,7 @@ def _lowest_of(values: NDArray[np.float32], factor: int, pads: list[tuple[int, i
         return out
     (top, _), (left, _) = pads
     moved = held.shift(top, left)
-    cells = Window(
-        moved.row_start // factor,
-        -(-moved.row_stop // factor),
-        moved.col_start // factor,
-        -(-moved.col_stop // factor),
-    )
+    cells = _touched(moved, factor)
     part = np.full((cells.shape[0] * factor, cells.shape[1] * factor), np.inf, np.float32)
     place = moved.shift(-cells.row_start * factor, -cells.col_start * factor).slices
     part[place] = np.where(known[held.slices], values[held.slices], np.float32(np.inf))
@@ -220,6 +247,13 @@ def _lowest_of(values: NDArray[np.float32], factor: int, pads: list[tuple[int, i
     rows = part.reshape(cells.shape[0], factor, -1).min(axis=1)
     out[cells.slices] = reduce(np.minimum, (rows[:, first::factor] for first in range(factor)))
     return out
+
+
+def _touched(pixels: Window, factor: int) -> Window:
+    """The cells that a window of pixels touches."""
+    rows, cols = (pixels.row_start, pixels.row_stop), (pixels.col_start, pixels.col_stop)
+    (top, bottom), (left, right) = ((start // factor, -(-stop // factor)) for start, stop in (rows, cols))
+    return Window(top, bottom, left, right)
 
 
 def _box(known: NDArray[np.bool_]) -> Window:
@@ -244,23 +278,41 @@ def _cell_ground(
     cells: NDArray[np.float32], settings: GroundFilter, cell_m: float, unused: int
 ) -> tuple[NDArray[np.float32], int]:
     """Ground of cells, ``unused`` of which along the edge are not wanted, and the number cut off there."""
-    is_ground = np.isfinite(cells)
-    opened, before, reach = cells, 0.0, 0
-    held = _box(is_ground)
-    for radius_m in settings.radii_m:
-        step = min(settings.step_m + settings.slope * (radius_m - before), settings.highest_step_m)
-        radius = whole_cells(radius_m, cell_m)
-        reach += 2 * radius
-        near = held.grow(reach).intersect(Window.of(cells.shape)).slices  # farther away, all remains missing
-        smoother = np.full(cells.shape, np.inf, np.float32)
-        smoother[near] = opening(opened[near], radius)
-        with np.errstate(invalid="ignore"):
-            is_ground[near] &= ~(opened[near] - smoother[near] > step)
-        opened, before = smoother, radius_m
+    radii = [whole_cells(radius_m, cell_m) for radius_m in settings.radii_m]
     sigma = whole_cells(settings.fill_m, cell_m)
     cut = max(0, unused - FILL_REACH_STD * sigma - 1)  # one more, as pixels lie between cells
-    kept = inner(np.where(is_ground, cells, 0).astype(np.float32), cut)
-    return _fill(kept, inner(is_ground, cut), inner(opened, cut), sigma), cut
+    every = Window.of(cells.shape)
+    kept = every.grow(-cut)
+    is_ground = np.isfinite(cells)
+    near, is_ground = _box(is_ground), is_ground[kept.slices]
+    opened, there, before, to_come = cells, every, 0.0, sum(radii)
+    for radius_m, radius in zip(settings.radii_m, radii, strict=True):
+        step = min(settings.step_m + settings.slope * (radius_m - before), settings.highest_step_m)
+        near = near.grow(2 * radius).intersect(every)  # farther away, all remains missing
+        # The squares that follow look at this far around the cells that are kept.
+        looked_at, to_come = kept.grow(2 * to_come).intersect(near), to_come - radius
+        needed = kept.grow(2 * to_come).intersect(near)
+        opened, there = _on_window(opened, there, looked_at), looked_at
+        smoother = opening(opened, radius)[needed.within(there).slices]
+        some = kept.intersect(near)
+        if some.pixels:
+            with np.errstate(invalid="ignore"):
+                higher = opened[some.within(there).slices] - smoother[some.within(needed).slices] > step
+            is_ground[some.within(kept).slices] &= ~higher
+        opened, there, before = smoother, needed, radius_m
+    ground = np.where(is_ground, cells[kept.slices], 0).astype(np.float32)
+    return _fill(ground, is_ground, _on_window(opened, there, kept), sigma), cut
+
+
+def _on_window(values: NDArray[np.float32], there: Window, window: Window) -> NDArray[np.float32]:
+    """Cells of another window than that which the values are on, infinite where there are none."""
+    common = there.intersect(window)
+    if common == window:
+        return values[window.within(there).slices]
+    found = np.full(window.shape, np.inf, np.float32)
+    if common.pixels:
+        found[common.within(window).slices] = values[common.within(there).slices]
+    return found
 
 
 def _fill(
@@ -269,31 +321,61 @@ def _fill(
     """Keep known ground; under objects take the weighted mean of the ground around, or else the opened surface."""
     # Weights are truncated: the reach is finite, and so the result independent of tiles.
     # Heights are taken relative to the opened surface, which keeps the steepness of the ground.
-    base = np.where(np.isfinite(fallback), fallback, 0).astype(np.float32)
-    near = _box(known).grow(FILL_REACH_STD * sigma).intersect(Window.of(known.shape)).slices  # farther, weights are 0
-    there, over = known[near], (ground - base)[near]
-    weight = ndimage.gaussian_filter(there.astype(np.float32), sigma, mode="constant", truncate=FILL_REACH_STD)
-    above = ndimage.gaussian_filter(np.where(there, over, 0), sigma, mode="constant", truncate=FILL_REACH_STD)
-    filled = base + np.float32(0)
+    out, held = np.full(known.shape, np.nan, np.float32), _box(np.isfinite(fallback))
+    near = _box(known).grow(FILL_REACH_STD * sigma).intersect(held)  # farther away, weights are 0
+    some = known[near.slices]
+    base = fallback[held.slices]
+    there = np.isfinite(base)
+    filled = np.where(there, base, np.float32(0))
+    filled += np.float32(0)
+    inside = near.within(held).slices
+    over = np.where(some, ground[near.slices] - filled[inside], np.float32(0))
+    weight = ndimage.gaussian_filter(some.astype(np.float32), sigma, mode="constant", truncate=FILL_REACH_STD)
+    above = ndimage.gaussian_filter(over, sigma, mode="constant", truncate=FILL_REACH_STD)
     with np.errstate(invalid="ignore", divide="ignore"):
-        filled[near] = base[near] + np.where(weight > 1e-3, above / weight, 0)
-    out = np.where(known, ground, filled)
-    return np.where(np.isfinite(fallback), out, np.nan).astype(np.float32)
+        filled[inside] += np.where(weight > 1e-3, above / weight, np.float32(0))
+    np.copyto(filled, ground[held.slices], where=known[held.slices])
+    filled[~there] = np.nan
+    out[held.slices] = filled
+    return out
 
 
 def _refine(cells: NDArray[np.float32], factor: int, rows: slice, cols: slice) -> NDArray[np.float32]:
     """Cells to some of their pixels, bilinear between cell centres."""
     if factor == 1:
         return cells[rows, cols]
-    out = cells
-    for axis, wanted in enumerate((rows, cols)):
-        position = (np.arange(wanted.start, wanted.stop) + 0.5) / factor - 0.5
-        low = np.clip(np.floor(position).astype(int), 0, out.shape[axis] - 1)
-        high = np.clip(low + 1, 0, out.shape[axis] - 1)
-        share = np.clip(position - low, 0, 1).astype(np.float32)
-        share = share[:, None] if axis == 0 else share[None, :]
-        first, second = out.take(low, axis), out.take(high, axis)
-        mixed = first * (1 - share) + second * share
-        mixed = np.where(np.isfinite(first), mixed, second)
-        out = np.where(np.isfinite(second), mixed, first).astype(np.float32)
+    wanted = [_between(part, factor, size) for part, size in zip((rows, cols), cells.shape, strict=True)]
+    out = np.empty((len(wanted[0].low), len(wanted[1].low)), np.float32)
+    # In strips, because new memory for large arrays takes longer than the arithmetic.
+    for strip in Window.of(out.shape).strips(_STRIP_PX):
+        out[strip.slices] = _mixed(_mixed(cells, wanted[0].part(strip.slices[0]), 0), wanted[1], 1)
+    return out
+
+
+class _Between(NamedTuple):
+    """Positions between the cells along an axis: the cells before and after, and the share of the latter."""
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    share: NDArray[np.float32]
+
+    def part(self, some: slice) -> _Between:
+        return _Between(self.low[some], self.high[some], self.share[some])
+
+
+def _between(pixels: slice, factor: int, cells: int) -> _Between:
+    position = (np.arange(pixels.start, pixels.stop) + 0.5) / factor - 0.5
+    low = np.clip(np.floor(position).astype(int), 0, cells - 1)
+    return _Between(low, np.clip(low + 1, 0, cells - 1), np.clip(position - low, 0, 1).astype(np.float32))
+
+
+def _mixed(cells: NDArray[np.float32], at: _Between, axis: int) -> NDArray[np.float32]:
+    """Interpolate along an axis; where one of two cells is missing, the other one counts alone."""
+    share = at.share[:, None] if axis == 0 else at.share[None, :]
+    first, second = cells.take(at.low, axis), cells.take(at.high, axis)
+    out = first * (1 - share)
+    out += second * share
+    if not np.isfinite(out).all():
+        np.copyto(out, second, where=~np.isfinite(first))
+        np.copyto(out, first, where=~np.isfinite(second))
     return out

@@ -66,6 +66,7 @@ class Channel(BaseModel):
         """
         np.clip(values, np.float32(self.low), np.float32(self.high), out=out)
         if self.compress:
-            np.copysign(np.log1p(np.abs(out)), out, out=out)
+            size = np.abs(out)
+            np.copysign(np.log1p(size, out=size), out, out=out)
         out -= np.float32(self.mean)
         out /= np.float32(self.std)

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import BundleError, ConfigError, HeightError, HeightRangeWarning
-from geocrodino.geo.rasters.grid import pixel_size_m
+from geocrodino.geo.rasters.grid import align_longitudes, pixel_offset, pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.geo.terrain import (
     ground_of_cells,
-    ground_surface,
+    ground_of_part,
     inner,
     position_halo_px,
     slope_deg,
@@ -198,8 +198,9 @@ class ElevationModality(ModalityDefinition):
         metres = height_unit(raster, unit, recipe.height_unit)[0]
         estimated = not known and any(e.needs_ground for e in entries)
         by_cells = estimated and recipe.ground.factor(reach.side_m) >= FEWEST_PX
-        halo = max(e.margin_on(reach) for e in entries) if by_cells else far
-        values, valid = raster.read(grid, window.grow(halo))
+        near = window.grow(max(e.margin_on(reach) for e in entries))
+        part = near if known or by_cells else _covered(raster, grid, window.grow(far), near)
+        values, valid = raster.read(grid, part)
         surface = values[0] * np.float32(metres)
         around = _around_px(entries, reach)
         below = None
@@ -209,8 +210,7 @@ class ElevationModality(ModalityDefinition):
             elif by_cells:
                 below = _ground_by_cells(recipe, raster, grid, window.grow(far), metres, trim_px=far - around)
             elif ground is None:
-                corner = window.grow(halo).corner
-                below = ground_surface(surface, recipe.ground, reach.side_m, corner, trim_px=halo - around)
+                below = ground_of_part(surface, part, window.grow(far), recipe.ground, reach.side_m, far - around)
             else:
                 heights, _ = ground.read(grid, window.grow(around))
                 below = heights[0] * np.float32(ground_unit(ground, unit or recipe.height_unit)[0])
@@ -218,7 +218,7 @@ class ElevationModality(ModalityDefinition):
         for channel, entry in zip(out, entries, strict=True):
             margin = entry.margin_on(reach)
             seen = _Heights(
-                surface=inner(surface, halo - margin),
+                surface=surface[window.grow(margin).within(part).slices],
                 below=None if below is None or not entry.needs_ground else inner(below, around - margin),
                 pixel_m=pixel_m,
                 reach=reach,
@@ -231,7 +231,7 @@ class ElevationModality(ModalityDefinition):
                     f"height channel {entry.name}: expected values of shape {window.shape}, found {found.shape}"
                 )
             channel[:] = found
-        valid = inner(valid, halo) & np.isfinite(out).all(axis=0)
+        valid = valid[window.within(part).slices] & np.isfinite(out).all(axis=0)
         out[:, ~valid] = np.nan
         return out, valid
 
@@ -385,6 +385,15 @@ def elevation_values(
 
 
 _CELLS = GroundCells()
+
+
+def _covered(raster: RasterSource, grid: GeoBox, window: Window, near: Window) -> Window:
+    """The part of a window that a raster on the lattice of the grid covers, made larger by a window that is needed."""
+    offset = pixel_offset(align_longitudes(grid, raster.geobox), raster.geobox)
+    if offset is None:
+        return window
+    held = Window.of(raster.geobox.shape).shift(-offset[0], -offset[1]).intersect(window)
+    return held.hull(near) if held.pixels else near
 
 
 def _ground_by_cells(

@@ -252,13 +252,26 @@ class ModalitySpec(BaseModel):
         Returns:
             Network input without units, float32, shape (C, H, W); 0 where any channel is invalid.
         """
-        invalid = ~np.isfinite(values).all(axis=0)
         out = values if in_place else np.empty(values.shape, np.float32)
+        self.normalise_into(values, out, np.empty(values.shape[1:], bool))
+        return out
+
+    def normalise_into(self, values: NDArray[np.float32], out: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """Scale channels to the network's input, without allocating it.
+
+        Args:
+            values: Channels in physical units, float32, shape (C, H, W), NaN where invalid.
+            out: Receives the input without units, float32, shape (C, H, W), 0 where any channel is invalid; may be
+                ``values`` itself.
+            valid: Receives where all channels are valid, bool, shape (H, W).
+        """
+        np.isfinite(values[0], out=valid)
+        for value in values[1:]:
+            valid &= np.isfinite(value)
         for channel, value, target in zip(self.channels, values, out, strict=True):
             channel.apply(value, target)
-        if invalid.any():  # it is slow even where nothing is chosen
-            out[:, invalid] = 0
-        return out
+        if not valid.all():  # it is slow even where nothing is chosen
+            out[:, ~valid] = 0
 
     def read(
         self,

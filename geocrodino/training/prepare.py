@@ -352,7 +352,7 @@ def _scene_facts(ready: Prepared) -> list[dict[str, Any]]:
                 "shape": list(scene.grid.shape),
                 "transform": list(scene.grid.affine)[:6],
                 "splits": list(scene.aoi.splits),
-                "pixels": {split: int(mask.sum()) for split, mask in inside.items()},
+                "pixels": {split: int(np.count_nonzero(mask)) for split, mask in inside.items()},
             }
         )
     return found

@@ -28,6 +28,7 @@ _REAL = "1"  # type of a column
 _VALUE_COLUMNS = ("value", "val", "code")
 _NAME_COLUMNS = ("class_name", "class_names", "classname", "name", "class", "label", "category", "description")
 _COLOUR_COLUMNS = ("red", "green", "blue")
+_SIDE_ENDS = (".aux.xml", ".aux", ".AUX", ".vat.dbf")  # of the files in which GDAL looks for names of values
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Categories:
     notes: tuple[str, ...] = ()
 
 
-def read_categories(path: Path, band: int = 1) -> Categories:
+def read_categories(path: Path, band: int = 1, *, palette: bool = True, tagged: bool = True) -> Categories:
     """Read the names and colours of a band's values.
 
     The tag of geocrodino's maps takes precedence over category names, and these over an attribute table. A colour table
@@ -54,6 +55,8 @@ def read_categories(path: Path, band: int = 1) -> Categories:
     Args:
         path: The raster.
         band: One-based number of the band.
+        palette: Whether the file may hold a table of colours.
+        tagged: Whether it may have the tag of geocrodino's maps.
 
     Returns:
         Names and colours by value, and sentences on what could not be read.
@@ -64,18 +67,27 @@ def read_categories(path: Path, band: int = 1) -> Categories:
     notes: list[str] = []
     names: dict[int, str] = {}
     colours: dict[int, str] = {}
-    for element in _band_elements(path, band, notes):
+    for element in _band_elements(path, band, notes) if palette or _may_describe(path) else ():
         for found in (_category_names(element), _column(element, _NAME, _NAME_COLUMNS)):
             names = {**found, **names}
         colours = {**_table_colours(element), **_colour_table(element), **colours}
     try:
-        tagged = tagged_classes(path)
+        classes = tagged_classes(path) if tagged else None
     except RasterError:  # another program's tag of the same name
-        tagged = None
-    if tagged is not None:
-        names |= {c.value: c.name for c in tagged.classes}
-        colours |= {c.value: c.colour for c in tagged.classes}
+        classes = None
+    if classes is not None:
+        names |= {c.value: c.name for c in classes.classes}
+        colours |= {c.value: c.colour for c in classes.classes}
     return Categories({v: n for v, n in names.items() if n}, colours, tuple(notes))
+
+
+def _may_describe(path: Path) -> bool:
+    """Whether a raster without a table of colours may name its values; a TIFF does in a side file alone."""
+    name = gdal_name(path)
+    if is_url(name) or name.startswith("/vsi") or path.suffix.lower() not in {".tif", ".tiff"}:
+        return True
+    stem = path.with_suffix("").name
+    return any(is_file(path.with_name(f"{first}{end}")) for first in (path.name, stem) for end in _SIDE_ENDS)
 
 
 def _band_elements(path: Path, band: int, notes: list[str]) -> Iterator[Element]:

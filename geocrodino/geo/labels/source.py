@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Compression
@@ -26,6 +25,7 @@ from geocrodino.geo.labels.names import classes_by_name, indices_by_name
 from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
 from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.mosaic import MosaicSource
+from geocrodino.geo.rasters.opening import opened_pixels
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
@@ -162,8 +162,9 @@ class LabelSource(RasterSource):
         Raises:
             RasterError: If it cannot be opened.
         """
-        first = self.path if self.pixels is None else Path(self.pixels.file_names[0])
-        return read_categories(first, self.data_bands[0])
+        if self.pixels is not None:
+            return read_categories(Path(self.pixels.file_names[0]), self.data_bands[0])
+        return read_categories(self.path, self.data_bands[0], palette=self.has_palette, tagged=self.is_map)
 
     def _read_stored(self, window: Window, bands: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read a window of the file's own grid as it is; arguments and result as for `read_own`."""
@@ -312,7 +313,7 @@ def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
     """
     if isinstance(labels, LabelSource) and not labels.has_pixels:
         return ()
-    with rasterio.open(labels.file_names[0]) as dataset:
+    with opened_pixels(labels.file_names[0], alone=True) as dataset:
         jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
     return ("JPEG compression may have changed class values",) if jpeg else ()
 

@@ -65,11 +65,24 @@ def metres_per_unit(crs: CRS, x: float, y: float) -> tuple[float, float]:
 @lru_cache(maxsize=64)  # thousands of tiles share one CRS
 def _measures_of(wkt: str) -> tuple[pyproj.CRS, pyproj.Transformer | None, pyproj.Geod | None, float]:
     """A CRS, its way to degrees if it has one, its ellipsoid, and the nominal length of its unit, m."""
-    proj = pyproj.CRS.from_user_input(wkt)
+    proj = proj_crs(wkt)
     nominal = math.nan if proj.is_geographic else float(proj.axis_info[0].unit_conversion_factor)
     if proj.geodetic_crs is None:
         return proj, None, None, nominal
     return proj, pyproj.Transformer.from_crs(proj, proj.geodetic_crs, always_xy=True), proj.get_geod(), nominal
+
+
+@lru_cache(maxsize=64)
+def proj_crs(wkt: str) -> pyproj.CRS:
+    """Make a CRS of pyproj, or take the one that was made of the same text.
+
+    Args:
+        wkt: The CRS as text.
+
+    Returns:
+        The CRS.
+    """
+    return pyproj.CRS.from_user_input(wkt)
 
 
 def degrees_per_unit(geographic: pyproj.CRS) -> float:
@@ -321,6 +334,8 @@ def share_ground(first: GeoBox, second: GeoBox) -> bool:
     Returns:
         Whether they meet; False if there is no transformation between their CRSs, as on two planets.
     """
+    if first.crs is not None and first == second:
+        return True
     first = align_longitudes(first, second)
     try:
         return any(

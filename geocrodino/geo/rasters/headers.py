@@ -1,8 +1,8 @@
-"""Many rasters: read in threads; headers each once where several steps need them."""
+"""Many rasters: read in threads where that is quicker; headers each once where several steps need them."""
 
 from __future__ import annotations
 
-import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,22 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from geocrodino.errors import RasterError
 from geocrodino.files.kept import kept_inside
 from geocrodino.files.names import raster_name
+from geocrodino.geo.rasters.opening import without_listing
 from geocrodino.geo.rasters.place import Place
 from geocrodino.geo.rasters.reader import RasterSource
 
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
-_LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
 _THREADS = 8  # opening a file is waiting, most of all on a network disk
 _FEW = 32  # files for which threads are not worth their start
 _CHUNK = 64
+# Smaller files are read more quickly by one thread: several would spend more time on handing over Python's lock.
+_WORTH_S = 0.01
 
 _KEPT: ContextVar[dict[tuple[str, Place | None], RasterSource] | None] = ContextVar("kept headers", default=None)
 
@@ -42,19 +43,6 @@ def headers_kept() -> Iterator[None]:
         Nothing.
     """
     with kept_inside(_KEPT):
-        yield
-
-
-@contextmanager
-def without_listing() -> Iterator[None]:
-    """Open files inside the block without that GDAL lists the folder of each.
-
-    The user's own setting of the environment is respected.
-
-    Yields:
-        Nothing.
-    """
-    with rasterio.Env(**({} if _LISTING in os.environ else {_LISTING: "TRUE"})):
         yield
 
 
@@ -83,7 +71,7 @@ def header(path: str | Path, place: Place | None = None) -> RasterSource:
 def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
     """Read headers in threads, for `header` inside the same block of `headers_kept`.
 
-    Files that cannot be opened are passed over: `header` raises their errors.
+    Files that cannot be opened are passed over: `header` raises their errors. Files that open quickly need no threads.
 
     Args:
         paths: Names as for `header`. Few of them are left to `header`.
@@ -95,6 +83,12 @@ def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
     names = [name for name in dict.fromkeys(paths) if (raster_name(name), place) not in kept]
     if len(names) <= _FEW:
         return
+    began = time.perf_counter()
+    kept.update({(raster.name, place): raster for raster in _open_all(place, names[:_FEW])})
+    names = names[_FEW:]
+    if time.perf_counter() - began < _FEW * _WORTH_S:
+        kept.update({(raster.name, place): raster for raster in _open_all(place, names)})
+        return
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     # Threads change the filters of all: they are restored, and GDAL's warning must stay silent between two of them.
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
@@ -104,14 +98,17 @@ def read_ahead(paths: Iterable[str], place: Place | None = None) -> None:
 
 
 def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
-    """Read from many files, in threads where there are many.
+    """Read from many files, in threads where each takes long: on a network disk, or if it is large.
 
     Args:
-        read: Reads from one of the files; its errors are passed on. Threads call it.
+        read: Reads from one of the files. Threads may call it.
         items: What it is called with, one after the other.
 
     Yields:
         What it returns, in the order of the items.
+
+    Raises:
+        Exception: The error of the first item for which ``read`` raises one.
     """
     waiting = list(items)
     if len(waiting) <= _FEW:
@@ -122,6 +119,15 @@ def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterat
         with without_listing():  # of this thread
             return read(item)
 
+    took = 0.0
+    while waiting and took < _FEW * _WORTH_S:
+        began = time.perf_counter()
+        found, error = _read_some(read, waiting[:_FEW])
+        took = time.perf_counter() - began
+        waiting = waiting[_FEW:]
+        yield from found
+        if error is not None:
+            raise error
     with ThreadPoolExecutor(_THREADS) as pool:
         begun = [pool.submit(copy_context().run, unlisted, item) for item in waiting]
         try:
@@ -130,6 +136,18 @@ def read_many(read: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterat
         except BaseException:
             pool.shutdown(cancel_futures=True)  # thousands may wait behind the one that failed
             raise
+
+
+def _read_some(read: Callable[[_Item], _Found], items: Sequence[_Item]) -> tuple[list[_Found], Exception | None]:
+    """What is read from files up to the first error, and the error."""
+    found: list[_Found] = []
+    with without_listing():
+        for item in items:
+            try:
+                found.append(read(item))
+            except Exception as error:  # raised after what was read before it is used
+                return found, error
+    return found, None
 
 
 def _open_all(place: Place | None, names: Sequence[str]) -> list[RasterSource]:

@@ -19,6 +19,7 @@ import rasterio
 from geocrodino.errors import RasterError
 from geocrodino.files.access import look_up
 from geocrodino.geo.rasters.identity import files_behind
+from geocrodino.geo.rasters.opening import opened_pixels
 from geocrodino.geo.rasters.protocol import Raster
 
 MOST_OPEN = 64
@@ -68,11 +69,12 @@ def kept_open(states: FileStates) -> Iterator[None]:
 
 
 @contextmanager
-def dataset(name: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster, or take it from those that are kept open.
+def dataset(name: str, *, alone: bool = False) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster to read its pixels, or take it from those that are kept open.
 
     Args:
         name: Its name as GDAL opens it.
+        alone: Whether no file beside a TIFF changes its pixels, see `opened_pixels`.
 
     Yields:
         The open raster, for this thread alone. It is closed at the end of the block, unless it is kept open.
@@ -84,7 +86,7 @@ def dataset(name: str) -> Iterator[rasterio.DatasetReader]:
     watched = _WATCHED.get()
     states = None if watched is None else watched.get(name)
     if states is None:
-        with rasterio.open(name) as opened:
+        with opened_pixels(name, alone=alone) as opened:
             yield opened
         return
     _require_unchanged(states)

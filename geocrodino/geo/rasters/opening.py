@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import rasterio
+from rasterio import Affine
+from rasterio.env import env_ctx_if_needed, getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 
 from geocrodino.errors import RasterError
-from geocrodino.files.names import check_raster, explain_failure, gdal_name
+from geocrodino.files.names import check_raster, explain_failure, gdal_name, is_url
+
+_LISTING = "GDAL_DISABLE_READDIR_ON_OPEN"
 
 
 @contextmanager
@@ -40,4 +46,58 @@ def opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
         hint = "\nPolygons, lines and points can be labels: name them as `labels`." if vector else ""
         raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error
     with dataset:
+        yield dataset
+
+
+@contextmanager
+def without_listing() -> Iterator[None]:
+    """Open files inside the block without that GDAL lists the folder of each.
+
+    The user's own setting of the environment is respected.
+
+    Yields:
+        Nothing.
+    """
+    if hasenv() and _LISTING in getenv():  # inside another block
+        yield
+        return
+    with rasterio.Env(**({} if _LISTING in os.environ else {_LISTING: "TRUE"})):
+        yield
+
+
+class _Pixels(DatasetReader):  # type: ignore[misc]
+    """A raster whose place is not read: to parse the CRS takes three times as long as to open a small file."""
+
+    def read_crs(self) -> None:
+        """Read no CRS."""
+
+    def read_transform(self) -> list[float]:
+        """Read no place.
+
+        Returns:
+            Coefficients of the identity, as GDAL orders them.
+        """
+        return list(Affine.identity().to_gdal())
+
+
+@contextmanager
+def opened_pixels(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
+    """Open a raster to read its pixels by rows and columns.
+
+    Args:
+        name: Its name as GDAL opens it.
+        alone: Whether no file beside a TIFF changes its pixels, as a mask does; then its folder is not listed.
+
+    Yields:
+        The open raster. That of a local file has no CRS and no transform; it is closed at the end of the block.
+
+    Raises:
+        RasterioError: If it cannot be opened.
+    """
+    if is_url(name) or name.startswith("/vsi"):
+        with rasterio.open(name) as dataset:
+            yield dataset
+        return
+    listed = not (alone and name.lower().endswith((".tif", ".tiff")))
+    with env_ctx_if_needed() if listed else without_listing(), _Pixels(name) as dataset:
         yield dataset

@@ -395,7 +395,7 @@ class RasterSource:
         inner = held.within(window).slices
         part = RasterioWindow.from_slices(*held.slices)
         try:
-            with open_files.dataset(gdal_name(self.name)) as dataset:
+            with open_files.dataset(gdal_name(self.name), alone=self.mask == "none") as dataset:
                 stored = dataset.read(list(bands), window=part)
                 ok = self._valid_in(dataset, stored, part, bands)
         except RasterioError as error:

@@ -13,8 +13,9 @@ from pathlib import Path
 from geocrodino.errors import LeftOutWarning, RasterError
 from geocrodino.files.access import is_folder
 from geocrodino.geo.rasters.header_checks import require_real
-from geocrodino.geo.rasters.headers import header, headers_kept, read_ahead, without_listing
+from geocrodino.geo.rasters.headers import header, headers_kept, read_ahead
 from geocrodino.geo.rasters.mosaic import MosaicSource
+from geocrodino.geo.rasters.opening import without_listing
 from geocrodino.geo.rasters.place import Place, is_placeless, pictures
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene_files import SUFFIXES, FoundFiles, find_files, given_names, phrase

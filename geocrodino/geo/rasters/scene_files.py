@@ -311,6 +311,8 @@ def _located(name: str, folder: Path) -> str:
 
 
 def _refuse_duplicates(files: Sequence[str]) -> None:
+    if len(files) < 2:
+        return
     seen: dict[str, str] = {}
     for name in files:
         full = absolute_name(name) if is_url(name) or is_gdal_name(name) else str(full_path(name))

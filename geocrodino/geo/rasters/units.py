@@ -6,13 +6,12 @@ import re
 import unicodedata
 from functools import lru_cache
 
-import pyproj
 from odc.geo.geobox import GeoBox
 from pyproj._crs import Axis
 from pyproj.database import get_units_map
 
 from geocrodino.errors import HeightError
-from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
+from geocrodino.geo.rasters.grid import crs_of, pixel_size_m, proj_crs
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.spikes import HeightLimits
 
@@ -136,7 +135,7 @@ def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, s
 @lru_cache(maxsize=256)
 def _axes_of(wkt: str) -> tuple[tuple[Axis, ...], bool]:
     """The axes of a CRS, and whether it is projected; asked for with every window of heights that is read."""
-    crs = pyproj.CRS.from_user_input(wkt)
+    crs = proj_crs(wkt)
     return tuple(crs.axis_info), crs.is_projected
 
 
@@ -175,7 +174,7 @@ def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) ->
 
 
 def _on_earth(grid: GeoBox) -> bool:
-    ellipsoid = pyproj.CRS.from_user_input(crs_of(grid).wkt).ellipsoid
+    ellipsoid = proj_crs(crs_of(grid).wkt).ellipsoid
     return ellipsoid is None or _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]
 
 

@@ -124,6 +124,22 @@ class Window(NamedTuple):
             min(self.col_stop, other.col_stop),
         )
 
+    def hull(self, other: Window) -> Window:
+        """Make the smallest window around two.
+
+        Args:
+            other: The other one.
+
+        Returns:
+            The window.
+        """
+        return Window(
+            min(self.row_start, other.row_start),
+            max(self.row_stop, other.row_stop),
+            min(self.col_start, other.col_start),
+            max(self.col_stop, other.col_stop),
+        )
+
     def contains(self, other: Window) -> bool:
         """Find out whether every pixel of another window lies in this one.
 
@@ -147,3 +163,16 @@ class Window(NamedTuple):
         for row in range(self.row_start, self.row_stop, side_px):
             for col in range(self.col_start, self.col_stop, side_px):
                 yield Window(row, min(row + side_px, self.row_stop), col, min(col + side_px, self.col_stop))
+
+    def strips(self, most_px: int) -> Iterator[Window]:
+        """Cut the window into strips of whole rows.
+
+        Args:
+            most_px: Most pixels of a strip; one row is the least.
+
+        Yields:
+            Windows from top to bottom.
+        """
+        rows = max(1, most_px // max(1, self.shape[1]))
+        for start in range(self.row_start, self.row_stop, rows):
+            yield self._replace(row_start=start, row_stop=min(start + rows, self.row_stop))

@@ -124,7 +124,8 @@ def test_colours_of_the_file(labels):
     source = labels([[4, 9]])
     with rasterio.open(source.path, "r+") as dataset:
         dataset.write_colormap(1, {4: (1, 2, 3, 255), 9: (255, 0, 16, 255)})
-    assert [c.colour for c in find_classes(source).scheme.classes] == ["#010203", "#ff0010"]
+    again = LabelSource.of(RasterSource.open(source.path))  # the header says whether there is a table of colours
+    assert [c.colour for c in find_classes(again).scheme.classes] == ["#010203", "#ff0010"]
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from geocrodino.errors import RasterError
+from geocrodino.geo.rasters import headers
 from geocrodino.geo.rasters.headers import read_many
 
 
@@ -26,7 +27,13 @@ def test_the_error_of_the_first_file_is_raised(count):
         list(read_many(read, range(count)))
 
 
-def test_threads_read_many_files_and_none_read_few():
+def test_threads_read_many_files_that_take_long_and_none_read_few(monkeypatch):
     here = threading.get_ident()
+    monkeypatch.setattr(headers, "_WORTH_S", 0.0)
     assert {*read_many(lambda _: threading.get_ident(), range(32))} == {here}
-    assert here not in {*read_many(lambda _: threading.get_ident(), range(33))}
+    assert here not in list(read_many(lambda _: threading.get_ident(), range(40)))[32:]
+
+
+def test_small_files_are_read_without_threads(monkeypatch):
+    monkeypatch.setattr(headers, "_WORTH_S", 1e6)
+    assert {*read_many(lambda _: threading.get_ident(), range(100))} == {threading.get_ident()}

@@ -64,3 +64,12 @@ def test_blocks_hold_every_pixel_once_row_by_row(window, side):
     assert set(held) == pixels(window)
     assert max(max(block.shape) for block in blocks) <= side
     assert blocks == sorted(blocks)
+
+
+def test_hull_is_the_smallest_window_around_two():
+    assert Window(2, 5, 0, 10).hull(Window(4, 9, -6, 3)) == (2, 9, -6, 10)
+
+
+def test_strips_are_whole_rows_of_at_most_that_many_pixels():
+    assert list(Window(2, 7, 0, 10).strips(25)) == [(2, 4, 0, 10), (4, 6, 0, 10), (6, 7, 0, 10)]
+    assert list(Window(0, 2, 0, 10).strips(5)) == [(0, 1, 0, 10), (1, 2, 0, 10)]

@@ -1,0 +1,51 @@
+"""Batches that are read into their own memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from geocrodino.data.batches import BatchReader, as_read
+from geocrodino.data.datasets import CoregisteredDataset
+from geocrodino.data.scenes import AlignedScene, SceneWindow
+from geocrodino.data.statistics import measure
+from geocrodino.geo.rasters.window import Window
+
+WINDOWS = [SceneWindow(0, Window(0, 32, 0, 32)), SceneWindow(1, Window(64, 96, 96, 128))]
+
+
+@pytest.fixture
+def dataset(layers, recipes):
+    """Two scenes with the same layers; the second one lacks heights."""
+    inside = {"train": np.ones(layers.grid.shape, bool)}
+    whole = AlignedScene("a", layers, None, inside)
+    image = replace(layers, rasters={"optical": layers.rasters["optical"]})
+    specs = {m: measure([whole], recipes[m]) for m in ("optical", "elevation")}
+    return CoregisteredDataset([whole, AlignedScene("b", image, None, inside)], specs)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_is_that_of_pytorch(dataset, workers):
+    (expected,) = DataLoader(dataset, 2, sampler=WINDOWS)
+    (found,) = DataLoader(BatchReader(dataset), 2, sampler=WINDOWS, num_workers=workers, collate_fn=as_read)
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        assert torch.equal(found[name], values)
+    assert found["elevation_there"].tolist() == [True, False]
+
+
+def test_a_single_sample_is_that_of_the_dataset(dataset):
+    reader = BatchReader(dataset)
+    assert len(reader) == len(dataset)
+    for name, values in dataset[WINDOWS[1]].items():
+        assert torch.equal(reader[WINDOWS[1]][name], values)
+
+
+def test_a_window_outside_its_scene(dataset):
+    with pytest.raises(IndexError, match="reaches outside the layers"):
+        BatchReader(dataset).__getitems__([SceneWindow(0, Window(-1, 31, 0, 32))])
