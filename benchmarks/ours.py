@@ -45,7 +45,7 @@ def hole_of(side: int) -> tuple[int, int, int, int]:
 
 
 def predict(bundle: str, scene: str, out: str, options: str) -> None:
-    """Predict as a user does.
+    """Predict as the command does.
 
     Args:
         bundle: Path of the bundle.
@@ -55,7 +55,9 @@ def predict(bundle: str, scene: str, out: str, options: str) -> None:
             ``elevation``, the path of a surface model, for a map of both modalities.
     """
     from geocrodino import Execution, Outputs, Tiling, predict
+    from geocrodino.prediction.memory import give_back_freed_memory
 
+    give_back_freed_memory()
     given = json.loads(options)
     predict(
         scene,

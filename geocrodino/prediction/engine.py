@@ -26,7 +26,7 @@ from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import decision_codes
 from geocrodino.prediction.job import STRIP_PX, BlockPredictor, Job
-from geocrodino.prediction.memory import give_back_freed_memory, in_use, parse_memory, peak_growth, workers_within
+from geocrodino.prediction.memory import in_use, parse_memory, peak_growth, workers_within
 from geocrodino.prediction.plan import PredictionPlan, draft_prediction, plan_prediction
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.tiles.lattice import probability_bytes
@@ -154,7 +154,6 @@ def predict(
         ResolutionWarning: If the scene's pixels are more than 4 times as large as those of the training.
     """
     started = time.monotonic()
-    give_back_freed_memory()
     out, bundle = Path(out), bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     draft = draft_prediction(
         scene,

@@ -25,6 +25,15 @@ def test_the_modality_is_seen_and_told(predict, town):
     assert sorted(p.name for p in Path.cwd().iterdir()) == ["map.tif", "map.tif.aux.xml"]
 
 
+def test_freed_memory_is_given_back(predict, town, monkeypatch):
+    from geocrodino.prediction import memory
+
+    asked = []
+    monkeypatch.setattr(memory, "give_back_freed_memory", lambda: asked.append(True))
+    assert predict(town.elevation, "--out", "map.tif")[0] == 0
+    assert asked == [True]
+
+
 def test_both_modalities_and_everything_that_can_be_written(predict, run_cli, town):
     code, out, err = predict(
         town.optical, "--elevation", town.elevation, "--out", "map.tif", "--layer", "confidence", "--layer",

@@ -161,11 +161,15 @@ class _AtOnce:
 
     Args:
         compile_model: Compiles the network.
+
+    Attributes:
+        model: The compiled network.
+        idle: Requests that nobody uses.
     """
 
     def __init__(self, compile_model: Callable[[], Any]) -> None:
-        self._model = compile_model()
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self.model = compile_model()
+        self.idle: SimpleQueue[Any] = SimpleQueue()
 
     @contextmanager
     def request(self) -> Iterator[Any]:
@@ -175,11 +179,11 @@ class _AtOnce:
             A request that nobody else uses meanwhile.
         """
         try:
-            request = self._idle.get_nowait()
+            request = self.idle.get_nowait()
         except Empty:
-            request = self._model.create_infer_request()
+            request = self.model.create_infer_request()
         yield request
-        self._idle.put(request)
+        self.idle.put(request)
 
 
 class _InTurns:
@@ -187,11 +191,14 @@ class _InTurns:
 
     Args:
         compile_model: Compiles the network.
+
+    Attributes:
+        idle: Compiled networks that nobody uses.
     """
 
     def __init__(self, compile_model: Callable[[], Any]) -> None:
         self._compile = compile_model
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self.idle: SimpleQueue[Any] = SimpleQueue()
 
     @contextmanager
     def request(self) -> Iterator[Any]:
@@ -201,14 +208,14 @@ class _InTurns:
             A request that nobody else uses meanwhile.
         """
         try:
-            model = self._idle.get_nowait()
+            model = self.idle.get_nowait()
         except Empty:
             model = self._compile()
         request = model.create_infer_request()  # a request that is kept would keep its tiles
         yield request
         del request
         model.release_memory()
-        self._idle.put(model)
+        self.idle.put(model)
 
 
 def open_openvino(

@@ -450,6 +450,15 @@ class TestOpenVino:
         assert [compiled.get_property(name) for name in names] == [2, 2, False]
         assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
+    def test_networks_that_take_turns_have_one_stream_each(self, bundle, tmp_path):
+        backend = open_backend(bundle, "optical", workers=2, takes_turns=True, cache=tmp_path)
+        turns = backend._compiled_for((3, 64, 64))
+        with turns.request(), turns.request():
+            pass
+        networks = [turns.idle.get_nowait() for _ in range(2)]
+        assert turns.idle.empty()
+        assert [n.get_property("INFERENCE_NUM_THREADS") for n in networks] == [1, 1]
+
     def test_nothing_is_told_to_its_makers(self, bundle, tmp_path):
         open_backend(bundle, "optical", cache=tmp_path)
         assert "openvino_telemetry" not in sys.modules
@@ -477,11 +486,11 @@ class TestOpenVino:
         first = backend._compiled_for((3, 64, 64))
         assert backend._compiled_for((3, 64, 64)) is first
         backend(tile(64, 64))
-        assert first.requests.qsize() == 1
+        assert first.idle.qsize() == 1
         backend(tile(64, 64))
-        assert first.requests.qsize() == 1  # taken again
+        assert first.idle.qsize() == 1  # taken again
         backend(tile(64, 96))
-        assert backend._compiled.shape == (3, 64, 96)
+        assert backend._compiled[0] == (3, 64, 96)
 
     def test_is_converted_once(self, bundle, tmp_path, monkeypatch):
         first = open_backend(bundle, "optical", cache=tmp_path / "new" / "folder")(tile())
