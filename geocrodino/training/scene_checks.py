@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
-from geocrodino.data.alike_bands import require_known_bands
+from geocrodino.data.alike_bands import require_known_bands, require_numbers
 from geocrodino.data.grid_choice import GridChoice
 from geocrodino.data.held_labels import HeldLabels, packed
 from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
@@ -243,14 +243,18 @@ def fitted_scene(
 
     Raises:
         ConfigError: If the scene is unlike the first that has a modality.
-        BundleError: If a raster does not fit its own recipe.
+        BundleError: If a raster does not fit its own recipe, or lacks a band that is asked for.
         HeightError: If heights are too coarse, or in a unit that is not known.
     """
     first = {m: next(s for s in settings if m in s.raster_paths) for m in sources.rasters}
     given = scene.bands_by_modality
     bands = {m: recipes[m].bands or None if first[m] is scene else given.get(m) for m in sources.rasters}
     for m, raster in sources.rasters.items():
-        if first[m] is not scene and bands[m] is None and not definition_of(m).holds_heights:
+        if first[m] is scene or definition_of(m).holds_heights:
+            continue
+        if (numbers := bands[m]) is not None:
+            require_numbers(raster, numbers, scene.name, recipes[m].bands, first[m].name)
+        else:
             origin = next(there.rasters[m] for there in opened if m in there.rasters)
             require_known_bands(recipes[m], raster, scene.name, origin, first[m].name)
     try:

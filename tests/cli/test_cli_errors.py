@@ -202,7 +202,10 @@ def test_settings_that_cannot_be_used(run_cli, study, here):
     train_refused(run_cli, "--accelerator", "abacus", told=["'abacus'"])
     train_refused(run_cli, "--config", "none.yaml", told=["none.yaml: no such configuration file."])
     study(data={"bands": [9]})
-    train_refused(run_cli, told=["optical.tif: expected 1 optical bands (band 9"])
+    train_refused(
+        run_cli,
+        told=["optical.tif: data.bands: expected numbers of its 3 bands (1 red, 2 green, 3 blue), found 9 among 9."],
+    )
 
 
 def test_an_output_folder_that_cannot_be_written(run_cli, study, trained, town, here):

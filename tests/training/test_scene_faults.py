@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import shapely
 
-from geocrodino.errors import ConfigError, OverlapError
+from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.settings.config import config_of
 from geocrodino.training.checks import check_inputs
 
@@ -54,3 +54,36 @@ def test_scenes_without_any_labels(scenes):
         ConfigError, match=r"^data\.scenes: no scene has labels\. Name the class raster of at least one"
     ):
         check_inputs(configured([{**scene, "split": "unlabelled"} for scene in scenes]))
+
+
+@pytest.fixture
+def labelled(scenes, write_raster):
+    """The two scenes with labels of two classes in stripes."""
+    stripes = np.tile([[0, 1]], (32, 16)).astype(np.uint8)
+    for number, scene in enumerate(scenes):
+        origin = (X + 32 * number, Y)
+        scene["labels"] = str(write_raster(f"{scene['name']}_labels.tif", stripes, origin=origin))
+    return scenes
+
+
+def test_a_number_that_is_no_band_of_a_later_scene(labelled, write_raster):
+    six = np.arange(6 * 32 * 32).reshape(6, 32, 32).astype(np.uint16)
+    eight = np.arange(8 * 32 * 32).reshape(8, 32, 32).astype(np.uint16)
+    labelled[0]["optical"] = str(write_raster("eight.tif", eight, origin=(X, Y)))
+    labelled[1]["optical"] = fewer = str(write_raster("six.tif", six, origin=(X + 32, Y)))
+    with pytest.raises(BundleError) as error:
+        check_inputs(configured(labelled, bands=[1, 4, 7]))
+    assert str(error.value) == (
+        f"{fewer}: data.bands: expected numbers of its 6 bands (1 band 1, 2 band 2, 3 band 3, 4 band 4, 5 band 5, "
+        "6 band 6), found 7 among 1, 4, 7.\nName only bands that the image has. Of several scenes, each may have a "
+        "key bands of its own, with the numbers of the same bands in its image."
+    )
+    labelled[1]["bands"] = [1, 2]
+    with pytest.raises(ConfigError) as refused:
+        check_inputs(configured(labelled, bands=[1, 4, 7]))
+    assert str(refused.value) == (
+        f"{fewer}: data.scenes: scene east: bands: expected 3 numbers as for scene west (1, 4, 7), found 2 (1, 2).\n"
+        "Name the same bands, in the same order, for both scenes."
+    )
+    labelled[1]["bands"] = [1, 2, 5]
+    assert check_inputs(configured(labelled, bands=[1, 4, 7])).recipes["optical"].bands == (1, 4, 7)
