@@ -25,6 +25,7 @@ from geocrodino.errors import (
     ConfigError,
     HeightRangeWarning,
     LeftOutWarning,
+    OverlapError,
     SplitWarning,
 )
 from geocrodino.geo.areas.aoi import AOI, read_aoi
@@ -355,6 +356,7 @@ def read_labels(
         RasterError: If no label lies on a single scene, or on any of several.
         OverlapError: If the labels do not meet a single scene, or any of several.
         LabelError: If a label value belongs to no class.
+        ConfigError: If the only scenes of ``train`` or ``val`` are without labels.
 
     Warns:
         LeftOutWarning: If scenes are without a label.
@@ -384,6 +386,7 @@ def read_labels(
         require_overlap(first.sources.roles, first.grid)
         if first.sources.labels is not None:
             raise nothing_valid(first.sources.labels, first.grid)
+    _require_split_labels([part for part in parts if part[0].name in bare and not part[1].name], found)
     if bare:
         warnings.warn(
             f"data.labels: no label lies on {len(bare)} of {len(parts)} scenes, which count as unlabelled: "
@@ -392,6 +395,28 @@ def read_labels(
             stacklevel=3,
         )
     return found
+
+
+def _require_split_labels(
+    bare: Sequence[tuple[SceneConfig, ScenePart, GridChoice]],
+    kept: Sequence[tuple[SceneConfig, ScenePart, GridChoice, HeldLabels | None]],
+) -> None:
+    """Refuse scenes without a label if they are the only ones of ``train`` or ``val``, and say where the labels lie."""
+    labelled = [scene.split for scene, _, _, held in kept if held is not None]
+    for scene, part, _ in bare:
+        if scene.split not in ("train", "val") or scene.split in labelled or None in labelled:
+            continue
+        where = (
+            f"data.scenes: no label lies on scene {scene.name}, and no other scene of the split {scene.split} has any."
+        )
+        labels, why = part.sources.labels, f"{scene.labels} does not meet it."
+        try:
+            require_overlap(part.sources.roles, part.grid)
+            if labels is not None:
+                why = str(nothing_valid(labels, part.grid))
+        except OverlapError as error:
+            why = str(error)
+        raise ConfigError(f"{where}\n{why}\nOr give a scene with labels the split {scene.split}.")
 
 
 def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8] | None:

@@ -87,3 +87,32 @@ def test_a_number_that_is_no_band_of_a_later_scene(labelled, write_raster):
     )
     labelled[1]["bands"] = [1, 2, 5]
     assert check_inputs(configured(labelled, bands=[1, 4, 7])).recipes["optical"].bands == (1, 4, 7)
+
+
+def test_labels_that_do_not_meet_the_only_scene_of_a_split(labelled, write_raster):
+    there = labelled[1]["labels"]
+    elsewhere = write_raster("elsewhere.tif", np.tile([[0, 1]], (32, 16)).astype(np.uint8), origin=(X + 1000, Y))
+    labelled[1]["labels"] = str(elsewhere)
+    with pytest.raises(ConfigError) as error:
+        check_inputs(configured(labelled))
+    assert str(error.value) == (
+        "data.scenes: no label lies on scene east, and no other scene of the split val has any.\n"
+        f"{elsewhere}: the label raster does not meet the reference grid.\n"
+        "Expected some part of x 400032 to 400064, y 4.99997e+06 to 5e+06; found x 401000 to 401032, y 4.99997e+06 to "
+        "5e+06 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.\n"
+        "Or give a scene with labels the split val."
+    )
+    labelled[1]["labels"] = there
+    assert check_inputs(configured(labelled)).classes.values == (0, 1)
+
+
+def test_a_label_raster_without_a_label_on_the_only_scene_of_a_split(labelled, write_raster):
+    empty = write_raster("empty.tif", np.full((32, 32), 255, np.uint8), origin=(X + 32, Y), nodata=255)
+    labelled[1]["labels"] = str(empty)
+    with pytest.raises(ConfigError) as error:
+        check_inputs(configured(labelled))
+    assert str(error.value) == (
+        "data.scenes: no label lies on scene east, and no other scene of the split val has any.\n"
+        f"{empty}: no valid pixel within the area of interest (32 x 32 px): all of it is nodata.\n"
+        "Check the nodata tag and the area.\nOr give a scene with labels the split val."
+    )
