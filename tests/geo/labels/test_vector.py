@@ -106,7 +106,7 @@ def test_the_usual_spelling_names_a_class(draw):
 
 def test_codes_of_no_class(draw):
     with pytest.raises(LabelError) as caught:
-        draw([LEFT, RIGHT], use=["hous", "water"], rules={"table": {"building": "house", "water": []}})
+        draw([LEFT, RIGHT], use=["hous", "water"], rules={"table": {"building": "house", "water": "water"}})
     assert str(caught.value).partition("shapes.gpkg: ")[2] == (
         "column use: 1 of 2 shapes hold codes that stand in no class of `data.label_rules.table`: hous. Expected one "
         "of house, building, water. Did you mean house?\n"
@@ -248,7 +248,8 @@ def test_nothing_is_left(draw):
     with pytest.raises(LabelError) as caught:
         draw([flat, flat], use=["a", "b"])
     assert str(caught.value).endswith(
-        "holds no polygon, line or point that can be drawn. 2 of 2 shapes have no area, and are left out."
+        "holds no polygon, line or point that can be drawn. 2 of 2 shapes have no area, and are left out.\n"
+        "Repair the shapes, for instance with Fix geometries in QGIS, or export them again with their geometries."
     )
 
 
