@@ -30,6 +30,7 @@ from geocrodino.errors import (
 )
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.labels.rules import without_nodata
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import share_ground
 from geocrodino.geo.rasters.headers import read_many
@@ -88,6 +89,7 @@ def leaks_of(
         count = len(found.in_no_split)
         verb, them = ("has", "it") if count == 1 else ("have", "them")
         lacking = f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes."
+        lacking += _hidden_by_nodata(scenes, classes, found.in_no_split)
         if refused:
             raise ConfigError(
                 f"{lacking}\nLeave {them} out of `classes`, or correct the values of the labels or the splits of the "
@@ -98,6 +100,17 @@ def leaks_of(
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)
     return found
+
+
+def _hidden_by_nodata(scenes: Sequence[CheckedScene], classes: ClassScheme, lacking: Sequence[str]) -> str:
+    """A sentence on a label file whose nodata value is the value of a class that no split has; else empty."""
+    values = {land.value for land in classes.classes if f"{land.name} ({land.value})" in lacking}
+    for scene in scenes:
+        labels = scene.sources.labels
+        if labels is not None and labels.names is None and labels.nodata in values:
+            mark = f"{labels.nodata:g} is the nodata value of {labels.name}, which marks pixels without a label."
+            return f"\n{mark} {without_nodata(labels)}"
+    return ""
 
 
 def on_areas(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
 
 from geocrodino.errors import BundleError, ConfigError, OverlapError
@@ -28,7 +29,7 @@ def scenes(write_raster):
 
 
 def configured(scenes, **data):
-    given = {f"data.{key}": value for key, value in data.items()}
+    given = {"classes" if key == "classes" else f"data.{key}": value for key, value in data.items()}
     return config_of({
         "data.scenes": scenes, **given, "training.patch_px": 32, "elevation.channels": ["height"],
         "encoder_weights": {},
@@ -116,3 +117,26 @@ def test_a_label_raster_without_a_label_on_the_only_scene_of_a_split(labelled, w
         f"{empty}: no valid pixel within the area of interest (32 x 32 px): all of it is nodata.\n"
         "Check the nodata tag and the area.\nOr give a scene with labels the split val."
     )
+
+
+def test_a_class_whose_value_is_the_nodata_value(labelled, write_raster):
+    files = []
+    for number, scene in enumerate(labelled):
+        codes = np.tile([[0, 1, 2, 1]], (32, 8)).astype(np.uint8)
+        files.append(str(write_raster(f"codes_{number}.tif", codes, origin=(X + 32 * number, Y), nodata=0)))
+        scene["labels"] = files[-1]
+    classes = [{"value": value, "name": name} for value, name in enumerate(("soil", "grass", "tree"))]
+    config = configured(labelled, classes=classes)
+    with pytest.raises(ConfigError) as error:
+        check_inputs(config)
+    assert str(error.value) == (
+        "classes: soil (0) has no labelled pixel in any split of 2 scenes.\n"
+        f"0 is the nodata value of {files[0]}, which marks pixels without a label. Remove the nodata tag if these "
+        f"pixels hold a class: rio edit-info --unset-nodata {files[0]}\n"
+        "Leave it out of `classes`, or correct the values of the labels or the splits of the scenes. With the key "
+        "data.absent_classes: warn, the training starts all the same."
+    )
+    for file in files:
+        with rasterio.open(file, "r+") as dataset:
+            dataset.nodata = None
+    assert check_inputs(config).leaks.in_no_split == ()
