@@ -104,6 +104,14 @@ def test_the_usual_spelling_names_a_class(draw):
     assert label_classes([labels], None).names == ("grass", "Oak")
 
 
+def test_shapes_without_a_number_are_told(draw):
+    labels = draw([LEFT, RIGHT, LEFT], use=[1.0, 2.0, np.nan])
+    with pytest.warns(LabelWarning) as told:
+        assert label_classes([labels], None).values == (1, 2)
+    note = "1 of 3 shapes have no class in column use, and label nothing"
+    assert [str(warning.message) for warning in told] == [f"{labels.name}: {note}."]
+
+
 def test_codes_of_no_class(draw):
     with pytest.raises(LabelError) as caught:
         draw([LEFT, RIGHT], use=["hous", "water"], rules={"table": {"building": "house", "water": "water"}})
