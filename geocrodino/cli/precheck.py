@@ -211,7 +211,7 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
         roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
         found = {role: named[role] for role in roles if isinstance(named.get(role), str)}
         partial: Partial = next((word for word in get_args(Partial) if word == data.get("partial")), "keep")
-        with _named_in(scene, found, of_several=bool(scenes)):
+        with _named_in(scene, found if scenes else {}):
             files = _without_tiles(found, partial)
             if len(scenes) > _MOST_OPENED:
                 check_names(files)
@@ -219,13 +219,13 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
                 check_rasters(_single_files(files, scene), place=scene)
         crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
         if isinstance(aoi, str):
-            with _named_in(scene, {"aoi": aoi}, of_several=bool(scenes)):
+            with _named_in(scene, {"aoi": aoi} if scenes else {}):
                 check_area(aoi, crs if isinstance(crs, str) else None)
 
 
 @contextmanager
-def _named_in(scene: Mapping[str, Any], files: Mapping[str, str], *, of_several: bool) -> Iterator[None]:
-    """Say in an error on a file which key names it and, of several scenes, which scene."""
+def _named_in(scene: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[None]:
+    """Say in an error on a file of a scene which scene and which key name it."""
     try:
         yield
     except (AOIError, RasterError) as error:
@@ -233,8 +233,6 @@ def _named_in(scene: Mapping[str, Any], files: Mapping[str, str], *, of_several:
         role = next((role for role, name in files.items() if name == file), None)
         if role is None:
             raise
-        if not of_several:
-            raise ConfigError(f"data.{role}: {error}") from error
         where = f"data.scenes: {role} of scene {scene['name']}" if scene.get("name") else f"data.scenes: {role}"
         start = "relative ones start at the folder of the file that names them"
         text = str(error).replace("relative ones start at the working folder", start)

@@ -23,17 +23,16 @@ def test_a_missing_file_names_scene_and_key(run_cli, here, write_raster):
         assert not (here / "run").exists()
 
 
-def test_a_missing_file_of_one_scene_names_the_key(run_cli, here, write_raster):
+def test_a_missing_file_of_one_scene_names_the_file(run_cli, here, write_raster):
     optical = write_raster("optical.tif", [[1, 2], [3, 4]])
     data = {"optical": str(optical), "elevation": "none.tif", "labels": str(optical)}
     (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": data}))
     code, _, err = run_cli("train", "--out", "run")
-    where = f"Error: data.elevation: {here / 'none.tif'}"
-    told = f"{where}: no such file. Check the path; relative ones start at the working folder.\n"
+    told = f"Error: {here / 'none.tif'}: no such file. Check the path; relative ones start at the working folder.\n"
     assert (code, err) == (2, told)
 
 
-def test_an_empty_folder_and_an_archive_name_the_key(run_cli, here, write_raster):
+def test_an_empty_folder_and_an_archive(run_cli, here, write_raster):
     optical = write_raster("optical.tif", [[1, 2], [3, 4]])
     (here / "new").mkdir()
     with zipfile.ZipFile(here / "dsm.zip", "w") as archive:
@@ -53,7 +52,11 @@ def test_an_empty_folder_and_an_archive_name_the_key(run_cli, here, write_raster
         ),
     ):
         (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": {**data, "elevation": name}}))
-        assert run_cli("train", "--out", "run") == (2, "", f"Error: data.elevation: {here / name}: {told}")
+        assert run_cli("train", "--out", "run") == (2, "", f"Error: {here / name}: {told}")
+        scenes = [{"name": "north", **data, "elevation": name}]
+        (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": {"scenes": scenes}}))
+        where = "Error: data.scenes: elevation of scene north"
+        assert run_cli("train", "--out", "run") == (2, "", f"{where}: {here / name}: {told}")
     assert RasterSource.open(f"zip://{here / 'dsm.zip'}!dsm_1.tif").geobox.shape == (2, 2)
 
 
