@@ -87,9 +87,9 @@ def inspect(
         "crs": crs,
         "pixel_m": pixel_m,
         "height_unit": height_unit,
-        "ignore_values": ignore,
+        "ignore_values": ignore or None,  # without the option, what the file says counts
         "label_rules": None if label_column is None else {"column": label_column},
-        "label_values": parse_label_values(label_value),
+        "label_values": parse_label_values(label_value) or None,
     }
     given = {key: value for key, value in given.items() if value is not None}
     heights = {key: value for key, value in {"scale": height_scale, "zero": height_zero}.items() if value is not None}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from typer.core import TyperCommand, TyperOption
 
-_IN_BACKTICKS = re.compile(r"(?<!`)(?<!column )`([^`\n]+)`(?!`)")
+_IN_BACKTICKS = re.compile(r"column `[^`\n]+`|(?<!`)`([^`\n]+)`(?!`)")
 """Arguments; a word after ``column`` is the name of a column in a user's file."""
 
 _RENAMED = {
@@ -68,7 +68,7 @@ class Wording:
         Returns:
             The message. Words in backticks for which the command has no option stay unchanged.
         """
-        return _IN_BACKTICKS.sub(lambda found: self._options(found[1]) or found[0], message)
+        return _IN_BACKTICKS.sub(lambda found: (found[1] and self._options(found[1])) or found[0], message)
 
     def _options(self, code: str) -> str | None:
         """The options that stand for arguments, None unless there is one for each."""

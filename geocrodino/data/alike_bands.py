@@ -1,10 +1,11 @@
-"""Whether the bands of several scenes are known to be alike."""
+"""Whether the images of a training have the bands that are asked for, and are known to be alike in them."""
 
 from __future__ import annotations
 
 from geocrodino.errors import ConfigError
 from geocrodino.geo.rasters.bands import common_names
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.modalities.band_matching import require_bands
 from geocrodino.modalities.recipe import Recipe
 
 
@@ -38,3 +39,28 @@ def require_known_bands(
         f"({', '.join(first.data_names)}) as in {first.path}, found {here} ({', '.join(raster.data_names)}), and no "
         f"names tell which of them are alike.\n{way}"
     )
+
+
+def require_numbers(
+    raster: RasterSource, numbers: tuple[int, ...], scene: str, first: tuple[int, ...], first_scene: str
+) -> None:
+    """Refuse numbers of bands that do not fit an image, or those of the scene that the recipe is made from.
+
+    Args:
+        raster: The image of another scene.
+        numbers: Numbers of its bands that the configuration names, counted from 1.
+        scene: Name of its scene.
+        first: Numbers of the bands of the scene that the recipe is made from.
+        first_scene: Name of that scene.
+
+    Raises:
+        BundleError: If a number names no band of data.
+        ConfigError: If there are more or fewer numbers than in the other scene.
+    """
+    require_bands(raster, numbers)
+    if len(numbers) != len(first):
+        raise ConfigError(
+            f"{raster.path}: data.scenes: scene {scene}: bands: expected {len(first)} numbers as for scene "
+            f"{first_scene} ({', '.join(map(str, first))}), found {len(numbers)} ({', '.join(map(str, numbers))}).\n"
+            "Name the same bands, in the same order, for both scenes."
+        )

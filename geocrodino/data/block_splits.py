@@ -20,6 +20,7 @@ from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.splits import Split
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
 from geocrodino.geo.rasters.window import Window
+from geocrodino.phrases import arguments
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.splits import SplitSettings
 
@@ -31,6 +32,7 @@ SHARES = (0.6, 0.2, 0.2)
 
 _BLOCKS_ALONG = 6
 _COMPARED = 8  # most balanced draws, which are compared again after the strips are cut out
+_SIDES_PX = 32  # sides of smaller patches that a message names are multiples of it, as of the strides of networks
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,35 @@ def block_splits(
     rules = rules or SplitSettings()
     within = AreaMask.on(area, grid).read(Window.of(grid.shape))
     labels = np.where(within, labels, IGNORE_INDEX)
-    side, strip_px = _sizes_px(grid, patch_px, rules)
-    blocks = _blocks(area, grid, labels, num_classes, side)
-    pixel = abs(grid.affine.a)
-    draws = _fold_draws if rules.folds is not None else _draws
-    fit = (shapes for shapes in draws(blocks, strip_px * pixel, patch_px * pixel, rules, seed) if shapes is not None)
-    found = list(islice(fit, 1 if rules.folds is not None else _COMPARED))
+    found = list(islice(_fitting(area, grid, labels, num_classes, patch_px, seed, rules), _most_compared(rules)))
     if found:
         # The strips can remove the last pixels of a rare class from a split.
         best = max(found, key=lambda shapes: _classes_held(shapes, grid, labels))
         return from_polygons({s: best[s] for s in DRAWN if not best[s].is_empty}, crs_of(grid).wkt, "spatial blocks")
-    raise _too_small(grid, patch_px, side, strip_px, rules)
+    sides = (patch_px // 2**n // _SIDES_PX * _SIDES_PX for n in range(1, 8 if rules.folds is None else 1))
+    smaller = (side for side in sides if side and any(_fitting(area, grid, labels, num_classes, side, seed, rules)))
+    raise _too_small(grid, patch_px, next(smaller, None), rules)
+
+
+def _fitting(
+    area: BaseGeometry,
+    grid: GeoBox,
+    labels: NDArray[np.uint8],
+    num_classes: int,
+    patch_px: int,
+    seed: int,
+    rules: SplitSettings,
+) -> Iterator[dict[Split, BaseGeometry]]:
+    """Splits of the most balanced draws that leave room for a patch in every split."""
+    side, strip_px = _sizes_px(grid, patch_px, rules)
+    blocks = _blocks(area, grid, labels, num_classes, side)
+    pixel = abs(grid.affine.a)
+    draws = _fold_draws if rules.folds is not None else _draws
+    return (shapes for shapes in draws(blocks, strip_px * pixel, patch_px * pixel, rules, seed) if shapes is not None)
+
+
+def _most_compared(rules: SplitSettings) -> int:
+    return 1 if rules.folds is not None else _COMPARED
 
 
 def _sizes_px(grid: GeoBox, patch_px: int, rules: SplitSettings) -> tuple[int, float]:
@@ -99,16 +119,25 @@ def _sizes_px(grid: GeoBox, patch_px: int, rules: SplitSettings) -> tuple[int, f
     return side, patch_px if rules.buffer_m is None else rules.buffer_m / pixel_m
 
 
-def _too_small(grid: GeoBox, patch_px: int, side: int, strip_px: float, rules: SplitSettings) -> AOIError:
+def _too_small(grid: GeoBox, patch_px: int, smaller_px: int | None, rules: SplitSettings) -> AOIError:
+    """The error for an area without room; ``smaller_px`` is the side of a patch for which there is room, if any."""
+    side, strip_px = _sizes_px(grid, patch_px, rules)
     box = grid.boundingbox
     what = "train, val and test" if rules.folds is None else f"{rules.folds} folds"
     least = 3 * patch_px if rules.block_m is None else side
-    advice = "" if rules.block_m is None else ", or another block_m or buffer_m"
+    ways = ["draw polygons with a column `split`"]
+    if smaller_px is not None:
+        ways.append(f"use smaller patches: {arguments(patch_px=smaller_px)} leaves room")
+    elif rules.folds is not None:  # too slow to try out
+        ways.append("use smaller patches (`patch_px`)")
+    if rules.block_m is not None or rules.buffer_m is not None:
+        ways.append("give another block_m or buffer_m")
+    advice = ", or ".join(ways)
     return AOIError(
         f"The area of interest is too small to be cut into {what}: expected room for blocks of at least "
         f"{least} px with strips of {strip_px:.6g} px between them, found {grid.shape[0]} x {grid.shape[1]} px "
         f"({box.right - box.left:.6g} x {box.top - box.bottom:.6g} in units of the CRS).\n"
-        f"Draw polygons with a column `split`, or use smaller patches (`patch_px`){advice}."
+        f"{advice[0].upper()}{advice[1:]}."
     )
 
 

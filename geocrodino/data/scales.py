@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,15 @@ _BLOCKS, _EVERY_PX = 8, 8
 """Blocks of a scene that are sampled, and the distance of the sampled pixels in them."""
 
 
-def other_scale_note(scenes: Sequence[AlignedScene], recipe: Recipe) -> str | None:
+def other_scale_note(
+    scenes: Sequence[AlignedScene], recipe: Recipe, files: Mapping[str, str] | None = None
+) -> str | None:
     """Compare the values of each scene with those of the first that has the modality.
 
     Args:
         scenes: The scenes.
         recipe: Recipe of a modality that holds brightness.
+        files: The raster that the user gave, by the name of its scene; None: the aligned layer is named.
 
     Returns:
         A warning that names the first scene on another scale and the ranges of both; None if there is none. Two scenes
@@ -38,8 +41,9 @@ def other_scale_note(scenes: Sequence[AlignedScene], recipe: Recipe) -> str | No
         if _is_other(here, recipe) or _is_other(_compared(_channels(recipe, found), expected), recipe):
             ranges = "; ".join(f"{c.channel.name} {c.low:.4g} to {c.high:.4g}" for c in here)
             known = "; ".join(f"{c.name} {c.low:.4g} to {c.high:.4g}" for c in trained)
+            file = (files or {}).get(scene.name, scene.layers.files()[recipe.modality])
             return (
-                f"{scene.layers.files()[recipe.modality]}: the {recipe.modality} values of scene {scene.name} are on "
+                f"{file}: the {recipe.modality} values of scene {scene.name} are on "
                 f"another scale than those of scene {first.name}. Expected about {known}; found {ranges}. One network "
                 "cannot learn from both: bring all scenes to one scale first."
             )

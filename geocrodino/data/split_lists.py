@@ -79,7 +79,8 @@ def _unknown_names(path: Path, unknown: Sequence[_Entry], entries: int, known: _
     match = "matches" if len(unknown) == 1 else "match"
     return ConfigError(
         f"{path}: {len(unknown)} of {entries} {names} {match} no scene: {listed(shown, 3)}. Expected names of scenes "
-        f"or of their files, such as {listed(known.examples, 3)}.\nCorrect or remove these lines, or add the scenes."
+        f"or of their files, such as {listed(known.examples or known.stems, 3)}.\n"
+        "Correct or remove these lines, or add the scenes."
     )
 
 

@@ -141,7 +141,9 @@ def split_scenes(
         elsewhere = {*named.whole.values(), *(m.split for m in members), *of_areas}
         more = _drawn_scenes([(n, views[n]) for n in left], elsewhere, rules, num_classes, seed)
         named = replace(named, whole={**named.whole, **more})
-    cut = partial(_in_blocks, rules=rules, num_classes=num_classes, patch_px=patch_px, seed=seed)
+    cut = partial(
+        _in_blocks, rules=rules, num_classes=num_classes, patch_px=patch_px, seed=seed, of_several=not parts_of_one
+    )
     may_be_small = parts_of_one and len(left) > 1 and rules.by is None
     areas, small = _areas(views, named, cut if by == "blocks" else None, may_be_small=may_be_small)
     if small:
@@ -272,7 +274,7 @@ def _way(views: Sequence[SceneView], left: Sequence[int], rules: SplitSettings, 
 
 
 def _in_one_split(view: SceneView, split: SceneSplit | None) -> AOI:
-    source = f"scene {view.name}" if view.area is None else view.area.source
+    source = (f"scene {view.name}" if view.name else "the scene") if view.area is None else view.area.source
     polygons: dict[Split, BaseGeometry] = {} if split is None else {split: view.whole()}
     return from_polygons(polygons, crs_of(view.grid).wkt, source)
 
@@ -286,13 +288,18 @@ def _in_listed_places(view: SceneView, members: Sequence[ListedMember], split: S
     return from_polygons(polygons, crs_of(view.grid).wkt, f"scene {view.name}" if view.name else "data.splits.lists")
 
 
-def _in_blocks(view: SceneView, rules: SplitSettings, num_classes: int, patch_px: int, seed: int) -> AOI:
+def _in_blocks(
+    view: SceneView, rules: SplitSettings, num_classes: int, patch_px: int, seed: int, *, of_several: bool
+) -> AOI:
     try:
         return block_splits(
             view.whole(), view.grid, unpacked(view.labels), num_classes, patch_px=patch_px, seed=seed, rules=rules
         )
     except AOIError as error:
-        raise AOIError(f"Scene {view.name}: {error}" if view.name else str(error)) from None
+        if not view.name:
+            raise
+        whole = "\nOr give the whole scene one split, with the key split of the scene." if of_several else ""
+        raise AOIError(f"Scene {view.name}: {error}{whole}") from None
 
 
 def _val_from_train(
@@ -437,8 +444,11 @@ def require_splits(*areas: AOI) -> None:
     there = tuple(split for split in SPLITS if any(split in aoi.splits for aoi in areas))
     missing = {"train", "val"} - set(there)
     if there and missing:
-        source, what = (areas[0].source, "polygon") if len(areas) == 1 else (f"The {len(areas)} scenes", "scene")
+        source, what, way = areas[0].source, "polygon", ""
+        if len(areas) > 1:
+            source, what = f"The {len(areas)} scenes", "scene"
+            way = "\nName it for some, with the key split of a scene, in a list file, or in the column split of areas."
         raise AOIError(
             f"{source}: no {what} of the split {' or '.join(sorted(missing))}. Expected train and val (and test, "
-            f"to report on), found {', '.join(there)}."
+            f"to report on), found {', '.join(there)}.{way}"
         )

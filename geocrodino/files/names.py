@@ -37,6 +37,8 @@ _REMOTE_ARCHIVE = re.compile(r"^(zip|tar)\+(https?):/{1,2}([^!]+)!/?(.+)$")
 _ARCHIVE_PREFIX = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)+(?!vsi)|(?i:zip|tar|gzip)://")
 _ARCHIVE_URLS = {"zip": "/vsizip/", "tar": "/vsitar/", "gzip": "/vsigzip/"}
 _SUFFIXES = {".zip", ".tar", ".tgz", ".gz"}
+_KINDS = {".zip": "zip", ".tar": "tar", ".tgz": "tar"}
+"""Kinds of archives of several files, by the ending of their names."""
 _NESTED = re.compile(r"^[/{]*(vsi\w+/|https?:/)")
 
 
@@ -328,7 +330,7 @@ def explain_failure(path: str | Path) -> None:
 
     Raises:
         AccessError: If the operating system does not let the file be read.
-        RasterError: If an archive cannot be read or does not hold the file.
+        RasterError: If an archive cannot be read or does not hold the file, or its name stands for none in it.
     """
     if is_remote(path):
         return
@@ -339,6 +341,15 @@ def explain_failure(path: str | Path) -> None:
         raise RasterError(name, "expected a file, found a folder. Name the raster in it.")
     if is_file(file):
         check_readable(file)
+    kind = _KINDS.get(file.suffix.lower()) if member is None else None
+    if kind is not None:
+        held = _names_inside(name, Member(kind, file, ""))
+        first = next((inner for inner in held if inner.lower().endswith((".tif", ".tiff"))), "scene.tif")
+        raise RasterError(
+            name,
+            f"expected a raster, found an archive of {len(held)} files ({listed(held, most=3)}).\n"
+            f"Name a file in it, for instance {kind}://{path}!{first}; of several, unpack it and name the folder.",
+        )
     if member is not None and member.kind != "gzip":
         _require_inside(name, member)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from geocrodino.errors import BundleError
 from geocrodino.geo.rasters.bands import common_names
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.phrases import arguments
+from geocrodino.phrases import arguments, listed
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,28 @@ def match_bands(
         raise BundleError(_other_names(raster, trained, "other names at these places"))
     without = "the image names no bands" if any(expected) else "the training named no bands"
     return BandMatch(_checked(raster, trained, numbers, kind), f"bands by number: {_listed(numbers)} ({without})")
+
+
+def require_bands(raster: RasterSource, numbers: Sequence[int]) -> None:
+    """Refuse numbers that a configuration names and an image does not have.
+
+    Args:
+        raster: The image of a training.
+        numbers: One-based numbers of bands.
+
+    Raises:
+        BundleError: If one of them is no band of data.
+    """
+    usable = _usable(raster)
+    missing = [number for number in numbers if number not in usable]
+    if missing:
+        there = listed((f"{n} {name}" for n, name in enumerate(raster.band_names, start=1) if n in usable), most=12)
+        raise BundleError(
+            f"{raster.path}: data.bands: expected numbers of its {len(usable)} bands ({there}), found "
+            f"{_listed(missing)} among {_listed(numbers)}.\n"
+            "Name only bands that the image has. Of several scenes, each may have a key bands of its own, with the "
+            "numbers of the same bands in its image."
+        )
 
 
 def _by_name(raster: RasterSource, trained: Sequence[str]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from geocrodino.errors import BandWarning, BundleError
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.validity import tagged_alpha
 from geocrodino.geo.rasters.window import Window
-from geocrodino.modalities.band_matching import BandMatch, match_bands
+from geocrodino.modalities.band_matching import BandMatch, match_bands, require_bands
 from geocrodino.modalities.measured import require_measured
 from geocrodino.modalities.options import RecipeOptions
 from geocrodino.modalities.recipe_values import RecipeValues
@@ -58,7 +58,7 @@ class ImageModality(ModalityDefinition):
             dtype=_stored_type(raster),
         )
         require_measured(raster, self.measured)
-        match_bands(raster, recipe.band_names, numbers, numbers, kind=self.name)
+        require_bands(raster, numbers)
         return recipe
 
     def channel_names(self, recipe: RecipeValues) -> tuple[str, ...]:

@@ -236,9 +236,16 @@ class ClassScheme(BaseModel):
                 "Are these labels? JPEG compression and interpolation change class values: use a raster that was "
                 "compressed without loss and resampled with the nearest pixel."
             )
+        if all(0 <= v < IGNORE_INDEX for v in values):
+            return found + (
+                f"Name every value under `classes`; or leave values out with {ignore_advice(values)}; or read a value "
+                f"as a class, for instance with {recode_advice({values[0]: self.values[-1]})}."
+            )
+        last = self.values[-len(values) :]
+        as_classes = {value: last[min(n, len(last) - 1)] for n, value in enumerate(values)}
         return found + (
-            f"Name every value under `classes`; or leave values out with {ignore_advice(values)}; or read a value as a "
-            f"class, for instance with {recode_advice({values[0]: self.values[-1]})}."
+            f"A class has a value from 0 to 254. Read values as classes, for instance with "
+            f"{recode_advice(as_classes)}; or leave them out with {ignore_advice(values)}."
         )
 
     def to_values(self, indices: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -134,7 +134,11 @@ def prepare(
     scenes = _aligned(found, folder, config.data.cache, on_progress, tell or (lambda _: None))
     on_stage("Measuring the channels")
     for modality, recipe in found.recipes.items():
-        note = None if definition_of(modality).holds_heights else other_scale_note(scenes, recipe)
+        if definition_of(modality).holds_heights:
+            continue
+        there = ((scene.name, scene.sources.rasters.get(modality)) for scene in found.scenes)
+        files = {name: str(raster.name) for name, raster in there if raster is not None}
+        note = other_scale_note(scenes, recipe, files)
         if note is not None:
             warnings.warn(note, ValueRangeWarning, stacklevel=2)
     given = found.ground_given

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import nothing_valid, reference_grid
-from geocrodino.data.alike_bands import require_known_bands
+from geocrodino.data.alike_bands import require_known_bands, require_numbers
 from geocrodino.data.grid_choice import GridChoice
 from geocrodino.data.held_labels import HeldLabels, packed
 from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
@@ -25,10 +25,12 @@ from geocrodino.errors import (
     ConfigError,
     HeightRangeWarning,
     LeftOutWarning,
+    OverlapError,
     SplitWarning,
 )
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.place import on_grid
+from geocrodino.geo.labels.rules import without_nodata
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import share_ground
 from geocrodino.geo.rasters.headers import read_many
@@ -87,6 +89,7 @@ def leaks_of(
         count = len(found.in_no_split)
         verb, them = ("has", "it") if count == 1 else ("have", "them")
         lacking = f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes."
+        lacking += _hidden_by_nodata(scenes, classes, found.in_no_split)
         if refused:
             raise ConfigError(
                 f"{lacking}\nLeave {them} out of `classes`, or correct the values of the labels or the splits of the "
@@ -97,6 +100,17 @@ def leaks_of(
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)
     return found
+
+
+def _hidden_by_nodata(scenes: Sequence[CheckedScene], classes: ClassScheme, lacking: Sequence[str]) -> str:
+    """A sentence on a label file whose nodata value is the value of a class that no split has; else empty."""
+    values = {land.value for land in classes.classes if f"{land.name} ({land.value})" in lacking}
+    for scene in scenes:
+        labels = scene.sources.labels
+        if labels is not None and labels.names is None and labels.nodata in values:
+            mark = f"{labels.nodata:g} is the nodata value of {labels.name}, which marks pixels without a label."
+            return f"\n{mark} {without_nodata(labels)}"
+    return ""
 
 
 def on_areas(
@@ -243,14 +257,18 @@ def fitted_scene(
 
     Raises:
         ConfigError: If the scene is unlike the first that has a modality.
-        BundleError: If a raster does not fit its own recipe.
+        BundleError: If a raster does not fit its own recipe, or lacks a band that is asked for.
         HeightError: If heights are too coarse, or in a unit that is not known.
     """
     first = {m: next(s for s in settings if m in s.raster_paths) for m in sources.rasters}
     given = scene.bands_by_modality
     bands = {m: recipes[m].bands or None if first[m] is scene else given.get(m) for m in sources.rasters}
     for m, raster in sources.rasters.items():
-        if first[m] is not scene and bands[m] is None and not definition_of(m).holds_heights:
+        if first[m] is scene or definition_of(m).holds_heights:
+            continue
+        if (numbers := bands[m]) is not None:
+            require_numbers(raster, numbers, scene.name, recipes[m].bands, first[m].name)
+        else:
             origin = next(there.rasters[m] for there in opened if m in there.rasters)
             require_known_bands(recipes[m], raster, scene.name, origin, first[m].name)
     try:
@@ -351,6 +369,7 @@ def read_labels(
         RasterError: If no label lies on a single scene, or on any of several.
         OverlapError: If the labels do not meet a single scene, or any of several.
         LabelError: If a label value belongs to no class.
+        ConfigError: If the only scenes of ``train`` or ``val`` are without labels.
 
     Warns:
         LeftOutWarning: If scenes are without a label.
@@ -380,6 +399,7 @@ def read_labels(
         require_overlap(first.sources.roles, first.grid)
         if first.sources.labels is not None:
             raise nothing_valid(first.sources.labels, first.grid)
+    _require_split_labels([part for part in parts if part[0].name in bare and not part[1].name], found)
     if bare:
         warnings.warn(
             f"data.labels: no label lies on {len(bare)} of {len(parts)} scenes, which count as unlabelled: "
@@ -388,6 +408,28 @@ def read_labels(
             stacklevel=3,
         )
     return found
+
+
+def _require_split_labels(
+    bare: Sequence[tuple[SceneConfig, ScenePart, GridChoice]],
+    kept: Sequence[tuple[SceneConfig, ScenePart, GridChoice, HeldLabels | None]],
+) -> None:
+    """Refuse scenes without a label if they are the only ones of ``train`` or ``val``, and say where the labels lie."""
+    labelled = [scene.split for scene, _, _, held in kept if held is not None]
+    for scene, part, _ in bare:
+        if scene.split not in ("train", "val") or scene.split in labelled or None in labelled:
+            continue
+        where = (
+            f"data.scenes: no label lies on scene {scene.name}, and no other scene of the split {scene.split} has any."
+        )
+        labels, why = part.sources.labels, f"{scene.labels} does not meet it."
+        try:
+            require_overlap(part.sources.roles, part.grid)
+            if labels is not None:
+                why = str(nothing_valid(labels, part.grid))
+        except OverlapError as error:
+            why = str(error)
+        raise ConfigError(f"{where}\n{why}\nOr give a scene with labels the split {scene.split}.")
 
 
 def _class_indices(labels: LabelSource, classes: ClassScheme, grid: GeoBox) -> NDArray[np.uint8] | None:

@@ -102,6 +102,16 @@ def test_training_with_nothing_but_nodata(run_cli, study, town, here):
     train_refused(run_cli, "--elevation", "nothing.tif", told=["nothing.tif: no valid pixel", "nodata"])
 
 
+def test_an_inspection_reads_labels_as_the_file_says(run_cli, study, town, here):
+    changed(town.labels, here / "coded.tif", edit=lambda v: np.where(v == 1, 77, v).astype(np.uint8))
+    study(data={"labels": str(here / "coded.tif"), "label_values": {77: 1}})
+    code, out, _ = run_cli("inspect")
+    assert code == 0, out
+    assert "values that belong to no class" not in out
+    study(data={"labels": str(here / "coded.tif"), "label_values": {78: 1}})
+    assert "holds label values outside the classes: 77" in run_cli("inspect")[1]
+
+
 def test_training_with_label_values_outside_the_classes(run_cli, study, town, here):
     changed(town.labels, here / "more.tif", edit=lambda v: np.where(v == 1, 77, v).astype(np.uint8))
     train_refused(run_cli, "--labels", "more.tif", told=["more.tif holds label values outside the classes: 77."])
@@ -202,7 +212,10 @@ def test_settings_that_cannot_be_used(run_cli, study, here):
     train_refused(run_cli, "--accelerator", "abacus", told=["'abacus'"])
     train_refused(run_cli, "--config", "none.yaml", told=["none.yaml: no such configuration file."])
     study(data={"bands": [9]})
-    train_refused(run_cli, told=["optical.tif: expected 1 optical bands (band 9"])
+    train_refused(
+        run_cli,
+        told=["optical.tif: data.bands: expected numbers of its 3 bands (1 red, 2 green, 3 blue), found 9 among 9."],
+    )
 
 
 def test_an_output_folder_that_cannot_be_written(run_cli, study, trained, town, here):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import yaml
+
+from geocrodino.geo.rasters.reader import RasterSource
 
 
 def test_a_missing_file_names_scene_and_key(run_cli, here, write_raster):
@@ -26,6 +30,34 @@ def test_a_missing_file_of_one_scene_names_the_file(run_cli, here, write_raster)
     code, _, err = run_cli("train", "--out", "run")
     told = f"Error: {here / 'none.tif'}: no such file. Check the path; relative ones start at the working folder.\n"
     assert (code, err) == (2, told)
+
+
+def test_an_empty_folder_and_an_archive(run_cli, here, write_raster):
+    optical = write_raster("optical.tif", [[1, 2], [3, 4]])
+    (here / "new").mkdir()
+    with zipfile.ZipFile(here / "dsm.zip", "w") as archive:
+        archive.write(optical, "dsm_1.tif")
+        archive.write(optical, "dsm_2.tif")
+    data = {"optical": str(optical), "labels": str(optical)}
+    for name, told in (
+        (
+            "new",
+            "no raster to read. Expected files of a scene, such as *.tif, found none.\nName a folder that holds some, "
+            "or a pattern for those of several folders, such as tiles/*/*.tif.\n",
+        ),
+        (
+            "dsm.zip",
+            "expected a raster, found an archive of 2 files (dsm_1.tif, dsm_2.tif).\nName a file in it, for instance "
+            f"zip://{here / 'dsm.zip'}!dsm_1.tif; of several, unpack it and name the folder.\n",
+        ),
+    ):
+        (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": {**data, "elevation": name}}))
+        assert run_cli("train", "--out", "run") == (2, "", f"Error: {here / name}: {told}")
+        scenes = [{"name": "north", **data, "elevation": name}]
+        (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": {"scenes": scenes}}))
+        where = "Error: data.scenes: elevation of scene north"
+        assert run_cli("train", "--out", "run") == (2, "", f"{where}: {here / name}: {told}")
+    assert RasterSource.open(f"zip://{here / 'dsm.zip'}!dsm_1.tif").geobox.shape == (2, 2)
 
 
 def test_a_missing_area_of_a_scene(run_cli, here, write_raster):

@@ -44,6 +44,7 @@ COMMANDS = typer.main.get_command(app).commands
             "--label-value 255=1 --label-value 7=2 (`label_values: {255: 1, 7: 2}` under `data`)",
         ),
         ("train", "`data.label_rules.column`", "--label-column"),
+        ("inspect", "a column `split`, or `patch_px=64`", "a column `split`, or --patch-px 64"),
         ("evaluate", "`label_column='use'`", "--label-column use"),
         ("evaluate", "`aoi='1,2,3,4'`", "--aoi 1,2,3,4"),
         ("evaluate", "`aoi='-1,2,3,4'`", "--aoi=-1,2,3,4"),

@@ -132,7 +132,9 @@ def test_label_values_that_are_left_out_are_no_problem(write_raster):
 def test_bands_that_there_are_not(write_raster):
     source = RasterSource.open(write_raster("image.tif", np.ones((3, 9, 9), np.uint8)))
     (told,) = inspect_files({"optical": source}, bands=(1, 4)).problems
-    assert told.startswith(f"{source.path}: expected 2 optical bands (red, band 4; numbers 1, 4), found 3")
+    assert told.startswith(
+        f"{source.path}: data.bands: expected numbers of its 3 bands (1 red, 2 green, 3 blue), found 4 among 1, 4."
+    )
 
 
 def test_an_area_without_a_split_that_training_needs(roles):

@@ -298,6 +298,8 @@ def test_images_on_other_scales_name_both_scenes(recipe):
         "o.img: the optical values of scene b are on another scale than those of scene a. Expected about band 1 0.0125 "
         "to 0.9125; found band 1 125 to 9125. One network cannot learn from both: bring all scenes to one scale first."
     )
+    told = other_scale_note([reflectance, digital], recipe, {"a": "a.tif", "b": "given.tif"})
+    assert told.startswith("given.tif: the optical values of scene b are on another scale")
     assert "of scene a are on another scale than those of scene b" in other_scale_note([digital, reflectance], recipe)
 
 

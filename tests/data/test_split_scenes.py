@@ -216,8 +216,21 @@ def test_blocks_too_large():
     assert str(error.value) == (
         "The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
         "240 px with strips of 8 px between them, found 300 x 300 px (150 x 150 in units of the CRS).\n"
-        "Draw polygons with a column `split`, or use smaller patches (`patch_px`), or another block_m or buffer_m."
+        "Draw polygons with a column `split`, or give another block_m or buffer_m."
     )
+
+
+def test_a_scene_of_several_without_room_for_blocks():
+    scenes = [view(0, split="val"), view(1)]
+    with pytest.raises(AOIError) as error:
+        split_scenes(scenes, SplitSettings(by="blocks"), 2, patch_px=16, seed=0)
+    assert str(error.value) == (
+        "Scene s1: The area of interest is too small to be cut into train, val and test: expected room for blocks of "
+        "at least 48 px with strips of 16 px between them, found 20 x 20 px (20 x 20 in units of the CRS).\n"
+        "Draw polygons with a column `split`.\nOr give the whole scene one split, with the key split of the scene."
+    )
+    named = [scenes[0], dataclasses.replace(scenes[1], split="train")]
+    assert [a.splits for a in split_scenes(named, None, 2, patch_px=16, seed=0).areas] == [("val",), ("train",)]
 
 
 # Lists
@@ -280,6 +293,18 @@ def test_names_of_no_scene(tmp_path):
         f"{lists['train']}: 2 of 4 names match no scene: line 3 3_12 (did you mean 3_11?), line 4 all_of_it. Expected "
         "names of scenes or of their files, such as 2_10, 2_11, 3_10 and 1 more.\n"
         "Correct or remove these lines, or add the scenes."
+    )
+
+
+def test_names_of_no_file_of_a_single_scene(tmp_path):
+    alone = dataclasses.replace(view(0, files=("img/ortho_1.tif", "dsm/dsm_1.tif")), name="")
+    lists = write(tmp_path, train="ortho_2.tif")
+    with pytest.raises(ConfigError, match=r"such as ortho_1, dsm_1\.\nCorrect or remove these lines"):
+        decide([alone], lists=lists)
+    with pytest.raises(AOIError) as error:
+        decide([dataclasses.replace(alone, split="test")])
+    assert str(error.value) == (
+        "the scene: no polygon of the split train or val. Expected train and val (and test, to report on), found test."
     )
 
 

@@ -84,5 +84,12 @@ def test_too_small_an_area():
     assert str(caught.value) == (
         "The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
         "384 px with strips of 128 px between them, found 400 x 500 px (250 x 200 in units of the CRS).\n"
-        "Draw polygons with a column `split`, or use smaller patches (`patch_px`)."
+        "Draw polygons with a column `split`, or use smaller patches: `patch_px=64` leaves room."
     )
+    assert block_splits(WHOLE, GRID, LABELS, 3, patch_px=64).splits == ("train", "val", "test")
+
+
+def test_too_small_an_area_for_any_patch():
+    with pytest.raises(AOIError) as caught:
+        block_splits(shapely.box(*GRID.boundingbox).buffer(-90), GRID, LABELS, 3, patch_px=64)
+    assert str(caught.value).endswith("\nDraw polygons with a column `split`.")

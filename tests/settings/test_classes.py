@@ -49,8 +49,15 @@ def test_unknown_values_are_listed_but_not_where_there_is_no_label():
         scheme.to_indices(values, np.array([[True, True, True, True, False]]), "labels.tif")
     assert str(caught.value) == (
         "labels.tif holds label values outside the classes: -4, 300. Expected: 1 grass, 2 road.\n"
-        "Name every value under `classes`; or leave values out with `ignore_values=[-4, 300]`; or read a value as a "
-        "class, for instance with `label_values={-4: 2}`."
+        "A class has a value from 0 to 254. Read values as classes, for instance with `label_values={-4: 1, 300: 2}`; "
+        "or leave them out with `ignore_values=[-4, 300]`."
+    )
+    with pytest.raises(LabelError) as small:
+        scheme.to_indices(np.array([[1, 3, 9]]), np.ones((1, 3), bool), "labels.tif")
+    assert str(small.value) == (
+        "labels.tif holds label values outside the classes: 3, 9. Expected: 1 grass, 2 road.\n"
+        "Name every value under `classes`; or leave values out with `ignore_values=[3, 9]`; or read a value as a "
+        "class, for instance with `label_values={3: 2}`."
     )
 
 

@@ -72,7 +72,10 @@ CASES = {
         lambda changed, town: {"data.height_unit": "furlong"},
         "unknown unit of height 'furlong'",
     ),
-    "a band that is not there": (lambda changed, town: {"data.bands": [1, 7]}, "expected 2 optical bands (red, band 7"),
+    "a band that is not there": (
+        lambda changed, town: {"data.bands": [1, 7]},
+        "optical.tif: data.bands: expected numbers of its 3 bands (1 red, 2 green, 3 blue), found 7 among 1, 7.",
+    ),
     "an augmentation that Kornia does not have": (
         lambda changed, town: {"augmentation.optical": [{"RandomGausianBlur": {"p": 0.5}}]},
         "Did you mean RandomGaussianBlur?",

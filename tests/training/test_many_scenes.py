@@ -306,7 +306,8 @@ def test_each_scene_needs_a_split(configured, two):
     )
     only = [whole(two[0], split="train"), whole(two[1], split="test")]
     assert refused(configured(only), AOIError) == (
-        "The 2 scenes: no scene of the split val. Expected train and val (and test, to report on), found train, test."
+        "The 2 scenes: no scene of the split val. Expected train and val (and test, to report on), found train, test.\n"
+        "Name it for some, with the key split of a scene, in a list file, or in the column split of areas."
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
 
-from geocrodino.errors import ConfigError, OverlapError
+from geocrodino.errors import BundleError, ConfigError, OverlapError
 from geocrodino.settings.config import config_of
 from geocrodino.training.checks import check_inputs
 
@@ -28,7 +29,7 @@ def scenes(write_raster):
 
 
 def configured(scenes, **data):
-    given = {f"data.{key}": value for key, value in data.items()}
+    given = {"classes" if key == "classes" else f"data.{key}": value for key, value in data.items()}
     return config_of({
         "data.scenes": scenes, **given, "training.patch_px": 32, "elevation.channels": ["height"],
         "encoder_weights": {},
@@ -54,3 +55,88 @@ def test_scenes_without_any_labels(scenes):
         ConfigError, match=r"^data\.scenes: no scene has labels\. Name the class raster of at least one"
     ):
         check_inputs(configured([{**scene, "split": "unlabelled"} for scene in scenes]))
+
+
+@pytest.fixture
+def labelled(scenes, write_raster):
+    """The two scenes with labels of two classes in stripes."""
+    stripes = np.tile([[0, 1]], (32, 16)).astype(np.uint8)
+    for number, scene in enumerate(scenes):
+        origin = (X + 32 * number, Y)
+        scene["labels"] = str(write_raster(f"{scene['name']}_labels.tif", stripes, origin=origin))
+    return scenes
+
+
+def test_a_number_that_is_no_band_of_a_later_scene(labelled, write_raster):
+    six = np.arange(6 * 32 * 32).reshape(6, 32, 32).astype(np.uint16)
+    eight = np.arange(8 * 32 * 32).reshape(8, 32, 32).astype(np.uint16)
+    labelled[0]["optical"] = str(write_raster("eight.tif", eight, origin=(X, Y)))
+    labelled[1]["optical"] = fewer = str(write_raster("six.tif", six, origin=(X + 32, Y)))
+    with pytest.raises(BundleError) as error:
+        check_inputs(configured(labelled, bands=[1, 4, 7]))
+    assert str(error.value) == (
+        f"{fewer}: data.bands: expected numbers of its 6 bands (1 band 1, 2 band 2, 3 band 3, 4 band 4, 5 band 5, "
+        "6 band 6), found 7 among 1, 4, 7.\nName only bands that the image has. Of several scenes, each may have a "
+        "key bands of its own, with the numbers of the same bands in its image."
+    )
+    labelled[1]["bands"] = [1, 2]
+    with pytest.raises(ConfigError) as refused:
+        check_inputs(configured(labelled, bands=[1, 4, 7]))
+    assert str(refused.value) == (
+        f"{fewer}: data.scenes: scene east: bands: expected 3 numbers as for scene west (1, 4, 7), found 2 (1, 2).\n"
+        "Name the same bands, in the same order, for both scenes."
+    )
+    labelled[1]["bands"] = [1, 2, 5]
+    assert check_inputs(configured(labelled, bands=[1, 4, 7])).recipes["optical"].bands == (1, 4, 7)
+
+
+def test_labels_that_do_not_meet_the_only_scene_of_a_split(labelled, write_raster):
+    there = labelled[1]["labels"]
+    elsewhere = write_raster("elsewhere.tif", np.tile([[0, 1]], (32, 16)).astype(np.uint8), origin=(X + 1000, Y))
+    labelled[1]["labels"] = str(elsewhere)
+    with pytest.raises(ConfigError) as error:
+        check_inputs(configured(labelled))
+    assert str(error.value) == (
+        "data.scenes: no label lies on scene east, and no other scene of the split val has any.\n"
+        f"{elsewhere}: the label raster does not meet the reference grid.\n"
+        "Expected some part of x 400032 to 400064, y 4.99997e+06 to 5e+06; found x 401000 to 401032, y 4.99997e+06 to "
+        "5e+06 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.\n"
+        "Or give a scene with labels the split val."
+    )
+    labelled[1]["labels"] = there
+    assert check_inputs(configured(labelled)).classes.values == (0, 1)
+
+
+def test_a_label_raster_without_a_label_on_the_only_scene_of_a_split(labelled, write_raster):
+    empty = write_raster("empty.tif", np.full((32, 32), 255, np.uint8), origin=(X + 32, Y), nodata=255)
+    labelled[1]["labels"] = str(empty)
+    with pytest.raises(ConfigError) as error:
+        check_inputs(configured(labelled))
+    assert str(error.value) == (
+        "data.scenes: no label lies on scene east, and no other scene of the split val has any.\n"
+        f"{empty}: no valid pixel within the area of interest (32 x 32 px): all of it is nodata.\n"
+        "Check the nodata tag and the area.\nOr give a scene with labels the split val."
+    )
+
+
+def test_a_class_whose_value_is_the_nodata_value(labelled, write_raster):
+    files = []
+    for number, scene in enumerate(labelled):
+        codes = np.tile([[0, 1, 2, 1]], (32, 8)).astype(np.uint8)
+        files.append(str(write_raster(f"codes_{number}.tif", codes, origin=(X + 32 * number, Y), nodata=0)))
+        scene["labels"] = files[-1]
+    classes = [{"value": value, "name": name} for value, name in enumerate(("soil", "grass", "tree"))]
+    config = configured(labelled, classes=classes)
+    with pytest.raises(ConfigError) as error:
+        check_inputs(config)
+    assert str(error.value) == (
+        "classes: soil (0) has no labelled pixel in any split of 2 scenes.\n"
+        f"0 is the nodata value of {files[0]}, which marks pixels without a label. Remove the nodata tag if these "
+        f"pixels hold a class: rio edit-info --unset-nodata {files[0]}\n"
+        "Leave it out of `classes`, or correct the values of the labels or the splits of the scenes. With the key "
+        "data.absent_classes: warn, the training starts all the same."
+    )
+    for file in files:
+        with rasterio.open(file, "r+") as dataset:
+            dataset.nodata = None
+    assert check_inputs(config).leaks.in_no_split == ()

@@ -187,7 +187,10 @@ def _ordered(
     """Put repaired shapes in the order in which they are drawn: the smaller, or the higher rank, later."""
     there = ~shapely.is_missing(shapes)
     if not there.any():
-        raise LabelError(f"{name}: holds no polygon, line or point that can be drawn.{_sentences(notes)}")
+        raise LabelError(
+            f"{name}: holds no polygon, line or point that can be drawn.{_sentences(notes)}\n"
+            "Repair the shapes, for instance with Fix geometries in QGIS, or export them again with their geometries."
+        )
     kept = there & np.isfinite(classes.values)
     if not kept.any():
         raise LabelError(f"{name}: no shape has a class: column {column} holds none, or only codes that are ignored.")
@@ -366,7 +369,8 @@ def _by_table(
 
 def _expected(rules: LabelRules) -> list[int | str]:
     """The codes of a table that a column can hold."""
-    return [code for name, codes in rules.table.items() for code in (*codes, name) if not is_colour(code)]
+    codes = [code for name, codes in rules.table.items() for code in (*codes, name) if not is_colour(code)]
+    return list(dict.fromkeys(codes))
 
 
 def _by_words(column: pd.Series, missing: NDArray[np.bool_], ignored: set[str], where: str) -> _Classes:

@@ -279,7 +279,8 @@ def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> C
     by_value = [source for source in labels if source.names is None]
     checked: set[object] = set()
     noted: dict[str, list[str]] = {}
-    for source in labels if named is not None else by_name:
+    # `find_classes` makes the checks of rasters whose values are the classes, but not those of shapes.
+    for source in labels if named is not None else [s for s in labels if s.names is not None or not s.has_pixels]:
         if source.checked_as not in checked:
             checked.add(source.checked_as)
             for note in source.check():

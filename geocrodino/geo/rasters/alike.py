@@ -46,11 +46,12 @@ def require_one_size(sources: Mapping[str, RasterSource]) -> None:
     placed = {role: source for role, source in sources.items() if role not in without}
     if without and placed:
         (role, source), (other, like) = next(iter(without.items())), next(iter(placed.items()))
+        article = "an" if role[0] in "aeiou" else "a"
         raise RasterError(
             source.name,
-            f"expected a {role} raster that says where it lies, as the {other} raster {like.name} does, found one with "
-            "a pixel size alone.\nIf both show the same pixels, copy the place, for instance: rio edit-info --like "
-            f"{like.name} --crs like --transform like {source.name}",
+            f"expected {article} {role} raster that says where it lies, as the {other} raster {like.name} does, found "
+            "one with a pixel size alone.\nIf both show the same pixels, copy the place, for instance: "
+            f"rio edit-info --like {like.name} --crs like --transform like {source.name}",
         )
     for role, source in without.items():
         expected, found = next(iter(without.values())).geobox.shape, source.geobox.shape

@@ -130,7 +130,11 @@ def _whole_folder(named: Path, found: FoundFiles) -> RasterSource:
         except RasterError:
             pass
     what = "; ".join(found.left_out) or "none"
-    raise RasterError(named, f"no raster to read. Expected files of a scene, such as *{SUFFIXES[0]}, found {what}.")
+    raise RasterError(
+        named,
+        f"no raster to read. Expected files of a scene, such as *{SUFFIXES[0]}, found {what}.\n"
+        "Name a folder that holds some, or a pattern for those of several folders, such as tiles/*/*.tif.",
+    )
 
 
 def _tell_left_out(named: Path, found: FoundFiles) -> None:

@@ -104,9 +104,17 @@ def test_the_usual_spelling_names_a_class(draw):
     assert label_classes([labels], None).names == ("grass", "Oak")
 
 
+def test_shapes_without_a_number_are_told(draw):
+    labels = draw([LEFT, RIGHT, LEFT], use=[1.0, 2.0, np.nan])
+    with pytest.warns(LabelWarning) as told:
+        assert label_classes([labels], None).values == (1, 2)
+    note = "1 of 3 shapes have no class in column use, and label nothing"
+    assert [str(warning.message) for warning in told] == [f"{labels.name}: {note}."]
+
+
 def test_codes_of_no_class(draw):
     with pytest.raises(LabelError) as caught:
-        draw([LEFT, RIGHT], use=["hous", "water"], rules={"table": {"building": "house", "water": []}})
+        draw([LEFT, RIGHT], use=["hous", "water"], rules={"table": {"building": "house", "water": "water"}})
     assert str(caught.value).partition("shapes.gpkg: ")[2] == (
         "column use: 1 of 2 shapes hold codes that stand in no class of `data.label_rules.table`: hous. Expected one "
         "of house, building, water. Did you mean house?\n"
@@ -248,7 +256,8 @@ def test_nothing_is_left(draw):
     with pytest.raises(LabelError) as caught:
         draw([flat, flat], use=["a", "b"])
     assert str(caught.value).endswith(
-        "holds no polygon, line or point that can be drawn. 2 of 2 shapes have no area, and are left out."
+        "holds no polygon, line or point that can be drawn. 2 of 2 shapes have no area, and are left out.\n"
+        "Repair the shapes, for instance with Fix geometries in QGIS, or export them again with their geometries."
     )
 
 

@@ -128,8 +128,9 @@ def test_a_folder_that_cannot_be_looked_into(write_tile, tmp_path, monkeypatch):
 def test_a_folder_without_rasters(tmp_path, write_tile):
     with pytest.raises(RasterError) as caught:
         open_scene(tmp_path)
+    way = "Name a folder that holds some, or a pattern for those of several folders, such as tiles/*/*.tif."
     assert str(caught.value) == (
-        f"{tmp_path}: no raster to read. Expected files of a scene, such as *.tif, found none."
+        f"{tmp_path}: no raster to read. Expected files of a scene, such as *.tif, found none.\n{way}"
     )
     with rasterio.open(write_tile("map.tif", np.ones((4, 4), np.uint8)), "r+") as dataset:
         dataset.update_tags(BUNDLE_SHA256="0")
@@ -137,7 +138,7 @@ def test_a_folder_without_rasters(tmp_path, write_tile):
         open_scene(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}: no raster to read. Expected files of a scene, such as *.tif, "
-        "found 1 map made by geocrodino (map.tif)."
+        f"found 1 map made by geocrodino (map.tif).\n{way}"
     )
 
 
