@@ -44,6 +44,7 @@ COMMANDS = {
     "default-zion": "python pipelines/real_scenes.py configs/zion.yaml",
     "default-mars": "python pipelines/real_scenes.py configs/mars.yaml",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
+    "methods": "python pipelines/study.py configs/studies/default_methods.yaml --fragment methods",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
     "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --models unet",
     "networks-cost": "python benchmarks/networks.py --fragment networks-cost",
