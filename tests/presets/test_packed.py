@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import errno
 import importlib.util
 import json
 import os
@@ -32,6 +34,11 @@ def unpacked(root, name):
 
 def todo(name, root):
     return [raster.name for raster in not_unpacked(look(PRESETS[name], root).packed, root)]
+
+
+def without_h5py(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module, *a: None if module == "h5py" else find(module, *a))
 
 
 # --- NYU --------------------------------------------------------------------------------------------------------------
@@ -243,6 +250,19 @@ def test_a_download_that_is_no_hdf5_file(tmp_path):
         unpack_dataset(PRESETS["gamus"], tmp_path)
 
 
+def test_an_array_that_is_damaged(tmp_path):
+    write_gamus(tmp_path, hdf5=True)
+    path = tmp_path / "classes/test/DC_01_25_CLS.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", data=np.ones((64, 64), np.uint8), chunks=(64, 64), compression="gzip")
+        start = file["image"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 8] = b"\0" * 8  # no start of a compressed block
+    path.write_bytes(content)
+    with pytest.raises(RasterError, match=r"CLS\.h5: expected a whole HDF5 file, found a damaged one \(.*Download"):
+        unpack_dataset(PRESETS["gamus"], tmp_path)
+
+
 # --- once, completely or not at all -----------------------------------------------------------------------------------
 
 
@@ -358,11 +378,32 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         unpack_dataset(PRESETS["gamus"], tmp_path)
 
 
+def test_a_pipe_that_closes_is_no_damage_of_a_file(tmp_path):
+    write_gamus(tmp_path, hdf5=True)
+
+    def closed(done, total):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        unpack_dataset(PRESETS["gamus"], tmp_path, on_progress=closed)
+    assert len(todo("gamus", tmp_path)) == 17  # the first raster is complete and noted
+
+
+def test_a_full_disk_is_no_damage_of_a_file(tmp_path, monkeypatch):
+    write_gamus(tmp_path, hdf5=True)
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rasterio.io.DatasetWriter, "write", full)
+    with pytest.raises(OutputError, match=r"\.tif: cannot be written \(No space left on device\)\.$"):
+        unpack_dataset(PRESETS["gamus"], tmp_path)
+
+
 @pytest.mark.parametrize(("name", "writer"), [("nyu", write_nyu_file), ("gamus", write_gamus)])
 def test_without_h5py_a_message_names_the_extra(name, writer, tmp_path, monkeypatch):
     writer(tmp_path, **({"hdf5": True} if name == "gamus" else {}))
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module, *a: None if module == "h5py" else find(module, *a))
+    without_h5py(monkeypatch)
     with pytest.raises(ConfigError) as error:
         dataset_settings(PRESETS[name], tmp_path)
     assert str(error.value).endswith(
