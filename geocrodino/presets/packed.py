@@ -153,7 +153,7 @@ def unpack(
         AccessError: If the operating system does not let a file be read.
     """
     folder, todo = root / UNPACKED, not_unpacked(packed, root)
-    if packed.read is None or not todo:
+    if packed.read is None or not (todo or _lists_to_write(packed, folder)):
         return
     with _way_out(folder), writing(folder):
         folder.mkdir(exist_ok=True)
@@ -161,6 +161,9 @@ def unpack(
     if todo:
         _announce(packed, todo, folder, tell)
     with alone(folder):
+        for path, text in _lists_to_write(packed, folder).items():
+            with durable_file(path) as partial:
+                partial.write_text(text, encoding="utf-8")
         todo = not_unpacked(packed, root)  # another process may have written some meanwhile
         done = itertools.count(1)
         for source, rasters in itertools.groupby(todo, key=lambda raster: raster.source):
@@ -172,9 +175,6 @@ def unpack(
                     _note(folder / _RECORD, raster)
                     if on_progress is not None:
                         on_progress(next(done), len(todo))
-        for split, names in packed.lists.items():
-            with durable_file(folder / f"{split}.txt") as partial:
-                partial.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
 
 
 def _announce(packed: Packed, todo: Sequence[PackedRaster], folder: Path, tell: Callable[[str], None]) -> None:
@@ -185,6 +185,14 @@ def _announce(packed: Packed, todo: Sequence[PackedRaster], folder: Path, tell: 
     earlier = f"; {len(packed.rasters) - len(todo)} are there" if len(todo) < len(packed.rasters) else ""
     tell(f"Unpacking {len(todo)} rasters into {folder}: at most {readable_size(size)} to write{earlier}.")
     require_space(folder, size, "the unpacked rasters")
+
+
+def _lists_to_write(packed: Packed, folder: Path) -> dict[Path, str]:
+    """Text of each list of a split that is not there yet, or names other tiles."""
+    texts = {
+        folder / f"{split}.txt": "".join(f"{name}\n" for name in sorted(names)) for split, names in packed.lists.items()
+    }
+    return {path: text for path, text in texts.items() if _read_text(path) != text}
 
 
 def _read_text(path: Path) -> str | None:

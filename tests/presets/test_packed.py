@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 
 import h5py
 import numpy as np
@@ -19,7 +20,7 @@ from geocrodino.presets import packed as packed_module
 from geocrodino.presets.catalogue import PRESETS
 from geocrodino.presets.contents import dataset_settings, look, missing_text, unpack_dataset
 from geocrodino.presets.packed import UNPACKED, content_key, not_unpacked
-from tests.helpers.data_sets import NYU_CODES, nyu_arrays, write_gamus, write_hdf5, write_nyu_file
+from tests.helpers.data_sets import NYU_CODES, nyu_arrays, write_gamus, write_hdf5, write_nyu_file, write_nyu_splits
 
 NYU_TILES = ("kitchen_0004-0001", "kitchen_0004-0002", "bedroom_0010a-0003", "bedroom_0010a-0004", "office_0002-0005")
 
@@ -92,6 +93,61 @@ def test_nyu_without_splits(tmp_path):
     sentence = "splits.mat is not there: pictures of test are not told from those of train."
     assert missing_text(PRESETS["nyu"], contents) == sentence
     with pytest.warns(SplitWarning, match=rf"^{tmp_path}: {sentence}$"):
+        dataset_settings(PRESETS["nyu"], tmp_path)
+
+
+def test_splits_that_come_later_are_written_beside_the_rasters(tmp_path):
+    write_nyu_file(tmp_path, splits=False)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    write_nyu_splits(tmp_path, test=(5,))
+    told = []
+    unpack_dataset(PRESETS["nyu"], tmp_path, told.append)
+    assert told == []  # no raster was written
+    assert (tmp_path / UNPACKED / "test.txt").read_text() == "office_0002-0005\n"
+    write_nyu_splits(tmp_path, test=(4, 5))
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    for file in tmp_path.glob("*.mat"):
+        file.unlink()
+    scenes = look(PRESETS["nyu"], tmp_path).scenes
+    assert {scene.name for scene in scenes if scene.split == "test"} == {"bedroom_0010a-0004", "office_0002-0005"}
+
+
+def test_the_lists_of_splits_outlive_an_interruption(tmp_path, monkeypatch):
+    write_nyu_file(tmp_path)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(packed_module, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            unpack_dataset(PRESETS["nyu"], tmp_path)
+    assert (tmp_path / UNPACKED / "test.txt").read_text() == "office_0002-0005\n"
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    (tmp_path / UNPACKED / "test.txt").unlink()
+    assert todo("nyu", tmp_path) == []
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    assert (tmp_path / UNPACKED / "test.txt").read_text() == "office_0002-0005\n"
+
+
+def test_written_lists_count_where_the_file_of_the_splits_is_gone(tmp_path):
+    write_nyu_file(tmp_path)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    before = look(PRESETS["nyu"], tmp_path)
+    (tmp_path / "splits.mat").unlink()
+    after = look(PRESETS["nyu"], tmp_path)
+    assert after.scenes == before.scenes
+    assert missing_text(PRESETS["nyu"], after) == ""
+
+
+def test_unpacked_pictures_without_lists_are_told(tmp_path):
+    write_nyu_file(tmp_path, splits=False)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    for file in tmp_path.glob("*.mat"):
+        file.unlink()
+    sentence = "No list of the splits is there (train.txt, test.txt): tiles of test are not told from those of train."
+    assert missing_text(PRESETS["nyu"], look(PRESETS["nyu"], tmp_path)) == sentence
+    with pytest.warns(SplitWarning, match=rf"^{tmp_path}: {re.escape(sentence)}$"):
         dataset_settings(PRESETS["nyu"], tmp_path)
 
 
