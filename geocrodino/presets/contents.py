@@ -264,7 +264,7 @@ def _found(
     """Packed files if the data set is read from them, the files that count, pattern and files of each layer.
 
     Rasters of their own come first. Of packed files, the rasters count that they give, whether or not they are written.
-    Unpacked rasters count by themselves if the packed files are gone.
+    Unpacked rasters count by themselves if the packed files are gone or cannot be unpacked.
     """
     inside = f"{root}/{UNPACKED}/"
     own = [path for path in paths if not path.startswith(inside)]
@@ -276,7 +276,7 @@ def _found(
     if packed is not None and not packed.obstacle:
         return packed, unpacked, *_layers(preset, root, [f"{inside}{raster.name}" for raster in packed.rasters])
     written, of_layers = _layers(preset, root, unpacked)
-    if packed is None and unpacked:
+    if of_layers:
         return packed, unpacked, written, of_layers
     return packed, own, patterns, files
 

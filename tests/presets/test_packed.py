@@ -417,6 +417,23 @@ def test_unpacked_tiles_outlive_the_packed_file(tmp_path):
     assert look(PRESETS["nyu"], tmp_path).scenes == before
 
 
+@pytest.mark.parametrize("way", ["no classes", "no h5py"])
+def test_unpacked_tiles_count_where_the_packed_file_cannot_be_unpacked(way, tmp_path, monkeypatch):
+    write_nyu_file(tmp_path)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    before = look(PRESETS["nyu"], tmp_path).scenes
+    if way == "no h5py":
+        without_h5py(monkeypatch)
+    else:
+        (tmp_path / "classMapping40.mat").unlink()
+    after = look(PRESETS["nyu"], tmp_path)
+    assert after.scenes == before
+    assert missing_text(PRESETS["nyu"], after) == ""
+    assert len(dataset_settings(PRESETS["nyu"], tmp_path)["data"]["scenes"]) == len(before)
+    with pytest.raises(ConfigError, match=r"nyu-raw .*found none\. .*nyu_depth_v2_labeled\.mat: "):  # no RawDepth yet
+        dataset_settings(PRESETS["nyu-raw"], tmp_path)
+
+
 def test_tiles_of_the_usual_form_come_first(tmp_path):
     write_gamus(tmp_path)
     write_gamus(tmp_path, hdf5=True)
