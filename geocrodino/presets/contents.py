@@ -27,6 +27,23 @@ _WORLD_FILES = {".jpg": (".jgw", ".jpgw", ".wld"), ".png": (".pgw", ".pngw", ".w
 _OF_TIFF = (".tfw", ".tifw", ".wld")
 
 
+class NotUnpackedError(ConfigError):
+    """Tiles of a data set are not unpacked yet.
+
+    Args:
+        found: What was expected, and what was found.
+    """
+
+    def __str__(self) -> str:
+        """Put the way out in Python behind it; a command has one of its own."""
+        return f"{self.found} Unpack them first: geocrodino.presets.contents.unpack_dataset."
+
+    @property
+    def found(self) -> str:
+        """What was expected, and what was found."""
+        return str(self.args[0])
+
+
 @dataclass(frozen=True)
 class PresetScene:
     """A tile of a data set.
@@ -132,7 +149,8 @@ def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
         for each tile.
 
     Raises:
-        ConfigError: If no tile of the split train, or none of val, can be used, or tiles are not unpacked yet.
+        ConfigError: If no tile of the split train, or none of val, can be used.
+        NotUnpackedError: If tiles are not unpacked yet.
         AccessError: If the operating system does not let the folder be read.
 
     Warns:
@@ -217,10 +235,9 @@ def missing_text(preset: Preset, contents: Contents) -> str:
 
 def _require_unpacked(preset: Preset, root: Path, packed: Packed) -> None:
     if missing := len(not_unpacked(packed, root)):
-        raise ConfigError(
+        raise NotUnpackedError(
             f"{root}: expected the tiles of {preset.name} in {root / UNPACKED}, found {missing} of "
-            f"{len(packed.rasters)} rasters not unpacked yet. Unpack them first: geocrodino datasets {preset.name} "
-            f"--root {root} --unpack, or geocrodino.presets.contents.unpack_dataset in Python."
+            f"{len(packed.rasters)} rasters not unpacked yet."
         )
 
 

@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import json
 import os
+import pickle
 import re
 
 import h5py
@@ -328,9 +329,9 @@ def test_a_training_needs_the_unpacked_tiles(tmp_path):
         dataset_settings(PRESETS["gamus"], tmp_path)
     assert str(error.value) == (
         f"{tmp_path}: expected the tiles of gamus in {tmp_path}/geocrodino-unpacked, found 18 of 18 rasters not "
-        f"unpacked yet. Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack, or "
-        "geocrodino.presets.contents.unpack_dataset in Python."
+        "unpacked yet. Unpack them first: geocrodino.presets.contents.unpack_dataset."
     )
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
     unpack_dataset(PRESETS["gamus"], tmp_path)
     (first, *_) = dataset_settings(PRESETS["gamus"], tmp_path)["data"]["scenes"]
     assert first == {
