@@ -146,15 +146,15 @@ def test_an_area_outside(run_cli, study, here, corner):
 @pytest.mark.parametrize(
     ("side_m", "advice"),
     [
-        (10, "The largest square inside has 20 x 20 px. Draw larger polygons, or use finer pixels (--resolution 0.303)."),
-        (0.2, "No pixel lies wholly inside. Draw larger polygons."),
+        (10, "has 20 x 20 px. Draw larger polygons, or use finer pixels (--resolution 0.303)."),
+        (0.2, "\nNo pixel lies wholly inside. Draw larger polygons."),
     ],
 )
 def test_an_area_smaller_than_the_least_patch(run_cli, study, here, corner, side_m, advice):
     x, y = corner[0] + 20, corner[1] + 20
     small = shapely.box(x, y, x + side_m, y + side_m)
     write_areas("small.gpkg", {"train": small, "val": shapely.box(x + 30, y, x + 80, y + 60)})
-    told = ["small.gpkg: the polygons of the split 'train' hold no patch", "32 x 32 px (16 m)", f"\n{advice}\n"]
+    told = ["small.gpkg: the polygons of the split 'train' hold no patch", "32 x 32 px (16 m)", f"{advice}\n"]
     train_refused(run_cli, "--aoi", "small.gpkg", told=told)
     for words in re.findall(r"\((--\S+ \S+)\)", advice):
         code, _, errors = run_cli("train", "--out", "run", "--aoi", "small.gpkg", "--dry-run", *words.split())
