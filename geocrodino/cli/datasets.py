@@ -91,7 +91,7 @@ def dataset_values(
         what = "the name of the data set in it" if name is None else "the folder of the data set"
         raise ConfigError(f"{option} {value}: expected {what} beside it: {other}.")
     from geocrodino.presets.catalogue import preset_of
-    from geocrodino.presets.contents import dataset_settings
+    from geocrodino.presets.contents import NotUnpackedError, dataset_settings
 
     preset = preset_of(name)
     if twice := [key for key in _REPLACED if given.get(key) is not None]:
@@ -102,7 +102,11 @@ def dataset_values(
     if unpack:
         unpack_files(Console(highlight=False, soft_wrap=True), preset, root)
     others = {key: value for key, value in given.items() if value is not None}
-    return {**dataset_settings(preset, root), **others}
+    try:
+        return {**dataset_settings(preset, root), **others}
+    except NotUnpackedError as error:
+        command = shlex.join(["geocrodino", "datasets", name, "--root", str(root), "--unpack"])
+        raise ConfigError(f"{error.found} Unpack them first: {command}") from error
 
 
 def unpack_files(console: Console, preset: Preset, root: Path) -> None:

@@ -121,11 +121,11 @@ def patch_advice(
         finest_m: Pixel size of the finest raster, metres. Finer pixels are advised only if no smaller patch fits.
 
     Returns:
-        A smaller patch, finer pixels, or both.
+        Larger polygons; where some pixels lie inside, also a smaller patch, finer pixels, or both.
     """
     room = max(map(largest_square_px, inside), default=0)
-    if room == 0:
-        return _LARGER
+    if room == 0:  # no patch fits, however small
+        return "No pixel lies wholly inside. Draw larger polygons."
     smaller = room // stride_px * stride_px
     # One pixel more than a patch, because pixels at both edges may lie inside in part. Rounded down to three digits.
     finer_m = resolution_m * room / (patch_px + 1)

@@ -27,6 +27,23 @@ _WORLD_FILES = {".jpg": (".jgw", ".jpgw", ".wld"), ".png": (".pgw", ".pngw", ".w
 _OF_TIFF = (".tfw", ".tifw", ".wld")
 
 
+class NotUnpackedError(ConfigError):
+    """Tiles of a data set are not unpacked yet.
+
+    Args:
+        found: What was expected, and what was found.
+    """
+
+    def __str__(self) -> str:
+        """Put the way out in Python behind it; a command has one of its own."""
+        return f"{self.found} Unpack them first: geocrodino.presets.contents.unpack_dataset."
+
+    @property
+    def found(self) -> str:
+        """What was expected, and what was found."""
+        return str(self.args[0])
+
+
 @dataclass(frozen=True)
 class PresetScene:
     """A tile of a data set.
@@ -52,9 +69,10 @@ class Contents:
         incomplete: What other tiles lack, by name: ``optical``, ``elevation``, ``ground`` or ``labels``.
         absent: Names of tiles that the preset lists, of which nothing is there.
         chosen_val: Whether tiles of train became val, because none of val is named or there.
-        packed: The packed files, if the tiles are those in them; their rasters may not be written yet, see
-            `geocrodino.presets.packed.not_unpacked`.
+        packed: The packed files, if the tiles are those in them, or nothing else is there; their rasters may not be
+            written yet, see `geocrodino.presets.packed.not_unpacked`.
         obstacle: Why files that are there cannot be unpacked, and what to do; empty: nothing is in the way.
+        unlisted: What is not known because no file that lists the tiles of each split is there; empty: nothing.
     """
 
     scenes: tuple[PresetScene, ...] = ()
@@ -64,6 +82,7 @@ class Contents:
     chosen_val: bool = False
     packed: Packed | None = None
     obstacle: str = ""
+    unlisted: str = ""
 
     def count(self, split: SceneSplit) -> int:
         """Count the scenes of a split.
@@ -100,7 +119,7 @@ def look(preset: Preset, root: Path) -> Contents:
         return Contents(files=counts, absent=_named(preset), obstacle=obstacle)
     tiles = match_tiles(patterns, "keep", among=files)
     there = {tile.name: tile.files for tile in tiles}
-    lists = packed.lists if packed is not None and packed.rasters else _read_lists(preset, root, paths)
+    lists = (packed.lists if packed is not None else {}) or _read_lists(preset, root, paths)
     splits = _splits(preset, there, lists)
     lacking: dict[str, str] = {}
     for name, own in there.items():
@@ -114,7 +133,8 @@ def look(preset: Preset, root: Path) -> Contents:
         usable = _with_val(preset, usable)
     scenes = tuple(PresetScene(name, split, there[name]) for name, split in usable.items())
     absent = tuple(name for name in _named(preset) if name not in there)
-    return Contents(scenes, counts, lacking, absent, chosen, packed, obstacle)
+    unlisted = "" if lists else _unlisted(preset, packed)
+    return Contents(scenes, counts, lacking, absent, chosen, packed, obstacle, unlisted)
 
 
 def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
@@ -129,7 +149,8 @@ def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
         for each tile.
 
     Raises:
-        ConfigError: If no tile of the split train, or none of val, can be used, or tiles are not unpacked yet.
+        ConfigError: If no tile of the split train, or none of val, can be used.
+        NotUnpackedError: If tiles are not unpacked yet.
         AccessError: If the operating system does not let the folder be read.
 
     Warns:
@@ -141,6 +162,8 @@ def dataset_settings(preset: Preset, root: Path) -> dict[str, Any]:
         raise ConfigError(_nothing_usable(preset, root, contents))
     if contents.packed is not None:
         _require_unpacked(preset, root, contents.packed)
+    if contents.unlisted:
+        warnings.warn(f"{root}: {contents.unlisted}", SplitWarning, stacklevel=2)
     if contents.incomplete:
         told = [f"{name} (no {what})" for name, what in contents.incomplete.items()]
         warnings.warn(
@@ -205,20 +228,17 @@ def missing_text(preset: Preset, contents: Contents) -> str:
     if contents.incomplete:
         told = [f"{name} (no {what})" for name, what in contents.incomplete.items()]
         parts.append(f"Left out for a missing file: {listed(told)}.")
-    if contents.packed is not None and contents.packed.lacking:
-        parts.append(contents.packed.lacking)
+    if contents.unlisted:
+        parts.append(contents.unlisted)
     return " ".join(parts)
 
 
 def _require_unpacked(preset: Preset, root: Path, packed: Packed) -> None:
     if missing := len(not_unpacked(packed, root)):
-        raise ConfigError(
+        raise NotUnpackedError(
             f"{root}: expected the tiles of {preset.name} in {root / UNPACKED}, found {missing} of "
-            f"{len(packed.rasters)} rasters not unpacked yet. Unpack them first: geocrodino datasets {preset.name} "
-            f"--root {root} --unpack, or geocrodino.presets.contents.unpack_dataset in Python."
+            f"{len(packed.rasters)} rasters not unpacked yet."
         )
-    if packed.lacking:
-        warnings.warn(f"{root}: {packed.lacking}", SplitWarning, stacklevel=3)
 
 
 def _where(preset: Preset) -> str:
@@ -261,7 +281,7 @@ def _found(
     """Packed files if the data set is read from them, the files that count, pattern and files of each layer.
 
     Rasters of their own come first. Of packed files, the rasters count that they give, whether or not they are written.
-    Unpacked rasters count by themselves if the packed files are gone.
+    Unpacked rasters count by themselves if the packed files are gone or cannot be unpacked.
     """
     inside = f"{root}/{UNPACKED}/"
     own = [path for path in paths if not path.startswith(inside)]
@@ -269,11 +289,12 @@ def _found(
     if preset.packed is None or len(files) == len(preset.layers):
         return None, own, patterns, files
     packed = preset.packed(own)
-    if packed is not None and not packed.obstacle:
-        return packed, (), *_layers(preset, root, [f"{inside}{raster.name}" for raster in packed.rasters])
     unpacked = [path for path in paths if path.startswith(inside)]
-    if packed is None and unpacked:
-        return None, unpacked, *_layers(preset, root, unpacked)
+    if packed is not None and not packed.obstacle:
+        return packed, unpacked, *_layers(preset, root, [f"{inside}{raster.name}" for raster in packed.rasters])
+    written, of_layers = _layers(preset, root, unpacked)
+    if of_layers:
+        return packed, unpacked, written, of_layers
     return packed, own, patterns, files
 
 
@@ -347,6 +368,16 @@ def _read_lists(preset: Preset, root: Path, paths: Sequence[str]) -> dict[SceneS
         if files:
             found[split] = _names_in(Path(files[0]))
     return found
+
+
+def _unlisted(preset: Preset, packed: Packed | None) -> str:
+    """What is not known without lists of the splits; empty for data sets that have none."""
+    if not preset.lists:
+        return ""
+    if packed is not None and packed.lacking:
+        return packed.lacking
+    names = ", ".join(preset.lists.values())
+    return f"No list of the splits is there ({names}): tiles of test are not told from those of train."
 
 
 def _names_in(path: Path) -> set[str]:

@@ -37,19 +37,39 @@ def opened_hdf5(path: str) -> Iterator[Any]:
         path: The file.
 
     Yields:
-        The file, an `h5py.File`: arrays are read when they are sliced.
+        The file, an `h5py.File`: arrays are read when they are sliced, which belongs into `hdf5_errors`.
 
     Raises:
-        RasterError: If it is no HDF5 file, is damaged, or h5py is not installed.
+        RasterError: If it is no HDF5 file, cannot be opened for its damage, or h5py is not installed.
     """
     try:
         import h5py
     except ImportError:
         raise RasterError(path, f"expected h5py to read it, which is not installed. Install it: {EXTRA}") from None
-    try:
+    with hdf5_errors(path):
         # Locks fail on read-only and on some network disks, and nothing is written.
-        with h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES) as file:
-            yield file
+        file = h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)
+    with file:
+        yield file
+
+
+@contextmanager
+def hdf5_errors(path: str) -> Iterator[None]:
+    """Turn errors while arrays of an HDF5 file are read into a `RasterError` that names it.
+
+    The block should do nothing else: any error of the operating system in it is taken for damage of the file.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RasterError: If the block raises an `OSError`, as h5py does where a file is damaged.
+    """
+    try:
+        yield
     except OSError as error:
         raise RasterError(path, f"{_damage(path)} ({error}). Download it again.") from error
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geocrodino.errors import ConfigError, RasterError
 from geocrodino.phrases import listed
-from geocrodino.presets.hdf5 import EXTRA, can_read, opened_hdf5
+from geocrodino.presets.hdf5 import EXTRA, can_read, hdf5_errors, opened_hdf5
 from geocrodino.presets.packed import Packed, PackedRaster, Pixels, content_key
 from geocrodino.settings.splits import SceneSplit
 
@@ -63,7 +63,7 @@ def nyu_packed(paths: Sequence[str], *, depth: str = "Depth") -> Packed | None:
     if not can_read():
         return Packed(obstacle=f"{source}: expected h5py to read it, which is not installed. Install it: {EXTRA}")
     codes = _class_codes(mapping)
-    with opened_hdf5(source) as file:
+    with opened_hdf5(source) as file, hdf5_errors(source):
         count, width, height = _shape(file, source, depth)
         names = _names(file, count)
     picture_key, label_key = content_key([source]), content_key([source, mapping])

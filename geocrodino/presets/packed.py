@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from geocrodino.errors import OutputError
 from geocrodino.files.access import access_errors, durable_file, is_file, writing
 from geocrodino.files.locks import alone
-from geocrodino.presets.hdf5 import opened_hdf5
+from geocrodino.presets.hdf5 import hdf5_errors, opened_hdf5
 from geocrodino.settings.splits import SceneSplit
 
 UNPACKED = "geocrodino-unpacked"
@@ -137,7 +138,8 @@ def unpack(
     """Write the rasters of packed files as GeoTIFF files, one after the other.
 
     A raster is complete or not there at all. Those that are complete from an earlier call are kept, so that an
-    interrupted call goes on where it stopped. Memory holds one raster at a time.
+    interrupted call goes on where it stopped. Memory holds one raster at a time. The lists of splits are written before
+    the rasters, and again where the files name other tiles than before.
 
     Args:
         packed: The packed files.
@@ -150,33 +152,55 @@ def unpack(
         RasterError: If a packed file is damaged, or holds something else.
         AccessError: If the operating system does not let a file be read.
     """
-    from geocrodino.data.alignment import readable_size, require_space
-
-    todo = not_unpacked(packed, root)
-    if not todo or packed.read is None:
+    folder, todo = root / UNPACKED, not_unpacked(packed, root)
+    if packed.read is None or not (todo or _lists_to_write(packed, folder)):
         return
-    folder = root / UNPACKED
-    size = sum(raster.size for raster in todo)
-    earlier = f"; {len(packed.rasters) - len(todo)} are there" if len(todo) < len(packed.rasters) else ""
-    tell(f"Unpacking {len(todo)} rasters into {folder}: at most {readable_size(size)} to write{earlier}.")
     with _way_out(folder), writing(folder):
         folder.mkdir(exist_ok=True)
         (folder / _RECORD).touch()
-    require_space(folder, size, "the unpacked rasters")
+    if todo:
+        _announce(packed, todo, folder, tell)
     with alone(folder):
+        for path, text in _lists_to_write(packed, folder).items():
+            with durable_file(path) as partial:
+                partial.write_text(text, encoding="utf-8")
         todo = not_unpacked(packed, root)  # another process may have written some meanwhile
         done = itertools.count(1)
-        with _record(folder / _RECORD) as note:
-            for source, rasters in itertools.groupby(todo, key=lambda raster: raster.source):
-                with opened_hdf5(source) as file:
-                    for raster in rasters:
-                        _write(folder / raster.name, packed.read(file, raster))
-                        note(raster)
-                        if on_progress is not None:
-                            on_progress(next(done), len(todo))
-        for split, names in packed.lists.items():
-            with durable_file(folder / f"{split}.txt") as partial:
-                partial.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+        for source, rasters in itertools.groupby(todo, key=lambda raster: raster.source):
+            with opened_hdf5(source) as file:
+                for raster in rasters:
+                    with hdf5_errors(source):
+                        pixels = packed.read(file, raster)
+                    _write(folder / raster.name, pixels)
+                    _note(folder / _RECORD, raster)
+                    if on_progress is not None:
+                        on_progress(next(done), len(todo))
+
+
+def _announce(packed: Packed, todo: Sequence[PackedRaster], folder: Path, tell: Callable[[str], None]) -> None:
+    """Tell the size of the rasters that are to be written, and require the space for them."""
+    from geocrodino.data.alignment import readable_size, require_space
+
+    size = sum(raster.size for raster in todo)
+    earlier = f"; {len(packed.rasters) - len(todo)} are there" if len(todo) < len(packed.rasters) else ""
+    tell(f"Unpacking {len(todo)} rasters into {folder}: at most {readable_size(size)} to write{earlier}.")
+    require_space(folder, size, "the unpacked rasters")
+
+
+def _lists_to_write(packed: Packed, folder: Path) -> dict[Path, str]:
+    """Text of each list of a split that is not there yet, or names other tiles."""
+    texts = {
+        folder / f"{split}.txt": "".join(f"{name}\n" for name in sorted(names)) for split, names in packed.lists.items()
+    }
+    return {path: text for path, text in texts.items() if _read_text(path) != text}
+
+
+def _read_text(path: Path) -> str | None:
+    """The text of a file; None if there is no such file."""
+    if not is_file(path):
+        return None
+    with access_errors(path):
+        return path.read_text(encoding="utf-8", errors="replace")
 
 
 @contextmanager
@@ -192,12 +216,8 @@ def _way_out(folder: Path) -> Iterator[None]:
 
 def _read_record(path: Path) -> dict[str, str]:
     """Keys of the complete rasters, by name; the last line of each counts, one that a kill cut off does not."""
-    if not is_file(path):
-        return {}
-    with access_errors(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     found: dict[str, str] = {}
-    for line in lines:
+    for line in (_read_text(path) or "").splitlines():
         try:
             entry = json.loads(line)
             found[entry["raster"]] = entry["key"]
@@ -206,22 +226,14 @@ def _read_record(path: Path) -> dict[str, str]:
     return found
 
 
-@contextmanager
-def _record(path: Path) -> Iterator[Callable[[PackedRaster], None]]:
-    """Gives a function that notes a raster as complete; a line that a kill cut off is ended first."""
-    with writing(path):
-        with path.open("rb") as file:
-            cut_off = file.read()[-1:] not in {b"", b"\n"}
-        with path.open("a", encoding="utf-8") as record:
-            if cut_off:
-                record.write("\n")
-
-            def note(raster: PackedRaster) -> None:
-                with writing(path):
-                    record.write(json.dumps({"raster": raster.name, "key": raster.key}) + "\n")
-                    record.flush()
-
-            yield note
+def _note(path: Path, raster: PackedRaster) -> None:
+    """Note a raster as complete; a line that a kill cut off is ended first."""
+    line = json.dumps({"raster": raster.name, "key": raster.key}).encode() + b"\n"
+    with writing(path), path.open("ab+") as record:
+        if record.seek(0, os.SEEK_END):
+            record.seek(-1, os.SEEK_END)
+            line = line if record.read() == b"\n" else b"\n" + line
+        record.write(line)
 
 
 def _write(path: Path, pixels: Pixels) -> None:

@@ -132,13 +132,11 @@ def on_areas(
         LeftOutWarning: If scenes are left out.
     """
     named = [(scene.aoi, scene.aoi_crs) for scene in settings]
-    shared = {name for name, count in Counter(named).items() if count > 1}
-    try:
-        read = {(aoi, crs): None if aoi is None else read_aoi(aoi, crs) for aoi, crs in dict.fromkeys(named)}
-    except AOIError as error:
-        if not (advice := labels_as_area_advice(settings)):
-            raise
-        raise AOIError(f"{error}\n{advice}") from error
+    of_area: dict[tuple[str | None, str | None], list[SceneConfig]] = {}
+    for name, scene in zip(named, settings, strict=True):
+        of_area.setdefault(name, []).append(scene)
+    shared = {name for name, scenes in of_area.items() if len(scenes) > 1}
+    read = {name: _read_area(scenes) for name, scenes in of_area.items()}
     areas = [read[name] for name in named]
     there = [
         area is None or name not in shared or _share_pixels(area, raw.reference.geobox)
@@ -157,11 +155,22 @@ def on_areas(
     return [scene for scene, _, _ in kept], [raw for _, raw, _ in kept], [area for _, _, area in kept]
 
 
+def _read_area(scenes: Sequence[SceneConfig]) -> AOI | None:
+    """Read the area that scenes share; None: they are used whole."""
+    area, crs = scenes[0].aoi, scenes[0].aoi_crs
+    try:
+        return None if area is None else read_aoi(area, crs)
+    except AOIError as error:
+        if not (advice := labels_as_area_advice(scenes)):
+            raise
+        raise AOIError(f"{error}\n{advice}") from error
+
+
 def labels_as_area_advice(settings: Sequence[SceneConfig]) -> str:
     """Advise users who name the polygons of their labels as the area, with a column of splits.
 
     Args:
-        settings: What the configuration says of each scene.
+        settings: What the configuration says of the scenes that an error is about.
 
     Returns:
         Why that does not work, and the ways out; empty if no scene has one file for both.

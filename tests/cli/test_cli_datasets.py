@@ -72,7 +72,8 @@ def test_a_dry_run_does_not_unpack(run_cli, tmp_path):
     write_gamus(tmp_path, hdf5=True)
     code, _, errors = run_cli("train", "--dataset", "gamus", "--root", tmp_path, "--dry-run")
     assert code == 2
-    assert f"Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack" in errors
+    assert f"Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack\n" in errors
+    assert "unpack_dataset" not in errors
     assert not (tmp_path / "geocrodino-unpacked").exists()
 
 

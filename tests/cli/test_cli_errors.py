@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -151,13 +152,23 @@ def test_an_area_outside(run_cli, study, here, corner):
     train_refused(run_cli, "--aoi", "far.gpkg", told=["far.gpkg: the area of interest lies outside ", "optical.tif"])
 
 
-@pytest.mark.parametrize("side_m", [10, 0.2])
-def test_an_area_smaller_than_a_patch(run_cli, study, here, corner, side_m):
+# 20 px of 0.5 m are less than the least patch, 32 px. Of 0.303 m, 33 px cover the side of 10 m.
+@pytest.mark.parametrize(
+    ("side_m", "advice"),
+    [
+        (10, "has 20 x 20 px. Draw larger polygons, or use finer pixels (--resolution 0.303)."),
+        (0.2, "\nNo pixel lies wholly inside. Draw larger polygons."),
+    ],
+)
+def test_an_area_smaller_than_the_least_patch(run_cli, study, here, corner, side_m, advice):
     x, y = corner[0] + 20, corner[1] + 20
     small = shapely.box(x, y, x + side_m, y + side_m)
     write_areas("small.gpkg", {"train": small, "val": shapely.box(x + 30, y, x + 80, y + 60)})
-    told = ["small.gpkg: the polygons of the split 'train' hold no patch", "32 x 32 px (16 m)", "--patch-px"]
+    told = ["small.gpkg: the polygons of the split 'train' hold no patch", "32 x 32 px (16 m)", f"{advice}\n"]
     train_refused(run_cli, "--aoi", "small.gpkg", told=told)
+    for words in re.findall(r"\((--\S+ \S+)\)", advice):
+        code, _, errors = run_cli("train", "--out", "run", "--aoi", "small.gpkg", "--dry-run", *words.split())
+        assert code == 0, errors
 
 
 def test_a_box_too_small_to_be_cut(run_cli, study, here, corner):

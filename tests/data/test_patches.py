@@ -129,5 +129,5 @@ def test_the_largest_square(shape):
 
 def test_advice_where_no_pixel_lies_inside():
     assert patch_advice([np.zeros((9, 9), bool)], 64, 32, 1.0, 0.1) == (
-        "Draw larger polygons, or use smaller patches (`patch_px`)."
+        "No pixel lies wholly inside. Draw larger polygons."
     )

@@ -241,10 +241,16 @@ def write_nyu_file(root, *, splits=True, classes=True, scenes=NYU_SCENES):
     with path.open("r+b") as file:
         file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
     if splits:
-        train, test = (np.array([[n] for n in numbers], np.uint16) for numbers in ((1, 2, 3, 4), (5,)))
-        scipy.io.savemat(root / "splits.mat", {"trainNdxs": train, "testNdxs": test})
+        write_nyu_splits(root, test=(5,))
     if classes:
         scipy.io.savemat(root / "classMapping40.mat", {"mapClass": NYU_CODES[None].astype(np.uint8)})
+
+
+def write_nyu_splits(root, test):
+    """The official splits: the numbers of the pictures of test, all others are of train."""
+    train = [number for number in range(1, len(NYU_SCENES) + 1) if number not in test]
+    lists = {"trainNdxs": train, "testNdxs": test}
+    scipy.io.savemat(root / "splits.mat", {k: np.array(v, np.uint16)[:, None] for k, v in lists.items()})
 
 
 def write_nyu_raw(root):

@@ -66,7 +66,7 @@ def project(tmp_path_factory, tiny):
 def test_pictures_are_trained_predicted_and_evaluated(project, run_cli):
     code, told, errors = run_cli("train", "--config", project / "geocrodino.yaml", "--out", project / "run")
     assert code == 0, errors
-    assert "Heights above ground of 0.1 m a stored unit, as set" in told
+    assert "2 scenes (train, val): heights above ground of 0.1 m a stored unit, as set" in told
     manifest = load_bundle(project / "run/bundle.safetensors").manifest
     recipe = manifest.modalities["elevation"].recipe
     assert recipe.channels == ("height_above_ground", "slope")

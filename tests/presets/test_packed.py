@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
+import pickle
+import re
 
 import h5py
 import numpy as np
@@ -17,7 +20,7 @@ from geocrodino.presets import packed as packed_module
 from geocrodino.presets.catalogue import PRESETS
 from geocrodino.presets.contents import dataset_settings, look, missing_text, unpack_dataset
 from geocrodino.presets.packed import UNPACKED, content_key, not_unpacked
-from tests.helpers.data_sets import NYU_CODES, nyu_arrays, write_gamus, write_hdf5, write_nyu_file
+from tests.helpers.data_sets import NYU_CODES, nyu_arrays, write_gamus, write_hdf5, write_nyu_file, write_nyu_splits
 
 NYU_TILES = ("kitchen_0004-0001", "kitchen_0004-0002", "bedroom_0010a-0003", "bedroom_0010a-0004", "office_0002-0005")
 
@@ -32,6 +35,11 @@ def unpacked(root, name):
 
 def todo(name, root):
     return [raster.name for raster in not_unpacked(look(PRESETS[name], root).packed, root)]
+
+
+def without_h5py(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module, *a: None if module == "h5py" else find(module, *a))
 
 
 # --- NYU --------------------------------------------------------------------------------------------------------------
@@ -85,6 +93,61 @@ def test_nyu_without_splits(tmp_path):
     sentence = "splits.mat is not there: pictures of test are not told from those of train."
     assert missing_text(PRESETS["nyu"], contents) == sentence
     with pytest.warns(SplitWarning, match=rf"^{tmp_path}: {sentence}$"):
+        dataset_settings(PRESETS["nyu"], tmp_path)
+
+
+def test_splits_that_come_later_are_written_beside_the_rasters(tmp_path):
+    write_nyu_file(tmp_path, splits=False)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    write_nyu_splits(tmp_path, test=(5,))
+    told = []
+    unpack_dataset(PRESETS["nyu"], tmp_path, told.append)
+    assert told == []  # no raster was written
+    assert (tmp_path / UNPACKED / "test.txt").read_text() == "office_0002-0005\n"
+    write_nyu_splits(tmp_path, test=(4, 5))
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    for file in tmp_path.glob("*.mat"):
+        file.unlink()
+    scenes = look(PRESETS["nyu"], tmp_path).scenes
+    assert {scene.name for scene in scenes if scene.split == "test"} == {"bedroom_0010a-0004", "office_0002-0005"}
+
+
+def test_the_lists_of_splits_outlive_an_interruption(tmp_path, monkeypatch):
+    write_nyu_file(tmp_path)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(packed_module, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            unpack_dataset(PRESETS["nyu"], tmp_path)
+    assert (tmp_path / UNPACKED / "test.txt").read_text() == "office_0002-0005\n"
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    (tmp_path / UNPACKED / "test.txt").unlink()
+    assert todo("nyu", tmp_path) == []
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    assert (tmp_path / UNPACKED / "test.txt").read_text() == "office_0002-0005\n"
+
+
+def test_written_lists_count_where_the_file_of_the_splits_is_gone(tmp_path):
+    write_nyu_file(tmp_path)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    before = look(PRESETS["nyu"], tmp_path)
+    (tmp_path / "splits.mat").unlink()
+    after = look(PRESETS["nyu"], tmp_path)
+    assert after.scenes == before.scenes
+    assert missing_text(PRESETS["nyu"], after) == ""
+
+
+def test_unpacked_pictures_without_lists_are_told(tmp_path):
+    write_nyu_file(tmp_path, splits=False)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    for file in tmp_path.glob("*.mat"):
+        file.unlink()
+    sentence = "No list of the splits is there (train.txt, test.txt): tiles of test are not told from those of train."
+    assert missing_text(PRESETS["nyu"], look(PRESETS["nyu"], tmp_path)) == sentence
+    with pytest.warns(SplitWarning, match=rf"^{tmp_path}: {re.escape(sentence)}$"):
         dataset_settings(PRESETS["nyu"], tmp_path)
 
 
@@ -243,6 +306,19 @@ def test_a_download_that_is_no_hdf5_file(tmp_path):
         unpack_dataset(PRESETS["gamus"], tmp_path)
 
 
+def test_an_array_that_is_damaged(tmp_path):
+    write_gamus(tmp_path, hdf5=True)
+    path = tmp_path / "classes/test/DC_01_25_CLS.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("image", data=np.ones((64, 64), np.uint8), chunks=(64, 64), compression="gzip")
+        start = file["image"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 8] = b"\0" * 8  # no start of a compressed block
+    path.write_bytes(content)
+    with pytest.raises(RasterError, match=r"CLS\.h5: expected a whole HDF5 file, found a damaged one \(.*Download"):
+        unpack_dataset(PRESETS["gamus"], tmp_path)
+
+
 # --- once, completely or not at all -----------------------------------------------------------------------------------
 
 
@@ -252,9 +328,9 @@ def test_a_training_needs_the_unpacked_tiles(tmp_path):
         dataset_settings(PRESETS["gamus"], tmp_path)
     assert str(error.value) == (
         f"{tmp_path}: expected the tiles of gamus in {tmp_path}/geocrodino-unpacked, found 18 of 18 rasters not "
-        f"unpacked yet. Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack, or "
-        "geocrodino.presets.contents.unpack_dataset in Python."
+        "unpacked yet. Unpack them first: geocrodino.presets.contents.unpack_dataset."
     )
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
     unpack_dataset(PRESETS["gamus"], tmp_path)
     (first, *_) = dataset_settings(PRESETS["gamus"], tmp_path)["data"]["scenes"]
     assert first == {
@@ -341,6 +417,23 @@ def test_unpacked_tiles_outlive_the_packed_file(tmp_path):
     assert look(PRESETS["nyu"], tmp_path).scenes == before
 
 
+@pytest.mark.parametrize("way", ["no classes", "no h5py"])
+def test_unpacked_tiles_count_where_the_packed_file_cannot_be_unpacked(way, tmp_path, monkeypatch):
+    write_nyu_file(tmp_path)
+    unpack_dataset(PRESETS["nyu"], tmp_path)
+    before = look(PRESETS["nyu"], tmp_path).scenes
+    if way == "no h5py":
+        without_h5py(monkeypatch)
+    else:
+        (tmp_path / "classMapping40.mat").unlink()
+    after = look(PRESETS["nyu"], tmp_path)
+    assert after.scenes == before
+    assert missing_text(PRESETS["nyu"], after) == ""
+    assert len(dataset_settings(PRESETS["nyu"], tmp_path)["data"]["scenes"]) == len(before)
+    with pytest.raises(ConfigError, match=r"nyu-raw .*found none\. .*nyu_depth_v2_labeled\.mat: "):  # no RawDepth yet
+        dataset_settings(PRESETS["nyu-raw"], tmp_path)
+
+
 def test_tiles_of_the_usual_form_come_first(tmp_path):
     write_gamus(tmp_path)
     write_gamus(tmp_path, hdf5=True)
@@ -358,11 +451,32 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         unpack_dataset(PRESETS["gamus"], tmp_path)
 
 
+def test_a_pipe_that_closes_is_no_damage_of_a_file(tmp_path):
+    write_gamus(tmp_path, hdf5=True)
+
+    def closed(done, total):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        unpack_dataset(PRESETS["gamus"], tmp_path, on_progress=closed)
+    assert len(todo("gamus", tmp_path)) == 17  # the first raster is complete and noted
+
+
+def test_a_full_disk_is_no_damage_of_a_file(tmp_path, monkeypatch):
+    write_gamus(tmp_path, hdf5=True)
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rasterio.io.DatasetWriter, "write", full)
+    with pytest.raises(OutputError, match=r"\.tif: cannot be written \(No space left on device\)\.$"):
+        unpack_dataset(PRESETS["gamus"], tmp_path)
+
+
 @pytest.mark.parametrize(("name", "writer"), [("nyu", write_nyu_file), ("gamus", write_gamus)])
 def test_without_h5py_a_message_names_the_extra(name, writer, tmp_path, monkeypatch):
     writer(tmp_path, **({"hdf5": True} if name == "gamus" else {}))
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module, *a: None if module == "h5py" else find(module, *a))
+    without_h5py(monkeypatch)
     with pytest.raises(ConfigError) as error:
         dataset_settings(PRESETS[name], tmp_path)
     assert str(error.value).endswith(

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import shapely
 
-from geocrodino.errors import BundleError, ConfigError, OverlapError
+from geocrodino.errors import AOIError, BundleError, ConfigError, OverlapError
 from geocrodino.settings.config import config_of
 from geocrodino.training.checks import check_inputs
 
@@ -48,6 +48,28 @@ def test_shapes_in_another_hemisphere(scenes, tmp_path):
     assert "It meets the raster if its coordinates are in EPSG:32631." in told
     frame.set_crs("EPSG:32631", allow_override=True).to_file(tmp_path / "north.gpkg")
     assert check_inputs(configured(scenes, labels=str(tmp_path / "north.gpkg"))).classes.names == ("a", "b")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_area_is_taken_for_labels_only_in_the_scene_that_it_fails_in(scenes, tmp_path, own):
+    """The areas of the west are its labels. Those of the east fail: the file is not there, or its splits overlap."""
+    west, east = scenes
+    for scene in scenes:
+        del scene["split"]
+    drawn = {name: str(tmp_path / f"{name}.gpkg") for name in ("west", "east")}
+    for left, name in ((X, "west"), (X + 32, "east")):
+        shapes = [shapely.box(left, Y - 15, left + 30, Y - 2), shapely.box(left, Y - 30, left + 30, Y - 16)]
+        if name == "east":
+            shapes = [shapes[0], shapes[0].buffer(1)]
+        frame = gpd.GeoDataFrame({"use": ["a", "b"], "split": ["train", "val"]}, geometry=shapes, crs="EPSG:32631")
+        frame.to_file(drawn[name])
+    west |= {"labels": drawn["west"], "aoi": drawn["west"]}
+    east |= {"labels": drawn["east"], "aoi": drawn["east"] if own else str(tmp_path / "none.gpkg")}
+    with pytest.raises(AOIError) as error:
+        check_inputs(configured(scenes, label_rules={"column": "use"}))
+    told = str(error.value)
+    assert ("none.gpkg: no such file" in told, "train and val overlap" in told) == (not own, own)
+    assert ("The area and the labels are one file" in told) == own
 
 
 def test_scenes_without_any_labels(scenes):

@@ -282,6 +282,20 @@ def number_there(batch: Mapping[str, Tensor], *modalities: Modality) -> int:
     return 0 if there is None else int(there.sum())
 
 
+def amount_there(batch: Mapping[str, Tensor], *modalities: Modality) -> Tensor | None:
+    """Count the patches of scenes that have all of some modalities, those of this process alone.
+
+    Args:
+        batch: As for `rows_there`: ``<m>_there``, bool, shape (B,).
+        *modalities: The modalities.
+
+    Returns:
+        The number of patches, int64, shape (); None in trainings in which no scene lacks one of them.
+    """
+    there = _there(batch, "there", modalities)
+    return None if there is None else there.sum()
+
+
 def processes_in(batch: Mapping[str, Tensor], modality: Modality) -> int:
     """Count the processes that share a batch of a training in which scenes lack a modality.
 

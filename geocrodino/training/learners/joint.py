@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import torch
@@ -18,7 +18,18 @@ from geocrodino.settings.method import MethodSettings
 from geocrodino.settings.modality import Modality
 from geocrodino.spelling import did_you_mean
 from geocrodino.training.calibrate import ValidationPixels
-from geocrodino.training.learners.base import Learner, Shape, Step, Weights, feature_valid, partial_rows, rows_there
+from geocrodino.training.learners.base import (
+    Learner,
+    Shape,
+    Step,
+    Weights,
+    amount_there,
+    feature_valid,
+    number_there,
+    partial_rows,
+    processes_in,
+    rows_there,
+)
 from geocrodino.training.learners.between import Outputs
 from geocrodino.training.learners.terms import TERMS, Pass
 
@@ -192,11 +203,15 @@ class JointLearner(Learner):
     def amounts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute what the terms of single branches divide by: labelled pixels, and valid features.
 
+        Terms between branches are about patches that have both modalities. Where scenes lack a modality, some parts of
+        a batch have many of them and some none, so their number stands for what these terms divide by.
+
         Args:
             batch: Augmented patches, see `Step`.
 
         Returns:
-            Amounts by the name of the term, each a scalar >= 0, shape (). Terms between branches have none.
+            Amounts by the name of the term, each a scalar >= 0, shape (). Where no scene lacks a modality, terms
+            between branches have none.
         """
         found, complete = super().amounts(batch), rows_there(batch, *self.modalities)
         for m in self.modalities:
@@ -204,6 +219,22 @@ class JointLearner(Learner):
             valid = feature_valid(batch[f"{m}_valid"], self.model.stride)
             found[f"orthogonality/{m}"] = valid.sum()
             found[f"adversary/{m}"] = (valid if complete is None else valid[complete]).sum()
+        return found | self._amounts_between(batch)
+
+    def _amounts_between(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The number of patches with both modalities, by term; empty where no scene lacks a modality."""
+        pairs = combinations(self.modalities, 2)
+        both = [count for pair in pairs if (count := amount_there(batch, *pair)) is not None]
+        if not both:
+            return {}
+        if self.method.contrast != "class":  # a single patch has no other one to differ from: its contrast is 0
+            both = [count * (count > 1) for count in both]
+        found = {"contrast": torch.stack(both).sum()}
+        for one, other in self.pairs:
+            if (count := amount_there(batch, one, other)) is not None:
+                found[f"across/{one}"] = count
+                # The term divides by the mean of all processes, see `Agreement`.
+                found[f"agreement/{one}"] = count.new_tensor(number_there(batch, one, other)) / processes_in(batch, one)
         return found
 
     def losses(self, step: Step, average: Learner) -> dict[str, Tensor]:

@@ -161,7 +161,8 @@ class TaughtLearner(Learner):
             "masks/segmentation": labelled_weight(labels, self.class_weights),
         }
         if any(f"{m}_there" in batch for m in self.modalities):  # means over complete patches, of which parts differ
-            means = ("masks/diversity", *(f"masked/{m}" for m in self.modalities))
+            of_students = [f"{term}/{m}" for term in ("prototype", "masked") for m in self.modalities]
+            means = ("masks/diversity", *of_students)
             found |= dict.fromkeys(means, labels.new_tensor(len(labels)))
         return found
 

@@ -131,7 +131,9 @@ def test_a_batch_without_any_heights(build, make_step, total, name):
     [
         ("single", {"losses": {"cross_entropy": 1, "focal": 1}}, 4),
         ("discom", {}, 8),  # cross entropy, auxiliary decoder, orthogonality and adversary of both branches
+        ("crodino", {**EVERYTHING, "contrast": "none"}, 12),  # and what each branch learns from the other, two terms
         ("kd", {}, 4),
+        ("protokd", {}, 6),
         ("maskedkd", {}, 4),
         ("fusion", {}, 1),
     ],
@@ -152,6 +154,44 @@ def test_parts_of_a_batch_add_up_to_its_loss(build, make_step, rows, name, setti
     assert len(found) == terms
     for term, value in found.items():
         assert value == pytest.approx(float(whole[term].detach()), rel=1e-4), term
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("crodino", {**EVERYTHING, "contrast": contrast}) for contrast in ("image", "class", "pixel")] + [("protokd", {})],
+)
+def test_a_part_without_complete_patches_takes_nothing_from_terms_between_branches(build, make_step, name, settings):
+    """The first part has all three complete patches, so the terms of the whole batch are its own."""
+    step = with_images_alone(make_step(labelled=0.75))
+    learner = build(name, **settings).eval()
+    if name == "crodino":
+        learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), IOU)
+    parts = [
+        Step(*({k: v[own] for k, v in x.items()} for x in (step.batch, step.source)), 0.5)
+        for own in (slice(3), slice(3, None))
+    ]
+    terms = []
+    for each in (step, *parts):
+        torch.manual_seed(1)  # a contrast of pixels draws some
+        terms.append({k: float(v.detach()) for k, v in learner.losses(each, learner).items()})
+    weights = part_weights([learner.amounts(part.batch) for part in parts])
+    whole, between = terms[0], ("contrast", "across", "agreement", "prototype")
+    own = [term for term in whole if term.startswith(between)]
+    assert len(own) == (5 if name == "crodino" else 2)
+    for term in own:
+        assert whole[term] > 0, term
+        found = sum(float(w[term]) * part.get(term, 0.0) for part, w in zip(terms[1:], weights, strict=True))
+        assert found == pytest.approx(whole[term], rel=1e-4), term
+
+
+@pytest.mark.parametrize(("contrast", "expected"), [("image", [2, 0]), ("pixel", [2, 0]), ("class", [2, 1])])
+def test_a_single_complete_patch_has_a_contrast_of_classes_alone(build, make_step, contrast, expected):
+    batch = with_images_alone(make_step()).batch
+    learner = build("crodino", contrast=contrast)
+    parts = [{key: value[rows] for key, value in batch.items()} for rows in ([0, 1, 3], [2, 4])]
+    assert [int(learner.amounts(part)["contrast"]) for part in parts] == expected
+    everywhere = {key: value for key, value in batch.items() if not key.endswith("_there")}
+    assert not {"contrast", "across/optical", "agreement/optical"} & learner.amounts(everywhere).keys()
 
 
 @pytest.mark.parametrize("progress", [0.1, 0.9])  # mask tokens learn, then the students learn by masks
