@@ -21,6 +21,7 @@ def run(out, *checks):
     return found
 
 
+@pytest.mark.slow
 def test_its_checks_run_on_the_cpu(tmp_path):
     found = run(tmp_path, "ceilings", "prediction", "evidence")
     assert found["prediction"]["agreement with the CPU, full"] == 1.0  # the same device, twice
