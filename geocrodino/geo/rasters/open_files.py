@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 
-import rasterio
+from rasterio.io import DatasetReader
 
 from geocrodino.errors import RasterError
 from geocrodino.files.access import look_up
 from geocrodino.geo.rasters.identity import files_behind
-from geocrodino.geo.rasters.opening import opened_pixels
+from geocrodino.geo.rasters.opening import open_pixels, opened_pixels
 from geocrodino.geo.rasters.protocol import Raster
 
 MOST_OPEN = 64
@@ -69,7 +69,7 @@ def kept_open(states: FileStates) -> Iterator[None]:
 
 
 @contextmanager
-def dataset(name: str, *, alone: bool = False) -> Iterator[rasterio.DatasetReader]:
+def dataset(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
     """Open a raster to read its pixels, or take it from those that are kept open.
 
     Args:
@@ -93,7 +93,7 @@ def dataset(name: str, *, alone: bool = False) -> Iterator[rasterio.DatasetReade
     files, key = _open_files, (name, states)
     found = files.take(key)
     if found is None:
-        found = rasterio.open(name)
+        found = open_pixels(name, alone=alone)
     try:
         yield found
     except BaseException:
@@ -109,10 +109,10 @@ class _OpenFiles:
     """Files of this process that no thread reads at the moment, the last used ones last."""
 
     def __init__(self) -> None:
-        self._idle: list[tuple[_Key, rasterio.DatasetReader]] = []
+        self._idle: list[tuple[_Key, DatasetReader]] = []
         self._lock = threading.Lock()
 
-    def take(self, key: _Key) -> rasterio.DatasetReader | None:
+    def take(self, key: _Key) -> DatasetReader | None:
         """An open file, which is then used by one thread alone; None if there is none."""
         with self._lock:
             for place in range(len(self._idle) - 1, -1, -1):
@@ -120,7 +120,7 @@ class _OpenFiles:
                     return self._idle.pop(place)[1]
         return None
 
-    def give(self, key: _Key, opened: rasterio.DatasetReader) -> None:
+    def give(self, key: _Key, opened: DatasetReader) -> None:
         """Keep a file open; the one that was not used for the longest time is closed where there are too many."""
         with self._lock:
             self._idle.append((key, opened))

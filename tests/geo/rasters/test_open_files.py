@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from geocrodino.errors import RasterError
-from geocrodino.geo.rasters import open_files
+from geocrodino.geo.rasters import open_files, opening
 from geocrodino.geo.rasters.open_files import dataset, file_states, kept_open
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
@@ -24,13 +26,13 @@ def none_open(monkeypatch):
     """No file is open from another test, and names of the files that are opened are noted."""
     opened = []
 
-    def noted(name, *args, **options):
-        opened.append(str(name))
-        return rasterio_open(name, *args, **options)
+    class Noted(opening._Pixels):
+        def __init__(self, name, *args, **options):
+            opened.append(str(name))
+            super().__init__(name, *args, **options)
 
-    rasterio_open = rasterio.open
     monkeypatch.setattr(open_files, "_open_files", open_files._OpenFiles())
-    monkeypatch.setattr(open_files.rasterio, "open", noted)
+    monkeypatch.setattr(opening, "_Pixels", Noted)
     return opened
 
 
@@ -139,6 +141,20 @@ def test_files_behind_a_virtual_raster_are_compared_too(numbered, tmp_path):
     put_back_later(raster.path)
     with kept_open(states), pytest.raises(RasterError, match=r"1\.tif: changed while a training reads it in place"):
         corner_of(virtual)
+
+
+def test_a_file_without_a_place_is_opened_without_a_warning(tmp_path):
+    path = tmp_path / "picture.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="PNG", width=4, height=4, count=1, dtype="uint8") as target:
+            target.write(np.full((1, 4, 4), 9, np.uint8))
+    states = {str(path): ((str(path), path.stat().st_size, path.stat().st_mtime_ns),)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for watched in (states, {}):
+            with kept_open(watched), dataset(str(path)) as opened:
+                assert set(opened.read().ravel().tolist()) == {9}
 
 
 def test_files_that_are_not_watched_are_opened_for_each_read(numbered, none_open):
