@@ -182,12 +182,17 @@ def test_files_behind_a_virtual_raster_are_looked_up_now_and_then(virtual, clock
 def test_files_are_closed_at_the_end(numbered, none_open):
     rasters = [numbered(1), numbered(2)]
     states = file_states(*rasters)
-    with pytest.raises(KeyboardInterrupt), closed_after():
+    kept = []
+
+    def interrupted():
         with kept_open(states):
             assert [corner_of(raster) for raster in rasters] == [{1}, {2}]
-        kept = [each for _, each in open_files._open_files._idle]
+        kept.extend(each for _, each in open_files._open_files._idle)
         assert [each.closed for each in kept] == [False, False]
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), closed_after():
+        interrupted()
     assert [each.closed for each in kept] == [True, True]
     assert open_files._open_files._idle == []
     none_open.clear()
