@@ -62,7 +62,7 @@ class RasterError(GeocrodinoError):
 
     Attributes:
         path: The file that the message is about.
-        parts: Both arguments.
+        parts: Path and message as they were given.
     """
 
     def __init__(self, path: str | Path, message: str) -> None:

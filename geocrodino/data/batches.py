@@ -68,6 +68,10 @@ def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A tensor without values; of a reading process in the memory that it shares with the training, as in PyTorch."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
+    new_shared = getattr(torch.UntypedStorage, "_new_shared", None)
+    if new_shared is None:  # it is PyTorch's own; the public way moves the empty tensor, and takes twice the time
+        shared: Tensor = torch.empty(shape, dtype=dtype).share_memory_()
+        return shared
     values = torch.empty(0, dtype=dtype)
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape) * values.element_size())
+    storage: torch.UntypedStorage = new_shared(math.prod(shape) * values.element_size())
     return values.set_(storage).view(tuple(shape))

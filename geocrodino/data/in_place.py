@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.data.alignment import AlignedLayers
 from geocrodino.data.sources import Sources
-from geocrodino.errors import ConfigError, RasterError
+from geocrodino.errors import AccessError, ConfigError, RasterError
 from geocrodino.files.names import in_archive, is_remote
 from geocrodino.geo.rasters.grid import align_longitudes, lattice_difference, pixel_offset
 from geocrodino.geo.rasters.identity import source_files
@@ -110,6 +110,9 @@ class InPlaceLayers:
                 return recipe.read(raster, self.grid, window, ground=ground, unit=unit)[0]
         except RasterError as error:
             raise InPlaceError(*error.parts) from error
+        except AccessError as error:
+            path, _, message = str(error).partition(": ")
+            raise InPlaceError(path, message) from error
 
     def class_indices(self) -> NDArray[np.uint8]:
         """Map the class indices into memory, read-only.

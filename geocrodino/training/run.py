@@ -25,6 +25,7 @@ from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
+from geocrodino.geo.rasters.open_files import closed_after
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
 from geocrodino.settings.config import TrainConfig, save_config
@@ -134,7 +135,7 @@ def train(
     if teacher is not None:
         with run_folder.without_empty(created):
             require_same_data(config, teacher)
-    with run_folder.without_empty(created), run_folder.alone(out):
+    with run_folder.without_empty(created), run_folder.alone(out), closed_after():
         resumes = resume and run_folder.has_progress(out)
         if resumes or teacher is not None:
             began = out if resumes or teacher is None else teacher

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from geocrodino.data import batches
 from geocrodino.data.batches import BatchReader, as_read
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.scenes import AlignedScene, SceneWindow
@@ -37,6 +38,19 @@ def test_a_batch_is_that_of_pytorch(dataset, workers):
         assert found[name].dtype == values.dtype
         assert torch.equal(found[name], values)
     assert found["elevation_there"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["PyTorch's own function", "without it"])
+def test_tensors_of_a_reading_process_lie_in_shared_memory(monkeypatch, own):
+    monkeypatch.setattr(batches, "get_worker_info", lambda: "a reading process")
+    for holder in torch.UntypedStorage.__mro__:
+        if not own and "_new_shared" in vars(holder):
+            monkeypatch.delattr(holder, "_new_shared")
+    for shape, dtype in (((2, 3, 5), torch.float32), ((4,), torch.bool), ((2, 3), torch.int64)):
+        values = batches._empty(shape, dtype)
+        assert (values.shape, values.dtype) == (shape, dtype)
+        assert values.is_shared()
+        assert values.is_contiguous()
 
 
 def test_a_single_sample_is_that_of_the_dataset(dataset):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +33,7 @@ from geocrodino.data.in_place import (
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.sources import Sources, fitted_sources, with_heights
 from geocrodino.data.statistics import measure
-from geocrodino.errors import ConfigError, LabelError, RasterError
+from geocrodino.errors import AccessError, ConfigError, LabelError, RasterError
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import window_grid
 from geocrodino.geo.rasters.reader import RasterSource
@@ -263,6 +265,18 @@ def test_a_changed_file_is_told_by_a_reading_process_in_its_own_words(dataset):
         _batches(dataset, num_workers=1)
     assert str(caught.value) == str(alone.value)
     assert str(caught.value).startswith(f"{path}: changed while a training reads it in place: expected ")
+    assert caught.value.path == path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_is_out_of_reach_is_told_in_its_own_words(dataset, workers):
+    path = dataset.scenes[0].layers.sources.rasters["optical"].path
+    path.unlink()
+    path.symlink_to(path.name)  # a link to itself
+    with pytest.raises(InPlaceError) as caught:
+        _batches(dataset, num_workers=workers)
+    assert str(caught.value) == str(AccessError.because(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))))
     assert caught.value.path == path
 
 

@@ -215,3 +215,22 @@ def test_the_ground_of_a_lone_tile_is_the_same_bytes_without_its_shortcut(pixel,
     whole = ground_surface(surface, GroundFilter(), pixel, (3, 7))
     assert np.isfinite(whole).any()
     assert quick.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("pixel", [0.5, 1.0])
+@pytest.mark.parametrize("side", [16, 40, 96])
+def test_windows_beside_a_large_hole_have_the_ground_of_the_whole(pixel, side):
+    """Some windows hold no ground, but surface that lies just within reach; others hold nothing at all."""
+    rng = np.random.default_rng(0)
+    surface = (100 + 3 * rng.random((192, 384))).astype(np.float32)
+    surface[:, :200] = np.nan
+    surface[60:130, 200:300] += 15  # a hall at the edge of the hole
+    halo = SMALL.halo_px(pixel)
+    padded = np.pad(surface, halo, constant_values=np.nan)
+    whole = ground_surface(padded, SMALL, pixel, (-halo, -halo), halo)
+    assert np.isnan(whole[:, :100]).all()
+    assert np.isfinite(whole[:, 200:]).all()
+    for window in Window.of(surface.shape).blocks(side):
+        read = window.shift(halo, halo).grow(halo)
+        found = ground_surface(padded[read.slices], SMALL, pixel, read.shift(-halo, -halo).corner, halo)
+        assert found.tobytes() == whole[window.slices].tobytes(), window

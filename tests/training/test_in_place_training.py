@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from geocrodino.data import in_place
 from geocrodino.errors import ConfigError, RasterError
+from geocrodino.geo.rasters import open_files
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.training.dry_run import plan_training
 from geocrodino.training.folder import recorded_settings
@@ -95,6 +96,7 @@ def test_the_networks_are_those_of_a_training_on_copies(configured, copied, tmp_
     train(configured("in_place"), out, tell=told.append)
     assert f"Layers in {out}/aligned: " in "\n".join(told)
     assert "; optical and elevation read in place." in "\n".join(told)
+    assert open_files._open_files._idle == []
     assert weights(out / "bundle.safetensors") == weights(copied / "bundle.safetensors")
     assert losses(out) == losses(copied)
     for name in ("inputs.json", "statistics.json"):
@@ -168,6 +170,7 @@ def test_a_file_that_changes_during_a_training_ends_it(configured, files, tmp_pa
     with pytest.raises(RasterError) as caught:
         train(config, out, callbacks=[Change()])
     assert str(caught.value).startswith(f"{path}: changed while a training reads it in place: expected ")
+    assert open_files._open_files._idle == []  # no training leaves files open
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -82,12 +83,26 @@ def read_categories(path: Path, band: int = 1, *, palette: bool = True, tagged: 
 
 
 def _may_describe(path: Path) -> bool:
-    """Whether a raster without a table of colours may name its values; a TIFF does in a side file alone."""
+    """Whether a raster without a table of colours may name its values.
+
+    Up to GDAL 3.11 a TIFF does in a side file alone; from 3.12 on an attribute table may lie in its GDAL_METADATA tag.
+    """
     name = gdal_name(path)
-    if is_url(name) or name.startswith("/vsi") or path.suffix.lower() not in {".tif", ".tiff"}:
+    if (
+        _tables_lie_inside_tiffs()
+        or is_url(name)
+        or name.startswith("/vsi")
+        or path.suffix.lower() not in {".tif", ".tiff"}
+    ):
         return True
     stem = path.with_suffix("").name
     return any(is_file(path.with_name(f"{first}{end}")) for first in (path.name, stem) for end in _SIDE_ENDS)
+
+
+def _tables_lie_inside_tiffs() -> bool:
+    """Whether this GDAL reads attribute tables from a TIFF itself."""
+    major, minor = rasterio.__gdal_version__.split(".")[:2]
+    return (int(major), int(minor)) >= (3, 12)
 
 
 def _band_elements(path: Path, band: int, notes: list[str]) -> Iterator[Element]:

@@ -2,7 +2,7 @@
 
 By default each read opens its file and closes it again. Within `kept_open`, the files of this process stay open after a
 read, the last ones used, and each is compared with what it was when the work began. A file is used by one thread at a
-time; a process that begins as a copy of this one opens its own.
+time; a process that begins as a copy of this one opens its own. At the end of the work, `closed_after` closes them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from time import monotonic
 
-import rasterio
+from rasterio.io import DatasetReader
 
 from geocrodino.errors import RasterError
 from geocrodino.files.access import look_up
 from geocrodino.geo.rasters.identity import files_behind
-from geocrodino.geo.rasters.opening import opened_pixels
+from geocrodino.geo.rasters.opening import open_pixels, opened_pixels
 from geocrodino.geo.rasters.protocol import Raster
 
 MOST_OPEN = 64
 """Files that a process keeps open while none of its threads reads them."""
+
+LOOK_S = 2.0
+"""Seconds for which the files behind a virtual raster, and masks, are not looked up again; there may be thousands."""
 
 FileState = tuple[str, int, int]
 """A local file, its size in bytes and the time of its last change in ns."""
@@ -59,7 +63,8 @@ def kept_open(states: FileStates) -> Iterator[None]:
             are opened for each read.
 
     Yields:
-        Nothing. A read of a changed file raises a `RasterError`.
+        Nothing. A read of a changed file raises a `RasterError`: of the file itself at once, of one behind it after at
+        most `LOOK_S` seconds.
     """
     before = _WATCHED.set(states)
     try:
@@ -69,7 +74,7 @@ def kept_open(states: FileStates) -> Iterator[None]:
 
 
 @contextmanager
-def dataset(name: str, *, alone: bool = False) -> Iterator[rasterio.DatasetReader]:
+def dataset(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
     """Open a raster to read its pixels, or take it from those that are kept open.
 
     Args:
@@ -89,17 +94,33 @@ def dataset(name: str, *, alone: bool = False) -> Iterator[rasterio.DatasetReade
         with opened_pixels(name, alone=alone) as opened:
             yield opened
         return
-    _require_unchanged(states)
     files, key = _open_files, (name, states)
+    _require_unchanged(states[:1])
+    if files.is_look_due(key):
+        _require_unchanged(states[1:])
+        files.looked(key)
     found = files.take(key)
     if found is None:
-        found = rasterio.open(name)
+        found = open_pixels(name, alone=alone)
     try:
         yield found
     except BaseException:
         found.close()  # after a failed read GDAL may hold damaged blocks
         raise
     files.give(key, found)
+
+
+@contextmanager
+def closed_after() -> Iterator[None]:
+    """Close the files of this process that are kept open when a ``with`` block ends.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    finally:
+        _open_files.close_all()
 
 
 _Key = tuple[str, tuple[FileState, ...]]
@@ -109,10 +130,20 @@ class _OpenFiles:
     """Files of this process that no thread reads at the moment, the last used ones last."""
 
     def __init__(self) -> None:
-        self._idle: list[tuple[_Key, rasterio.DatasetReader]] = []
+        self._idle: list[tuple[_Key, DatasetReader]] = []
+        self._looks: dict[str, tuple[_Key, float]] = {}  # when the files behind each name were looked up, s
         self._lock = threading.Lock()
 
-    def take(self, key: _Key) -> rasterio.DatasetReader | None:
+    def is_look_due(self, key: _Key) -> bool:
+        """Whether the files behind a name are to be looked up before the next read."""
+        last = self._looks.get(key[0])
+        return last is None or last[0] != key or not 0 <= monotonic() - last[1] < LOOK_S
+
+    def looked(self, key: _Key) -> None:
+        """Note that they were found as they should be."""
+        self._looks[key[0]] = key, monotonic()
+
+    def take(self, key: _Key) -> DatasetReader | None:
         """An open file, which is then used by one thread alone; None if there is none."""
         with self._lock:
             for place in range(len(self._idle) - 1, -1, -1):
@@ -120,12 +151,20 @@ class _OpenFiles:
                     return self._idle.pop(place)[1]
         return None
 
-    def give(self, key: _Key, opened: rasterio.DatasetReader) -> None:
+    def give(self, key: _Key, opened: DatasetReader) -> None:
         """Keep a file open; the one that was not used for the longest time is closed where there are too many."""
         with self._lock:
             self._idle.append((key, opened))
             closed = self._idle[: max(0, len(self._idle) - MOST_OPEN)]
             del self._idle[: len(closed)]
+        for _, old in closed:
+            old.close()
+
+    def close_all(self) -> None:
+        """Close all files that no thread reads."""
+        with self._lock:
+            closed, self._idle = self._idle, []
+            self._looks.clear()
         for _, old in closed:
             old.close()
 

@@ -80,24 +80,39 @@ class _Pixels(DatasetReader):  # type: ignore[misc]
         return list(Affine.identity().to_gdal())
 
 
-@contextmanager
-def opened_pixels(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
-    """Open a raster to read its pixels by rows and columns.
+def open_pixels(name: str, *, alone: bool = False) -> DatasetReader:
+    """Open a raster to read its pixels by rows and columns, until it is closed.
 
     Args:
         name: Its name as GDAL opens it.
         alone: Whether no file beside a TIFF changes its pixels, as a mask does; then its folder is not listed.
 
-    Yields:
-        The open raster. That of a local file has no CRS and no transform; it is closed at the end of the block.
+    Returns:
+        The open raster. That of a local file has no CRS and no transform.
 
     Raises:
         RasterioError: If it cannot be opened.
     """
     if is_url(name) or name.startswith("/vsi"):
-        with rasterio.open(name) as dataset:
-            yield dataset
-        return
+        return rasterio.open(name)
     listed = not (alone and name.lower().endswith((".tif", ".tiff")))
-    with env_ctx_if_needed() if listed else without_listing(), _Pixels(name) as dataset:
+    with env_ctx_if_needed() if listed else without_listing():
+        return _Pixels(name)
+
+
+@contextmanager
+def opened_pixels(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
+    """Open a raster to read its pixels by rows and columns in a ``with`` block.
+
+    Args:
+        name: Its name as GDAL opens it.
+        alone: As for `open_pixels`.
+
+    Yields:
+        The open raster, as `open_pixels` returns it; it is closed at the end of the block.
+
+    Raises:
+        RasterioError: If it cannot be opened.
+    """
+    with open_pixels(name, alone=alone) as dataset:
         yield dataset

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from odc.geo.geobox import GeoBox
-from pyproj._crs import Axis
 from pyproj.database import get_units_map
 
 from geocrodino.errors import HeightError
 from geocrodino.geo.rasters.grid import crs_of, pixel_size_m, proj_crs
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.spikes import HeightLimits
+
+if TYPE_CHECKING:
+    from pyproj._crs import Axis  # pyproj exports no name for it
 
 NO_UNIT = "none"
 """Name for numbers without a unit, which are used as they are."""

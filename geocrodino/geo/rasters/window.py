@@ -115,13 +115,14 @@ class Window(NamedTuple):
             other: The other window.
 
         Returns:
-            The common part; empty (``pixels`` is 0) if there is none.
+            The common part; where there is none, a window without rows, without columns, or without both.
         """
+        row, col = max(self.row_start, other.row_start), max(self.col_start, other.col_start)
         return Window(
-            max(self.row_start, other.row_start),
-            min(self.row_stop, other.row_stop),
-            max(self.col_start, other.col_start),
-            min(self.col_stop, other.col_stop),
+            row,
+            max(row, min(self.row_stop, other.row_stop)),
+            col,
+            max(col, min(self.col_stop, other.col_stop)),
         )
 
     def hull(self, other: Window) -> Window:
@@ -149,7 +150,12 @@ class Window(NamedTuple):
         Returns:
             Whether it does.
         """
-        return self.intersect(other) == other
+        return (
+            self.row_start <= other.row_start
+            and other.row_stop <= self.row_stop
+            and self.col_start <= other.col_start
+            and other.col_stop <= self.col_stop
+        )
 
     def blocks(self, side_px: int) -> Iterator[Window]:
         """Cut the window into squares, row by row.

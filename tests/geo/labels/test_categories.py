@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from geocrodino.geo.labels import categories
 from geocrodino.geo.labels.categories import read_categories
 
 BAND = '<PAMDataset><PAMRasterBand band="{band}">{inside}</PAMRasterBand></PAMDataset>'
@@ -116,3 +117,15 @@ def test_a_side_file_that_cannot_be_read(named, text, reason):
     assert found.names == {}
     (note,) = found.notes
     assert note.startswith(f"{side}: the names of classes in it cannot be read ({reason}")
+
+
+@pytest.mark.parametrize(
+    ("gdal", "inside"), [("3.9.2", False), ("3.11.5", False), ("3.12.0", True), ("4.0.0beta1", True)]
+)
+def test_a_tiff_without_a_side_file_is_asked_for_names_from_gdal_3_12_on(write_raster, monkeypatch, gdal, inside):
+    monkeypatch.setattr(rasterio, "__gdal_version__", gdal)
+    path = write_raster("labels.tif", np.ones((4, 4), np.uint8))
+    asked = []
+    monkeypatch.setattr(categories, "_band_elements", lambda *arguments: asked.append(arguments) or ())
+    read_categories(path, palette=False)
+    assert len(asked) == inside

@@ -5,14 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from geocrodino.errors import RasterError
-from geocrodino.geo.rasters import open_files
-from geocrodino.geo.rasters.open_files import dataset, file_states, kept_open
+from geocrodino.geo.rasters import open_files, opening
+from geocrodino.geo.rasters.open_files import LOOK_S, closed_after, dataset, file_states, kept_open
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 
@@ -24,13 +26,13 @@ def none_open(monkeypatch):
     """No file is open from another test, and names of the files that are opened are noted."""
     opened = []
 
-    def noted(name, *args, **options):
-        opened.append(str(name))
-        return rasterio_open(name, *args, **options)
+    class Noted(opening._Pixels):
+        def __init__(self, name, *args, **options):
+            opened.append(str(name))
+            super().__init__(name, *args, **options)
 
-    rasterio_open = rasterio.open
     monkeypatch.setattr(open_files, "_open_files", open_files._OpenFiles())
-    monkeypatch.setattr(open_files.rasterio, "open", noted)
+    monkeypatch.setattr(opening, "_Pixels", Noted)
     return opened
 
 
@@ -121,7 +123,9 @@ def test_a_file_that_is_gone(numbered):
         corner_of(raster)
 
 
-def test_files_behind_a_virtual_raster_are_compared_too(numbered, tmp_path):
+@pytest.fixture
+def virtual(numbered, tmp_path):
+    """A virtual raster over a file that holds 1 everywhere, and that file."""
     raster = numbered(1)
     path = tmp_path / "a.vrt"
     with rasterio.open(raster.path) as part:
@@ -132,13 +136,83 @@ def test_files_behind_a_virtual_raster_are_compared_too(numbered, tmp_path):
         '</SourceFilename><SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" xSize="8" ySize="8"/>'
         '<DstRect xOff="0" yOff="0" xSize="8" ySize="8"/></SimpleSource></VRTRasterBand></VRTDataset>'
     )
-    virtual = RasterSource.open(path)
-    states = file_states(virtual)
+    return RasterSource.open(path), raster.path
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the module believes to have passed, in a list."""
+    now = [1000.0]
+    monkeypatch.setattr(open_files, "monotonic", lambda: now[0])
+    return now
+
+
+def test_files_behind_a_virtual_raster_are_compared_too(virtual, clock):
+    raster, part = virtual
+    states = file_states(raster)
+    assert [file for file, *_ in states[raster.name]] == [str(raster.path), str(part)]
     with kept_open(states):
-        assert corner_of(virtual) == {1}
-    put_back_later(raster.path)
-    with kept_open(states), pytest.raises(RasterError, match=r"1\.tif: changed while a training reads it in place"):
-        corner_of(virtual)
+        assert corner_of(raster) == {1}
+    put_back_later(part)
+    clock[0] += LOOK_S - 0.01
+    with kept_open(states):
+        assert corner_of(raster) == {1}  # not yet looked up again
+    clock[0] += 0.02
+    for _ in range(2):
+        with kept_open(states), pytest.raises(RasterError, match=r"1\.tif: changed while a training reads it in place"):
+            corner_of(raster)
+    with kept_open(file_states(raster)):  # of another training
+        assert corner_of(raster) == {1}
+
+
+def test_files_behind_a_virtual_raster_are_looked_up_now_and_then(virtual, clock, monkeypatch):
+    raster, part = virtual
+    states, looked_up = file_states(raster), []
+    look_up = open_files.look_up
+    monkeypatch.setattr(open_files, "look_up", lambda file: looked_up.append(file) or look_up(file))
+    with kept_open(states):
+        for _ in range(3):
+            corner_of(raster)
+        clock[0] += LOOK_S
+        corner_of(raster)
+    named, behind = str(raster.path), str(part)
+    assert looked_up == [named, behind, named, named, named, behind]
+
+
+def test_files_are_closed_at_the_end(numbered, none_open):
+    rasters = [numbered(1), numbered(2)]
+    states = file_states(*rasters)
+    kept = []
+
+    def interrupted():
+        with kept_open(states):
+            assert [corner_of(raster) for raster in rasters] == [{1}, {2}]
+        kept.extend(each for _, each in open_files._open_files._idle)
+        assert [each.closed for each in kept] == [False, False]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), closed_after():
+        interrupted()
+    assert [each.closed for each in kept] == [True, True]
+    assert open_files._open_files._idle == []
+    none_open.clear()
+    with kept_open(states):
+        assert corner_of(rasters[0]) == {1}
+    assert none_open == [rasters[0].name]
+
+
+def test_a_file_without_a_place_is_opened_without_a_warning(tmp_path):
+    path = tmp_path / "picture.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="PNG", width=4, height=4, count=1, dtype="uint8") as target:
+            target.write(np.full((1, 4, 4), 9, np.uint8))
+    states = {str(path): ((str(path), path.stat().st_size, path.stat().st_mtime_ns),)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for watched in (states, {}):
+            with kept_open(watched), dataset(str(path)) as opened:
+                assert set(opened.read().ravel().tolist()) == {9}
 
 
 def test_files_that_are_not_watched_are_opened_for_each_read(numbered, none_open):

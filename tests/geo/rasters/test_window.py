@@ -52,8 +52,13 @@ def test_intersection_holds_the_pixels_of_both(first, second):
     shared = first.intersect(second)
     assert shared.pixels == len(pixels(first) & pixels(second))
     assert first.contains(second) == (pixels(second) <= pixels(first))
-    if shared.pixels:
-        assert pixels(shared) == pixels(first) & pixels(second)
+    assert pixels(shared) == pixels(first) & pixels(second)
+
+
+def test_windows_that_do_not_meet_have_an_empty_intersection():
+    assert Window(0, 4, 0, 4).intersect(Window(2, 6, 9, 12)).shape == (2, 0)
+    assert Window(0, 4, 0, 4).intersect(Window(-5, -1, 7, 9)).shape == (0, 0)
+    assert not Window(0, 4, 0, 4).contains(Window(7, 7, 7, 7))
 
 
 @given(WINDOWS, st.integers(1, 5))
