@@ -26,6 +26,7 @@ from geocrodino.prediction.backends.openvino import (
     Graph,
     OpenVinoBackend,
     UnusableError,
+    core,
     import_openvino,
     import_quietly,
     told_as_unusable,
@@ -130,7 +131,7 @@ def quantise_graph(graph: Graph, tiles: Sequence[NDArray[np.float32]]) -> Graph:
     nncf.set_log_level(logging.ERROR)
     with told_as_unusable(), contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
         quantised = nncf.quantize(
-            ov.Core().read_model(graph.xml, graph.weights),
+            core().read_model(graph.xml, graph.weights),
             nncf.Dataset([np.ascontiguousarray(tile[None]) for tile in tiles]),
             subset_size=len(tiles),
             **_settings(nncf),
@@ -138,7 +139,7 @@ def quantise_graph(graph: Graph, tiles: Sequence[NDArray[np.float32]]) -> Graph:
         xml, weights = _serialised(ov, quantised)
         made = Graph(xml, weights, graph.trim_px, graph.logits)
         channels = int(quantised.inputs[0].get_partial_shape()[1].get_length())
-        return made._replace(logits=_logits(ov, made, check_tile(channels, graph.trim_px)))
+        return made._replace(logits=_logits(made, check_tile(channels, graph.trim_px)))
 
 
 def tensors_of(graph: Graph) -> dict[str, NDArray[np.generic]]:
@@ -179,11 +180,10 @@ def _serialised(ov: Any, model: Any) -> tuple[bytes, bytes]:
         return file.read_bytes(), file.with_suffix(".bin").read_bytes()
 
 
-def _logits(ov: Any, graph: Graph, tile: NDArray[np.float32]) -> NDArray[np.float32]:
+def _logits(graph: Graph, tile: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits of a tile, computed as predictions compute them."""
-    core = ov.Core()
-    model = core.read_model(graph.xml, graph.weights)
+    model = core().read_model(graph.xml, graph.weights)
     model.reshape([1, *tile.shape])
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found: NDArray[np.float32] = compiled(tile[None])[0][0].copy()
     return found

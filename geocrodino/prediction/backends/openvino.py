@@ -37,6 +37,9 @@ from geocrodino.settings.prediction import BackendName
 if TYPE_CHECKING:
     from geocrodino.prediction.backends.trimming import Trimmed
 
+_cores: dict[int, Any] = {}  # by number of the process
+_making_core = threading.Lock()
+
 TOLERANCE = 1e-3
 """Largest difference of a probability from that of PyTorch. float32 stays below 5e-6 with trained networks and below
 3e-4 with random ones of large logits; bfloat16 exceeds 4e-3."""
@@ -102,7 +105,7 @@ class OpenVinoBackend:
             "NUM_STREAMS": "1" if takes_turns else str(workers),
             "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same processors
         }
-        self._core = import_openvino().Core()
+        self._core = core()
         self._model = _with_softmax(self._core.read_model(graph.xml, graph.weights), temperature)
         self._kind = _InTurns if takes_turns else _AtOnce
         self._compiling = threading.Lock()
@@ -301,7 +304,7 @@ def has_half() -> bool:
     Returns:
         True if it has.
     """
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @contextmanager
@@ -353,6 +356,22 @@ def import_openvino() -> Any:
         The module.
     """
     return import_quietly("openvino")
+
+
+def core() -> Any:
+    """The core of OpenVINO for this process, which is never given back.
+
+    On processors with AMX, a core gives the thread that first uses it a stack for signals, and frees the stack in the
+    thread that drops the core. If that is another thread, the next signal is written to freed memory: the process dies
+    without a message, or goes on with wrong numbers.
+
+    Returns:
+        OpenVINO's core.
+    """
+    with _making_core:
+        if os.getpid() not in _cores:  # the threads of a core do not exist in a copy of the process
+            _cores[os.getpid()] = import_openvino().Core()
+        return _cores[os.getpid()]
 
 
 def import_quietly(name: str) -> Any:

@@ -492,6 +492,26 @@ class TestOpenVino:
         backend(tile(64, 96))
         assert backend._compiled[0] == (3, 64, 96)
 
+    def test_signals_reach_a_process_whose_backend_another_thread_dropped(self, bundle, tmp_path):
+        """OpenVINO frees a stack for signals together with its core, where the processor has AMX."""
+        code = f"""
+import gc, signal, subprocess, sys, threading
+from pathlib import Path
+from geocrodino.bundle.io import Bundle, load_bundle
+from geocrodino.prediction.backends.open import open_backend
+
+held = [open_backend(load_bundle(Path({str(bundle.path)!r})), "optical", cache=Path({str(tmp_path)!r}))]
+held[0](__import__("numpy").zeros((3, 64, 64), "float32"))
+dropping = threading.Thread(target=lambda: (held.clear(), gc.collect()))
+dropping.start()
+dropping.join()
+signal.signal(signal.SIGTERM, lambda *_: print("told"))
+signal.raise_signal(signal.SIGTERM)
+"""
+        where = [sys.executable, "-X", "faulthandler", "-c", code]
+        done = subprocess.run(where, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "told\n"), done.stderr
+
     def test_is_converted_once(self, bundle, tmp_path, monkeypatch):
         first = open_backend(bundle, "optical", cache=tmp_path / "new" / "folder")(tile())
         monkeypatch.setattr(openvino_backend, "convert", lambda _: pytest.fail("converted again"))
