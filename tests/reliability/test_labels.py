@@ -308,7 +308,10 @@ def test_evaluation_with_a_mask(run_cli, truth, write, write_map):
     found, mask = write_map("map.tif", roof, two), write("mask.tif", roof * np.uint8(255), "labels", nodata=None)
     code, _, err = run_cli("evaluate", found, "--labels", mask)
     assert code == 2
-    assert err.endswith("for instance with --label-value 255=1 (`label_values: {255: 1}` under `data`).\n")
+    assert err.endswith(
+        "Read values as classes, for instance with --label-value 255=1 (`label_values: {255: 1}` under `data`); "
+        "or leave them out with --ignore 255 (`ignore_values: [255]` under `data`).\n"
+    )
     code, _, err = run_cli("evaluate", found, "--labels", mask, "--label-value", "255=1")
     assert (code, err) == (0, "")
     assert json.loads(found.with_name("map.scores.json").read_text())["scores"]["accuracy"] == 1
