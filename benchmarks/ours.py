@@ -55,9 +55,9 @@ def predict(bundle: str, scene: str, out: str, options: str) -> None:
             ``elevation``, the path of a surface model, for a map of both modalities.
     """
     from geocrodino import Execution, Outputs, Tiling, predict
-    from geocrodino.prediction.memory import give_back_freed_memory
+    from geocrodino.prediction.memory import share_freed_memory
 
-    give_back_freed_memory()
+    share_freed_memory()
     given = json.loads(options)
     predict(
         scene,

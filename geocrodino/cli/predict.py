@@ -222,9 +222,9 @@ def predict(
     from geocrodino.bundle.io import load_bundle
     from geocrodino.cli.progress import progress
     from geocrodino.prediction import engine
-    from geocrodino.prediction.memory import give_back_freed_memory
+    from geocrodino.prediction.memory import share_freed_memory
 
-    give_back_freed_memory()  # here and not in the library: it holds for the whole process
+    share_freed_memory()  # here and not in the library: it holds for the whole process
     area = None if aoi is None else _area(aoi, aoi_crs)
     files = (*scene, elevation, inputs.ground, None if area is None or area.given is None else area.given.file, path)
     _check_products([str(name) for name in files if name is not None], target, products, overwrite=outputs.overwrite)

@@ -128,7 +128,7 @@ def predict_scenes_of(
 
     from geocrodino.bundle.io import load_bundle
     from geocrodino.geo.areas.splits import split_name
-    from geocrodino.prediction.memory import give_back_freed_memory
+    from geocrodino.prediction.memory import share_freed_memory
     from geocrodino.settings.config import load_config
     from geocrodino.training.scene_maps import plan_scene_maps, predict_scenes, scenes_of_split, with_modality
 
@@ -143,7 +143,7 @@ def predict_scenes_of(
             console.print(line, markup=False)
         _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)
         return
-    give_back_freed_memory()
+    share_freed_memory()
     for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
         console.print(str(path), markup=False)
     _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)

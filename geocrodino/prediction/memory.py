@@ -14,8 +14,8 @@ from dask.utils import format_bytes, parse_bytes
 from geocrodino.errors import ConfigError
 
 _LOOK_EVERY_S = 0.002
-_M_MMAP_THRESHOLD = -3  # of mallopt(3)
-_LARGE_BYTES = 2**20
+_M_ARENA_MAX = -8  # of mallopt(3)
+_HEAPS = 2
 _SPARE = 1.1  # factor on the memory of one tile, because reading and writing have peaks of their own
 
 
@@ -66,14 +66,14 @@ def peak_growth(run: Callable[[], object]) -> int:
     return peak - before
 
 
-def give_back_freed_memory() -> None:
-    """Ask the allocator of glibc to give freed blocks of 1 MB and more back to the system at once.
+def share_freed_memory() -> None:
+    """Make the threads of this process share two heaps, so that memory that one frees serves the others.
 
-    By default it keeps freed blocks of up to 32 MB for itself, a tenth of the memory of a prediction. The limit holds
-    for the whole process. Does nothing where the C library is another one.
+    glibc gives threads up to eight heaps for each core, and a block that is freed stays with its heap. Large blocks are
+    not affected. The number holds for the whole process. Does nothing where the C library is another one.
     """
     if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 def in_use() -> int:

@@ -25,11 +25,11 @@ def test_the_modality_is_seen_and_told(predict, town):
     assert sorted(p.name for p in Path.cwd().iterdir()) == ["map.tif", "map.tif.aux.xml"]
 
 
-def test_freed_memory_is_given_back(predict, town, monkeypatch):
+def test_threads_share_freed_memory(predict, town, monkeypatch):
     from geocrodino.prediction import memory
 
     asked = []
-    monkeypatch.setattr(memory, "give_back_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr(memory, "share_freed_memory", lambda: asked.append(True))
     assert predict(town.elevation, "--out", "map.tif")[0] == 0
     assert asked == [True]
 
