@@ -13,7 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -174,19 +174,13 @@ class _AtOnce:
         self.model = compile_model()
         self.idle: SimpleQueue[Any] = SimpleQueue()
 
-    @contextmanager
-    def request(self) -> Iterator[Any]:
+    def request(self) -> AbstractContextManager[Any]:
         """Lend an inference request.
 
-        Yields:
-            A request that nobody else uses meanwhile.
+        Returns:
+            Gives a request in a ``with`` block; no other thread uses it until the block ends.
         """
-        try:
-            request = self.idle.get_nowait()
-        except Empty:
-            request = self.model.create_infer_request()
-        yield request
-        self.idle.put(request)
+        return _lent(self.idle, self.model.create_infer_request)
 
 
 class _InTurns:
@@ -208,17 +202,24 @@ class _InTurns:
         """Lend an inference request, and give back the memory of its feature maps afterwards.
 
         Yields:
-            A request that nobody else uses meanwhile.
+            A request; no other thread uses it until the block ends.
         """
-        try:
-            model = self.idle.get_nowait()
-        except Empty:
-            model = self._compile()
-        request = model.create_infer_request()  # a request that is kept would keep its tiles
-        yield request
-        del request
-        model.release_memory()
-        self.idle.put(model)
+        with _lent(self.idle, self._compile) as model:
+            request = model.create_infer_request()  # a request that is kept would keep its tiles
+            yield request
+            del request
+            model.release_memory()
+
+
+@contextmanager
+def _lent(idle: SimpleQueue[Any], make: Callable[[], Any]) -> Iterator[Any]:
+    """Lend what no thread uses, or a new one. After an error it is not lent again."""
+    try:
+        found = idle.get_nowait()
+    except Empty:
+        found = make()
+    yield found
+    idle.put(found)
 
 
 def open_openvino(
