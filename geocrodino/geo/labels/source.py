@@ -25,7 +25,7 @@ from geocrodino.geo.labels.names import classes_by_name, indices_by_name
 from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
 from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.mosaic import MosaicSource
-from geocrodino.geo.rasters.opening import opened_pixels
+from geocrodino.geo.rasters.opening import open_pixels
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
@@ -314,7 +314,7 @@ def lossy_notes(labels: RasterSource) -> tuple[str, ...]:
     """
     if isinstance(labels, LabelSource) and not labels.has_pixels:
         return ()
-    with opened_pixels(labels.file_names[0], alone=True) as dataset:
+    with open_pixels(labels.file_names[0], alone=True) as dataset:
         jpeg = dataset.driver == "JPEG" or dataset.compression == Compression.jpeg
     return ("JPEG compression may have changed class values",) if jpeg else ()
 

@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 from geocrodino.errors import RasterError
 from geocrodino.files.access import look_up
 from geocrodino.geo.rasters.identity import files_behind
-from geocrodino.geo.rasters.opening import open_pixels, opened_pixels
+from geocrodino.geo.rasters.opening import open_pixels
 from geocrodino.geo.rasters.protocol import Raster
 
 MOST_OPEN = 64
@@ -79,7 +79,7 @@ def dataset(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
 
     Args:
         name: Its name as GDAL opens it.
-        alone: Whether no file beside a TIFF changes its pixels, see `opened_pixels`.
+        alone: Whether no file beside a TIFF changes its pixels, see `open_pixels`.
 
     Yields:
         The open raster, for this thread alone. It is closed at the end of the block, unless it is kept open.
@@ -91,7 +91,7 @@ def dataset(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
     watched = _WATCHED.get()
     states = None if watched is None else watched.get(name)
     if states is None:
-        with opened_pixels(name, alone=alone) as opened:
+        with open_pixels(name, alone=alone) as opened:
             yield opened
         return
     files, key = _open_files, (name, states)

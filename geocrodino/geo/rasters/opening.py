@@ -81,14 +81,14 @@ class _Pixels(DatasetReader):  # type: ignore[misc]
 
 
 def open_pixels(name: str, *, alone: bool = False) -> DatasetReader:
-    """Open a raster to read its pixels by rows and columns, until it is closed.
+    """Open a raster to read its pixels by rows and columns.
 
     Args:
         name: Its name as GDAL opens it.
         alone: Whether no file beside a TIFF changes its pixels, as a mask does; then its folder is not listed.
 
     Returns:
-        The open raster. That of a local file has no CRS and no transform.
+        The open raster, which a ``with`` block closes. That of a local file has no CRS and no transform.
 
     Raises:
         RasterioError: If it cannot be opened.
@@ -98,21 +98,3 @@ def open_pixels(name: str, *, alone: bool = False) -> DatasetReader:
     listed = not (alone and name.lower().endswith((".tif", ".tiff")))
     with env_ctx_if_needed() if listed else without_listing():
         return _Pixels(name)
-
-
-@contextmanager
-def opened_pixels(name: str, *, alone: bool = False) -> Iterator[DatasetReader]:
-    """Open a raster to read its pixels by rows and columns in a ``with`` block.
-
-    Args:
-        name: Its name as GDAL opens it.
-        alone: As for `open_pixels`.
-
-    Yields:
-        The open raster, as `open_pixels` returns it; it is closed at the end of the block.
-
-    Raises:
-        RasterioError: If it cannot be opened.
-    """
-    with open_pixels(name, alone=alone) as dataset:
-        yield dataset

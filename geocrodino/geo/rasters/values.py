@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from geocrodino.geo.rasters.opening import opened_pixels
+from geocrodino.geo.rasters.opening import open_pixels
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 
@@ -104,7 +104,7 @@ def file_blocks(source: RasterSource) -> Iterator[Window]:
     height, width = source.geobox.shape
     strips = False
     if len(source.file_names) == 1 and max(height, width) > _BLOCK_PX:
-        with opened_pixels(source.file_names[0], alone=True) as dataset:
+        with open_pixels(source.file_names[0], alone=True) as dataset:
             strips = dataset.block_shapes[0][1] >= width
     rows, columns = (max(1, _BLOCK_PX**2 // width), width) if strips else (_BLOCK_PX, _BLOCK_PX)
     touched: set[tuple[int, int]] = set()
