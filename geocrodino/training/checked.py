@@ -86,6 +86,11 @@ class CheckedInputs:
         return self.scenes[0].aoi.source if len(self.scenes) == 1 else SCENES
 
     @property
+    def rasters(self) -> list[tuple[Sources, GeoBox]]:
+        """Rasters and grid of each scene that has a part in a split; a training reads no others."""
+        return [(scene.sources, scene.grid) for scene in self.scenes if scene.inside]
+
+    @property
     def ground_given(self) -> bool:
         """Whether the ground of every scene with heights is known: from a terrain model, or they count from it."""
         with_heights = [scene.sources for scene in self.scenes if scene.sources.heights]

@@ -200,8 +200,7 @@ def plan_training(
     on_stage("Measuring memory and pace")
     if config.training.needs_batch_size:
         config = measured_batch(config, [(t.method, _inputs_of(t, trainings, ready)) for t in trainings], tell)
-    rasters = [(scene.sources, scene.grid) for scene in found.scenes if scene.inside]
-    note = in_place_note(rasters, in_place)
+    note = in_place_note(found.rasters, in_place)
     return _measured(config, ready, found, trainings, folds, out, layers, layer_bytes, note, downloads)
 
 

@@ -156,7 +156,6 @@ def _aligned(
 ) -> tuple[AlignedScene, ...]:
     """Write the layers of each scene that a training reads and does not read in place, or take those that are there."""
     used = [scene for scene in found.scenes if scene.inside]
-    rasters = [(scene.sources, scene.grid) for scene in used]
     place = layers_place(found, folder)
     in_place = read_in_place(found, folder, cache)
     states = [states_of(scene.sources, found.recipes, own) for scene, own in zip(used, in_place, strict=True)]
@@ -164,7 +163,7 @@ def _aligned(
         inputs = (used[0].sources, found.recipes, found.classes, used[0].grid, place)
         needed = bytes_to_write(*inputs, in_place[0])
         if needed >= _WORTH_TELLING or in_place[0]:
-            tell(f"Layers in {place}: {readable_size(needed)} to write{in_place_note(rasters, in_place)}.")
+            tell(f"Layers in {place}: {readable_size(needed)} to write{in_place_note(found.rasters, in_place)}.")
         if needed == 0 and (note := unwatched_note([used[0].sources], place)):
             tell(note)
         copied = [align(*inputs, on_progress, in_place[0])]
@@ -172,7 +171,7 @@ def _aligned(
         record = folder / run_folder.ALIGNED_NAME / run_folder.SCENES_NAME
         with writing(record.parent):
             record.parent.mkdir(parents=True, exist_ok=True)
-        copied = align_scenes(rasters, found.recipes, found.classes, place, on_progress, tell, in_place)
+        copied = align_scenes(found.rasters, found.recipes, found.classes, place, on_progress, tell, in_place)
         places = {scene.name: str(own.labels.parent) for scene, own in zip(used, copied, strict=True)}
         run_folder.save_json(record, places)
     warn_of_heights([(scene.name, scene.sources, own.impossible) for scene, own in zip(used, copied, strict=True)])
@@ -217,10 +216,9 @@ def layer_sizes(found: CheckedInputs, folder: Path, in_place: Sequence[frozenset
         RasterError: If a file is gone.
     """
     place = layers_place(found, folder)
-    rasters = [(scene.sources, scene.grid) for scene in found.scenes if scene.inside]
     if len(found.scenes) > 1:
-        return bytes_of_scenes(rasters, found.recipes, found.classes, place, in_place)
-    (sources, grid), own = rasters[0], in_place[0] if in_place else ()
+        return bytes_of_scenes(found.rasters, found.recipes, found.classes, place, in_place)
+    (sources, grid), own = found.rasters[0], in_place[0] if in_place else ()
     return [bytes_to_write(sources, found.recipes, found.classes, grid, place, own)]
 
 
@@ -238,8 +236,9 @@ def read_in_place(found: CheckedInputs, folder: Path, cache: LayerCache) -> list
     Raises:
         ConfigError: If a raster cannot be read in place, and has to be.
     """
-    rasters = [(scene.sources, scene.grid) for scene in found.scenes if scene.inside]
-    return choose_in_place(rasters, found.recipes, cache, lambda: [not size for size in layer_sizes(found, folder)])
+    return choose_in_place(
+        found.rasters, found.recipes, cache, lambda: [not size for size in layer_sizes(found, folder)]
+    )
 
 
 def _mapped(scene: CheckedScene, layers: AlignedLayers) -> NDArray[np.uint8]:
