@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from measured import measure, report_peak
+from measured import measure, reading_rates, report_peak
 
 PIXEL_M, APART_M, TILE_PX, CLASSES, BATCH = 0.5, 1000, 256, 5, 8
 WORKERS = (0, 2)
@@ -110,6 +110,7 @@ def read(config: Path, mode: str, seconds: float) -> None:
         seconds: How long to read with each number of workers.
     """
     import torch
+    from torch.utils.data import DataLoader
 
     from geocrodino import load_config
     from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
@@ -121,19 +122,12 @@ def read(config: Path, mode: str, seconds: float) -> None:
     ready = prepare(load_config(config, {"data.cache": mode}), run)
     before = time.perf_counter() - started
     data = CoregisteredDataModule(ready.scenes, ready.specs, BatchPlan(TILE_PX, BATCH, 10**6))
-    found = {}
-    for workers in WORKERS:
+
+    def loader(workers: int) -> DataLoader[Any]:
         data.plan = replace(data.plan, workers=workers)
-        iterator = iter(data.train_dataloader())
-        next(iterator)
-        start, used, count = time.perf_counter(), time.process_time(), 0
-        while time.perf_counter() - start < seconds:
-            next(iterator)
-            count += BATCH
-        found[f"rate {workers}"] = count / (time.perf_counter() - start)
-        if not workers:
-            found["processor ms"] = 1000 * (time.process_time() - used) / count
-        del iterator
+        return data.train_dataloader()
+
+    found = reading_rates(loader, seconds, WORKERS, BATCH)
     size = sum(path.stat().st_size for path in (config.parent / mode).rglob("*.img"))
     report_peak(before=before, mb=size / 1e6, **found)
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from measured import measure, report_peak
+from measured import measure, reading_rates, report_peak
 
 TILE_PX, PIXEL_M, APART_M, CLASSES, BATCH = 256, 0.5, 1000, 5, 8
 FOLDERS = {"image": "optical", "surface": "elevation", "mask": "labels"}
@@ -157,23 +157,6 @@ def start_training(config: Path, steps: int) -> None:
     report_peak(**facts)
 
 
-def _rates(loader: Callable[[int], Iterable[Any]], seconds: float) -> dict[str, float]:
-    """Samples per second of endless batches after the first, for each number of reading processes."""
-    found = {}
-    for workers in WORKERS:
-        iterator = iter(loader(workers))
-        next(iterator)
-        start, used, count = time.perf_counter(), time.process_time(), 0
-        while time.perf_counter() - start < seconds:
-            next(iterator)
-            count += BATCH
-        found[f"rate {workers}"] = count / (time.perf_counter() - start)
-        if not workers:
-            found["processor ms"] = 1000 * (time.process_time() - used) / count
-        del iterator
-    return found
-
-
 def read_ours(config: Path, seconds: float) -> None:
     """Read training batches as a training does, from layers that an earlier one has written.
 
@@ -198,7 +181,7 @@ def read_ours(config: Path, seconds: float) -> None:
         data.plan = replace(data.plan, workers=workers)
         return data.train_dataloader()
 
-    report_peak(before=before, **_rates(loader, seconds))
+    report_peak(before=before, **reading_rates(loader, seconds, WORKERS, BATCH))
 
 
 def read_torchgeo(config: Path, seconds: float) -> None:
@@ -225,7 +208,7 @@ def read_torchgeo(config: Path, seconds: float) -> None:
     def loader(workers: int) -> DataLoader[Any]:
         return DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers, collate_fn=stack_samples)
 
-    report_peak(before=before, **_rates(loader, seconds))
+    report_peak(before=before, **reading_rates(loader, seconds, WORKERS, BATCH))
 
 
 PARTS = {"inspect": inspect, "start": start_training, "ours": read_ours, "torchgeo": read_torchgeo}

@@ -7,8 +7,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def report_peak(**facts: float) -> None:
@@ -47,3 +48,33 @@ def measure(command: Sequence[str]) -> dict[str, float] | str:
     if done.returncode:
         return lines[-1]
     return {"seconds": seconds, **json.loads(lines[-1])}
+
+
+def reading_rates(
+    loader: Callable[[int], Iterable[Any]], seconds: float, workers: Sequence[int], batch: int
+) -> dict[str, float]:
+    """Measure how fast endless batches are read after the first one.
+
+    Args:
+        loader: Makes the batches with a number of reading processes.
+        seconds: How long to read with each number.
+        workers: Numbers of reading processes.
+        batch: Samples of a batch.
+
+    Returns:
+        ``rate N``: samples per second with N reading processes; ``processor ms``: processor time of a sample without
+        any, milliseconds.
+    """
+    found = {}
+    for number in workers:
+        iterator = iter(loader(number))
+        next(iterator)
+        start, used, count = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - start < seconds:
+            next(iterator)
+            count += batch
+        found[f"rate {number}"] = count / (time.perf_counter() - start)
+        if not number:
+            found["processor ms"] = 1000 * (time.process_time() - used) / count
+        del iterator
+    return found
