@@ -272,7 +272,7 @@ def _read_for(modality: Modality, sources: Sources, recipe: Recipe) -> list[Rast
 
 
 def in_place_note(scenes: Sequence[tuple[Sources, GeoBox]], in_place: Sequence[frozenset[Modality]]) -> str:
-    """Say what is read in place, behind the size of the copies.
+    """Name the modalities that are read in place, as the end of the line about the size of the copies.
 
     Args:
         scenes: The rasters and the grid of each scene.

@@ -164,7 +164,7 @@ def unpack(
         for path, text in _lists_to_write(packed, folder).items():
             with durable_file(path) as partial:
                 partial.write_text(text, encoding="utf-8")
-        todo = not_unpacked(packed, root)  # another process may have written some meanwhile
+        todo = not_unpacked(packed, root)  # another process may have written some while this one waited
         done = itertools.count(1)
         for source, rasters in itertools.groupby(todo, key=lambda raster: raster.source):
             with opened_hdf5(source) as file:

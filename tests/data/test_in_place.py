@@ -1,4 +1,4 @@
-"""Rasters read in place hold what their copies would hold, byte for byte; and what cannot be read in place is told."""
+"""Rasters read in place give the same bytes as their copies; an error says why a raster cannot be read in place."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def in_both_ways(sources, recipes, scheme, folder, grid=None):
 
 
 def require_same(copied, placed):
-    """Statistics, samples and what is told are equal, byte for byte."""
+    """Statistics, samples and messages are equal, byte for byte."""
     assert isinstance(placed, InPlaceLayers)
     assert placed.modalities == copied.modalities
     assert placed.impossible == copied.impossible

@@ -178,7 +178,7 @@ def pixel_offset(grid: GeoBox, other: GeoBox, tolerance_px: float = 0.01) -> tup
 
 
 def lattice_difference(found: GeoBox, expected: GeoBox) -> str:
-    """Say how the pixels of a grid differ from those of another one, see `pixel_offset`.
+    """Describe why two grids do not share their pixels, as `pixel_offset` found.
 
     Args:
         found: A grid.
