@@ -122,7 +122,6 @@ def located(name: str, dataset: rasterio.DatasetReader, place: Place | None) -> 
     shape = (dataset.height, dataset.width)
     own = place or Place(pixel_m=_tagged(dataset))
     has_transform = dataset.transform != Affine.identity()
-    points = bool(dataset.gcps[0]) or dataset.rpcs is not None
     if own.crs is not None and has_transform:
         stated = _crs(own.crs)
         if dataset.crs is None:
@@ -134,10 +133,15 @@ def located(name: str, dataset: rasterio.DatasetReader, place: Place | None) -> 
                 AreaWarning,
                 stacklevel=4,
             )
-    elif own.pixel_m is not None and (dataset.crs is None or not has_transform) and not points:
+    elif own.pixel_m is not None and (dataset.crs is None or not has_transform) and not _has_points(dataset):
         return placeless_grid(shape, own.pixel_m)
     require_place(name, dataset)
     return GeoBox(shape, dataset.transform, CRS(dataset.crs.to_wkt()))
+
+
+def _has_points(dataset: rasterio.DatasetReader) -> bool:
+    """Whether ground control points or rational polynomials place a raster; to look for the latter takes long."""
+    return bool(dataset.gcps[0]) or dataset.rpcs is not None
 
 
 def _tagged(dataset: rasterio.DatasetReader) -> float | None:
