@@ -349,9 +349,11 @@ def _runs(path: Path, plan: Plan, root: Path) -> Iterator[Run]:
 
 def _spread(runs: list[Run], options: argparse.Namespace) -> list[Run]:
     """Perform runs in their own processes, seed by seed, teachers before their students; return those that failed."""
+    taught = [run for run in runs if run.teacher() is not None]
     waves: dict[tuple[int, bool], list[Run]] = {}
-    for run in runs:
-        waves.setdefault((run.seed, run.teacher() is not None), []).append(run)
+    for run in sorted(runs, key=lambda run: run.seed):
+        # A wave begins when the one before has ended, which is needed only where runs wait for their teachers.
+        waves.setdefault((run.seed, run in taught) if taught else (0, False), []).append(run)
     started, done, failed = time.monotonic(), 0, []
     with ExitStack() as stack:
         submit = _workers(options, stack)
