@@ -357,7 +357,7 @@ def _fit(
     finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
     if finished and not was_scored_on_part(checkpoint):
         data.validate_whole()  # as before, also in a run of version 0.1: scores of a part would not compare
-    by_measurement = settings.workers == "auto"
+    by_measurement = settings.workers == "auto" and data.on_device is None
     if tell.listens or by_measurement:
         tell.stage("Measuring the pace")
         with fewer_threads(processes_of(settings)):
