@@ -58,7 +58,7 @@ def test_a_training_is_that_on_files(tiny_config, tmp_path, request, changes):
     request.getfixturevalue("no_patches_from_disk")
     train(tiny_config({**changes, "training.layers": "device"}), tmp_path / "device")
     expected, found = result(tmp_path / "disk"), result(tmp_path / "device")
-    assert len(expected[0]) == 2
+    assert len(expected[0]) == 4  # two epochs, each with a validation
     assert found == expected
 
 
@@ -111,20 +111,6 @@ def test_scenes_that_lack_a_modality_or_labels(tiny, scenes, tmp_path, monkeypat
     assert sum(line.startswith("Patches: cut from layers in memory, ") for line in told) == 1
 
 
-@pytest.mark.usefixtures("no_measurement")
-def test_rasters_that_are_read_in_place_are_loaded(town, tiny_config, tmp_path, request):
-    config = {
-        "data.elevation": None,
-        "data.cache": "in_place",
-        "method.name": "single",
-    }
-    train(tiny_config({**config, "training.layers": "disk"}), tmp_path / "disk")
-    request.getfixturevalue("no_patches_from_disk")
-    train(tiny_config({**config, "training.layers": "device"}), tmp_path / "device")
-    assert [path.name for path in (tmp_path / "device" / "aligned").glob("*.img")] == ["labels.img"]
-    assert result(tmp_path / "device") == result(tmp_path / "disk")
-
-
 class _Stop(Callback):
     def on_train_epoch_start(self, trainer, _):
         if trainer.current_epoch == 1:
@@ -150,7 +136,7 @@ def test_a_measured_batch_is_cut_from_layers(tiny_config, tmp_path, monkeypatch)
         return plain(self, window, scene)
 
     monkeypatch.setattr(CoregisteredDataset, "read", noted)
-    config = tiny_config({"training.layers": "device", "training.batch_size": "auto", "training.minutes": 0.01})
+    config = tiny_config({"training.layers": "device", "training.batch_size": "auto"})
     told = []
     train(config, tmp_path / "run", tell=told.append)
     assert [shape for shape in reads if shape[0] > 256] == [reads[0]]  # the scene is read once; the others are of val
@@ -172,7 +158,7 @@ def found(tiny_config):
 def size_of(found):
     (scene,) = found.scenes
     height, width = scene.grid.shape
-    return height * width * (1 + (4 * 4 + 1) + (4 * 1 + 1))  # labels; four bands; heights
+    return height * width * (1 + (4 * 3 + 1) + (4 * 1 + 1))  # labels; three bands; heights
 
 
 def test_layers_that_do_not_fit_are_refused(found, tiny_config, monkeypatch):
@@ -207,7 +193,8 @@ def test_auto_loads_what_takes_a_quarter_of_a_gpu(found, tiny_config, monkeypatc
 def test_the_line_for_the_user(monkeypatch):
     settings = TrainingConfig(accelerator="cpu", devices=2)
     assert describe_layers(settings, 2_000_000, 8_000_000_000, on_device=True) == (
-        "Patches: cut from layers in memory, 2.0 MB of the 8.0 GB that are free on this machine for each of 2 processes."
+        "Patches: cut from layers in memory, 2.0 MB of the 8.0 GB that are free on this machine for each of 2 "
+        "processes."
     )
     monkeypatch.setattr(number_format, "device_of", lambda _: torch.device("cuda"))
     monkeypatch.setattr(number_format, "device_name", lambda _: "NVIDIA H100")
