@@ -216,17 +216,13 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
     single = {"method.name": "single"}
     lite = {"network.encoder": "tf_efficientnet_lite0"}
     common["training.layers"] = "disk"
-    held = {"training.layers": "device"}
     rows = {
         "single": single,
-        "single, layers on the device": {**single, **held},
+        "single, layers on the device": {**single, "training.layers": "device"},
         "single, 8 reading processes": {**single, "training.workers": 8},
         "crodino, class contrast": {"method.name": "crodino", "method.contrast": "class"},
         "crodino, class contrast, 8 reading processes": {
             "method.name": "crodino", "method.contrast": "class", "training.workers": 8,
-        },
-        "crodino, class contrast, layers on the device": {
-            "method.name": "crodino", "method.contrast": "class", **held,
         },
         "mutual, 8 reading processes": {"method.name": "mutual", "training.workers": 8},
         "fusion (a teacher), 8 reading processes": {"method.name": "fusion", "training.workers": 8},

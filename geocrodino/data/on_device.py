@@ -104,6 +104,10 @@ class LayersOnDevice:
             on_progress(done, len(self.scenes))
         self._held = held
 
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._held = {}
+
     def cut(self, places: Tensor, patch_px: int) -> dict[str, Tensor]:
         """Cut the patches of a batch out of the scenes.
 

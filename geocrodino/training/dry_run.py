@@ -205,10 +205,13 @@ def plan_training(
         on_device=layers_on_device(config, found, tell),
     )
     on_stage("Measuring memory and pace")
-    if config.training.needs_batch_size:
-        config = measured_batch(config, [(t.method, _inputs_of(t, trainings, ready)) for t in trainings], tell)
     note = in_place_note(found.rasters, in_place)
-    return _measured(config, ready, found, trainings, folds, out, layers, layer_bytes, note, downloads)
+    try:
+        if config.training.needs_batch_size:
+            config = measured_batch(config, [(t.method, _inputs_of(t, trainings, ready)) for t in trainings], tell)
+        return _measured(config, ready, found, trainings, folds, out, layers, layer_bytes, note, downloads)
+    finally:
+        ready.give_memory_back()
 
 
 def _inputs_of(training: Beginning, trainings: list[Beginning], ready: Prepared) -> Prepared:

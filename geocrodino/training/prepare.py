@@ -93,6 +93,11 @@ class Prepared:
         """The pixel size of all grids, and the reason for it."""
         return self.checked[0].choice
 
+    def give_memory_back(self) -> None:
+        """Forget layers on the device: a finished trainer, its loaders and its task are freed late."""
+        if self.on_device is not None:
+            self.on_device.clear()
+
     def of_teacher(self) -> Prepared:
         """Give the inputs of the teacher.
 

@@ -146,7 +146,12 @@ def train(
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=resumes):
             config, ready = _prepare(config, out, resume=resumes, teacher=teacher, start=start, tell=listener)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=True):
-            bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=listener)
+            try:
+                bundle, fitted = _train(
+                    config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=listener
+                )
+            finally:
+                ready.give_memory_back()
     return TrainResult(bundle, dict(fitted.scores), fitted.epochs, time.monotonic() - started)
 
 

@@ -80,6 +80,8 @@ def test_layers_are_read_once(dataset, monkeypatch):
     monkeypatch.delattr(CoregisteredDataset, "read")
     held.load(dataset, CPU)
     assert held.is_loaded
+    held.clear()
+    assert not held.is_loaded
 
 
 def test_another_process_gets_no_pixels(dataset):

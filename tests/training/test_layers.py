@@ -107,6 +107,7 @@ def test_scenes_that_lack_a_modality_or_labels(tiny, scenes, tmp_path, monkeypat
     assert result(tmp_path / "runs" / "device") == result(tmp_path / "runs" / "disk")
     (module,) = modules
     assert module.on_device.scenes == (0, 1, 2)  # none of the scene that is validated
+    assert not module.on_device.is_loaded  # the memory is given back
     assert module.unlabelled > 0
     assert sum(line.startswith("Patches: cut from layers in memory, ") for line in told) == 1
 
