@@ -11,7 +11,8 @@ works        tests/integration/test_gpu.py
 ceilings     the card's matrix products and copies, measured
 prediction   a large scene: pixels per second, the share of time the GPU computes, agreement with the CPU's map, beside
              the bare forward passes and a plain loop with the same network
-training     patches per second, the share of a step spent on waiting for data and on augmentation, for several methods
+training     patches per second, the share of a step spent on waiting for data and on augmentation, for several methods,
+             with patches from files and from layers on the device
 evidence     configs/studies/pretrained.yaml, as many seeds as the time allows (with --real)
 """
 
@@ -214,8 +215,10 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
     common |= {"training.accelerator": "gpu" if options.device == "cuda" else "cpu", "training.precision": "auto"}
     single = {"method.name": "single"}
     lite = {"network.encoder": "tf_efficientnet_lite0"}
+    common["training.layers"] = "disk"
     rows = {
         "single": single,
+        "single, layers on the device": {**single, "training.layers": "device"},
         "single, 8 reading processes": {**single, "training.workers": 8},
         "crodino, class contrast": {"method.name": "crodino", "method.contrast": "class"},
         "crodino, class contrast, 8 reading processes": {
@@ -226,7 +229,7 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
         "single, EfficientNet-Lite0, 8 reading processes": {**single, **lite, "training.workers": 8},
     }  # fmt: skip
     if options.quick:
-        rows = dict(itertools.islice(rows.items(), 1))
+        rows = dict(itertools.islice(rows.items(), 2))
     found: dict[str, Any] = {"patch px": common["training.patch_px"], "batch": common["training.batch_size"]}
     with tempfile.TemporaryDirectory() as name:
         town = write_scene(Path(name) / "town", SceneSettings(size_m=160 if options.quick else 512))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from geocrodino.data.batches import BatchReader, as_read
 from geocrodino.data.datasets import CoregisteredDataset
+from geocrodino.data.on_device import PLACES, LayersOnDevice, PlaceReader
 from geocrodino.data.patches import covering_windows, require_labels, require_patches
 from geocrodino.data.patches import patch_corners as corners_of
 from geocrodino.data.sampling import BalancedPatchSampler, MixedSampler, one_thread_worker
@@ -106,6 +107,7 @@ class CoregisteredDataModule(L.LightningDataModule):
         val_labelled_px: Labelled pixels that are validated between epochs.
         whole_val_labelled_px: Labelled pixels of the split ``val``.
         process: Number of this process among those that share each batch, from 0, and their number.
+        on_device: The layers from which training patches are cut on the device, or None: patches are read from disk.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class CoregisteredDataModule(L.LightningDataModule):
         """
         super().__init__()
         self.plan, self.process = plan, (0, 1)
+        self.on_device: LayersOnDevice | None = None
         self.dataset = dataset = CoregisteredDataset(scenes, specs)
         patch_px, grid = plan.patch_px, dataset.grid
         train = [corners_of(scene.pixels_of("train"), patch_px) for scene in scenes]
@@ -207,7 +210,7 @@ class CoregisteredDataModule(L.LightningDataModule):
 
         Returns:
             Batches of ``plan.batch_size`` patches with labels, then `unlabelled` patches without; of several processes,
-            the share of this one.
+            the share of this one. Where the layers are on the device, the places of these patches, see `PlaceReader`.
         """
         part, count = self.process
         share = self.share
@@ -215,23 +218,55 @@ class CoregisteredDataModule(L.LightningDataModule):
             self.sampler if count == 1 else ShareSampler(self.sampler, share, part), share.total // count
         )
 
-    def whole_train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def setup(self, stage: str) -> None:
+        """Load the layers on the device of this process, unless they are there; Lightning calls this.
+
+        Args:
+            stage: Not used.
+        """
+        if self.on_device is not None:
+            self.on_device.load(self.dataset, self._trainer().strategy.root_device)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch to the device; where the layers are there, cut out the patches that it names.
+
+        Args:
+            batch: Patches, or their places.
+            device: The device.
+            dataloader_idx: Not used.
+
+        Returns:
+            The patches, on the device.
+        """
+        if self.on_device is None or PLACES not in batch:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        # Lightning converts numbers before it moves a batch; of places there was nothing to convert.
+        return self._trainer().precision_plugin.convert_input(self.on_device.cut(batch[PLACES], self.plan.patch_px))
+
+    def _trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise AssertionError("only a trainer calls this")
+        return self.trainer
+
+    def whole_train_dataloader(self) -> Iterable[dict[str, Any]]:
         """Create the loader of the training patches of all processes.
 
         Returns:
-            Batches as those of `train_dataloader` of a single process.
+            Batches as those of `train_dataloader` of a single process; on the device, where the layers are there.
         """
-        return self._training_patches(self.sampler, self.share.total)
+        loader, held = self._training_patches(self.sampler, self.share.total), self.on_device
+        return loader if held is None else (held.cut(places[PLACES], self.plan.patch_px) for places in loader)
 
     def _training_patches(self, sampler: Sampler[Any], batch_size: int) -> DataLoader[dict[str, Any]]:
+        is_read = self.on_device is None
         return DataLoader(
-            BatchReader(self.dataset),
+            BatchReader(self.dataset) if is_read else PlaceReader(self.dataset),  # type: ignore[arg-type]
             batch_size=batch_size,
             sampler=sampler,
             collate_fn=as_read,
             num_workers=self.plan.workers,
             worker_init_fn=one_thread_worker,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=is_read and torch.cuda.is_available(),
             persistent_workers=self.plan.workers > 0,
         )
 

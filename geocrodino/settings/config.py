@@ -202,6 +202,12 @@ class TrainingConfig(GrowthKeys):
         return self
 
     @model_validator(mode="after")
+    def _readers_with_effect(self) -> TrainingConfig:
+        if self.layers == "device" and self.workers:
+            raise ValueError(f"workers: {self.workers} does nothing with layers: device. Leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _one_budget(self) -> TrainingConfig:
         if self.epochs_from_minutes and self.minutes is None:
             raise ValueError("epochs_from_minutes: expected minutes beside it, found none")

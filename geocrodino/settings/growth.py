@@ -19,6 +19,9 @@ LOGGERS = {"csv": None, "tensorboard": None, "mlflow": "mlflow", "wandb": "wandb
 
 AUTO = "auto"
 
+LayerPlace = Literal["auto", "disk", "device"]
+"""Where training patches come from: files that are read for each of them, or the memory of the device."""
+
 
 def whole_number_or_auto(least: int) -> BeforeValidator:
     """Make a key accept a whole number or the word ``auto``, with one message for both.
@@ -51,6 +54,11 @@ class GrowthKeys(Section):
     )
     accumulate: int = Field(
         1, ge=1, description="batches whose gradients are added before the weights change, so that memory holds one"
+    )
+    layers: LayerPlace = Field(
+        "auto",
+        description="disk: patches are read from files; device: scenes are loaded once into the memory of the device, "
+        "where patches are cut out; auto: device on a GPU whose free memory is four times as large as the layers",
     )
     logger: tuple[str, ...] = Field(
         (), description=f"Lightning's loggers beside the own logs, one or a list: {', '.join(LOGGERS)}"

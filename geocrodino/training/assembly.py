@@ -13,6 +13,7 @@ from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
 from geocrodino.data.statistics import count_classes_by_scene
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.method import MethodSettings
+from geocrodino.training import number_format
 from geocrodino.training.batch_size import TRIED_PATCHES, step_memory, with_fitting_batch
 from geocrodino.training.checks import SCENES, augmentation_of
 from geocrodino.training.devices import processes_of
@@ -79,7 +80,10 @@ def _batches(config: TrainConfig, method: MethodSettings, ready: Prepared, tell:
         processes_of(settings) * settings.accumulate,
     )
     data = CoregisteredDataModule(ready.scenes, ready.specs, plan, config.data.aoi or SCENES)
-    data.process = (0, processes_of(settings))
+    data.process, data.on_device = (0, processes_of(settings)), ready.on_device
+    if ready.on_device is not None and not ready.on_device.is_loaded:
+        tell.stage("Loading the layers")
+        ready.on_device.load(data.dataset, number_format.device_of(settings.accelerator), tell.progress)
     if data.unlabelled:
         tell(f"A batch holds {settings.patches} patches with labels and {data.unlabelled} without.")
     return data

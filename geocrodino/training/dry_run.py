@@ -40,6 +40,7 @@ from geocrodino.training.companions import fewer_threads
 from geocrodino.training.devices import processes_of, with_devices
 from geocrodino.training.folds import number_of_folds
 from geocrodino.training.initial_weights import initial_weights, weights_elsewhere
+from geocrodino.training.layers import layers_on_device
 from geocrodino.training.learners.build import learner_class, trains_teacher
 from geocrodino.training.listener import Listener
 from geocrodino.training.networks import Beginning, try_networks
@@ -196,12 +197,21 @@ def plan_training(
     layers, in_place = layers_place(found, folder), read_in_place(found, folder, config.data.cache)
     layer_bytes = sum(layer_sizes(found, folder, in_place))
     require_space(_existing(layers), layer_bytes)
-    ready = replace(_without_rasters(found), start=start, encoder_weights=first.weights, teacher_weights=weights)
+    ready = replace(
+        _without_rasters(found),
+        start=start,
+        encoder_weights=first.weights,
+        teacher_weights=weights,
+        on_device=layers_on_device(config, found, tell),
+    )
     on_stage("Measuring memory and pace")
-    if config.training.needs_batch_size:
-        config = measured_batch(config, [(t.method, _inputs_of(t, trainings, ready)) for t in trainings], tell)
     note = in_place_note(found.rasters, in_place)
-    return _measured(config, ready, found, trainings, folds, out, layers, layer_bytes, note, downloads)
+    try:
+        if config.training.needs_batch_size:
+            config = measured_batch(config, [(t.method, _inputs_of(t, trainings, ready)) for t in trainings], tell)
+        return _measured(config, ready, found, trainings, folds, out, layers, layer_bytes, note, downloads)
+    finally:
+        ready.give_memory_back()
 
 
 def _inputs_of(training: Beginning, trainings: list[Beginning], ready: Prepared) -> Prepared:
@@ -226,12 +236,14 @@ def _measured(
     device = number_format.device_of(settings.accelerator)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    before, grown = in_use(), 0
+    needed = 0
     for training in trainings:
         own = _inputs_of(training, trainings, ready)
         task, data = parts_of(config, training.method, own, Listener())
+        before = in_use()  # with layers in memory
         with fewer_threads(processes_of(settings)):
-            grown = max(grown, peak_growth(lambda t=task, d=data: paces.append(measure(t, d, settings))))  # type: ignore[misc]
+            grown = peak_growth(lambda t=task, d=data: paces.append(measure(t, d, settings)))  # type: ignore[misc]
+        needed = max(needed, before + grown)
         if training is trainings[0]:
             numbers = sum(parameter.numel() for parameter in task.learner.parameters())
             batch, windows = (data.plan.batch_size, data.unlabelled), data.val_windows
@@ -253,7 +265,7 @@ def _measured(
         in_place=in_place,
         result_bytes=4 * numbers * (1 + _COPIES),
         processes=processes_of(settings),
-        memory_bytes=before + grown,
+        memory_bytes=needed,
         device_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         device=number_format.device_name(settings.accelerator),
         epochs=epochs,

@@ -462,9 +462,10 @@ def without_storage(config: TrainConfig) -> TrainConfig:
         config: Settings of a training.
 
     Returns:
-        The settings with the default of ``data.cache``.
+        The settings with the defaults of ``data.cache`` and ``training.layers``.
     """
-    return config.model_copy(update={"data": config.data.model_copy(update={"cache": "auto"})})
+    data = config.data.model_copy(update={"cache": "auto"})
+    return config.model_copy(update={"data": data, "training": config.training.model_copy(update={"layers": "auto"})})
 
 
 def _other_number_format(before: str, now: str) -> str:

@@ -23,6 +23,7 @@ from geocrodino.data.grid_choice import GridChoice, describe_work
 from geocrodino.data.held_labels import HeldLabels
 from geocrodino.data.in_place import choose_in_place, in_place_note, states_of, with_files
 from geocrodino.data.layer_cache import CACHE_NAME, align_scenes, bytes_of_scenes, unwatched_note
+from geocrodino.data.on_device import LayersOnDevice
 from geocrodino.data.scales import other_scale_note
 from geocrodino.data.scenes import AlignedScene
 from geocrodino.data.statistics import count_classes, measure
@@ -42,6 +43,7 @@ from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import LayerCache
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import SCENES, CheckedInputs, CheckedScene, check_inputs
+from geocrodino.training.layers import layers_on_device
 from geocrodino.training.scene_notes import unit_lines, warn_of_heights
 from geocrodino.training.start import Start
 
@@ -68,6 +70,7 @@ class Prepared:
         encoder_weights: What the encoders start from; a modality without an entry starts from random weights. Branches
             that start from a bundle have no entry.
         teacher_weights: The same for a teacher that this training trains, which starts without the bundle.
+        on_device: The layers from which training patches are cut on the device; None: patches are read from files.
     """
 
     scenes: tuple[AlignedScene, ...]
@@ -78,6 +81,7 @@ class Prepared:
     start: Start | None = None
     encoder_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
     teacher_weights: Mapping[Modality, Pretrained] = field(default_factory=dict)
+    on_device: LayersOnDevice | None = None
 
     @property
     def grid(self) -> GeoBox:
@@ -88,6 +92,11 @@ class Prepared:
     def choice(self) -> GridChoice:
         """The pixel size of all grids, and the reason for it."""
         return self.checked[0].choice
+
+    def give_memory_back(self) -> None:
+        """Forget layers on the device: a finished trainer, its loaders and its task are freed late."""
+        if self.on_device is not None:
+            self.on_device.clear()
 
     def of_teacher(self) -> Prepared:
         """Give the inputs of the teacher.
@@ -130,6 +139,7 @@ def prepare(
     if tell is not None:
         tell(summarise_inputs(found, config.training.patch_px, drawn))
     check(found)
+    on_device = layers_on_device(config, found, tell or (lambda _: None))
     on_stage("Aligning rasters")
     scenes = _aligned(found, folder, config.data.cache, on_progress, tell or (lambda _: None))
     on_stage("Measuring the channels")
@@ -144,7 +154,7 @@ def prepare(
     given = found.ground_given
     specs = {m: measure(scenes, recipe, ground_given=given) for m, recipe in found.recipes.items()}
     checked = tuple(scene.without_pixels() for scene in found.scenes)
-    return Prepared(scenes, checked, found.classes, specs, drawn)
+    return Prepared(scenes, checked, found.classes, specs, drawn, on_device=on_device)
 
 
 def _aligned(

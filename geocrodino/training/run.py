@@ -146,7 +146,12 @@ def train(
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=resumes):
             config, ready = _prepare(config, out, resume=resumes, teacher=teacher, start=start, tell=listener)
         with run_folder.with_advice(out, resume=resume, overwrite=overwrite, begun=True):
-            bundle, fitted = _train(config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=listener)
+            try:
+                bundle, fitted = _train(
+                    config, out, ready, callbacks or [], resume=resumes, teacher=teacher, tell=listener
+                )
+            finally:
+                ready.give_memory_back()
     return TrainResult(bundle, dict(fitted.scores), fitted.epochs, time.monotonic() - started)
 
 
@@ -357,7 +362,7 @@ def _fit(
     finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
     if finished and not was_scored_on_part(checkpoint):
         data.validate_whole()  # as before, also in a run of version 0.1: scores of a part would not compare
-    by_measurement = settings.workers == "auto"
+    by_measurement = settings.workers == "auto" and data.on_device is None
     if tell.listens or by_measurement:
         tell.stage("Measuring the pace")
         with fewer_threads(processes_of(settings)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -13,6 +15,9 @@ from geocrodino.bundle.io import load_bundle
 from geocrodino.data.augmentation import PairAugmentation
 from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
 from geocrodino.settings.prediction import Execution, Outputs, Tiling
+from geocrodino.training.assembly import parts_of
+from geocrodino.training.listener import Listener
+from geocrodino.training.prepare import prepare
 from geocrodino.training.run import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -71,6 +76,24 @@ def test_an_interrupted_training_resumes(tiny_config, tmp_path):
 
 def test_batch_norm_statistics_can_be_measured_on_the_gpu(tiny_config, tmp_path):
     assert train(tiny_config({**ON_GPU, "training.batch_norm_batches": 2}), tmp_path / "run").epochs == 2
+
+
+def test_patches_cut_on_the_gpu_are_those_read_from_files(tiny_config, tmp_path):
+    config, found = tiny_config({**ON_GPU, "training.layers": "device"}), {}
+    ready = prepare(config, tmp_path)
+    for place, own in (("device", ready), ("disk", replace(ready, on_device=None))):
+        _, data = parts_of(config, config.method, own, Listener())
+        found[place] = next(iter(data.whole_train_dataloader()))
+    assert list(found["device"]) == list(found["disk"])
+    for name, values in found["disk"].items():
+        assert found["device"][name].is_cuda
+        assert torch.equal(found["device"][name].cpu(), values)
+
+
+def test_layers_are_kept_on_the_gpu_by_themselves(tiny_config, tmp_path):
+    told = []
+    assert train(tiny_config(ON_GPU), tmp_path / "run", tell=told.append).epochs == 2
+    assert sum(line.startswith("Patches: cut from layers in memory, ") for line in told) == 1
 
 
 @pytest.mark.parametrize(("modality", "scene"), [("optical", "optical"), ("elevation", "elevation")])

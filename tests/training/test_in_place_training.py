@@ -108,6 +108,16 @@ def test_the_networks_are_those_of_a_training_on_copies(configured, copied, tmp_
     assert settings[0] == settings[1]
 
 
+@pytest.mark.usefixtures("no_measurement")
+def test_what_is_read_in_place_is_loaded_into_memory(configured, copied, tmp_path):
+    out, told = tmp_path / "run", []
+    train(configured("in_place", **{"training.layers": "device"}), out, tell=told.append)
+    assert any(line.startswith("Patches: cut from layers in memory, ") for line in told)
+    assert "; optical and elevation read in place." in "\n".join(told)
+    assert weights(out / "bundle.safetensors") == weights(copied / "bundle.safetensors")
+    assert losses(out) == losses(copied)
+
+
 def test_tiles_joined_by_name_are_read_in_place(configured, tmp_path):
     for cache in ("copy", "in_place"):
         train(configured(cache, tiles=True), tmp_path / cache / "run")
