@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -157,31 +157,45 @@ def start_training(config: Path, steps: int) -> None:
     report_peak(**facts)
 
 
-def read_ours(config: Path, seconds: float) -> None:
+def read_ours(config: Path, seconds: float, in_memory: bool = False) -> None:
     """Read training batches as a training does, from layers that an earlier one has written.
 
     Args:
         config: The configuration.
         seconds: How long to read.
+        in_memory: Whether the layers are read once and kept in memory, as with ``training.layers: device``.
     """
     import torch
-    from torch.utils.data import DataLoader
 
     from geocrodino import load_config
     from geocrodino.data.datamodule import BatchPlan, CoregisteredDataModule
+    from geocrodino.data.on_device import LayersOnDevice
     from geocrodino.training.prepare import prepare
 
     torch.set_num_threads(1)
     started = time.perf_counter()
     ready = prepare(load_config(config), config.parent / "runs" / "run")
     data = CoregisteredDataModule(ready.scenes, ready.specs, BatchPlan(TILE_PX, BATCH, 10**6))
+    if in_memory:
+        data.on_device = LayersOnDevice(n for n, scene in enumerate(ready.scenes) if scene.pixels_of("train").any())
+        data.on_device.load(data.dataset, torch.device("cpu"))
     before = time.perf_counter() - started
 
-    def loader(workers: int) -> DataLoader[Any]:
+    def loader(workers: int) -> Iterable[Any]:
         data.plan = replace(data.plan, workers=workers)
-        return data.train_dataloader()
+        return data.whole_train_dataloader()
 
-    report_peak(before=before, **reading_rates(loader, seconds, WORKERS, BATCH))
+    report_peak(before=before, **reading_rates(loader, seconds, (0,) if in_memory else WORKERS, BATCH))
+
+
+def read_memory(config: Path, seconds: float) -> None:
+    """Cut training batches out of layers in memory.
+
+    Args:
+        config: The configuration.
+        seconds: How long to read.
+    """
+    read_ours(config, seconds, in_memory=True)
 
 
 def read_torchgeo(config: Path, seconds: float) -> None:
@@ -211,7 +225,18 @@ def read_torchgeo(config: Path, seconds: float) -> None:
     report_peak(before=before, **reading_rates(loader, seconds, WORKERS, BATCH))
 
 
-PARTS = {"inspect": inspect, "start": start_training, "ours": read_ours, "torchgeo": read_torchgeo}
+PARTS = {
+    "inspect": inspect,
+    "start": start_training,
+    "ours": read_ours,
+    "memory": read_memory,
+    "torchgeo": read_torchgeo,
+}
+READERS = {
+    "ours": "geocrodino",
+    "memory": "geocrodino, `training.layers: device` on the CPU",
+    "torchgeo": "torchgeo `&`, stock reading",
+}
 
 
 def _part(name: str, config: Path, *numbers: float) -> dict[str, float]:
@@ -248,7 +273,7 @@ def costs(config: Path, steps: int) -> Iterator[str]:
 
 
 def rates(config: Path, rounds: int, seconds: float) -> list[str]:
-    """Measure samples per second of both readers, in turns.
+    """Measure samples per second of each reader, in turns.
 
     Args:
         config: The configuration, whose layers are written.
@@ -261,11 +286,14 @@ def rates(config: Path, rounds: int, seconds: float) -> list[str]:
     rates = [f"samples/s, {workers} workers | ratio" for workers in WORKERS]
     head = ["reader", *rates, "processor ms a sample", "s before the first", "peak MB"]
     lines = [f"| {' | '.join(head)} |", "|---" * (len(head) + len(WORKERS)) + "|"]
-    turns = [[_part(name, config, seconds) for name in ("ours", "torchgeo")] for _ in range(rounds)]
-    for own, name in enumerate(("geocrodino", "torchgeo `&`, stock reading")):
+    turns = [{reader: _part(reader, config, seconds) for reader in READERS} for _ in range(rounds)]
+    for own, name in READERS.items():
         cells = []
         for key in (f"rate {workers}" for workers in WORKERS):
-            ratio = median(turn[own][key] / turn[1][key] for turn in turns)
+            if key not in turns[0][own]:  # layers in memory need no reading processes
+                cells += ["", ""]
+                continue
+            ratio = median(turn[own][key] / turn["torchgeo"][key] for turn in turns)
             cells += [f"{median(turn[own][key] for turn in turns):.0f}", f"{ratio:.1f}"]
         cost, before, peak = (median(t[own][key] for t in turns) for key in ("processor ms", "before", "peak_mb"))
         lines.append(f"| {name} | {' | '.join(cells)} | {cost:.2f} | {before:.1f} | {peak:.0f} |")
