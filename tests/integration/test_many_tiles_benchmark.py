@@ -47,7 +47,7 @@ def test_few_tiles_are_measured_and_their_tables_printed(tmp_path):
     rows = {line.split(" | ")[0]: line.split(" | ") for line in lines if line.startswith("| ")}
     assert [*rows] == [
         "| work", "| `inspect`", "| start of a training", "| start again, and 2 steps", "| reader", "| geocrodino",
-        "| torchgeo `&`, stock reading",
+        "| geocrodino, `training.layers: device` on the CPU", "| torchgeo `&`, stock reading",
     ]  # fmt: skip
     assert len(rows["| `inspect`"]) == len(rows["| work"])
     assert rows["| torchgeo `&`, stock reading"][2] == "1.0"
