@@ -39,7 +39,7 @@ from geocrodino.settings.encoder_weights import IMAGENET, FirstLayer, weights_ki
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.ground import GroundFilter
-from geocrodino.settings.growth import AUTO, GrowthKeys, whole_number_or_auto
+from geocrodino.settings.growth import AUTO, GrowthKeys, share_or_auto, whole_number_or_auto
 from geocrodino.settings.height_channels import HEIGHT_CHANNELS, HeightChannelName
 from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.method import MethodSettings
@@ -174,8 +174,10 @@ class TrainingConfig(GrowthKeys):
     freeze: Literal["none", "encoder"] = Field(
         "none", description="encoder: encoders that start from weights are not trained, and keep their statistics"
     )
-    drop_path: float = Field(
-        0.0, ge=0, lt=1, description="stochastic depth: share of patches that skip the encoder's last block; 0: none"
+    drop_path: Annotated[float | Literal["auto"], share_or_auto()] = Field(
+        AUTO,
+        description="stochastic depth: share of patches that skip the encoder's last block; 0: none; auto: 0.2 if the "
+        "encoder has such blocks",
     )
     optimiser: OptimiserSettings = Field(OptimiserSettings(), description="how weights are updated")
 

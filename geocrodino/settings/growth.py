@@ -44,6 +44,27 @@ def whole_number_or_auto(least: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def share_or_auto() -> BeforeValidator:
+    """Make a key accept a number from 0 to below 1 or the word ``auto``, with one message for both.
+
+    Returns:
+        A validator for the annotation ``float | Literal["auto"]``.
+    """
+
+    def check(given: Any) -> Any:
+        if given == AUTO:
+            return given
+        try:
+            number = float(given)
+        except (TypeError, ValueError):
+            number = -1.0
+        if isinstance(given, bool) or not 0 <= number < 1:
+            raise PydanticCustomError("share_or_auto", "Input should be a number from 0 to below 1, or auto")
+        return number
+
+    return BeforeValidator(check)
+
+
 class GrowthKeys(Section):
     """Devices, parts of a batch and loggers of a training."""
 

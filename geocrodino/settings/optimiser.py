@@ -23,11 +23,11 @@ class OptimiserSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay")
+    learning_rate: float = Field(2e-3, gt=0, description="highest learning rate")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     encoder_rate: float = Field(
-        1.0, gt=0, le=1, description="share of the learning rate for encoders that start from weights"
+        0.3, gt=0, le=1, description="share of the learning rate for encoders that start from weights"
     )
     layer_decay: float = Field(
         1.0,

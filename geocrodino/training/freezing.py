@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch import Tensor, nn
 
-from geocrodino.errors import ConfigError
+from geocrodino.errors import ConfigError, ModelError
 from geocrodino.models.encoder_facts import encoders_in, facts_of
 from geocrodino.models.stochastic_depth import use_stochastic_depth
 from geocrodino.settings.config import TrainingConfig
+from geocrodino.settings.growth import AUTO
 from geocrodino.training.checks import NOTHING_TO_FREEZE
+
+_DROP_PATH = 0.2
+"""Stochastic depth with ``auto``."""
 
 
 def treat_encoders(learner: nn.Module, settings: TrainingConfig, tell: Callable[[str], None]) -> None:
@@ -23,10 +27,13 @@ def treat_encoders(learner: nn.Module, settings: TrainingConfig, tell: Callable[
         tell: Called with a line for the user on encoders that are not frozen.
 
     Raises:
-        ModelError: If an encoder has no stochastic depth.
+        ModelError: If an encoder has no stochastic depth and the settings name a rate.
         ConfigError: If no encoder can be frozen.
     """
-    if settings.drop_path:
+    if settings.drop_path == AUTO:
+        with suppress(ModelError):  # such encoders are used as they are
+            use_stochastic_depth(learner, _DROP_PATH)
+    elif settings.drop_path:
         use_stochastic_depth(learner, settings.drop_path)
     if settings.freeze == "encoder":
         left = freeze_encoders(learner)

@@ -38,6 +38,8 @@ def test_words_of_a_command_line_are_numbers():
         ("devices", "all", "training.devices: input should be a whole number of at least 1 or auto, found 'all'"),
         ("batch_size", 1, "training.batch_size: input should be a whole number of at least 2 or auto, found 1"),
         ("batch_size", 2.5, "training.batch_size: input should be a whole number of at least 2 or auto, found 2.5"),
+        ("drop_path", 1, "training.drop_path: input should be a number from 0 to below 1, or auto, found 1"),
+        ("drop_path", "some", "training.drop_path: input should be a number from 0 to below 1, or auto, found 'some'"),
         ("workers", -1, "training.workers: input should be a whole number of at least 0 or auto, found -1"),
         ("accumulate", 0, "training.accumulate: input should be greater than or equal to 1, found 0"),
         (

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.layers.drop import DropPath
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
@@ -25,9 +26,9 @@ from geocrodino.training.task import TrainingTask
 NETWORK = NetworkSettings(encoder="tu-resnet10t", depth=3, invariant_channels=4, decoder_channels=(8,))
 
 
-def made(name="single", pretrained=("optical",)):
-    method = MethodSettings(name=name)
-    shape = Shape(network_settings(method, NETWORK), {"optical": 2, "elevation": 1}, 3)
+def made(name="single", pretrained=("optical",), encoder=NETWORK.encoder):
+    method, network = MethodSettings(name=name), NETWORK.model_copy(update={"encoder": encoder})
+    shape = Shape(network_settings(method, network), {"optical": 2, "elevation": 1}, 3)
     learner = build_learner(method, shape, torch.ones(3))
     for path, encoder in encoders_in(learner).items():
         facts_of(encoder).pretrained = any(m in path for m in pretrained)
@@ -54,6 +55,18 @@ def test_nothing_is_frozen_by_default():
     learner = made()
     treat_encoders(learner, TrainingConfig(), lambda _: None)
     assert {p.requires_grad for p in learner.parameters()} == {True}
+
+
+def rates(learner, settings):
+    treat_encoders(learner, settings, lambda _: None)
+    return [part.drop_prob for part in learner.modules() if isinstance(part, DropPath)]
+
+
+def test_stochastic_depth_by_default_where_the_encoder_has_it():
+    # ResNet-10 has four blocks, with rates of 0, 1/3, 2/3 and all of 0.2; the second one is in each of two branches.
+    assert rates(made(), TrainingConfig()) == pytest.approx(2 * [0.2 / 3])
+    assert rates(made(), TrainingConfig(drop_path=0)) == []
+    assert rates(made(encoder="mobilenet_v2"), TrainingConfig()) == []
 
 
 def test_a_teacher_is_not_trained_and_not_named():
