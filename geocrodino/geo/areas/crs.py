@@ -13,7 +13,7 @@ from pyproj.exceptions import CRSError
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.geo.areas.sources import RawArea, swapped_option
 from geocrodino.geo.rasters.grid import degrees_per_unit
-from geocrodino.phrases import arguments
+from geocrodino.phrases import arguments, coordinate
 
 _MOST_LON_DEG, _MOST_LAT_DEG = 360.0, 90.0
 _SLACK_DEG = 1e-6
@@ -160,6 +160,6 @@ def span(west: float, south: float, east: float, north: float) -> str:
         north: Largest y.
 
     Returns:
-        ``x WEST to EAST, y SOUTH to NORTH``, six digits each.
+        ``x WEST to EAST, y SOUTH to NORTH``: six digits each, whole numbers from 1000 on.
     """
-    return f"x {west:.6g} to {east:.6g}, y {south:.6g} to {north:.6g}"
+    return f"x {coordinate(west)} to {coordinate(east)}, y {coordinate(south)} to {coordinate(north)}"
