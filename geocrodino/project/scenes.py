@@ -88,6 +88,7 @@ def arrange(layers: Sequence[Layer], place: Place | None) -> Arranged:
         )
     found = Arranged()
     picked: list[tuple[Layer, dict[Role, Layer]]] = []
+    alone_labelled: list[tuple[Layer, dict[Role, Layer]]] = []
     for image in images:
         own: dict[Role, Layer] = {"optical": image}
         own |= _heights_of(image, roles)
@@ -96,14 +97,18 @@ def arrange(layers: Sequence[Layer], place: Place | None) -> Arranged:
                 own[role] = layer
         if "elevation" in own:
             picked.append((image, own))
+        elif "labels" in own:
+            alone_labelled.append((image, own))
         else:
-            found.left_out[image.shown] = "no heights show this place"
+            found.left_out[image.shown] = "neither heights nor labels show this place"
     if not picked:
         heights = listed(layer.shown for layer in (*roles.get("elevation", ()), *roles.get("ground", ())))
         raise ConfigError(
             f"{images[0].shown}: no heights show the place of this image; found {heights}.\n"
             "Name those that do with `elevation`."
         )
+    # Other scenes have heights: these train the image alone. Their order is that of the images.
+    picked = [each for image in images for each in (*picked, *alone_labelled) if each[0] is image]
     _refuse_images_of_one_place(picked)
     names = _names([image for image, _ in picked])
     found.scenes = [SceneGuess(name, own) for name, (_, own) in zip(names, picked, strict=True)]
