@@ -62,6 +62,21 @@ def coordinate(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 
+def span(west: float, south: float, east: float, north: float) -> str:
+    """Write bounds in words.
+
+    Args:
+        west: Smallest x.
+        south: Smallest y.
+        east: Largest x.
+        north: Largest y.
+
+    Returns:
+        ``x WEST to EAST, y SOUTH to NORTH``: six digits each, whole numbers from 1000 on.
+    """
+    return f"x {coordinate(west)} to {coordinate(east)}, y {coordinate(south)} to {coordinate(north)}"
+
+
 def duration(seconds: float) -> str:
     """Format a duration.
 

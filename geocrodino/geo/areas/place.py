@@ -18,11 +18,11 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.files.area_names import box_numbers
 from geocrodino.geo.areas.aoi import AOI
-from geocrodino.geo.areas.crs import crs_name, span
+from geocrodino.geo.areas.crs import crs_name
 from geocrodino.geo.areas.sources import AreaSource, swapped_option
 from geocrodino.geo.areas.text import box_option
 from geocrodino.geo.rasters.grid import crs_of
-from geocrodino.phrases import arguments
+from geocrodino.phrases import arguments, span
 
 _MUCH_SMALLER = 0.01  # share of the size of a bounding box
 _EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS

@@ -16,7 +16,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox
 from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
@@ -46,7 +45,7 @@ from geocrodino.geo.rasters.validity import (
 )
 from geocrodino.geo.rasters.warp import read_on_grid
 from geocrodino.geo.rasters.window import Window
-from geocrodino.phrases import coordinate
+from geocrodino.phrases import span
 from geocrodino.settings.height_words import HeightEncoding, HeightZero
 
 MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
@@ -486,12 +485,6 @@ def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
         here = grid.boundingbox
         raise OverlapError(
             f"{source.name}: the {role} raster does not meet the reference grid.\n"
-            f"Expected some part of {_extent(here)}; found {_extent(there)} (in the CRS of the reference).\n"
+            f"Expected some part of {span(*here.bbox)}; found {span(*there.bbox)} (in the CRS of the reference).\n"
             "Check that the files show the same place and carry the right CRS."
         )
-
-
-def _extent(box: BoundingBox) -> str:
-    """Bounds in words."""
-    left, right, bottom, top = map(coordinate, (box.left, box.right, box.bottom, box.top))
-    return f"x {left} to {right}, y {bottom} to {top}"
