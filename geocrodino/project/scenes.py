@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ _OPTIONS: Mapping[Role, str] = {
     "labels": "the labels",
     "aoi": "the area of interest",
 }
+_LAST_PART = re.compile(r"(?<=.)[ _.-][A-Za-z]+$")
 _MOST_LISTED = 50
 """Tiles that are listed one by one as scenes, where their names do not join them."""
 
@@ -234,10 +236,17 @@ def _names(images: Sequence[Layer]) -> list[str]:
         return [""]
     stems = [Path(image.files[0]).stem for image in images]
     if len(set(stems)) == len(stems) and all(len(image.files) == 1 for image in images):
-        return stems
+        return _without_common_end(stems)
     paths = [image.folder.parts for image in images]
     for place in range(min(map(len, paths))):
         parts = [path[place] for path in paths]
         if len(set(parts)) == len(parts):
             return parts
     return [f"scene-{number}" for number in range(1, len(images) + 1)]
+
+
+def _without_common_end(stems: Sequence[str]) -> list[str]:
+    """Names without a last part that all of them have, as ``_ortho`` of ``P01_ortho``: lists name the place alone."""
+    ends = {_LAST_PART.sub("", stem) for stem in stems}
+    last = {stem[len(_LAST_PART.sub("", stem)) :] for stem in stems}
+    return [_LAST_PART.sub("", stem) for stem in stems] if len(last) == 1 and len(ends) == len(stems) else list(stems)

@@ -124,6 +124,14 @@ def test_scenes_of_two_places_in_folders_by_role(put):
     assert own[1] == {"optical": "img/south.tif", "elevation": "dsm/south.tif"}
 
 
+def test_scenes_are_named_without_a_word_that_all_images_have(put):
+    """Lists of splits name plots by their number. Two lattices, so that the plots are no tiles of one raster."""
+    for name, crs, kind in (("P1", "EPSG:32631", "float32"), ("P2", "EPSG:32632", "int16")):
+        put(f"img/{name}_ortho.tif", IMAGE, crs=crs)
+        put(f"dsm/{name}_dsm.tif", HEIGHTS.astype(kind), crs=crs)
+    assert [scene.name for scene in _scenes().scenes] == ["P1", "P2"]
+
+
 def test_an_image_with_labels_and_without_heights_is_a_scene(put):
     """Scenes in the order of their images; an image that shows neither heights nor labels is none."""
     for name, crs in (("east", "EPSG:32631"), ("mid", "EPSG:32632"), ("north", "EPSG:32633"), ("west", "EPSG:32634")):
