@@ -46,6 +46,37 @@ def arguments(**values: object) -> str:
     return "`{}`".format(written.replace("`", r"\x60"))
 
 
+def coordinate(value: float) -> str:
+    """Write a coordinate without an exponent: one in metres has seven digits before its point.
+
+    Args:
+        value: The coordinate, in the unit of its CRS.
+
+    Returns:
+        From 1000 on a whole number, below it six digits.
+
+    Examples:
+        >>> [coordinate(v) for v in (4870012.3, -117.123456, 0.5)]
+        ['4870012', '-117.123', '0.5']
+    """
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+
+
+def span(west: float, south: float, east: float, north: float) -> str:
+    """Write bounds in words.
+
+    Args:
+        west: Smallest x.
+        south: Smallest y.
+        east: Largest x.
+        north: Largest y.
+
+    Returns:
+        ``x WEST to EAST, y SOUTH to NORTH``: six digits each, whole numbers from 1000 on.
+    """
+    return f"x {coordinate(west)} to {coordinate(east)}, y {coordinate(south)} to {coordinate(north)}"
+
+
 def duration(seconds: float) -> str:
     """Format a duration.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -202,8 +202,13 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with --out.")
 
 
-def _check_scenes(data: Mapping[str, Any]) -> None:
-    """Check the names of the files of each scene, and open these; of more than 50 scenes, only look them up."""
+def _check_scenes(data: Mapping[str, Any], typed: Collection[str]) -> None:
+    """Check the names of the files of each scene, and open these; of more than 50 scenes, only look them up.
+
+    Args:
+        data: The section ``data``.
+        typed: Keys that the command line gives: an error on their files needs no key.
+    """
     scenes = scenes_of(data)
     for scene in [{**data, **scene} for scene in scenes] or [dict(data)]:
         others = scene.get("rasters")
@@ -211,21 +216,22 @@ def _check_scenes(data: Mapping[str, Any]) -> None:
         roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
         found = {role: named[role] for role in roles if isinstance(named.get(role), str)}
         partial: Partial = next((word for word in get_args(Partial) if word == data.get("partial")), "keep")
-        with _named_in(scene, found if scenes else {}):
+        with _named_in(scene if scenes else None, {r: f for r, f in found.items() if scenes or r not in typed}):
             files = _without_tiles(found, partial)
             if len(scenes) > _MOST_OPENED:
                 check_names(files)
             else:
-                check_rasters(_single_files(files, scene), place=scene)
+                shapes = [f for role, f in found.items() if role != "labels" and is_vector(f)]
+                check_rasters([*_single_files(files, scene), *shapes], place=scene)
         crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
         if isinstance(aoi, str):
-            with _named_in(scene, {"aoi": aoi} if scenes else {}):
+            with _named_in(scene if scenes else None, {"aoi": aoi} if scenes or "aoi" not in typed else {}):
                 check_area(aoi, crs if isinstance(crs, str) else None)
 
 
 @contextmanager
-def _named_in(scene: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[None]:
-    """Say in an error on a file of a scene which scene and which key name it."""
+def _named_in(scene: Mapping[str, Any] | None, files: Mapping[str, str]) -> Iterator[None]:
+    """Say in an error on a file of a scene which scene and which key name it; None: the only scene."""
     try:
         yield
     except (AOIError, RasterError) as error:
@@ -233,7 +239,8 @@ def _named_in(scene: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[No
         role = next((role for role, name in files.items() if name == file), None)
         if role is None:
             raise
-        where = f"data.scenes: {role} of scene {scene['name']}" if scene.get("name") else f"data.scenes: {role}"
+        where = f"data.{role}" if scene is None else f"data.scenes: {role}"
+        where += f" of scene {scene['name']}" if scene and scene.get("name") else ""
         start = "relative ones start at the folder of the file that names them"
         text = str(error).replace("relative ones start at the working folder", start)
         raise ConfigError(f"{where}: {text}") from error
@@ -269,7 +276,7 @@ def _check_configured(config: Path | None, given: Mapping[str, Any], *, started:
         _, tree = read_settings(config, given)
     data, weights = (tree.get(section) for section in ("data", "encoder_weights"))
     if isinstance(data, dict):
-        _check_scenes(data)
+        _check_scenes(data, {key.rpartition(".")[2] for key, value in given.items() if value is not None})
     if isinstance(tree.get("start_from"), str) and not started:
         from geocrodino.files.bundle_name import check_bundle_name
 

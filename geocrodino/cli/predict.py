@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ from geocrodino.files.access import exists, full_path, is_file, is_folder, look_
 from geocrodino.files.names import is_gdal_name, is_url
 from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
+from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling, option_fields
 from geocrodino.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -202,12 +202,13 @@ def predict(
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
     if config is not None or not scene:
-        others = (elevation, aoi, aoi_crs, scene or None, *vars(inputs).values())
-        settings = (tiling, products, outputs.layers or outputs.resume)
-        if any(v is not None for v in others) or settings != (Tiling(), Products(), False):
+        named = [("SCENE", scene or None), ("--elevation", elevation), ("--aoi", aoi), ("--aoi-crs", aoi_crs)]
+        found = [word for word, value in named if value is not None]
+        found += [*_given(inputs), *_given(tiling), *_given(products), *_given(replace(outputs, overwrite=False))]
+        if found:
             raise ConfigError(
-                "--config says what is read of each scene: expected --split, --modality, --model and "
-                "options of the computation beside it. Leave the others out."
+                "--config says what is read of each scene: expected --split, --modality, --model, --out and "
+                f"options of the computation beside it, found {', '.join(found)}. Leave the others out."
             )
         device = on_device(execution)
         predict_scenes_of(config, split, modality, path, out, device, overwrite=outputs.overwrite, dry_run=dry_run)
@@ -333,6 +334,17 @@ def _bundles(folder: Path) -> Iterator[tuple[float, Path]]:
             status = look_up(Path(place, _BUNDLE))
             if status is not None:
                 yield status.st_mtime, Path(place, _BUNDLE)
+
+
+def _given(group: Inputs | Tiling | Products | Outputs) -> list[str]:
+    """The options of a group whose value is not the default."""
+    named = {each.name: each.flag for each in option_fields(type(group))}
+    values = {each.name: (getattr(group, each.name), each.default) for each in fields(group)}
+    return [
+        named.get(name, f"--{name.replace('_', '-')}")
+        for name, (value, default) in values.items()
+        if value != default and (value or default)
+    ]
 
 
 def _is_one_file(name: str) -> bool:

@@ -35,6 +35,7 @@ from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_hei
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import Recipe
+from geocrodino.phrases import span
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
 
@@ -170,7 +171,7 @@ def reference_grid(raster: RasterSource, aoi: AOI, grid: GeoBox) -> GeoBox:
         box = grid.boundingbox
         raise AOIError(
             f"{aoi.source}: the area of interest lies outside {raster.path}.\n"
-            f"Expected some part of x {box.left:.6g} to {box.right:.6g}, y {box.bottom:.6g} to {box.top:.6g}; "
+            f"Expected some part of {span(*box.bbox)}; "
             f"found {bounds_on_grid(aoi, grid)} (in the raster's CRS).\n{placement_advice(aoi, grid)}"
         )
     return found

@@ -7,6 +7,8 @@ Labels are always copied: they are a byte for each pixel, and statistics and sam
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -44,8 +46,15 @@ class InPlaceError(RasterError):
 
     def __init__(self, path: object, message: str | None = None) -> None:
         if message is None:
-            path, _, message = str(path).rpartition(f"{type(self).__name__}: ")[2].strip().partition(": ")
+            path, message = _path_and_message(str(path).rpartition(f"{type(self).__name__}: ")[2].strip())
         super().__init__(str(path), message)
+
+
+def _path_and_message(text: str) -> tuple[str, str]:
+    """Split the text of an error on a file. A name may hold ``": "`` too: the longest name that is there counts."""
+    ends = [found.start() for found in re.finditer(": ", text)]
+    end = next((end for end in reversed(ends) if os.path.lexists(text[:end])), ends[0] if ends else len(text))
+    return text[:end], text[end + 2 :]
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,7 @@ class InPlaceLayers:
         except RasterError as error:
             raise InPlaceError(*error.parts) from error
         except AccessError as error:
-            path, _, message = str(error).partition(": ")
-            raise InPlaceError(path, message) from error
+            raise InPlaceError(*_path_and_message(str(error))) from error
 
     def class_indices(self) -> NDArray[np.uint8]:
         """Map the class indices into memory, read-only.

@@ -94,7 +94,7 @@ class LeakReport:
         """Sentences on distances between splits, and on classes and scenes that are missing in them."""
         found = []
         if self.distance_m:
-            apart = ", ".join(f"{a} to {b} {distance:,.4g} m" for (a, b), distance in self.distance_m.items())
+            apart = ", ".join(f"{a} to {b} {_metres(distance)}" for (a, b), distance in self.distance_m.items())
             found.append(f"Least distance between splits: {apart}")
         for split, counts in self.class_px.items():
             names = [n for n, px in zip(self.classes.names, counts, strict=True) if not px]
@@ -236,3 +236,8 @@ def _starts(size: int, along: int) -> list[int]:
     """First pixels of windows along one side; of a single window, so that it lies in the middle."""
     room = max(0, size - _SAMPLE_PX)
     return [room // 2] if along == 1 else sorted({round(room * k / (along - 1)) for k in range(along)})
+
+
+def _metres(distance: float) -> str:
+    """A distance in metres, to four digits and without an exponent."""
+    return f"{distance:,.0f} m" if distance >= 1000 else f"{distance:.4g} m"

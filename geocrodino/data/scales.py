@@ -2,18 +2,88 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.data.scenes import AlignedScene
+from geocrodino.errors import ConfigError
+from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.recipe import Recipe
-from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale
+from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
 
 _BLOCKS, _EVERY_PX = 8, 8
 """Blocks of a scene that are sampled, and the distance of the sampled pixels in them."""
+
+_PLACES, _LOOK_PX = 3, 128
+"""Windows across and down that are sampled of a file, and the side of each, px."""
+
+
+@dataclass(frozen=True)
+class TypedImage:
+    """An image of a scene, with the type of its numbers.
+
+    Attributes:
+        scene: Name of the scene.
+        raster: The image, with the bands that a recipe reads, in its order.
+        dtype: Type of its numbers; of an image with a scale float32.
+    """
+
+    scene: str
+    raster: RasterSource
+    dtype: str
+
+
+class OtherScaleError(ConfigError):
+    """The values of two images have different types and scales.
+
+    Args:
+        differ: The file, both scenes and both types.
+        scene: Name of the scene that could be brought to the other one's scale.
+        factor: What its values could be multiplied by.
+        ranges: Values of both.
+    """
+
+    def __init__(self, differ: str, scene: str, factor: float, ranges: str) -> None:
+        self.scene, self.factor, self.ranges = scene, float(f"{factor:.6g}"), ranges
+        super().__init__(
+            f"{differ}, and on another scale: {ranges}.\nGive scene {scene} the factor between the two scales, for "
+            f"instance rescale: {self.factor:g}."
+        )
+
+
+def compare_types(first: TypedImage, other: TypedImage) -> str:
+    """Compare the values of two images whose numbers have different types, before anything is written.
+
+    Args:
+        first: The image of the first scene.
+        other: That of another scene, with the same bands.
+
+    Returns:
+        A warning: the values are alike, or could not be compared.
+
+    Raises:
+        OtherScaleError: If they are on different scales.
+    """
+    differ = (
+        f"{other.raster.path}: values of the type {other.dtype} in scene {other.scene}, {first.dtype} in scene "
+        f"{first.scene}"
+    )
+    expected, found = _look(first.raster), _look(other.raster)
+    if not (expected.size and found.size):
+        return f"{differ}. Both are read as they are; no valid pixel was found at the places that were compared."
+    names = first.raster.data_names
+    there, here = (_compared(_measured(names, v), w) for v, w in ((found, expected), (expected, found)))
+    ranges = f"found {_ranges(here)}; in scene {first.scene} {_ranges(there)}"
+    if is_other_scale(here, first.dtype, other.dtype) or is_other_scale(there, other.dtype, first.dtype):
+        raise OtherScaleError(differ, other.scene, _factor(here, there, first.dtype, other.dtype), ranges)
+    return f"{differ}. Both are read as they are, because their values are alike: {ranges}."
 
 
 def other_scale_note(
@@ -45,9 +115,38 @@ def other_scale_note(
             return (
                 f"{file}: the {recipe.modality} values of scene {scene.name} are on "
                 f"another scale than those of scene {first.name}. Expected about {known}; found {ranges}. One network "
-                "cannot learn from both: bring all scenes to one scale first."
+                "cannot learn from both: give one of them the factor, key rescale of the scene."
             )
     return None
+
+
+def _measured(names: Sequence[str], values: NDArray[np.float32]) -> list[Channel]:
+    return [Channel.measure(name, v) for name, v in zip(names, values, strict=True)]
+
+
+def _factor(here: Sequence[ChannelValues], there: Sequence[ChannelValues], first: str, other: str) -> float:
+    """The factor that takes values to the scale of the first scene: of full ranges, or else the next power of ten."""
+    known = likely_factor(here, first, other)
+    if known is not None:
+        return float(Fraction(known))
+    highest, high = (max(abs(band.high) for band in bands) for bands in (there, here))
+    return float(10.0 ** round(math.log10(highest / high))) if highest and high else 1.0
+
+
+def _ranges(bands: Sequence[ChannelValues]) -> str:
+    return ", ".join(f"{b.channel.name} {b.low:.4g} to {b.high:.4g}" for b in bands[:3])
+
+
+def _look(raster: RasterSource) -> NDArray[np.float32]:
+    """Valid values at places spread over a file, float32, shape (C, N)."""
+    height, width = raster.geobox.shape
+    parts = []
+    for place in np.ndindex(_PLACES, _PLACES):
+        row, col = ((2 * i + 1) * size // (2 * _PLACES) for i, size in zip(place, (height, width), strict=True))
+        window = Window(row, row, col, col).grow(_LOOK_PX // 2).intersect(Window(0, height, 0, width))
+        values, valid = raster.read_own(window, raster.data_bands)
+        parts.append(values[:, valid])
+    return np.concatenate(parts, axis=1)
 
 
 def _is_other(bands: Sequence[ChannelValues], recipe: Recipe) -> bool:
@@ -55,7 +154,7 @@ def _is_other(bands: Sequence[ChannelValues], recipe: Recipe) -> bool:
 
 
 def _channels(recipe: Recipe, values: NDArray[np.float32]) -> list[Channel]:
-    return [Channel.measure(name, v) for name, v in zip(recipe.channel_names, values, strict=True)]
+    return _measured(recipe.channel_names, values)
 
 
 def _compared(channels: Sequence[Channel], values: NDArray[np.float32]) -> list[ChannelValues]:

@@ -94,6 +94,8 @@ def open_sources(scene: SceneConfig, *, one_of_several: bool = False) -> Sources
     """
     place = stated_place(scene.crs, scene.pixel_m)
     rasters = {m: open_scene(path, place=place) for m, path in scene.raster_paths.items()}
+    if scene.rescale is not None and "optical" in rasters:
+        rasters["optical"] = rasters["optical"].rescaled(scene.rescale)
     labels = None
     if scene.labels is not None:
         try:

@@ -154,7 +154,10 @@ def _folders(file: str) -> Iterator[str]:
 
 def _entries(path: Path, split: str, column: str | None, known: _Names) -> list[_Entry]:
     if not exists(path):
-        raise ConfigError(f"data.splits.lists.{split}: {path}: {absence(path)}.")
+        raise ConfigError(
+            f"data.splits.lists.{split}: {path}: {absence(path)}. Check the path; relative ones "
+            "start at the folder of the file that names them."
+        )
     with access_errors(path):
         text = path.read_text(encoding="utf-8-sig")
     if column is not None or path.suffix.lower() in _TABLES:

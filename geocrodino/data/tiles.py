@@ -153,7 +153,9 @@ def _refuse_two_kinds(role: str, name: RasterName, files: Iterable[str], place: 
         + (
             f"Name those of one kind with a pattern, for instance {pattern}."
             if pattern
-            else f"Move the others elsewhere, or name those of one kind in a list: {role}: [FILE, FILE]."
+            else f"Move the others elsewhere, or name those of one kind in a list: {role}: [FILE, FILE]. If all are "
+            "right, make each tile a scene of its own, by patterns with a part in braces for all layers: "
+            f"{role}: {where.name}/{{tile}}.tif."
         )
     )
 

@@ -21,7 +21,6 @@ from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.evaluation.results import Comparison, Evaluation
 from geocrodino.files.names import raster_exists
 from geocrodino.geo.areas.aoi import AOI, read_aoi
-from geocrodino.geo.areas.crs import span
 from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.areas.splits import split_name
@@ -36,7 +35,7 @@ from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import companion_path, read_classes
-from geocrodino.phrases import listed
+from geocrodino.phrases import listed, span
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
 from geocrodino.settings.labels import LabelRules
 from geocrodino.spelling import did_you_mean

@@ -45,6 +45,8 @@ class SceneSettings:
         heights: What its heights mean.
         bands: Numbers of the bands of its image that all scenes have; None: all.
         split: The split of the whole scene, where it is too small for several; None otherwise.
+        rescale: Factor that takes the values of its image to the scale of the first one.
+        why_rescale: The reason for it.
         has_splits: Whether its area names splits.
     """
 
@@ -54,6 +56,8 @@ class SceneSettings:
     heights: HeightGuess
     bands: tuple[int, ...] | None = None
     split: str | None = None
+    rescale: float | None = None
+    why_rescale: str = ""
 
     @property
     def has_splits(self) -> bool:
@@ -93,6 +97,24 @@ class ProjectSettings:
         if self.channels is not None and "height_above_ground" not in self.channels:
             return None
         return replace(self, channels=("height", "slope"), why_channels=f"no height above ground: {why}")
+
+    def with_one_scale(self, name: str, factor: float, why: str) -> ProjectSettings | None:
+        """Multiply the values of the image of a scene.
+
+        Args:
+            name: The scene.
+            factor: The factor that takes them to the scale of the first scene.
+            why: What tells so.
+
+        Returns:
+            The settings; None if the scene has a factor already.
+        """
+        if all(each.scene.name != name or each.rescale is not None for each in self.scenes):
+            return None
+        changed = (
+            replace(s, rescale=factor, why_rescale=f"? {why}") if s.scene.name == name else s for s in self.scenes
+        )
+        return replace(self, scenes=tuple(changed))
 
     def with_room(self, problem: str) -> ProjectSettings | None:
         """Make room for the splits: a small scene of several is for training alone; otherwise patches are smaller.
@@ -218,8 +240,8 @@ def settings_of(arranged: Arranged, known: Any, place: Place | None) -> ProjectS
     patch = 256 if finest < _FINE_M else 128
     why = f"for an image of {finest:.3g} m"
     settings = ProjectSettings(_with_common_bands(scenes), patch, why, stated)
-    terrain = [scene for scene in scenes if "terrain model, because" in scene.scene.layers["elevation"].why]
-    if terrain:
+    heights = [scene.scene.layers["elevation"] for scene in scenes if "elevation" in scene.scene.layers]
+    if any("terrain model, because" in layer.why for layer in heights):
         channels = ("height", "slope", "topographic_position")
         return replace(settings, channels=channels, why_channels="the heights are those of the ground")
     return settings
@@ -267,7 +289,9 @@ def _name_of(scene: SceneGuess, role: Role, place: Place | None) -> str | list[s
 
 
 def _heights(scene: SceneGuess, known: Any, place: Place | None) -> HeightGuess:
-    layer = scene.layers["elevation"]
+    layer = scene.layers.get("elevation")
+    if layer is None:
+        return HeightGuess()
     raster = layer.first if layer.first is not None else layer.raster
     if raster is None:
         return HeightGuess()
@@ -334,10 +358,15 @@ def _scene_entries(each: SceneSettings) -> list[Entry]:
         found.append(Entry(role, name, why))
         if role == "optical" and each.bands is not None:
             found.append(Entry("bands", list(each.bands), "those that all scenes have, by name"))
+        if role == "optical" and each.rescale is not None:
+            found.append(Entry("rescale", each.rescale, each.why_rescale))
         if role == "elevation":
             found += [Entry(k, heights.values[k], heights.why.get(k, "")) for k in _HEIGHT_KEYS if k in heights.values]
         if role == "labels":
             found += [Entry(k, labels.values[k], labels.why.get(k, "")) for k in _LABEL_KEYS if k in labels.values]
+    if "elevation" not in layers:
+        why = "? none found for this scene, so it trains the image alone"
+        found.append(Entry("elevation", "dsm.tif", why, active=False))
     if "labels" not in layers:
         found.append(Entry("labels", "labels.tif", "none found for this scene, so it is unlabelled", active=False))
     if each.split is not None:

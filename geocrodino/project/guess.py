@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from geocrodino.data.scales import OtherScaleError
 from geocrodino.errors import AOIError, ConfigError, GeocrodinoError, HeightError
 from geocrodino.files.access import durable_file
 from geocrodino.files.names import is_gdal_name, is_url
@@ -132,6 +133,8 @@ class Project:
                 for item in entry.items[:_SHOWN_SCENES]:
                     lines.append(f"  {item[0].value}")
                     lines += [line for each in item[1:] for line in _told(each, "    ")]
+                if (more := len(entry.items) - _SHOWN_SCENES) > 0:
+                    lines.append(f"  and {more} more, which the file lists")
         for block in self.blocks:
             if block.key == "classes":
                 lines.append(f"classes: {listed((item[1].value for item in block.items), 20)} ({block.why})")
@@ -345,6 +348,10 @@ def _settled(settings: ProjectSettings) -> tuple[CheckedInputs, ProjectSettings,
                 raise
         except AOIError as error:
             changed = settings.with_room(str(error))
+            if changed is None:
+                raise
+        except OtherScaleError as error:
+            changed = settings.with_one_scale(error.scene, error.factor, error.ranges)
             if changed is None:
                 raise
         settings = changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ _OPTIONS: Mapping[Role, str] = {
     "labels": "the labels",
     "aoi": "the area of interest",
 }
+_LAST_PART = re.compile(r"(?<=.)[ _.-][A-Za-z]+$")
 _MOST_LISTED = 50
 """Tiles that are listed one by one as scenes, where their names do not join them."""
 
@@ -88,6 +90,7 @@ def arrange(layers: Sequence[Layer], place: Place | None) -> Arranged:
         )
     found = Arranged()
     picked: list[tuple[Layer, dict[Role, Layer]]] = []
+    alone_labelled: list[tuple[Layer, dict[Role, Layer]]] = []
     for image in images:
         own: dict[Role, Layer] = {"optical": image}
         own |= _heights_of(image, roles)
@@ -96,14 +99,18 @@ def arrange(layers: Sequence[Layer], place: Place | None) -> Arranged:
                 own[role] = layer
         if "elevation" in own:
             picked.append((image, own))
+        elif "labels" in own:
+            alone_labelled.append((image, own))
         else:
-            found.left_out[image.shown] = "no heights show this place"
+            found.left_out[image.shown] = "neither heights nor labels show this place"
     if not picked:
         heights = listed(layer.shown for layer in (*roles.get("elevation", ()), *roles.get("ground", ())))
         raise ConfigError(
             f"{images[0].shown}: no heights show the place of this image; found {heights}.\n"
             "Name those that do with `elevation`."
         )
+    # Other scenes have heights: these train the image alone. Their order is that of the images.
+    picked = [each for image in images for each in (*picked, *alone_labelled) if each[0] is image]
     _refuse_images_of_one_place(picked)
     names = _names([image for image, _ in picked])
     found.scenes = [SceneGuess(name, own) for name, (_, own) in zip(names, picked, strict=True)]
@@ -229,10 +236,17 @@ def _names(images: Sequence[Layer]) -> list[str]:
         return [""]
     stems = [Path(image.files[0]).stem for image in images]
     if len(set(stems)) == len(stems) and all(len(image.files) == 1 for image in images):
-        return stems
+        return _without_common_end(stems)
     paths = [image.folder.parts for image in images]
     for place in range(min(map(len, paths))):
         parts = [path[place] for path in paths]
         if len(set(parts)) == len(parts):
             return parts
     return [f"scene-{number}" for number in range(1, len(images) + 1)]
+
+
+def _without_common_end(stems: Sequence[str]) -> list[str]:
+    """Names without a last part that all of them have, as ``_ortho`` of ``P01_ortho``: lists name the place alone."""
+    ends = {_LAST_PART.sub("", stem) for stem in stems}
+    last = {stem[len(_LAST_PART.sub("", stem)) :] for stem in stems}
+    return [_LAST_PART.sub("", stem) for stem in stems] if len(last) == 1 and len(ends) == len(stems) else list(stems)

@@ -180,6 +180,10 @@ def _frames(name: str, layers: Sequence[str] | dict[str, tuple[str, ...]]) -> di
     return {layer: read_source(label_source(name, layer)).frame for layer in layers}
 
 
+def _has_classes(frame: gpd.GeoDataFrame) -> bool:
+    return any(_may_be_classes(frame[column]) for column in frame.columns if column != frame.geometry.name)
+
+
 def _shape_layer(name: str) -> Layer | str:
     """The layer of a file of shapes, or why it is none."""
     layers = columns_by_layer(label_source(name))
@@ -195,10 +199,11 @@ def _shape_layer(name: str) -> Layer | str:
                 "aoi", (name,), f"polygons with a column of splits: {told}", box=_box(name, layer), word="split"
             )
     layer = next(iter(frames))
-    columns = [frame[c] for frame in frames.values() for c in frame.columns if c != frame.geometry.name]
-    if any(_may_be_classes(column) for column in columns) and not names_an_area(name):
-        rows = sum(len(frame) for frame in frames.values())
-        return Layer("labels", (name,), f"{rows} shapes with attributes", box=_box(name, layer))
+    labelled = [frame for frame in frames.values() if _has_classes(frame)]
+    if labelled and not names_an_area(name):
+        spread = f" in {len(labelled)} layers" if len(labelled) > 1 else ""
+        why = f"{sum(map(len, labelled))} shapes with attributes{spread}"
+        return Layer("labels", (name,), why, box=_box(name, layer))
     if names_an_area(name):
         return Layer("aoi", (name,), "polygons whose name speaks of an area", box=_box(name, layer))
     return "shapes without a column of classes or splits"

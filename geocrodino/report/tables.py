@@ -93,7 +93,9 @@ def scenes_table(evaluation: SceneEvaluation) -> Table:
 
 
 def _row(scores: Scores) -> list[str]:
-    shares = (scores.mean_iou, scores.mean_f1, scores.accuracy, *scores.iou)
+    # A class without labels there has an IoU of 0 as soon as one pixel is mapped as it: it says nothing of the scene.
+    each = (iou if px else math.nan for iou, px in zip(scores.iou, scores.support, strict=True))
+    shares = (scores.mean_iou, scores.mean_f1, scores.accuracy, *each)
     return [f"{sum(scores.support):,}", *(percent(share) for share in shares)]
 
 

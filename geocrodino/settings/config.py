@@ -48,6 +48,7 @@ from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.settings.quality import QUALITIES, Quality, describe_qualities, is_quality
 from geocrodino.settings.sampling import LEAST_PATCH_PX, BalanceBy
+from geocrodino.settings.scene_table import SceneRows
 from geocrodino.settings.scenes import DataConfig
 from geocrodino.settings.section import Section
 from geocrodino.spelling import did_you_mean
@@ -403,7 +404,11 @@ def _validated(tree: dict[str, Any], source: Path | None, overrides: Mapping[str
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_error_text(error, source, {k for k, v in overrides.items() if v is not None})) from error
+        data = tree.get("data")
+        scenes = data.get("scenes") if isinstance(data, dict) else None
+        table = scenes if isinstance(scenes, SceneRows) else None
+        given = {k for k, v in overrides.items() if v is not None}
+        raise ConfigError(_error_text(error, source, given, table)) from error
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
@@ -421,16 +426,17 @@ def save_config(config: TrainConfig, path: Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _error_text(error: ValidationError, source: Path | None, overridden: set[str]) -> str:
+def _error_text(error: ValidationError, source: Path | None, overridden: set[str], table: SceneRows | None) -> str:
     keys_by_text: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
         place = _place(item)
         pattern = ".".join("*" if isinstance(part, int) else part for part in place)  # the same for all items of a list
         key = ".".join(map(str, place))
         text = _key_error(item, " (not from the file)" if source and key in overridden else "")
-        keys_by_text.setdefault((pattern, text), []).append(key)
+        keys_by_text.setdefault((pattern, text), []).append(table.cell(place) or key if table else key)
     lines = [f"  {listed(keys)}: {text}" for (_, text), keys in keys_by_text.items()]
     what = f"{source}: the configuration" if source else "the given configuration"
+    what += "" if table is None else f" with the scenes of {table.path}"
     return f"{what} cannot be used:\n" + "\n".join(lines) + _missing_files_advice(error)
 
 
@@ -447,6 +453,8 @@ def _key_error(item: ErrorDetails, origin: str) -> str:
     if kind == "extra_forbidden":
         return f"is not a known key{origin}.{_expected_keys(_place(item))}"
     text = item["msg"].removeprefix("Value error, ")
+    if kind in {"tuple_type", "list_type"}:
+        text = "expected a list in square brackets, such as [1, 2, 3]"
     text = text[:1].lower() + text[1:]
     text, _, hint = text.partition(". Did you mean")
     text = text.removesuffix(".")

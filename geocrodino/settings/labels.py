@@ -85,6 +85,13 @@ class LabelRules(Section):
 
     @model_validator(mode="after")
     def _each_code_once(self) -> LabelRules:
+        words: dict[str, str] = {}
+        for name in self.table:
+            if (first := words.setdefault(plain_word(name), name)) != name:
+                raise ValueError(
+                    f"table: {first} and {name} name one class: capitals, underscores and blanks make no other one. "
+                    f"Write their codes in one list under {first}"
+                )
         taken: dict[Any, str] = {}
         for name, codes in (*self.table.items(), ("ignore", self.ignore)):
             for code in codes:

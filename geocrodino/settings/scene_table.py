@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,36 @@ _TEXT = ("name", "optical", "elevation", "labels", "aoi", "ground", "aoi_crs", "
 """Keys whose cells are text as they are; other cells are read as YAML: ``[1, 2, 3]``, ``0.2``."""
 
 
-def read_scene_table(path: Path) -> list[dict[str, Any]]:
+class SceneRows(list[dict[str, Any]]):
+    """The rows of a table of scenes, which messages name.
+
+    Attributes:
+        path: The table.
+        lines: Number of the line of each row.
+    """
+
+    def __init__(self, path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> None:
+        found = list(rows)
+        super().__init__(row for _, row in found)
+        self.path = path
+        self.lines = [line for line, _ in found]
+
+    def cell(self, keys: Sequence[int | str]) -> str | None:
+        """Say where a value of the configuration stands in the table.
+
+        Args:
+            keys: The keys that lead to the value.
+
+        Returns:
+            Its line and column; None if it does not stand in the table.
+        """
+        match keys:
+            case ("data", "scenes", int(row), *inner) if inner:
+                return f"line {self.lines[row]}: {'.'.join(map(str, inner))}"
+        return None
+
+
+def read_scene_table(path: Path) -> SceneRows:
     """Read a table of scenes.
 
     Args:
@@ -43,7 +72,7 @@ def read_scene_table(path: Path) -> list[dict[str, Any]]:
     first = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=max(",;\t", key=first.count))
     _require_keys(path, reader.fieldnames or ())
-    scenes = [_scene(path, reader.line_num, row) for row in reader]
+    scenes = SceneRows(path, ((reader.line_num, _scene(path, reader.line_num, row)) for row in reader))
     if not scenes:
         raise ConfigError(f"data.scenes: {path}: expected a heading and a row for each scene, found no row.")
     return scenes

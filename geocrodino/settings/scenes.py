@@ -30,7 +30,7 @@ from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.labels import LabelRules
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.section import Section
-from geocrodino.settings.splits import SceneSplit, SplitSettings
+from geocrodino.settings.splits import SPLIT_SYNONYMS, SceneSplit, SplitSettings
 
 _FORM = Discriminator(lambda given: LIST_FORM if isinstance(given, list | tuple) else SHORT_FORM)
 
@@ -68,6 +68,9 @@ class SceneConfig(Section):
     bands: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         None, description="optical bands to use, counted from 1; all by default"
     )
+    rescale: float | None = Field(
+        None, gt=0, description="number that the values of the image are multiplied by, such as 0.0001; by default none"
+    )
     height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by default the unit that the file names")
     ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
     label_values: dict[int, Annotated[int, Field(ge=0, le=254)]] = Field(
@@ -96,6 +99,13 @@ class SceneConfig(Section):
     @classmethod
     def _number_as_text(cls, name: object) -> object:
         return str(name) if isinstance(name, int) else name
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _split_by_its_name(cls, split: object) -> object:
+        """Accept the words that columns of splits may hold."""
+        word = split.strip().lower() if isinstance(split, str) else split
+        return SPLIT_SYNONYMS.get(word, word) if isinstance(word, str) else split
 
     @field_validator("rasters")
     @classmethod

@@ -13,6 +13,12 @@ from geocrodino.settings.section import Section
 SceneSplit = Literal["train", "val", "test", "unlabelled"]
 """The split of a whole scene."""
 
+SPLIT_SYNONYMS: dict[str, SceneSplit] = {
+    "training": "train", "trn": "train", "validation": "val", "validate": "val", "valid": "val", "dev": "val",
+    "testing": "test", "tst": "test", "unlabeled": "unlabelled",
+}  # fmt: skip
+"""Other words for splits, in small letters."""
+
 _Share = Annotated[float, Field(ge=0)]
 
 

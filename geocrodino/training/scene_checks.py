@@ -17,6 +17,7 @@ from geocrodino.data.grid_choice import GridChoice
 from geocrodino.data.held_labels import HeldLabels, packed
 from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
 from geocrodino.data.parts import ScenePart
+from geocrodino.data.scales import TypedImage, compare_types
 from geocrodino.data.sources import Sources, fitted_sources
 from geocrodino.data.splits import SceneView
 from geocrodino.errors import (
@@ -27,6 +28,7 @@ from geocrodino.errors import (
     LeftOutWarning,
     OverlapError,
     SplitWarning,
+    ValueRangeWarning,
 )
 from geocrodino.geo.areas.aoi import AOI, read_aoi
 from geocrodino.geo.areas.place import on_grid
@@ -290,13 +292,14 @@ def fitted_scene(
     for modality, raster in fitted.rasters.items():
         if first[modality] is scene or definition_of(modality).holds_heights:
             continue
-        expected, found = recipes[modality].dtype, definition_of(modality).recipe(raster, RecipeOptions()).dtype
-        if expected != found:
-            raise ConfigError(
-                f"{raster.path}: expected values of the type {expected} as in scene {first[modality].name}, found "
-                f"{found} in scene {scene.name}. Values of different types have different scales: bring all scenes to "
-                "one type."
-            )
+        named = RecipeOptions({modality: raster.data_bands})  # so that no band is doubted once more
+        found = definition_of(modality).recipe(raster, named).dtype
+        if (expected := recipes[modality].dtype) != found and expected is not None and found is not None:
+            origin = next(there.rasters[modality] for there in opened if modality in there.rasters)
+            of_first = TypedImage(first[modality].name, origin.with_bands(recipes[modality].bands), expected)
+            note = compare_types(of_first, TypedImage(scene.name, raster, found))
+            if scene.rescale is None and first[modality].rescale is None:
+                warnings.warn(note, ValueRangeWarning, stacklevel=2)
     return fitted
 
 

@@ -335,4 +335,5 @@ def _inputs_of(part: PartOfScene, modality: Modality) -> Inputs:
         crs=part.scene.crs,
         pixel_m=part.scene.pixel_m,
         bands=part.scene.bands_by_modality.get(modality),
+        rescale=part.scene.rescale if modality == "optical" else None,
     )

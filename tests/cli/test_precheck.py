@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zipfile
 
+import geopandas as gpd
+import shapely
 import yaml
 
 from geocrodino.geo.rasters.reader import RasterSource
@@ -23,13 +25,26 @@ def test_a_missing_file_names_scene_and_key(run_cli, here, write_raster):
         assert not (here / "run").exists()
 
 
-def test_a_missing_file_of_one_scene_names_the_file(run_cli, here, write_raster):
+def test_a_missing_file_of_one_scene_names_the_key_unless_it_is_typed(run_cli, here, write_raster):
     optical = write_raster("optical.tif", [[1, 2], [3, 4]])
     data = {"optical": str(optical), "elevation": "none.tif", "labels": str(optical)}
     (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": data}))
     code, _, err = run_cli("train", "--out", "run")
-    told = f"Error: {here / 'none.tif'}: no such file. Check the path; relative ones start at the working folder.\n"
-    assert (code, err) == (2, told)
+    told = f"{here / 'none.tif'}: no such file. Check the path; relative ones start at the "
+    assert (code, err) == (2, f"Error: data.elevation: {told}folder of the file that names them.\n")
+    code, _, err = run_cli("train", "--out", "run", "--elevation", "none.tif")
+    assert (code, err) == (2, f"Error: {told}working folder.\n")
+
+
+def test_shapes_in_the_place_of_heights(run_cli, here, write_raster):
+    optical = str(write_raster("optical.tif", [[1, 2], [3, 4]]))
+    frame = gpd.GeoDataFrame({"kind": ["a"]}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32631")
+    frame.to_file(here / "a.gpkg")
+    data = {"optical": optical, "elevation": "a.gpkg", "labels": optical}
+    (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": data}))
+    code, _, err = run_cli("train", "--out", "run")
+    assert code == 2
+    assert err.startswith(f"Error: data.elevation: {here / 'a.gpkg'}: not a raster that GDAL can open")
 
 
 def test_an_empty_folder_and_an_archive(run_cli, here, write_raster):
@@ -52,7 +67,7 @@ def test_an_empty_folder_and_an_archive(run_cli, here, write_raster):
         ),
     ):
         (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": {**data, "elevation": name}}))
-        assert run_cli("train", "--out", "run") == (2, "", f"Error: {here / name}: {told}")
+        assert run_cli("train", "--out", "run") == (2, "", f"Error: data.elevation: {here / name}: {told}")
         scenes = [{"name": "north", **data, "elevation": name}]
         (here / "geocrodino.yaml").write_text(yaml.safe_dump({"data": {"scenes": scenes}}))
         where = "Error: data.scenes: elevation of scene north"

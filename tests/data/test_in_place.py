@@ -268,6 +268,20 @@ def test_a_changed_file_is_told_by_a_reading_process_in_its_own_words(dataset):
     assert caught.value.path == path
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="names cannot hold a colon there")
+def test_a_file_whose_name_holds_a_colon(tmp_path):
+    """What a reading process tells: the traceback of the error, with its text at the end."""
+    path = tmp_path / "site: north" / "o: 1.tif"
+    path.parent.mkdir()
+    path.touch()
+    text = f"Caught InPlaceError in DataLoader worker process 0.\nInPlaceError: {path}: changed: expected 3, found 4"
+    assert InPlaceError(text).parts == (str(path), "changed: expected 3, found 4")
+    assert InPlaceError("InPlaceError: gone.tif: no such file: check it").parts == (
+        "gone.tif",
+        "no such file: check it",
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege there")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_is_out_of_reach_is_told_in_its_own_words(dataset, workers):

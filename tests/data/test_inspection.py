@@ -72,8 +72,8 @@ def test_rasters_that_do_not_meet(write_raster, roles):
     assert found.problems == (
         f"{path}: does not overlap the area of interest.",
         f"{path}: the elevation raster does not meet the reference grid.\n"
-        "Expected some part of x 400000 to 400128, y 4.9999e+06 to 5e+06; found x 500000 to 500020, y 4.99998e+06 to "
-        "5e+06 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.",
+        "Expected some part of x 400000 to 400128, y 4999904 to 5000000; found x 500000 to 500020, y 4999980 to "
+        "5000000 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.",
     )
     assert found.splits == {"all": 2500}
 

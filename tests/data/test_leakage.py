@@ -136,3 +136,10 @@ def test_classes_are_counted_in_each_split():
         "Classes without a labelled pixel in test: water, house",
         "1 scene without a split, not used: c",
     )
+
+
+def test_distances_without_an_exponent():
+    found = find_leaks([scene("a", "train"), scene("b", "val", 112_500), scene("c", "test", 130)], CLASSES)
+    assert found.facts[0] == (
+        "Least distance between splits: train to val 112,400 m, train to test 30 m, val to test 112,270 m"
+    )

@@ -296,7 +296,8 @@ def test_images_on_other_scales_name_both_scenes(recipe):
     assert other_scale_note([reflectance], recipe) is None
     assert other_scale_note([reflectance, digital], recipe) == (
         "o.img: the optical values of scene b are on another scale than those of scene a. Expected about band 1 0.0125 "
-        "to 0.9125; found band 1 125 to 9125. One network cannot learn from both: bring all scenes to one scale first."
+        "to 0.9125; found band 1 125 to 9125. One network cannot learn from both: give one of them the factor, "
+        "key rescale of the scene."
     )
     told = other_scale_note([reflectance, digital], recipe, {"a": "a.tif", "b": "given.tif"})
     assert told.startswith("given.tif: the optical values of scene b are on another scale")

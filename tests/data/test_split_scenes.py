@@ -319,7 +319,7 @@ def test_a_scene_in_two_lists(tmp_path):
 
 
 def test_a_list_that_is_not_there_or_empty(tmp_path):
-    with pytest.raises(ConfigError, match=r"data.splits.lists.train: .*no.txt: no such file\."):
+    with pytest.raises(ConfigError, match=r"data.splits.lists.train: .*no.txt: no such file\. Check the path;"):
         decide(POTSDAM, lists={"train": tmp_path / "no.txt"})
     with pytest.raises(ConfigError, match="expected names of scenes of the split train, found none"):
         decide(POTSDAM, lists=write(tmp_path, train="# nothing\n"))

@@ -144,7 +144,8 @@ def test_two_kinds_of_tiles_that_no_pattern_divides(tile):
         _listed({"optical": "img", "elevation": "dsm.tif"})
     assert str(caught.value).endswith(
         "1 file (o_3.tif) of 1 band real numbers.\n"
-        "Move the others elsewhere, or name those of one kind in a list: optical: [FILE, FILE]."
+        "Move the others elsewhere, or name those of one kind in a list: optical: [FILE, FILE]. If all are right, "
+        "make each tile a scene of its own, by patterns with a part in braces for all layers: optical: img/{tile}.tif."
     )
 
 

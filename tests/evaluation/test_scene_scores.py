@@ -78,6 +78,9 @@ def test_table_and_json(halves, tmp_path):
     assert [list(column.cells) for column in table.columns][:3] == [
         ["left", "right", "all"], ["5", "4", "9"], ["87.5", "75.0", "73.3"],
     ]  # fmt: skip
+    # The right half has no label of the first and the last class. Its one pixel mapped as the first is an error of 0
+    # of 1, which says nothing of how that class is found there.
+    assert [list(column.cells)[1] for column in table.columns][5:] == ["-", "75.0", "-"]
     write_json(found, tmp_path / "scores.json")
     written = json.loads((tmp_path / "scores.json").read_text())
     assert written["confusion"] == [[3, 1, 0], [1, 3, 0], [0, 0, 1]]

@@ -338,8 +338,8 @@ def test_a_surface_model_elsewhere(opposed, tmp_path):
         predict(tmp_path / "image.tif", tmp_path / "m.tif", opposed, elevation=far)
     assert str(error.value) == (
         f"{far}: the elevation raster does not meet the reference grid.\n"
-        "Expected some part of x 500000 to 500020, y 3.99998e+06 to 4e+06; "
-        "found x 500900 to 500905, y 4e+06 to 4e+06 (in the CRS of the reference).\n"
+        "Expected some part of x 500000 to 500020, y 3999980 to 4000000; "
+        "found x 500900 to 500905, y 3999995 to 4000000 (in the CRS of the reference).\n"
         "Check that the files show the same place and carry the right CRS."
     )
     assert names_in(tmp_path) == ["dsm.tif", "image.tif"]

@@ -122,6 +122,26 @@ def test_patches_are_no_larger_than_plots_need(shapes, expected):
     assert (None if changed is None else changed.patch_px) == expected
 
 
+def test_an_image_of_another_type_and_scale_gets_a_factor(folder, write_raster):
+    """A second place with fractions of 1 in place of whole numbers up to 255."""
+    for name, change in (("my image", lambda v: v.astype("float32") / 255), ("dsm", None), ("classes", None)):
+        (folder / "two").mkdir(exist_ok=True)
+        with rasterio.open(folder / f"{name}.tif") as source:
+            values, colours = source.read(), source.colorinterp
+            profile = {**source.profile, "transform": Affine.translation(5_000, 0) * source.transform}
+        values = values if change is None else change(values)
+        profile |= {"dtype": values.dtype, "photometric": "MINISBLACK"}
+        with rasterio.open(folder / "two" / f"{name}.tif", "w", **profile) as target:
+            target.write(values)
+            target.colorinterp = colours
+    for name in ("dtm.tif", "areas.geojson"):
+        (folder / name).unlink()
+    project = guess_project()
+    (scale,) = [each["rescale"] for each in project.values["data"]["scenes"] if "rescale" in each]
+    assert scale in (255, pytest.approx(1 / 255, rel=1e-5))
+    assert any("rescale: " in line and "(? found red " in line for line in project.summary())
+
+
 def test_two_label_files_are_asked_about(folder):
     shutil.copy(folder / "classes.tif", folder / "labels.tif")
     with pytest.raises(ConfigError, match="2 files may be the labels of"):

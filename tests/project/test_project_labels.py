@@ -128,3 +128,11 @@ def test_drawn_labels_with_a_column_of_splits(write_shapes):
     assert class_column(drawn, None).column == "landuse"
     assert holds_classes(drawn)
     assert not holds_classes(write_shapes("areas.gpkg", name=["a", "b"] * 6, split=splits))
+
+
+def test_shapes_of_the_layers_that_may_hold_classes_are_counted(write_shapes, tmp_path):
+    """An outline of one shape has no class, so that it is none of the shapes that may be labels."""
+    name = write_shapes("a.gpkg", kind=["a", "b"] * 6)
+    gpd.GeoDataFrame({"site": ["x"]}, geometry=BOXES[:1], crs="EPSG:32631").to_file(name, layer="outline")
+    (layer,) = shape_layers([name]).layers
+    assert layer.why == "12 shapes with attributes"

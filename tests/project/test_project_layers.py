@@ -124,6 +124,31 @@ def test_scenes_of_two_places_in_folders_by_role(put):
     assert own[1] == {"optical": "img/south.tif", "elevation": "dsm/south.tif"}
 
 
+def test_scenes_are_named_without_a_word_that_all_images_have(put):
+    """Lists of splits name plots by their number. Two lattices, so that the plots are no tiles of one raster."""
+    for name, crs, kind in (("P1", "EPSG:32631", "float32"), ("P2", "EPSG:32632", "int16")):
+        put(f"img/{name}_ortho.tif", IMAGE, crs=crs)
+        put(f"dsm/{name}_dsm.tif", HEIGHTS.astype(kind), crs=crs)
+    assert [scene.name for scene in _scenes().scenes] == ["P1", "P2"]
+
+
+def test_an_image_with_labels_and_without_heights_is_a_scene(put):
+    """Scenes in the order of their images; an image that shows neither heights nor labels is none."""
+    for name, crs in (("east", "EPSG:32631"), ("mid", "EPSG:32632"), ("north", "EPSG:32633"), ("west", "EPSG:32634")):
+        put(f"{name}/image.tif", IMAGE, crs=crs)
+        if name not in ("east", "west"):
+            put(f"{name}/dsm.tif", HEIGHTS, crs=crs)
+        if name != "west":
+            put(f"{name}/labels.tif", CLASSES, crs=crs)
+    found = _scenes()
+    assert [(scene.name, list(scene.layers)) for scene in found.scenes] == [
+        ("east", ["optical", "labels"]),
+        ("mid", ["optical", "elevation", "labels"]),
+        ("north", ["optical", "elevation", "labels"]),
+    ]
+    assert found.left_out == {"west/image.tif": "neither heights nor labels show this place"}
+
+
 def test_tiles_without_a_common_raster_are_joined_by_name(put):
     for i, crs in enumerate(("EPSG:32631", "EPSG:32632", "EPSG:32633")):
         put(f"img/a_{i}.tif", IMAGE, crs=crs)

@@ -55,7 +55,15 @@ def test_patterns_and_areas_in_cells(load, tmp_path):
         ("name,opticl\na,b\n", "line 1: the column 'opticl' is no key of a scene. Expected one of name, rasters, "),
         ("name,opticl\na,b\n", " Did you mean optical?"),
         ("a,a.tif\nb,b.tif\n", "line 1: expected a heading of keys of a scene, such as name, optical, "),
-        ("optical,split\na.tif,validation\n", "data.scenes.0.split: "),
+        (
+            "optical,split\n\na.tif,tain\n",
+            "scenes.csv cannot be used:\n  line 3: split: input should be 'train', 'val', ",
+        ),
+        (
+            "optical,bands\na.tif,1 2\n",
+            "  line 2: bands: expected a list in square brackets, such as [1, 2, 3], found '1 2'",
+        ),
+        ("name,elevation\na,a.tif\n", "scenes.csv cannot be used:\n  data: expected the rasters of at least two modal"),
         ("name,optical\na,b.tif\na,c.tif\n", "a name of its own for each scene, found a more than once"),
     ],
 )
@@ -69,6 +77,11 @@ def test_cells_between_semicolons(load):
     """As spreadsheets write them where the comma is the decimal sign; with the mark of UTF-8 in front."""
     scenes = load("\ufeffname;optical;bands\na;a.tif;[1, 2]\nb;b.tif;\n")
     assert [(scene.name, scene.bands) for scene in scenes] == [("a", (1, 2)), ("b", None)]
+
+
+def test_other_words_for_splits(load):
+    scenes = load("optical,elevation,split\na.tif,h.tif,Validation\nb.tif,h.tif,TRAIN \nc.tif,h.tif,tst\n")
+    assert [scene.split for scene in scenes] == ["val", "train", "test"]
 
 
 def test_no_table(tmp_path):

@@ -119,6 +119,10 @@ def test_one_scene_is_written_with_the_keys_of_version_0_1(load, tmp_path):
             "data.label_rules: expected each code under one class or under ignore, found 1 under a and b",
         ),
         (
+            {"scenes": TWO, "label_rules": {"table": {"Bare soil": 1, "bare_soil": 2}}},
+            "data.label_rules: table: Bare soil and bare_soil name one class: capitals, underscores and blanks make no",
+        ),
+        (
             {"scenes": TWO, "label_rules": {"table": {"a": 1}}, "ignore_values": [3]},
             "data: label_rules.table names all codes of the labels: expected no ignore_values",
         ),

@@ -171,7 +171,14 @@ def test_scenes_of_a_split_are_predicted_on_the_command_line(run_cli, maps, fold
     model = ("--model", run / "bundle.safetensors")
     for wrong, text in (
         (("--config", run / "config.yaml", *model), "--config: expected a folder for the maps of the scenes."),
-        (("--config", run / "config.yaml", "--aoi", "0,0,1,1", *model), "--config says what is read of each scene"),
+        (
+            ("--config", run / "config.yaml", "--aoi", "0,0,1,1", *model),
+            "--out and options of the computation beside it, found --aoi.",
+        ),
+        (
+            ("--config", run / "config.yaml", "--tile-px", "64", "--preview", "a.png", *model),
+            "found --tile-px, --preview.",
+        ),
         ((*words[:2], "--out", tmp_path, *model), "--modality auto: expected one modality for all scenes"),
     ):
         code, _, err = run_cli("predict", *wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.held_labels import PackedLabels
-from geocrodino.errors import AOIError, ConfigError, HeightRangeWarning
+from geocrodino.errors import AOIError, BandWarning, ConfigError, HeightRangeWarning, ValueRangeWarning
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.config import config_of, load_config
@@ -361,11 +362,47 @@ def test_other_bands_and_other_types_name_both_scenes(configured, two, tmp_path)
         2,
         3,
     )
+
+
+def test_types_of_images_may_differ_where_their_values_are_alike(configured, two, tmp_path):
     deep = changed(two[1]["optical"], tmp_path / "deep.tif", lambda v: v.astype(np.uint16))
-    assert refused(configured([two[0], {**two[1], "optical": deep}])) == (
-        f"{deep}: expected values of the type uint8 as in scene north, found uint16 in scene south. Values of "
-        "different types have different scales: bring all scenes to one type."
+    told = f"{deep}: values of the type uint16 in scene south, uint8 in scene north. Both are read as they are"
+    with pytest.warns(ValueRangeWarning) as warned:
+        found = check_inputs(configured([two[0], {**two[1], "optical": deep}]))
+    assert [str(w.message)[: len(told)] for w in warned if w.category is ValueRangeWarning] == [told]
+    assert [scene.sources.rasters["optical"].dtype for scene in found.scenes] == ["uint8", "uint16"]
+
+
+def test_another_type_and_scale_needs_a_factor(configured, two, tmp_path):
+    """Fractions of 1 and whole numbers up to 255: the factor of their full ranges is 255."""
+    shares = changed(two[1]["optical"], tmp_path / "shares.tif", lambda v: v.astype(np.float32) / 255)
+    scenes = [two[0], {**two[1], "optical": shares}]
+    message = refused(configured(scenes))
+    assert message.startswith(
+        f"{shares}: values of the type float32 in scene south, uint8 in scene north, and on another scale: found red 0."
     )
+    assert message.endswith("Give scene south the factor between the two scales, for instance rescale: 255.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ValueRangeWarning)
+        found = check_inputs(configured([two[0], {**two[1], "optical": shares, "rescale": 255}]))
+    read = [scene.sources.rasters["optical"].read_own(Window(0, 64, 0, 64), (1,))[0] for scene in found.scenes]
+    with rasterio.open(two[1]["optical"]) as stored:
+        np.testing.assert_allclose(read[1][0], stored.read(1)[:64, :64], rtol=1e-6)
+
+
+def test_a_band_that_is_named_is_not_doubted_in_any_scene(configured, two, tmp_path):
+    """Four bands of 8 bits: GDAL tags the last one as transparency."""
+    four = [
+        changed(each["optical"], tmp_path / f"{each['name']}.tif", lambda v: np.concatenate([v, v[:1]]), alpha="YES")
+        for each in two
+    ]
+    scenes = [{**each, "optical": image} for each, image in zip(two, four, strict=True)]
+    for changes, expected in (({}, 1), ({"data__bands": [1, 2, 3, 4]}, 0)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = check_inputs(configured(scenes, **changes))
+        assert sum(w.category is BandWarning for w in told) == expected
+        assert found.recipes["optical"].bands == (1, 2, 3, 4)
 
 
 def test_ground_in_some_scenes_is_warned_of(configured, two):

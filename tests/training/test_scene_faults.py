@@ -121,8 +121,8 @@ def test_labels_that_do_not_meet_the_only_scene_of_a_split(labelled, write_raste
     assert str(error.value) == (
         "data.scenes: no label lies on scene east, and no other scene of the split val has any.\n"
         f"{elsewhere}: the label raster does not meet the reference grid.\n"
-        "Expected some part of x 400032 to 400064, y 4.99997e+06 to 5e+06; found x 401000 to 401032, y 4.99997e+06 to "
-        "5e+06 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.\n"
+        "Expected some part of x 400032 to 400064, y 4999968 to 5000000; found x 401000 to 401032, y 4999968 to "
+        "5000000 (in the CRS of the reference).\nCheck that the files show the same place and carry the right CRS.\n"
         "Or give a scene with labels the split val."
     )
     labelled[1]["labels"] = there

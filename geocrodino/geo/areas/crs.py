@@ -13,7 +13,7 @@ from pyproj.exceptions import CRSError
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.geo.areas.sources import RawArea, swapped_option
 from geocrodino.geo.rasters.grid import degrees_per_unit
-from geocrodino.phrases import arguments
+from geocrodino.phrases import arguments, span
 
 _MOST_LON_DEG, _MOST_LAT_DEG = 360.0, 90.0
 _SLACK_DEG = 1e-6
@@ -148,18 +148,3 @@ def _advice(raw: RawArea, crs: pyproj.CRS, *, swapped: bool, named: bool) -> str
 def _naming(raw: RawArea, code: str) -> str:
     """How a user names the CRS of a source."""
     return arguments(aoi_crs=code) if raw.source.role == "aoi" else f"`data.crs`, such as {code}"
-
-
-def span(west: float, south: float, east: float, north: float) -> str:
-    """Write bounds in words.
-
-    Args:
-        west: Smallest x.
-        south: Smallest y.
-        east: Largest x.
-        north: Largest y.
-
-    Returns:
-        ``x WEST to EAST, y SOUTH to NORTH``, six digits each.
-    """
-    return f"x {west:.6g} to {east:.6g}, y {south:.6g} to {north:.6g}"

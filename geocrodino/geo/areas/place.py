@@ -18,11 +18,11 @@ from shapely.geometry.base import BaseGeometry
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.files.area_names import box_numbers
 from geocrodino.geo.areas.aoi import AOI
-from geocrodino.geo.areas.crs import crs_name, span
+from geocrodino.geo.areas.crs import crs_name
 from geocrodino.geo.areas.sources import AreaSource, swapped_option
 from geocrodino.geo.areas.text import box_option
 from geocrodino.geo.rasters.grid import crs_of
-from geocrodino.phrases import arguments
+from geocrodino.phrases import arguments, span
 
 _MUCH_SMALLER = 0.01  # share of the size of a bounding box
 _EDGE_PARTS = 200  # of the longest side of an area: its edges stay where they are in another CRS
@@ -105,8 +105,14 @@ def placement_advice(aoi: AOI, grid: GeoBox) -> str:
         grid: Grid of the raster that it should meet.
 
     Returns:
-        What `likely_mistake` finds; otherwise the advice to check place and CRS.
+        What `likely_mistake` finds, or that polygons of another split meet the grid; otherwise the advice to check
+        place and CRS.
     """
+    if aoi.splits and meets(aoi, grid):
+        area = on_grid(aoi, grid)
+        there = [split for split in aoi.splits if area.polygons(split).intersects(grid.extent.geom)]
+        if there:
+            return f"Its polygons of {' and '.join(there)} meet it: name this split, or files of the same place."
     return likely_mistake(aoi, grid) or "Check that both show the same place and carry the right CRS."
 
 
@@ -130,7 +136,8 @@ def likely_mistake(aoi: AOI, grid: GeoBox) -> str:
                 "With x and y exchanged it meets the raster: latitude and longitude, or northing and easting, seem to "
                 f"be swapped. {swapped_option(aoi.given)}"
             )
-        for crs in (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326)):
+        crss = () if meets(aoi, grid) else (pyproj.CRS.from_user_input(crs_of(grid).wkt), pyproj.CRS.from_epsg(4326))
+        for crs in crss:
             if meets(_moved(aoi, aoi.frame.geometry.values, crs), grid):
                 name = crs_name(crs)
                 code = name if crs.to_epsg() else crs.to_wkt()

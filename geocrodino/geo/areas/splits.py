@@ -12,16 +12,13 @@ import pandas as pd
 
 from geocrodino.errors import AOIError, AreaWarning
 from geocrodino.phrases import listed
+from geocrodino.settings.splits import SPLIT_SYNONYMS
 
 Split = Literal["train", "val", "test", "unlabelled"]
 """Polygons to train on, to choose weights on, to report on; and to learn from without their labels."""
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-_SYNONYMS: dict[str, Split] = {
-    "training": "train", "trn": "train", "validation": "val", "validate": "val", "valid": "val", "dev": "val",
-    "testing": "test", "tst": "test", "unlabeled": "unlabelled",
-}  # fmt: skip
 _NAMES = {
     "splits", "set", "sets", "subset", "subsets", "fold", "folds", "partition", "partitions", "dataset", "datasplit",
     "splitset", "splitname", "mlsplit", "mlset", "role", "usage", "use", "purpose", "phase", "sample",
@@ -42,9 +39,9 @@ def split_name(text: str) -> str:
         AreaWarning: If a synonym is given.
     """
     word = text.strip().lower()
-    if word in _SYNONYMS:
-        warnings.warn(f"The split {text!r} is read as {_SYNONYMS[word]!r}.", AreaWarning, stacklevel=3)
-    return _SYNONYMS.get(word, word)
+    if word in SPLIT_SYNONYMS:
+        warnings.warn(f"The split {text!r} is read as {SPLIT_SYNONYMS[word]!r}.", AreaWarning, stacklevel=3)
+    return SPLIT_SYNONYMS.get(word, word)
 
 
 def split_column(frame: gpd.GeoDataFrame, label: str, wanted: str | None = None) -> pd.Series | None:
@@ -70,11 +67,11 @@ def split_column(frame: gpd.GeoDataFrame, label: str, wanted: str | None = None)
     if column is None:
         return None
     words = _words(frame[column])
-    found = [w if w in SPLITS else _SYNONYMS.get(w) for w in words]
+    found = [w if w in SPLITS else SPLIT_SYNONYMS.get(w) for w in words]
     known = pd.Series(found, index=words.index, dtype=object)
     shown = str(column).strip()
     _check(words, known, label, shown, wanted)
-    read_as = [f"{w!r} is read as {_SYNONYMS[w]!r}" for w in sorted(set(words.dropna()) & _SYNONYMS.keys())]
+    read_as = [f"{w!r} is read as {SPLIT_SYNONYMS[w]!r}" for w in sorted(set(words.dropna()) & SPLIT_SYNONYMS.keys())]
     if read_as:
         warnings.warn(f"{label}: in the column `{shown}`, {', '.join(read_as)}.", AreaWarning, stacklevel=4)
     return known.rename("split")
@@ -127,7 +124,7 @@ def columns_of_splits(frame: pd.DataFrame) -> list[Hashable]:
         values = frame[column]
         if not (pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)):
             continue
-        found = {w if w in SPLITS else _SYNONYMS.get(w) for w in _words(values).dropna()}
+        found = {w if w in SPLITS else SPLIT_SYNONYMS.get(w) for w in _words(values).dropna()}
         both = "train" in found and bool(found & {"val", "test"})
         if found and None not in found and (both or _plain(column) == "split"):
             kept.append(column)
@@ -143,7 +140,7 @@ def _holds_splits(values: pd.Series, name: Hashable) -> bool:
     if not (pd.api.types.is_object_dtype(values) or pd.api.types.is_string_dtype(values)):
         return False
     words = set(_words(values).dropna())
-    found = {w if w in SPLITS else _SYNONYMS.get(w) for w in words}
+    found = {w if w in SPLITS else SPLIT_SYNONYMS.get(w) for w in words}
     if _plain(name) in _NAMES:
         return bool(found - {None})
     return None not in found and "train" in found and bool(found & {"val", "test"})
@@ -154,7 +151,7 @@ def _distinct(frame: gpd.GeoDataFrame, columns: Sequence[Any]) -> list[Any]:
     kept: dict[tuple[Any, ...], Any] = {}
     for column in columns:
         words = _words(frame[column])
-        kept.setdefault(tuple(words.map(lambda w: _SYNONYMS.get(w, w)).fillna("")), column)
+        kept.setdefault(tuple(words.map(lambda w: SPLIT_SYNONYMS.get(w, w)).fillna("")), column)
     return list(kept.values())
 
 

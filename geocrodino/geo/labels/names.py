@@ -70,9 +70,15 @@ def indices_by_name(
         Class indices, uint8, shape (H, W), 255 where there is no label.
 
     Raises:
-        LabelError: If the name of another valid pixel is that of no class.
+        LabelError: If the name of another valid pixel is that of no class, or two classes are one word.
     """
-    places = {plain_word(name): index for index, name in enumerate(scheme.names)}
+    places: dict[str, int] = {}
+    for index, name in enumerate(scheme.names):
+        if (first := places.setdefault(plain_word(name), index)) != index:
+            raise LabelError(
+                f"classes: {scheme.names[first]} and {name} are one word for {source}, whose labels are words: "
+                "capitals, underscores and blanks make no other class.\nName this class once."
+            )
     table = np.full(256, IGNORE_INDEX, np.uint8)
     table[: len(names)] = [places.get(plain_word(name), UNKNOWN_INDEX) for name in names]
     indices = table[np.where(valid, positions, IGNORE_INDEX).astype(np.uint8)]

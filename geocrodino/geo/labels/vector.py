@@ -21,7 +21,7 @@ from pyproj.exceptions import ProjError
 from geocrodino.errors import LabelError, OverlapError
 from geocrodino.files.vector_names import without_layer
 from geocrodino.geo.areas.aoi import AOI
-from geocrodino.geo.areas.crs import crs_name, span
+from geocrodino.geo.areas.crs import crs_name
 from geocrodino.geo.areas.place import bounds_on_grid, placement_advice
 from geocrodino.geo.labels.burning import Burner, Layers
 from geocrodino.geo.labels.categories import Categories
@@ -32,6 +32,7 @@ from geocrodino.geo.rasters.grid import crs_of, pixel_size_m, window_grid
 from geocrodino.geo.rasters.protocol import Kind
 from geocrodino.geo.rasters.values import ValueCounts
 from geocrodino.geo.rasters.window import Window
+from geocrodino.phrases import span
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.labels import LabelRules
 

@@ -45,6 +45,7 @@ from geocrodino.geo.rasters.validity import (
 )
 from geocrodino.geo.rasters.warp import read_on_grid
 from geocrodino.geo.rasters.window import Window
+from geocrodino.phrases import span
 from geocrodino.settings.height_words import HeightEncoding, HeightZero
 
 MAP_TAGS = frozenset({"CLASSES", "BUNDLE_SHA256"})
@@ -484,8 +485,6 @@ def require_overlap(sources: dict[str, RasterSource], grid: GeoBox) -> None:
         here = grid.boundingbox
         raise OverlapError(
             f"{source.name}: the {role} raster does not meet the reference grid.\n"
-            f"Expected some part of x {here.left:.6g} to {here.right:.6g}, y {here.bottom:.6g} to {here.top:.6g}; "
-            f"found x {there.left:.6g} to {there.right:.6g}, y {there.bottom:.6g} to {there.top:.6g} "
-            "(in the CRS of the reference).\n"
+            f"Expected some part of {span(*here.bbox)}; found {span(*there.bbox)} (in the CRS of the reference).\n"
             "Check that the files show the same place and carry the right CRS."
         )

@@ -91,7 +91,7 @@ def test_geojson_without_a_member_crs(geojson):
     path = geojson(METRES)
     assert refusal(path) == (
         f"{path}: GeoJSON without a member 'crs' is in EPSG:4326, which counts in degrees: expected x from -360 to 360 "
-        "and y from -90 to 90, found x 400000 to 401000, y 5e+06 to 5.001e+06.\n"
+        "and y from -90 to 90, found x 400000 to 401000, y 5000000 to 5001000.\n"
         "Name the CRS of these coordinates, for instance: `aoi_crs='EPSG:32631'`"
     )
     with pytest.warns(AreaWarning) as caught:
@@ -108,7 +108,7 @@ def test_degrees_that_the_user_names_by_mistake(geojson):
     assert refusal(path, "EPSG:4326").splitlines()[1] == "Leave out `aoi_crs`: the file states EPSG:32631."
     assert refusal("400000,5000000,400010,5000010", "EPSG:4326") == (
         "bounding box 400000,5000000,400010,5000010: `aoi_crs` names EPSG:4326, which counts in degrees: expected x "
-        "from -360 to 360 and y from -90 to 90, found x 400000 to 400010, y 5e+06 to 5.00001e+06.\n"
+        "from -360 to 360 and y from -90 to 90, found x 400000 to 400010, y 5000000 to 5000010.\n"
         "Name the CRS of these coordinates, for instance: `aoi_crs='EPSG:32631'`"
     )
 

@@ -65,7 +65,7 @@ def test_another_planet():
 
 def test_bounds_are_never_nan():
     assert bounds_on_grid(read_aoi("400000,5000000,401000,5001000", "EPSG:32631"), GRID) == (
-        "x 400000 to 401000, y 5e+06 to 5.001e+06"
+        "x 400000 to 401000, y 5000000 to 5001000"
     )
     assert bounds_on_grid(read_aoi("1e15,1e15,2e15,2e15", "EPSG:32633"), GRID) == "an area without a position there"
 
@@ -146,3 +146,13 @@ def test_an_area_elsewhere():
     area = read_aoi("10,10,11,11", "EPSG:4326")
     assert likely_mistake(area, GRID) == ""
     assert placement_advice(area, GRID) == "Check that both show the same place and carry the right CRS."
+
+
+def test_polygons_of_another_split_that_meet_the_raster(tmp_path):
+    """The area as a whole meets the raster, so that its CRS is no mistake."""
+    path = tmp_path / "splits.gpkg"
+    shapes = [shapely.box(401_000, 5_001_000, 402_000, 5_002_000), shapely.box(501_000, 5_001_000, 502_000, 5_002_000)]
+    gpd.GeoDataFrame({"split": ["test", "train"]}, geometry=shapes, crs="EPSG:32631").to_file(path)
+    area = read_aoi(path)
+    assert likely_mistake(area, GRID) == ""
+    assert placement_advice(area, GRID) == "Its polygons of test meet it: name this split, or files of the same place."

@@ -336,6 +336,16 @@ def test_rules_for_numbers_do_not_apply_to_words(draw):
     )
 
 
+def test_classes_that_words_do_not_tell_apart(draw):
+    labels = draw([LEFT, RIGHT], use=["water", "road"])
+    with pytest.raises(LabelError) as caught:
+        indices(labels, GRID, ClassScheme.from_names(["road", "water", "WATER"]))
+    assert str(caught.value) == (
+        f"classes: water and WATER are one word for {labels.path}, whose labels are words: capitals, underscores and "
+        "blanks make no other class.\nName this class once."
+    )
+
+
 def test_many_rare_numbers_of_shapes_are_no_artefacts(draw):
     shapes = [(0, 0, 4, 4), *((0, 0, 0.01 * v, 0.01 * v) for v in range(1, 30))]
     assert len(label_classes([draw(shapes, code=list(range(30)))], None)) == 30
@@ -357,7 +367,7 @@ def test_another_hemisphere(draw):
     assert (
         "shapes.gpkg (labels): does not meet the raster that it belongs to: expected shapes within x 400000 to" in text
     )
-    assert "y 5e+06 to 5e+06, found x 400000 to 400004, y -4e+06 to -4e+06 (in the CRS of the raster).\n" in text
+    assert "y 5000000 to 5000004, found x 400000 to 400004, y -4000000 to -3999996 (in the CRS of the" in text
     assert text.endswith("Check that both show the same place and carry the right CRS.")
 
 

@@ -679,8 +679,8 @@ def test_rasters_that_do_not_meet(write_raster):
         require_overlap({"elevation": RasterSource.open(path)}, grid_at(1.0, (10, 10)))
     assert str(caught.value) == (
         f"{path}: the elevation raster does not meet the reference grid.\n"
-        "Expected some part of x 400000 to 400010, y 4.99999e+06 to 5e+06; "
-        "found x 500000 to 500010, y 4.99999e+06 to 5e+06 (in the CRS of the reference).\n"
+        "Expected some part of x 400000 to 400010, y 4999990 to 5000000; "
+        "found x 500000 to 500010, y 4999990 to 5000000 (in the CRS of the reference).\n"
         "Check that the files show the same place and carry the right CRS."
     )
 
