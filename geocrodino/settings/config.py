@@ -176,7 +176,7 @@ class TrainingConfig(GrowthKeys):
         "none", description="encoder: encoders that start from weights are not trained, and keep their statistics"
     )
     drop_path: Annotated[float | Literal["auto"], share_or_auto()] = Field(
-        AUTO,
+        "auto",
         description="stochastic depth: share of patches that skip the encoder's last block; 0: none; auto: 0.2 if the "
         "encoder has such blocks",
     )

@@ -11,7 +11,6 @@ from geocrodino.errors import ConfigError, ModelError
 from geocrodino.models.encoder_facts import encoders_in, facts_of
 from geocrodino.models.stochastic_depth import use_stochastic_depth
 from geocrodino.settings.config import TrainingConfig
-from geocrodino.settings.growth import AUTO
 from geocrodino.training.checks import NOTHING_TO_FREEZE
 
 _DROP_PATH = 0.2
@@ -30,8 +29,8 @@ def treat_encoders(learner: nn.Module, settings: TrainingConfig, tell: Callable[
         ModelError: If an encoder has no stochastic depth and the settings name a rate.
         ConfigError: If no encoder can be frozen.
     """
-    if settings.drop_path == AUTO:
-        with suppress(ModelError):  # such encoders are used as they are
+    if isinstance(settings.drop_path, str):
+        with suppress(ModelError):  # an encoder without such blocks is used as it is
             use_stochastic_depth(learner, _DROP_PATH)
     elif settings.drop_path:
         use_stochastic_depth(learner, settings.drop_path)
