@@ -7,6 +7,7 @@ and the keys beside ``scenes`` are the defaults of all.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -222,8 +223,17 @@ class DataConfig(SceneConfig, _List):
             return self
         scenes = self.resolved()
         names = [scene.name for scene in scenes]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        counts = Counter(names)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
             raise ValueError(f"scenes: expected a name of its own for each scene, found {twice[0]} more than once")
+        # Names become names of files, in which some disks do not tell capitals from small letters.
+        words = Counter(name.casefold() for name in names)
+        if alike := sorted(name for name in names if words[name.casefold()] > 1):
+            same = [name for name in alike if name.casefold() == alike[0].casefold()]
+            raise ValueError(
+                f"scenes: expected names that differ by more than capitals, found {' and '.join(same)}: maps are named "
+                "after them, and some disks do not tell such files apart"
+            )
         if len(self.modalities()) < 2:
             raise ValueError(f"expected the rasters of at least two modalities, found {', '.join(self.modalities())}")
         return self

@@ -65,6 +65,7 @@ def test_patterns_and_areas_in_cells(load, tmp_path):
         ),
         ("name,elevation\na,a.tif\n", "scenes.csv cannot be used:\n  data: expected the rasters of at least two modal"),
         ("name,optical\na,b.tif\na,c.tif\n", "a name of its own for each scene, found a more than once"),
+        ("name,optical\nP1,b.tif\nq,d.tif\np1,c.tif\n", "names that differ by more than capitals, found P1 and p1"),
     ],
 )
 def test_tables_that_cannot_be_used(load, table, told):
