@@ -73,6 +73,7 @@ class Scene(BaseModel):
         label_share: Share of the labels of ``train`` to keep, in squares of 64 px drawn with the run's seed.
         corner: Share of ``train``, from the west, that keeps its labels; the rest becomes the split ``unlabelled``.
         score_on: Additional labels to score on, by name.
+        seeds: Number of seeds of some methods on this scene instead of the plan's; 0: the method is left out.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -82,6 +83,7 @@ class Scene(BaseModel):
     label_share: float | None = Field(None, gt=0, lt=1)
     corner: float | None = Field(None, gt=0, lt=1)
     score_on: dict[str, Labels] = {}
+    seeds: dict[str, int] = {}
 
 
 class Plan(BaseModel):
@@ -111,18 +113,22 @@ class Plan(BaseModel):
             raise ValueError(f"the baseline {self.baseline!r} is not a method of the plan: {', '.join(self.methods)}")
         if isinstance(self.seeds, dict) and set(self.seeds) != set(self.methods):
             raise ValueError(f"seeds must be one number, or one number for each of {', '.join(self.methods)}")
+        if unknown := [m for scene in self.scenes.values() for m in scene.seeds if m not in self.methods]:
+            raise ValueError(f"seeds of a scene: expected methods of the plan, found {', '.join(unknown)}")
         return self
 
-    def seeds_of(self, method: str) -> range:
-        """List the seeds of a method.
+    def seeds_of(self, scene: str, method: str) -> range:
+        """List the seeds of a method on a scene.
 
         Args:
+            scene: Name of the scene.
             method: Name of the method.
 
         Returns:
             The seeds, from 0.
         """
-        return range(self.seeds if isinstance(self.seeds, int) else self.seeds[method])
+        everywhere = self.seeds if isinstance(self.seeds, int) else self.seeds[method]
+        return range(self.scenes[scene].seeds.get(method, everywhere))
 
 
 @dataclass(frozen=True)
@@ -296,7 +302,7 @@ def _write_fragment(options: argparse.Namespace, plan: Plan, runs: list[Run], ro
     facts = {
         "scenes": list(plan.scenes),
         "split": "test",
-        "seeds": {method: list(plan.seeds_of(method)) for method in plan.methods},
+        "seeds": {f"{r.scene}/{r.method}": list(plan.seeds_of(r.scene, r.method)) for r in runs if r.seed == 0},
         "settings": {f"{r.scene}/{r.method}": settings_of(r.config()) for r in runs if r.seed == 0},
         "device": describe_device(_accelerator(plan)),
         "rows": records,
@@ -339,11 +345,11 @@ def _rows(runs: list[Run]) -> list[Row]:
 
 def _runs(path: Path, plan: Plan, root: Path) -> Iterator[Run]:
     """All runs, seed by seed, so that every row has some seeds if the study is stopped early."""
-    most = max(len(plan.seeds_of(m)) for m in plan.methods)
+    most = max(len(plan.seeds_of(scene, method)) for scene in plan.scenes for method in plan.methods)
     for seed in range(most):
         for scene in plan.scenes:
             for method in plan.methods:
-                if seed in plan.seeds_of(method):
+                if seed in plan.seeds_of(scene, method):
                     yield Run(path, plan, scene, method, seed, root)
 
 

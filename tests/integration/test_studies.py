@@ -51,7 +51,7 @@ def test_every_run_of_a_plan_has_settings_that_can_be_used(path, pipeline, monke
     plan = study.Plan.model_validate(yaml.safe_load(path.read_text()))
     runs = list(study._runs(path, plan, tmp_path))
     assert plan.baseline in plan.methods
-    assert len(runs) == sum(len(plan.seeds_of(m)) for m in plan.methods) * len(plan.scenes)
+    assert len(runs) == sum(len(plan.seeds_of(scene, m)) for scene in plan.scenes for m in plan.methods)
     settings = {f"{r.config()} {r.labels()}" for r in runs}
     assert len(settings) == len(runs)  # no two runs are the same
     for run in runs:
@@ -142,6 +142,21 @@ def test_a_cluster_runs_a_plan(town, tiny, tmp_path):
         )
     assert "2/2 town/single seed 1: done" in ran.stdout
     assert "| single | 2 |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_scene_may_have_other_seeds_than_the_plan(pipeline, tmp_path):
+    study = pipeline("study")
+    plan = {
+        "title": "",
+        "methods": {"a": {}, "b": {"method.name": "single"}},
+        "baseline": "a",
+        "seeds": {"a": 2, "b": 1},
+    }
+    made = study.Plan.model_validate({**plan, "scenes": {"one": {}, "two": {"seeds": {"a": 1, "b": 0}}}})
+    runs = [(r.scene, r.method, r.seed) for r in study._runs(tmp_path / "plan.yaml", made, tmp_path)]
+    assert runs == [("one", "a", 0), ("one", "b", 0), ("two", "a", 0), ("one", "a", 1)]
+    with pytest.raises(ValueError, match="seeds of a scene: expected methods of the plan, found c"):
+        study.Plan.model_validate({**plan, "scenes": {"one": {"seeds": {"c": 1}}}})
 
 
 def test_differences_are_paired_and_drawn_by_blocks(pipeline):
