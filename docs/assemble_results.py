@@ -48,6 +48,7 @@ COMMANDS = {
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
     "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --models unet",
     "networks-cost": "python benchmarks/networks.py --fragment networks-cost",
+    "rates": "python pipelines/study.py configs/studies/rates.yaml --fragment rates",
     "training": "python pipelines/study.py configs/studies/training.yaml --fragment training",
 }
 """The command that makes each table."""
