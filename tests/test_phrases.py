@@ -23,6 +23,7 @@ FLAGS = {flag for command in COMMANDS.values() for option in command.params for 
 COMMAND_LINES = re.compile(r"\b(rio (warp|edit-info|calc|stack)|pip install|python -c|geocrodino train)\b.*")
 
 WITHOUT_OPTION = {
+    "training.layers",
     "classes",  # a section of the configuration
     "coordinates",  # members of GeoJSON
     "data.bands",

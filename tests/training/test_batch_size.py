@@ -34,7 +34,7 @@ def test_steps_and_learning_rate_follow(tiny_config):
     found = with_batch_size(free, 32).training
     assert (found.batch_size, found.batch_size_measured) == (32, True)
     assert found.steps_per_epoch == 10  # 320 patches, as in 40 steps of 8
-    assert found.optimiser.learning_rate == 0.002  # twice, for four times the patches
+    assert found.optimiser.learning_rate == 0.004  # twice, for four times the patches
 
 
 def test_what_is_named_stays(tiny_config):

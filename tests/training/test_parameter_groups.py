@@ -36,7 +36,7 @@ def names(learner, parameters):
 
 
 def test_rates_of_1_leave_one_group_in_the_order_of_the_learner(learner):
-    ((share, parameters),) = parameter_groups(learner, OptimiserSettings())
+    ((share, parameters),) = parameter_groups(learner, OptimiserSettings(encoder_rate=1))
     assert share == 1
     assert [id(p) for p in parameters] == [id(p) for p in learner.parameters()]
 
@@ -89,7 +89,7 @@ def test_an_optimiser_of_an_earlier_version_is_continued(learner):
     for index, parameter in enumerate(parameters):
         parameter.grad = torch.full_like(parameter, index + 1.0)
     earlier.step()
-    optimiser = made_optimiser(learner)["optimizer"]
+    optimiser = made_optimiser(learner, encoder_rate=1)["optimizer"]
     optimiser.load_state_dict(earlier.state_dict())
     for index, parameter in enumerate(learner.parameters()):
         assert torch.allclose(optimiser.state[parameter]["exp_avg"], torch.tensor(0.1 * (index + 1)))
