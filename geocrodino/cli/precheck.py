@@ -216,7 +216,8 @@ def _check_scenes(data: Mapping[str, Any], typed: Collection[str]) -> None:
         roles = (*RASTERS, *others) if isinstance(others, dict) else RASTERS
         found = {role: named[role] for role in roles if isinstance(named.get(role), str)}
         partial: Partial = next((word for word in get_args(Partial) if word == data.get("partial")), "keep")
-        with _named_in(scene if scenes else None, {r: f for r, f in found.items() if scenes or r not in typed}):
+        of_several = scene if scenes else None
+        with _named_in(of_several, {role: file for role, file in found.items() if scenes or role not in typed}):
             files = _without_tiles(found, partial)
             if len(scenes) > _MOST_OPENED:
                 check_names(files)
@@ -225,7 +226,7 @@ def _check_scenes(data: Mapping[str, Any], typed: Collection[str]) -> None:
                 check_rasters([*_single_files(files, scene), *shapes], place=scene)
         crs, aoi = scene.get("aoi_crs"), scene.get("aoi")
         if isinstance(aoi, str):
-            with _named_in(scene if scenes else None, {"aoi": aoi} if scenes or "aoi" not in typed else {}):
+            with _named_in(of_several, {"aoi": aoi} if scenes or "aoi" not in typed else {}):
                 check_area(aoi, crs if isinstance(crs, str) else None)
 
 

@@ -207,8 +207,8 @@ def predict(
         found += [*_given(inputs), *_given(tiling), *_given(products), *_given(replace(outputs, overwrite=False))]
         if found:
             raise ConfigError(
-                "--config says what is read of each scene: expected --split, --modality, --model, --out and "
-                f"options of the computation beside it, found {', '.join(found)}. Leave the others out."
+                "--config names the files of each scene. Expected beside it: --split, --modality, --model, --out and "
+                f"options of the computation; found {', '.join(found)}. Leave these out."
             )
         device = on_device(execution)
         predict_scenes_of(config, split, modality, path, out, device, overwrite=outputs.overwrite, dry_run=dry_run)

@@ -163,5 +163,5 @@ def _load_scene(dataset: CoregisteredDataset, number: int, device: torch.device)
 
 
 def _part(layer: Tensor, row: int, col: int, size_px: int) -> Tensor:
-    """The pixels of a patch, or what is said of the whole scene."""
+    """Cut a patch out of a layer. A single value, which holds for the whole scene, is returned as it is."""
     return layer[..., row : row + size_px, col : col + size_px] if layer.ndim else layer

@@ -175,7 +175,7 @@ class TrainingConfig(GrowthKeys):
     freeze: Literal["none", "encoder"] = Field(
         "none", description="encoder: encoders that start from weights are not trained, and keep their statistics"
     )
-    drop_path: Annotated[float | Literal["auto"], share_or_auto()] = Field(
+    drop_path: Annotated[float | Literal["auto"], BeforeValidator(share_or_auto)] = Field(
         "auto",
         description="stochastic depth: share of patches that skip the encoder's last block; 0: none; auto: 0.2 if the "
         "encoder has such blocks",
@@ -340,6 +340,11 @@ class TrainConfig(Section):
             The scheme; None if the configuration names no classes.
         """
         return None if self.classes is None else ClassScheme(classes=self.classes)
+
+    @property
+    def learns_from_unlabelled(self) -> bool:
+        """Whether patches without labels are drawn: the method has a use for them, and their share is above 0."""
+        return self.method.learns_without_labels and self.training.unlabelled_share > 0
 
     def with_grid(self, resolution_m: float | None, grid_of: GridOf) -> TrainConfig:
         """Name the working grid.

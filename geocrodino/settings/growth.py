@@ -44,25 +44,27 @@ def whole_number_or_auto(least: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def share_or_auto() -> BeforeValidator:
-    """Make a key accept a number from 0 to below 1 or the word ``auto``, with one message for both.
+def share_or_auto(given: Any) -> Any:
+    """Accept a number from 0 to below 1 or the word ``auto``, with one message for both.
+
+    Args:
+        given: What the user gave for a key of the type ``float | Literal["auto"]``.
 
     Returns:
-        A validator for the annotation ``float | Literal["auto"]``.
+        The number or the word.
+
+    Raises:
+        PydanticCustomError: If it is anything else.
     """
-
-    def check(given: Any) -> Any:
-        if given == AUTO:
-            return given
-        try:
-            number = float(given)
-        except (TypeError, ValueError):
-            number = -1.0
-        if isinstance(given, bool) or not 0 <= number < 1:
-            raise PydanticCustomError("share_or_auto", "Input should be a number from 0 to below 1, or auto")
-        return number
-
-    return BeforeValidator(check)
+    if given == AUTO:
+        return given
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(given, bool) or not 0 <= number < 1:
+        raise PydanticCustomError("share_or_auto", "Input should be a number from 0 to below 1, or auto")
+    return number
 
 
 class GrowthKeys(Section):

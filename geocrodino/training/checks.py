@@ -349,8 +349,7 @@ def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
     require("train")
     train = (scene for scene in found.scenes if "train" in scene.inside)
     require_labels((labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train), source)
-    used = config.method.learns_without_labels and config.training.unlabelled_share
-    if used and any("unlabelled" in scene.inside for scene in found.scenes):
+    if config.learns_from_unlabelled and any("unlabelled" in scene.inside for scene in found.scenes):
         require("unlabelled")
 
 

@@ -42,7 +42,7 @@ def layers_on_device(
     kind = number_format.device_of(settings.accelerator).type
     if settings.layers == "disk" or (settings.layers == "auto" and kind == "cpu"):
         return None
-    splits = {"train", "unlabelled"} if config.method.learns_without_labels and settings.unlabelled_share else {"train"}
+    splits = {"train", "unlabelled"} if config.learns_from_unlabelled else {"train"}
     used = [scene for scene in found.scenes if scene.inside]
     chosen = {
         number: bytes_on_device(scene.grid.shape, [len(found.recipes[m].channel_names) for m in scene.sources.rasters])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from geocrodino.data.alignment import AlignedLayers, Sources, align
+from geocrodino.data.datasets import CoregisteredDataset
+from geocrodino.data.scenes import AlignedScene
+from geocrodino.data.statistics import measure
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.modalities.recipe import elevation_recipe, optical_recipe
@@ -49,3 +53,13 @@ def recipes(sources: Sources) -> dict:
 @pytest.fixture
 def layers(sources: Sources, recipes: dict, scheme: ClassScheme, tmp_path: Path) -> AlignedLayers:
     return align(sources, recipes, scheme, sources.reference.geobox, tmp_path / "aligned")
+
+
+@pytest.fixture
+def dataset(layers: AlignedLayers, recipes: dict) -> CoregisteredDataset:
+    """Two scenes with the same layers; the second one lacks heights."""
+    inside = {"train": np.ones(layers.grid.shape, bool)}
+    whole = AlignedScene("a", layers, None, inside)
+    image = replace(layers, rasters={"optical": layers.rasters["optical"]})
+    specs = {m: measure([whole], recipes[m]) for m in ("optical", "elevation")}
+    return CoregisteredDataset([whole, AlignedScene("b", image, None, inside)], specs)

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from geocrodino.data import batches
 from geocrodino.data.batches import BatchReader, as_read
-from geocrodino.data.datasets import CoregisteredDataset
-from geocrodino.data.scenes import AlignedScene, SceneWindow
-from geocrodino.data.statistics import measure
+from geocrodino.data.scenes import SceneWindow
 from geocrodino.geo.rasters.window import Window
 
 WINDOWS = [SceneWindow(0, Window(0, 32, 0, 32)), SceneWindow(1, Window(64, 96, 96, 128))]
-
-
-@pytest.fixture
-def dataset(layers, recipes):
-    """Two scenes with the same layers; the second one lacks heights."""
-    inside = {"train": np.ones(layers.grid.shape, bool)}
-    whole = AlignedScene("a", layers, None, inside)
-    image = replace(layers, rasters={"optical": layers.rasters["optical"]})
-    specs = {m: measure([whole], recipes[m]) for m in ("optical", "elevation")}
-    return CoregisteredDataset([whole, AlignedScene("b", image, None, inside)], specs)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -14,22 +12,11 @@ from geocrodino.data import alignment
 from geocrodino.data.batches import BatchReader, as_read
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.on_device import PLACES, LayersOnDevice, PlaceReader, bytes_on_device
-from geocrodino.data.scenes import AlignedScene, SceneWindow
-from geocrodino.data.statistics import measure
+from geocrodino.data.scenes import SceneWindow
 from geocrodino.geo.rasters.window import Window
 
 CPU = torch.device("cpu")
 WINDOWS = [SceneWindow(0, Window(0, 32, 0, 32)), SceneWindow(1, Window(64, 96, 96, 128))]
-
-
-@pytest.fixture
-def dataset(layers, recipes):
-    """Two scenes with the same layers; the second one lacks heights."""
-    inside = {"train": np.ones(layers.grid.shape, bool)}
-    whole = AlignedScene("a", layers, None, inside)
-    image = replace(layers, rasters={"optical": layers.rasters["optical"]})
-    specs = {m: measure([whole], recipes[m]) for m in ("optical", "elevation")}
-    return CoregisteredDataset([whole, AlignedScene("b", image, None, inside)], specs)
 
 
 def held_bytes(held):

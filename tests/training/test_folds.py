@@ -173,7 +173,7 @@ def test_scenes_of_a_split_are_predicted_on_the_command_line(run_cli, maps, fold
         (("--config", run / "config.yaml", *model), "--config: expected a folder for the maps of the scenes."),
         (
             ("--config", run / "config.yaml", "--aoi", "0,0,1,1", *model),
-            "--out and options of the computation beside it, found --aoi.",
+            "--out and options of the computation; found --aoi. Leave these out.",
         ),
         (
             ("--config", run / "config.yaml", "--tile-px", "64", "--preview", "a.png", *model),

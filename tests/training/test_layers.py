@@ -1,4 +1,4 @@
-"""Trainings on layers in memory are, bit for bit, those on files; what does not fit is told before the work."""
+"""A training on layers in memory equals that on files bit for bit; layers that do not fit are refused at the start."""
 
 from __future__ import annotations
 
