@@ -126,6 +126,7 @@ def start_training(config: Path, steps: int) -> None:
     import lightning as L
 
     from geocrodino import load_config, train
+    from geocrodino.data.datamodule import CoregisteredDataModule
 
     stages: list[tuple[str, float]] = []
     ends: list[float] = []
@@ -137,13 +138,19 @@ def start_training(config: Path, steps: int) -> None:
                 stages.append(("steps", time.perf_counter()))
                 if not steps:
                     raise _EnoughError
-            else:
-                waited.append(time.perf_counter() - ends[-1])
 
         def on_train_batch_end(self, *_: Any) -> None:
             ends.append(time.perf_counter())
             if len(ends) > steps:
                 raise _EnoughError
+
+    def arrived(self: CoregisteredDataModule, batch: Any, dataloader_idx: int) -> Any:
+        # The batch is read, and not augmented yet.
+        if ends:
+            waited.append(time.perf_counter() - ends[-1])
+        return batch
+
+    CoregisteredDataModule.on_before_batch_transfer = arrived  # type: ignore[method-assign]
 
     def note(stage: str) -> None:
         stages.append((stage, time.perf_counter()))

@@ -18,7 +18,7 @@ from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import BundleError, OverlapError
 from geocrodino.geo.rasters.alike import require_one_size
-from geocrodino.geo.rasters.grid import round_up, working_grid
+from geocrodino.geo.rasters.grid import on_lattice, round_up, working_grid
 from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.place import PIXEL_TAG, is_placeless
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
@@ -215,7 +215,7 @@ def draft_prediction(
     require_one_size({role: each for role, each in named.items() if each is not None})
     _require_distinct_outputs(out, rasters, bundle, aoi)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
-    grid = working_grid(raster.geobox, bundle.manifest.resolution_m)
+    grid = _grid_of(rasters, bundle.manifest.resolution_m)
     if rasters.ground is not None:
         require_overlap({"ground": rasters.ground}, grid)
     sources = {
@@ -254,6 +254,20 @@ def draft_prediction(
     )
     blocks = [block for block in layout.blocks if job.meets(block)]
     return Draft(rasters, grid, job, blocks, chosen, stitch, notes)
+
+
+def _grid_of(rasters: SceneRasters, resolution_m: float) -> GeoBox:
+    """The grid of the networks, which covers the scene.
+
+    Where the image must be resampled and the heights have the pixel size of the training, it has their pixels: heights
+    between pixels are interpolated, which smooths the edges of what stands on the ground.
+    """
+    grid = working_grid(rasters.raster.geobox, resolution_m)
+    if rasters.elevation is None or grid == rasters.raster.geobox:
+        return grid
+    lattice = working_grid(rasters.elevation.geobox, resolution_m)
+    kept = lattice == rasters.elevation.geobox and lattice.crs == grid.crs
+    return on_lattice(grid, lattice) if kept else grid
 
 
 def _require_distinct_outputs(out: Path, scene: SceneRasters, bundle: Bundle, aoi: str | Path | AOI | None) -> None:
