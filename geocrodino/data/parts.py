@@ -6,6 +6,7 @@ and areas of interest cover become layers.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ SMALL_PX = 1 << 24
 """Pixels up to which a grid stays whole: its layers take 400 MB at most."""
 
 _BLOCK_PX = 512
+_LOOK_PX = 64  # side of the middle that is looked at first
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ def _without(part: ScenePart, modalities: Sequence[Modality]) -> ScenePart:
 
 
 def any_valid(raster: RasterSource, grid: GeoBox, *, categorical: bool = False) -> bool:
-    """Find out whether a raster holds data on a grid; reading stops at the first block that does.
+    """Find out whether a raster holds data on a grid; reading stops where it does.
 
     Args:
         raster: The raster, in any CRS.
@@ -296,5 +298,8 @@ def any_valid(raster: RasterSource, grid: GeoBox, *, categorical: bool = False) 
         return False
     kind: Kind = "categorical" if categorical else "continuous"
     band = raster.data_bands[:1]
-    windows = Window.of(grid.shape).blocks(_BLOCK_PX)
+    (rows, cols), whole = grid.shape, Window.of(grid.shape)
+    # A raster without data in its middle is rare, and a few rows are read in a fraction of the time.
+    middle = Window.at(rows // 2, cols // 2, (min(_LOOK_PX, rows - rows // 2), min(_LOOK_PX, cols - cols // 2)))
+    windows = itertools.chain([middle], whole.blocks(_BLOCK_PX))
     return any(raster.read(grid, window, bands=band, kind=kind)[1].any() for window in windows)

@@ -213,7 +213,9 @@ def from_polygons(polygons: dict[Split, BaseGeometry], crs: object, source: str)
     # In this form, the frames of thousands of tiles take half the time.
     shapes = GeometryArray(np.array(list(polygons.values()), dtype=object), crs=known)
     columns = {"split": list(polygons), "geometry": shapes}
-    return AOI(gpd.GeoDataFrame(columns, geometry="geometry"), source)
+    aoi = AOI(gpd.GeoDataFrame(columns, geometry="geometry"), source)
+    aoi._joined.update((split, shape) for split, shape in polygons.items())  # there is nothing to join
+    return aoi
 
 
 def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:
