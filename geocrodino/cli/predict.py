@@ -87,7 +87,11 @@ class Products:
         Path | None, typer.Option(help="Also write a STAC item of the map (.json).", rich_help_panel=_OUTPUT)
     ] = None
     preview: Annotated[
-        Path | None, typer.Option(help="Also write a picture of the map (.png).", rich_help_panel=_OUTPUT)
+        Path | None,
+        typer.Option(
+            help="Also write a picture of the map (.png); with --config a folder, for a picture of each map.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None
 
 
@@ -204,14 +208,18 @@ def predict(
     if config is not None or not scene:
         named = [("SCENE", scene or None), ("--elevation", elevation), ("--aoi", aoi), ("--aoi-crs", aoi_crs)]
         found = [word for word, value in named if value is not None]
-        found += [*_given(inputs), *_given(tiling), *_given(products), *_given(replace(outputs, overwrite=False))]
+        found += [*_given(inputs), *_given(tiling), *_given(replace(products, preview=None))]
+        found += _given(replace(outputs, overwrite=False))
         if found:
             raise ConfigError(
-                "--config names the files of each scene. Expected beside it: --split, --modality, --model, --out and "
-                f"options of the computation; found {', '.join(found)}. Leave these out."
+                "--config names the files of each scene. Expected beside it: --split, --modality, --model, --out, "
+                f"--preview and options of the computation; found {', '.join(found)}. Leave these out."
             )
         device = on_device(execution)
-        predict_scenes_of(config, split, modality, path, out, device, overwrite=outputs.overwrite, dry_run=dry_run)
+        predict_scenes_of(
+            config, split, modality, path, out, device,
+            preview=products.preview, overwrite=outputs.overwrite, dry_run=dry_run,
+        )  # fmt: skip
         return
     target = out or _default_name(scene)
     require_area(aoi, aoi_crs)

@@ -94,6 +94,7 @@ def predict_scenes_of(
     out: Path | None,
     execution: Execution,
     *,
+    preview: Path | None = None,
     overwrite: bool,
     dry_run: bool = False,
 ) -> None:
@@ -102,10 +103,11 @@ def predict_scenes_of(
     Args:
         config: The YAML file.
         split: Split to map; None: all areas.
-        modality: Name of the modality.
+        modality: Name of the modality, or both: an image and heights, or the one of the two that a scene has.
         model: File of the bundle.
         out: Folder of the maps.
         execution: Backend, device, workers and memory.
+        preview: Folder for a picture of each map, ``NAME.png``; None: no pictures.
         overwrite: Whether maps are replaced that exist.
         dry_run: Whether to tell what each map needs, and to write nothing.
 
@@ -118,23 +120,35 @@ def predict_scenes_of(
         raise AssertionError("checked by the command")
     if out is None:
         raise ConfigError("--config: expected a folder for the maps of the scenes. Name it with --out.")
-    if not MODALITIES.knows(modality):
-        raise ConfigError(f"--modality {modality}: expected one modality for all scenes, such as optical.")
-    from geocrodino.cli.precheck import check_training
+    if modality != "both" and not MODALITIES.knows(modality):
+        raise ConfigError(
+            f"--modality {modality}: with --config expected {', '.join(MODALITIES)} or both. With both, a scene that "
+            "lacks an image or heights is mapped from the other one."
+        )
+    from geocrodino.cli.precheck import check_folder, check_training
     from geocrodino.files.bundle_name import check_bundle_name
 
     check_bundle_name(model)
     check_training(config, {}, None, out)
+    if preview is not None:
+        check_folder(preview)
 
     from geocrodino.bundle.io import load_bundle
     from geocrodino.geo.areas.splits import split_name
+    from geocrodino.maps.writer import check_output
     from geocrodino.prediction.memory import share_freed_memory
     from geocrodino.settings.config import load_config
-    from geocrodino.training.scene_maps import plan_scene_maps, predict_scenes, scenes_of_split, with_modality
+    from geocrodino.training.scene_maps import (
+        plan_scene_maps,
+        predict_scenes,
+        save_preview,
+        scenes_of_split,
+        with_modality,
+    )
 
     chosen = None if split is None else split_name(split)
     parts = scenes_of_split(load_config(config, {}), chosen, file=config, run=model.parent)
-    console, without = Console(highlight=False, soft_wrap=True), with_modality(parts, modality)[1]
+    console, (mapped, without) = Console(highlight=False, soft_wrap=True), with_modality(parts, modality)
     if dry_run:
         plans = list(
             plan_scene_maps(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite)
@@ -143,9 +157,16 @@ def predict_scenes_of(
             console.print(line, markup=False)
         _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)
         return
+    if preview is not None:
+        for picture in (part.picture_in(preview) for part in mapped):
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            check_output(picture, overwrite=overwrite)
     share_freed_memory()
-    for path in predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite):
+    maps = predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite)
+    for path, part in zip(maps, mapped, strict=True):
         console.print(str(path), markup=False)
+        if preview is not None:
+            console.print(str(save_preview(part, modality, path, preview)), markup=False)
     _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)
 
 

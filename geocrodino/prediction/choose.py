@@ -16,7 +16,7 @@ from geocrodino.settings.prediction import ModalityChoice
 from geocrodino.spelling import did_you_mean
 
 _NOTHING_GIVEN = GivenHeights()
-_IMAGE_AND_HEIGHTS: tuple[Modality, ...] = ("optical", "elevation")
+IMAGE_AND_HEIGHTS: tuple[Modality, ...] = ("optical", "elevation")
 
 
 class ChosenModalities(NamedTuple):
@@ -72,9 +72,9 @@ def choose_modalities(
                 f"{elevation.path}: a surface model beside the scene needs `modality='both'` or auto, found "
                 f"{choice}.\nLeave one of the two out."
             )
-        for modality in _IMAGE_AND_HEIGHTS:
+        for modality in IMAGE_AND_HEIGHTS:
             bundle.require(modality)
-        return ChosenModalities(_IMAGE_AND_HEIGHTS, "an image and a surface model were given")
+        return ChosenModalities(IMAGE_AND_HEIGHTS, "an image and a surface model were given")
     if choice == "auto":
         return _fitting(scene, bundle, heights)
     bundle.require(choice)

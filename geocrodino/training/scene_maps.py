@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import ConfigError, SplitWarning
@@ -14,14 +15,16 @@ from geocrodino.files.access import exists, is_file
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.splits import SPLITS
 from geocrodino.geo.labels.source import LabelSource
+from geocrodino.maps.preview import map_preview
 from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import listed
+from geocrodino.prediction.choose import IMAGE_AND_HEIGHTS
 from geocrodino.prediction.dry_run import MapPlan, plan_map
 from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import TrainConfig, load_config
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
-from geocrodino.settings.prediction import Execution, Inputs, Outputs
+from geocrodino.settings.prediction import Execution, Inputs, ModalityChoice, Outputs
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checks import check_inputs
 from geocrodino.training.folder import SPLITS_NAME
@@ -60,6 +63,17 @@ class PartOfScene:
             The file, whether it exists or not.
         """
         return folder / f"{self.name}.tif"
+
+    def picture_in(self, folder: Path) -> Path:
+        """Name the picture of its map.
+
+        Args:
+            folder: Folder of the pictures.
+
+        Returns:
+            The file, whether it exists or not.
+        """
+        return folder / f"{self.name}.png"
 
 
 def scenes_of_split(
@@ -190,18 +204,32 @@ def without_map(parts: Sequence[PartOfScene], maps: Path) -> tuple[str, ...]:
     return tuple(part.name for part in missing if there - part.scene.raster_paths.keys())
 
 
-def with_modality(parts: Sequence[PartOfScene], modality: Modality) -> tuple[list[PartOfScene], tuple[str, ...]]:
-    """Find the scenes that have a modality.
+def modalities_used(part: PartOfScene, modality: ModalityChoice) -> tuple[Modality, ...]:
+    """Name the modalities that the map of a scene is made from.
+
+    Args:
+        part: The scene.
+        modality: A modality; or ``both``: an image and heights, or the one of the two that the scene has.
+
+    Returns:
+        The modalities, none if the scene has no raster of them.
+    """
+    wanted = IMAGE_AND_HEIGHTS if modality == "both" else (modality,)
+    return tuple(m for m in wanted if m in part.scene.raster_paths)
+
+
+def with_modality(parts: Sequence[PartOfScene], modality: ModalityChoice) -> tuple[list[PartOfScene], tuple[str, ...]]:
+    """Find the scenes that can be mapped with a modality.
 
     Args:
         parts: The scenes.
-        modality: The modality.
+        modality: As for `modalities_used`.
 
     Returns:
-        The scenes that have it, and the names of the others.
+        The scenes that have a raster of it, and the names of the others.
     """
-    there = [part for part in parts if modality in part.scene.raster_paths]
-    return there, tuple(part.name for part in parts if modality not in part.scene.raster_paths)
+    there = [part for part in parts if modalities_used(part, modality)]
+    return there, tuple(part.name for part in parts if not modalities_used(part, modality))
 
 
 def _labels_of(part: PartOfScene) -> LabelSource:
@@ -213,18 +241,18 @@ def _labels_of(part: PartOfScene) -> LabelSource:
 def predict_scenes(
     parts: Sequence[PartOfScene],
     bundle: Bundle,
-    modality: Modality,
+    modality: ModalityChoice,
     folder: Path,
     *,
     execution: Execution | None = None,
     overwrite: bool = False,
 ) -> Iterator[Path]:
-    """Predict the part of each scene that is in a split, with one modality.
+    """Predict the part of each scene that is in a split.
 
     Args:
         parts: The scenes.
         bundle: The trained networks.
-        modality: The branch to use; scenes without its raster are left out, see `with_modality`.
+        modality: The branch to use, or ``both``; scenes without a raster for it are left out, see `with_modality`.
         folder: Folder of the maps, each called ``NAME.tif`` after its scene.
         execution: Backend, device, workers and memory.
         overwrite: Replace maps that exist.
@@ -233,25 +261,26 @@ def predict_scenes(
         Each map when it is written.
 
     Raises:
-        ConfigError: If no scene has its raster.
+        ConfigError: If no scene has a raster for it.
         GeocrodinoError: As for `geocrodino.predict`.
     """
     there = _mappable(parts, modality)
     folder.mkdir(parents=True, exist_ok=True)
     for part in there:
-        raster = _raster_of(part, modality)
         target = part.map_in(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
+        read = _how_read(part, modality)
         predict(
-            raster,
+            read.raster,
             target,
             bundle,
-            modality,
+            read.modality,
+            elevation=read.elevation,
             aoi=part.aoi,
-            inputs=_inputs_of(part, modality),
+            inputs=read.inputs,
             execution=execution or Execution(),
             outputs=Outputs(overwrite=overwrite),
-            height=_height_of(part, modality),
+            height=read.height,
         )
         yield target
 
@@ -259,7 +288,7 @@ def predict_scenes(
 def plan_scene_maps(
     parts: Sequence[PartOfScene],
     bundle: Bundle,
-    modality: Modality,
+    modality: ModalityChoice,
     folder: Path,
     *,
     execution: Execution | None = None,
@@ -270,7 +299,7 @@ def plan_scene_maps(
     Args:
         parts: The scenes.
         bundle: The trained networks.
-        modality: The branch to use; scenes without its raster are left out.
+        modality: As for `predict_scenes`.
         folder: Folder of the maps, which need not exist.
         execution: Backend, device, workers and memory.
         overwrite: Whether maps that exist would be replaced.
@@ -279,19 +308,21 @@ def plan_scene_maps(
         The plan of each map.
 
     Raises:
-        ConfigError: If no scene has its raster.
+        ConfigError: If no scene has a raster for it.
         GeocrodinoError: As for `geocrodino.predict`.
     """
     trial = None
     for part in _mappable(parts, modality):
+        read = _how_read(part, modality)
         plan, trial = plan_map(
-            _raster_of(part, modality),
+            read.raster,
             part.map_in(folder),
             bundle,
-            modality,
+            read.modality,
+            elevation=read.elevation,
             aoi=part.aoi,
-            inputs=_inputs_of(part, modality),
-            height=_height_of(part, modality),
+            inputs=read.inputs,
+            height=read.height,
             execution=execution or Execution(),
             outputs=Outputs(overwrite=overwrite),
             trial=trial,
@@ -300,40 +331,75 @@ def plan_scene_maps(
         yield plan
 
 
-def _mappable(parts: Sequence[PartOfScene], modality: Modality) -> list[PartOfScene]:
+def save_preview(part: PartOfScene, modality: ModalityChoice, path: Path, folder: Path) -> Path:
+    """Write a picture of the map of a scene, beside the raster that it was made from where that is one file.
+
+    Args:
+        part: The scene.
+        modality: What its map was made from, as for `predict_scenes`.
+        path: The map.
+        folder: Folder of the pictures, which exists, as the one of this picture does.
+
+    Returns:
+        The picture.
+
+    Raises:
+        RasterError: If a raster cannot be read.
+        OutputError: If the picture cannot be written.
+    """
+    first = modalities_used(part, modality)[0]
+    raster = part.scene.raster_paths[first]
+    target = part.picture_in(folder)
+    map_preview(path, target, scene=raster if isinstance(raster, Path) and is_file(raster) else None, modality=first)
+    return target
+
+
+def _mappable(parts: Sequence[PartOfScene], modality: ModalityChoice) -> list[PartOfScene]:
     """The scenes that have a modality, at least one."""
     there, _ = with_modality(parts, modality)
     if not there:
+        key = " or data.".join(IMAGE_AND_HEIGHTS) if modality == "both" else modality
         raise ConfigError(
-            f"data.{modality}: expected its raster for a scene of this split, found none for {len(parts)}.\nChoose "
+            f"data.{key}: expected its raster for a scene of this split, found none for {len(parts)}.\nChoose "
             "another modality with `modality`, or another split."
         )
     return there
 
 
-def _raster_of(part: PartOfScene, modality: Modality) -> Path | list[str]:
-    raster = part.scene.raster_paths[modality]
-    return list(raster) if isinstance(raster, tuple) else raster
+class _Read(NamedTuple):
+    """How the rasters of a scene are read, as arguments of `predict`."""
+
+    raster: Path | list[str]
+    elevation: Path | list[str] | None
+    modality: ModalityChoice
+    inputs: Inputs
+    height: HeightSettings | None
 
 
-def _height_of(part: PartOfScene, modality: Modality) -> HeightSettings | None:
-    return part.scene.height if definition_of(modality).holds_heights else None
-
-
-def _inputs_of(part: PartOfScene, modality: Modality) -> Inputs:
-    """How the raster of a scene is read."""
-    heights = definition_of(modality).holds_heights
-    ground = part.scene.ground if heights else None
+def _how_read(part: PartOfScene, modality: ModalityChoice) -> _Read:
+    scene, used = part.scene, modalities_used(part, modality)
+    named = [scene.raster_paths[m] for m in used]
+    rasters = [list(raster) if isinstance(raster, tuple) else raster for raster in named]
+    heights = any(definition_of(m).holds_heights for m in used)
+    ground = scene.ground if heights else None
     if isinstance(ground, tuple):
         raise ConfigError(
             f"data.ground of scene {part.name}: a prediction reads the ground from one file, a folder or a "
             f"pattern, found {len(ground)} names. Name their folder."
         )
-    return Inputs(
+    inputs = Inputs(
         ground=ground,
-        height_unit=part.scene.height_unit if heights else None,
-        crs=part.scene.crs,
-        pixel_m=part.scene.pixel_m,
-        bands=part.scene.bands_by_modality.get(modality),
-        rescale=part.scene.rescale if modality == "optical" else None,
+        height_unit=scene.height_unit if heights else None,
+        crs=scene.crs,
+        pixel_m=scene.pixel_m,
+        bands=scene.bands_by_modality.get(used[0]),
+        rescale=scene.rescale if "optical" in used else None,
+    )
+    several = len(used) > 1
+    return _Read(
+        rasters[0],
+        rasters[1] if several else None,
+        "both" if several else used[0],
+        inputs,
+        scene.height if heights else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,18 +169,41 @@ def test_scenes_of_a_split_are_predicted_on_the_command_line(run_cli, maps, fold
     for name in names:
         with rasterio.open(tmp_path / name) as one, rasterio.open(maps[1] / name) as other:
             np.testing.assert_array_equal(one.read(), other.read())
+    # From both rasters, with a picture of each map; a picture that is there is not replaced.
+    both = (
+        "predict",
+        *words[:4],
+        "--modality",
+        "both",
+        "--model",
+        run / "bundle.safetensors",
+        "--out",
+        tmp_path / "both",
+    )
+    code, told, err = run_cli(*both, "--preview", tmp_path / "pictures")
+    assert (code, err) == (0, "")
+    pictures = [tmp_path / "pictures" / Path(name).with_suffix(".png") for name in names]
+    assert sorted(told.split()) == sorted(str(p) for p in [*pictures, *(tmp_path / "both" / name for name in names)])
+    assert {p.read_bytes()[1:4] for p in pictures} == {b"PNG"}
+    code, _, err = run_cli(*both[:-1], tmp_path / "again", "--preview", tmp_path / "pictures")
+    assert code == 2
+    assert str(pictures[0].parent) in err
+    assert not (tmp_path / "again").exists()
     model = ("--model", run / "bundle.safetensors")
     for wrong, text in (
         (("--config", run / "config.yaml", *model), "--config: expected a folder for the maps of the scenes."),
         (
             ("--config", run / "config.yaml", "--aoi", "0,0,1,1", *model),
-            "--out and options of the computation; found --aoi. Leave these out.",
+            "--out, --preview and options of the computation; found --aoi. Leave these out.",
         ),
         (
-            ("--config", run / "config.yaml", "--tile-px", "64", "--preview", "a.png", *model),
-            "found --tile-px, --preview.",
+            ("--config", run / "config.yaml", "--tile-px", "64", "--stac", "a.json", *model),
+            "found --tile-px, --stac.",
         ),
-        ((*words[:2], "--out", tmp_path, *model), "--modality auto: expected one modality for all scenes"),
+        (
+            (*words[:2], "--out", tmp_path, *model),
+            "--modality auto: with --config expected optical, elevation or both.",
+        ),
     ):
         code, _, err = run_cli("predict", *wrong)
         assert code == 2

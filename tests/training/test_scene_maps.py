@@ -11,7 +11,7 @@ from geocrodino.geo.areas.aoi import from_polygons
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training import scene_maps
-from geocrodino.training.scene_maps import PartOfScene, predict_scenes
+from geocrodino.training.scene_maps import PartOfScene, predict_scenes, with_modality
 
 
 @pytest.fixture
@@ -48,3 +48,26 @@ def test_a_unit_beside_an_offset(asked, tmp_path):
     list(predict_scenes([scene], SimpleNamespace(), "elevation", tmp_path))
     ((_, options),) = asked
     assert (options["inputs"].height_unit, options["height"].offset) == ("ft", 3.0)
+
+
+def test_both_takes_what_each_scene_has(asked, tmp_path):
+    parts = [
+        part(name="a", optical="a.tif", elevation=["1.tif", "2.tif"], bands=[3, 2, 1], rescale=2.0, height_unit="ft"),
+        part(name="b", optical="b.tif", bands=[3, 2, 1]),
+        part(name="c", elevation="c.tif", height_unit="ft"),
+    ]
+    there, without = with_modality(parts, "both")
+    assert (there, without) == (parts, ())
+    list(predict_scenes(parts, SimpleNamespace(), "both", tmp_path))
+    assert [(str(names[0]), names[3]) for names, _ in asked] == [
+        ("a.tif", "both"),
+        ("b.tif", "optical"),
+        ("c.tif", "elevation"),
+    ]
+    assert [options["elevation"] for _, options in asked] == [["1.tif", "2.tif"], None, None]
+    assert [(o["inputs"].bands, o["inputs"].height_unit) for _, o in asked] == [
+        ((3, 2, 1), "ft"),
+        ((3, 2, 1), None),
+        (None, "ft"),
+    ]
+    assert asked[0][1]["inputs"].rescale == 2.0
