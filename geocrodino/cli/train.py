@@ -106,6 +106,7 @@ class MethodOptions:
     ] = None
     epochs: Annotated[int | None, typer.Option(help="Number of epochs; each ends with a validation.")] = None
     steps: Annotated[int | None, typer.Option(help="Batches in an epoch.")] = None
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; 0.002 by default.")] = None
     batch_size: Annotated[
         str | None, typer.Option(help="Patches in a batch; auto: as many as the memory of the device holds.")
     ] = None
@@ -153,6 +154,7 @@ class MethodOptions:
             "training.minutes": self.minutes,
             "training.epochs": self.epochs,
             "training.steps_per_epoch": self.steps,
+            "training.optimiser.learning_rate": self.learning_rate,
             "training.batch_size": self.batch_size,
             "training.accumulate": self.accumulate,
             "training.devices": self.devices,

@@ -36,6 +36,7 @@ _KEYS = {
     "data.splits.folds": "folds",
     "method.name": "method",
     "network.encoder": "encoder",
+    "training.optimiser.learning_rate": "learning_rate",
 }
 """Options for keys of the configuration outside `_SECTIONS`."""
 

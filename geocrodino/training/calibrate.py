@@ -66,7 +66,7 @@ class ValidationPixels:
             if not torch.isfinite(logits[m]).all():
                 raise ModelError(
                     f"The training diverged: expected finite logits of the {m} branch, found infinity or NaN.\n"
-                    "Reduce training.optimiser.learning_rate, or set training.precision to 32-true."
+                    "Reduce `training.optimiser.learning_rate`, or give `training.precision='32-true'`."
                 )
             self._logits.setdefault(m, []).append(logits[m].movedim(1, -1).flatten(0, 2)[chosen].float().cpu().numpy())
             self._valid.setdefault(m, []).append(batch[f"{m}_valid"].flatten()[chosen].cpu().numpy())

@@ -30,6 +30,7 @@ def announced(town, monkeypatch):
 
 def test_the_option_is_a_key_of_the_configuration():
     assert MethodOptions(quality="fast").values()["quality"] == "fast"
+    assert MethodOptions(learning_rate=0.01).values()["training.optimiser.learning_rate"] == 0.01
 
 
 def test_the_line_names_the_quality_only_if_it_is_given(announced):

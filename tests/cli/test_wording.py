@@ -33,6 +33,7 @@ COMMANDS = typer.main.get_command(app).commands
         ("train", "`network.encoder`", "--encoder"),
         ("train", "`encoder_weights='random'`", "--weights random"),
         ("train", "`training.steps_per_epoch`", "--steps"),
+        ("train", "`training.optimiser.learning_rate`", "--learning-rate"),
         ("train", "`data.resolution_m`", "--resolution"),
         ("train", "`data.cache='copy'`", "--cache copy"),
         ("train", "`height_unit='m'`", "--height-unit m (`height_unit: m` under `data`)"),

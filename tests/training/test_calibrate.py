@@ -166,5 +166,5 @@ def test_a_training_that_diverged_ends_in_a_message():
         calibrate(networks(), data)
     assert str(error.value) == (
         "The training diverged: expected finite logits of the elevation branch, found infinity or NaN.\n"
-        "Reduce training.optimiser.learning_rate, or set training.precision to 32-true."
+        "Reduce `training.optimiser.learning_rate`, or give `training.precision='32-true'`."
     )
