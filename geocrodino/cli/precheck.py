@@ -182,8 +182,12 @@ def check_area(source: str | None, crs: str | None) -> None:
         read_aoi(source, crs, splits="none")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, option: str = "--out") -> None:
     """Check that a folder can be created and written to, without creating it.
+
+    Args:
+        folder: The folder.
+        option: The option that names it.
 
     Raises:
         OutputError: If it cannot be created or written to.
@@ -199,7 +203,7 @@ def check_folder(folder: Path) -> None:
         read_only = hasattr(os, "statvfs") and os.statvfs(parent).f_flag & os.ST_RDONLY
         problem = errno.EROFS if read_only else errno.EACCES
     if problem is not None:
-        raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with --out.")
+        raise OutputError(f"{folder}: cannot be written ({os.strerror(problem)}). Choose another folder with {option}.")
 
 
 def _check_scenes(data: Mapping[str, Any], typed: Collection[str]) -> None:

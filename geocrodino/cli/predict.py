@@ -21,7 +21,7 @@ from geocrodino.cli.options import GivenAs, with_options
 from geocrodino.cli.precheck import check_area, check_prediction
 from geocrodino.cli.scene_scores import predict_scenes_of
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
-from geocrodino.files.access import exists, full_path, is_file, is_folder, look_up, same_file
+from geocrodino.files.access import exists, full_path, is_folder, look_up, same_file
 from geocrodino.files.names import is_gdal_name, is_url
 from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -31,6 +31,7 @@ from geocrodino.spelling import did_you_mean
 if TYPE_CHECKING:
     from geocrodino.bundle.io import Bundle
     from geocrodino.geo.areas.aoi import AOI
+    from geocrodino.geo.rasters.reader import RasterSource
     from geocrodino.prediction.engine import PredictionSummary
 
 
@@ -271,7 +272,7 @@ def predict(
             outputs=outputs,
             on_progress=advance,
         )
-    image = scene[0] if len(scene) == 1 else None
+    image = _shown(scene, inputs) if products.preview else None
     written: list[str] = []
     try:
         _write_products(products, bundle, summary, image, written, overwrite=outputs.overwrite)
@@ -281,11 +282,19 @@ def predict(
             console.print(line, markup=False)
 
 
+def _shown(scene: list[str], inputs: Inputs) -> RasterSource | None:
+    """The raster to show beside the map."""
+    from geocrodino.maps.preview import single_file
+    from geocrodino.prediction.given import place_given
+
+    return single_file(scene, place_given(inputs))
+
+
 def _write_products(
     products: Products,
     bundle: Bundle,
     summary: PredictionSummary,
-    image: str | None,
+    image: RasterSource | None,
     written: list[str],
     *,
     overwrite: bool,
@@ -307,7 +316,7 @@ def _write_products(
         from geocrodino.modalities.registry import definition_of
 
         of_scene = summary.modalities[0]
-        shown = image if image and _is_one_file(image) and not definition_of(of_scene).holds_heights else None
+        shown = None if definition_of(of_scene).holds_heights else image
         map_preview(summary.path, products.preview, scene=shown, modality=of_scene)
         written.append(f"Picture: {products.preview}")
     if products.stac:
@@ -351,13 +360,8 @@ def _given(group: Inputs | Tiling | Products | Outputs) -> list[str]:
     return [
         named.get(name, f"--{name.replace('_', '-')}")
         for name, (value, default) in values.items()
-        if value != default and (value or default)
+        if value != default and value not in ((), [])
     ]
-
-
-def _is_one_file(name: str) -> bool:
-    """Whether a scene is one raster that can be shown beside its map."""
-    return is_file(name) and Path(name).suffix.lower() not in {".txt", ".lst", ".json", ".geojson"}
 
 
 def _default_name(scene: list[str]) -> Path:

@@ -131,42 +131,28 @@ def predict_scenes_of(
     check_bundle_name(model)
     check_training(config, {}, None, out)
     if preview is not None:
-        check_folder(preview)
+        if preview.suffix.lower() == ".png":
+            raise ConfigError(f"--preview {preview}: with --config expected a folder, for a picture of each map.")
+        check_folder(preview, "--preview")
 
     from geocrodino.bundle.io import load_bundle
     from geocrodino.geo.areas.splits import split_name
-    from geocrodino.maps.writer import check_output
     from geocrodino.prediction.memory import share_freed_memory
     from geocrodino.settings.config import load_config
-    from geocrodino.training.scene_maps import (
-        plan_scene_maps,
-        predict_scenes,
-        save_preview,
-        scenes_of_split,
-        with_modality,
-    )
+    from geocrodino.training.scene_maps import plan_scene_maps, predict_scenes, scenes_of_split, with_modality
 
     chosen = None if split is None else split_name(split)
     parts = scenes_of_split(load_config(config, {}), chosen, file=config, run=model.parent)
-    console, (mapped, without) = Console(highlight=False, soft_wrap=True), with_modality(parts, modality)
+    console, without = Console(highlight=False, soft_wrap=True), with_modality(parts, modality)[1]
+    given = (parts, load_bundle(model), modality, out)
     if dry_run:
-        plans = list(
-            plan_scene_maps(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite)
-        )
+        plans = list(plan_scene_maps(*given, execution=execution, pictures=preview, overwrite=overwrite))
         for line in _plan_lines(plans):
             console.print(line, markup=False)
-        _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)
-        return
-    if preview is not None:
-        for picture in (part.picture_in(preview) for part in mapped):
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            check_output(picture, overwrite=overwrite)
-    share_freed_memory()
-    maps = predict_scenes(parts, load_bundle(model), modality, out, execution=execution, overwrite=overwrite)
-    for path, part in zip(maps, mapped, strict=True):
-        console.print(str(path), markup=False)
-        if preview is not None:
-            console.print(str(save_preview(part, modality, path, preview)), markup=False)
+    else:
+        share_freed_memory()
+        for path in predict_scenes(*given, execution=execution, pictures=preview, overwrite=overwrite):
+            console.print(str(path), markup=False)
     _tell_skipped(f"Without a raster of {modality}, not mapped", without, console)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from geocrodino.errors import RasterError
+from geocrodino.files.access import is_file
 from geocrodino.files.names import gdal_name
-from geocrodino.geo.rasters.place import place_of
+from geocrodino.geo.rasters.place import Place, place_of
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.maps.files import read_classes
 from geocrodino.maps.picture import save_figure
 from geocrodino.modalities.registry import definition_of
@@ -23,11 +26,30 @@ from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.modality import Modality
 
 
+def single_file(names: Sequence[str | Path], place: Place | None) -> RasterSource | None:
+    """Open the raster of a scene to show it beside its map.
+
+    Args:
+        names: What the user names as the scene.
+        place: What is stated of the place of files that do not; None: nothing.
+
+    Returns:
+        The raster; None if it consists of several files, all of which a picture would have to read.
+
+    Raises:
+        RasterError: If it cannot be opened.
+    """
+    if len(names) != 1 or not is_file(names[0]):
+        return None
+    source = open_scene(names[0], place=place)
+    return source if len(source.file_names) == 1 else None
+
+
 def map_preview(
     map_path: str | Path,
     out_png: str | Path,
     *,
-    scene: str | Path | None = None,
+    scene: str | Path | RasterSource | None = None,
     modality: Modality = "optical",
     classes: ClassScheme | None = None,
     max_px: int = 1200,
@@ -37,7 +59,7 @@ def map_preview(
     Args:
         map_path: Class map.
         out_png: The PNG file; it appears complete or not at all.
-        scene: Raster to show beside the map, read on the map's grid.
+        scene: Raster to show beside the map, read on the map's grid; opened, or its file.
         modality: Its modality; the definition of the modality draws it.
         classes: Names and colours; None: those in the map's tags.
         max_px: Longest side that is read, in px. Larger maps are read at a lower resolution.
@@ -61,11 +83,12 @@ def map_preview(
     figure = Figure(figsize=(max(width * scale, 2) * panels, max(height * scale, 2) + 0.6), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if scene is not None:
-        axes[0].imshow(definition_of(modality).picture(RasterSource.open(scene, place_of(source.geobox)), grid))
-        axes[0].set_title(Path(scene).name, fontsize=9)
+        shown = scene if isinstance(scene, RasterSource) else RasterSource.open(scene, place_of(source.geobox))
+        axes[0].imshow(definition_of(modality).picture(shown, grid))
+        axes[0].set_title(Path(shown.path).name, fontsize=9)
     colours = ListedColormap([c.colour for c in scheme.classes])
-    shown = np.ma.masked_greater_equal(indices, len(scheme))
-    axes[-1].imshow(shown, cmap=colours, vmin=-0.5, vmax=len(scheme) - 0.5, interpolation="nearest")
+    mapped = np.ma.masked_greater_equal(indices, len(scheme))
+    axes[-1].imshow(mapped, cmap=colours, vmin=-0.5, vmax=len(scheme) - 0.5, interpolation="nearest")
     axes[-1].set_title(Path(map_path).name, fontsize=9)
     for each in axes:
         each.set_axis_off()

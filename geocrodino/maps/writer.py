@@ -295,13 +295,27 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise OutputError(
             f"{path}: the folder {folder} does not exist.\nExpected an existing folder. Create it: mkdir -p {folder}"
         )
+    check_replaceable(path, overwrite=overwrite)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {folder} cannot be written.\nChoose a folder with write permission.")
+
+
+def check_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Check that nothing is in the place of a file, or that it may be replaced.
+
+    Args:
+        path: The file; its folder need not exist.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OutputError: If the path is a folder, or the file exists and ``overwrite`` is false.
+        AccessError: If the operating system does not let the path be looked up.
+    """
     if is_folder(path):
         raise OutputError(f"{path}: expected the name of a file, found a folder.\nAdd a file name such as map.tif.")
     check_text(path)
     if exists(path) and not overwrite:
         raise OutputError(f"{path}: the file exists.\nChoose another name, or replace it with `overwrite=True`.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: the folder {folder} cannot be written.\nChoose a folder with write permission.")
 
 
 def map_parts(path: Path) -> list[tuple[Window, Path]]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from geocrodino.bundle.io import Bundle
-from geocrodino.errors import ConfigError, SplitWarning
+from geocrodino.errors import ConfigError, OutputError, SplitWarning
 from geocrodino.evaluation.scenes import SceneMap
-from geocrodino.files.access import exists, is_file
+from geocrodino.files.access import exists, is_file, look_up
+from geocrodino.files.names import is_remote
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.splits import SPLITS
 from geocrodino.geo.labels.source import LabelSource
-from geocrodino.maps.preview import map_preview
+from geocrodino.geo.rasters.place import stated_place
+from geocrodino.maps.files import COMPANIONS, companion_path
+from geocrodino.maps.preview import map_preview, single_file
+from geocrodino.maps.writer import check_replaceable
 from geocrodino.modalities.registry import definition_of
 from geocrodino.phrases import listed
 from geocrodino.prediction.choose import IMAGE_AND_HEIGHTS
@@ -42,11 +47,13 @@ class PartOfScene:
         scene: Names of its files, and how they are read.
         labels: Its labels; None: it has none.
         aoi: Polygons of the split.
+        files: Names of all files that the scene is made of.
     """
 
     scene: SceneConfig
     labels: LabelSource | None
     aoi: AOI
+    files: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -110,7 +117,10 @@ def scenes_of_split(
         frame = scene.aoi.frame
         chosen = frame if split is None else frame[frame["split"] == split]
         if len(chosen):
-            found.append(PartOfScene(scene.settings, scene.sources.labels, AOI(chosen, scene.aoi.source)))
+            area = () if scene.aoi.given is None or scene.aoi.given.file is None else (str(scene.aoi.given.file),)
+            files = tuple(name for raster in scene.sources.roles.values() for name in raster.file_names)
+            part = AOI(chosen, scene.aoi.source)
+            found.append(PartOfScene(scene.settings, scene.sources.labels, part, files + area))
     if not found:
         there = [s for s in SPLITS if any(s in scene.aoi.splits for scene in checked)]
         raise ConfigError(f"data: no scene of the split {split}. Found: {', '.join(there)}.")
@@ -245,6 +255,7 @@ def predict_scenes(
     folder: Path,
     *,
     execution: Execution | None = None,
+    pictures: Path | None = None,
     overwrite: bool = False,
 ) -> Iterator[Path]:
     """Predict the part of each scene that is in a split.
@@ -255,17 +266,19 @@ def predict_scenes(
         modality: The branch to use, or ``both``; scenes without a raster for it are left out, see `with_modality`.
         folder: Folder of the maps, each called ``NAME.tif`` after its scene.
         execution: Backend, device, workers and memory.
-        overwrite: Replace maps that exist.
+        pictures: Folder for a picture of each map, called ``NAME.png``; None: no pictures.
+        overwrite: Replace maps and pictures that exist.
 
     Yields:
-        Each map when it is written.
+        Each map, and then its picture, when it is written.
 
     Raises:
         ConfigError: If no scene has a raster for it.
+        OutputError: If a map or picture cannot be written, see `check_targets`.
         GeocrodinoError: As for `geocrodino.predict`.
     """
     there = _mappable(parts, modality)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_targets(parts, modality, folder, bundle.path, pictures=pictures, overwrite=overwrite)
     for part in there:
         target = part.map_in(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -283,6 +296,10 @@ def predict_scenes(
             height=read.height,
         )
         yield target
+        if pictures is not None:
+            picture = part.picture_in(pictures)
+            _save_picture(part, read, target, picture)
+            yield picture
 
 
 def plan_scene_maps(
@@ -292,6 +309,7 @@ def plan_scene_maps(
     folder: Path,
     *,
     execution: Execution | None = None,
+    pictures: Path | None = None,
     overwrite: bool = False,
 ) -> Iterator[MapPlan]:
     """Find out what the maps of scenes need, without writing a file; tiles are measured on the first scene.
@@ -302,7 +320,8 @@ def plan_scene_maps(
         modality: As for `predict_scenes`.
         folder: Folder of the maps, which need not exist.
         execution: Backend, device, workers and memory.
-        overwrite: Whether maps that exist would be replaced.
+        pictures: Folder of the pictures; None: there are none.
+        overwrite: Whether maps and pictures that exist would be replaced.
 
     Yields:
         The plan of each map.
@@ -312,7 +331,9 @@ def plan_scene_maps(
         GeocrodinoError: As for `geocrodino.predict`.
     """
     trial = None
-    for part in _mappable(parts, modality):
+    there = _mappable(parts, modality)
+    check_targets(parts, modality, folder, bundle.path, pictures=pictures, overwrite=overwrite)
+    for part in there:
         read = _how_read(part, modality)
         plan, trial = plan_map(
             read.raster,
@@ -331,27 +352,60 @@ def plan_scene_maps(
         yield plan
 
 
-def save_preview(part: PartOfScene, modality: ModalityChoice, path: Path, folder: Path) -> Path:
-    """Write a picture of the map of a scene, beside the raster that it was made from where that is one file.
+def check_targets(
+    parts: Sequence[PartOfScene],
+    modality: ModalityChoice,
+    folder: Path,
+    bundle: Path,
+    *,
+    pictures: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Check that all maps and pictures may be written, before the first one is.
 
     Args:
-        part: The scene.
-        modality: What its map was made from, as for `predict_scenes`.
-        path: The map.
-        folder: Folder of the pictures, which exists, as the one of this picture does.
-
-    Returns:
-        The picture.
+        parts: The scenes.
+        modality: As for `predict_scenes`.
+        folder: Folder of the maps.
+        bundle: File of the bundle.
+        pictures: Folder of the pictures; None: there are none.
+        overwrite: Whether maps and pictures that exist may be replaced.
 
     Raises:
-        RasterError: If a raster cannot be read.
-        OutputError: If the picture cannot be written.
+        OutputError: If a file exists and ``overwrite`` is false, or is one that a scene or the prediction is made from.
     """
-    first = modalities_used(part, modality)[0]
-    raster = part.scene.raster_paths[first]
-    target = part.picture_in(folder)
-    map_preview(path, target, scene=raster if isinstance(raster, Path) and is_file(raster) else None, modality=first)
-    return target
+    inputs = {(state.st_dev, state.st_ino): name for name, state in _states([str(bundle), *_files_of(parts)])}
+    for part in with_modality(parts, modality)[0]:
+        target = part.map_in(folder)
+        written = [target] if pictures is None else [target, part.picture_in(pictures)]
+        for path in written:
+            check_replaceable(path, overwrite=overwrite)
+        for name, state in _states([*written, *(companion_path(target, kind) for kind in COMPANIONS)]):
+            if (state.st_dev, state.st_ino) in inputs:
+                raise OutputError(
+                    f"{name}: would replace the input {inputs[state.st_dev, state.st_ino]}.\nChoose another folder."
+                )
+
+
+def _files_of(parts: Sequence[PartOfScene]) -> Iterator[str]:
+    for part in parts:
+        yield from part.files
+
+
+def _states(names: Iterable[str | Path]) -> Iterator[tuple[str, os.stat_result]]:
+    """The files that exist."""
+    for name in names:
+        state = None if is_remote(str(name)) else look_up(name)
+        if state is not None:
+            yield str(name), state
+
+
+def _save_picture(part: PartOfScene, read: _Read, path: Path, target: Path) -> None:
+    """Write the picture of a map, beside the raster that it was made from if that is one file."""
+    raster = read.raster if isinstance(read.raster, list) else [read.raster]
+    shown = single_file(raster, stated_place(read.inputs.crs, read.inputs.pixel_m))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    map_preview(path, target, scene=shown, modality=modalities_used(part, read.modality)[0])
 
 
 def _mappable(parts: Sequence[PartOfScene], modality: ModalityChoice) -> list[PartOfScene]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import shapely
 
+from geocrodino.errors import OutputError
 from geocrodino.geo.areas.aoi import from_polygons
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training import scene_maps
-from geocrodino.training.scene_maps import PartOfScene, predict_scenes, with_modality
+from geocrodino.training.scene_maps import PartOfScene, check_targets, predict_scenes, with_modality
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def test_heights_keep_the_coding_of_their_scene(asked, tmp_path):
     parts = [
         part(name=str(n), optical="o.tif", elevation=f"{n}.tif", height=coding) for n, coding in enumerate(codings)
     ]
-    bundle = SimpleNamespace()
+    bundle = SimpleNamespace(path=Path("b"))
     maps = list(predict_scenes(parts, bundle, "elevation", tmp_path))
     assert maps == [tmp_path / f"{n}.tif" for n in range(3)]
     assert [options["height"] for _, options in asked] == codings
@@ -45,7 +48,7 @@ def test_heights_keep_the_coding_of_their_scene(asked, tmp_path):
 
 def test_a_unit_beside_an_offset(asked, tmp_path):
     scene = part(name="a", elevation="a.tif", height_unit="ft", height=HeightSettings(offset=3.0))
-    list(predict_scenes([scene], SimpleNamespace(), "elevation", tmp_path))
+    list(predict_scenes([scene], SimpleNamespace(path=Path("b")), "elevation", tmp_path))
     ((_, options),) = asked
     assert (options["inputs"].height_unit, options["height"].offset) == ("ft", 3.0)
 
@@ -58,7 +61,7 @@ def test_both_takes_what_each_scene_has(asked, tmp_path):
     ]
     there, without = with_modality(parts, "both")
     assert (there, without) == (parts, ())
-    list(predict_scenes(parts, SimpleNamespace(), "both", tmp_path))
+    list(predict_scenes(parts, SimpleNamespace(path=Path("b")), "both", tmp_path))
     assert [(str(names[0]), names[3]) for names, _ in asked] == [
         ("a.tif", "both"),
         ("b.tif", "optical"),
@@ -71,3 +74,35 @@ def test_both_takes_what_each_scene_has(asked, tmp_path):
         (None, "ft"),
     ]
     assert asked[0][1]["inputs"].rescale == 2.0
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two scenes whose map or picture would lie on a file of one of them."""
+    for name in ("a.tif", "b.png", "labels.tif", "bundle"):
+        (tmp_path / name).touch()
+    named = [str(tmp_path / name) for name in ("a.tif", "labels.tif", "b.png")]
+    one = part(name="a", optical="a.tif")
+    return [replace(one, files=tuple(named[:2])), replace(part(name="b", optical="b.png"), files=(named[2],))]
+
+
+@pytest.mark.parametrize(
+    ("folders", "found"),
+    [(("", None), "a.tif"), (("maps", ""), "b.png")],
+    ids=["map on an image", "picture on the image of another scene"],
+)
+def test_no_file_of_a_scene_is_replaced(files, tmp_path, folders, found):
+    maps, pictures = (None if name is None else tmp_path / name for name in folders)
+    bundle = tmp_path / "bundle"
+    with pytest.raises(OutputError, match=rf"{found}: would replace the input .*{found}\.\nChoose another folder"):
+        check_targets(files, "optical", maps, bundle, pictures=pictures, overwrite=True)
+    check_targets(files, "optical", tmp_path / "maps", bundle, pictures=tmp_path / "pictures")
+
+
+def test_all_maps_and_pictures_are_checked_before_the_first(asked, files, tmp_path):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "b.tif").touch()
+    maps = predict_scenes(files, SimpleNamespace(path=tmp_path / "bundle"), "optical", tmp_path / "maps")
+    with pytest.raises(OutputError, match=r"maps/b\.tif: the file exists\."):
+        next(maps)
+    assert asked == []
