@@ -53,13 +53,13 @@ def coordinate(value: float) -> str:
         value: The coordinate, in the unit of its CRS.
 
     Returns:
-        From 1000 on a whole number, below it six digits.
+        From 1000 on a whole number, below it up to six digits after the point.
 
     Examples:
-        >>> [coordinate(v) for v in (4870012.3, -117.123456, 0.5)]
-        ['4870012', '-117.123', '0.5']
+        >>> [coordinate(v) for v in (4870012.3, -117.1234567, 0.5, 1e-5)]
+        ['4870012', '-117.123457', '0.5', '0.00001']
     """
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def span(west: float, south: float, east: float, north: float) -> str:
@@ -72,9 +72,15 @@ def span(west: float, south: float, east: float, north: float) -> str:
         north: Largest y.
 
     Returns:
-        ``x WEST to EAST, y SOUTH to NORTH``: six digits each, whole numbers from 1000 on.
+        ``x WEST to EAST, y SOUTH to NORTH``, each as by `coordinate`; with one digit after the point where two would be
+        written alike.
     """
-    return f"x {coordinate(west)} to {coordinate(east)}, y {coordinate(south)} to {coordinate(north)}"
+    return f"x {_range(west, east)}, y {_range(south, north)}"
+
+
+def _range(low: float, high: float) -> str:
+    alike = low != high and coordinate(low) == coordinate(high)
+    return f"{low:.1f} to {high:.1f}" if alike else f"{coordinate(low)} to {coordinate(high)}"
 
 
 def duration(seconds: float) -> str:

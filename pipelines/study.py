@@ -30,7 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class Scene(BaseModel):
     label_share: float | None = Field(None, gt=0, lt=1)
     corner: float | None = Field(None, gt=0, lt=1)
     score_on: dict[str, Labels] = {}
-    seeds: dict[str, int] = {}
+    seeds: dict[str, Annotated[int, Field(ge=0)]] = {}
 
 
 class Plan(BaseModel):
@@ -101,7 +101,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: str
-    scenes: dict[str, Scene]
+    scenes: dict[str, Scene] = Field(min_length=1)
     methods: dict[str, dict[str, Any]]
     seeds: int | dict[str, int] = 3
     baseline: str
@@ -115,6 +115,8 @@ class Plan(BaseModel):
             raise ValueError(f"seeds must be one number, or one number for each of {', '.join(self.methods)}")
         if unknown := [m for scene in self.scenes.values() for m in scene.seeds if m not in self.methods]:
             raise ValueError(f"seeds of a scene: expected methods of the plan, found {', '.join(unknown)}")
+        if bare := [name for name in self.scenes if not self.seeds_of(name, self.baseline)]:
+            raise ValueError(f"scene {bare[0]}: expected at least one seed of the baseline {self.baseline}, found 0")
         return self
 
     def seeds_of(self, scene: str, method: str) -> range:

@@ -239,5 +239,5 @@ def _starts(size: int, along: int) -> list[int]:
 
 
 def _metres(distance: float) -> str:
-    """A distance in metres, to four digits and without an exponent."""
-    return f"{distance:,.0f} m" if distance >= 1000 else f"{distance:.4g} m"
+    """A distance in metres, to four digits, or to the millimetre."""
+    return f"{distance:,.0f} m" if distance >= 1000 else f"{round(distance, 3):.4g} m"

@@ -259,8 +259,9 @@ def draft_prediction(
 def _grid_of(rasters: SceneRasters, resolution_m: float) -> GeoBox:
     """The grid of the networks, which covers the scene.
 
-    Where the image must be resampled and the heights have the pixel size of the training, it has their pixels: heights
-    between pixels are interpolated, which smooths the edges of what stands on the ground.
+    Where the image must be resampled, and the heights are north up, in the CRS of the grid and with the pixel size of
+    the training, it has their pixels: heights between pixels are interpolated, which smooths the edges of what stands
+    on the ground.
     """
     grid = working_grid(rasters.raster.geobox, resolution_m)
     if rasters.elevation is None or grid == rasters.raster.geobox:
@@ -465,8 +466,11 @@ def _key(
     lattice = job.lattice
     rasters: dict[str, str] = {m: fingerprint(source.raster) for m, source in job.inputs.items()}
     units = {source.unit for source in job.inputs.values() if source.unit}
+    # Of one raster the grid follows from the raster and the bundle; heights beside an image may change it.
+    grid = {"grid": f"{tuple(job.grid.shape)} {tuple(job.grid.affine)[:6]}"} if len(job.inputs) > 1 else {}
     return {
         **rasters,
+        **grid,
         "ground": fingerprint(ground) if ground else "none",
         "height unit": ", ".join(units) or "of the files",
         "bundle": job.bundle[1],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -388,13 +388,21 @@ def recorded_settings(out: Path) -> TrainConfig:
         out: Run folder.
 
     Returns:
-        The settings. Version 0.1 did not choose a grid: without ``resolution_m`` it worked on the grid of the image.
+        The settings. Where a run of an earlier version recorded no ``resolution_m``, ``drop_path`` or
+        ``encoder_rate``, those that it had: the grid of the image, 0 and 1.
 
     Raises:
         ConfigError: If the file is missing or cannot be read.
         AccessError: If the operating system denies access to it.
     """
-    return _with_named_grid(load_config(out / SETTINGS_NAME, {}))
+    record = out / SETTINGS_NAME
+    config = load_config(record, {})
+    given = config.training
+    # Earlier versions had neither, and did not record them: one learning rate, and no block was left out.
+    missing: dict[str, object] = {} if "drop_path" in given.model_fields_set else {"training.drop_path": 0}
+    if "encoder_rate" not in given.optimiser.model_fields_set:
+        missing["training.optimiser.encoder_rate"] = 1
+    return _with_named_grid(load_config(record, missing) if missing else config)
 
 
 def on_recorded_grid(config: TrainConfig, recorded: TrainConfig) -> TrainConfig:
@@ -450,9 +458,19 @@ def require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
         raise ConfigError(
             f"{out}: a run can only be resumed with its own settings; changed: {', '.join(changed)}.\n"
             f"{_other_number_format(before.training.precision, now.training.precision)}"
+            f"{_of_earlier_version(before, changed)}"
             "Undo the change, or start anew in another folder with `out`. The settings of the run are in "
             f"{out / SETTINGS_NAME}, which can be given as the configuration."
         )
+
+
+def _of_earlier_version(before: TrainConfig, changed: Sequence[str]) -> str:
+    """What to add to the record of a run that began before some settings existed."""
+    if before.training.drop_path or not {"training.drop_path", "training.optimiser.encoder_rate"} & set(changed):
+        return ""
+    rate = before.training.optimiser.encoder_rate
+    keys = f"training: {{drop_path: 0, optimiser: {{encoder_rate: {rate:g}}}}}"
+    return f"Where the file of the run lacks them, write `{keys}`.\n"
 
 
 def without_storage(config: TrainConfig) -> TrainConfig:

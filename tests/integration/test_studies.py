@@ -157,6 +157,8 @@ def test_a_scene_may_have_other_seeds_than_the_plan(pipeline, tmp_path):
     assert runs == [("one", "a", 0), ("one", "b", 0), ("two", "a", 0), ("one", "a", 1)]
     with pytest.raises(ValueError, match="seeds of a scene: expected methods of the plan, found c"):
         study.Plan.model_validate({**plan, "scenes": {"one": {"seeds": {"c": 1}}}})
+    with pytest.raises(ValueError, match="scene one: expected at least one seed of the baseline a, found 0"):
+        study.Plan.model_validate({**plan, "scenes": {"one": {"seeds": {"a": 0}}}})
 
 
 def test_differences_are_paired_and_drawn_by_blocks(pipeline):

@@ -6,8 +6,10 @@ import errno
 import os
 
 import pytest
+import yaml
 
-from geocrodino.errors import OutputError
+from geocrodino.errors import ConfigError, OutputError
+from geocrodino.settings.config import load_config, save_config
 from geocrodino.training import folder as run_folder
 
 
@@ -85,3 +87,22 @@ def test_the_command_that_leads_on(tmp_path, options, progress, expected):
         raise KeyboardInterrupt
     note = expected.format(out=tmp_path).removeprefix("Make room on its disk, then run ")
     assert stopped.value.__notes__ == [f"Run {note}"]
+
+
+def test_a_run_from_before_some_settings_has_those_of_its_time(tmp_path):
+    """Without the keys it had one learning rate and left out no block; today's defaults are others."""
+    record = tmp_path / run_folder.SETTINGS_NAME
+    given = {"data": {"optical": "o.tif", "elevation": "e.tif", "labels": "l.tif", "aoi": "a.gpkg"}}
+    given["classes"] = [{"value": 0, "name": "a", "colour": "#000000"}, {"value": 1, "name": "b", "colour": "#ffffff"}]
+    save_config(load_config(None, given), record)
+    now = run_folder.recorded_settings(tmp_path)
+    assert (now.training.drop_path, now.training.optimiser.encoder_rate) == ("auto", 0.3)
+    tree = yaml.safe_load(record.read_text())
+    del tree["training"]["drop_path"], tree["training"]["optimiser"]["encoder_rate"]
+    record.write_text(yaml.safe_dump(tree))
+    before = run_folder.recorded_settings(tmp_path)
+    assert (before.training.drop_path, before.training.optimiser.encoder_rate) == (0, 1)
+    with pytest.raises(ConfigError) as refused:
+        run_folder.require_same(before, now, tmp_path)
+    assert "changed: training.drop_path, training.optimiser.encoder_rate.\n" in str(refused.value)
+    assert "write `training: {drop_path: 0, optimiser: {encoder_rate: 1}}`." in str(refused.value)
