@@ -68,14 +68,17 @@ def main() -> None:
     parser.add_argument("--scene", type=Path, default=Path("sample"), help="folder of the generated scene")
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="run folder")
     parser.add_argument("--size-m", type=float, default=512.0, help="side of the scene, metres")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=120)
+    # Twice the default: a few hundred steps end before the default rate has reached its best.
+    parser.add_argument("--learning-rate", type=float, default=0.004)
     options = parser.parse_args()
     started = time.monotonic()
     scene, out = options.scene, options.out
     run("sample", scene, "--size-m", str(options.size_m), "--overwrite")
     run("train", "--config", scene / "geocrodino.yaml", "--out", out, "--overwrite",
-        "--epochs", str(options.epochs), "--steps", str(options.steps), "--precision", "auto")  # fmt: skip
+        "--epochs", str(options.epochs), "--steps", str(options.steps),
+        "--learning-rate", str(options.learning_rate), "--precision", "auto")  # fmt: skip
     maps = {"optical": out / "map-optical.tif", "elevation": out / "map-elevation.tif"}
     for modality, target in maps.items():
         source = scene / ("optical.tif" if modality == "optical" else "dsm.tif")
