@@ -32,7 +32,9 @@ class SplitSettings(Section):
     )
     block_m: float | None = Field(None, gt=0, description="side of a block, m; by default a sixth of the scene")
     buffer_m: float | None = Field(
-        None, ge=0, description="width of the strip that is left out between splits, m; by default that of a patch"
+        None,
+        ge=0,
+        description="width of the strip that is left out between splits of a scene, m; by default that of a patch",
     )
     shares: (
         tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None
