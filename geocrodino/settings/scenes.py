@@ -44,6 +44,9 @@ RasterName = Annotated[
 LayerCache = Literal["auto", "copy", "in_place"]
 """Whether a training copies its rasters to files on its grid, or reads the given files where they have that grid."""
 
+ONE_MODALITY = "one_modality"
+"""In the context of a validation: whether the rasters of a single modality are enough."""
+
 _ONE_SCENE = (
     "rasters", "optical", "elevation", "labels", "aoi", "ground", "aoi_crs", "resolution_m", "grid_of", "bands",
     "height_unit", "ignore_values", "label_values",
@@ -206,7 +209,7 @@ class DataConfig(SceneConfig, _List):
     @field_validator("optical", "elevation", mode="before")
     @classmethod
     def _required_without_rasters(cls, path: object, info: ValidationInfo) -> object:
-        if path is None and not info.data.get("rasters") and _is_one_scene(info):
+        if path is None and not info.data.get("rasters") and _is_one_scene(info) and not _one_is_enough(info):
             raise PydanticCustomError("missing", "Field required")
         return path
 
@@ -218,7 +221,7 @@ class DataConfig(SceneConfig, _List):
         return value
 
     @model_validator(mode="after")
-    def _usable_scenes(self) -> DataConfig:
+    def _usable_scenes(self, info: ValidationInfo) -> DataConfig:
         if isinstance(self.scenes, Path):
             return self
         scenes = self.resolved()
@@ -234,7 +237,7 @@ class DataConfig(SceneConfig, _List):
                 f"scenes: expected names that differ by more than capitals, found {' and '.join(same)}: maps are named "
                 "after them, and some disks do not tell such files apart"
             )
-        if len(self.modalities()) < 2:
+        if len(self.modalities()) < (1 if _one_is_enough(info) else 2):
             raise ValueError(f"expected the rasters of at least two modalities, found {', '.join(self.modalities())}")
         return self
 
@@ -296,3 +299,7 @@ class DataConfig(SceneConfig, _List):
 def _is_one_scene(info: ValidationInfo) -> bool:
     """Whether files are named directly under ``data``; an error in ``scenes`` is told alone."""
     return "scenes" in info.data and info.data["scenes"] == ()
+
+
+def _one_is_enough(info: ValidationInfo) -> bool:
+    return bool((info.context or {}).get(ONE_MODALITY))
