@@ -226,24 +226,28 @@ def _show_scenes(
 
 def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
     """The rasters and labels of an inspection by role."""
+    from geocrodino.data.sources import open_rasters
     from geocrodino.geo.labels.opening import open_labels
     from geocrodino.geo.rasters.place import stated_place
     from geocrodino.geo.rasters.scene import open_scene
     from geocrodino.settings.labels import LabelRules
 
     names, place = _roles(data), stated_place(data.get("crs"), data.get("pixel_m"))
-    rasters = {role: open_scene(name, place=place) for role, name in names.items() if role != "labels"}
-    if "labels" not in names:
-        return rasters
-    labels = open_labels(
-        names["labels"],
-        next((rasters[role] for role in rasters if role in MODALITIES), None),
-        rules=LabelRules.model_validate(data.get("label_rules") or {}),
-        ignore_values=data.get("ignore_values") or (),
-        label_values=data.get("label_values"),
-        place=place,
-    )
-    return {role: labels if role == "labels" else rasters[role] for role in names}
+    of_modalities = {role: name for role, name in names.items() if role in MODALITIES}
+    rasters = open_rasters(of_modalities, place, data.get("rescale"))
+    found = dict(rasters)
+    if "labels" in names:
+        found["labels"] = open_labels(
+            names["labels"],
+            next(iter(rasters.values()), None),
+            rules=LabelRules.model_validate(data.get("label_rules") or {}),
+            ignore_values=data.get("ignore_values") or (),
+            label_values=data.get("label_values"),
+            place=place,
+        )
+    if "ground" in names:
+        found["ground"] = open_scene(names["ground"], place=place)
+    return found
 
 
 def _checked(training: TrainConfig | None) -> CheckedInputs | str | None:

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import rasterio
+import yaml
 from rasterio.windows import Window
 
 ROLES = ("optical", "elevation", "labels")
@@ -106,3 +107,17 @@ def test_an_option_of_the_checks_needs_labels(run_cli, town, here, option):
         f"Error: {option[0]} {option[1]}: the checks of a training need its files. Give --labels beside --optical and "
         "--elevation, or --config.\n"
     )
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_values_are_shown_as_the_training_reads_them(run_cli, town, here, several):
+    """With the factor 0.01, a hundredth of what the file stores."""
+    with rasterio.open(town.optical) as dataset:
+        red = dataset.read(1)
+    files = {role: str(getattr(town, role)) for role in (*ROLES, "aoi")}
+    scenes = [{**files, "name": name} for name in ("a", "b")] if several else None
+    data = {"rescale": 0.01, **({"scenes": scenes} if several else files)}
+    (here / "c.yaml").write_text(yaml.safe_dump({"data": data, "training": {"patch_px": 32}}))
+    code, out, err = run_cli("inspect", "--config", "c.yaml")
+    assert (code, err) == (0, "")
+    assert out.count(f"red {red.min() / 100:.5g} to {red.max() / 100:.5g}, ") == (2 if several else 1)
