@@ -33,11 +33,13 @@ class TypedImage:
         scene: Name of the scene.
         raster: The image, with the bands that a recipe reads, in its order.
         dtype: Type of its numbers; of an image with a scale float32.
+        rescale: What its values are multiplied by already, the key of its scene; None: nothing.
     """
 
     scene: str
     raster: RasterSource
     dtype: str
+    rescale: float | None = None
 
 
 class OtherScaleError(ConfigError):
@@ -45,17 +47,29 @@ class OtherScaleError(ConfigError):
 
     Args:
         differ: The file, both scenes and both types.
-        scene: Name of the scene that could be brought to the other one's scale.
-        factor: What its values could be multiplied by.
+        other: The image that could be brought to the scale of the other one.
+        factor: What its values, as they are read, could be multiplied by; None where they do not tell.
+        ranges: Values of both.
+
+    Attributes:
+        scene: Name of the scene of the image.
+        factor: What the key ``rescale`` of the scene could be: it replaces the one that the scene has. None likewise.
         ranges: Values of both.
     """
 
-    def __init__(self, differ: str, scene: str, factor: float, ranges: str) -> None:
-        self.scene, self.factor, self.ranges = scene, float(f"{factor:.6g}"), ranges
-        super().__init__(
-            f"{differ}, and on another scale: {ranges}.\nGive scene {scene} the factor between the two scales, for "
-            f"instance rescale: {self.factor:g}."
+    def __init__(self, differ: str, other: TypedImage, factor: float | None, ranges: str) -> None:
+        self.scene, self.ranges = other.scene, ranges
+        self.factor = None if factor is None else float(f"{factor * (other.rescale or 1):.6g}")
+        instead = "" if other.rescale is None else f" instead of {other.rescale:g}"
+        advice = (
+            "No factor follows from their highest values. Compare how both images were made (units, offset, correction). "
+            f"Give scene {other.scene} the factor that their makers state as its key "
+            f"rescale{instead}, or leave the scene out."
+            if self.factor is None
+            else f"Give scene {other.scene} the factor between the two scales, for instance rescale: "
+            f"{self.factor:g}{instead}."
         )
+        super().__init__(f"{differ}, and on another scale: {ranges}.\n{advice}")
 
 
 def compare_types(first: TypedImage, other: TypedImage) -> str:
@@ -82,7 +96,7 @@ def compare_types(first: TypedImage, other: TypedImage) -> str:
     there, here = (_compared(_measured(names, v), w) for v, w in ((found, expected), (expected, found)))
     ranges = f"found {_ranges(here)}; in scene {first.scene} {_ranges(there)}"
     if is_other_scale(here, first.dtype, other.dtype) or is_other_scale(there, other.dtype, first.dtype):
-        raise OtherScaleError(differ, other.scene, _factor(here, there, first.dtype, other.dtype), ranges)
+        raise OtherScaleError(differ, other, _factor(here, there, first.dtype, other.dtype), ranges)
     return f"{differ}. Both are read as they are, because their values are alike: {ranges}."
 
 
@@ -124,13 +138,17 @@ def _measured(names: Sequence[str], values: NDArray[np.float32]) -> list[Channel
     return [Channel.measure(name, v) for name, v in zip(names, values, strict=True)]
 
 
-def _factor(here: Sequence[ChannelValues], there: Sequence[ChannelValues], first: str, other: str) -> float:
-    """The factor that takes values to the scale of the first scene: of full ranges, or else the next power of ten."""
+def _factor(here: Sequence[ChannelValues], there: Sequence[ChannelValues], first: str, other: str) -> float | None:
+    """The factor that takes values to the scale of the first scene: of full ranges, or else the nearest power of ten.
+
+    None where that is 1, which would change nothing, or where all values of one are 0.
+    """
     known = likely_factor(here, first, other)
     if known is not None:
         return float(Fraction(known))
     highest, high = (max(abs(band.high) for band in bands) for bands in (there, here))
-    return float(10.0 ** round(math.log10(highest / high))) if highest and high else 1.0
+    power = round(math.log10(highest / high)) if highest and high else 0
+    return float(10.0**power) if power else None
 
 
 def _ranges(bands: Sequence[ChannelValues]) -> str:

@@ -297,7 +297,7 @@ def fitted_scene(
         if (expected := recipes[modality].dtype) != found and expected is not None and found is not None:
             origin = next(there.rasters[modality] for there in opened if modality in there.rasters)
             of_first = TypedImage(first[modality].name, origin.with_bands(recipes[modality].bands), expected)
-            note = compare_types(of_first, TypedImage(scene.name, raster, found))
+            note = compare_types(of_first, TypedImage(scene.name, raster, found, scene.rescale))
             if scene.rescale is None and first[modality].rescale is None:
                 warnings.warn(note, ValueRangeWarning, stacklevel=2)
     return fitted

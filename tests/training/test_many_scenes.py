@@ -390,6 +390,24 @@ def test_another_type_and_scale_needs_a_factor(configured, two, tmp_path):
         np.testing.assert_allclose(read[1][0], stored.read(1)[:64, :64], rtol=1e-6)
 
 
+def test_a_factor_replaces_the_one_that_the_scene_has(configured, two, tmp_path):
+    """Fractions of 1 that are multiplied by 0.01 need 255 times 100 in place of it: the advice is one that works."""
+    shares = changed(two[1]["optical"], tmp_path / "shares.tif", lambda v: v.astype(np.float32) / 255)
+    message = refused(configured([two[0], {**two[1], "optical": shares, "rescale": 0.01}]))
+    assert message.endswith("for instance rescale: 2.55 instead of 0.01.")
+
+
+def test_no_factor_is_named_where_it_would_be_1(configured, two, tmp_path):
+    """Values up to 255, and others of 399 and 400: the logarithm of their quotient is between 0 and 0.5."""
+    other = changed(two[1]["optical"], tmp_path / "near.tif", lambda v: np.where(v % 2, 399, 400).astype(np.float32))
+    message = refused(configured([two[0], {**two[1], "optical": other}]))
+    assert message.partition("\n")[2] == (
+        "No factor follows from their highest values. Compare how both images were made (units, offset, correction). "
+        "Give scene south the factor that their makers state as its key rescale, or leave the "
+        "scene out."
+    )
+
+
 def test_a_band_that_is_named_is_not_doubted_in_any_scene(configured, two, tmp_path):
     """Four bands of 8 bits: GDAL tags the last one as transparency."""
     four = [
