@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
+from geocrodino.data import scales
 from geocrodino.data.held_labels import PackedLabels
 from geocrodino.errors import AOIError, BandWarning, ConfigError, HeightRangeWarning, ValueRangeWarning
 from geocrodino.geo.labels.source import LabelSource
@@ -371,6 +372,22 @@ def test_types_of_images_may_differ_where_their_values_are_alike(configured, two
         found = check_inputs(configured([two[0], {**two[1], "optical": deep}]))
     assert [str(w.message)[: len(told)] for w in warned if w.category is ValueRangeWarning] == [told]
     assert [scene.sources.rasters["optical"].dtype for scene in found.scenes] == ["uint8", "uint16"]
+
+
+def test_many_images_of_another_type_get_one_warning(configured, two, tmp_path, monkeypatch):
+    """Seven scenes: the first image is looked at once, and the other ones once each."""
+    deep = changed(two[1]["optical"], tmp_path / "deep.tif", lambda v: v.astype(np.uint16))
+    others = [{**two[1], "name": name, "optical": deep} for name in "abcdef"]
+    looked = []
+    look = scales._look
+    monkeypatch.setattr(scales, "_look", lambda raster: looked.append(str(raster.path)) or look(raster))
+    with pytest.warns(ValueRangeWarning) as warned:
+        check_inputs(configured([two[0], *others]))
+    assert [str(w.message) for w in warned if w.category is ValueRangeWarning] == [
+        "6 scenes (a, b, c, d, e and 1 more): values of the type uint16 in their images, uint8 in scene north. All are "
+        "read as they are: the values of 6 are alike."
+    ]
+    assert (looked.count(two[0]["optical"]), looked.count(deep)) == (1, 6)
 
 
 def test_another_type_and_scale_needs_a_factor(configured, two, tmp_path):
