@@ -20,6 +20,7 @@ from geocrodino.cli.precheck import check_training
 from geocrodino.cli.scene_scores import show_folds
 from geocrodino.cli.wording import Wording
 from geocrodino.errors import ConfigError
+from geocrodino.settings.factors import factor_text
 from geocrodino.settings.quality import DEFAULT_QUALITY, QUALITIES, describe_qualities
 
 if TYPE_CHECKING:
@@ -209,7 +210,14 @@ def train(
         show("No bundle: a fusion network needs both rasters at once. Other trainings can use it: --teacher.")
         return
     show(f"Bundle: {result.bundle}")
-    show(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
+    show(_next_command(settings, result.bundle))
+
+
+def _next_command(settings: TrainConfig, bundle: Path) -> str:
+    """How to predict with a bundle: an image needs the factor that the images of the training were multiplied by."""
+    rescale = settings.data.common_rescale()
+    given = "" if rescale is None else f" --rescale {factor_text(rescale)}"
+    return f"Next: geocrodino predict SCENE.tif --modality optical{given} --model {bundle}"
 
 
 def _show_plan(

@@ -286,6 +286,16 @@ class DataConfig(SceneConfig, _List):
         scenes: tuple[SceneConfig, ...] = (self,) if isinstance(self.scenes, Path) else self.resolved()
         return {"sea" if scene.height is None else scene.height.zero for scene in scenes}
 
+    def common_rescale(self) -> float | None:
+        """Find what the values of all images are multiplied by.
+
+        Returns:
+            The value of ``rescale`` if all scenes with an image have the same one; None otherwise.
+        """
+        scenes = () if isinstance(self.scenes, Path) else self.resolved()
+        found = {scene.rescale for scene in scenes if scene.optical is not None}
+        return found.pop() if len(found) == 1 else None
+
     def modalities(self) -> tuple[Modality, ...]:
         """List the modalities of the training.
 

@@ -1,0 +1,23 @@
+"""Factors for the values of an image, as they are written: 257, 0.0001, 1/257."""
+
+from __future__ import annotations
+
+
+def factor_text(factor: float) -> str:
+    """Write a factor so that it is read as the same number.
+
+    Args:
+        factor: A number above 0.
+
+    Returns:
+        The number with up to six digits, or as a fraction such as ``1/257``, or else with all digits.
+
+    Examples:
+        >>> factor_text(0.0001), factor_text(1 / 257), factor_text(257.0)
+        ('0.0001', '1/257', '257')
+    """
+    for text in (f"{factor:g}", f"1/{1 / factor:g}"):
+        above, slash, below = text.partition("/")
+        if float(above) / (float(below) if slash else 1.0) == factor:
+            return text
+    return repr(factor)
