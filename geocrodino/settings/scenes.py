@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM
+from geocrodino.settings.factors import parse_factor
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.heights import HeightSettings
@@ -73,7 +74,9 @@ class SceneConfig(Section):
         None, description="optical bands to use, counted from 1; all by default"
     )
     rescale: float | None = Field(
-        None, gt=0, description="number that the values of the image are multiplied by, such as 0.0001; by default none"
+        None,
+        gt=0,
+        description="number that the values of the image are multiplied by, such as 0.0001 or 1/257; by default none",
     )
     height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by default the unit that the file names")
     ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
@@ -98,6 +101,11 @@ class SceneConfig(Section):
     @classmethod
     def _code_as_text(cls, crs: object) -> object:
         return str(crs) if isinstance(crs, int) else crs
+
+    @field_validator("rescale", mode="before")
+    @classmethod
+    def _fraction_as_number(cls, factor: object) -> object:
+        return parse_factor(factor) if isinstance(factor, str) else factor
 
     @field_validator("name", mode="before")
     @classmethod
