@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from geocrodino.bundle.manifest import Manifest
+from geocrodino.settings.factors import factor_text
 from geocrodino.settings.modality import MODALITIES, Modality
 
 
@@ -28,7 +29,7 @@ def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
     for modality in MODALITIES.in_order(manifest.modalities):
         channels = ", ".join(f"{c.name} ({c.unit})" for c in manifest.modalities[modality].channels)
         score = f"; best mIoU on val {100 * scores[modality]:.1f} %" if modality in scores else ""
-        rows.append((modality, f"{channels}{score}{_coding(manifest, modality)}"))
+        rows.append((modality, f"{channels}{score}{_factor(manifest, modality)}{_coding(manifest, modality)}"))
     place = "no place" if manifest.crs.startswith("ENGCRS") else manifest.crs.splitlines()[0]
     rows.append(("pixel", f"{manifest.resolution_m:g} m, {place}"))
     if method:
@@ -36,6 +37,13 @@ def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
             ("training", f"method {method.get('name')}, {facts.get('epochs')} epochs, seed {facts.get('seed')}")
         )
     return rows
+
+
+def _factor(manifest: Manifest, modality: Modality) -> str:
+    """What the training multiplied the values of its images by, where its settings said so."""
+    if modality != "optical" or manifest.rescale is None:
+        return ""
+    return f"; values multiplied by {factor_text(manifest.rescale)}"
 
 
 def _coding(manifest: Manifest, modality: Modality) -> str:

@@ -136,6 +136,12 @@ class Manifest(BaseModel):
             raise ValueError("the footprint is not a GeoJSON geometry: it needs `type` and `coordinates`")
         return self
 
+    @property
+    def rescale(self) -> float | None:
+        """What the values of all images of the training were multiplied by; None where nothing is recorded."""
+        found = self.training.get("rescale")
+        return float(found) if isinstance(found, int | float) and found > 0 else None
+
     def temperature(self, modality: Modality) -> float:
         """The divisor of the logits of a branch.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from geocrodino.cli.area import AREA_HELP, CRS_HELP, require_area
-from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
-from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
-from geocrodino.cli.precheck import check_inspection
+from geocrodino.cli.area import require_area
+from geocrodino.cli.data_options import DataOptions
+from geocrodino.cli.options import with_options
+from geocrodino.cli.precheck import check_configured, check_inspection
 from geocrodino.cli.wording import Wording
 from geocrodino.errors import ConfigError
 from geocrodino.files.access import exists
@@ -34,26 +35,28 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 3
 """Scenes whose files are described one by one."""
 
+_OF_A_TRAINING = {
+    "data.splits.by": "--split",
+    "data.splits.folds": "--folds",
+    "data.partial": "--partial",
+    "training.seed": "--seed",
+}
+"""Options that only the checks of a training read."""
 
+_NEEDS_A_TRAINING = (
+    "the checks of a training need its files. Give --labels beside --optical and --elevation, or --config."
+)
+
+
+@with_options()
 def inspect(
     ctx: typer.Context,
-    optical: Annotated[Path | None, typer.Option(help="Image.")] = None,
-    elevation: Annotated[Path | None, typer.Option(help="Surface model.")] = None,
-    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None,
-    ground: Annotated[Path | None, typer.Option(help="Terrain model.")] = None,
-    aoi: Annotated[str | None, typer.Option(help=f"{AREA_HELP}.")] = None,
-    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None,
+    data: DataOptions,
     config: Annotated[Path | None, typer.Option(help="YAML file with files and settings.")] = None,
-    ignore: Ignore = None,
-    label_column: LabelColumn = None,
-    label_value: LabelValue = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size of the training, metres; see train.")] = None,
-    crs: Annotated[str | None, typer.Option(help="CRS of files that have coordinates but state none.")] = None,
-    pixel_m: PixelSize = None,
-    height_scale: HeightScale = None,
-    height_zero: HeightZeroOption = None,
-    height_unit: Annotated[str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...")] = None,
     patch_px: Annotated[int | None, typer.Option(help="Side of a training patch, px.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the training, which splits that are drawn depend on.")
+    ] = None,
     split_map: Annotated[
         Path | None, typer.Option(help="Picture of the splits to write (.png), where a training would start.")
     ] = None,
@@ -62,46 +65,20 @@ def inspect(
     """Describe files, check that they fit together, and show what a training would use of them.
 
     Any of the files may be left out; if no raster is named, those of geocrodino.yaml are used. Labels and heights are
-    read whole, images on a coarse grid. If image, surface model, labels and area are all named, all checks of a
-    training are made. If a training would be refused, its message is shown and the exit code is 2. --model describes a
-    bundle.
+    read whole, images on a coarse grid. If labels are named beside an image or a surface model, all checks of a
+    training with the same options are made. If it would be refused, its message is shown and the exit code is 2.
+    --model describes a bundle.
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
-    named = {"optical": optical, "elevation": elevation, "labels": labels, "ground": ground}
+    named = {"optical": data.optical, "elevation": data.elevation, "labels": data.labels, "ground": data.ground}
     if model is not None:
         _show_bundle(model)
-        if config is None and aoi is None and not any(named.values()):
+        if config is None and data.aoi is None and not any(named.values()):
             return
-    check_inspection(config, named, aoi, aoi_crs, {"crs": crs, "pixel_m": pixel_m})
-
-    from geocrodino.settings.config import config_of, load_config
-
-    if resolution is not None and not 0 < resolution < float("inf"):
-        raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
-    given: dict[str, Any] = {
-        **{role: None if path is None else str(path) for role, path in named.items()},
-        "aoi": aoi,
-        "aoi_crs": aoi_crs,
-        "resolution_m": resolution,
-        "crs": crs,
-        "pixel_m": pixel_m,
-        "height_unit": height_unit,
-        "ignore_values": ignore or None,  # without the option, what the file says counts
-        "label_rules": None if label_column is None else {"column": label_column},
-        "label_values": parse_label_values(label_value) or None,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    heights = {key: value for key, value in {"scale": height_scale, "zero": height_zero}.items() if value is not None}
-    settings = {**{f"data.{key}": value for key, value in given.items()}, "training.patch_px": patch_px}
-    if label_column is not None:  # beside the other rules of a file
-        settings["data.label_rules.column"] = settings.pop("data.label_rules")["column"]
-    settings.update({f"data.height.{key}": value for key, value in heights.items()})
-    training: TrainConfig | None = None
-    if config is not None or (not any(named.values()) and exists(PROJECT_FILE)):
-        training = load_config(config, settings)
-    elif {"optical", "elevation", "labels", "aoi"} <= given.keys():
-        training = config_of(settings)
+    values = {**data.values(), "training.patch_px": patch_px, "training.seed": seed}
+    given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
+    training = _training(config, given, named)
     console, wording = Console(highlight=False, soft_wrap=True), Wording(ctx.command)
     scenes = _scenes(training, console)
     if training is not None and scenes:
@@ -110,14 +87,13 @@ def inspect(
         _show_scenes(training, scenes, checked, console, wording)
         problems, many = [], True
     else:
-        alone = {**given, "height": _height(heights, height_unit)} if heights else given
-        data = alone if training is None else training.data.model_dump(exclude_none=True)
-        require_area(data.get("aoi"), data.get("aoi_crs"))
-        roles = _roles(data)
+        files = _alone(given) if training is None else training.data.model_dump(exclude_none=True)
+        require_area(files.get("aoi"), files.get("aoi_crs"))
+        roles = _roles(files)
         if not roles:
             raise ConfigError("Nothing to inspect: give --optical, --elevation, --labels or --config.")
         console.print(f"Reading {', '.join(roles)}.")
-        report = _report(data, training, patch_px)
+        report = _report(files, training, patch_px)
         _show(report, console, wording)
         problems, many = list(report.problems), len(roles) > 1
         checked = _checked(training)
@@ -129,6 +105,49 @@ def inspect(
     if problems:
         raise typer.Exit(2)
     console.print("These files fit together." if many else "This file can be read.")
+
+
+def _training(config: Path | None, given: dict[str, Any], named: Mapping[str, Path | None]) -> TrainConfig | None:
+    """The training whose checks are made, after the names of all files are checked.
+
+    Args:
+        config: The file named by ``--config``.
+        given: Values of the command line by dotted key.
+        named: Files of the command line by role.
+
+    Returns:
+        Its settings; None if files are described without a training.
+    """
+    resolution = given.get("data.resolution_m")
+    labelled = named["labels"] is not None and any(named[m] is not None for m in ("optical", "elevation"))
+    alone = config is None and any(named.values()) and not labelled
+    if alone:
+        for key, option in _OF_A_TRAINING.items():
+            if key in given:
+                raise ConfigError(f"{option} {given[key]}: {_NEEDS_A_TRAINING}")
+        place = {key: given.get(f"data.{key}") for key in ("crs", "pixel_m")}
+        check_inspection(named, given.get("data.aoi"), given.get("data.aoi_crs"), place)
+    else:
+        check_configured(config, copy.deepcopy(given))
+    if resolution is not None and not 0 < resolution < float("inf"):
+        raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
+    if alone or not (config is not None or labelled or exists(PROJECT_FILE)):
+        return None
+
+    from geocrodino.settings.config import load_config
+
+    return load_config(config, given, one_modality=labelled and config is None)
+
+
+def _alone(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings ``data`` of files that are described without a training."""
+    data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
+    column = data.pop("label_rules.column", None)
+    if column is not None:
+        data["label_rules"] = {"column": column}
+    coded = {key: data.pop(f"height.{key}", None) for key in ("scale", "zero")}
+    heights = {key: value for key, value in coded.items() if value is not None}
+    return {**data, "height": _height(heights, data.get("height_unit"))} if heights else data
 
 
 def _roles(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,24 +226,28 @@ def _show_scenes(
 
 def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
     """The rasters and labels of an inspection by role."""
+    from geocrodino.data.sources import open_rasters
     from geocrodino.geo.labels.opening import open_labels
     from geocrodino.geo.rasters.place import stated_place
     from geocrodino.geo.rasters.scene import open_scene
     from geocrodino.settings.labels import LabelRules
 
     names, place = _roles(data), stated_place(data.get("crs"), data.get("pixel_m"))
-    rasters = {role: open_scene(name, place=place) for role, name in names.items() if role != "labels"}
-    if "labels" not in names:
-        return rasters
-    labels = open_labels(
-        names["labels"],
-        next((rasters[role] for role in rasters if role in MODALITIES), None),
-        rules=LabelRules.model_validate(data.get("label_rules") or {}),
-        ignore_values=data.get("ignore_values") or (),
-        label_values=data.get("label_values"),
-        place=place,
-    )
-    return {role: labels if role == "labels" else rasters[role] for role in names}
+    of_modalities = {role: name for role, name in names.items() if role in MODALITIES}
+    rasters = open_rasters(of_modalities, place, data.get("rescale"))
+    found = dict(rasters)
+    if "labels" in names:
+        found["labels"] = open_labels(
+            names["labels"],
+            next(iter(rasters.values()), None),
+            rules=LabelRules.model_validate(data.get("label_rules") or {}),
+            ignore_values=data.get("ignore_values") or (),
+            label_values=data.get("label_values"),
+            place=place,
+        )
+    if "ground" in names:
+        found["ground"] = open_scene(names["ground"], place=place)
+    return found
 
 
 def _checked(training: TrainConfig | None) -> CheckedInputs | str | None:
@@ -245,10 +268,7 @@ def _show_training(checked: CheckedInputs | str | None, console: Console, pictur
     if checked is not None:
         _show_splits(checked, console, picture)
     elif picture is not None:
-        raise ConfigError(
-            "--split-map: the splits of a training need all of its files. Give --optical, --elevation, --labels and "
-            "--aoi, or --config."
-        )
+        raise ConfigError(f"--split-map {picture}: {_NEEDS_A_TRAINING}")
     return None
 
 

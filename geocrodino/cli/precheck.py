@@ -41,7 +41,7 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
         GeocrodinoError: One of its kinds, if a name cannot be used.
     """
     # A run that has recorded its bundle may need it no more; the training itself decides.
-    _check_configured(config, given, started=exists(out / "start.json"))
+    check_configured(config, given, started=exists(out / "start.json"))
     if teacher is not None and not exists(teacher):  # the training checks whether it is needed and finished
         from geocrodino.training.teacher import check_teacher
 
@@ -51,13 +51,12 @@ def check_training(config: Path | None, given: Mapping[str, Any], teacher: Path 
 
 
 def check_inspection(
-    config: Path | None, named: Mapping[str, Path | None], aoi: str | None, crs: str | None, place: Mapping[str, Any]
+    named: Mapping[str, Path | None], aoi: str | None, crs: str | None, place: Mapping[str, Any]
 ) -> None:
-    """Check the names of files of an inspection: rasters by role, and areas; errors as for `check_training`."""
-    if config is not None or not any(named.values()):
-        given = {key: str(value) for key, value in {**named, "aoi": aoi}.items() if value is not None}
-        _check_configured(config, {f"data.{key}": value for key, value in {**given, **place}.items()})
-        return
+    """Check the names of files that are inspected without a training: rasters by role, and an area.
+
+    One that makes the checks of a training checks its names with `check_configured`. Errors as for `check_training`.
+    """
     check_rasters(*_by_kind(named), place=place)
     check_area(aoi, crs)
 
@@ -272,7 +271,17 @@ def _single_files(names: Iterable[str], place: Mapping[str, Any]) -> list[str]:
     return [name for name in rasters if len(find_files(given_names(name), None, shown).files) < 2]
 
 
-def _check_configured(config: Path | None, given: Mapping[str, Any], *, started: bool = False) -> None:
+def check_configured(config: Path | None, given: Mapping[str, Any], *, started: bool = False) -> None:
+    """Check the names of files in the settings of a training.
+
+    Args:
+        config: The file named by ``--config``.
+        given: Values of the command line by dotted key; they may be changed.
+        started: Whether the training has a run folder that records its bundle.
+
+    Raises:
+        GeocrodinoError: One of its kinds, if a name cannot be used.
+    """
     source = Path(PROJECT_FILE) if config is None else config
     if exists(source) and not (is_file(source) or is_folder(source)):
         return  # a pipe can be read only once, and the command itself must read it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -24,6 +23,7 @@ from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
 from geocrodino.files.access import exists, full_path, is_folder, look_up, same_file
 from geocrodino.files.names import is_gdal_name, is_url
 from geocrodino.prediction.layers import LAYERS
+from geocrodino.settings.factors import parse_factor
 from geocrodino.settings.modality import MODALITIES, Modality
 from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling, option_fields
 from geocrodino.spelling import did_you_mean
@@ -126,14 +126,10 @@ def factor(text: str) -> float:
     Raises:
         ConfigError: If the text is anything else.
     """
-    above, slash, below = text.partition("/")
     try:
-        found = float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        found = math.nan
-    if not (math.isfinite(found) and found > 0):
-        raise ConfigError(f"--rescale {text}: expected a number above 0, such as 257 or 1/257.")
-    return found
+        return parse_factor(text)
+    except ValueError as error:
+        raise ConfigError(f"--rescale {text}: {error}.") from None
 
 
 _GIVEN_AS = {

@@ -13,84 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.data_options import DataOptions
 from geocrodino.cli.datasets import DATASET_HELP, ROOT_HELP, dataset_values
-from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
-from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
 from geocrodino.cli.scene_scores import show_folds
 from geocrodino.cli.wording import Wording
 from geocrodino.errors import ConfigError
+from geocrodino.settings.factors import factor_text
 from geocrodino.settings.quality import DEFAULT_QUALITY, QUALITIES, describe_qualities
 
 if TYPE_CHECKING:
     from geocrodino.settings.config import TrainConfig
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Options of the section ``data`` of a configuration; None leaves the configured value."""
-
-    aoi: Annotated[
-        str | None,
-        typer.Option(help=f"{AREA_HELP}; the column split assigns each polygon to train, val, test or unlabelled."),
-    ] = None
-    aoi_crs: Annotated[str | None, typer.Option(help=CRS_HELP)] = None
-    optical: Annotated[Path | None, typer.Option(help="Image: any bands, CRS and resolution.")] = None
-    elevation: Annotated[Path | None, typer.Option(help="Surface model: any CRS and resolution.")] = None
-    labels: Annotated[Path | None, typer.Option(help=f"{LABELS_HELP}.")] = None
-    split_by: Annotated[
-        str | None,
-        typer.Option("--split", help="How splits are drawn that nothing names: blocks of a scene, or whole scenes."),
-    ] = None
-    folds: Annotated[
-        int | None, typer.Option(help="Cross-validation: train once for each of so many parts, and score all.")
-    ] = None
-    ground: Annotated[Path | None, typer.Option(help="Terrain model; without one, the ground is estimated.")] = None
-    ignore: Ignore = None
-    label_column: LabelColumn = None
-    label_value: LabelValue = None
-    partial: Annotated[str | None, typer.Option(help="Tiles that lack a file: refuse, keep or leave_out.")] = None
-    cache: Annotated[
-        str | None,
-        typer.Option(help="copy: write rasters to the training's grid; in_place: read them from their files; auto."),
-    ] = None
-    resolution: Annotated[
-        float | None,
-        typer.Option(help="Pixel size of the training, metres; by default that of the image, or of coarser labels."),
-    ] = None
-    crs: Annotated[str | None, typer.Option(help="CRS of files that have coordinates but state none.")] = None
-    pixel_m: PixelSize = None
-    height_scale: HeightScale = None
-    height_zero: HeightZeroOption = None
-    height_unit: Annotated[
-        str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; by default that of the file.")
-    ] = None
-
-    def values(self) -> dict[str, Any]:
-        """Values by dotted key of the configuration."""
-        return {
-            "data.aoi": self.aoi,
-            "data.optical": self.optical,
-            "data.elevation": self.elevation,
-            "data.labels": self.labels,
-            "data.splits.by": self.split_by,
-            "data.splits.folds": self.folds,
-            "data.ground": self.ground,
-            "data.aoi_crs": self.aoi_crs,
-            "data.ignore_values": self.ignore or None,
-            "data.label_rules.column": self.label_column,
-            "data.label_values": parse_label_values(self.label_value) or None,
-            "data.partial": self.partial,
-            "data.cache": self.cache,
-            "data.resolution_m": self.resolution,
-            "data.crs": self.crs,
-            "data.pixel_m": self.pixel_m,
-            "data.height.scale": self.height_scale,
-            "data.height.zero": self.height_zero,
-            "data.height_unit": self.height_unit,
-        }
 
 
 @dataclass(frozen=True)
@@ -176,6 +110,10 @@ def train(
     ctx: typer.Context,
     data: DataOptions,
     learning: MethodOptions,
+    cache: Annotated[
+        str | None,
+        typer.Option(help="copy: write rasters to the training's grid; in_place: read them from their files; auto."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file; geocrodino.yaml of this folder is read by default.")
     ] = None,
@@ -203,7 +141,7 @@ def train(
 
     Check first:  geocrodino train --config geocrodino.yaml --dry-run
     """
-    values = {**data.values(), **learning.values()}
+    values = {**data.values(), "data.cache": cache, **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
     given = dataset_values(dataset, root, given, unpack=not dry_run)
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
@@ -272,7 +210,14 @@ def train(
         show("No bundle: a fusion network needs both rasters at once. Other trainings can use it: --teacher.")
         return
     show(f"Bundle: {result.bundle}")
-    show(f"Next: geocrodino predict SCENE.tif --modality optical --model {result.bundle}")
+    show(_next_command(settings, result.bundle))
+
+
+def _next_command(settings: TrainConfig, bundle: Path) -> str:
+    """How to predict with a bundle: an image needs the factor that the images of the training were multiplied by."""
+    rescale = settings.data.common_rescale()
+    given = "" if rescale is None else f" --rescale {factor_text(rescale)}"
+    return f"Next: geocrodino predict SCENE.tif --modality optical{given} --model {bundle}"
 
 
 def _show_plan(

@@ -17,6 +17,7 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.channel import Channel
 from geocrodino.modalities.recipe import Recipe
 from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
+from geocrodino.phrases import listed
 
 _BLOCKS, _EVERY_PX = 8, 8
 """Blocks of a scene that are sampled, and the distance of the sampled pixels in them."""
@@ -33,11 +34,13 @@ class TypedImage:
         scene: Name of the scene.
         raster: The image, with the bands that a recipe reads, in its order.
         dtype: Type of its numbers; of an image with a scale float32.
+        rescale: What its values are multiplied by already, the key of its scene; None: nothing.
     """
 
     scene: str
     raster: RasterSource
     dtype: str
+    rescale: float | None = None
 
 
 class OtherScaleError(ConfigError):
@@ -45,45 +48,113 @@ class OtherScaleError(ConfigError):
 
     Args:
         differ: The file, both scenes and both types.
-        scene: Name of the scene that could be brought to the other one's scale.
-        factor: What its values could be multiplied by.
+        other: The image that could be brought to the scale of the other one.
+        factor: What its values, as they are read, could be multiplied by; None where they do not tell.
+        ranges: Values of both.
+
+    Attributes:
+        scene: Name of the scene of the image.
+        factor: What the key ``rescale`` of the scene could be: it replaces the one that the scene has. None likewise.
         ranges: Values of both.
     """
 
-    def __init__(self, differ: str, scene: str, factor: float, ranges: str) -> None:
-        self.scene, self.factor, self.ranges = scene, float(f"{factor:.6g}"), ranges
-        super().__init__(
-            f"{differ}, and on another scale: {ranges}.\nGive scene {scene} the factor between the two scales, for "
-            f"instance rescale: {self.factor:g}."
+    def __init__(self, differ: str, other: TypedImage, factor: float | None, ranges: str) -> None:
+        self.scene, self.ranges = other.scene, ranges
+        self.factor = None if factor is None else float(f"{factor * (other.rescale or 1):.6g}")
+        instead = "" if other.rescale is None else f" instead of {other.rescale:g}"
+        advice = (
+            "No factor follows from their highest values. Compare how both images were made (units, offset, "
+            f"correction). Give scene {other.scene} the factor that their makers state as its key "
+            f"rescale{instead}, or leave the scene out."
+            if self.factor is None
+            else f"Give scene {other.scene} the factor between the two scales, for instance rescale: "
+            f"{self.factor:g}{instead}."
         )
+        super().__init__(f"{differ}, and on another scale: {ranges}.\n{advice}")
 
 
-def compare_types(first: TypedImage, other: TypedImage) -> str:
-    """Compare the values of two images whose numbers have different types, before anything is written.
+@dataclass(frozen=True)
+class TypeNote:
+    """What an image of another type has in common with the first one.
+
+    Attributes:
+        scene: Name of its scene.
+        dtype: Type of its numbers.
+        compared: Whether values of both were found, which are alike then.
+        text: A warning.
+    """
+
+    scene: str
+    dtype: str
+    compared: bool
+    text: str
+
+
+class TypeCheck:
+    """Compares images with the first one of a modality, which is looked at once.
 
     Args:
         first: The image of the first scene.
-        other: That of another scene, with the same bands.
-
-    Returns:
-        A warning: the values are alike, or could not be compared.
-
-    Raises:
-        OtherScaleError: If they are on different scales.
     """
+
+    def __init__(self, first: TypedImage) -> None:
+        self.first, self.notes = first, list[TypeNote]()
+        self._expected: NDArray[np.float32] | None = None
+
+    def compare(self, other: TypedImage) -> TypeNote:
+        """Compare the values of an image whose numbers have another type, before anything is written.
+
+        Args:
+            other: The image of another scene, with the same bands.
+
+        Returns:
+            The values are alike, or could not be compared.
+
+        Raises:
+            OtherScaleError: If they are on different scales.
+        """
+        if self._expected is None:
+            self._expected = _look(self.first.raster)
+        return _compare_types(self.first, other, self._expected, _look(other.raster))
+
+    def warning(self) -> str | None:
+        """Join the notes that were collected.
+
+        Returns:
+            The note on a single image; of several images one sentence with their number and a few of their scenes; None
+            without notes.
+        """
+        if len(self.notes) < 2:
+            return self.notes[0].text if self.notes else None
+        types = " or ".join(sorted({note.dtype for note in self.notes}))
+        alike = sum(note.compared for note in self.notes)
+        unknown = len(self.notes) - alike
+        told = [f"the values of {alike} are alike"] if alike else []
+        told += [f"of {unknown} no valid pixel was found at the places that were compared"] if unknown else []
+        return (
+            f"{len(self.notes)} scenes ({listed(note.scene for note in self.notes)}): values of the type {types} in "
+            f"their images, {self.first.dtype} in scene {self.first.scene}. All are read as they are: "
+            f"{', and '.join(told)}."
+        )
+
+
+def _compare_types(
+    first: TypedImage, other: TypedImage, expected: NDArray[np.float32], found: NDArray[np.float32]
+) -> TypeNote:
     differ = (
         f"{other.raster.path}: values of the type {other.dtype} in scene {other.scene}, {first.dtype} in scene "
         f"{first.scene}"
     )
-    expected, found = _look(first.raster), _look(other.raster)
     if not (expected.size and found.size):
-        return f"{differ}. Both are read as they are; no valid pixel was found at the places that were compared."
+        text = f"{differ}. Both are read as they are; no valid pixel was found at the places that were compared."
+        return TypeNote(other.scene, other.dtype, compared=False, text=text)
     names = first.raster.data_names
     there, here = (_compared(_measured(names, v), w) for v, w in ((found, expected), (expected, found)))
     ranges = f"found {_ranges(here)}; in scene {first.scene} {_ranges(there)}"
     if is_other_scale(here, first.dtype, other.dtype) or is_other_scale(there, other.dtype, first.dtype):
-        raise OtherScaleError(differ, other.scene, _factor(here, there, first.dtype, other.dtype), ranges)
-    return f"{differ}. Both are read as they are, because their values are alike: {ranges}."
+        raise OtherScaleError(differ, other, _factor(here, there, first.dtype, other.dtype), ranges)
+    text = f"{differ}. Both are read as they are, because their values are alike: {ranges}."
+    return TypeNote(other.scene, other.dtype, compared=True, text=text)
 
 
 def other_scale_note(
@@ -124,13 +195,17 @@ def _measured(names: Sequence[str], values: NDArray[np.float32]) -> list[Channel
     return [Channel.measure(name, v) for name, v in zip(names, values, strict=True)]
 
 
-def _factor(here: Sequence[ChannelValues], there: Sequence[ChannelValues], first: str, other: str) -> float:
-    """The factor that takes values to the scale of the first scene: of full ranges, or else the next power of ten."""
+def _factor(here: Sequence[ChannelValues], there: Sequence[ChannelValues], first: str, other: str) -> float | None:
+    """The factor that takes values to the scale of the first scene: of full ranges, or else the nearest power of ten.
+
+    None where that is 1, which would change nothing, or where all values of one are 0.
+    """
     known = likely_factor(here, first, other)
     if known is not None:
         return float(Fraction(known))
     highest, high = (max(abs(band.high) for band in bands) for bands in (there, here))
-    return float(10.0 ** round(math.log10(highest / high))) if highest and high else 1.0
+    power = round(math.log10(highest / high)) if highest and high else 0
+    return float(10.0**power) if power else None
 
 
 def _ranges(bands: Sequence[ChannelValues]) -> str:

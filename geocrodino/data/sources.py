@@ -10,14 +10,14 @@ from geocrodino.geo.labels.opening import open_labels
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.heights import ground_like, set_heights
-from geocrodino.geo.rasters.place import stated_place
+from geocrodino.geo.rasters.place import Place, stated_place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.modalities.recipe import Recipe
 from geocrodino.modalities.registry import definition_of
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import MODALITIES, Modality
-from geocrodino.settings.scenes import SceneConfig
+from geocrodino.settings.scenes import RasterName, SceneConfig
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,7 @@ def open_sources(scene: SceneConfig, *, one_of_several: bool = False) -> Sources
         AccessError: If the operating system does not let a file be looked up or read.
     """
     place = stated_place(scene.crs, scene.pixel_m)
-    rasters = {m: open_scene(path, place=place) for m, path in scene.raster_paths.items()}
-    if scene.rescale is not None and "optical" in rasters:
-        rasters["optical"] = rasters["optical"].rescaled(scene.rescale)
+    rasters = open_rasters(scene.raster_paths, place, scene.rescale)
     labels = None
     if scene.labels is not None:
         try:
@@ -116,6 +114,30 @@ def open_sources(scene: SceneConfig, *, one_of_several: bool = False) -> Sources
     opened = with_heights(Sources(rasters, labels, ground, scene.height_unit), scene.height)
     require_one_size(opened.roles)
     return opened
+
+
+def open_rasters(
+    names: Mapping[Modality, RasterName], place: Place | None = None, rescale: float | None = None
+) -> dict[Modality, RasterSource]:
+    """Open the rasters of the modalities of a scene.
+
+    Args:
+        names: The raster of each modality; each may be a mosaic of several files.
+        place: Place of files that state none.
+        rescale: What the values of the image are multiplied by; None: they stay as they are.
+
+    Returns:
+        The rasters, in the order of ``names``.
+
+    Raises:
+        RasterError: If a raster is missing or cannot be read, see `open_scene`.
+        MissingCRSError: If a raster has no coordinate reference system.
+        AccessError: If the operating system does not let a file be looked up or read.
+    """
+    rasters = {m: open_scene(path, place=place) for m, path in names.items()}
+    if rescale is not None and "optical" in rasters:
+        rasters["optical"] = rasters["optical"].rescaled(rescale)
+    return rasters
 
 
 def with_heights(sources: Sources, height: HeightSettings | None) -> Sources:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from geocrodino.modalities.options import RecipeOptions
 from geocrodino.modalities.recipe_values import RecipeValues
 from geocrodino.modalities.registry import ModalityDefinition, Sample
 from geocrodino.modalities.value_ranges import ChannelValues, is_other_scale, likely_factor
+from geocrodino.settings.factors import factor_text
 
 
 class ImageModality(ModalityDefinition):
@@ -176,9 +178,10 @@ class ImageModality(ModalityDefinition):
         path, trained, dtype = sample.raster.path, sample.recipe.dtype, _stored_type(sample.raster)
         bands = [ChannelValues.of(channel, v) for channel, v in zip(sample.channels, sample.values, strict=True)]
         types = "" if trained in {None, dtype} else f" (type {trained} in training, {dtype} here)"
+        known = _factor_of_training(sample, bands)
         factor = likely_factor(bands, trained, dtype)
         if is_other_scale(bands, trained, dtype):
-            advice = (
+            advice = known or (
                 f"Values of these types differ by a factor: `rescale={factor}` gives the image the scale of the "
                 "training."
                 if factor is not None
@@ -193,6 +196,7 @@ class ImageModality(ModalityDefinition):
         if not far:
             return []
         hint = "" if factor is None else f"Values of these types often differ by a factor: try `rescale={factor}`. "
+        hint = f"{known} " if known else hint
         most = max(band.outside for band in far)
         return [
             f"{path}: the values are unlike those of the training{types}: up to {most:.0%} of a band's sampled pixels "
@@ -203,6 +207,25 @@ class ImageModality(ModalityDefinition):
     def _match(self, recipe: RecipeValues, raster: RasterSource, bands: tuple[int, ...] | None) -> BandMatch:
         require_measured(raster, self.measured)
         return match_bands(raster, recipe.band_names, recipe.bands, bands, kind=self.name)
+
+
+def _factor_of_training(sample: Sample, bands: Sequence[ChannelValues]) -> str:
+    """Advice to multiply an image as those of the training were; empty where no mean would come nearer in some band."""
+    factor = sample.rescale_in_training
+    if factor is None:
+        return ""
+    times = [
+        ChannelValues.of(channel, v * np.float32(factor))
+        for channel, v in zip(sample.channels, sample.values, strict=True)
+    ]
+    if not all(_distance(after) < _distance(before) for after, before in zip(times, bands, strict=True)):
+        return ""
+    text = factor_text(factor)
+    return f"The training multiplied the values of its images by {text}: `rescale={text}` does the same here."
+
+
+def _distance(band: ChannelValues) -> float:
+    return abs(band.mean - band.channel.mean)
 
 
 def _stored_type(raster: RasterSource) -> str:

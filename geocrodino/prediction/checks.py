@@ -53,11 +53,12 @@ def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
     return (note,)
 
 
-def unusual_values(source: SceneInput) -> tuple[str, ...]:
+def unusual_values(source: SceneInput, rescale: float | None = None) -> tuple[str, ...]:
     """Compare the values of a scene at a few places with those of the training.
 
     Args:
         source: Raster of one modality.
+        rescale: What the values of images were multiplied by in the training and are not here; None: nothing.
 
     Returns:
         Texts of the warnings that were given.
@@ -77,6 +78,7 @@ def unusual_values(source: SceneInput) -> tuple[str, ...]:
         _samples(source),
         ground_given=source.ground is not None or source.raster.zero == "ground",
         ground_in_training=spec.ground_given,
+        rescale_in_training=rescale if spec.modality == "optical" else None,
     )
     notes = spec.definition.unusual(sample)
     for note in notes:

@@ -225,7 +225,7 @@ def draft_prediction(
         for m in chosen.modalities
     }
     for source in sources.values():
-        notes += unusual_values(source)
+        notes += unusual_values(source, bundle.manifest.rescale if inputs.rescale is None else None)
     lattice, stitch = _lattice(grid, bundle, tiling)
     batch = batch_of(execution, math.prod(lattice.count))
     workers = execution.workers or default_workers()

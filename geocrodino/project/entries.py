@@ -76,6 +76,7 @@ class ProjectSettings:
         stated: Values by key that the user knows: ``crs``, ``pixel_m``.
         channels: Channels of heights, where they are not the default ones.
         why_channels: The reason for them.
+        left_out: Why scenes are not used, by what messages call their image.
     """
 
     scenes: tuple[SceneSettings, ...]
@@ -84,6 +85,7 @@ class ProjectSettings:
     stated: Mapping[str, Any] = field(default_factory=dict)
     channels: tuple[str, ...] | None = None
     why_channels: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def with_absolute_heights(self, why: str) -> ProjectSettings | None:
         """Take channels that need no ground.
@@ -115,6 +117,23 @@ class ProjectSettings:
             replace(s, rescale=factor, why_rescale=f"? {why}") if s.scene.name == name else s for s in self.scenes
         )
         return replace(self, scenes=tuple(changed))
+
+    def without_scene(self, name: str, why: str) -> ProjectSettings | None:
+        """Leave a scene out.
+
+        Args:
+            name: The scene.
+            why: The reason.
+
+        Returns:
+            The settings; None if there is no such scene beside others.
+        """
+        kept = tuple(each for each in self.scenes if each.scene.name != name)
+        gone = [each for each in self.scenes if each.scene.name == name]
+        if not kept or not gone:
+            return None
+        left = {each.scene.layers["optical"].shown: why for each in gone}
+        return replace(self, scenes=kept, left_out={**self.left_out, **left})
 
     def with_room(self, problem: str) -> ProjectSettings | None:
         """Make room for the splits: a small scene of several is for training alone; otherwise patches are smaller.

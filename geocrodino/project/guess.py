@@ -206,6 +206,7 @@ def guess_project(
         **found.left_out,
         **{name: _first_line(why) for name, why in found.refused.items()},
         **arranged.left_out,
+        **settings.left_out,
     }
     notes = (*_data_sets(paths), *notes)
     return Project(tuple(settings.blocks(checked)), left_out, notes)
@@ -351,7 +352,12 @@ def _settled(settings: ProjectSettings) -> tuple[CheckedInputs, ProjectSettings,
             if changed is None:
                 raise
         except OtherScaleError as error:
-            changed = settings.with_one_scale(error.scene, error.factor, error.ranges)
+            factor, changed = error.factor, None
+            if factor is not None:
+                changed = settings.with_one_scale(error.scene, factor, error.ranges)
+            if changed is None:  # no factor helps
+                why = f"its scene {error.scene} is on another scale, and no factor is known: {error.ranges}"
+                changed = settings.without_scene(error.scene, why)
             if changed is None:
                 raise
         settings = changed

@@ -49,7 +49,7 @@ from geocrodino.settings.optimiser import OptimiserSettings
 from geocrodino.settings.quality import QUALITIES, Quality, describe_qualities, is_quality
 from geocrodino.settings.sampling import LEAST_PATCH_PX, BalanceBy
 from geocrodino.settings.scene_table import SceneRows
-from geocrodino.settings.scenes import DataConfig
+from geocrodino.settings.scenes import ONE_MODALITY, DataConfig
 from geocrodino.settings.section import Section
 from geocrodino.spelling import did_you_mean
 
@@ -360,13 +360,16 @@ class TrainConfig(Section):
         return self.model_copy(update={"data": self.data.model_copy(update=grid)})
 
 
-def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+def load_config(
+    file: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, one_modality: bool = False
+) -> TrainConfig:
     """Read a configuration and check it.
 
     Args:
         file: YAML file; None: ``geocrodino.yaml`` of the working folder if there is one.
         overrides: Values by dotted key that replace those of the file, for instance ``{"training.seed": 1}``. A value
             of None replaces nothing.
+        one_modality: Whether the rasters of a single modality are enough, to check them before there are others.
 
     Returns:
         The configuration, with paths relative to the file resolved.
@@ -378,7 +381,7 @@ def load_config(file: str | Path | None = None, overrides: Mapping[str, Any] | N
     overrides = overrides or {}
     source, tree = read_settings(None if file is None else Path(file), overrides)
     _keep_one_budget(tree, overrides)
-    return _validated(tree, source, overrides)
+    return _validated(tree, source, overrides, one_modality=one_modality)
 
 
 def config_of(values: Mapping[str, Any]) -> TrainConfig:
@@ -405,9 +408,11 @@ def _keep_one_budget(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None
         training.pop("epochs_from_minutes", None)
 
 
-def _validated(tree: dict[str, Any], source: Path | None, overrides: Mapping[str, Any]) -> TrainConfig:
+def _validated(
+    tree: dict[str, Any], source: Path | None, overrides: Mapping[str, Any], *, one_modality: bool = False
+) -> TrainConfig:
     try:
-        return TrainConfig.model_validate(tree)
+        return TrainConfig.model_validate(tree, context={ONE_MODALITY: one_modality})
     except ValidationError as error:
         data = tree.get("data")
         scenes = data.get("scenes") if isinstance(data, dict) else None

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM
+from geocrodino.settings.factors import parse_factor
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.heights import HeightSettings
@@ -43,6 +44,9 @@ RasterName = Annotated[
 
 LayerCache = Literal["auto", "copy", "in_place"]
 """Whether a training copies its rasters to files on its grid, or reads the given files where they have that grid."""
+
+ONE_MODALITY = "one_modality"
+"""In the context of a validation: whether the rasters of a single modality are enough."""
 
 _ONE_SCENE = (
     "rasters", "optical", "elevation", "labels", "aoi", "ground", "aoi_crs", "resolution_m", "grid_of", "bands",
@@ -70,7 +74,9 @@ class SceneConfig(Section):
         None, description="optical bands to use, counted from 1; all by default"
     )
     rescale: float | None = Field(
-        None, gt=0, description="number that the values of the image are multiplied by, such as 0.0001; by default none"
+        None,
+        gt=0,
+        description="number that the values of the image are multiplied by, such as 0.0001 or 1/257; by default none",
     )
     height_unit: str | None = Field(None, description="m, ft, us-ft, none ...; by default the unit that the file names")
     ignore_values: tuple[int, ...] = Field((), description="label values to leave out")
@@ -95,6 +101,11 @@ class SceneConfig(Section):
     @classmethod
     def _code_as_text(cls, crs: object) -> object:
         return str(crs) if isinstance(crs, int) else crs
+
+    @field_validator("rescale", mode="before")
+    @classmethod
+    def _fraction_as_number(cls, factor: object) -> object:
+        return parse_factor(factor) if isinstance(factor, str) else factor
 
     @field_validator("name", mode="before")
     @classmethod
@@ -206,7 +217,7 @@ class DataConfig(SceneConfig, _List):
     @field_validator("optical", "elevation", mode="before")
     @classmethod
     def _required_without_rasters(cls, path: object, info: ValidationInfo) -> object:
-        if path is None and not info.data.get("rasters") and _is_one_scene(info):
+        if path is None and not info.data.get("rasters") and _is_one_scene(info) and not _one_is_enough(info):
             raise PydanticCustomError("missing", "Field required")
         return path
 
@@ -218,7 +229,7 @@ class DataConfig(SceneConfig, _List):
         return value
 
     @model_validator(mode="after")
-    def _usable_scenes(self) -> DataConfig:
+    def _usable_scenes(self, info: ValidationInfo) -> DataConfig:
         if isinstance(self.scenes, Path):
             return self
         scenes = self.resolved()
@@ -234,7 +245,7 @@ class DataConfig(SceneConfig, _List):
                 f"scenes: expected names that differ by more than capitals, found {' and '.join(same)}: maps are named "
                 "after them, and some disks do not tell such files apart"
             )
-        if len(self.modalities()) < 2:
+        if len(self.modalities()) < (1 if _one_is_enough(info) else 2):
             raise ValueError(f"expected the rasters of at least two modalities, found {', '.join(self.modalities())}")
         return self
 
@@ -283,6 +294,16 @@ class DataConfig(SceneConfig, _List):
         scenes: tuple[SceneConfig, ...] = (self,) if isinstance(self.scenes, Path) else self.resolved()
         return {"sea" if scene.height is None else scene.height.zero for scene in scenes}
 
+    def common_rescale(self) -> float | None:
+        """Find what the values of all images are multiplied by.
+
+        Returns:
+            The value of ``rescale`` if all scenes with an image have the same one; None otherwise.
+        """
+        scenes = () if isinstance(self.scenes, Path) else self.resolved()
+        found = {scene.rescale for scene in scenes if scene.optical is not None}
+        return found.pop() if len(found) == 1 else None
+
     def modalities(self) -> tuple[Modality, ...]:
         """List the modalities of the training.
 
@@ -296,3 +317,7 @@ class DataConfig(SceneConfig, _List):
 def _is_one_scene(info: ValidationInfo) -> bool:
     """Whether files are named directly under ``data``; an error in ``scenes`` is told alone."""
     return "scenes" in info.data and info.data["scenes"] == ()
+
+
+def _one_is_enough(info: ValidationInfo) -> bool:
+    return bool((info.context or {}).get(ONE_MODALITY))

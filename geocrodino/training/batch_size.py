@@ -24,7 +24,7 @@ USUAL = 8
 """Patches in a batch for which steps, learning rate and their defaults are meant."""
 
 _FEWEST_STEPS = 10
-"""Steps that an epoch keeps: with fewer, the weights hardly change between validations."""
+"""Steps that an epoch keeps if the user names none: with fewer, the weights hardly change between validations."""
 
 _USABLE = {"cuda": 0.85, "cpu": 0.5}
 """Share of the memory that a training may fill: of what is free on a GPU, of all memory of the machine."""
@@ -164,18 +164,19 @@ def largest_power(settings: TrainingConfig, found: Sequence[StepMemory], memory:
     """Choose the number of patches in a batch.
 
     Args:
-        settings: Steps of an epoch for batches of 8 patches, devices and passes.
+        settings: Steps of an epoch for batches of 8 patches, or as the user named them; devices and passes.
         found: Memory of each training.
         memory: Bytes that each device may fill.
 
     Returns:
-        For each device the largest power of two that fits, so that an epoch keeps ten steps; times the devices. At
-        least 2.
+        For each device the largest power of two that fits; times the devices. At least 2. Steps that the settings do
+        not name become fewer with a larger batch: then an epoch keeps ten.
     """
     count = processes_of(settings)
     fitting = min((memory - need.fixed) // need.patch for need in found)
-    most = settings.steps_per_epoch * USUAL // (_FEWEST_STEPS * settings.accumulate * count)
-    each: int = 2 ** int(math.log2(max(1, min(fitting, most))))
+    if "steps_per_epoch" not in settings.model_fields_set:
+        fitting = min(fitting, settings.steps_per_epoch * USUAL // (_FEWEST_STEPS * settings.accumulate * count))
+    each: int = 2 ** int(math.log2(max(1, fitting)))
     return max(2, each * count)
 
 

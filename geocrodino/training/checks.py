@@ -43,7 +43,7 @@ from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checked import SCENES, CheckedInputs, CheckedScene
 from geocrodino.training.scene_checks import (
     NAMELESS,
-    fitted_scene,
+    fitted_scenes,
     grid_of,
     labels_as_area_advice,
     leaks_of,
@@ -188,7 +188,7 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         all_sources = [open_sources(scene, one_of_several=several) for scene in listed_scenes]
     settings, opened, areas = on_areas(listed_scenes, all_sources)
     recipes = recipes_of(config, settings, opened)
-    sources = [fitted_scene(scene, raw, settings, opened, recipes) for scene, raw in zip(settings, opened, strict=True)]
+    sources = fitted_scenes(settings, opened, recipes)
     choices = choose_grids(
         sources, resolution_m=config.data.resolution_m, grid_of=config.data.grid_of, recipes=recipes.values()
     )

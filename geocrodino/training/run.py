@@ -450,6 +450,8 @@ def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, start: Start | N
         "best_epoch": dict(fitted.best.epoch),
         "parameters": {n: sum(p.numel() for p in net.parameters()) for n, net in fitted.networks.items()},
     }
+    if (rescale := config.data.common_rescale()) is not None:
+        summary["rescale"] = rescale
     if start is not None:
         summary["started_from"] = start.origin
     if fitted.calibrated is not None:

@@ -17,7 +17,7 @@ from geocrodino.data.grid_choice import GridChoice
 from geocrodino.data.held_labels import HeldLabels, packed
 from geocrodino.data.leakage import LeakReport, SplitScene, find_leaks
 from geocrodino.data.parts import ScenePart
-from geocrodino.data.scales import TypedImage, compare_types
+from geocrodino.data.scales import TypeCheck, TypedImage
 from geocrodino.data.sources import Sources, fitted_sources
 from geocrodino.data.splits import SceneView
 from geocrodino.errors import (
@@ -247,30 +247,44 @@ def no_labels_with(modality: Modality, scenes: int, split: str | None = None) ->
     )
 
 
-def fitted_scene(
+def fitted_scenes(
+    settings: Sequence[SceneConfig], opened: Sequence[Sources], recipes: dict[Modality, Recipe]
+) -> list[Sources]:
+    """Prepare the rasters of all scenes for the recipes; an error that two scenes differ in names both.
+
+    Args:
+        settings: What the configuration says of each scene.
+        opened: The rasters of each scene.
+        recipes: The recipe of each modality.
+
+    Returns:
+        The rasters of each scene as the recipes read them.
+
+    Raises:
+        ConfigError: If a scene is unlike the first that has a modality.
+        BundleError: If a raster does not fit its own recipe, or lacks a band that is asked for.
+        HeightError: If heights are too coarse, or in a unit that is not known.
+
+    Warns:
+        ValueRangeWarning: If images have another type than the first one; one warning for all of a modality.
+    """
+    checks: dict[Modality, TypeCheck] = {}
+    fitted = [_fitted(*each, settings, opened, recipes, checks) for each in zip(settings, opened, strict=True)]
+    for check in checks.values():
+        if (note := check.warning()) is not None:
+            warnings.warn(note, ValueRangeWarning, stacklevel=3)
+    return fitted
+
+
+def _fitted(
     scene: SceneConfig,
     sources: Sources,
     settings: Sequence[SceneConfig],
     opened: Sequence[Sources],
     recipes: dict[Modality, Recipe],
+    checks: dict[Modality, TypeCheck],
 ) -> Sources:
-    """Prepare the rasters of a scene for the recipes; an error that two scenes differ in names both.
-
-    Args:
-        scene: What the configuration says of the scene.
-        sources: Its rasters.
-        settings: What the configuration says of all scenes.
-        opened: The rasters of all scenes.
-        recipes: The recipe of each modality.
-
-    Returns:
-        The rasters as the recipes read them.
-
-    Raises:
-        ConfigError: If the scene is unlike the first that has a modality.
-        BundleError: If a raster does not fit its own recipe, or lacks a band that is asked for.
-        HeightError: If heights are too coarse, or in a unit that is not known.
-    """
+    """Prepare the rasters of a scene, and note in ``checks`` images of another type than the first one."""
     first = {m: next(s for s in settings if m in s.raster_paths) for m in sources.rasters}
     given = scene.bands_by_modality
     bands = {m: recipes[m].bands or None if first[m] is scene else given.get(m) for m in sources.rasters}
@@ -295,11 +309,13 @@ def fitted_scene(
         named = RecipeOptions({modality: raster.data_bands})  # so that no band is doubted once more
         found = definition_of(modality).recipe(raster, named).dtype
         if (expected := recipes[modality].dtype) != found and expected is not None and found is not None:
-            origin = next(there.rasters[modality] for there in opened if modality in there.rasters)
-            of_first = TypedImage(first[modality].name, origin.with_bands(recipes[modality].bands), expected)
-            note = compare_types(of_first, TypedImage(scene.name, raster, found))
+            if modality not in checks:
+                origin = next(there.rasters[modality] for there in opened if modality in there.rasters)
+                image = origin.with_bands(recipes[modality].bands)
+                checks[modality] = TypeCheck(TypedImage(first[modality].name, image, expected))
+            note = checks[modality].compare(TypedImage(scene.name, raster, found, scene.rescale))
             if scene.rescale is None and first[modality].rescale is None:
-                warnings.warn(note, ValueRangeWarning, stacklevel=2)
+                checks[modality].notes.append(note)
     return fitted
 
 

@@ -335,7 +335,7 @@ def test_inspecting_what_a_training_would_refuse(run_cli, town, here):
     moved(town.labels, here / "far [1].tif", 50_000)
     code, out, err = run_cli("inspect", "--optical", town.optical, "--labels", "far [1].tif")
     assert (code, err) == (2, "")
-    assert "Problem: far [1].tif: the label raster does not meet the reference grid." in out
+    assert f"Problem: {here / 'far [1].tif'}: the label raster does not meet the reference grid." in out
 
 
 def test_a_scene_over_one_that_is_there(run_cli, here):

@@ -122,24 +122,44 @@ def test_patches_are_no_larger_than_plots_need(shapes, expected):
     assert (None if changed is None else changed.patch_px) == expected
 
 
-def test_an_image_of_another_type_and_scale_gets_a_factor(folder, write_raster):
+@pytest.fixture
+def second_place(folder):
+    """Add a second place whose image has other values."""
+
+    def make(change_image):
+        for name, change in (("my image", change_image), ("dsm", None), ("classes", None)):
+            (folder / "two").mkdir(exist_ok=True)
+            with rasterio.open(folder / f"{name}.tif") as source:
+                values, colours = source.read(), source.colorinterp
+                profile = {**source.profile, "transform": Affine.translation(5_000, 0) * source.transform}
+            values = values if change is None else change(values)
+            profile |= {"dtype": values.dtype, "photometric": "MINISBLACK"}
+            with rasterio.open(folder / "two" / f"{name}.tif", "w", **profile) as target:
+                target.write(values)
+                target.colorinterp = colours
+        for name in ("dtm.tif", "areas.geojson"):
+            (folder / name).unlink()
+
+    return make
+
+
+def test_an_image_of_another_type_and_scale_gets_a_factor(second_place):
     """A second place with fractions of 1 in place of whole numbers up to 255."""
-    for name, change in (("my image", lambda v: v.astype("float32") / 255), ("dsm", None), ("classes", None)):
-        (folder / "two").mkdir(exist_ok=True)
-        with rasterio.open(folder / f"{name}.tif") as source:
-            values, colours = source.read(), source.colorinterp
-            profile = {**source.profile, "transform": Affine.translation(5_000, 0) * source.transform}
-        values = values if change is None else change(values)
-        profile |= {"dtype": values.dtype, "photometric": "MINISBLACK"}
-        with rasterio.open(folder / "two" / f"{name}.tif", "w", **profile) as target:
-            target.write(values)
-            target.colorinterp = colours
-    for name in ("dtm.tif", "areas.geojson"):
-        (folder / name).unlink()
+    second_place(lambda v: v.astype("float32") / 255)
     project = guess_project()
     (scale,) = [each["rescale"] for each in project.values["data"]["scenes"] if "rescale" in each]
     assert scale in (255, pytest.approx(1 / 255, rel=1e-5))
     assert any("rescale: " in line and "(? found red " in line for line in project.summary())
+
+
+def test_an_image_on_another_scale_that_no_factor_explains_is_left_out(second_place, folder):
+    """A second place whose values are 399 and 400, beside ones up to 255: the nearest power of ten is 1."""
+    second_place(lambda v: np.where(v % 2, 399, 400).astype("float32"))
+    project = guess_project()
+    assert "scenes" not in project.values["data"]
+    (why,) = [why for why in project.left_out.values() if "no factor is known" in why]
+    assert why.startswith("its scene ")
+    assert "rescale" not in project.text()
 
 
 def test_two_label_files_are_asked_about(folder):

@@ -17,7 +17,8 @@ from geocrodino.training.run import train
         ({}, 100 + 7 * 10, 4),  # seven patches fit
         ({}, 100 + 8 * 10, 8),
         ({}, 10**9, 32),  # 40 steps of 8 patches: an epoch keeps ten steps
-        ({"steps_per_epoch": 400}, 10**9, 256),
+        ({"steps_per_epoch": 2}, 100 + 40 * 10, 32),  # steps that the user names stay: memory alone decides
+        ({"steps_per_epoch": 400}, 100 + 300 * 10, 256),
         ({}, 0, 2),  # the least that a training can have
         ({"devices": 2}, 100 + 8 * 10, 16),
         ({"devices": 3}, 100 + 8 * 10, 24),
@@ -44,13 +45,17 @@ def test_what_is_named_stays(tiny_config):
     assert (found.steps_per_epoch, found.optimiser.learning_rate) == (7, 0.01)
 
 
-def test_a_run_records_the_number_and_is_resumed_with_it(tiny_config, tmp_path, no_measurement, no_picture):
+def test_a_run_records_the_number_and_is_resumed_with_it(
+    tiny_config, tmp_path, monkeypatch, no_measurement, no_picture
+):
+    monkeypatch.setattr("geocrodino.training.assembly.step_memory", lambda *_: StepMemory(100, 10))
+    monkeypatch.setattr("geocrodino.training.batch_size.usable_memory", lambda _: 100 + 7 * 10)
     lines, out = [], tmp_path / "run"
     config = tiny_config({"training.batch_size": "auto", "training.steps_per_epoch": 5, "training.epochs": 1})
     state = torch.get_rng_state()
     train(config, out, tell=lines.append)
     recorded = run_folder.recorded_settings(out).training
-    assert recorded.batch_size == 4  # a tenth of 5 x 8 patches
+    assert recorded.batch_size == 4  # seven patches fit
     assert recorded.batch_size_measured
     assert any(line.startswith("Batch size: 4, about ") for line in lines)
     (out / run_folder.BUNDLE_NAME).unlink()
@@ -67,6 +72,7 @@ def test_more_patches_need_more_memory(tiny_config, tmp_path, monkeypatch, no_me
         return found[-1]
 
     monkeypatch.setattr("geocrodino.training.assembly.step_memory", noted)
+    monkeypatch.setattr("geocrodino.training.batch_size.usable_memory", lambda _: 0)  # the least: batches of 2
     config = tiny_config({"training.batch_size": "auto", "training.steps_per_epoch": 2, "training.epochs": 1})
     train(config, tmp_path / "run")
     first, second = found

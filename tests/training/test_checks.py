@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from contextlib import nullcontext
 
 import geopandas as gpd
 import numpy as np
@@ -192,6 +193,26 @@ def test_weights_of_classes_that_no_loss_has(tiny_config, key, value):
     check_settings(tiny_config({**weighted, "method.losses": {"dice": 1, "focal": 1}}))
     check_settings(tiny_config({**weighted, "method.name": "crodino", "method.losses": {"dice": 1}}))  # auxiliary
     check_settings(tiny_config({"method.name": "single", "method.losses": {"dice": 1}}))
+
+
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        ({}, False),
+        ({"auxiliary": 0}, True),
+        ({"name": "mutual"}, True),
+        ({"name": "discom"}, False),
+        ({"name": "maskedkd"}, False),
+        ({"name": "kd"}, True),
+    ],
+)
+def test_the_methods_whose_other_cross_entropies_have_weights(tiny_config, method, refused):
+    """The list of docs/method.md, with Dice alone as the loss."""
+    changes = {f"method.{key}": value for key, value in method.items()}
+    config = tiny_config({"training.class_weights": "median", "method.losses": {"dice": 1}, **changes})
+    expected = pytest.raises(ConfigError, match=r"^training\.class_weights: dice have no weights of classes\.")
+    with expected if refused else nullcontext():
+        check_settings(config)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def test_a_measured_batch_is_cut_from_layers(tiny_config, tmp_path, monkeypatch)
         return plain(self, window, scene)
 
     monkeypatch.setattr(CoregisteredDataset, "read", noted)
+    monkeypatch.setattr("geocrodino.training.batch_size.usable_memory", lambda _: 0)  # the least: batches of 2
     config = tiny_config({"training.layers": "device", "training.batch_size": "auto"})
     told = []
     train(config, tmp_path / "run", tell=told.append)

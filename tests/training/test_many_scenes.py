@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
+from geocrodino.data import scales
 from geocrodino.data.held_labels import PackedLabels
 from geocrodino.errors import AOIError, BandWarning, ConfigError, HeightRangeWarning, ValueRangeWarning
 from geocrodino.geo.labels.source import LabelSource
@@ -373,6 +374,22 @@ def test_types_of_images_may_differ_where_their_values_are_alike(configured, two
     assert [scene.sources.rasters["optical"].dtype for scene in found.scenes] == ["uint8", "uint16"]
 
 
+def test_many_images_of_another_type_get_one_warning(configured, two, tmp_path, monkeypatch):
+    """Seven scenes: the first image is looked at once, and the other ones once each."""
+    deep = changed(two[1]["optical"], tmp_path / "deep.tif", lambda v: v.astype(np.uint16))
+    others = [{**two[1], "name": name, "optical": deep} for name in "abcdef"]
+    looked = []
+    look = scales._look
+    monkeypatch.setattr(scales, "_look", lambda raster: looked.append(str(raster.path)) or look(raster))
+    with pytest.warns(ValueRangeWarning) as warned:
+        check_inputs(configured([two[0], *others]))
+    assert [str(w.message) for w in warned if w.category is ValueRangeWarning] == [
+        "6 scenes (a, b, c, d, e and 1 more): values of the type uint16 in their images, uint8 in scene north. All are "
+        "read as they are: the values of 6 are alike."
+    ]
+    assert (looked.count(two[0]["optical"]), looked.count(deep)) == (1, 6)
+
+
 def test_another_type_and_scale_needs_a_factor(configured, two, tmp_path):
     """Fractions of 1 and whole numbers up to 255: the factor of their full ranges is 255."""
     shares = changed(two[1]["optical"], tmp_path / "shares.tif", lambda v: v.astype(np.float32) / 255)
@@ -388,6 +405,24 @@ def test_another_type_and_scale_needs_a_factor(configured, two, tmp_path):
     read = [scene.sources.rasters["optical"].read_own(Window(0, 64, 0, 64), (1,))[0] for scene in found.scenes]
     with rasterio.open(two[1]["optical"]) as stored:
         np.testing.assert_allclose(read[1][0], stored.read(1)[:64, :64], rtol=1e-6)
+
+
+def test_a_factor_replaces_the_one_that_the_scene_has(configured, two, tmp_path):
+    """Fractions of 1 that are multiplied by 0.01 need 255 times 100 in place of it: the advice is one that works."""
+    shares = changed(two[1]["optical"], tmp_path / "shares.tif", lambda v: v.astype(np.float32) / 255)
+    message = refused(configured([two[0], {**two[1], "optical": shares, "rescale": 0.01}]))
+    assert message.endswith("for instance rescale: 2.55 instead of 0.01.")
+
+
+def test_no_factor_is_named_where_it_would_be_1(configured, two, tmp_path):
+    """Values up to 255, and others of 399 and 400: the logarithm of their quotient is between 0 and 0.5."""
+    other = changed(two[1]["optical"], tmp_path / "near.tif", lambda v: np.where(v % 2, 399, 400).astype(np.float32))
+    message = refused(configured([two[0], {**two[1], "optical": other}]))
+    assert message.partition("\n")[2] == (
+        "No factor follows from their highest values. Compare how both images were made (units, offset, correction). "
+        "Give scene south the factor that their makers state as its key rescale, or leave the "
+        "scene out."
+    )
 
 
 def test_a_band_that_is_named_is_not_doubted_in_any_scene(configured, two, tmp_path):
