@@ -215,7 +215,7 @@ def draft_prediction(
     require_one_size({role: each for role, each in named.items() if each is not None})
     _require_distinct_outputs(out, rasters, bundle, aoi)
     notes = coarse_pixels(raster, bundle.manifest.resolution_m)
-    grid = _grid_of(rasters, bundle.manifest.resolution_m)
+    grid = _grid_of(rasters, bundle)
     if rasters.ground is not None:
         require_overlap({"ground": rasters.ground}, grid)
     sources = {
@@ -256,19 +256,21 @@ def draft_prediction(
     return Draft(rasters, grid, job, blocks, chosen, stitch, notes)
 
 
-def _grid_of(rasters: SceneRasters, resolution_m: float) -> GeoBox:
+def _grid_of(rasters: SceneRasters, bundle: Bundle) -> GeoBox:
     """The grid of the networks, which covers the scene.
 
     Where the image must be resampled, and the heights are north up, in the CRS of the grid and with the pixel size of
     the training, it has their pixels: heights between pixels are interpolated, which smooths the edges of what stands
-    on the ground.
+    on the ground. It begins a multiple of the network's stride from their first pixel, so that their branch decides as
+    it does for the heights alone.
     """
+    resolution_m = bundle.manifest.resolution_m
     grid = working_grid(rasters.raster.geobox, resolution_m)
     if rasters.elevation is None or grid == rasters.raster.geobox:
         return grid
     lattice = working_grid(rasters.elevation.geobox, resolution_m)
     kept = lattice == rasters.elevation.geobox and lattice.crs == grid.crs
-    return on_lattice(grid, lattice) if kept else grid
+    return on_lattice(grid, lattice, bundle.manifest.network.stride_px) if kept else grid
 
 
 def _require_distinct_outputs(out: Path, scene: SceneRasters, bundle: Bundle, aoi: str | Path | AOI | None) -> None:

@@ -25,10 +25,11 @@ def grid_of(folder, *, image_px, heights_px, crs="EPSG:32610"):
 
 def test_heights_with_pixels_of_the_training_are_not_interpolated(tmp_path):
     grid = grid_of(tmp_path, image_px=1.0, heights_px=2.0)
-    # The pixels of the heights, continued to the image's corner: 5.7 - 3 * 2 and 3.4 - 2 * 2 m, and 60 m from there on.
+    # The pixels of the heights, continued to the image's corner: 3 columns and 2 rows, rounded up to the stride of 8,
+    # begin at 5.7 - 16 and 3.4 - 16 m. To the image's end at 60 m there are 28.3 rows and 27.15 columns more.
     left, top = ~UTM @ (grid.affine.c, grid.affine.f)
-    assert (left, top) == pytest.approx((-0.3, -0.6))
-    assert grid.shape == (31, 31)
+    assert (left, top) == pytest.approx((-10.3, -12.6))
+    assert grid.shape == (8 + 29, 8 + 28)
     assert (grid.affine.a, grid.affine.e) == (2, -2)
 
 

@@ -300,18 +300,20 @@ def crop(grid: GeoBox, bounds: tuple[float, float, float, float]) -> GeoBox | No
     return window_grid(grid, window) if window.pixels else None
 
 
-def on_lattice(grid: GeoBox, lattice: GeoBox) -> GeoBox:
+def on_lattice(grid: GeoBox, lattice: GeoBox, step_px: int = 1) -> GeoBox:
     """Cover a grid with pixels of another grid, continued beyond its edges.
 
     Args:
         grid: A north-up grid.
         lattice: Another one of the same CRS.
+        step_px: The result begins a multiple of so many pixels from the first pixel of ``lattice``.
 
     Returns:
-        The smallest grid that covers ``grid`` and whose pixels are those of ``lattice``.
+        The smallest grid that covers ``grid``, begins there, and whose pixels are those of ``lattice``.
     """
     box = grid.boundingbox
-    return window_grid(lattice, _covering(lattice, (box.left, box.bottom, box.right, box.top)))
+    r0, r1, c0, c1 = _covering(lattice, (box.left, box.bottom, box.right, box.top))
+    return window_grid(lattice, Window(r0 // step_px * step_px, r1, c0 // step_px * step_px, c1))
 
 
 def _covering(grid: GeoBox, bounds: tuple[float, float, float, float]) -> Window:
