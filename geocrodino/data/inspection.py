@@ -26,6 +26,7 @@ from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.grid import crs_of, share_ground
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.surface_ground import check_surface_above
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
@@ -157,6 +158,7 @@ def inspect_files(
     for recipe in recipes.values():
         if "ground" in sources and definition_of(recipe.modality).holds_heights:
             problems += _error_texts(partial(recipe.check_ground, sources["ground"]))
+            problems += _error_texts(partial(_check_surface_above, recipe, sources, unit))
     splits: dict[str, int] = {}
     if grid is not None:
         for recipe in recipes.values():
@@ -201,6 +203,13 @@ def _recipe_of(
     recipe = recipes[modality] = Recipe.of(modality, sources[modality], options)
     if definition.holds_heights:
         recipe.check(sources[modality], ground_given=ground_is_given(sources))
+
+
+def _check_surface_above(recipe: Recipe, sources: Mapping[str, RasterSource], unit: str | None) -> None:
+    """Check that heights lie above their ground, as a training does."""
+    surface, ground = recipe.fitted(sources[recipe.modality], unit=unit), sources["ground"]
+    names = (f"data.{recipe.modality}", "data.ground")
+    check_surface_above(surface, recipe.fitted_ground(ground, unit=unit), unit, names=names)
 
 
 def _error_texts(check: Callable[[], object]) -> list[str]:

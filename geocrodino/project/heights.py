@@ -18,6 +18,9 @@ from geocrodino.project.layers import Layer, look_windows
 _HIGHEST_M = 9000.0
 """No ground is higher, m: larger numbers are not metres."""
 
+_LOWEST_M = -9000.0
+"""Lower numbers, such as -9999, stand for missing pixels, also where no tag says so."""
+
 _ABOVE = 0.95  # share of the pixels where a surface lies on its ground or above it
 _TOLERANCE_M = 0.5
 _LEAST_RISE_M = 0.2  # mean height of a surface above its ground
@@ -53,10 +56,11 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
     coding: dict[str, Any] = {}
     reasons: list[str] = []
     if len(bands) == 2:
-        one, other = (sample(raster, band) for band in bands)
-        upper, lower = (0, 1) if np.nanmean(one) >= np.nanmean(other) else (1, 0)
+        rise = _rise(raster, bands[0], bands[1])
+        upper, lower = (1, 0) if rise is not None and rise < 0 else (0, 1)
         coding |= {"band": bands[upper], "ground_band": bands[lower]}
-        reasons.append(f"band {bands[upper]} is higher than band {bands[lower]}, as a surface is than its ground")
+        higher = f"band {bands[upper]} is higher than band {bands[lower]}, as a surface is than its ground"
+        reasons.append(higher if rise else f"nothing tells which of bands {bands[0]} and {bands[1]} is the ground")
     values = sample(raster, bands[0])
     known = raster.unit is not None or raster.is_scaled
     above = layer.above or (raster.dtype == "uint8" and len(bands) == 1)
@@ -82,6 +86,23 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
         except GeocrodinoError:
             pass  # a unit that is not known; the training says so
     return HeightGuess(found, why)
+
+
+def _rise(raster: RasterSource, band: int, other: int) -> float | None:
+    """How much higher a band is than another one, on average of the pixels that both have; None without such pixels.
+
+    Means of each band alone would compare different places: a ground that lacks the valley is higher than a surface
+    that has it.
+    """
+    rises = []
+    for window in look_windows(raster):
+        one, there = raster.read_own(window, (band,))
+        two, also = raster.read_own(window, (other,))
+        both = there & also & np.isfinite(one[0]) & np.isfinite(two[0])
+        both &= (one[0] > _LOWEST_M) & (two[0] > _LOWEST_M)
+        rises.append((one[0] - two[0])[both])
+    rise = np.concatenate(rises)
+    return float(rise.mean(dtype=np.float64)) if rise.size else None
 
 
 def _is_a_share(values: NDArray[np.float32]) -> bool:
