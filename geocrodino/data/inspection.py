@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.alignment import reference_grid
 from geocrodino.data.grid_choice import choose_grid, describe_work
 from geocrodino.data.label_look import look_at_labels
+from geocrodino.data.lone_tiles import warn_of_lone_tiles
 from geocrodino.data.sources import Sources, ground_is_given, with_heights
 from geocrodino.data.splits import require_splits
 from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
@@ -129,6 +130,10 @@ def inspect_files(
         GridError: If the raster of the first modality has no CRS.
         LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
         RasterError: If a file cannot be read.
+
+    Warns:
+        LeftOutWarning: If tiles of the first modality have no file of another layer at their place.
+        HeightRangeWarning: If many heights lie below their ground.
     """
     if "labels" in sources and not isinstance(sources["labels"], LabelSource):
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
@@ -165,6 +170,9 @@ def inspect_files(
             problems += _error_texts(partial(recipe.halo_px, grid, ground_given=given))
         for role, source in sources.items():
             problems += _error_texts(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
+        labels = sources.get("labels")
+        scene = Sources(rasters, labels if isinstance(labels, LabelSource) else None, sources.get("ground"), unit)
+        problems += _error_texts(partial(warn_of_lone_tiles, "", scene, grid, aoi))
         if aoi is not None:
             splits = _split_px(aoi, grid)
     problems += _error_texts(partial(require_one_size, sources))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geocrodino.data.alignment import nothing_valid
 from geocrodino.data.grid_choice import GridChoice, choose_grids
 from geocrodino.data.held_labels import HeldLabels, PackedLabels, packed, unpacked
+from geocrodino.data.lone_tiles import warn_of_lone_tiles
 from geocrodino.data.parts import ScenePart, any_valid, list_members, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_advice, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import open_sources
@@ -198,6 +199,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         for modality in there.rasters:
             recipes[modality].halo_px(grid, ground_given=there.ground_given)
     warn_of_some_ground(settings, sources)
+    for scene, there, choice, area in zip(settings, sources, choices, areas, strict=True):
+        warn_of_lone_tiles(scene.name, there, choice.grid, area)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
 
