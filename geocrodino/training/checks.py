@@ -46,6 +46,7 @@ from geocrodino.training.scene_checks import (
     NAMELESS,
     fitted_scene,
     grid_of,
+    judge_leaks,
     labels_as_area_advice,
     leaks_of,
     no_labels_with,
@@ -246,9 +247,10 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
             inside = with_surroundings(inside, aoi.splits, patch_px)
         scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside, scene))
     refused = config.classes is not None and config.data.absent_classes == "refuse"
-    leaks = leaks_of(views, scenes, classes, refused=refused)
+    leaks = leaks_of(views, scenes, classes)
     found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
     _check_patches(found, config)
+    judge_leaks(leaks, scenes, classes, refused=refused)
     for modality in recipes:
         _check_valid(found, modality)
     return found
