@@ -25,6 +25,7 @@ from geocrodino.geo.areas.place import likely_mistake, on_grid
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.grid import crs_of, share_ground
+from geocrodino.geo.rasters.height_numbers import advice_on_numbers
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.surface_ground import check_surface_above
@@ -289,7 +290,7 @@ def _with_path(layer: LayerReport, problem: str) -> str:
 def _layer_problems(source: RasterSource, valid: NDArray[np.bool_], covers: float | None, aoi: AOI | None) -> list[str]:
     found = []
     if not valid.any():
-        found.append("no valid pixel among those read: all of it seems to be nodata.")
+        found.append(f"no valid pixel among those read: {advice_on_numbers(source) or 'all of it seems to be nodata.'}")
     if covers == 0 and aoi is not None:
         found.append(f"does not overlap the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
     return found

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.errors import GeocrodinoError
+from geocrodino.geo.rasters.height_numbers import as_half_precision
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import height_unit
 from geocrodino.project.layers import Layer, look_windows
@@ -71,8 +72,7 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
         coding["scale"] = 0.1
         reasons.append("8 bits, as decimetres are stored; scale: 1 if these are metres")
     elif not known and values.size and float(np.quantile(values, 0.99)) > _HIGHEST_M:
-        coding["scale"] = 0.01
-        reasons.append(f"values up to {values.max():,.0f}, so no metres: taken as centimetres")
+        coding |= _coding_of_large(raster, values, reasons)
     found: dict[str, Any] = {"height": dict(sorted(coding.items()))} if coding else {}
     why = {"height": f"? {'; '.join(reasons)}"} if coding else {}
     if not coding and not known and values.size and _is_a_share(values):
@@ -86,6 +86,18 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
         except GeocrodinoError:
             pass  # a unit that is not known; the training says so
     return HeightGuess(found, why)
+
+
+def _coding_of_large(raster: RasterSource, values: NDArray[np.float32], reasons: list[str]) -> dict[str, Any]:
+    """The coding of numbers that are too large for metres; adds the reason for it."""
+    half = as_half_precision(raster, values)
+    meant = "" if half is None else f"bits of half-precision numbers ({half.low:.3g} to {half.high:.3g} m)"
+    if half is not None and half.missing:
+        reasons.append(f"{meant}: some are those of no number; scale: 0.01 in place of encoding for centimetres")
+        return {"encoding": "float16"}
+    other = f"; encoding: float16 in place of scale for {meant}" if meant else ""
+    reasons.append(f"values up to {values.max():,.0f}, so no metres: taken as centimetres{other}")
+    return {"scale": 0.01}
 
 
 def _rise(raster: RasterSource, band: int, other: int) -> float | None:

@@ -243,6 +243,30 @@ def test_what_heights_mean(put, name, values, expected):
     assert found.why.keys() >= expected.keys()
 
 
+def test_numbers_too_large_for_metres(put):
+    """Bits of half-precision numbers: those of 187 = 128 x (1 + 59/128) are 22 x 1024 + 472, which is 23,000."""
+    heights = np.linspace(170.5, 187, SIDE * SIDE).reshape(SIDE, SIDE).astype("float16")
+    put("dsm.tif", heights.view("uint16"))
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {"height": {"scale": 0.01}}
+    assert found.why["height"] == (
+        "? values up to 23,000, so no metres: taken as centimetres; encoding: float16 in place of scale for bits of "
+        "half-precision numbers (170 to 187 m)"
+    )
+    heights[0, 0] = np.nan
+    put("dsm.tif", heights.view("uint16"))
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {"height": {"encoding": "float16"}}
+    assert found.why["height"] == (
+        "? bits of half-precision numbers (170 to 187 m): some are those of no number; scale: 0.01 in place of "
+        "encoding for centimetres"
+    )
+
+
 def test_the_surface_of_two_bands_is_found_on_the_pixels_that_both_have(put):
     """A ground of 100 m, and of 0 m in the valley, which the ground lacks: the surface is 5 m higher everywhere."""
     ground = np.where(np.arange(SIDE) < 30, 0, 100) * np.ones((SIDE, 1))
