@@ -58,7 +58,7 @@ def label_settings(config: Path | None, column: str | None, labels: Path) -> Sce
         return SceneConfig.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(("data", *map(str, first["loc"])))
+        key = ".".join(("data", *(str(part) for part in first["loc"] if part != "[key]")))
         raise ConfigError(f"{config}: {key}: {first['msg'].removeprefix('Value error, ')}.") from error
 
 

@@ -30,6 +30,7 @@ from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.grid import crop
+from geocrodino.geo.rasters.height_numbers import advice_on_numbers
 from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.impossible_heights import Impossible, impossible_heights, total
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
@@ -405,7 +406,7 @@ def nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
         grid: The working grid within the area of interest.
 
     Returns:
-        The error, to be raised by the caller.
+        The error, to be raised by the caller; where heights are impossible, with what their numbers may be.
     """
     height, width = grid.shape
     if isinstance(source, LabelSource) and not source.has_pixels:
@@ -414,11 +415,10 @@ def nothing_valid(source: RasterSource, grid: GeoBox) -> RasterError:
             f"no shape labels a pixel within the area of interest ({height} x {width} px).\n"
             "Check that shapes and area lie in one place.",
         )
-    return RasterError(
-        source.path,
-        f"no valid pixel within the area of interest ({height} x {width} px): all of it is nodata.\n"
-        "Check the nodata tag and the area.",
-    )
+    where = f"no valid pixel within the area of interest ({height} x {width} px)"
+    if advice := advice_on_numbers(source):
+        return RasterError(source.path, f"{where}: {advice}")
+    return RasterError(source.path, f"{where}: all of it is nodata.\nCheck the nodata tag and the area.")
 
 
 def _read_record(record: Path, size: dict[Path, int]) -> dict[str, Any]:

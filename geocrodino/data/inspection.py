@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.alignment import reference_grid
 from geocrodino.data.grid_choice import choose_grid, describe_work
 from geocrodino.data.label_look import look_at_labels
+from geocrodino.data.lone_tiles import warn_of_lone_tiles
 from geocrodino.data.sources import Sources, ground_is_given, with_heights
 from geocrodino.data.splits import require_splits
 from geocrodino.errors import AOIError, GeocrodinoError, GridError, HeightError
@@ -24,8 +25,10 @@ from geocrodino.geo.areas.place import likely_mistake, on_grid
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.grid import crs_of, share_ground
+from geocrodino.geo.rasters.height_numbers import advice_on_numbers
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
+from geocrodino.geo.rasters.surface_ground import check_surface_above
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
@@ -128,6 +131,10 @@ def inspect_files(
         GridError: If the raster of the first modality has no CRS.
         LabelError: If ``ignore_values`` and ``label_values`` contradict each other or the label file.
         RasterError: If a file cannot be read.
+
+    Warns:
+        LeftOutWarning: If tiles of the first modality have no file of another layer at their place.
+        HeightRangeWarning: If many heights lie below their ground.
     """
     if "labels" in sources and not isinstance(sources["labels"], LabelSource):
         sources = {**sources, "labels": LabelSource.of(sources["labels"], ignore_values, label_values)}
@@ -157,12 +164,16 @@ def inspect_files(
     for recipe in recipes.values():
         if "ground" in sources and definition_of(recipe.modality).holds_heights:
             problems += _error_texts(partial(recipe.check_ground, sources["ground"]))
+            problems += _error_texts(partial(_check_surface_above, recipe, sources, unit))
     splits: dict[str, int] = {}
     if grid is not None:
         for recipe in recipes.values():
             problems += _error_texts(partial(recipe.halo_px, grid, ground_given=given))
         for role, source in sources.items():
             problems += _error_texts(partial(require_overlap, {"label" if role == "labels" else role: source}, grid))
+        labels = sources.get("labels")
+        scene = Sources(rasters, labels if isinstance(labels, LabelSource) else None, sources.get("ground"), unit)
+        problems += _error_texts(partial(warn_of_lone_tiles, "", scene, grid, aoi))
         if aoi is not None:
             splits = _split_px(aoi, grid)
     problems += _error_texts(partial(require_one_size, sources))
@@ -201,6 +212,13 @@ def _recipe_of(
     recipe = recipes[modality] = Recipe.of(modality, sources[modality], options)
     if definition.holds_heights:
         recipe.check(sources[modality], ground_given=ground_is_given(sources))
+
+
+def _check_surface_above(recipe: Recipe, sources: Mapping[str, RasterSource], unit: str | None) -> None:
+    """Check that heights lie above their ground, as a training does."""
+    surface, ground = recipe.fitted(sources[recipe.modality], unit=unit), sources["ground"]
+    names = (f"data.{recipe.modality}", "data.ground")
+    check_surface_above(surface, recipe.fitted_ground(ground, unit=unit), unit, names=names)
 
 
 def _error_texts(check: Callable[[], object]) -> list[str]:
@@ -272,7 +290,7 @@ def _with_path(layer: LayerReport, problem: str) -> str:
 def _layer_problems(source: RasterSource, valid: NDArray[np.bool_], covers: float | None, aoi: AOI | None) -> list[str]:
     found = []
     if not valid.any():
-        found.append("no valid pixel among those read: all of it seems to be nodata.")
+        found.append(f"no valid pixel among those read: {advice_on_numbers(source) or 'all of it seems to be nodata.'}")
     if covers == 0 and aoi is not None:
         found.append(f"does not overlap the area of interest. {likely_mistake(aoi, source.geobox)}".rstrip())
     return found

@@ -13,6 +13,7 @@ from geocrodino.geo.rasters.heights import ground_like, set_heights
 from geocrodino.geo.rasters.place import Place, stated_place
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
+from geocrodino.geo.rasters.surface_ground import check_surface_above
 from geocrodino.modalities.recipe import Recipe
 from geocrodino.modalities.registry import definition_of
 from geocrodino.settings.heights import HeightSettings
@@ -185,7 +186,10 @@ def fitted_sources(
 
     Raises:
         BundleError: If a raster of heights holds an image, classes or several bands.
-        HeightError: If heights are too coarse, or in a unit that is not known.
+        HeightError: If heights are too coarse, in a unit that is not known, or mostly below their ground.
+
+    Warns:
+        HeightRangeWarning: If many heights lie below their ground, see `check_surface_above`.
     """
     ground, unit = sources.ground, sources.height_unit
     fitted: dict[Modality, RasterSource] = {}
@@ -197,4 +201,6 @@ def fitted_sources(
                 recipe.check_ground(sources.ground)
                 ground = recipe.fitted_ground(sources.ground, unit=unit)
         fitted[m] = recipe.fitted(raster, unit=unit, bands=bands.get(m))
+        if definition_of(m).holds_heights and ground is not None:
+            check_surface_above(fitted[m], ground, unit, names=(f"data.{m}", "data.ground"))
     return replace(sources, rasters=fitted, ground=ground)

@@ -170,12 +170,17 @@ def _entries(path: Path, split: str, column: str | None, known: _Names) -> list[
         if known.find(words):
             found.append(_Entry(words, line))
             continue
-        pair = words.split()  # an image and its mask, say
-        if len(pair) > 1 and "," not in words and known.find(pair[0]):
-            found.append(_Entry(pair[0], line))
-            continue
-        found += [_Entry(word.strip(), line) for word in re.split(r"[,;]", words) if word.strip()]
+        found += [_Entry(word, line) for word in _words(words, known)]
     return found
+
+
+def _words(text: str, known: _Names) -> list[str]:
+    """The names of a line: one of an image and its mask, which are of one scene or of which the mask is unknown."""
+    parted = text.split()
+    if len(parted) > 1 and not re.search(r"[,;]", text) and known.find(parted[0]):
+        scenes = {frozenset(found) for word in parted if (found := known.find(word))}
+        return parted[:1] if len(scenes) == 1 else parted
+    return [word.strip() for word in re.split(r"[,;]", text) if word.strip()]
 
 
 def _of_table(path: Path, text: str, split: str, column: str | None, known: _Names) -> list[_Entry]:

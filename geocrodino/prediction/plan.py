@@ -23,6 +23,7 @@ from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.place import PIXEL_TAG, is_placeless
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
+from geocrodino.geo.rasters.surface_ground import check_surface_above
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import require_distinct_output
@@ -353,7 +354,10 @@ def _heights_input(
     if ground is not None:
         spec.recipe.check_ground(ground)
         lower = spec.recipe.fitted_ground(ground, unit=height_unit)
-    return SceneInput(spec.recipe.fitted(raster, unit=height_unit), spec, grid, lower, height_unit)
+    fitted = spec.recipe.fitted(raster, unit=height_unit)
+    if lower is not None:  # a warning: what an existing bundle predicts stays
+        check_surface_above(fitted, lower, height_unit, names=("`elevation`", "`ground`"), refuse=False)
+    return SceneInput(fitted, spec, grid, lower, height_unit)
 
 
 def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice, Literal["exact", "blend"]]:

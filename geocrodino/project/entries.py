@@ -16,6 +16,7 @@ from geocrodino.geo.rasters.bands import common_names
 from geocrodino.geo.rasters.place import Place, pictures
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene_files import find_files
+from geocrodino.phrases import listed
 from geocrodino.project.classes import LabelGuess, guess_rules, guess_rules_of_tiles
 from geocrodino.project.heights import HeightGuess, guess_heights
 from geocrodino.project.layers import Layer, Role, alone, describe_layer
@@ -190,6 +191,9 @@ class ProjectSettings:
             items = [[Entry("name", each.scene.name), *_scene_entries(each)] for each in self.scenes]
             entries = [Block("scenes", items=items, why="layers that show the same place"), *entries]
         entries += self._split_entries(checked)
+        if checked is not None and checked.leaks.in_no_split:  # a training refuses classes that the file names
+            why = f"? {listed(checked.leaks.in_no_split)}: in the labels, but in no split"
+            entries.append(Entry("absent_classes", "warn", why))
         if checked is not None:
             choice = checked.scenes[0].choice
             entries.append(Entry("resolution_m", float(f"{choice.resolution_m:.4g}"), choice.note, active=False))

@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.errors import GeocrodinoError
+from geocrodino.geo.rasters.height_numbers import as_half_precision
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import height_unit
 from geocrodino.project.layers import Layer, look_windows
 
 _HIGHEST_M = 9000.0
 """No ground is higher, m: larger numbers are not metres."""
+
+_LOWEST_M = -9000.0
+"""Lower numbers, such as -9999, stand for missing pixels, also where no tag says so."""
 
 _ABOVE = 0.95  # share of the pixels where a surface lies on its ground or above it
 _TOLERANCE_M = 0.5
@@ -53,10 +57,11 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
     coding: dict[str, Any] = {}
     reasons: list[str] = []
     if len(bands) == 2:
-        one, other = (sample(raster, band) for band in bands)
-        upper, lower = (0, 1) if np.nanmean(one) >= np.nanmean(other) else (1, 0)
+        rise = _rise(raster, bands[0], bands[1])
+        upper, lower = (1, 0) if rise is not None and rise < 0 else (0, 1)
         coding |= {"band": bands[upper], "ground_band": bands[lower]}
-        reasons.append(f"band {bands[upper]} is higher than band {bands[lower]}, as a surface is than its ground")
+        higher = f"band {bands[upper]} is higher than band {bands[lower]}, as a surface is than its ground"
+        reasons.append(higher if rise else f"nothing tells which of bands {bands[0]} and {bands[1]} is the ground")
     values = sample(raster, bands[0])
     known = raster.unit is not None or raster.is_scaled
     above = layer.above or (raster.dtype == "uint8" and len(bands) == 1)
@@ -67,8 +72,7 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
         coding["scale"] = 0.1
         reasons.append("8 bits, as decimetres are stored; scale: 1 if these are metres")
     elif not known and values.size and float(np.quantile(values, 0.99)) > _HIGHEST_M:
-        coding["scale"] = 0.01
-        reasons.append(f"values up to {values.max():,.0f}, so no metres: taken as centimetres")
+        coding |= _coding_of_large(raster, values, reasons)
     found: dict[str, Any] = {"height": dict(sorted(coding.items()))} if coding else {}
     why = {"height": f"? {'; '.join(reasons)}"} if coding else {}
     if not coding and not known and values.size and _is_a_share(values):
@@ -82,6 +86,35 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
         except GeocrodinoError:
             pass  # a unit that is not known; the training says so
     return HeightGuess(found, why)
+
+
+def _coding_of_large(raster: RasterSource, values: NDArray[np.float32], reasons: list[str]) -> dict[str, Any]:
+    """The coding of numbers that are too large for metres; adds the reason for it."""
+    half = as_half_precision(raster, values)
+    meant = "" if half is None else f"bits of half-precision numbers ({half.low:.3g} to {half.high:.3g} m)"
+    if half is not None and half.missing:
+        reasons.append(f"{meant}: some are those of no number; scale: 0.01 in place of encoding for centimetres")
+        return {"encoding": "float16"}
+    other = f"; encoding: float16 in place of scale for {meant}" if meant else ""
+    reasons.append(f"values up to {values.max():,.0f}, so no metres: taken as centimetres{other}")
+    return {"scale": 0.01}
+
+
+def _rise(raster: RasterSource, band: int, other: int) -> float | None:
+    """How much higher a band is than another one, on average of the pixels that both have; None without such pixels.
+
+    Means of each band alone would compare different places: a ground that lacks the valley is higher than a surface
+    that has it.
+    """
+    rises = []
+    for window in look_windows(raster):
+        one, there = raster.read_own(window, (band,))
+        two, also = raster.read_own(window, (other,))
+        both = there & also & np.isfinite(one[0]) & np.isfinite(two[0])
+        both &= (one[0] > _LOWEST_M) & (two[0] > _LOWEST_M)
+        rises.append((one[0] - two[0])[both])
+    rise = np.concatenate(rises)
+    return float(rise.mean(dtype=np.float64)) if rise.size else None
 
 
 def _is_a_share(values: NDArray[np.float32]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.place import Place, is_placeless
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
-from geocrodino.geo.rasters.window import Window
+from geocrodino.geo.rasters.window import Window, spread_windows
 from geocrodino.modalities.few_values import few_values
 from geocrodino.phrases import listed
 from geocrodino.project.words import word_of
@@ -326,9 +325,7 @@ def look_windows(raster: RasterSource) -> list[Window]:
     Returns:
         At most nine windows of at most 256 x 256 px, spread over it.
     """
-    height, width = (int(side) for side in raster.geobox.shape)
-    rows, cols = (sorted({0, max(0, (n - _LOOK_PX) // 2), max(0, n - _LOOK_PX)}) for n in (height, width))
-    return [Window(r, min(r + _LOOK_PX, height), c, min(c + _LOOK_PX, width)) for r, c in itertools.product(rows, cols)]
+    return spread_windows(raster.geobox.shape, _LOOK_PX)
 
 
 # --- files that belong together -------------------------------------------------------------------------------------

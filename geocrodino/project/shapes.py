@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from geocrodino.errors import AOIError, ConfigError
 from geocrodino.geo.areas.sources import columns_by_layer, label_source, read_source
 from geocrodino.geo.areas.splits import columns_of_splits, split_column
 from geocrodino.phrases import listed
-from geocrodino.project.layers import FoundLayers, Layer, degrees
+from geocrodino.project.layers import Box, FoundLayers, Layer, degrees
 from geocrodino.project.words import names_an_area
 
 _MOST_CLASSES = 64
@@ -88,7 +88,10 @@ def named_shapes(role: str, name: str) -> Layer:
     Raises:
         AOIError: If the file cannot be read.
     """
-    box = _box(name, next(iter(columns_by_layer(label_source(name))), None))
+    layers = columns_by_layer(label_source(name))
+    frames = _frames(name, layers) if role == "labels" else {}
+    labelled = [layer for layer, frame in frames.items() if _has_classes(frame)]
+    box = _box(name, labelled or [next(iter(layers), None)])
     return Layer("labels" if role == "labels" else "aoi", (name,), "as named", box=box)
 
 
@@ -196,16 +199,15 @@ def _shape_layer(name: str) -> Layer | str:
             counts = splits.dropna().value_counts(sort=False)
             told = ", ".join(f"{count} {split}" for split, count in counts.items())
             return Layer(
-                "aoi", (name,), f"polygons with a column of splits: {told}", box=_box(name, layer), word="split"
+                "aoi", (name,), f"polygons with a column of splits: {told}", box=_box(name, [layer]), word="split"
             )
-    layer = next(iter(frames))
-    labelled = [frame for frame in frames.values() if _has_classes(frame)]
+    labelled = {layer: frame for layer, frame in frames.items() if _has_classes(frame)}
     if labelled and not names_an_area(name):
         spread = f" in {len(labelled)} layers" if len(labelled) > 1 else ""
-        why = f"{sum(map(len, labelled))} shapes with attributes{spread}"
-        return Layer("labels", (name,), why, box=_box(name, layer))
+        why = f"{sum(map(len, labelled.values()))} shapes with attributes{spread}"
+        return Layer("labels", (name,), why, box=_box(name, labelled))
     if names_an_area(name):
-        return Layer("aoi", (name,), "polygons whose name speaks of an area", box=_box(name, layer))
+        return Layer("aoi", (name,), "polygons whose name speaks of an area", box=_box(name, list(frames)[:1]))
     return "shapes without a column of classes or splits"
 
 
@@ -229,8 +231,16 @@ def _without_copies(found: FoundLayers) -> list[Layer]:
     return kept
 
 
-def _box(name: str, layer: str | None) -> tuple[float, float, float, float] | None:
-    """Where shapes lie, degrees; None if their CRS is not known."""
+def _box(name: str, layers: Iterable[str | None]) -> Box | None:
+    """Where the shapes of layers lie, degrees; None if none of them has shapes in a known CRS."""
+    boxes = [box for layer in layers if (box := _box_of(name, layer)) is not None]
+    if not boxes:
+        return None
+    west, south, east, north = zip(*boxes, strict=True)
+    return min(west), min(south), max(east), max(north)
+
+
+def _box_of(name: str, layer: str | None) -> Box | None:
     raw = read_source(label_source(name, layer))
     if raw.frame.empty:
         return None

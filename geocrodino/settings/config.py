@@ -451,8 +451,8 @@ def _error_text(error: ValidationError, source: Path | None, overridden: set[str
 
 
 def _place(item: ErrorDetails) -> tuple[int | str, ...]:
-    """Keys that lead to a value in the file, without pydantic's tag for one of two forms."""
-    return tuple(part for part in item["loc"] if part not in (SHORT_FORM, LIST_FORM))
+    """Keys that lead to a value in the file, without pydantic's tags for one of two forms and for a key itself."""
+    return tuple(part for part in item["loc"] if part not in (SHORT_FORM, LIST_FORM, "[key]"))
 
 
 def _key_error(item: ErrorDetails, origin: str) -> str:

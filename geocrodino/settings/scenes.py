@@ -197,7 +197,7 @@ class DataConfig(SceneConfig, _List):
 
     absent_classes: Literal["refuse", "warn"] = Field(
         "refuse",
-        description="what happens if a class that is named has no labelled pixel in any split of several scenes",
+        description="what happens if a class that is named has no labelled pixel in any split",
     )
 
     cache: LayerCache = Field(

@@ -14,7 +14,7 @@ from geocrodino.data.leakage import LeakReport
 from geocrodino.data.sources import Sources
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.modalities.recipe import Recipe
-from geocrodino.settings.classes import ClassScheme
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.scenes import SceneConfig
 
@@ -97,10 +97,26 @@ class CheckedInputs:
         return bool(with_heights) and all(sources.ground_given for sources in with_heights)
 
     def split_px(self) -> dict[str, int]:
-        """Count the pixels of each split.
+        """Count the pixels of the ground of each split, with a label or without.
 
         Returns:
             Pixels in all scenes together, by split.
         """
         splits = dict.fromkeys(split for scene in self.scenes for split in scene.inside)
         return {s: sum(int(scene.inside[s].sum()) for scene in self.scenes if s in scene.inside) for s in splits}
+
+    def labelled_px(self) -> dict[str, int]:
+        """Count the labelled pixels of the splits that have labels.
+
+        Returns:
+            Pixels with a class in all scenes together, by split: ``train`` and ``val``.
+        """
+        found: dict[str, int] = {}
+        for scene in self.scenes:
+            if not {"train", "val"} & scene.inside.keys():
+                continue
+            labelled = scene.labels != IGNORE_INDEX
+            for split in ("train", "val"):
+                if split in scene.inside:
+                    found[split] = found.get(split, 0) + int(np.count_nonzero(labelled & scene.inside[split]))
+        return found

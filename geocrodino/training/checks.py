@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geocrodino.data.alignment import nothing_valid
 from geocrodino.data.grid_choice import GridChoice, choose_grids
 from geocrodino.data.held_labels import HeldLabels, PackedLabels, packed, unpacked
+from geocrodino.data.lone_tiles import warn_of_lone_tiles
 from geocrodino.data.parts import ScenePart, any_valid, list_members, scene_parts, with_surroundings
 from geocrodino.data.patches import labelled_corners, patch_advice, patch_corners, require_labels, require_patches
 from geocrodino.data.sources import open_sources
@@ -45,6 +46,7 @@ from geocrodino.training.scene_checks import (
     NAMELESS,
     fitted_scenes,
     grid_of,
+    judge_leaks,
     labels_as_area_advice,
     leaks_of,
     no_labels_with,
@@ -198,6 +200,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
         for modality in there.rasters:
             recipes[modality].halo_px(grid, ground_given=there.ground_given)
     warn_of_some_ground(settings, sources)
+    for scene, there, choice, area in zip(settings, sources, choices, areas, strict=True):
+        warn_of_lone_tiles(scene.name, there, choice.grid, area)
     if config.augmentation.names_operations:
         from geocrodino.data.augmentation import check_channels
 
@@ -243,9 +247,10 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
             inside = with_surroundings(inside, aoi.splits, patch_px)
         scenes.append(CheckedScene(view.name, part.sources, view.grid, choice, aoi, labels, inside, scene))
     refused = config.classes is not None and config.data.absent_classes == "refuse"
-    leaks = leaks_of(views, scenes, classes, refused=refused)
+    leaks = leaks_of(views, scenes, classes)
     found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
     _check_patches(found, config)
+    judge_leaks(leaks, scenes, classes, refused=refused)
     for modality in recipes:
         _check_valid(found, modality)
     return found

@@ -406,6 +406,12 @@ def _origin(found: CheckedInputs) -> str:
     return f" ({'; '.join(named)})" if named else ""
 
 
+def _counted(split: str, pixels: int, labelled: int | None) -> str:
+    """The pixels of a split, and how many of them have a label where some have none."""
+    bare = labelled is None or labelled == pixels
+    return f"{pixels:,} {split}" + ("" if bare else f" ({labelled:,} with a label)")
+
+
 def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) -> str:
     """Describe the inputs of a training for the user.
 
@@ -416,11 +422,12 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
 
     Returns:
         Lines: the grid, its pixel size and the reason for it, the unit of heights and where it is known from, the
-        classes, the pixels of each split, the file of the splits if they are drawn, and what splits lack.
+        classes, the pixels of each split and how many of them have a label, the file of the splits if they are drawn,
+        and what splits lack.
     """
     first = found.scenes[0]
     units = "".join(f"{line}\n" for line in unit_lines([(scene.name, scene.sources) for scene in found.scenes]))
-    px = found.split_px()
+    px, labelled = found.split_px(), found.labelled_px()
     what = " and ".join("whole scenes" if how == "scenes" else how for how in found.drawn)
     splits = f"\nSplits drawn as {what}, for `aoi` of an evaluation: {drawn}" if drawn else ""
     if len(found.scenes) == 1:
@@ -435,6 +442,6 @@ def summarise_inputs(found: CheckedInputs, patch_px: int, drawn: Path | None) ->
     return (
         f"{grids}\n{first.choice.note}\n{units}"
         f"Classes: {', '.join(found.classes.names)}{_origin(found)}\n"
-        f"Pixels: {', '.join(f'{count:,} {split}' for split, count in px.items())}{splits}"
+        f"Pixels: {', '.join(_counted(split, count, labelled.get(split)) for split, count in px.items())}{splits}"
         + "".join(f"\n{line}" for line in (*found.notes, *found.leaks.facts))
     )

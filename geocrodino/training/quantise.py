@@ -27,6 +27,7 @@ from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import SCENES
 from geocrodino.training.prepare import Prepared, changed_inputs, prepare
+from geocrodino.training.scenes import of_earlier_run
 
 MOST_LOST_POINTS = 0.2
 """Largest loss of mIoU on ``val``, in percentage points, with which an int8 network is kept."""
@@ -79,7 +80,7 @@ def quantise(
     bundle = load_bundle(path)
     config = run_folder.recorded_settings(run)  # with the grid that it was trained on, also of version 0.1
     with run_folder.alone(run):
-        ready = prepare(config, run, on_progress)
+        ready = prepare(of_earlier_run(config), run, on_progress)
         _require_unchanged(ready, run)
         data = _data(config, ready)
         unused_px = default_lattice(ready.grid, bundle).unused_px

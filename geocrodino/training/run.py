@@ -52,6 +52,7 @@ from geocrodino.training.pace import describe_budget, epochs_within, expectation
 from geocrodino.training.parts import Processes
 from geocrodino.training.prepare import Prepared, footprint_of, prepare, record
 from geocrodino.training.readers import choose_readers
+from geocrodino.training.scenes import of_earlier_run
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
 from geocrodino.training.teacher_checks import load_teacher, require_same_data, require_same_splits
@@ -178,7 +179,8 @@ def _prepare(
     def check(found: CheckedInputs) -> None:
         try_networks(config, found, *trainings)
 
-    ready = prepare(config, out, tell.progress, tell, tell.stage, check)
+    begun = of_earlier_run(config) if resume else config
+    ready = prepare(begun, out, tell.progress, tell, tell.stage, check)
     ready = replace(ready, encoder_weights=weights, teacher_weights=read, start=start)
     config = config.with_grid(ready.choice.resolution_m, ready.choice.grid_of)
     tell(number_format.describe(config.training.precision, config.training.accelerator))

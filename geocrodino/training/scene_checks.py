@@ -56,29 +56,19 @@ _BLOCK_PX = 512
 _FEW = 256  # scenes up to which labels lie in memory as they are
 
 
-def leaks_of(
-    views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme, *, refused: bool
-) -> LeakReport:
-    """Look for what splits share and lack; of several scenes, a class that no split has may be refused.
+def leaks_of(views: Sequence[SceneView], scenes: Sequence[CheckedScene], classes: ClassScheme) -> LeakReport:
+    """Look for what splits share and lack.
 
     Args:
         views: What is known of each scene, with its labels.
         scenes: The scenes with their splits, in the same order.
         classes: The classes.
-        refused: Whether a class that no split of several scenes has is an error.
 
     Returns:
         What was found.
-
-    Raises:
-        ConfigError: If such a class is an error.
-
-    Warns:
-        SplitWarning: If splits share ground or images, or lack a class.
     """
-    several = len(scenes) > 1
     rasters = Counter(scene.sources.reference.name for scene in scenes)
-    found = find_leaks(
+    return find_leaks(
         [
             # Parts of one raster lie in different places, so they are no copies of each other.
             SplitScene(s.name, s.grid, s.aoi, view.labels, s.inside, raster if rasters[raster.name] == 1 else None)
@@ -87,21 +77,39 @@ def leaks_of(
         ],
         classes,
     )
-    if several and found.in_no_split:
+
+
+def judge_leaks(found: LeakReport, scenes: Sequence[CheckedScene], classes: ClassScheme, *, refused: bool) -> None:
+    """Tell what splits share, and classes that no split has.
+
+    Args:
+        found: What splits share and lack.
+        scenes: The scenes.
+        classes: The classes.
+        refused: Whether a class that no split has is an error.
+
+    Raises:
+        ConfigError: If such a class is an error.
+
+    Warns:
+        SplitWarning: If splits share ground or images, or lack a class.
+    """
+    if found.in_no_split:
         count = len(found.in_no_split)
         verb, them = ("has", "it") if count == 1 else ("have", "them")
-        lacking = f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {len(scenes)} scenes."
+        several, labels = len(scenes) > 1, scenes[0].sources.labels
+        where, of = (f"{len(scenes)} scenes", " of the scenes") if several else (labels.name if labels else "", "")
+        lacking = f"classes: {listed(found.in_no_split)} {verb} no labelled pixel in any split of {where}."
         lacking += _hidden_by_nodata(scenes, classes, found.in_no_split)
         if refused:
             raise ConfigError(
-                f"{lacking}\nLeave {them} out of `classes`, or correct the values of the labels or the splits of the "
-                "scenes. With the key data.absent_classes: warn, the training starts all the same."
+                f"{lacking}\nLeave {them} out of `classes`, or correct the values of the labels or the splits{of}. "
+                "With the key data.absent_classes: warn, the training starts all the same."
             )
         share = f"{count} of {len(classes)} classes {verb} nothing to learn from, and no map will show {them}."
         warnings.warn(f"{lacking} {share}", SplitWarning, stacklevel=3)
     for leak in found.leaks:
         warnings.warn(leak, SplitWarning, stacklevel=3)
-    return found
 
 
 def _hidden_by_nodata(scenes: Sequence[CheckedScene], classes: ClassScheme, lacking: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ from geocrodino.settings.prediction import Execution, Inputs, ModalityChoice, Ou
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checks import check_inputs
 from geocrodino.training.folder import SPLITS_NAME
+from geocrodino.training.scenes import of_earlier_run
 from geocrodino.training.teacher import SETTINGS_NAME
 
 ONE_SCENE = "map"
@@ -108,7 +109,7 @@ def scenes_of_split(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a training with this configuration has shown them
-        inputs = check_inputs(config)
+        inputs = check_inputs(of_earlier_run(config))
     checked = inputs.scenes
     if split is not None and file is not None and inputs.drawn:
         _compare_draws(config, file, run, listed(inputs.drawn))

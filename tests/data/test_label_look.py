@@ -69,4 +69,4 @@ def test_classes_that_a_table_names(write_raster):
     assert (found.values, found.notes, found.problems) == ("house 50 %, road 50 %", (), ())
     labels = open_labels(path, None, rules=LabelRules(table={"house": 1, "road": 3}))
     (problem,) = look_at_labels(labels, None, labels.geobox).problems
-    assert problem.startswith(f"{path}: 1 value stands in no class of `data.label_rules.table`: 2. ")
+    assert problem.startswith(f"{path}: 1 value stands in no class of `data.label_rules.table`: 2 (1 px). ")

@@ -266,6 +266,7 @@ FLAIR = [
         (FLAIR, {"train": "IMG_000000\nIMG_000001", "val": "IMG_000002"}, "train train val "),
         (FLAIR, {"train": "flair/aerial_train/D004_2021/Z1_NN/img/IMG_000000.tif flair/msk/MSK_000000.tif",
                  "val": "aerial_train\\D014_2020\\Z1_NN\\img\\IMG_000003.tif"}, "train   val"),
+        (POTSDAM, {"train": "2_10 2_11", "val": "3_10 dsm_03_10", "test": "3_11"}, "train train val test"),
     ],
 )  # fmt: skip
 def test_lists_as_data_sets_bring_them(tmp_path, views, texts, expected):
@@ -294,6 +295,12 @@ def test_names_of_no_scene(tmp_path):
         "names of scenes or of their files, such as 2_10, 2_11, 3_10 and 1 more.\n"
         "Correct or remove these lines, or add the scenes."
     )
+
+
+def test_a_line_with_blanks_is_read_whole(tmp_path):
+    lists = write(tmp_path, train="2_10 2_11 3_12", val="3_10")
+    with pytest.raises(ConfigError, match=r"1 of 3 names matches no scene: line 1 3_12 \(did you mean 3_11\?\)\."):
+        decide(POTSDAM, lists=lists)
 
 
 def test_names_of_no_file_of_a_single_scene(tmp_path):

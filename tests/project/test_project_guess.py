@@ -241,3 +241,17 @@ def test_files_of_a_data_set_that_are_no_rasters(tmp_path):
         f"\nInstead: these files look like {PRESETS['gamus'].title}, for which there is a preset: geocrodino train "
         f"--dataset gamus --root {tmp_path}"
     )
+
+
+def test_a_class_outside_all_splits(folder):
+    """Water lies in the corner alone, which no area covers: a training refuses it, unless the file says otherwise."""
+    with rasterio.open(folder / "classes.tif", "r+") as dataset:
+        values = dataset.read(1)
+        water = next(land.value for land in CLASSES.classes if land.name == "water")
+        values[values == water] = 0
+        values[:4, :4] = water
+        dataset.write(values, 1)
+    out = guess_project().write()
+    line = next(line for line in out.read_text().splitlines() if "absent_classes" in line)
+    assert line.split() == f"absent_classes: warn # ? class {water} ({water}): in the labels, but in no split".split()
+    assert not isinstance(inputs_or_refusal(load_config(out)), str)

@@ -10,7 +10,7 @@ import shapely
 from geocrodino.errors import ConfigError, LabelError
 from geocrodino.project.classes import guess_rules
 from geocrodino.project.layers import named_layer
-from geocrodino.project.shapes import class_column, holds_classes, shape_layers
+from geocrodino.project.shapes import class_column, holds_classes, named_shapes, shape_layers
 
 BOXES = [shapely.box(i, 0, i + 1, 1) for i in range(12)]
 
@@ -67,6 +67,22 @@ def test_areas_and_labels(write_shapes):
         names[2]: "the same in another format as aoi.gpkg",
         names[3]: "shapes without a column of classes or splits",
     }
+
+
+def test_labels_lie_where_their_layers_with_classes_do(tmp_path):
+    """The first layer lies in the north and has no classes; those with classes lie 2 to 3 and 5 to 6 degrees east."""
+    file = tmp_path / "drawn.gpkg"
+    north = gpd.GeoDataFrame({"name": ["office"]}, geometry=[shapely.box(2, 60, 3, 61)], crs="EPSG:4326")
+    north.to_file(file, layer="a_office")
+    for layer, west in (("b_trees", 2), ("c_houses", 5)):
+        boxes = [shapely.box(west + n / 12, 45, west + (n + 1) / 12, 46) for n in range(12)]
+        frame = gpd.GeoDataFrame({"kind": ["a", "b"] * 6}, geometry=boxes, crs="EPSG:4326")
+        frame.to_file(file, layer=layer)
+    expected = pytest.approx((2.0, 45.0, 6.0, 46.0))
+    (found,) = shape_layers([str(file)]).layers
+    assert (found.role, found.why, found.box) == ("labels", "24 shapes with attributes in 2 layers", expected)
+    assert named_shapes("labels", str(file)).box == expected
+    assert named_shapes("aoi", str(file)).box == pytest.approx((2.0, 60.0, 3.0, 61.0))
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,56 @@ def test_what_heights_mean(put, name, values, expected):
     assert found.why.keys() >= expected.keys()
 
 
+def test_numbers_too_large_for_metres(put):
+    """Bits of half-precision numbers: those of 187 = 128 x (1 + 59/128) are 22 x 1024 + 472, which is 23,000."""
+    heights = np.linspace(170.5, 187, SIDE * SIDE).reshape(SIDE, SIDE).astype("float16")
+    put("dsm.tif", heights.view("uint16"))
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {"height": {"scale": 0.01}}
+    assert found.why["height"] == (
+        "? values up to 23,000, so no metres: taken as centimetres; encoding: float16 in place of scale for bits of "
+        "half-precision numbers (170 to 187 m)"
+    )
+    heights[0, 0] = np.nan
+    put("dsm.tif", heights.view("uint16"))
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {"height": {"encoding": "float16"}}
+    assert found.why["height"] == (
+        "? bits of half-precision numbers (170 to 187 m): some are those of no number; scale: 0.01 in place of "
+        "encoding for centimetres"
+    )
+
+
+def test_the_surface_of_two_bands_is_found_on_the_pixels_that_both_have(put):
+    """A ground of 100 m, and of 0 m in the valley, which the ground lacks: the surface is 5 m higher everywhere."""
+    ground = np.where(np.arange(SIDE) < 30, 0, 100) * np.ones((SIDE, 1))
+    valley = np.arange(SIDE) < 20
+    put("dsm.tif", np.stack([ground + 5, np.where(valley, -9999, ground)]).astype("float32"))  # no tag says so
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    assert guess_heights(layer, layer.raster).values == {"height": {"band": 1, "ground_band": 2}}
+    put("dsm.tif", np.stack([np.where(valley, np.nan, ground), ground + 5]).astype("float32"))
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {"height": {"band": 2, "ground_band": 1}}
+    assert found.why["height"] == "? band 2 is higher than band 1, as a surface is than its ground"
+
+
+def test_two_bands_without_a_common_pixel_tell_no_ground(put):
+    left = np.arange(SIDE) < 20
+    put("dsm.tif", np.stack([np.where(left, HEIGHTS, np.nan), np.where(left, np.nan, HEIGHTS)]).astype("float32"))
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {"height": {"band": 1, "ground_band": 2}}
+    assert found.why["height"] == "? nothing tells which of bands 1 and 2 is the ground"
+
+
 def test_the_unit_of_a_file_is_not_guessed(put):
     put("dsm.tif", (HEIGHTS * 100).astype("uint16"), units="cm")
     (layer,) = _layers().layers

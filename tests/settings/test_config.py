@@ -371,3 +371,10 @@ def test_two_budgets_of_the_command_line_are_one_error(write):
         f"{path}: the configuration cannot be used:\n"
         "  training: expected minutes or epochs, found both: minutes 2.5 and epochs 4. Give only one of them"
     )
+
+
+def test_a_key_of_a_mapping_that_is_unknown(write):
+    """Pydantic calls the key of a mapping ``[key]``, which stands in no file."""
+    message = refused(write("method: {losses: {tversky: 1}}\n"), {f"data.{k}": f"/x/{v}" for k, v in FILES.items()})
+    assert "\n  method.losses.tversky: input should be " in message
+    assert "[key]" not in message

@@ -15,9 +15,11 @@ from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from geocrodino.data.alignment import align
-from geocrodino.errors import ConfigError, GeocrodinoError
+from geocrodino.errors import ConfigError, GeocrodinoError, SplitWarning
+from geocrodino.settings.town import CLASSES
 from geocrodino.training.checks import NOTHING_TO_FREEZE, check_inputs, check_settings, refusal
 from geocrodino.training.run import train
+from geocrodino.training.scenes import of_earlier_run
 
 
 @pytest.fixture
@@ -256,7 +258,8 @@ def test_labels_with_a_column_of_splits_are_no_area(tiny_config, town, tmp_path,
     )
     shapes.to_file(tmp_path / "drawn.gpkg")
     drawn = str(tmp_path / "drawn.gpkg")
-    settings = {"data.labels": drawn, "data.label_rules.column": "use", "data.aoi": drawn}
+    classes = {"data.absent_classes": "warn"}  # the shapes hold three of five classes
+    settings = {"data.labels": drawn, "data.label_rules.column": "use", "data.aoi": drawn, **classes}
     config = tiny_config(settings)
     message = refusal(config)
     assert ("hold no patch" if apart_m else "overlap") in message
@@ -268,3 +271,23 @@ def test_labels_with_a_column_of_splits_are_no_area(tiny_config, town, tmp_path,
     around = shapes.dissolve("split").reset_index()
     around.set_geometry(around.convex_hull.buffer(-0.3)).to_file(tmp_path / "around.gpkg")
     assert refusal(tiny_config({**settings, "data.aoi": str(tmp_path / "around.gpkg")})) is None
+
+
+def test_a_class_that_no_split_of_one_scene_has(tiny_config, town):
+    """It is refused as that of several scenes is; a run that began with it, as of version 0.1, is not."""
+    snow = [*(c.model_dump() for c in CLASSES.classes), {"value": 9, "name": "snow", "colour": "#ffffff"}]
+    lacking = f"classes: snow (9) has no labelled pixel in any split of {town.labels}."
+    with pytest.raises(ConfigError) as error:
+        check_inputs(tiny_config({"classes": snow}))
+    assert str(error.value) == (
+        f"{lacking}\nLeave it out of `classes`, or correct the values of the labels or the splits. With the key "
+        "data.absent_classes: warn, the training starts all the same."
+    )
+    told = f"{lacking} 1 of {len(snow)} classes has nothing to learn from, and no map will show it."
+    for config in (
+        tiny_config({"classes": snow, "data.absent_classes": "warn"}),
+        of_earlier_run(tiny_config({"classes": snow})),
+    ):
+        with pytest.warns(SplitWarning) as warned:
+            assert check_inputs(config).leaks.in_no_split == ("snow (9)",)
+        assert told in [str(warning.message) for warning in warned]

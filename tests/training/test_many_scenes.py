@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data import scales
 from geocrodino.data.held_labels import PackedLabels
-from geocrodino.errors import AOIError, BandWarning, ConfigError, HeightRangeWarning, ValueRangeWarning
+from geocrodino.errors import AOIError, BandWarning, ConfigError, HeightError, HeightRangeWarning, ValueRangeWarning
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.config import config_of, load_config
@@ -470,3 +470,11 @@ def test_a_teacher_of_other_splits_is_refused(configured, two, tmp_path):
     (tmp_path / "teacher" / "inputs.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="the teacher was trained on other splits of these scenes"):
         train(students, tmp_path / "other", teacher=tmp_path / "teacher")
+
+
+def test_swapped_surface_and_ground_are_refused_by_a_training(configured, two, write_raster, tmp_path):
+    """A ground 4 m above the surface, everywhere."""
+    with rasterio.open(two[0]["elevation"]) as dataset:
+        above = write_raster("above.tif", dataset.read(1) + 4, transform=dataset.transform, crs=dataset.crs)
+    with pytest.raises(HeightError, match=r"by 4\.0 m in the median; expected.*\nSwap data\.elevation and data\.gro"):
+        check_inputs(configured([{**two[0], "ground": str(above)}, two[1]]))

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from geocrodino.errors import ConfigError, LeftOutWarning
 from geocrodino.training.checks import check_inputs
+from geocrodino.training.prepare import summarise_inputs
 from geocrodino.training.run import train
 
 ROLES = ("optical", "elevation", "labels")
@@ -166,3 +167,21 @@ def test_several_files_of_polygons_are_the_labels_of_one_scene(tiny_config, town
     (scene,) = found.scenes
     assert found.classes.names == ("a", "b")
     assert set(np.unique(scene.labels)) == {0, 1, 255}
+
+
+def test_a_missing_tile_of_one_raster_is_warned_of_and_its_labels_are_counted(tiny_config, quarters):
+    """Four tiles of the image by place, three of the heights; pixels with a label are counted apart from ground."""
+    folder = quarters()
+    (folder / "elevation" / "elevation_1_11.tif").unlink()
+    by_place = {f"data.{role}": str(folder / role) for role in ROLES}
+    with pytest.warns(LeftOutWarning, match="covers 1 of 4 tiles of data.optical: optical_1_11.tif. There, elevation"):
+        found = check_inputs(tiny_config(by_place))
+    (scene,) = found.scenes
+    labelled = {split: int((scene.labels[scene.inside[split]] != 255).sum()) for split in ("train", "val")}
+    assert found.labelled_px() == labelled
+    assert labelled["train"] < found.split_px()["train"]
+    line = next(line for line in summarise_inputs(found, 64, None).splitlines() if line.startswith("Pixels: "))
+    area = found.split_px()
+    assert line == "Pixels: " + ", ".join(
+        f"{area[split]:,} {split} ({labelled[split]:,} with a label)" for split in ("train", "val")
+    )

@@ -104,14 +104,22 @@ class NumberLabels(LabelSource):
             whole = [int(value) for value in unknown if value % 1 == 0]
             count = f"more than {len(unknown)}" if counts.more else f"{len(unknown)}"
             expected = f"one of {listed(known, most=12)}" if known else "colours, because it names no number"
+            names, pixels = self.categories().names, {} if counts.more else counts.pixels()
             stand = "value stands" if len(unknown) == 1 else "values stand"
             raise LabelError(
                 f"{self.name}: {count} {stand} in no class of `data.label_rules.table`: "
-                f"{listed(map(number, unknown), most=8)}. Expected {expected}.\n"
+                f"{listed((_described(v, names, pixels) for v in unknown), most=8)}. Expected {expected}.\n"
                 "Write them under a class, or under `data.label_rules.ignore`: "
                 f"ignore: [{', '.join(map(str, whole[:_MOST_IN_A_TABLE]))}]"
             )
         return super().check()
+
+
+def _described(value: float, names: Mapping[int, str], pixels: Mapping[float, int]) -> str:
+    """A value with its name where the file gives one, and its pixels where all were counted."""
+    name = names.get(int(value)) if value % 1 == 0 else None
+    count = f" ({pixels[value]:,} px)" if value in pixels else ""
+    return f"{number(value)}{f' {name}' if name else ''}{count}"
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,21 @@ class ValueCounts:
             self.others[value] = self.others.get(value, 0) + count
         self.more = self.more or other.more or len(self.others) > MOST_VALUES
 
+    def pixels(self) -> dict[float, int]:
+        """List the values with their pixels.
+
+        Returns:
+            Number of pixels by value, those from 0 to 255 first.
+        """
+        return {float(v): int(self.whole[v]) for v in np.flatnonzero(self.whole)} | self.others
+
     def shares(self) -> dict[float, float]:
         """Compute the share of the pixels of each value.
 
         Returns:
             Shares, 0 to 1, by ascending value.
         """
-        pixels = {float(v): int(self.whole[v]) for v in np.flatnonzero(self.whole)} | self.others
+        pixels = self.pixels()
         total = max(1, sum(pixels.values()))
         return {v: pixels[v] / total for v in sorted(pixels)}
 

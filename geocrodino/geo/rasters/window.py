@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -182,3 +183,18 @@ class Window(NamedTuple):
         rows = max(1, most_px // max(1, self.shape[1]))
         for start in range(self.row_start, self.row_stop, rows):
             yield self._replace(row_start=start, row_stop=min(start + rows, self.row_stop))
+
+
+def spread_windows(shape: Sequence[int], side_px: int) -> list[Window]:
+    """Choose windows to look at, spread over a grid: in its corners, at the middle of its sides and in its middle.
+
+    Args:
+        shape: Rows and columns of the grid, (H, W).
+        side_px: Side of a window, px; smaller where the grid is.
+
+    Returns:
+        At most nine windows, from top to bottom and from left to right.
+    """
+    height, width = int(shape[0]), int(shape[1])
+    rows, cols = (sorted({0, max(0, (n - side_px) // 2), max(0, n - side_px)}) for n in (height, width))
+    return [Window(r, min(r + side_px, height), c, min(c + side_px, width)) for r, c in itertools.product(rows, cols)]

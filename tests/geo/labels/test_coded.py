@@ -148,8 +148,20 @@ def test_numbers_are_merged_renamed_and_ignored(numbers):
 def test_a_number_of_no_class(numbers):
     labels = numbers(np.array([[2, 5, 6, 9]], np.uint8), {"ground": 2, "trees": 5}, ignore=9)
     assert told(labels) == (
-        f"{labels.name}: 1 value stands in no class of `data.label_rules.table`: 6. Expected one of 2, 5, 9.\n"
+        f"{labels.name}: 1 value stands in no class of `data.label_rules.table`: 6 (1 px). Expected one of 2, 5, 9.\n"
         "Write them under a class, or under `data.label_rules.ignore`: ignore: [6]"
+    )
+
+
+def test_a_value_of_no_class_is_named_as_the_file_names_it(write_raster, tmp_path):
+    path = write_raster("codes.tif", np.array([[0, 1, 1, 1]], np.uint8))
+    names = "<CategoryNames><Category>Roof</Category><Category>Bare soil</Category></CategoryNames>"
+    (tmp_path / "codes.tif.aux.xml").write_text(
+        f"<PAMDataset><PAMRasterBand band='1'>{names}</PAMRasterBand></PAMDataset>"
+    )
+    assert told(open_labels(path, None, rules=LabelRules(table={"house": "roof"}))) == (
+        f"{path}: 1 value stands in no class of `data.label_rules.table`: 1 Bare soil (3 px). Expected one of 0.\n"
+        "Write them under a class, or under `data.label_rules.ignore`: ignore: [1]"
     )
 
 
