@@ -9,7 +9,7 @@ GEONRW = Preset(
     name="geonrw",
     title="GeoNRW: images, surface models and labels of North Rhine-Westphalia, 1000 x 1000 px at 1 m",
     source="https://ieee-dataport.org/open-access/geonrw",
-    licence="see the source",
+    licence="CC-BY-4.0",
     layers={
         "optical": ("{city}/{east}_{north}_rgb.jp2",),
         "elevation": ("{city}/{east}_{north}_dem.tif",),

@@ -23,7 +23,7 @@ def test_all_data_sets_are_listed(run_cli, tmp_path):
     below = {
         name: lines[i + 1].strip() for i, line in enumerate(lines) for name in PRESETS if line.startswith(f"{name} ")
     }
-    assert below["geonrw"] == "10 classes; licence: see the source; there: train 2, val 2, test 2"
+    assert below["geonrw"] == "10 classes; licence: CC-BY-4.0; there: train 2, val 2, test 2"
     assert below["gamus"] == "7 classes; licence: CC-BY-4.0; there: train 2, val 2, test 2"
     assert below["mid-air"] == "classes as found; licence: see the source; not there"
 
