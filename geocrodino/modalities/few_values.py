@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.window import Window
+from geocrodino.geo.rasters.window import spread_windows
 
 _FEW = 32
-_LOOK_PX = 512
+_LOOK_PX = 256
 
 
 def few_values(raster: RasterSource) -> int:
@@ -30,7 +30,7 @@ def few_values(raster: RasterSource) -> int:
     if band.dtype.startswith("float") or band.unit or band.is_scaled:
         return 0
     seen: set[float] = set()
-    for window in _windows(raster.geobox.shape[0], raster.geobox.shape[1]):
+    for window in spread_windows(raster.geobox.shape, _LOOK_PX):
         values, valid = raster.read_own(window, raster.data_bands[:1])
         seen |= set(np.unique(values[0][valid]).tolist())
         if len(seen) > _FEW:
@@ -49,10 +49,3 @@ def few_values_note(raster: RasterSource, count: int) -> str:
         One sentence that names the file.
     """
     return f"{raster.path}: expected heights, found {count} different whole numbers, as class rasters hold them."
-
-
-def _windows(height: int, width: int) -> list[Window]:
-    half = _LOOK_PX // 2
-    rows = {0, max(0, height // 2 - half // 2), max(0, height - half)}
-    cols = {0, max(0, width // 2 - half // 2), max(0, width - half)}
-    return [Window(r, min(r + half, height), c, min(c + half, width)) for r in sorted(rows) for c in sorted(cols)]
