@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,17 +72,6 @@ class PartOfScene:
             The file, whether it exists or not.
         """
         return folder / f"{self.name}.tif"
-
-    def picture_in(self, folder: Path) -> Path:
-        """Name the picture of its map.
-
-        Args:
-            folder: Folder of the pictures.
-
-        Returns:
-            The file, whether it exists or not.
-        """
-        return folder / f"{self.name}.png"
 
 
 def scenes_of_split(
@@ -298,7 +288,7 @@ def predict_scenes(
         )
         yield target
         if pictures is not None:
-            picture = part.picture_in(pictures)
+            picture = part.map_in(pictures).with_suffix(".png")
             _save_picture(part, read, target, picture)
             yield picture
 
@@ -375,10 +365,12 @@ def check_targets(
     Raises:
         OutputError: If a file exists and ``overwrite`` is false, or is one that a scene or the prediction is made from.
     """
-    inputs = {(state.st_dev, state.st_ino): name for name, state in _states([str(bundle), *_files_of(parts)])}
+    inputs = {
+        (state.st_dev, state.st_ino): name for name, state in _states(chain([bundle], *(part.files for part in parts)))
+    }
     for part in with_modality(parts, modality)[0]:
         target = part.map_in(folder)
-        written = [target] if pictures is None else [target, part.picture_in(pictures)]
+        written = [target] if pictures is None else [target, part.map_in(pictures).with_suffix(".png")]
         for path in written:
             check_replaceable(path, overwrite=overwrite)
         for name, state in _states([*written, *(companion_path(target, kind) for kind in COMPANIONS)]):
@@ -386,11 +378,6 @@ def check_targets(
                 raise OutputError(
                     f"{name}: would replace the input {inputs[state.st_dev, state.st_ino]}.\nChoose another folder."
                 )
-
-
-def _files_of(parts: Sequence[PartOfScene]) -> Iterator[str]:
-    for part in parts:
-        yield from part.files
 
 
 def _states(names: Iterable[str | Path]) -> Iterator[tuple[str, os.stat_result]]:
