@@ -67,7 +67,7 @@ def peak_growth(run: Callable[[], object]) -> int:
 
 
 def share_freed_memory() -> None:
-    """Let all threads of this process share two heaps, so that one thread can reuse memory that another has freed.
+    """Limit the process to two heaps for all threads, so that memory freed by one thread is reused by another.
 
     glibc gives threads up to eight heaps for each core, and a block that is freed stays with its heap. Large blocks are
     not affected. The number holds for the whole process. Does nothing where the C library is another one.
