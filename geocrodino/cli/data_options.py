@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from geocrodino.cli.area import AREA_HELP, CRS_HELP
+from geocrodino.cli.datasets import DATASET_HELP, ROOT_HELP
 from geocrodino.cli.heights import HeightScale, HeightZeroOption, PixelSize
 from geocrodino.cli.labels import LABELS_HELP, Ignore, LabelColumn, LabelValue, parse_label_values
 
@@ -52,8 +53,11 @@ class DataOptions:
         str | None, typer.Option(help="Unit of heights: m, ft, us-ft ...; by default that of the file.")
     ] = None
 
+    dataset: Annotated[str | None, typer.Option(help=DATASET_HELP)] = None
+    root: Annotated[Path | None, typer.Option(help=ROOT_HELP)] = None
+
     def values(self) -> dict[str, Any]:
-        """Values by dotted key of the configuration."""
+        """Values by dotted key of the configuration, without those of a public data set."""
         return {
             "data.aoi": self.aoi,
             "data.optical": self.optical,

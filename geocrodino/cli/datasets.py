@@ -23,7 +23,7 @@ ROOT_HELP = "Folder of the data set of --dataset."
 _SPLITS: tuple[SceneSplit, ...] = ("train", "val", "test", "unlabelled")
 _REPLACED = (
     "data.aoi", "data.aoi_crs", "data.optical", "data.elevation", "data.labels", "data.ground", "data.ignore_values",
-    "data.label_values", "data.label_rules.column", "data.height_unit", "data.height.zero",
+    "data.label_values", "data.label_rules.column", "data.partial", "data.height_unit", "data.height.zero",
 )  # fmt: skip
 """Keys that a data set decides."""
 

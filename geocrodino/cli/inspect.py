@@ -16,6 +16,7 @@ from rich.table import Table
 
 from geocrodino.cli.area import require_area
 from geocrodino.cli.data_options import DataOptions
+from geocrodino.cli.datasets import dataset_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_configured, check_inspection
 from geocrodino.cli.wording import Wording
@@ -74,11 +75,12 @@ def inspect(
     named = {"optical": data.optical, "elevation": data.elevation, "labels": data.labels, "ground": data.ground}
     if model is not None:
         _show_bundle(model)
-        if config is None and data.aoi is None and not any(named.values()):
+        if config is None and data.aoi is None and data.dataset is None and not any(named.values()):
             return
     values = {**data.values(), "training.patch_px": patch_px, "training.seed": seed}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
-    training = _training(config, given, named)
+    given = dataset_values(data.dataset, data.root, given)
+    training = _training(config, given, named, of_dataset=data.dataset is not None)
     console, wording = Console(highlight=False, soft_wrap=True), Wording(ctx.command)
     scenes = _scenes(training, console)
     if training is not None and scenes:
@@ -91,7 +93,7 @@ def inspect(
         require_area(files.get("aoi"), files.get("aoi_crs"))
         roles = _roles(files)
         if not roles:
-            raise ConfigError("Nothing to inspect: give --optical, --elevation, --labels or --config.")
+            raise ConfigError("Nothing to inspect: give --optical, --elevation, --labels, --config or --dataset.")
         console.print(f"Reading {', '.join(roles)}.")
         report = _report(files, training, patch_px)
         _show(report, console, wording)
@@ -107,13 +109,16 @@ def inspect(
     console.print("These files fit together." if many else "This file can be read.")
 
 
-def _training(config: Path | None, given: dict[str, Any], named: Mapping[str, Path | None]) -> TrainConfig | None:
+def _training(
+    config: Path | None, given: dict[str, Any], named: Mapping[str, Path | None], *, of_dataset: bool = False
+) -> TrainConfig | None:
     """The training whose checks are made, after the names of all files are checked.
 
     Args:
         config: The file named by ``--config``.
         given: Values of the command line by dotted key.
         named: Files of the command line by role.
+        of_dataset: Whether a public data set names the files.
 
     Returns:
         Its settings; None if files are described without a training.
@@ -131,7 +136,7 @@ def _training(config: Path | None, given: dict[str, Any], named: Mapping[str, Pa
         check_configured(config, copy.deepcopy(given))
     if resolution is not None and not 0 < resolution < float("inf"):
         raise ConfigError(f"--resolution {resolution:g}: expected a pixel size in metres, above 0.")
-    if alone or not (config is not None or labelled or exists(PROJECT_FILE)):
+    if alone or not (config is not None or labelled or of_dataset or exists(PROJECT_FILE)):
         return None
 
     from geocrodino.settings.config import load_config

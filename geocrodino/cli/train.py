@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from geocrodino.cli.data_options import DataOptions
-from geocrodino.cli.datasets import DATASET_HELP, ROOT_HELP, dataset_values
+from geocrodino.cli.datasets import dataset_values
 from geocrodino.cli.options import with_options
 from geocrodino.cli.precheck import check_training
 from geocrodino.cli.scene_scores import show_folds
@@ -118,8 +118,6 @@ def train(
         Path | None, typer.Option(help="YAML file; geocrodino.yaml of this folder is read by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/<date> by default.")] = None,
-    dataset: Annotated[str | None, typer.Option(help=DATASET_HELP)] = None,
-    root: Annotated[Path | None, typer.Option(help=ROOT_HELP)] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Finished run of --method fusion, for kd, protokd and maskedkd.")
     ] = None,
@@ -143,7 +141,7 @@ def train(
     """
     values = {**data.values(), "data.cache": cache, **learning.values()}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
-    given = dataset_values(dataset, root, given, unpack=not dry_run)
+    given = dataset_values(data.dataset, data.root, given, unpack=not dry_run)
     folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     check_training(config, copy.deepcopy(given), teacher, folder)
 

@@ -25,8 +25,9 @@ from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.writer import EncodedPart
+from geocrodino.prediction.backends.threads import one_thread, one_thread_per_network
 from geocrodino.prediction.job import BlockPredictor, Job
-from geocrodino.prediction.tiles.predictor import SceneInput, one_thread, one_thread_per_network
+from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.prediction import PROCESSES
 
 if TYPE_CHECKING:

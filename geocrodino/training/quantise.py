@@ -18,8 +18,7 @@ from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import exists
 from geocrodino.prediction.backends.int8 import quantise_graph, require_nncf, tensors_of
-from geocrodino.prediction.backends.openvino import Graph, OpenVinoBackend, UnusableError, convert, told_as_unusable
-from geocrodino.prediction.backends.trimming import Trimmed
+from geocrodino.prediction.backends.openvino import Graph, OpenVinoBackend, UnusableError, convert_branch
 from geocrodino.prediction.plan import default_lattice
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig
@@ -149,8 +148,7 @@ def _quantise_branch(
 ) -> tuple[Int8Network, Graph]:
     """The int8 network of a branch, and what is measured with it."""
     try:
-        with told_as_unusable():
-            graph = convert(Trimmed(bundle.branch(modality), unused_px).eval())
+        graph = convert_branch(bundle, modality, unused_px)
         windows = data.val_tiles(graph.trim_px)
         tiles = _calibration_tiles(windows, modality)
         made = quantise_graph(graph, tiles)

@@ -77,6 +77,26 @@ def test_a_dry_run_does_not_unpack(run_cli, tmp_path):
     assert not (tmp_path / "geocrodino-unpacked").exists()
 
 
+def test_inspect_makes_the_checks_of_a_training_on_a_data_set(run_cli, tmp_path):
+    write_geonrw(tmp_path)
+    options = ("--dataset", "geonrw", "--root", tmp_path, "--patch-px", 32)
+    code, told, errors = run_cli("inspect", *options)
+    assert code == 0, errors
+    assert "Reading 6 scenes." in told
+    assert told.endswith("These files fit together.\n")
+    (tmp_path / "bochum" / "310_5700_seg.tif").write_bytes(b"no raster")
+    code, told, errors = run_cli("inspect", *options)
+    assert code == 2
+    assert "310_5700_seg.tif" in told + errors
+
+
+def test_inspect_does_not_unpack(run_cli, tmp_path):
+    write_gamus(tmp_path, hdf5=True)
+    code, _, errors = run_cli("inspect", "--dataset", "gamus", "--root", tmp_path)
+    assert code == 2
+    assert f"Unpack them first: geocrodino datasets gamus --root {tmp_path} --unpack\n" in errors
+
+
 def test_an_unknown_data_set(run_cli):
     code, _, errors = run_cli("datasets", "geonwr")
     assert code == 2

@@ -31,6 +31,7 @@ from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
 from geocrodino.prediction.backends.comparison import ASKED_TOLERANCE, check_tile, difference, too_coarse
 from geocrodino.prediction.backends.protocol import most_likely
+from geocrodino.prediction.backends.threads import one_thread_per_network
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import BackendName
 
@@ -278,11 +279,7 @@ def open_openvino(
     if kept is not None:
         with suppress(UnusableError):
             return checked(kept)
-    from geocrodino.prediction.backends.trimming import Trimmed  # with PyTorch
-
-    network = Trimmed(bundle.branch(modality), unused_px).eval()
-    with told_as_unusable():
-        graph = convert(network)
+    graph = convert_branch(bundle, modality, unused_px)
     backend = checked(graph)
     if path is not None:
         with suppress(OSError):  # the cache only saves time: without it the next call converts again
@@ -325,6 +322,29 @@ def told_as_unusable() -> Iterator[None]:
         raise UnusableError(f"it fails with {type(error).__name__}: {first}") from error
 
 
+def convert_branch(bundle: Bundle, modality: Modality, unused_px: int) -> Graph:
+    """Convert a branch of a bundle.
+
+    Args:
+        bundle: The trained networks.
+        modality: The modality of the branch.
+        unused_px: Width of the margin of tiles whose result is not needed.
+
+    Returns:
+        Its graph, with PyTorch's result.
+
+    Raises:
+        BundleError: If the bundle has no such branch.
+        UnusableError: If OpenVINO cannot convert it.
+    """
+    from geocrodino.prediction.backends.trimming import Trimmed  # with PyTorch
+
+    with one_thread_per_network():
+        network = Trimmed(bundle.branch(modality), unused_px).eval()
+        with told_as_unusable():
+            return convert(network)
+
+
 def convert(network: Trimmed) -> Graph:
     """Convert a network for images of any height and width.
 
@@ -342,9 +362,9 @@ def convert(network: Trimmed) -> Graph:
     ov = import_openvino()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # the tracer warns that checks of shapes are not traced
-        model = ov.convert_model(
-            network, example_input=tile.mT.contiguous(), input=[ov.PartialShape([1, network.in_channels, -1, -1])]
-        )
+        # What the tracer would check takes three quarters of its time, and is compared with `logits` anyway.
+        traced = torch.jit.trace(network, tile.mT.contiguous(), check_trace=False)
+        model = ov.convert_model(traced, input=[ov.PartialShape([1, network.in_channels, -1, -1])])
         file = Path(folder) / "graph.xml"
         ov.save_model(model, file, compress_to_fp16=False)
         return Graph(file.read_bytes(), file.with_suffix(".bin").read_bytes(), network.trim_px, logits)

@@ -24,6 +24,7 @@ from geocrodino.prediction.backends.comparison import (
     no_half_precision,
     too_coarse,
 )
+from geocrodino.prediction.backends.threads import one_thread_per_network
 from geocrodino.prediction.backends.trimming import Trimmed
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import BackendName, Precision
@@ -110,6 +111,7 @@ class TorchBackend:
         return logits.float().div(self._temperature).softmax(dim=1)
 
 
+@one_thread_per_network()
 def open_torch(
     bundle: Bundle,
     modality: Modality,

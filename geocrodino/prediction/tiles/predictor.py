@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Generic
@@ -24,44 +21,6 @@ from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
 from geocrodino.prediction.tiles.stitching import Number, stitch
 from geocrodino.prediction.tiles.store import Tile, TileStore
 from geocrodino.settings.classes import IGNORE_INDEX
-
-_counting = Lock()
-_before: list[int] = []
-"""Torch's number of threads before the first prediction that is running, once for each running prediction."""
-
-
-@contextmanager
-def one_thread_per_network() -> Iterator[None]:
-    """Let each worker compute with one thread, so that results do not depend on the number of workers.
-
-    Does nothing if PyTorch is not loaded.
-
-    Yields:
-        Nothing; the number of threads is restored at the end.
-    """
-    if "torch" not in sys.modules:
-        yield
-        return
-    import torch  # waits if another thread is importing it
-
-    with _counting:
-        before = _before[0] if _before else torch.get_num_threads()
-        _before.append(before)
-    one_thread()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        with _counting:
-            _before.pop()
-
-
-def one_thread() -> None:
-    """Let PyTorch use one thread for calls from the current thread; does nothing if PyTorch is not loaded."""
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

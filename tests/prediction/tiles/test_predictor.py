@@ -6,13 +6,12 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-import torch
 from helpers.small_scenes import PixelByPixel, image, make_specs, write_raster
 
 from geocrodino.errors import RasterError
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.prediction.tiles.lattice import TileLattice
-from geocrodino.prediction.tiles.predictor import SceneInput, TilePredictor, one_thread_per_network
+from geocrodino.prediction.tiles.predictor import SceneInput, TilePredictor
 
 
 def predictor(tmp_path, calls, keep_tiles, values=None, backend=PixelByPixel):
@@ -101,26 +100,6 @@ def test_a_tile_that_failed_is_tried_again(tmp_path):
             tiles((0, 0))
     (tmp_path / "gone.tif").rename(path)
     assert tiles((0, 0)).shape == (4, 16, 16)
-
-
-def test_torch_gets_its_threads_back_from_the_last_of_several():
-    def threads():
-        with ThreadPoolExecutor(1) as other:
-            return torch.get_num_threads(), other.submit(torch.get_num_threads).result()
-
-    torch.set_num_threads(3)
-    try:
-        first, second = one_thread_per_network(), one_thread_per_network()
-        with first:
-            assert threads() == (1, 1)
-            second.__enter__()
-        second.__exit__(None, None, None)
-        assert threads() == (3, 3)
-        with pytest.raises(RuntimeError, match="boom"), one_thread_per_network():
-            raise RuntimeError("boom")
-        assert threads() == (3, 3)
-    finally:
-        torch.set_num_threads(1)
 
 
 def test_threads_share_the_tiles_of_neighbouring_windows(tmp_path):
