@@ -154,10 +154,11 @@ class ProjectSettings:
             scenes[small] = replace(scenes[small], split="train")
             return replace(self, scenes=tuple(scenes))
         left = [px for px in _PATCHES_PX if px < self.patch_px]
-        return (
-            replace(self, patch_px=left[0], why_patch="smaller than usual, so that each split has room")
-            if left
-            else None
+        if not left:
+            return None
+        anew = tuple(replace(each, split=None) for each in self.scenes)  # smaller patches may have room in them
+        return replace(
+            self, scenes=anew, patch_px=left[0], why_patch="smaller than usual, so that each split has room"
         )
 
     def with_small_scenes(self, checked: CheckedInputs) -> ProjectSettings | None:

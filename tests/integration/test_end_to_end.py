@@ -93,6 +93,7 @@ def test_from_nothing_to_scores(run, tiny, tmp_path, monkeypatch):
     assert not [p for p in town.rglob("*") if "part" in p.suffix or p.name.startswith(("best-", "."))]
 
 
+@pytest.mark.slow
 def test_a_rival_with_a_teacher_of_its_own(run, tiny, tmp_path, monkeypatch):
     run("sample", "town", "--size-m", "160")
     settle(tmp_path / "town", **tiny)

@@ -70,6 +70,7 @@ def test_processes_make_the_map_of_threads(bundle, scenes, by_threads, tmp_path)
     assert summary.resumed == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_block(bundle, scenes, by_threads, cluster, tmp_path):
     killed = []
 

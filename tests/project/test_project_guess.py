@@ -17,8 +17,11 @@ from rasterio.windows import Window
 
 from geocrodino.errors import ConfigError, OutputError
 from geocrodino.presets.catalogue import PRESETS
-from geocrodino.project.entries import ProjectSettings
+from geocrodino.project.classes import LabelGuess
+from geocrodino.project.entries import ProjectSettings, SceneSettings
 from geocrodino.project.guess import Known, guess_project
+from geocrodino.project.heights import HeightGuess
+from geocrodino.project.scenes import SceneGuess
 from geocrodino.settings.config import config_of, load_config
 from geocrodino.settings.town import CLASSES
 from geocrodino.training.checks import inputs_or_refusal
@@ -120,6 +123,19 @@ def test_patches_are_no_larger_than_plots_need(shapes, expected):
     scenes = [SimpleNamespace(choice=SimpleNamespace(grid=SimpleNamespace(shape=shape))) for shape in shapes]
     changed = ProjectSettings((), 128, "").with_small_scenes(SimpleNamespace(scenes=scenes))
     assert (None if changed is None else changed.patch_px) == expected
+
+
+def test_smaller_patches_give_small_scenes_another_chance():
+    scenes = tuple(SceneSettings(SceneGuess(name, {}), {}, LabelGuess(), HeightGuess()) for name in "abc")
+    settings, seen = ProjectSettings(scenes, 64, "as usual"), []
+    for small in "bca":
+        settings = settings.with_room(f"Scene {small}: too small to be cut")
+        seen.append((settings.patch_px, [each.split for each in settings.scenes]))
+    # The last scene must be cut: with smaller patches the others may have room too.
+    assert seen == [(64, [None, "train", None]), (64, [None, "train", "train"]), (32, [None, None, None])]
+    for small in "bc":
+        settings = settings.with_room(f"Scene {small}: too small to be cut")
+    assert settings.with_room("Scene a: too small to be cut") is None
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ def marked(kind: str, outcome: Outcome) -> pytest.MarkDecorator:
     return pytest.mark.reliability(kind=kind, outcome=outcome)
 
 
-def case(kind: str, outcome: Outcome, *values: Any, id: str) -> Any:
-    """A parameter set that is one input of a kind; see `marked`."""
-    return pytest.param(*values, id=id, marks=marked(kind, outcome))
+def case(kind: str, outcome: Outcome, *values: Any, id: str, slow: bool = False) -> Any:
+    """A parameter set that is one input of a kind; see `marked`. One that is slow runs with ``-m slow`` alone."""
+    marks = (marked(kind, outcome), *([pytest.mark.slow] if slow else []))
+    return pytest.param(*values, id=id, marks=marks)

@@ -133,8 +133,9 @@ def again(words, err):
     return [*kept, *(extra[1] or "").split()]
 
 
-def stage(owner, function, call, leave, named, kept, name):
-    return case("a full disk during a training", "refused", (owner, function), call, leave, named, kept, id=name)
+def stage(owner, function, call, leave, named, kept, name, *, slow=False):
+    place = (owner, function)
+    return case("a full disk during a training", "refused", place, call, leave, named, kept, id=name, slow=slow)
 
 
 SAVE = (WholeCheckpoints, "save_checkpoint")
@@ -142,15 +143,15 @@ STAGES = [
     # What is called when the disk is filled, its how manieth call, bytes that are left; the file that the message
     # names, epochs that are kept.
     stage(alignment, "_write_layers", 1, 81920, "aligned/optical.img", 0, "aligned image"),
-    stage(layer_files, "_write_header", 2, 0, "aligned/elevation.img", 0, "header of the aligned heights"),
-    stage(run_folder, "keep_inputs", 1, 0, "inputs.json", 0, "inputs"),
+    stage(layer_files, "_write_header", 2, 0, "aligned/elevation.img", 0, "header of the aligned heights", slow=True),
+    stage(run_folder, "keep_inputs", 1, 0, "inputs.json", 0, "inputs", slow=True),
     stage(prepare, "_save_splits", 1, 8192, "splits.gpkg", 0, "splits"),
-    stage(run_folder, "begin", 1, 0, "config.yaml", 0, "settings"),
-    stage(TableLog, "log_metrics", 1, 0, "logs", 0, "first row of the table"),
+    stage(run_folder, "begin", 1, 0, "config.yaml", 0, "settings", slow=True),
+    stage(TableLog, "log_metrics", 1, 0, "logs", 0, "first row of the table", slow=True),
     stage(TableLog, "log_metrics", 4, 0, "logs/metrics.csv", 2, "later row of the table"),
-    stage(EventLog, "log_metrics", 1, 0, "tensorboard/events.out.tfevents", 0, "events"),
+    stage(EventLog, "log_metrics", 1, 0, "tensorboard/events.out.tfevents", 0, "events", slow=True),
     stage(*SAVE, 3, 40960, "checkpoints/last.ckpt", 2, "third checkpoint"),
-    stage(run, "_summarise", 1, 0, "metrics.json", 3, "metrics"),
+    stage(run, "_summarise", 1, 0, "metrics.json", 3, "metrics", slow=True),
     stage(run, "plot_reliability", 1, 4096, "reliability.png", 3, "picture"),
     stage(run, "save_bundle", 1, 40960, "bundle.safetensors", 3, "bundle"),
 ]
@@ -225,6 +226,7 @@ def test_aligned_rasters_that_are_there_need_no_room(disk, settings, undisturbed
     require_same_weights(out / "bundle.safetensors", undisturbed())
 
 
+@pytest.mark.slow
 @marked("a full disk during a training", "refused")
 def test_a_full_disk_while_the_teacher_is_trained(disk, settings, undisturbed, run_cli, monkeypatch):
     out = disk / "run"
@@ -278,6 +280,7 @@ def test_a_file_system_that_is_read_only(disk, settings, run_cli):
     assert err == (f"Error: {out}: cannot be written (Read-only file system). Choose another folder with --out.\n")
 
 
+@pytest.mark.slow
 @marked("a full disk during a training", "refused")
 def test_output_that_goes_to_a_file_on_a_full_disk(settings, tmp_path):
     out = tmp_path / "run"
@@ -354,8 +357,8 @@ run.train(load_config(Path(config)), out)
     ("stage", "kept"),
     [
         case("a training killed while it saves", "right", "half written", 1, id="half written"),
-        case("a training killed while it saves", "right", "not renamed", 1, id="not renamed"),
-        case("an interrupted first epoch", "right", "first step", 0, id="killed in the first step"),
+        case("a training killed while it saves", "right", "not renamed", 1, id="not renamed", slow=True),
+        case("an interrupted first epoch", "right", "first step", 0, id="killed in the first step", slow=True),
     ],
 )
 def test_a_killed_training_is_resumed(settings, undisturbed, run_cli, tmp_path, stage, kept):

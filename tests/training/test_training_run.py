@@ -38,6 +38,7 @@ from geocrodino.training.run import train
 MODALITIES = ("optical", "elevation")
 METHODS = get_args(MethodName)
 RIVALS = ("kd", "protokd", "maskedkd")
+SLOW = pytest.mark.slow
 GRID = {"data.resolution_m": 0.5, "data.grid_of": "image"}  # of the town; a run folder names it
 
 
@@ -167,7 +168,7 @@ def test_another_seed_gives_other_weights(trained, tiny_config, tmp_path):
     assert not same_weights(other.bundle, trained / "bundle.safetensors")
 
 
-@pytest.mark.parametrize("place", ["start", "middle", "validated"])
+@pytest.mark.parametrize("place", [pytest.param("start", marks=SLOW), "middle", "validated"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(settings, uninterrupted, tmp_path, place):
     whole, result = uninterrupted
     out = tmp_path / "run"
@@ -667,7 +668,7 @@ def test_branches_teach_each_other_as_measured_on_val(run_of):
     assert max(told["1"]) > 0
 
 
-@pytest.mark.parametrize("name", ["crodino", "dropout", "fusion"])
+@pytest.mark.parametrize("name", ["crodino", pytest.param("dropout", marks=SLOW), pytest.param("fusion", marks=SLOW)])
 def test_statistics_measured_anew_are_all_that_differs(tiny_config, tmp_path, name):
     def run(batches):
         changes = {"method.name": name, "training.epochs": 1, "training.batch_norm_batches": batches}
@@ -725,7 +726,7 @@ def test_the_teacher_is_the_same_after_the_training(run_of, name):
         assert all(v.equal(before[k]) for k, v in after.items())
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", ["kd", pytest.param("protokd", marks=SLOW), pytest.param("maskedkd", marks=SLOW)])
 def test_the_teacher_of_another_run_will_do(run_of, tiny_config, tmp_path, name):
     told, seen = [], Seen()
     teacher, _, _ = run_of("fusion")
@@ -861,11 +862,14 @@ def require_same(out, result, whole, expected):
     assert not list(out.rglob("best-*"))
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.mark.parametrize(
-    "name", ["mutual", pytest.param("discom", marks=SLOW), pytest.param("dropout", marks=SLOW), "maskedkd"]
+    "name",
+    [
+        "mutual",
+        pytest.param("discom", marks=SLOW),
+        pytest.param("dropout", marks=SLOW),
+        pytest.param("maskedkd", marks=SLOW),
+    ],
 )
 def test_methods_can_be_resumed(long_run_of, tmp_path, name):
     config, whole, expected = long_run_of(name)
@@ -885,7 +889,7 @@ def test_fusion_can_be_resumed(long_run_of, tiny_config, tmp_path):
     assert same_weights(out / "fusion.safetensors", whole / "teacher" / "fusion.safetensors")
 
 
-@pytest.mark.parametrize("place", ["start", pytest.param("middle", marks=SLOW), "validated"])
+@pytest.mark.parametrize("place", [pytest.param("start", marks=SLOW), pytest.param("middle", marks=SLOW), "validated"])
 def test_a_run_broken_off_in_the_teacher(long_run_of, tmp_path, place):
     config, whole, expected = long_run_of("kd")
     out = tmp_path / "run"
@@ -899,7 +903,7 @@ def test_a_run_broken_off_in_the_teacher(long_run_of, tmp_path, place):
     assert log_of(out / "teacher") == log_of(whole / "teacher")
 
 
-@pytest.mark.parametrize("place", ["start", "middle", pytest.param("validated", marks=SLOW)])
+@pytest.mark.parametrize("place", [pytest.param("start", marks=SLOW), "middle", pytest.param("validated", marks=SLOW)])
 def test_a_run_broken_off_in_the_students(long_run_of, tmp_path, place):
     config, whole, expected = long_run_of("kd")
     out = tmp_path / "run"

@@ -363,7 +363,9 @@ def convert(network: Trimmed) -> Graph:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # the tracer warns that checks of shapes are not traced
         # What the tracer would check takes three quarters of its time, and is compared with `logits` anyway.
-        traced = torch.jit.trace(network, tile.mT.contiguous(), check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, tile.mT.contiguous(), check_trace=False
+        )
         model = ov.convert_model(traced, input=[ov.PartialShape([1, network.in_channels, -1, -1])])
         file = Path(folder) / "graph.xml"
         ov.save_model(model, file, compress_to_fp16=False)
