@@ -16,6 +16,8 @@ from typer.core import TyperCommand, TyperOption
 _IN_BACKTICKS = re.compile(r"column `[^`\n]+`|(?<!`)`([^`\n]+)`(?!`)")
 """Arguments; a word after ``column`` is the name of a column in a user's file."""
 
+_IN_CONFIGURATION = re.compile(r"\b[Ii]n the configuration(?=[:,])")
+
 _RENAMED = {
     "bundle": "model",
     "count_missed": "count_missing",
@@ -69,6 +71,9 @@ class Wording:
         Returns:
             The message. Words in backticks for which the command has no option stay unchanged.
         """
+        known = self._known()
+        if _reads_settings(known):
+            message = _IN_CONFIGURATION.sub(rf"\g<0> ({known['config'].opts[0]})", message)
         return _IN_BACKTICKS.sub(lambda found: (found[1] and self._options(found[1])) or found[0], message)
 
     def _options(self, code: str) -> str | None:

@@ -157,9 +157,7 @@ class ProjectSettings:
         if not left:
             return None
         anew = tuple(replace(each, split=None) for each in self.scenes)  # smaller patches may have room in them
-        return replace(
-            self, scenes=anew, patch_px=left[0], why_patch="smaller than usual, so that each split has room"
-        )
+        return replace(self, scenes=anew, patch_px=left[0], why_patch="smaller than usual, so that each split has room")
 
     def with_small_scenes(self, checked: CheckedInputs) -> ProjectSettings | None:
         """Take smaller patches where every scene is smaller than a patch, which would be filled up with invalid pixels.

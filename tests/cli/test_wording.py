@@ -47,6 +47,8 @@ COMMANDS = typer.main.get_command(app).commands
         ("train", "`data.label_rules.column`", "--label-column"),
         ("inspect", "a column `split`, or `patch_px=64`", "a column `split`, or --patch-px 64"),
         ("evaluate", "`label_column='use'`", "--label-column use"),
+        ("evaluate", "In the configuration, write them.", "In the configuration (--config), write them."),
+        ("inspect", "Name each in the configuration:", "Name each in the configuration (--config):"),
         ("evaluate", "`aoi='1,2,3,4'`", "--aoi 1,2,3,4"),
         ("evaluate", "`aoi='-1,2,3,4'`", "--aoi=-1,2,3,4"),
         ("evaluate", "`aoi='POLYGON ((1 2))'`", "--aoi 'POLYGON ((1 2))'"),

@@ -94,5 +94,6 @@ def _outside(unknown: Sequence[str], scheme: ClassScheme, source: str) -> str:
     hint = did_you_mean(unknown[0], scheme.names)
     return (
         f"{source} holds labels outside the classes: {listed(unknown, most=8)}. Expected: {listed(scheme.names, 12)}."
-        f"{hint}\nWrite them under a class in `data.label_rules.table`, or under `data.label_rules.ignore`."
+        f"{hint}\nIn the configuration, write them under a class in `data.label_rules.table`, or under "
+        "`data.label_rules.ignore`."
     )

@@ -130,7 +130,8 @@ def test_classes_of_a_map_are_matched_by_name(draw):
         indices(labels, scheme=ClassScheme.from_values([4, 6], ["bare_soil", "tree"]))
     assert str(caught.value) == (
         f"{labels.name} holds labels outside the classes: Trees. Expected: bare_soil, tree. Did you mean tree?\n"
-        "Write them under a class in `data.label_rules.table`, or under `data.label_rules.ignore`."
+        "In the configuration, write them under a class in `data.label_rules.table`, or under "
+        "`data.label_rules.ignore`."
     )
     outside = np.zeros((4, 4), bool)
     outside[:, :2] = True
