@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import shapely
+import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from safetensors import SafetensorError
 from safetensors.torch import save
@@ -48,6 +49,7 @@ from geocrodino.training.listener import Listener
 from geocrodino.training.loggers import loggers_of, require_packages
 from geocrodino.training.loop import run_loop
 from geocrodino.training.networks import Beginning, try_networks
+from geocrodino.training.other_programs import advice_on_others, others_at_work
 from geocrodino.training.pace import describe_budget, epochs_within, expectation, measure
 from geocrodino.training.parts import Processes
 from geocrodino.training.prepare import Prepared, footprint_of, prepare, record
@@ -367,9 +369,12 @@ def _fit(
     by_measurement = settings.workers == "auto" and data.on_device is None
     if tell.listens or by_measurement:
         tell.stage("Measuring the pace")
-        with fewer_threads(processes_of(settings)):
+        with fewer_threads(processes_of(settings)), others_at_work() as others:
             task.pace = measure(task, data, settings)
         tell(expectation(settings, task.pace, data.val_windows, finished))
+        on_cpu = number_format.device_of(settings.accelerator).type == "cpu"
+        if on_cpu and (advice := advice_on_others(others(), torch.get_num_threads())):
+            tell(advice)
         if by_measurement:
             choose_readers(settings, task.pace.step_s, data, tell)
     some, every = data.val_windows
