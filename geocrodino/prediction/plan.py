@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geocrodino import __version__
 from geocrodino.bundle.io import Bundle
+from geocrodino.bundle.manifest import Manifest
 from geocrodino.errors import BundleError, OverlapError
 from geocrodino.geo.rasters.alike import require_one_size
 from geocrodino.geo.rasters.grid import on_lattice, round_up, working_grid
@@ -24,6 +25,7 @@ from geocrodino.geo.rasters.place import PIXEL_TAG, is_placeless
 from geocrodino.geo.rasters.reader import RasterSource, require_overlap
 from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.surface_ground import check_surface_above
+from geocrodino.geo.rasters.units import unit_as_trained
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import require_distinct_output
@@ -220,7 +222,7 @@ def draft_prediction(
     if rasters.ground is not None:
         require_overlap({"ground": rasters.ground}, grid)
     sources = {
-        m: _heights_input(bundle.manifest.modalities[m], rasters, grid, inputs.height_unit, heights)
+        m: _heights_input(bundle.manifest, m, rasters, grid, inputs.height_unit, heights)
         if definition_of(m).holds_heights
         else _image_input(bundle.manifest.modalities[m], raster, grid, bands, inputs.rescale)
         for m in chosen.modalities
@@ -336,9 +338,16 @@ def _image_input(
 
 
 def _heights_input(
-    spec: ModalitySpec, scene: SceneRasters, grid: GeoBox, height_unit: str | None, given: GivenHeights
+    trained: Manifest,
+    modality: Modality,
+    scene: SceneRasters,
+    grid: GeoBox,
+    height_unit: str | None,
+    given: GivenHeights,
 ) -> SceneInput:
-    stored, settings, alone = scene.elevation or scene.raster, given.settings, given.alone
+    spec, stored = trained.modalities[modality], scene.elevation or scene.raster
+    settings, alone = given.settings, given.alone
+    height_unit = height_unit or unit_as_trained(stored, spec.recipe.height_unit, trained.crs)
     coded = spec.recipe.coded(stored, given=settings, unit=height_unit, alone=alone)
     raster, ground = coded.surface, coded.ground
     if scene.ground is not None:

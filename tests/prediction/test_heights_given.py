@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from affine import Affine
 from helpers.small_scenes import classes_of, grouped, make_bundle, write_raster
 
 from geocrodino.errors import ConfigError, HeightError
@@ -38,7 +39,7 @@ def trained(bundle, dtype, **coding):
 
 
 def mapped(tmp_path, values, bundle, **options):
-    path = write_raster(tmp_path / "heights.tif", values)
+    path = write_raster(tmp_path / "heights.tif", values, **options.pop("place", {}))
     whole = {"height": options.pop("height")} if "height" in options else {}
     summary = predict(path, tmp_path / "map.tif", bundle, "elevation", **whole, **grouped(overwrite=True, **options))
     return classes_of(tmp_path / "map.tif"), summary.heights
@@ -70,6 +71,23 @@ def test_an_offset_beside_the_unit_of_the_training(plain, tmp_path):
     found, told = mapped(tmp_path, values, replace(bundle, manifest=manifest))
     np.testing.assert_array_equal(found, EXPECTED)
     assert told == "heights taken as ft, the unit given for the training; the file names no unit of height"
+
+
+@pytest.mark.parametrize(("crs", "factor"), [("EPSG:2994", 1), ("EPSG:32610", 0.3048)])
+def test_metres_on_a_grid_in_feet(plain, tmp_path, crs, factor):
+    """A training on such a grid, whose unit was given, says what its numbers are; another one does not."""
+    bundle = plain["height"]
+    recipe = bundle.manifest.modalities["elevation"].recipe.model_copy(update={"height_unit": "m"})
+    elevation = bundle.manifest.modalities["elevation"].model_copy(update={"recipe": recipe})
+    changed = {"crs": crs, "modalities": {**bundle.manifest.modalities, "elevation": elevation}}
+    place = {"crs": "EPSG:2994", "transform": Affine(1 / 0.3048, 0, 636_000, 0, -1 / 0.3048, 853_000)}
+    found, _ = mapped(
+        tmp_path,
+        (METRES / factor).astype(np.float32),
+        replace(bundle, manifest=bundle.manifest.model_copy(update=changed)),
+        place=place,
+    )
+    np.testing.assert_array_equal(found, EXPECTED)
 
 
 def test_a_whole_coding_decides_alone(plain, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -123,16 +124,43 @@ def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, s
     if len(axes) == 3:
         axis = axes[2]
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
-    across = axes[0] if is_projected else None
-    in_feet = across is not None and _FOOT_M[0] < across.unit_conversion_factor < _FOOT_M[1]
-    if otherwise is not None and not in_feet:
+    across = _foot_across(axes, is_projected)
+    if otherwise is not None and across is None:
         known = f"heights taken as {otherwise}, the unit given for the training; the file names no unit of height"
         return unit_in_metres(otherwise, path), known
-    if across is not None and in_feet:
+    if across is not None:
         return float(across.unit_conversion_factor), (
             f"heights taken as {across.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
         )
     return 1.0, "heights taken as metres; the file names no unit of height"
+
+
+def unit_as_trained(raster: RasterSource, trained: str | None, trained_crs: str) -> str | None:
+    """The unit that the user gave for a training on a grid in feet, for heights whose CRS alone speaks of feet.
+
+    The user gave it because the training's files are not in feet, although their CRS counts in feet. So a file of this
+    kind is read as it was in the training.
+
+    Args:
+        raster: The heights.
+        trained: Unit that the user gave for the training.
+        trained_crs: CRS of the training's grid, in any spelling.
+
+    Returns:
+        That unit; None if it is not to be used, or none was given.
+    """
+    axes, is_projected = _axes_of(crs_of(raster.geobox).wkt)
+    coded = raster.coding is not None and raster.coding.unit_known_by is not None
+    named = coded or len(axes) == 3 or (raster.unit or "").strip().lower() not in _UNSAID
+    if trained is None or named or _foot_across(axes, is_projected) is None:
+        return None
+    return None if _foot_across(*_axes_of(trained_crs)) is None else trained
+
+
+def _foot_across(axes: Sequence[Axis], is_projected: bool) -> Axis | None:
+    """The first axis of a projected CRS that counts in feet."""
+    across = axes[0] if is_projected else None
+    return across if across is not None and _FOOT_M[0] < across.unit_conversion_factor < _FOOT_M[1] else None
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from pyproj.database import get_units_map
 
 from geocrodino.errors import HeightError
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.units import ground_unit, height_unit, metres_in, unit_in_metres
+from geocrodino.geo.rasters.units import ground_unit, height_unit, metres_in, unit_as_trained, unit_in_metres
 
 US_FOOT = 1200 / 3937
 
@@ -79,6 +79,23 @@ def test_units_are_sought_in_order(write_raster):
     )
     degrees = RasterSource.open(write_raster("degrees.tif", ones, crs="EPSG:4326", origin=(3.0, 45.0)))
     assert height_unit(degrees) == (1.0, "heights taken as metres; the file names no unit of height")
+
+
+@pytest.mark.parametrize(
+    ("given", "trained_crs", "named", "unit"),
+    [
+        ("m", "EPSG:2994", {}, "m"),
+        ("m", "EPSG:32631", {}, None),  # a training that says nothing on grids in feet
+        (None, "EPSG:2994", {}, None),
+        ("m", "EPSG:2994", {"units": "ft"}, None),  # the file decides
+        ("m", "EPSG:2994", {"crs": "EPSG:32631"}, None),
+        ("m", "EPSG:2994", {"crs": "EPSG:2994+8228"}, None),  # NAVD88 height, feet
+    ],
+)
+def test_heights_on_a_grid_in_feet_as_they_were_trained(write_raster, given, trained_crs, named, unit):
+    options = {"crs": "EPSG:2994", "origin": (636_000.0, 853_000.0), **named}
+    source = RasterSource.open(write_raster("dsm.tif", np.ones((4, 4), np.float32), **options))
+    assert unit_as_trained(source, given, trained_crs) == unit
 
 
 KILOMETRES = "+proj=utm +zone=31 +datum=WGS84 +units=km"
