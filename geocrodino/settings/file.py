@@ -19,7 +19,7 @@ from geocrodino.errors import AreaWarning, ConfigError
 from geocrodino.files.access import absence, access_errors, exists, is_folder
 from geocrodino.files.area_names import absolute_source, box_numbers
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
-from geocrodino.phrases import arguments
+from geocrodino.phrases import arguments, listed
 from geocrodino.settings.encoder_weights import is_weights_file
 from geocrodino.settings.scene_table import read_scene_table
 
@@ -78,9 +78,32 @@ def complete_settings(tree: dict[str, Any], overrides: Mapping[str, Any], source
                 place = inner
             place[last] = value
     _read_table_of_scenes(tree.get("data"))
+    _require_effect(tree.get("data"), overrides, source)
     _require_finite(tree, source)
     _make_absolute(tree)
     return tree
+
+
+def _require_effect(data: object, overrides: Mapping[str, Any], source: Path | None) -> None:
+    """Refuse a value for all scenes that some scenes of the file would not take, because they have their own."""
+    scenes = data.get("scenes") if isinstance(data, dict) else None
+    if not isinstance(scenes, list) or overrides.get("data.scenes") is not None:
+        return
+    for name, value in overrides.items():
+        section, _, rest = name.partition(".")
+        key = rest.partition(".")[0]
+        if value is None or section != "data":
+            continue
+        own = [
+            str(scene.get("name", f"scene-{number}"))
+            for number, scene in enumerate(scenes, start=1)
+            if isinstance(scene, dict) and scene.get(key) is not None
+        ]
+        if own:
+            raise ConfigError(
+                f"`{name}`: expected a value that all scenes take, found scenes of {source} with their own {key}: "
+                f"{listed(own)}. Change it there, or leave it out here."
+            )
 
 
 def _read_table_of_scenes(data: object) -> None:

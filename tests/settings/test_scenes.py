@@ -160,3 +160,36 @@ def test_where_layers_are_stored(load):
     assert (chosen.cache, chosen.model_dump()["cache"]) == ("in_place", "in_place")
     with pytest.raises(ConfigError, match=r"data\.cache.*'auto', 'copy' or 'in_place'"):
         load({**FILES, "cache": "files"})
+
+
+@pytest.mark.parametrize(
+    ("given", "own"),
+    [
+        ({"data.height_unit": "m"}, "height_unit: a, scene-2"),
+        ({"data.ignore_values": [0]}, "ignore_values: a"),
+        ({"data.label_rules.column": "use"}, "label_rules: scene-2"),
+        ({"data.labels": "x.tif"}, "labels: a"),
+    ],
+)
+def test_a_value_for_all_scenes_that_some_would_not_take(tmp_path, given, own):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "data:\n  labels: l.tif\n  scenes:\n"
+        "    - {name: a, optical: o.tif, elevation: e.tif, labels: a.tif, height_unit: ft, ignore_values: [4]}\n"
+        "    - {optical: o.tif, elevation: e.tif, height_unit: ft, label_rules: {column: kind}}\n"
+    )
+    [name] = given
+    with pytest.raises(ConfigError) as refused:
+        load_config(path, given)
+    assert str(refused.value) == (
+        f"`{name}`: expected a value that all scenes take, found scenes of {path} with their own {own}. Change it "
+        "there, or leave it out here."
+    )
+
+
+def test_a_value_that_all_scenes_take(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("data: {height_unit: ft, scenes: [{optical: o.tif, elevation: e.tif, labels: l.tif}]}\n")
+    given = {"data.height_unit": "m", "data.ignore_values": [0], "data.labels": None, "data.partial": "keep"}
+    [scene] = load_config(path, given).data.resolved()
+    assert (scene.height_unit, scene.ignore_values, scene.labels.name) == ("m", (0,), "l.tif")
