@@ -29,7 +29,7 @@ from geocrodino.geo.rasters.opening import open_pixels
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
-from geocrodino.phrases import listed
+from geocrodino.phrases import arguments, listed
 from geocrodino.settings.classes import ClassScheme, number
 from geocrodino.settings.labels import LabelRules
 
@@ -200,6 +200,16 @@ class LabelSource(RasterSource):
             values[:, dropped] = np.nan
         return recoded(values, self.label_values), valid
 
+    def _check_targets(self, scheme: ClassScheme, values: NDArray[np.number], valid: NDArray[np.bool_]) -> None:
+        """Refuse a rule that makes a value that is of no class, where it does."""
+        wrong = {value: target for value, target in self.label_values if target not in scheme.values}
+        if wrong and np.isin(values[valid], list(wrong.values())).any():
+            known = ", ".join(f"{c.value} {c.name}" for c in scheme.classes)
+            raise LabelError(
+                f"{self.name}: {arguments(label_values=wrong)}: expected the value of a class behind the value of the "
+                f"file, found {listed(wrong.values(), most=8)}. Classes: {known}."
+            )
+
     def indices(
         self,
         scheme: ClassScheme,
@@ -226,6 +236,7 @@ class LabelSource(RasterSource):
             self.read_own(window, band) if grid is None else self.read(grid, window, bands=band, kind="categorical")
         )
         if self.names is None:
+            self._check_targets(scheme, values[0], valid)
             return scheme.to_indices(values[0], valid, self.name, unchecked=unchecked)
         return indices_by_name(scheme, self.names, values[0], valid, self.name, unchecked)
 

@@ -45,6 +45,19 @@ def test_values_can_change_places_and_meet(labels):
     np.testing.assert_array_equal(valid, [[True, True, True], [False, True, True]])
 
 
+def test_a_rule_that_makes_a_value_of_no_class(labels):
+    scheme = ClassScheme.from_values([1, 2])
+    source = labels([[1, 2, 1], [2, 1, 1]], label_values={1: 9})
+    with pytest.raises(LabelError) as refused:
+        source.indices(scheme, WHOLE)
+    assert str(refused.value) == (
+        f"{source.name}: `label_values={{1: 9}}`: expected the value of a class behind the value of the file, found 9. "
+        "Classes: 1 class 1, 2 class 2."
+    )
+    unused = labels([[1, 2, 1], [2, 1, 1]], label_values={7: 9})
+    np.testing.assert_array_equal(unused.indices(scheme, WHOLE), [[0, 1, 0], [1, 0, 0]])
+
+
 def test_ignored_values_are_like_nodata_for_coarser_pixels(labels):
     """Of four pixels, two are unlabelled: the class of the other two decides, with a tag or with a rule."""
     values = [[9, 9, 1, 2], [2, 2, 1, 1]]
