@@ -1,4 +1,4 @@
-"""A surface lies on its ground: whether two models of heights are named the wrong way round."""
+"""A surface lies on its ground: whether two models of heights are swapped, or differ in unit or zero."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ _NOISE_M = 0.5
 _CLEARLY_M = 2.0
 """How far a surface lies from the ground at a low building or a bush; noise and coarse pixels do not explain it."""
 
+_FAR_M = 30.0
+"""How far a surface lies above the ground where even its lowest parts do not touch it; forests have gaps."""
+
+_LOWEST = 0.02  # share of the pixels that are the lowest parts
+
 _SOME = 0.05  # share of the pixels: settlements and trees cover more of almost every scene
 
 
@@ -33,6 +38,8 @@ class _Rise(NamedTuple):
     median_m: float
     below: float
     """Share of the pixels whose surface lies more than two metres below the ground."""
+    lowest_m: float
+    """What a fiftieth of the pixels does not exceed."""
 
 
 def check_surface_above(
@@ -43,9 +50,9 @@ def check_surface_above(
     names: tuple[str, str] = ("data.elevation", "data.ground"),
     refuse: bool = True,
 ) -> None:
-    """Look whether a surface lies below its ground, as where the two are named the wrong way round.
+    """Look whether a surface lies below its ground, as where the two are named the wrong way round, or far above it.
 
-    At most nine windows of 256 x 256 px are read, and only the first few of a surface that lies above.
+    At most nine windows of 256 x 256 px are read, and only the first few of a surface that lies on the ground.
 
     Args:
         surface: The heights, with their limits.
@@ -60,12 +67,23 @@ def check_surface_above(
         RasterError: If one cannot be read.
 
     Warns:
-        HeightRangeWarning: If it does so on a twentieth of the pixels at least.
+        HeightRangeWarning: If it does so on a twentieth of the pixels at least; or if it lies more than 30 m above the
+            ground on 98 % of them, as where one of the two is in feet.
     """
     if unit is not None and unit.strip().lower() == NO_UNIT:
         return
     found = _rise(surface, ground, height_unit(surface, unit)[0], ground_unit(ground, unit)[0])
-    if found is None or found.below < _SOME:
+    if found is None:
+        return
+    if found.lowest_m > _FAR_M:
+        warnings.warn(
+            f"{surface.name}: this surface lies more than {_FAR_M:g} m above the ground {ground.name} almost "
+            f"everywhere, by {found.median_m:.1f} m in the median of {found.pixels:,} pixels; expected open ground "
+            "somewhere. Give both in one unit and from one zero of height.",
+            HeightRangeWarning,
+            stacklevel=3,
+        )
+    if found.below < _SOME:
         return
     if surface.name == ground.name:
         bands = f"band {surface.data_bands[0]}", f"band {ground.data_bands[0]}"
@@ -85,7 +103,7 @@ def check_surface_above(
 
 
 def _rise(surface: RasterSource, ground: RasterSource, unit_m: float, ground_m: float) -> _Rise | None:
-    """Measure surface minus ground; None if no pixel has both, or if a window shows that the surface lies above."""
+    """Measure surface minus ground; None if no pixel has both, or if a window shows that the surface lies on it."""
     rises: list[NDArray[np.float32]] = []
     for window in _windows(surface):
         upper, there = surface.read_own(window, surface.data_bands[:1])
@@ -96,13 +114,14 @@ def _rise(surface: RasterSource, ground: RasterSource, unit_m: float, ground_m: 
         rise = rise[there & also & np.isfinite(rise)]
         if not rise.size:
             continue
-        if (rise > _NOISE_M).mean() >= _SOME:
+        if (rise > _NOISE_M).mean() >= _SOME and np.quantile(rise, _LOWEST) <= _FAR_M:
             return None
         rises.append(rise)
     if not rises:
         return None
     rise = np.concatenate(rises)
-    return _Rise(int(rise.size), float(np.median(rise)), float((rise < -_CLEARLY_M).mean()))
+    below, lowest_m = (rise < -_CLEARLY_M).mean(), np.quantile(rise, _LOWEST)
+    return _Rise(int(rise.size), float(np.median(rise)), float(below), float(lowest_m))
 
 
 def _windows(raster: RasterSource) -> list[Window]:

@@ -47,6 +47,27 @@ def test_a_swapped_forest_is_refused(pair):
         check_surface_above(surface, ground, names=("`elevation`", "`ground`"), refuse=False)
 
 
+def test_a_surface_in_feet_over_a_ground_in_metres(pair):
+    surface, ground = pair(_things(0.6, 15) / np.float32(0.3048), TERRAIN)
+    with pytest.warns(HeightRangeWarning) as warned:
+        check_surface_above(surface, ground)
+    # The terrain of 200 to 209.9 m is (1 / 0.3048 - 1) times itself too high, 456 to 479 m, more below things.
+    rise = (_things(0.6, 15) / np.float32(0.3048) - TERRAIN).astype("float64")
+    assert [str(w.message) for w in warned] == [
+        f"{surface.name}: this surface lies more than 30 m above the ground {ground.name} almost everywhere, by "
+        f"{np.median(rise):.1f} m in the median of 10,000 pixels; expected open ground somewhere. Give both in one "
+        "unit and from one zero of height."
+    ]
+
+
+@pytest.mark.parametrize("share", [0.6, 0.97])
+def test_a_forest_with_gaps_is_not(pair, share):
+    surface, ground = pair(_things(share, 60), TERRAIN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_surface_above(surface, ground)
+
+
 def test_a_swapped_town_is_warned_of(pair):
     """Most of a town is open ground: only a fifth of it lies clearly lower where the two are swapped."""
     surface, ground = pair(TERRAIN, _things(0.2, 15))
