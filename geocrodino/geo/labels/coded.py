@@ -26,6 +26,8 @@ _FAR = 2**16  # more than any distance of two colours
 _FARTHEST = 128
 """Distance of a colour above which it is no inexact colour of the nearest class, but one of its own."""
 
+_LOSSY = 10  # colours of no class, from which on a lossy codec may have made them
+
 _MOST_IN_A_TABLE = 24
 
 
@@ -253,6 +255,8 @@ class ColourLabels(LabelSource):
         farthest = int(distance.max())
         if farthest > _FARTHEST:
             way = f"A{in_yaml}" if in_yaml else "Add their colours to `data.label_rules.table`."
+            if len(colours) >= _LOSSY:
+                way += f"\nIf none is a class, `data.label_rules.tolerance` {farthest} takes each for the nearest one."
         else:
             way = f"Set `data.label_rules.tolerance` to {farthest} to read each as the nearest class"
             way += f", or a{in_yaml}" if in_yaml else "."

@@ -76,6 +76,13 @@ def test_a_colour_far_from_every_class_is_offered_as_a_class(colours):
     )
 
 
+def test_many_colours_far_from_every_class_may_come_from_a_codec(colours):
+    labels = colours([BLUE, *((240 - n, 0, 200) for n in range(10))], table={"building": "#0000ff", "tree": "#00ff00"})
+    assert told(labels).endswith(
+        "\nIf none is a class, `data.label_rules.tolerance` 240 takes each for the nearest one."
+    )
+
+
 def test_the_nearest_colour_within_the_tolerance_counts(colours):
     labels = colours([(252, 255, 0), (0, 9, 0), (100, 255, 20)], rules={"tolerance": 110})
     with pytest.warns(
