@@ -25,6 +25,7 @@ from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
+from geocrodino.geo.labels.names import differing_values, moves_by_name, unnamed
 from geocrodino.geo.labels.opening import LabelName, open_labels
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
@@ -36,7 +37,7 @@ from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import companion_path, read_classes
 from geocrodino.phrases import listed, span
-from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, LandClass
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, recode_advice
 from geocrodino.settings.labels import LabelRules
 from geocrodino.spelling import did_you_mean
 
@@ -96,7 +97,8 @@ def evaluate_map(
         AOIError: If the split has no areas.
         NoLabelError: If no pixel is labelled.
         LabelError: If a file has several bands, a value of labels or map is not a class, the given classes differ
-            from those of the map, or an excluded class is not one of them.
+            from those of the map, an excluded class is not one of them, or a label file has the names of the map at
+            other values, where neither ``classes`` nor ``label_values`` are given.
 
     Warns:
         LabelWarning: If labels and map name a value differently.
@@ -328,7 +330,9 @@ def _count_all(
         raise NoLabelError(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
-    _compare_names(labels, opened[0], schemes[0], counts[0].all)
+    # Opened labels are those of a training, which checked their names; classes and rules are the user's word.
+    refused = not (isinstance(given.path, LabelSource) or labels.label_values or classes is not None)
+    _compare_names(labels, opened[0], schemes[0], counts[0].all, refused=refused)
     return counts, reference
 
 
@@ -366,28 +370,44 @@ def _classes_only_in(own: Mapping[int, str], other: Mapping[int, str]) -> str:
     return ", ".join(differ) or "no other"
 
 
-def _compare_names(labels: LabelSource, source: RasterSource, scheme: ClassScheme, counted: ConfusionMatrix) -> None:
-    """Warn of values that occur in the labels and have a different name in the map."""
-    there = recoded_categories(labels).names
+def _compare_names(
+    labels: LabelSource, source: RasterSource, scheme: ClassScheme, counted: ConfusionMatrix, *, refused: bool
+) -> None:
+    """Compare the names that the labels and the map give to values that occur in the labels.
+
+    Args:
+        labels: The labels.
+        source: The map.
+        scheme: Its classes.
+        counted: The labelled pixels of each class.
+        refused: Whether labels with the names of the map at other values are an error.
+
+    Raises:
+        LabelError: If they are. A comparison by value would be wrong, and one by name a guess.
+
+    Warns:
+        LabelWarning: If names differ otherwise.
+    """
+    names, there = scheme.by_value, recoded_categories(labels).names
     present = (counted.counts.sum(axis=1) + counted.missed) > 0
-    differ = [
-        f"{c.value} is {there[c.value]!r} in the labels and {c.name!r} in the map"
-        for c, occurs in zip(scheme.classes, present, strict=True)
-        if occurs and c.value in there and not _same_name(there[c.value], c)
-    ]
-    if differ:
-        warnings.warn(
-            f"{labels.path} and {source.path} name classes differently: {'; '.join(differ)}. Classes are compared by "
-            "value, not by name.",
-            LabelWarning,
-            stacklevel=4,
+    own = {v: there.get(v, unnamed(v)) for v, occurs in zip(scheme.values, present, strict=True) if occurs}
+    differ = differing_values(own, names)
+    if not differ:
+        return
+    if refused and (moves := moves_by_name(own, names)):
+        value = differ[0]
+        raise LabelError(
+            f"{labels.path}: names the value {value} {own[value]!r}, but the map {source.path} names it "
+            f"{names[value]!r}.\nBoth have these names, at other values: read the values of the labels as those of the "
+            f"map with {recode_advice(moves)}."
         )
-
-
-def _same_name(name: str, land: LandClass) -> bool:
-    """Whether a name can stand for a class. A name that only repeats the value fits every class of that value."""
-    plain = {" ".join(n.casefold().replace("_", " ").split()) for n in (name, land.name)}
-    return len(plain) == 1 or f"class {land.value}" in plain
+    listing = "; ".join(f"{v} is {own[v]!r} in the labels and {names[v]!r} in the map" for v in differ)
+    warnings.warn(
+        f"{labels.path} and {source.path} name classes differently: {listing}. Classes are compared by value, not by "
+        "name.",
+        LabelWarning,
+        stacklevel=4,
+    )
 
 
 def _confidence(predicted: RasterSource) -> tuple[RasterSource, int] | None:

@@ -54,7 +54,7 @@ def ignore_advice(values: Iterable[float]) -> str:
     return f"`ignore_values=[{', '.join(map(number, values))}]`"
 
 
-def recode_advice(rules: Mapping[float, int]) -> str:
+def recode_advice(rules: Mapping[float, int] | Mapping[int, int]) -> str:
     """Write the setting that reads label values as classes.
 
     Args:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 import shapely
 
-from geocrodino.errors import AOIError, BundleError, ConfigError, OverlapError
+from geocrodino.errors import AOIError, BundleError, ConfigError, LabelError, OverlapError
 from geocrodino.settings.config import config_of
 from geocrodino.training.checks import check_inputs
 
@@ -48,6 +50,33 @@ def test_shapes_in_another_hemisphere(scenes, tmp_path):
     assert "It meets the raster if its coordinates are in EPSG:32631." in told
     frame.set_crs("EPSG:32631", allow_override=True).to_file(tmp_path / "north.gpkg")
     assert check_inputs(configured(scenes, labels=str(tmp_path / "north.gpkg"))).classes.names == ("a", "b")
+
+
+def test_labels_that_give_a_value_different_names(scenes, write_raster):
+    """The ground of the east would be trained as the water of the west, unless the user names the classes."""
+    values = np.repeat([[0, 1]], [16, 16], axis=1).repeat(32, axis=0).astype(np.uint8)
+    for number, (scene, names) in enumerate(zip(scenes, (("ground", "water"), ("water", "ground")), strict=True)):
+        path = write_raster(f"{scene['name']}_labels.tif", values, origin=(X + 32 * number, Y))
+        classes = [{"value": v, "name": name, "colour": f"#00000{v}"} for v, name in enumerate(names)]
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(CLASSES=json.dumps(classes))
+        scene["labels"] = str(path)
+    west, east = (scene["labels"] for scene in scenes)
+    with pytest.raises(LabelError) as error:
+        check_inputs(configured(scenes))
+    assert str(error.value) == (
+        f"{east}: names the value 0 'water', but {west} names it 'ground'.\n"
+        f"Give the scene of {east} `label_values: {{0: 1, 1: 0}}`, so that a value is one class in all files. Where "
+        "these are two names of one class, list value and name of each class under `classes`."
+    )
+    named = [{"value": 0, "name": "low"}, {"value": 1, "name": "high"}]
+    by_value = check_inputs(configured(scenes, classes=named))
+    assert by_value.classes.names == ("low", "high")
+    scenes[1]["label_values"] = {0: 1, 1: 0}
+    found = check_inputs(configured(scenes))
+    assert found.classes.names == ("ground", "water")
+    there = [np.asarray(scene.labels) for scene in found.scenes]
+    np.testing.assert_array_equal(there, [values, 1 - values])
 
 
 @pytest.mark.parametrize("own", [False, True])

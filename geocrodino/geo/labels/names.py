@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,119 @@ def indices_by_name(
     if unknown.size and len(scheme) < UNKNOWN_INDEX:
         raise LabelError(_outside([names[int(v)] for v in unknown], scheme, source))
     return indices
+
+
+class Legend(NamedTuple):
+    """What a label file calls its class values.
+
+    Attributes:
+        file: Name of the file.
+        names: Name of each class value that has one, after the rules for values.
+        values: Class values that occur in the file.
+        rules: Class value of values of the file, as the user gives them.
+    """
+
+    file: str
+    names: Mapping[int, str]
+    values: Collection[int]
+    rules: Mapping[int, int]
+
+
+def require_same_names(legends: Sequence[Legend]) -> None:
+    """Require that no label file gives a class value another name than the files before it.
+
+    Values that the user's rules give are compared with none: there, the user says what they mean.
+
+    Args:
+        legends: What each file calls its values.
+
+    Raises:
+        LabelError: If a file does, for a value that occurs in it.
+    """
+    first: dict[int, str] = {}
+    files: dict[int, str] = {}
+    for each in legends:
+        given = set(each.rules.values())
+        own = {value: each.names.get(value, unnamed(value)) for value in sorted(each.values) if value not in given}
+        if differing := differing_values(own, first):
+            value = differing[0]
+            moves = moves_by_name(own, first)
+            rules = ", ".join(f"{a}: {b}" for a, b in sorted({**each.rules, **moves}.items()))
+            advice = f"`label_values: {{{rules}}}`" if moves else "`label_values`"
+            raise LabelError(
+                f"{each.file}: names the value {value} {own[value]!r}, but {files[value]} names it {first[value]!r}.\n"
+                f"Give the scene of {each.file} {advice}, so that a value is one class in all files. Where these "
+                "are two names of one class, list value and name of each class under `classes`."
+            )
+        for value, name in each.names.items():
+            if value not in given and value not in first and plain_word(name) != unnamed(value):
+                first[value], files[value] = name, each.file
+
+
+def unnamed(value: int) -> str:
+    """Name a class of which only the value is known.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Its name, which fits every class of this value.
+    """
+    return f"class {value}"
+
+
+def same_name(value: int, one: str, other: str) -> bool:
+    """Find out whether two names of a value can stand for one class.
+
+    Args:
+        value: The value.
+        one: A name.
+        other: Another one.
+
+    Returns:
+        Whether they are one word, or one of them only repeats the value.
+    """
+    words = {plain_word(one), plain_word(other)}
+    return len(words) == 1 or unnamed(value) in words
+
+
+def differing_values(names: Mapping[int, str], others: Mapping[int, str]) -> list[int]:
+    """Find the values that have different names.
+
+    Args:
+        names: Names by value.
+        others: Names of the same values elsewhere.
+
+    Returns:
+        Values that have a name in both, and not the same one, in the order of ``names``.
+    """
+    return [value for value, name in names.items() if value in others and not same_name(value, name, others[value])]
+
+
+def moves_by_name(names: Mapping[int, str], others: Mapping[int, str]) -> dict[int, int]:
+    """Find the values that the same names have elsewhere.
+
+    Args:
+        names: Names by value.
+        others: Names elsewhere by value.
+
+    Returns:
+        The value elsewhere of each value that is another one there; empty if a name is missing there, or if different
+        names would get one value.
+    """
+    places: dict[str, int] = {}
+    for value, name in others.items():
+        places.setdefault(plain_word(name), value)
+    moves: dict[int, int] = {}
+    for value, name in names.items():
+        there, word = others.get(value, ""), plain_word(name)
+        place = value if plain_word(there) == word else places.get(word)
+        if place is None and not same_name(value, name, there):
+            return {}
+        moves[value] = value if place is None else place
+    if len(set(moves.values())) < len(set(map(plain_word, names.values()))):
+        return {}
+    return {value: place for value, place in moves.items() if value != place}
 
 
 def _outside(unknown: Sequence[str], scheme: ClassScheme, source: str) -> str:

@@ -21,7 +21,7 @@ from geocrodino.errors import LabelError, LabelWarning
 from geocrodino.geo.labels.advice import MOST_LISTED, reading_advice, values_as_table, values_listed
 from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
-from geocrodino.geo.labels.names import classes_by_name, indices_by_name
+from geocrodino.geo.labels.names import Legend, classes_by_name, indices_by_name, require_same_names, unnamed
 from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
 from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.mosaic import MosaicSource
@@ -281,7 +281,7 @@ def label_classes(labels: Sequence[LabelSource], named: ClassScheme | None) -> C
 
     Raises:
         LabelError: If a raster has several bands, a code stands in no class of a table, some labels name classes and
-            others do not, or no classes are named and the rasters do not seem to hold any.
+            others do not, or no classes are named and the rasters do not seem to hold any or name a value differently.
 
     Warns:
         LabelWarning: Of what deserves attention.
@@ -335,31 +335,34 @@ def find_classes(labels: LabelSource | Sequence[LabelSource], counts: ValueCount
 
     Args:
         labels: The labels; several are judged together, so one of them may hold a single value.
-        counts: Their values, where they have been counted already.
+        counts: The values of a single raster, where they have been counted already.
 
     Returns:
         The classes and what deserves attention.
 
     Raises:
         LabelError: If a raster has several bands, or all together hold fewer than two values, values that a map cannot
-            hold, or so many rare values that they are more likely to be artefacts.
+            hold, or so many rare values that they are more likely to be artefacts; or if two files give a value
+            different names.
     """
     sources = [labels] if isinstance(labels, LabelSource) else list(labels)
     for source in sources:
         check_one_band(source)
-    if counts is None:
-        counts = ValueCounts()
-        for counted in read_many(lambda source: source.count_labels(), sources):
-            counts.join(counted)
-    categories, shares = _joined_categories(sources), counts.shares()
-    notes = _check_values(sources[0], shares, categories, more=counts.more)
-    scheme, unnamed = _scheme([int(v) for v in shares], categories)
-    return FoundClasses(scheme, shares, (*notes, *categories.notes, *unnamed))
+    joined, values = ValueCounts(), []
+    for counted in (counts,) if counts is not None else read_many(lambda source: source.count_labels(), sources):
+        joined.join(counted)
+        values.append({int(v) for v in counted.pixels()})
+    found = list(read_many(recoded_categories, sources))
+    categories, shares = _joined_categories(found), joined.shares()
+    notes = _check_values(sources[0], shares, categories, more=joined.more)
+    legends = zip(sources, found, values, strict=True)
+    require_same_names([Legend(s.name, each.names, own, dict(s.label_values)) for s, each, own in legends])
+    scheme, repeated = _scheme([int(v) for v in shares], categories)
+    return FoundClasses(scheme, shares, (*notes, *categories.notes, *repeated))
 
 
-def _joined_categories(labels: Sequence[LabelSource]) -> Categories:
+def _joined_categories(found: Sequence[Categories]) -> Categories:
     """Names and colours of values; those of the first labels that give one."""
-    found = list(read_many(recoded_categories, labels))
     names = {value: name for each in reversed(found) for value, name in each.names.items()}
     colours = {value: colour for each in reversed(found) for value, colour in each.colours.items()}
     return Categories(names, colours, tuple(dict.fromkeys(note for each in found for note in each.notes)))
@@ -388,7 +391,7 @@ def recoded_categories(labels: LabelSource) -> Categories:
 
 def _scheme(values: list[int], categories: Categories) -> tuple[ClassScheme, tuple[str, ...]]:
     """Classes with the file's names; a name that several values share is not used."""
-    names = {v: categories.names.get(v, f"class {v}") for v in values}
+    names = {v: categories.names.get(v, unnamed(v)) for v in values}
     repeated = {n for n in names.values() if list(names.values()).count(n) > 1}
     notes = tuple(
         f"the name {name!r} stands for the values {values_listed([v for v in values if names[v] == name])}, which are "
@@ -396,10 +399,10 @@ def _scheme(values: list[int], categories: Categories) -> tuple[ClassScheme, tup
         for name in sorted(repeated)
     )
     # A name such as "class 3" may also be taken by another value.
-    plain = {f"class {v}" for v in values if names[v] in repeated}
-    names = {v: f"class {v}" if n in repeated | plain else n for v, n in names.items()}
+    plain = {unnamed(v) for v in values if names[v] in repeated}
+    names = {v: unnamed(v) if n in repeated | plain else n for v, n in names.items()}
     if len(set(names.values())) < len(names):
-        names = {v: f"class {v}" for v in values}
+        names = {v: unnamed(v) for v in values}
     scheme = ClassScheme.from_values(values, [names[v] for v in values])
     coloured = (c.model_copy(update={"colour": categories.colours.get(c.value, c.colour)}) for c in scheme.classes)
     return ClassScheme(classes=tuple(coloured)), notes

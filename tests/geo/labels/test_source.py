@@ -120,6 +120,38 @@ def test_names_follow_the_rules_for_values(labels):
     assert find_classes(source).scheme.names == ("class 0", "roof", "sea")
 
 
+def _named(path, *names):
+    listed = "".join(f"<Category>{name}</Category>" for name in names)
+    band = f'<PAMRasterBand band="1"><CategoryNames>{listed}</CategoryNames></PAMRasterBand>'
+    path.with_name(f"{path.name}.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    return path
+
+
+def test_files_that_give_a_value_different_names(write_raster):
+    """The same classes at other values, in category names: values are not joined before the user says how."""
+    a = _named(write_raster("a.tif", np.array([[0, 1, 2]], np.uint8)), "ground", "Low_wood", "water")
+    b = _named(write_raster("b.tif", np.array([[0, 1, 2]], np.uint8)), "water", "low wood", "ground")
+    opened = [LabelSource.of(RasterSource.open(path)) for path in (a, b)]
+    with pytest.raises(LabelError) as caught:
+        label_classes(opened, None)
+    assert str(caught.value) == (
+        f"{b}: names the value 0 'water', but {a} names it 'ground'.\n"
+        f"Give the scene of {b} `label_values: {{0: 2, 2: 0}}`, so that a value is one class in all files. Where these "
+        "are two names of one class, list value and name of each class under `classes`."
+    )
+    given = ClassScheme.from_values([0, 1, 2])
+    assert label_classes(opened, given) is given
+    opened[1] = LabelSource.of(RasterSource.open(b), label_values={0: 2, 2: 0})
+    assert label_classes(opened, None).names == ("ground", "Low_wood", "water")
+
+
+def test_names_of_values_that_one_file_lacks(write_raster):
+    a = _named(write_raster("a.tif", np.array([[0, 1]], np.uint8)), "ground", "wood")
+    b = _named(write_raster("b.tif", np.array([[0, 2]], np.uint8)), "ground", "water", "road")
+    opened = [LabelSource.of(RasterSource.open(path)) for path in (a, b)]
+    assert label_classes(opened, None).names == ("ground", "wood", "road")
+
+
 def test_a_name_of_several_values_is_warned_of(labels):
     source = labels([[0, 1, 2]])
     band = '<PAMRasterBand band="1"><CategoryNames>{}</CategoryNames></PAMRasterBand>'
