@@ -31,6 +31,7 @@ _FINE_M = 0.15
 _FEWEST_DRAWN = 6  # scenes from which a training draws whole ones
 _TILES_LOOKED_AT = 40  # tiles whose labels are read for the values that are no class
 _ROLES: tuple[Role, ...] = ("optical", "elevation", "ground", "labels", "aoi")
+_MODALITIES: tuple[Role, ...] = ("optical", "elevation")
 _HEIGHT_KEYS = ("height", "height_unit")
 _LABEL_KEYS = ("label_rules", "ignore_values", "label_values")
 
@@ -148,8 +149,7 @@ class ProjectSettings:
         if "patch" not in problem and "too small" not in problem:
             return None
         small = next((i for i, s in enumerate(self.scenes) if problem.startswith(f"Scene {s.scene.name}: ")), None)
-        others = sum(scene.split is None for scene in self.scenes) > 1
-        if small is not None and self.scenes[small].scene.name and others:
+        if small is not None and self.scenes[small].scene.name and self._others_are_cut(small):
             scenes = list(self.scenes)
             scenes[small] = replace(scenes[small], split="train")
             return replace(self, scenes=tuple(scenes))
@@ -158,6 +158,13 @@ class ProjectSettings:
             return None
         anew = tuple(replace(each, split=None) for each in self.scenes)  # smaller patches may have room in them
         return replace(self, scenes=anew, patch_px=left[0], why_patch="smaller than usual, so that each split has room")
+
+    def _others_are_cut(self, number: int) -> bool:
+        """Whether other scenes with labels give each raster of a scene pixels in all splits."""
+        others = [s.scene for i, s in enumerate(self.scenes) if i != number and s.split is None]
+        cut = {role for other in others if "labels" in other.layers for role in other.layers}
+        own = self.scenes[number].scene.layers
+        return {"labels", *(role for role in _MODALITIES if role in own)} <= cut
 
     def with_small_scenes(self, checked: CheckedInputs) -> ProjectSettings | None:
         """Take smaller patches where every scene is smaller than a patch, which would be filled up with invalid pixels.

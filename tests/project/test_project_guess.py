@@ -21,6 +21,7 @@ from geocrodino.project.classes import LabelGuess
 from geocrodino.project.entries import ProjectSettings, SceneSettings
 from geocrodino.project.guess import Known, guess_project
 from geocrodino.project.heights import HeightGuess
+from geocrodino.project.layers import Layer
 from geocrodino.project.scenes import SceneGuess
 from geocrodino.settings.config import config_of, load_config
 from geocrodino.settings.town import CLASSES
@@ -125,8 +126,14 @@ def test_patches_are_no_larger_than_plots_need(shapes, expected):
     assert (None if changed is None else changed.patch_px) == expected
 
 
+def _scenes_of(**roles):
+    """Scenes by name, each with the roles of its layers."""
+    layers = {name: {role: Layer(role, (), "") for role in own.split()} for name, own in roles.items()}
+    return tuple(SceneSettings(SceneGuess(name, own), {}, LabelGuess(), HeightGuess()) for name, own in layers.items())
+
+
 def test_smaller_patches_give_small_scenes_another_chance():
-    scenes = tuple(SceneSettings(SceneGuess(name, {}), {}, LabelGuess(), HeightGuess()) for name in "abc")
+    scenes = _scenes_of(a="optical labels", b="optical labels", c="optical labels")
     settings, seen = ProjectSettings(scenes, 64, "as usual"), []
     for small in "bca":
         settings = settings.with_room(f"Scene {small}: too small to be cut")
@@ -136,6 +143,22 @@ def test_smaller_patches_give_small_scenes_another_chance():
     for small in "bc":
         settings = settings.with_room(f"Scene {small}: too small to be cut")
     assert settings.with_room("Scene a: too small to be cut") is None
+
+
+def test_a_scene_without_labels_is_not_the_one_that_is_cut():
+    scenes = _scenes_of(a="optical labels", b="optical labels", c="optical")
+    settings = ProjectSettings(scenes, 64, "as usual").with_room("Scene a: too small to be cut")
+    assert (settings.patch_px, [each.split for each in settings.scenes]) == (64, ["train", None, None])
+    settings = settings.with_room("Scene b: too small to be cut")
+    assert (settings.patch_px, [each.split for each in settings.scenes]) == (32, [None, None, None])
+
+
+def test_the_only_scene_with_heights_and_labels_is_cut():
+    scenes = _scenes_of(a="optical elevation labels", b="optical labels", c="optical elevation")
+    settings = ProjectSettings(scenes, 64, "as usual").with_room("Scene a: too small to be cut")
+    assert (settings.patch_px, [each.split for each in settings.scenes]) == (32, [None, None, None])
+    settings = ProjectSettings(scenes, 64, "as usual").with_room("Scene b: too small to be cut")
+    assert (settings.patch_px, [each.split for each in settings.scenes]) == (64, [None, "train", None])
 
 
 @pytest.fixture
