@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.errors import GeocrodinoError
-from geocrodino.geo.rasters.height_numbers import as_half_precision
+from geocrodino.geo.rasters.height_numbers import as_half_precision, decimal_codings, diagonal_m
 from geocrodino.geo.rasters.reader import RasterSource
+from geocrodino.geo.rasters.spikes import EARTH_M, SENTINELS
 from geocrodino.geo.rasters.units import height_unit
 from geocrodino.project.layers import Layer, look_windows
 
@@ -21,6 +22,9 @@ _HIGHEST_M = 9000.0
 
 _LOWEST_M = -9000.0
 """Lower numbers, such as -9999, stand for missing pixels, also where no tag says so."""
+
+_RANGE = (0.01, 0.99)
+"""Shares of the values between which heights lie: few others are marks of missing pixels."""
 
 _ABOVE = 0.95  # share of the pixels where a surface lies on its ground or above it
 _TOLERANCE_M = 0.5
@@ -95,9 +99,22 @@ def _coding_of_large(raster: RasterSource, values: NDArray[np.float32], reasons:
     if half is not None and half.missing:
         reasons.append(f"{meant}: some are those of no number; scale: 0.01 in place of encoding for centimetres")
         return {"encoding": "float16"}
-    other = f"; encoding: float16 in place of scale for {meant}" if meant else ""
-    reasons.append(f"values up to {values.max():,.0f}, so no metres: taken as centimetres{other}")
-    return {"scale": 0.01}
+    heights = values[~np.isin(values, np.array(SENTINELS, np.float32))]
+    low, high = (float(np.quantile(heights, share)) for share in _RANGE)
+    codings = decimal_codings(raster, low, high, EARTH_M)
+    if not codings:
+        reasons.append(f"values up to {values.max():,.0f}, so no metres; nothing tells what they are")
+        return {"scale": 0.01}
+    chosen, *others = codings
+    why = f"taken as {chosen.word} ({chosen.low:.4g} to {chosen.high:.4g} m)"
+    usual = next((other for other in others if other.word == "centimetres"), None)
+    if usual is not None:  # so the usual unit is too steep
+        why += f", as {usual.word} would rise by {usual.high - usual.low:.3g} m within {diagonal_m(raster):.3g} m"
+    reasons.append(f"values up to {values.max():,.0f}, so no metres: {why}")
+    reasons += [f"or {other.told}" for other in others]
+    if meant:
+        reasons.append(f"or encoding: float16 in place of scale for {meant}")
+    return {"scale": chosen.scale}
 
 
 def _rise(raster: RasterSource, band: int, other: int) -> float | None:

@@ -244,7 +244,10 @@ def test_what_heights_mean(put, name, values, expected):
 
 
 def test_numbers_too_large_for_metres(put):
-    """Bits of half-precision numbers: those of 187 = 128 x (1 + 59/128) are 22 x 1024 + 472, which is 23,000."""
+    """Bits of half-precision numbers: those of 187 = 128 x (1 + 59/128) are 22 x 1024 + 472, which is 23,000.
+
+    A hundredth of the heights is below 170.7 = 128 x (1 + 341/1024), whose bits are 22 x 1024 + 341, which is 22,869.
+    """
     heights = np.linspace(170.5, 187, SIDE * SIDE).reshape(SIDE, SIDE).astype("float16")
     put("dsm.tif", heights.view("uint16"))
     (layer,) = _layers().layers
@@ -252,8 +255,9 @@ def test_numbers_too_large_for_metres(put):
     found = guess_heights(layer, layer.raster)
     assert found.values == {"height": {"scale": 0.01}}
     assert found.why["height"] == (
-        "? values up to 23,000, so no metres: taken as centimetres; encoding: float16 in place of scale for bits of "
-        "half-precision numbers (170 to 187 m)"
+        "? values up to 23,000, so no metres: taken as centimetres (228.7 to 230 m); or scale: 0.001 for millimetres "
+        "(22.87 to 23 m); or scale: 0.1 for decimetres (2287 to 2300 m); or encoding: float16 in place of scale for "
+        "bits of half-precision numbers (170 to 187 m)"
     )
     heights[0, 0] = np.nan
     put("dsm.tif", heights.view("uint16"))
@@ -264,6 +268,19 @@ def test_numbers_too_large_for_metres(put):
     assert found.why["height"] == (
         "? bits of half-precision numbers (170 to 187 m): some are those of no number; scale: 0.01 in place of "
         "encoding for centimetres"
+    )
+
+
+def test_numbers_that_are_too_steep_for_centimetres_are_millimetres(put):
+    """A place of 40 x 40 m: 57 m from corner to corner, within which 60 m of 100 are too many, and 6 m are not."""
+    put("dsm.tif", np.linspace(100_000, 106_000, SIDE * SIDE).reshape(SIDE, SIDE).astype("int32"))
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert found.values == {"height": {"scale": 0.001}}
+    assert found.why["height"] == (
+        "? values up to 106,000, so no metres: taken as millimetres (100.1 to 105.9 m), as centimetres would rise by "
+        "58.8 m within 56.6 m; or scale: 0.01 for centimetres (1001 to 1059 m)"
     )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geocrodino.errors import GeocrodinoError
+from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.spikes import EARTH_M, HeightLimits
 from geocrodino.geo.rasters.window import spread_windows
 
 _LOOK_PX = 256
-_SCALES = {"centimetres": 0.01, "millimetres": 0.001, "decimetres": 0.1}
+_SCALES = {"centimetres": 0.01, "millimetres": 0.001, "decimetres": 0.1}  # the usual ones first
 _LEAST_M = 0.1
 """Heights and distances reach at least so far; whole numbers up to 10,000 read as bits stay below 0.001."""
 
@@ -53,6 +56,70 @@ def as_half_precision(raster: RasterSource, values: NDArray[np.float32]) -> Half
     return HalfPrecision(low, high, finite.size < numbers.size)
 
 
+class DecimalCoding(NamedTuple):
+    """A unit that whole numbers of heights may count.
+
+    Attributes:
+        scale: Metres in the unit.
+        word: Its name, in the plural.
+        low: The lowest height, m.
+        high: The highest, m.
+        is_steep: Whether they differ by more than the diagonal of the raster, as heights of hardly any place do.
+    """
+
+    scale: float
+    word: str
+    low: float
+    high: float
+    is_steep: bool
+
+    @property
+    def told(self) -> str:
+        """The scale with its meaning, as a phrase."""
+        return f"scale: {self.scale:g} for {self.word} ({self.low:.4g} to {self.high:.4g} m)"
+
+
+def decimal_codings(
+    raster: RasterSource, low: float, high: float, possible: tuple[float, float]
+) -> list[DecimalCoding]:
+    """List the decimal units that numbers of heights may count.
+
+    Args:
+        raster: The raster.
+        low: The lowest number.
+        high: The highest.
+        possible: Lowest and highest possible height, m.
+
+    Returns:
+        Units that make possible heights, the most likely first: those that make no place too steep; of these
+        centimetres, millimetres, decimetres.
+    """
+    diagonal = diagonal_m(raster)
+    found = [
+        DecimalCoding(scale, word, low * scale, high * scale, (high - low) * scale > diagonal)
+        for word, scale in _SCALES.items()
+        if possible[0] <= low * scale and high * scale <= possible[1]
+    ]
+    return sorted(found, key=lambda coding: coding.is_steep)
+
+
+def diagonal_m(raster: RasterSource) -> float:
+    """Measure the diagonal of a raster.
+
+    Args:
+        raster: The raster.
+
+    Returns:
+        The diagonal, m; infinite where the raster has no place that can be measured.
+    """
+    try:
+        sides = pixel_size_m(raster.geobox)
+    except GeocrodinoError:
+        return math.inf
+    height, width = raster.geobox.shape
+    return math.hypot(sides[0] * width, sides[1] * height)
+
+
 def advice_on_numbers(raster: RasterSource) -> str:
     """Advise users whose heights are all impossible.
 
@@ -80,15 +147,8 @@ def advice_on_numbers(raster: RasterSource) -> str:
         return ""
     low, high = float(seen.min()), float(seen.max())
     unit = raster.unit or "m"
-    ways = (
-        []
-        if raster.is_scaled
-        else [
-            f"height.scale: {scale:g} for {word} ({low * scale:.4g} to {high * scale:.4g} m)"
-            for word, scale in _SCALES.items()
-            if limits.low <= low * scale and high * scale <= limits.high
-        ][:1]
-    )
+    codings = [] if raster.is_scaled else decimal_codings(raster, low, high, (limits.low, limits.high))
+    ways = [f"height.{coding.told}" for coding in codings]
     half = as_half_precision(raster, seen)
     if half is not None:
         ways.append(

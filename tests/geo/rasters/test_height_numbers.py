@@ -7,7 +7,7 @@ import pytest
 
 from geocrodino.data.alignment import nothing_valid
 from geocrodino.data.inspection import inspect_files
-from geocrodino.geo.rasters.height_numbers import as_half_precision
+from geocrodino.geo.rasters.height_numbers import as_half_precision, decimal_codings, diagonal_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import with_height_limits
 
@@ -33,7 +33,8 @@ def test_centimetres(opened):
     values[0] = 18_680
     expected = (
         "heights of 17060 to 18680 m are impossible.\nState what the numbers are: height.scale: 0.01 for centimetres "
-        "(170.6 to 186.8 m), or height.encoding: float16 for bits of half-precision numbers (3.32 to 9.938 m)."
+        "(170.6 to 186.8 m), or height.scale: 0.001 for millimetres (17.06 to 18.68 m), or height.scale: 0.1 for "
+        "decimetres (1706 to 1868 m), or height.encoding: float16 for bits of half-precision numbers (3.32 to 9.938 m)."
     )
     assert _message(opened(values)) == f"no valid pixel within the area of interest (20 x 20 px): {expected}"
     assert inspect_files({"elevation": opened(values)}).problems == (
@@ -46,6 +47,21 @@ def test_millimetres_in_32_bits(opened):
     assert _message(opened(np.full((SIDE, SIDE), 2_000_000, np.int32))).endswith(
         "heights of 2e+06 to 2e+06 m are impossible.\n"
         "State what the numbers are: height.scale: 0.001 for millimetres (2000 to 2000 m)."
+    )
+
+
+def test_the_coding_that_makes_the_place_too_steep_comes_last(opened):
+    """A place of 20 x 20 m: 29 m from corner to corner, within which 5 m may rise and 50 m do not."""
+    values = np.full((SIDE, SIDE), 100_000, np.int32)
+    values[0] = 105_000
+    source = opened(values)
+    assert decimal_codings(source, 100_000, 105_000, (-500, 9_500)) == [
+        (0.001, "millimetres", 100, 105, False),
+        (0.01, "centimetres", 1_000, 1_050, True),
+    ]
+    assert diagonal_m(source) == pytest.approx(20 * 2**0.5, rel=1e-3)
+    assert _message(source).endswith(
+        "height.scale: 0.001 for millimetres (100 to 105 m), or height.scale: 0.01 for centimetres (1000 to 1050 m)."
     )
 
 
