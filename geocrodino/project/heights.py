@@ -14,7 +14,7 @@ from geocrodino.errors import GeocrodinoError
 from geocrodino.geo.rasters.height_numbers import as_half_precision, decimal_codings, diagonal_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.spikes import EARTH_M, SENTINELS
-from geocrodino.geo.rasters.units import height_unit
+from geocrodino.geo.rasters.units import UNNAMED, height_unit
 from geocrodino.project.layers import Layer, look_windows
 
 _HIGHEST_M = 9000.0
@@ -86,7 +86,10 @@ def guess_heights(layer: Layer, raster: RasterSource) -> HeightGuess:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                why["elevation"] = height_unit(raster)[1]
+                unit_m, told = height_unit(raster)
+            # Real numbers in metres are the rule; whole ones may be decimetres, and foot is the unit across alone.
+            guessed = UNNAMED in told and (unit_m != 1 or not (raster.is_scaled or raster.dtype.startswith("float")))
+            why["elevation"] = f"? {told}" if guessed else told
         except GeocrodinoError:
             pass  # a unit that is not known; the training says so
     return HeightGuess(found, why)

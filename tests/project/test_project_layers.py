@@ -319,6 +319,26 @@ def test_the_unit_of_a_file_is_not_guessed(put):
     assert found.why == {"elevation": "heights in cm, by the band's unit tag"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "crs", "expected"),
+    [
+        ("float32", "EPSG:32631", "heights taken as metres; the file names no unit of height"),
+        ("int16", "EPSG:32631", "? heights taken as metres; the file names no unit of height"),
+        (
+            "float32",
+            "EPSG:2994",
+            "? heights taken as foot, the horizontal unit of the CRS; the file names no unit of height",
+        ),
+    ],
+)
+def test_units_that_may_be_wrong_have_a_question_mark(put, kind, crs, expected):
+    put("dsm.tif", HEIGHTS.astype(kind), crs=crs)
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    found = guess_heights(layer, layer.raster)
+    assert (found.values, found.why) == ({}, {"elevation": expected})
+
+
 def test_pictures_need_a_pixel_size(put, tmp_path):
     put("image.png", IMAGE, crs=None)
     assert collect([tmp_path], pictures=False).pictures == [str(tmp_path / "image.png")]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 NO_UNIT = "none"
 """Name for numbers without a unit, which are used as they are."""
 
+UNNAMED = "the file names no unit of height"
+"""What the sentence of `height_unit` ends with where the unit is not known from the file."""
+
 _COMMON = ("m", "ft", "us-ft", "cm", "dm", "mm", "km", NO_UNIT)
 _FOOT_M = (0.3, 0.31)  # metres in a foot, whichever
 _EARTH_RADIUS_M = (6.3e6, 6.45e6)
@@ -126,13 +129,13 @@ def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, s
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
     across = _foot_across(axes, is_projected)
     if otherwise is not None and across is None:
-        known = f"heights taken as {otherwise}, the unit given for the training; the file names no unit of height"
+        known = f"heights taken as {otherwise}, the unit given for the training; {UNNAMED}"
         return unit_in_metres(otherwise, path), known
     if across is not None:
         return float(across.unit_conversion_factor), (
-            f"heights taken as {across.unit_name}, the horizontal unit of the CRS; the file names no unit of height"
+            f"heights taken as {across.unit_name}, the horizontal unit of the CRS; {UNNAMED}"
         )
-    return 1.0, "heights taken as metres; the file names no unit of height"
+    return 1.0, f"heights taken as metres; {UNNAMED}"
 
 
 def unit_as_trained(raster: RasterSource, trained: str | None, trained_crs: str) -> str | None:
