@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geocrodino.errors import GeocrodinoError
 from geocrodino.geo.rasters.height_numbers import as_half_precision, decimal_codings, diagonal_m
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.spikes import EARTH_M, SENTINELS
+from geocrodino.geo.rasters.spikes import SENTINELS
 from geocrodino.geo.rasters.units import UNNAMED, height_unit
 from geocrodino.project.layers import Layer, look_windows
 
@@ -104,7 +104,7 @@ def _coding_of_large(raster: RasterSource, values: NDArray[np.float32], reasons:
         return {"encoding": "float16"}
     heights = values[~np.isin(values, np.array(SENTINELS, np.float32))]
     low, high = (float(np.quantile(heights, share)) for share in _RANGE)
-    codings = decimal_codings(raster, low, high, EARTH_M)
+    codings = decimal_codings(raster, low, high)
     if not codings:
         reasons.append(f"values up to {values.max():,.0f}, so no metres; nothing tells what they are")
         return {"scale": 0.01}

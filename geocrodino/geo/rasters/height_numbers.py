@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from geocrodino.errors import GeocrodinoError
 from geocrodino.geo.rasters.grid import pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
-from geocrodino.geo.rasters.spikes import EARTH_M, HeightLimits
+from geocrodino.geo.rasters.spikes import EARTH_M, PLANETS_M, HeightLimits
+from geocrodino.geo.rasters.units import on_earth
 from geocrodino.geo.rasters.window import spread_windows
 
 _LOOK_PX = 256
@@ -79,26 +80,24 @@ class DecimalCoding(NamedTuple):
         return f"scale: {self.scale:g} for {self.word} ({self.low:.4g} to {self.high:.4g} m)"
 
 
-def decimal_codings(
-    raster: RasterSource, low: float, high: float, possible: tuple[float, float]
-) -> list[DecimalCoding]:
+def decimal_codings(raster: RasterSource, low: float, high: float) -> list[DecimalCoding]:
     """List the decimal units that numbers of heights may count.
 
     Args:
         raster: The raster.
         low: The lowest number.
         high: The highest.
-        possible: Lowest and highest possible height, m.
 
     Returns:
         Units that make possible heights, the most likely first: those that make no place too steep; of these
         centimetres, millimetres, decimetres.
     """
     diagonal = diagonal_m(raster)
+    lowest_m, highest_m = EARTH_M if on_earth(raster.geobox) else PLANETS_M
     found = [
         DecimalCoding(scale, word, low * scale, high * scale, (high - low) * scale > diagonal)
         for word, scale in _SCALES.items()
-        if possible[0] <= low * scale and high * scale <= possible[1]
+        if lowest_m <= low * scale and high * scale <= highest_m
     ]
     return sorted(found, key=lambda coding: coding.is_steep)
 
@@ -147,7 +146,7 @@ def advice_on_numbers(raster: RasterSource) -> str:
         return ""
     low, high = float(seen.min()), float(seen.max())
     unit = raster.unit or "m"
-    codings = [] if raster.is_scaled else decimal_codings(raster, low, high, (limits.low, limits.high))
+    codings = [] if raster.is_scaled else decimal_codings(raster, low, high)
     ways = [f"height.{coding.told}" for coding in codings]
     half = as_half_precision(raster, seen)
     if half is not None:

@@ -203,11 +203,19 @@ def with_height_limits(raster: RasterSource, unit_m: float, unit: str | None) ->
         return raster.with_limits(HeightLimits(sentinels=()) if raster.is_scaled else HeightLimits())
     side = max(pixel_size_m(raster.geobox))
     return raster.with_limits(
-        HeightLimits.of_unit(unit_m, side, on_earth=_on_earth(raster.geobox), scaled=raster.is_scaled)
+        HeightLimits.of_unit(unit_m, side, on_earth=on_earth(raster.geobox), scaled=raster.is_scaled)
     )
 
 
-def _on_earth(grid: GeoBox) -> bool:
+def on_earth(grid: GeoBox) -> bool:
+    """Find out whether a grid lies on the Earth.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        Whether the ellipsoid of its CRS is as large as that of the Earth; True without an ellipsoid.
+    """
     ellipsoid = proj_crs(crs_of(grid).wkt).ellipsoid
     return ellipsoid is None or _EARTH_RADIUS_M[0] < ellipsoid.semi_major_metre < _EARTH_RADIUS_M[1]
 

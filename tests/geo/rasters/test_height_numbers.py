@@ -55,13 +55,22 @@ def test_the_coding_that_makes_the_place_too_steep_comes_last(opened):
     values = np.full((SIDE, SIDE), 100_000, np.int32)
     values[0] = 105_000
     source = opened(values)
-    assert decimal_codings(source, 100_000, 105_000, (-500, 9_500)) == [
+    assert decimal_codings(source, 100_000, 105_000) == [
         (0.001, "millimetres", 100, 105, False),
         (0.01, "centimetres", 1_000, 1_050, True),
     ]
     assert diagonal_m(source) == pytest.approx(20 * 2**0.5, rel=1e-3)
     assert _message(source).endswith(
         "height.scale: 0.001 for millimetres (100 to 105 m), or height.scale: 0.01 for centimetres (1000 to 1050 m)."
+    )
+
+
+def test_possible_heights_are_metres_in_a_place_in_feet_too(write_raster):
+    """9,500 m are 31,168 ft: numbers of 125,000 are 12,500 m as decimetres, which no place has."""
+    source = RasterSource.open(write_raster("dsm.tif", np.full((SIDE, SIDE), 125_000, np.int32), crs="EPSG:2994"))
+    source = with_height_limits(source, 0.3048, None)
+    assert _message(source).endswith(
+        "height.scale: 0.01 for centimetres (1250 to 1250 m), or height.scale: 0.001 for millimetres (125 to 125 m)."
     )
 
 
