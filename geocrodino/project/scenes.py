@@ -6,14 +6,18 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
+
+import shapely
 
 from geocrodino.errors import ConfigError
 from geocrodino.files.tile_names import guess_patterns, match_tiles
+from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.place import Place
 from geocrodino.phrases import listed
 from geocrodino.project.heights import is_surface_of
-from geocrodino.project.layers import Layer, Role, alone, by_role, covers, share_place, shows_same
+from geocrodino.project.layers import Layer, Role, alone, box_of, by_role, covers, share_place, shows_same
 
 _OPTIONS: Mapping[Role, str] = {
     "optical": "the image",
@@ -23,6 +27,9 @@ _OPTIONS: Mapping[Role, str] = {
     "aoi": "the area of interest",
 }
 _LAST_PART = re.compile(r"(?<=.)[ _.-][A-Za-z]+$")
+_NUMBER = re.compile(r"\d+")
+_LARGER = 2.0  # times the largest tile: a larger file is a layer of its own
+_MOST_ODD = 5
 _MOST_LISTED = 50
 """Tiles that are listed one by one as scenes, where their names do not join them."""
 
@@ -201,11 +208,7 @@ def _nearest(image: Layer, candidates: Sequence[Layer]) -> list[Layer]:
 def _one(role: Role, image: Layer, candidates: Sequence[Layer]) -> Layer | None:
     """The only candidate; an error that asks which one is meant, where there are several."""
     if len(candidates) > 1:
-        shown = "\n".join(f"  {layer.shown}: {layer.why}" for layer in candidates)
-        option = f"`{role}={candidates[0].files[0]!r}`"
-        raise ConfigError(
-            f"{len(candidates)} files may be {_OPTIONS[role]} of {image.shown}:\n{shown}\nName the right one: {option}."
-        )
+        raise _question(role, f"{len(candidates)} files may be {_OPTIONS[role]} of {image.shown}", candidates)
     return candidates[0] if candidates else None
 
 
@@ -224,10 +227,88 @@ def _refuse_images_of_one_place(picked: Sequence[tuple[Layer, Mapping[Role, Laye
         for other, others in picked[number + 1 :]:
             shared = all(own.get(role) == others.get(role) for role in ("elevation", "labels"))
             if shared and (shows_same(image, other) or image.box is None or other.box is None):
-                raise ConfigError(
-                    f"2 files may be the image of one place:\n  {image.shown}: {image.why}\n  {other.shown}: "
-                    f"{other.why}\nName the right one: `optical={image.files[0]!r}`."
-                )
+                beside = [each for each, _ in picked if each.folder == image.folder]
+                if image.folder == other.folder and (told := _odd_files("optical", beside)):
+                    raise ConfigError(told)
+                raise _question("optical", "2 files may be the image of one place", (image, other))
+
+
+def _question(role: Role, what: str, candidates: Sequence[Layer]) -> ConfigError:
+    """The error that asks which of several layers is meant, or names the files that make several layers of one."""
+    if told := _odd_files(role, candidates):
+        return ConfigError(told)
+    shown = "\n".join(f"  {layer.shown}: {layer.why}" for layer in candidates)
+    pattern = _pattern_of(candidates[0], candidates[1:])
+    option = f"`{role}`" if pattern is None else f"`{role}={pattern!r}`"
+    return ConfigError(f"{what}:\n{shown}\nName the right one: {option}.")
+
+
+def _pattern_of(layer: Layer, others: Sequence[Layer]) -> str | None:
+    """The file of a layer, or a pattern of its files alone; None if none is known."""
+    if len(layer.files) == 1:
+        return layer.files[0]
+    pattern, *more = {str(Path(file).with_name(_NUMBER.sub("*", Path(file).name))) for file in layer.files}
+    also = any(fnmatch(file, pattern) for other in others for file in other.files)
+    return None if more or also else pattern
+
+
+def _odd_files(role: Role, candidates: Sequence[Layer]) -> str:
+    """Tell which files of a folder are no tiles beside the others; empty where these are several whole layers.
+
+    One tile of another type, or a copy of one, makes two layers of a folder. To name one of them would leave out the
+    other tiles.
+    """
+    if any(layer.first is None or layer.folder != candidates[0].folder for layer in candidates):
+        return ""
+    ordered = sorted(candidates, key=lambda layer: -len(layer.files))
+    kind = _kind(ordered[0])
+    tiles: list[Layer] = []
+    odd: list[str] = []
+    for layer in ordered:
+        for tile in _tiles_of(layer):
+            name, twin = Path(tile.files[0]).name, next((each for each in tiles if shows_same(each, tile)), None)
+            if _kind(layer) != kind:
+                odd.append(f"  {name}: {_kind(layer)}. Convert it to {kind}, or move it out of the folder.")
+            elif twin is not None:
+                odd.append(f"  {name}: shows the same place as {Path(twin.files[0]).name}. Remove one of the two.")
+            else:
+                tiles.append(tile)
+                continue
+            if _area(tile) > _LARGER * max(map(_area, tiles)):  # it shows what all the tiles show
+                return ""
+    if not odd or len(tiles) < 2 or len(odd) >= len(tiles):
+        return ""
+    more = [f"  and {len(odd) - _MOST_ODD} more"] if len(odd) > _MOST_ODD else []
+    return "\n".join(
+        [
+            f"{candidates[0].folder}: expected files of one kind, each of another place, for {_OPTIONS[role]}. "
+            f"Beside {len(tiles)} such files ({kind}) there are:",
+            *odd[:_MOST_ODD],
+            *more,
+        ]
+    )
+
+
+def _tiles_of(layer: Layer) -> list[Layer]:
+    """The files of a layer, each as a layer."""
+    if not isinstance(layer.raster, MosaicSource):
+        return [layer]
+    found = []
+    for number, file in enumerate(layer.raster.files):
+        member = layer.raster.member(number)
+        found.append(replace(layer, files=(file,), raster=member, first=member, box=box_of(member)))
+    return found
+
+
+def _kind(layer: Layer) -> str:
+    if layer.first is None:
+        return ""
+    bands = len(layer.first.data_bands)
+    return f"{bands} band{'' if bands == 1 else 's'} of {layer.first.dtype}"
+
+
+def _area(layer: Layer) -> float:
+    return 0.0 if layer.box is None else float(shapely.box(*layer.box).area)
 
 
 def _names(images: Sequence[Layer]) -> list[str]:

@@ -216,6 +216,59 @@ def test_two_candidates_are_asked_about(put, names, message):
     assert "Name the right one: `" in str(refused.value)
 
 
+def test_a_tile_of_another_type_is_named(put):
+    for number, (row, col) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        put(f"img/img_{number}.tif", IMAGE.astype("uint16" if number == 3 else "uint8"), row, col)
+        put(f"dsm/dsm_{number}.tif", HEIGHTS, row, col)
+    with pytest.raises(ConfigError) as refused:
+        _scenes()
+    assert str(refused.value) == (
+        "img: expected files of one kind, each of another place, for the image. Beside 3 such files (3 bands of uint8) "
+        "there are:\n  img_3.tif: 3 bands of uint16. Convert it to 3 bands of uint8, or move it out of the folder."
+    )
+
+
+@pytest.mark.parametrize("copy", ["dsm_0 (copy)", "dsm_7"])
+def test_a_copy_of_a_tile_is_named(put, copy):
+    for number in range(3):
+        put(f"img/img_{number}.tif", IMAGE, 0, number)
+        put(f"dsm/dsm_{number}.tif", HEIGHTS, 0, number)
+    put(f"dsm/{copy}.tif", HEIGHTS)
+    with pytest.raises(ConfigError) as refused:
+        _scenes()
+    assert str(refused.value) == (
+        "dsm: expected files of one kind, each of another place, for the heights. Beside 3 such files (1 band of "
+        f"float32) there are:\n  {copy}.tif: shows the same place as dsm_0.tif. Remove one of the two."
+    )
+
+
+def test_a_copy_among_images_is_named(put):
+    for number in range(3):
+        put(f"img/img_{number}.tif", IMAGE, 0, number)
+        put(f"dsm/dsm_{number}.tif", HEIGHTS, 0, number)
+    put("img/img_7.tif", IMAGE)
+    with pytest.raises(ConfigError, match=r"img_7\.tif: shows the same place as img_0\.tif\. Remove one of the two\."):
+        _scenes()
+
+
+@pytest.mark.parametrize(
+    ("other", "option"), [("ms_{}.tif", "all/ms_*.tif"), ("large.tif", "all/large.tif"), ("{}.tif", None)]
+)
+def test_two_whole_images_are_asked_about(put, other, option):
+    """The first of the files of a layer is not the layer."""
+    for col in (0, 1):
+        put(f"all/rgb_{col}.tif", IMAGE, 0, col)
+        put(f"dsm/dsm_{col}.tif", HEIGHTS, 0, col)
+    for col in (0, 1) if "{}" in other else (0,):
+        wide = IMAGE if "{}" in other else np.concatenate([IMAGE, IMAGE, IMAGE], axis=2)
+        name = other.format(("a", "b")[col]) if option is None else other.format(col)
+        put(f"all/{name}", wide.astype("uint16"), 0, col)
+    with pytest.raises(ConfigError, match="2 files may be the image of one place") as refused:
+        _scenes()
+    told = str(refused.value).rpartition("\n")[2]
+    assert told == f"Name the right one: `optical{'' if option is None else f'={option!r}'}`."
+
+
 def test_heights_of_another_place(put):
     put("optical.tif", IMAGE)
     put("dsm.tif", HEIGHTS, 500, 500)
