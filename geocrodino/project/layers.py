@@ -35,6 +35,7 @@ Role = Literal["optical", "elevation", "ground", "labels", "aoi"]
 _LOOK_PX = 256
 _FEW_COLOURS = 32
 _SAME_PLACE = 0.5  # share of the smaller one from which two files show the same place
+_COMMON_PLACE = 0.1  # share of the smaller one from which two layers may belong to one scene
 _MANY_FOLDERS = 8  # layers of one kind in as many folders are one layer in folders
 _DIGITS = re.compile(r"\d+")
 
@@ -204,9 +205,10 @@ def share_place(first: Layer, second: Layer) -> bool:
         second: Another one.
 
     Returns:
-        Whether their boxes overlap; True where one of them has no place.
+        Whether their boxes share a tenth of the smaller one; True where one of them has no place. Neighbours touch,
+        and overlap a little in degrees.
     """
-    return first.box is None or second.box is None or _overlap(first.box, second.box) > 0
+    return first.box is None or second.box is None or _overlap(first.box, second.box) >= _COMMON_PLACE
 
 
 def covers(wide: Layer, layer: Layer) -> bool:

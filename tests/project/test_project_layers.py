@@ -269,6 +269,20 @@ def test_two_whole_images_are_asked_about(put, other, option):
     assert told == f"Name the right one: `optical{'' if option is None else f'={option!r}'}`."
 
 
+def test_neighbours_are_two_places(put):
+    """Tiles that touch: in degrees, their boxes overlap a little."""
+    for col, name in enumerate("abc"):
+        put(f"{name}/optical.tif", IMAGE, 0, col)
+        put(f"{name}/dsm.tif", HEIGHTS, 0, col)
+        if name != "b":
+            put(f"{name}/labels.tif", CLASSES, 0, col)
+    own = [{role: layer.files for role, layer in scene.layers.items()} for scene in _scenes().scenes]
+    assert own == [
+        {role: (f"{name}/{role.replace('elevation', 'dsm')}.tif",) for role in ("optical", "elevation", *labels)}
+        for name, labels in (("a", ["labels"]), ("b", []), ("c", ["labels"]))
+    ]
+
+
 def test_heights_of_another_place(put):
     put("optical.tif", IMAGE)
     put("dsm.tif", HEIGHTS, 500, 500)
