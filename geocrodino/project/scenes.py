@@ -268,7 +268,7 @@ def _odd_files(role: Role, candidates: Sequence[Layer]) -> str:
         for tile in _tiles_of(layer):
             name, twin = Path(tile.files[0]).name, next((each for each in tiles if shows_same(each, tile)), None)
             if _kind(layer) != kind:
-                odd.append(f"  {name}: {_kind(layer)}. Convert it to {kind}, or move it out of the folder.")
+                odd.append(f"  {name}: {_kind(layer)}. Convert it to {kind}, or remove it.")
             elif twin is not None:
                 odd.append(f"  {name}: shows the same place as {Path(twin.files[0]).name}. Remove one of the two.")
             else:

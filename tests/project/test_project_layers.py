@@ -224,7 +224,7 @@ def test_a_tile_of_another_type_is_named(put):
         _scenes()
     assert str(refused.value) == (
         "img: expected files of one kind, each of another place, for the image. Beside 3 such files (3 bands of uint8) "
-        "there are:\n  img_3.tif: 3 bands of uint16. Convert it to 3 bands of uint8, or move it out of the folder."
+        "there are:\n  img_3.tif: 3 bands of uint16. Convert it to 3 bands of uint8, or remove it."
     )
 
 
