@@ -97,8 +97,7 @@ def evaluate_map(
         AOIError: If the split has no areas.
         NoLabelError: If no pixel is labelled.
         LabelError: If a file has several bands, a value of labels or map is not a class, the given classes differ
-            from those of the map, an excluded class is not one of them, or a label file has the names of the map at
-            other values, where neither ``classes`` nor ``label_values`` are given.
+            from those of the map, or an excluded class is not one of them.
 
     Warns:
         LabelWarning: If labels and map name a value differently.
@@ -330,9 +329,7 @@ def _count_all(
         raise NoLabelError(
             f"{labels.path}: expected labelled pixels{where}, found none.\nCheck the areas and the nodata value."
         )
-    # Opened labels are those of a training, which checked their names; classes and rules are the user's word.
-    refused = not (isinstance(given.path, LabelSource) or labels.label_values or classes is not None)
-    _compare_names(labels, opened[0], schemes[0], counts[0].all, refused=refused)
+    _compare_names(labels, opened[0], schemes[0], counts[0].all)
     return counts, reference
 
 
@@ -370,41 +367,20 @@ def _classes_only_in(own: Mapping[int, str], other: Mapping[int, str]) -> str:
     return ", ".join(differ) or "no other"
 
 
-def _compare_names(
-    labels: LabelSource, source: RasterSource, scheme: ClassScheme, counted: ConfusionMatrix, *, refused: bool
-) -> None:
-    """Compare the names that the labels and the map give to values that occur in the labels.
-
-    Args:
-        labels: The labels.
-        source: The map.
-        scheme: Its classes.
-        counted: The labelled pixels of each class.
-        refused: Whether labels with the names of the map at other values are an error.
-
-    Raises:
-        LabelError: If they are. A comparison by value would be wrong, and one by name a guess.
-
-    Warns:
-        LabelWarning: If names differ otherwise.
-    """
+def _compare_names(labels: LabelSource, source: RasterSource, scheme: ClassScheme, counted: ConfusionMatrix) -> None:
+    """Warn of values that occur in the labels and have a different name in the map."""
     names, there = scheme.by_value, recoded_categories(labels).names
     present = (counted.counts.sum(axis=1) + counted.missed) > 0
     own = {v: there.get(v, unnamed(v)) for v, occurs in zip(scheme.values, present, strict=True) if occurs}
     differ = differing_values(own, names)
     if not differ:
         return
-    if refused and (moves := moves_by_name(own, names)):
-        value = differ[0]
-        raise LabelError(
-            f"{labels.path}: names the value {value} {own[value]!r}, but the map {source.path} names it "
-            f"{names[value]!r}.\nBoth have these names, at other values: read the values of the labels as those of the "
-            f"map with {recode_advice(moves)}."
-        )
     listing = "; ".join(f"{v} is {own[v]!r} in the labels and {names[v]!r} in the map" for v in differ)
+    moves = {} if labels.label_values else moves_by_name(own, names)
+    way = f"\nBoth have these names, at other values: {recode_advice(moves)} compares them by name." if moves else ""
     warnings.warn(
         f"{labels.path} and {source.path} name classes differently: {listing}. Classes are compared by value, not by "
-        "name.",
+        f"name.{way}",
         LabelWarning,
         stacklevel=4,
     )
