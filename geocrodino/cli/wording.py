@@ -74,11 +74,10 @@ class Wording:
         known = self._known()
         if _reads_settings(known):
             message = _IN_CONFIGURATION.sub(rf"\g<0> ({known['config'].opts[0]})", message)
-        return _IN_BACKTICKS.sub(lambda found: (found[1] and self._options(found[1])) or found[0], message)
+        return _IN_BACKTICKS.sub(lambda found: (found[1] and self._options(found[1], known)) or found[0], message)
 
-    def _options(self, code: str) -> str | None:
+    def _options(self, code: str, known: dict[str, TyperOption]) -> str | None:
         """The options that stand for arguments, None unless there is one for each."""
-        known = self._known()
         head, equals, value = code.partition("=")
         section, dot, key = head.rpartition(".")
         if dot and not _reads_settings(known):

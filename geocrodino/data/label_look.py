@@ -13,7 +13,7 @@ from geocrodino.errors import LabelError, RasterError
 from geocrodino.geo.labels.bands import check_one_band
 from geocrodino.geo.labels.source import LabelSource, find_classes, label_classes, lossy_notes
 from geocrodino.phrases import listed
-from geocrodino.settings.classes import ClassScheme, number
+from geocrodino.settings.classes import ClassScheme, number, unnamed
 
 _LISTED = 20
 
@@ -101,7 +101,7 @@ def _unknown_values(values: list[float]) -> str:
 
 
 def _value_shares(shares: Mapping[float, float], names: Mapping[int, str]) -> str:
-    known = {float(v): name for v, name in names.items() if name != f"class {v}"}
+    known = {float(v): name for v, name in names.items() if name != unnamed(v)}
     entries = [
         " ".join((number(value), *([known[value]] if value in known else []), f"{100 * share:.2g} %"))
         for value, share in shares.items()

@@ -25,7 +25,7 @@ from geocrodino.geo.areas.masks import AreaMask
 from geocrodino.geo.areas.place import bounds_on_grid, on_grid, placement_advice
 from geocrodino.geo.areas.splits import split_name
 from geocrodino.geo.labels.bands import check_one_band
-from geocrodino.geo.labels.names import differing_values, moves_by_name, unnamed
+from geocrodino.geo.labels.names import differing_values, moves_by_name
 from geocrodino.geo.labels.opening import LabelName, open_labels
 from geocrodino.geo.labels.source import LabelSource, recoded_categories
 from geocrodino.geo.labels.tags import tagged_classes
@@ -37,7 +37,7 @@ from geocrodino.geo.rasters.scene import open_raster
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import companion_path, read_classes
 from geocrodino.phrases import listed, span
-from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, recode_advice
+from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme, recode_advice, unnamed
 from geocrodino.settings.labels import LabelRules
 from geocrodino.spelling import did_you_mean
 

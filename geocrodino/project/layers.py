@@ -258,13 +258,26 @@ class _Told:
     word: str = ""
 
 
+def bands_and_type(raster: RasterSource) -> str:
+    """Describe the values of a raster in few words.
+
+    Args:
+        raster: The raster.
+
+    Returns:
+        Number of bands that hold data, and their type.
+    """
+    bands = len(raster.data_bands)
+    return f"{bands} band{'' if bands == 1 else 's'} of {raster.dtype}"
+
+
 def _role(rasters: Sequence[RasterSource]) -> _Told:
     """What files of one form are, from the bands and values of the first, and the names of all."""
     raster = rasters[0]
     said = word_of(raster.name)
     word, text = said if said is not None else (None, "")
     bands = len(raster.data_bands)
-    kind = f"{bands} band{'' if bands == 1 else 's'} of {raster.dtype}"
+    kind = bands_and_type(raster)
     called = f", called {text}" if text else ""
     if bands >= 3:
         if word == "labels" and bands == 3 and raster.dtype == "uint8":

@@ -17,7 +17,17 @@ from geocrodino.geo.rasters.mosaic import MosaicSource
 from geocrodino.geo.rasters.place import Place
 from geocrodino.phrases import listed
 from geocrodino.project.heights import is_surface_of
-from geocrodino.project.layers import Layer, Role, alone, box_of, by_role, covers, share_place, shows_same
+from geocrodino.project.layers import (
+    Layer,
+    Role,
+    alone,
+    bands_and_type,
+    box_of,
+    by_role,
+    covers,
+    share_place,
+    shows_same,
+)
 
 _OPTIONS: Mapping[Role, str] = {
     "optical": "the image",
@@ -301,10 +311,7 @@ def _tiles_of(layer: Layer) -> list[Layer]:
 
 
 def _kind(layer: Layer) -> str:
-    if layer.first is None:
-        return ""
-    bands = len(layer.first.data_bands)
-    return f"{bands} band{'' if bands == 1 else 's'} of {layer.first.dtype}"
+    return "" if layer.first is None else bands_and_type(layer.first)
 
 
 def _area(layer: Layer) -> float:

@@ -42,6 +42,18 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value % 1 == 0 and abs(value) <= 2**24 else f"{value:.6g}"
 
 
+def unnamed(value: int) -> str:
+    """Name a class of which only the value is known.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Its name, which fits every class of this value.
+    """
+    return f"class {value}"
+
+
 def ignore_advice(values: Iterable[float]) -> str:
     """Write the setting that leaves label values out.
 
@@ -140,7 +152,7 @@ class ClassScheme(BaseModel):
             ValidationError: If there are fewer than two values, one is out of range, or two names are equal.
         """
         ordered = sorted(set(values))
-        labels = list(names) if names is not None else [f"class {v}" for v in ordered]
+        labels = list(names) if names is not None else [unnamed(v) for v in ordered]
         return cls(
             classes=tuple(
                 LandClass(value=v, name=n, colour=_PALETTE[i % len(_PALETTE)])

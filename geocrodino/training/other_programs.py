@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
@@ -15,12 +15,11 @@ _WAIT_POLICY = "OMP_WAIT_POLICY"
 _SPARE = 0.3  # processors that may be missing: short work of the system is no reason for advice
 
 
-@contextmanager
-def others_at_work() -> Iterator[Callable[[], float]]:
-    """Measure how many processors other programs use during a block.
+def others_at_work() -> Callable[[], float]:
+    """Begin to measure how many processors other programs use.
 
-    Yields:
-        Function that gives their mean number since the block began, 0 or more.
+    Returns:
+        Function that gives their mean number since then, 0 or more.
     """
     began, everything, own = time.monotonic(), _everything_s(), _own_s()
 
@@ -28,7 +27,7 @@ def others_at_work() -> Iterator[Callable[[], float]]:
         others = (_everything_s() - everything) - (_own_s() - own)
         return max(0.0, others / max(time.monotonic() - began, 1e-3))
 
-    yield processors
+    return processors
 
 
 def advice_on_others(others: float, threads: int) -> str | None:

@@ -369,7 +369,8 @@ def _fit(
     by_measurement = settings.workers == "auto" and data.on_device is None
     if tell.listens or by_measurement:
         tell.stage("Measuring the pace")
-        with fewer_threads(processes_of(settings)), others_at_work() as others:
+        others = others_at_work()
+        with fewer_threads(processes_of(settings)):
             task.pace = measure(task, data, settings)
         tell(expectation(settings, task.pace, data.val_windows, finished))
         on_cpu = number_format.device_of(settings.accelerator).type == "cpu"

@@ -15,7 +15,7 @@ from geocrodino.models.branch import Branch
 from geocrodino.models.encoder_facts import encoders_in, facts_of
 from geocrodino.models.first_layer import first_layer
 from geocrodino.phrases import listed
-from geocrodino.settings.classes import ClassScheme, LandClass
+from geocrodino.settings.classes import ClassScheme, LandClass, unnamed
 from geocrodino.settings.modality import Modality
 from geocrodino.training.learners.base import Learner
 from geocrodino.training.start import Start
@@ -187,7 +187,7 @@ def _channel_words(sources: tuple[int | None, ...], shown: list[str], had: list[
 
 
 def _is_named(land: LandClass) -> bool:
-    return land.name != f"class {land.value}"
+    return land.name != unnamed(land.value)
 
 
 def _plain(land: LandClass) -> str:

@@ -75,7 +75,7 @@ def test_an_offset_beside_the_unit_of_the_training(plain, tmp_path):
 
 @pytest.mark.parametrize(("crs", "factor"), [("EPSG:2994", 1), ("EPSG:32610", 0.3048)])
 def test_metres_on_a_grid_in_feet(plain, tmp_path, crs, factor):
-    """A training on such a grid, whose unit was given, says what its numbers are; another one does not."""
+    """The unit given for a training counts if its own grid was in feet too; otherwise such heights are in feet."""
     bundle = plain["height"]
     recipe = bundle.manifest.modalities["elevation"].recipe.model_copy(update={"height_unit": "m"})
     elevation = bundle.manifest.modalities["elevation"].model_copy(update={"recipe": recipe})

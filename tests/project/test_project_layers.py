@@ -40,6 +40,13 @@ def _layers(*paths, place=None):
         return raster_layers(collect(paths or (Path(),), pictures=place is not None).rasters, place)
 
 
+def _guessed():
+    """What the heights of the only layer mean."""
+    (layer,) = _layers().layers
+    assert layer.raster is not None
+    return guess_heights(layer, layer.raster)
+
+
 def _scenes(*paths, place=None):
     with headers_kept():
         return arrange(
@@ -303,9 +310,7 @@ def test_heights_of_another_place(put):
 )
 def test_what_heights_mean(put, name, values, expected):
     put(name, values)
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert found.values == expected
     assert found.why.keys() >= expected.keys()
 
@@ -317,9 +322,7 @@ def test_numbers_too_large_for_metres(put):
     """
     heights = np.linspace(170.5, 187, SIDE * SIDE).reshape(SIDE, SIDE).astype("float16")
     put("dsm.tif", heights.view("uint16"))
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert found.values == {"height": {"scale": 0.01}}
     assert found.why["height"] == (
         "? values up to 23,000, so no metres: taken as centimetres (228.7 to 230 m); or scale: 0.001 for millimetres "
@@ -328,9 +331,7 @@ def test_numbers_too_large_for_metres(put):
     )
     heights[0, 0] = np.nan
     put("dsm.tif", heights.view("uint16"))
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert found.values == {"height": {"encoding": "float16"}}
     assert found.why["height"] == (
         "? bits of half-precision numbers (170 to 187 m): some are those of no number; scale: 0.01 in place of "
@@ -341,9 +342,7 @@ def test_numbers_too_large_for_metres(put):
 def test_numbers_that_are_too_steep_for_centimetres_are_millimetres(put):
     """A place of 40 x 40 m: 57 m from corner to corner, within which 60 m of 100 are too many, and 6 m are not."""
     put("dsm.tif", np.linspace(100_000, 106_000, SIDE * SIDE).reshape(SIDE, SIDE).astype("int32"))
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert found.values == {"height": {"scale": 0.001}}
     assert found.why["height"] == (
         "? values up to 106,000, so no metres: taken as millimetres (100.1 to 105.9 m), as centimetres would rise by "
@@ -356,13 +355,9 @@ def test_the_surface_of_two_bands_is_found_on_the_pixels_that_both_have(put):
     ground = np.where(np.arange(SIDE) < 30, 0, 100) * np.ones((SIDE, 1))
     valley = np.arange(SIDE) < 20
     put("dsm.tif", np.stack([ground + 5, np.where(valley, -9999, ground)]).astype("float32"))  # no tag says so
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    assert guess_heights(layer, layer.raster).values == {"height": {"band": 1, "ground_band": 2}}
+    assert _guessed().values == {"height": {"band": 1, "ground_band": 2}}
     put("dsm.tif", np.stack([np.where(valley, np.nan, ground), ground + 5]).astype("float32"))
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert found.values == {"height": {"band": 2, "ground_band": 1}}
     assert found.why["height"] == "? band 2 is higher than band 1, as a surface is than its ground"
 
@@ -370,18 +365,14 @@ def test_the_surface_of_two_bands_is_found_on_the_pixels_that_both_have(put):
 def test_two_bands_without_a_common_pixel_tell_no_ground(put):
     left = np.arange(SIDE) < 20
     put("dsm.tif", np.stack([np.where(left, HEIGHTS, np.nan), np.where(left, np.nan, HEIGHTS)]).astype("float32"))
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert found.values == {"height": {"band": 1, "ground_band": 2}}
     assert found.why["height"] == "? nothing tells which of bands 1 and 2 is the ground"
 
 
 def test_the_unit_of_a_file_is_not_guessed(put):
     put("dsm.tif", (HEIGHTS * 100).astype("uint16"), units="cm")
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert found.values == {}
     assert found.why == {"elevation": "heights in cm, by the band's unit tag"}
 
@@ -400,9 +391,7 @@ def test_the_unit_of_a_file_is_not_guessed(put):
 )
 def test_units_that_may_be_wrong_have_a_question_mark(put, kind, crs, expected):
     put("dsm.tif", HEIGHTS.astype(kind), crs=crs)
-    (layer,) = _layers().layers
-    assert layer.raster is not None
-    found = guess_heights(layer, layer.raster)
+    found = _guessed()
     assert (found.values, found.why) == ({}, {"elevation": expected})
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geocrodino.errors import LabelError
 from geocrodino.phrases import listed
-from geocrodino.settings.classes import IGNORE_INDEX, UNKNOWN_INDEX, ClassScheme
+from geocrodino.settings.classes import IGNORE_INDEX, UNKNOWN_INDEX, ClassScheme, unnamed
 from geocrodino.settings.labels import plain_word
 from geocrodino.spelling import did_you_mean
 
@@ -109,7 +109,7 @@ class Legend(NamedTuple):
 def require_same_names(legends: Sequence[Legend]) -> None:
     """Require that no label file gives a class value another name than the files before it.
 
-    Values that the user's rules give are compared with none: there, the user says what they mean.
+    Class values that the user's rules produce are not compared: the user has said what they mean.
 
     Args:
         legends: What each file calls its values.
@@ -135,18 +135,6 @@ def require_same_names(legends: Sequence[Legend]) -> None:
         for value, name in each.names.items():
             if value not in given and value not in first and plain_word(name) != unnamed(value):
                 first[value], files[value] = name, each.file
-
-
-def unnamed(value: int) -> str:
-    """Name a class of which only the value is known.
-
-    Args:
-        value: The value.
-
-    Returns:
-        Its name, which fits every class of this value.
-    """
-    return f"class {value}"
 
 
 def same_name(value: int, one: str, other: str) -> bool:

@@ -21,7 +21,7 @@ from geocrodino.errors import LabelError, LabelWarning
 from geocrodino.geo.labels.advice import MOST_LISTED, reading_advice, values_as_table, values_listed
 from geocrodino.geo.labels.bands import check_one_band, quoted
 from geocrodino.geo.labels.categories import Categories, read_categories
-from geocrodino.geo.labels.names import Legend, classes_by_name, indices_by_name, require_same_names, unnamed
+from geocrodino.geo.labels.names import Legend, classes_by_name, indices_by_name, require_same_names
 from geocrodino.geo.labels.rules import check_rules, recoded, without_nodata
 from geocrodino.geo.rasters.headers import read_many
 from geocrodino.geo.rasters.mosaic import MosaicSource
@@ -30,7 +30,7 @@ from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.values import ValueCounts, count_values
 from geocrodino.geo.rasters.window import Window
 from geocrodino.phrases import arguments, listed
-from geocrodino.settings.classes import ClassScheme, number
+from geocrodino.settings.classes import ClassScheme, number, unnamed
 from geocrodino.settings.labels import LabelRules
 
 _WHOLE_WITHIN = 1e-3  # real numbers are taken as whole within this: warping leaves such errors

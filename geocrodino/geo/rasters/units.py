@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -123,18 +122,19 @@ def _unit_of_file(raster: RasterSource, otherwise: str | None) -> tuple[float, s
     tag = (raster.unit or "").strip()
     if tag.lower() not in _UNSAID:
         return unit_in_metres(tag, path), f"heights in {tag}, by the band's unit tag"
-    axes, is_projected = _axes_of(crs_of(raster.geobox).wkt)
+    wkt = crs_of(raster.geobox).wkt
+    axes, _ = _axes_of(wkt)
     if len(axes) == 3:
         axis = axes[2]
         return float(axis.unit_conversion_factor), f"heights in {axis.unit_name}, by the vertical axis of the CRS"
-    across = _foot_across(axes, is_projected)
-    if otherwise is not None and across is None:
-        known = f"heights taken as {otherwise}, the unit given for the training; {UNNAMED}"
-        return unit_in_metres(otherwise, path), known
+    across = _foot_across(wkt)
     if across is not None:
         return float(across.unit_conversion_factor), (
             f"heights taken as {across.unit_name}, the horizontal unit of the CRS; {UNNAMED}"
         )
+    if otherwise is not None:
+        known = f"heights taken as {otherwise}, the unit given for the training; {UNNAMED}"
+        return unit_in_metres(otherwise, path), known
     return 1.0, f"heights taken as metres; {UNNAMED}"
 
 
@@ -151,17 +151,18 @@ def unit_as_trained(raster: RasterSource, trained: str | None, trained_crs: str)
 
     Returns:
         That unit; None if it is not to be used, or none was given.
+
+    Raises:
+        HeightError: If the raster names a unit that is not known.
     """
-    axes, is_projected = _axes_of(crs_of(raster.geobox).wkt)
-    coded = raster.coding is not None and raster.coding.unit_known_by is not None
-    named = coded or len(axes) == 3 or (raster.unit or "").strip().lower() not in _UNSAID
-    if trained is None or named or _foot_across(axes, is_projected) is None:
+    if trained is None or UNNAMED not in height_unit(raster)[1]:
         return None
-    return None if _foot_across(*_axes_of(trained_crs)) is None else trained
+    return trained if _foot_across(crs_of(raster.geobox).wkt) and _foot_across(trained_crs) else None
 
 
-def _foot_across(axes: Sequence[Axis], is_projected: bool) -> Axis | None:
+def _foot_across(wkt: str) -> Axis | None:
     """The first axis of a projected CRS that counts in feet."""
+    axes, is_projected = _axes_of(wkt)
     across = axes[0] if is_projected else None
     return across if across is not None and _FOOT_M[0] < across.unit_conversion_factor < _FOOT_M[1] else None
 

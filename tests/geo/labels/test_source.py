@@ -128,7 +128,7 @@ def _named(path, *names):
 
 
 def test_files_that_give_a_value_different_names(write_raster):
-    """The same classes at other values, in category names: values are not joined before the user says how."""
+    """Both files have the same category names, at other values: they are not merged by value."""
     a = _named(write_raster("a.tif", np.array([[0, 1, 2]], np.uint8)), "ground", "Low_wood", "water")
     b = _named(write_raster("b.tif", np.array([[0, 1, 2]], np.uint8)), "water", "low wood", "ground")
     opened = [LabelSource.of(RasterSource.open(path)) for path in (a, b)]
