@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from geocrodino.data.sources import Sources
 from geocrodino.errors import ConfigError, GridError, HeightError
 from geocrodino.geo.labels.source import LabelSource
-from geocrodino.geo.rasters.grid import SAME_SIZE_TOLERANCE, describe, on_lattice, pixel_size_m, working_grid
+from geocrodino.geo.rasters.grid import SAME_SIZE_TOLERANCE, describe, on_lattice, pixel_side_m, working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.warp import AGGREGATE_FROM
 from geocrodino.modalities.recipe import Recipe
@@ -83,8 +83,9 @@ def choose_grid(
     labels = _with_pixels(labels, grid_of)
     name, image = next(iter(rasters.items()))
     own = working_grid(image.geobox)
-    image_m, label_m = side_m(image.geobox), None if labels is None else _known_side_m(labels.geobox)
-    known = {m: _known_side_m(raster.geobox) for m, raster in rasters.items()} | {"labels": label_m}
+    image_m, label_m = pixel_side_m(image.geobox), None if labels is None else _known_side_m(labels.geobox)
+    others = {m: _known_side_m(raster.geobox) for m, raster in rasters.items() if m != name}
+    known = {name: image_m, **others, "labels": label_m}
     sizes = {role: size for role, size in known.items() if size is not None}
     if resolution_m is not None or grid_of is not None:
         grid, size = _asked_grid(image.geobox, labels, resolution_m, grid_of or "image")
@@ -138,12 +139,14 @@ def choose_grids(
         return (_choice_of(scenes[0], resolution_m, grid_of, recipes),)
     first = MODALITIES.in_order(m for scene in scenes for m in scene.rasters)[0]
     leading = [scene for scene in scenes if first in scene.rasters]
-    size, edges = resolution_m, grid_of or "image"
+    size, edges, own = resolution_m, grid_of or "image", list[GridChoice]()
     if size is None:
         own = [_choice_of(scene, None, _possible(scene, None, grid_of), recipes) for scene in leading]
         size = max(choice.resolution_m for choice in own)
         edges = grid_of or ("labels" if any(choice.grid_of == "labels" for choice in own) else "image")
-    found = [_choice_of(scene, size, _possible(scene, size, edges), recipes) for scene in scenes]
+    found = own
+    if len(own) < len(scenes) or any((choice.resolution_m, choice.grid_of) != (size, edges) for choice in own):
+        found = [_choice_of(scene, size, _possible(scene, size, edges), recipes) for scene in scenes]
     images = [choice.image_m for choice, scene in zip(found, scenes, strict=True) if first in scene.rasters]
     note = _common_note(images, size, asked=resolution_m is not None)
     return tuple(replace(choice, resolution_m=size, grid_of=edges, note=note) for choice in found)
@@ -196,21 +199,6 @@ def _with_pixels(labels: RasterSource | None, grid_of: GridOf | None) -> RasterS
     return None
 
 
-def side_m(grid: GeoBox) -> float:
-    """Measure the side of a square as large as a pixel at the middle of a grid.
-
-    Args:
-        grid: The grid.
-
-    Returns:
-        The side, metres.
-
-    Raises:
-        GridError: If the grid has no CRS, or its middle no position on the ellipsoid.
-    """
-    return math.sqrt(math.prod(pixel_size_m(grid)))
-
-
 def describe_work(grid: GeoBox, patch_px: int | None) -> str:
     """Describe how much a training on a grid reads.
 
@@ -222,7 +210,9 @@ def describe_work(grid: GeoBox, patch_px: int | None) -> str:
         Size, CRS and number of pixels of the grid, and the ground that a patch covers, in one line.
     """
     size = f"{describe(grid)}, {math.prod(grid.shape):,} px"
-    return size if patch_px is None else f"{size}; a patch of {patch_px} px covers {_metres(patch_px * side_m(grid))} m"
+    if patch_px is None:
+        return size
+    return f"{size}; a patch of {patch_px} px covers {_metres(patch_px * pixel_side_m(grid))} m"
 
 
 def _asked_grid(
@@ -231,14 +221,14 @@ def _asked_grid(
     """The grid that the settings name, and its pixel size in metres."""
     if grid_of == "image" or labels is None:
         grid = working_grid(image, resolution_m)
-        return grid, side_m(image) if resolution_m is None else resolution_m
+        return grid, pixel_side_m(image) if resolution_m is None else resolution_m
     lattice, own = working_grid(labels.geobox, resolution_m), working_grid(image)
     if lattice.crs != own.crs:
         raise ConfigError(
             f"data.grid_of labels: expected labels in the CRS of the working grid, {describe(own)}; found "
             f"{labels.path}, {describe(labels.geobox)}.\nLeave grid_of out."
         )
-    return on_lattice(own, lattice), side_m(labels.geobox) if resolution_m is None else resolution_m
+    return on_lattice(own, lattice), pixel_side_m(labels.geobox) if resolution_m is None else resolution_m
 
 
 def _grid_like(labels: GeoBox, image: GeoBox, label_m: float) -> tuple[GeoBox, GridOf]:
@@ -262,7 +252,7 @@ def _computable(recipes: Collection[Recipe], grid: GeoBox, *, ground_given: bool
 def _known_side_m(grid: GeoBox) -> float | None:
     """Side of a pixel in metres; None for a raster without a position on the ellipsoid, which is refused later."""
     try:
-        return side_m(grid)
+        return pixel_side_m(grid)
     except GridError:
         return None
 

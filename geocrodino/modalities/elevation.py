@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geocrodino.errors import BundleError, ConfigError, HeightError, HeightRangeWarning
-from geocrodino.geo.rasters.grid import align_longitudes, pixel_offset, pixel_size_m
+from geocrodino.geo.rasters.grid import align_longitudes, pixel_offset, pixel_side_m, pixel_size_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
@@ -93,7 +93,7 @@ class ElevationModality(ModalityDefinition):
         Raises:
             HeightError: If the grid is too coarse for height above ground.
         """
-        return _halo_px(recipe, _Reach(_side_m(grid), recipe.position_m), ground_given=ground_given)
+        return _halo_px(recipe, _Reach(pixel_side_m(grid), recipe.position_m), ground_given=ground_given)
 
     def check(
         self,
@@ -400,7 +400,7 @@ def _ground_by_cells(
     recipe: RecipeValues, raster: RasterSource, grid: GeoBox, window: Window, metres: float, *, trim_px: int
 ) -> NDArray[np.float32]:
     """Estimate the ground of a window from cells that are computed once for all windows."""
-    settings, side_m = recipe.ground, _side_m(grid)
+    settings, side_m = recipe.ground, pixel_side_m(grid)
 
     def read(part: Window) -> NDArray[np.float32]:
         heights: NDArray[np.float32] = raster.read(grid, part)[0][0] * np.float32(metres)
@@ -437,11 +437,6 @@ def _halo_px(recipe: RecipeValues, reach: _Reach, *, ground_given: bool) -> int:
 def _around_px(entries: list[HeightChannel], reach: _Reach) -> int:
     """Pixels around a window whose ground its channels depend on."""
     return max((e.margin_on(reach) for e in entries if e.needs_ground), default=0)
-
-
-def _side_m(grid: GeoBox) -> float:
-    wide, high = pixel_size_m(grid)
-    return math.sqrt(wide * high)
 
 
 ELEVATION = register(

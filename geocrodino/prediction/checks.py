@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geocrodino.errors import BundleError, ResolutionWarning
-from geocrodino.geo.rasters.grid import pixel_size_m
+from geocrodino.geo.rasters.grid import pixel_side_m
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Sample
@@ -35,7 +34,7 @@ def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
     Warns:
         ResolutionWarning: If the pixels are more than 4 times as large as those of the training.
     """
-    own_m = math.sqrt(math.prod(pixel_size_m(raster.geobox)))
+    own_m = pixel_side_m(raster.geobox)
     ratio = own_m / trained_m
     if ratio <= _COARSE:
         return ()

@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.errors import ConfigError, HeightRangeWarning, OverlapError, RasterError
-from geocrodino.geo.rasters.grid import pixel_area_m2, pixel_size_m, window_grid
+from geocrodino.geo.rasters.grid import pixel_area_m2, pixel_side_m, window_grid
 from geocrodino.geo.rasters.impossible_heights import total as total_impossible
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import COMPANIONS, companion_path
@@ -334,7 +334,7 @@ def _summary(
         backend=job.backend,
         heights=None if heights is None else heights.unit_known_by,
         bands=bands,
-        working_resolution_m=math.sqrt(math.prod(pixel_size_m(plan.grid))),
+        working_resolution_m=pixel_side_m(plan.grid),
         resumed=resumed,
         seconds=seconds,
         warnings=(*plan.notes, *impossible),

@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.geo.areas.masks import AreaMask
-from geocrodino.geo.rasters.grid import pixel_size_m, round_up
+from geocrodino.geo.rasters.grid import pixel_side_m, round_up
 from geocrodino.geo.rasters.impossible_heights import impossible_heights
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.resample import Positions, bilinear, bounding_window, source_positions
@@ -84,7 +84,7 @@ class BlockLayout:
         Returns:
             Blocks that cover the scene once, and the sizes that suit them.
         """
-        scale = math.sqrt(math.prod(pixel_size_m(grid)) / math.prod(pixel_size_m(own)))
+        scale = pixel_side_m(grid) / pixel_side_m(own)
         shape, core = (int(own.shape[0]), int(own.shape[1])), lattice.core_px
         direct = grid == own and lattice.ramp_px == 0  # each block then has tiles of its own
         one_tile = core if direct else max(2 * _STEP_PX, round_up(round(core * scale), _STEP_PX))

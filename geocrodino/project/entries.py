@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from geocrodino.data.grid_choice import side_m
 from geocrodino.errors import GeocrodinoError, RasterError
 from geocrodino.files.tile_names import guess_patterns
 from geocrodino.geo.labels.source import recoded_categories
 from geocrodino.geo.rasters.bands import common_names
+from geocrodino.geo.rasters.grid import pixel_side_m
 from geocrodino.geo.rasters.place import Place, pictures
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene_files import find_files
@@ -211,7 +211,7 @@ class ProjectSettings:
             found.append(Block("elevation", [channels]))
         why_patch = self.why_patch
         if checked is not None:
-            pixel_m = side_m(checked.scenes[0].grid)
+            pixel_m = pixel_side_m(checked.scenes[0].grid)
             why_patch = f"{why_patch}; {self.patch_px * pixel_m:.3g} m on the ground at {pixel_m:.3g} m a pixel"
         budget = Entry("minutes", 30, "time for the training instead of 30 epochs of 40 steps", active=False)
         found.append(Block("training", [Entry("patch_px", self.patch_px, why_patch), budget]))
@@ -279,7 +279,7 @@ def settings_of(arranged: Arranged, known: Any, place: Place | None) -> ProjectS
 def _pixel_m(scene: SceneGuess) -> float:
     first = scene.layers["optical"].first
     try:
-        return 1.0 if first is None else side_m(first.geobox)
+        return 1.0 if first is None else pixel_side_m(first.geobox)
     except GeocrodinoError:
         return 1.0
 

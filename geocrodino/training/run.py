@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import shapely
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
@@ -25,7 +24,7 @@ from geocrodino.data.datamodule import CoregisteredDataModule
 from geocrodino.errors import BundleError, ConfigError
 from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import durable_file, exists, writing
-from geocrodino.geo.rasters.grid import crs_of, pixel_size_m
+from geocrodino.geo.rasters.grid import crs_of, pixel_side_m
 from geocrodino.geo.rasters.open_files import closed_after
 from geocrodino.models.branch import receptive_field_radius_px
 from geocrodino.report.figures import plot_reliability
@@ -429,7 +428,7 @@ def _save(config: TrainConfig, out: Path, ready: Prepared, fitted: _Fitted) -> P
         classes=ready.classes,
         network=network_settings(config.method, config.network),
         modalities=ready.specs,
-        resolution_m=float(np.sqrt(np.prod(pixel_size_m(grid)))),
+        resolution_m=pixel_side_m(grid),
         crs=f"EPSG:{crs_of(grid).epsg}" if crs_of(grid).epsg else crs_of(grid).wkt,
         footprint=json.loads(shapely.to_geojson(footprint_of(ready))),
         receptive_field_px=None if None in radii else max(r for r in radii if r is not None),

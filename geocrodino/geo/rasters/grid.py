@@ -116,6 +116,21 @@ def pixel_size_m(grid: GeoBox) -> tuple[float, float]:
     return math.hypot(a.a * along_x, a.d * along_y), math.hypot(a.b * along_x, a.e * along_y)
 
 
+def pixel_side_m(grid: GeoBox) -> float:
+    """Measure the side of a square as large as a pixel at the middle of a grid.
+
+    Args:
+        grid: The grid.
+
+    Returns:
+        The side, metres.
+
+    Raises:
+        GridError: If the grid has no CRS, or its middle no position on the ellipsoid.
+    """
+    return math.sqrt(math.prod(pixel_size_m(grid)))
+
+
 @lru_cache(maxsize=256)
 def pixel_area_m2(grid: GeoBox) -> float:
     """Measure the area of a pixel at the middle of a grid.
