@@ -32,6 +32,7 @@ from geocrodino.geo.rasters.surface_ground import check_surface_above
 from geocrodino.geo.rasters.units import ground_unit, height_unit, with_height_limits
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.few_values import few_values, few_values_note
+from geocrodino.modalities.lone_zeros import lone_zeros, lone_zeros_note
 from geocrodino.modalities.options import RecipeOptions
 from geocrodino.modalities.recipe import Recipe
 from geocrodino.modalities.registry import definition_of
@@ -270,7 +271,7 @@ def _layer_report(
 
 
 def _checked_heights(role: str, source: RasterSource, unit: str | None) -> tuple[RasterSource, list[str]]:
-    """Set limits that mark impossible heights as missing, and return notes on unit, impossible and few values."""
+    """Set limits that mark impossible heights as missing, and return notes on the unit and on doubtful heights."""
     factor, known_by = ground_unit(source, unit) if role == "ground" else height_unit(source, unit)
     notes = [known_by]
     if len(source.data_bands) != 1 or source.has_palette or source.is_map:
@@ -279,8 +280,10 @@ def _checked_heights(role: str, source: RasterSource, unit: str | None) -> tuple
     if math.prod(source.geobox.shape) <= _COUNTED_PX:
         found = impossible_heights(source, source.geobox, Window.of(source.geobox.shape))
         notes += [found.note(source)] if found.pixels else []
-    classes = 0 if role == "ground" else few_values(source)
-    return source, [*notes, few_values_note(source, classes)] if classes else notes
+    zeros, classes = lone_zeros(source, factor), 0 if role == "ground" else few_values(source)
+    notes += [lone_zeros_note(source, zeros)] if zeros else []
+    notes += [few_values_note(source, classes)] if classes else []
+    return source, notes
 
 
 def _with_path(layer: LayerReport, problem: str) -> str:

@@ -24,6 +24,7 @@ from geocrodino.geo.terrain import (
 )
 from geocrodino.modalities.few_values import few_values, few_values_note
 from geocrodino.modalities.ground_cells import FEWEST_PX, GroundCells
+from geocrodino.modalities.lone_zeros import lone_zeros, lone_zeros_note
 from geocrodino.modalities.measured import require_measured
 from geocrodino.modalities.options import RecipeOptions
 from geocrodino.modalities.recipe_values import RecipeValues
@@ -263,7 +264,7 @@ class ElevationModality(ModalityDefinition):
             )
 
     def unusual(self, sample: Sample) -> list[str]:
-        """Find wrong units, classes in place of heights, and a ground raster that only the training had.
+        """Find wrong units, classes in place of heights, zeros for missing heights, and a ground only in the training.
 
         Args:
             sample: Sampled values of the scene, and the statistics of the training.
@@ -283,6 +284,9 @@ class ElevationModality(ModalityDefinition):
         classes = few_values(sample.raster)
         if classes:
             notes.append(few_values_note(sample.raster, classes))
+        zeros = lone_zeros(sample.raster, height_unit(sample.raster, None, sample.recipe.height_unit)[0])
+        if zeros:
+            notes.append(lone_zeros_note(sample.raster, zeros))
         for channel, values in zip(sample.channels, sample.values, strict=True):
             if not values.size or not HEIGHT_CHANNELS[channel.name].compared:
                 continue

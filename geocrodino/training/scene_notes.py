@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +12,7 @@ from geocrodino.geo.rasters.impossible_heights import WHY_IMPOSSIBLE, Impossible
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.units import ground_unit, height_unit
 from geocrodino.modalities.few_values import few_values, few_values_note
+from geocrodino.modalities.lone_zeros import lone_zeros, lone_zeros_note
 from geocrodino.phrases import listed
 
 NamedScene = tuple[str, Sources]
@@ -53,14 +55,14 @@ def unit_lines(scenes: Sequence[NamedScene]) -> list[str]:
         (name, f"ground: {text}" if role == "ground" else text)
         for name, sources in scenes
         for role, raster in sources.heights.items()
-        for text in ((ground_unit if role == "ground" else height_unit)(raster, sources.height_unit)[1],)
+        for _, text in (_unit(role, raster, sources),)
     ]
     lines = joined_facts(facts) if len(scenes) > 1 else ["; ".join(text for _, text in facts)]
     return [line[:1].upper() + line[1:] for line in lines if line]
 
 
 def warn_of_heights(scenes: Sequence[tuple[str, Sources, dict[str, Impossible]]]) -> None:
-    """Warn of impossible heights that were read as missing, and of rasters whose values look like classes.
+    """Warn of impossible heights that were read as missing, and of values that look like classes or missing heights.
 
     Args:
         scenes: Name, rasters and impossible heights by role of each scene of a training.
@@ -77,9 +79,21 @@ def warn_of_heights(scenes: Sequence[tuple[str, Sources, dict[str, Impossible]]]
     impossible = [
         (name, sources.heights[role], found) for name, sources, by_role in scenes for role, found in by_role.items()
     ]
+    zeros = [
+        (name, raster, share)
+        for name, sources, _ in scenes
+        for role, raster in sources.heights.items()
+        if (share := lone_zeros(raster, _unit(role, raster, sources)[0]))
+    ]
     alone = len(scenes) == 1
-    for note in (*_of_classes(like_classes, alone=alone), *_of_impossible(impossible, alone=alone)):
+    doubtful = _of_classes(like_classes, alone=alone), _of_zeros(zeros, alone=alone)
+    for note in itertools.chain(*doubtful, _of_impossible(impossible, alone=alone)):
         warnings.warn(note, HeightRangeWarning, stacklevel=3)
+
+
+def _unit(role: str, raster: RasterSource, sources: Sources) -> tuple[float, str]:
+    """Metres in one unit of the heights of a role, and how that is known."""
+    return (ground_unit if role == "ground" else height_unit)(raster, sources.height_unit)
 
 
 def _of_classes(found: Sequence[tuple[str, RasterSource, int]], *, alone: bool) -> list[str]:
@@ -91,6 +105,14 @@ def _of_classes(found: Sequence[tuple[str, RasterSource, int]], *, alone: bool) 
         f"{_named([name for name, _, _ in found])}: expected heights, found {counts} different whole numbers in each, "
         "as class rasters hold them."
     ]
+
+
+def _of_zeros(found: Sequence[tuple[str, RasterSource, float]], *, alone: bool) -> list[str]:
+    if not found:
+        return []
+    (name, raster, share), *others = found
+    note = ("" if alone else f"scene {name}: ") + lone_zeros_note(raster, share)
+    return [f"{note}\nSo it is in {_named([name for name, _, _ in others])}." if others else note]
 
 
 def _of_impossible(found: Sequence[tuple[str, RasterSource, Impossible]], *, alone: bool) -> list[str]:

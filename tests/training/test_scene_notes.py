@@ -71,3 +71,15 @@ def test_heights_that_look_like_classes_name_their_scenes(write_raster):
     assert warned([("hill", hill, {}), ("knoll", hill, {})]) == [
         "2 scenes (hill, knoll): expected heights, found 5 different whole numbers in each, as class rasters hold them."
     ]
+
+
+def test_zeros_for_missing_heights_name_their_scenes(write_raster):
+    surface = RasterSource.open(write_raster("hill.tif", np.repeat(np.float32([[0, 180.5, 190, 200]]), 4, axis=0)))
+    hill = Sources({"elevation": surface}, None)
+    found = (
+        f"{surface.path}: 25 % of the sampled heights are exactly 0 and all others at least 20 m away, so 0 may stand "
+        f"for missing data, but is read as a height. If it does, tag it: rio edit-info --nodata 0 {surface.path}"
+    )
+    assert warned([("hill", hill, {})]) == [found]
+    others = [("dale", hill, {}), ("knoll", hill, {})]
+    assert warned([("hill", hill, {}), *others]) == [f"scene hill: {found}\nSo it is in 2 scenes (dale, knoll)."]
