@@ -117,7 +117,9 @@ def located(name: str, dataset: rasterio.DatasetReader, place: Place | None) -> 
         ConfigError: If the stated CRS is none.
 
     Warns:
-        AreaWarning: If the file has another CRS than the stated one, which is then not used.
+        AreaWarning: If the file has another CRS than the stated one, or has a place although only a pixel size is
+            stated.
+            What is stated is then not used.
     """
     shape = (dataset.height, dataset.width)
     own = place or Place(pixel_m=_tagged(dataset))
@@ -136,6 +138,13 @@ def located(name: str, dataset: rasterio.DatasetReader, place: Place | None) -> 
     elif own.pixel_m is not None and (dataset.crs is None or not has_transform) and not _has_points(dataset):
         return placeless_grid(shape, own.pixel_m)
     require_place(name, dataset)
+    if place is not None and place.crs is None and place.pixel_m is not None:
+        warnings.warn(
+            f"{name}: the file has a place of its own, and the stated pixel size ({place.pixel_m:g} m) is not used for "
+            "it.",
+            AreaWarning,
+            stacklevel=4,
+        )
     return GeoBox(shape, dataset.transform, CRS(dataset.crs.to_wkt()))
 
 

@@ -67,6 +67,9 @@ def test_the_place_of_a_file_stays(write_raster, tmp_path):
         AreaWarning, match=r"a\.tif: the file has its own CRS \(EPSG:32631\), and the stated one \(EPSG:25831"
     ):
         assert open_scene(path, place=Place(crs="EPSG:25831")).geobox == own
+    message = r"a\.tif: the file has a place of its own, and the stated pixel size \(0\.5 m\) is not used for it\."
+    with pytest.warns(AreaWarning, match=message):
+        assert open_scene(path, place=HALF).geobox == own
 
 
 def test_a_word_that_is_no_crs(tmp_path):
