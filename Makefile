@@ -41,8 +41,9 @@ lint: $(VENV)/.installed ## Check style, types and import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.installed ## Check the docstrings of public functions, and that the pages hold the tables of docs/results
+docs: $(VENV)/.installed ## Check docstrings of public functions, links between pages, and that pages hold the tables of docs/results
 	$(BIN)/python docs/check_docstrings.py
+	$(BIN)/python docs/check_links.py
 	$(BIN)/python docs/assemble_results.py --check
 
 fix: $(VENV)/.installed ## Apply ruff's automatic fixes and format the code

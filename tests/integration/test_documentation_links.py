@@ -1,0 +1,35 @@
+"""Links between pages lead to files and headings that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("check_links", ROOT / "docs" / "check_links.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_links_of_the_documentation(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 0, capsys.readouterr().out
+
+
+def test_broken_links_are_named(script, tmp_path):
+    (tmp_path / "other.md").write_text("# Heights, as they come\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "## `--tile-px` and more\n[a](other.md#heights-as-they-come) [b](#--tile-px-and-more) [c](https://x.org#y)\n"
+        "[d](gone.md) [e](other.md#depths)\n",
+        encoding="utf-8",
+    )
+    assert script.broken_links(page) == [f"{page}: gone.md: no such file", f"{page}: other.md#depths: no such heading"]
