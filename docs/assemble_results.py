@@ -46,7 +46,7 @@ COMMANDS = {
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
     "methods": "python pipelines/study.py configs/studies/default_methods.yaml --fragment methods",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
-    "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --models unet",
+    "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --geoai-python PYTHON",
     "networks-cost": "python benchmarks/networks.py --fragment networks-cost",
     "rates": "python pipelines/study.py configs/studies/rates.yaml --fragment rates",
     "training": "python pipelines/study.py configs/studies/training.yaml --fragment training",
