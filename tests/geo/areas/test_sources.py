@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import functools
 import gzip
-import http.server
+import re
 import shlex
 import subprocess
 import sys
 import tarfile
-import threading
 import zipfile
 from pathlib import Path
 
@@ -215,17 +213,12 @@ def test_compressed_files(tmp_path):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Address of a server of the files in a folder."""
+    """Address of a server of the files in a folder, in another process: older pyogrio holds the GIL while it reads."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path))) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{found.server_port}"
-        found.shutdown()
+    words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", tmp_path]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield re.search(r"http://[\d.:]+", process.stdout.readline())[0]
+        process.terminate()
 
 
 def test_urls(server, tmp_path, archive):
