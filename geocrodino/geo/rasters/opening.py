@@ -39,7 +39,11 @@ def opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(name)
+            if _is_special(name):
+                dataset = rasterio.open(name)
+            else:
+                with env_ctx_if_needed():  # `rasterio.open` sets up an environment of its own for each file
+                    dataset = DatasetReader(name)
     except RasterioError as error:
         explain_failure(path)
         vector = Path(path).suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
@@ -63,6 +67,11 @@ def without_listing() -> Iterator[None]:
         return
     with rasterio.Env(**({} if _LISTING in os.environ else {_LISTING: "TRUE"})):
         yield
+
+
+def _is_special(name: str) -> bool:
+    """Whether a name is that of no plain file of this machine."""
+    return is_url(name) or name.startswith("/vsi")
 
 
 class _Pixels(DatasetReader):  # type: ignore[misc]
@@ -93,7 +102,7 @@ def open_pixels(name: str, *, alone: bool = False) -> DatasetReader:
     Raises:
         RasterioError: If it cannot be opened.
     """
-    if is_url(name) or name.startswith("/vsi"):
+    if _is_special(name):
         return rasterio.open(name)
     listed = not (alone and name.lower().endswith((".tif", ".tiff")))
     with env_ctx_if_needed() if listed else without_listing():

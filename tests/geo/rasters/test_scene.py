@@ -16,7 +16,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from geocrodino.errors import AccessError, BandWarning, LeftOutWarning, MissingCRSError, RasterError
-from geocrodino.geo.rasters import scene
+from geocrodino.geo.rasters import opening, scene
 from geocrodino.geo.rasters.identity import fingerprint, source_files
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_raster, open_scene
@@ -449,8 +449,8 @@ def test_an_asset_of_what_is_no_item(write_tile):
 def test_every_header_is_read_once(write_tile, monkeypatch):
     files = [write_tile(f"{i}.tif", np.ones((4, 4), np.uint8), 0, 4 * i) for i in range(3)]
     opened = []
-    real = rasterio.open
-    monkeypatch.setattr(rasterio, "open", lambda name, *a, **k: (opened.append(name), real(name, *a, **k))[1])
+    real = opening.DatasetReader
+    monkeypatch.setattr(opening, "DatasetReader", lambda name: (opened.append(name), real(name))[1])
     open_scene(files)
     assert opened == [str(file) for file in files]
 
