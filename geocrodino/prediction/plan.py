@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 EXACT_CORE_PX = 1024
 """With a ResNet-18, whose margin is 160 px, a tile needs some 0.3 GB; tiles of twice this side need twice as much, and
 save little time."""
+KEPT_CORE_PX = 832
+"""Where a tile keeps the probabilities of all classes. It then needs about as much memory as one of 1024 px that keeps
+only the most likely classes."""
 BLEND_CORE_PX = 512
 BLEND_MARGIN_PX = 64
 WIDEST_EXACT_FIELD_PX = 256
@@ -229,7 +232,8 @@ def draft_prediction(
     }
     for source in sources.values():
         notes += unusual_values(source, bundle.manifest.rescale if inputs.rescale is None else None)
-    lattice, stitch = _lattice(grid, bundle, tiling)
+    alone = len(sources) == 1 and not layers and grid == raster.geobox
+    lattice, stitch = _lattice(grid, bundle, tiling, EXACT_CORE_PX if alone else KEPT_CORE_PX)
     batch = batch_of(execution, math.prod(lattice.count))
     workers = execution.workers or default_workers()
     if batch > 1:
@@ -369,7 +373,9 @@ def _heights_input(
     return SceneInput(fitted, spec, grid, lower, height_unit)
 
 
-def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice, Literal["exact", "blend"]]:
+def _lattice(
+    grid: GeoBox, bundle: Bundle, tiling: Tiling, exact_core_px: int
+) -> tuple[TileLattice, Literal["exact", "blend"]]:
     stitch, core_px = tiling.stitch, tiling.core_px
     shape = (int(grid.shape[0]), int(grid.shape[1]))
     field, stride = bundle.manifest.receptive_field_px, bundle.manifest.network.stride_px
@@ -383,13 +389,13 @@ def _lattice(grid: GeoBox, bundle: Bundle, tiling: Tiling) -> tuple[TileLattice,
         margin = round_up(BLEND_MARGIN_PX, stride)
         largest = TileLattice.blended(shape, core_px=core, stride_px=stride, margin_px=margin)
         return largest if core_px else even_tiles(largest), "blend"
-    core = round_up(core_px or EXACT_CORE_PX, stride)
+    core = round_up(core_px or exact_core_px, stride)
     largest = TileLattice.exact(shape, core_px=core, stride_px=stride, receptive_field_px=field)
     return largest if core_px else even_tiles(largest), "exact"
 
 
 def default_lattice(grid: GeoBox, bundle: Bundle) -> TileLattice:
-    """The tiles of a scene with the default options.
+    """The tiles of a map of the classes alone, on the working grid and with the default options.
 
     Args:
         grid: Working grid of the networks.
@@ -398,7 +404,7 @@ def default_lattice(grid: GeoBox, bundle: Bundle) -> TileLattice:
     Returns:
         Tiles over the grid.
     """
-    return _lattice(grid, bundle, Tiling())[0]
+    return _lattice(grid, bundle, Tiling(), EXACT_CORE_PX)[0]
 
 
 def _tags(bundle: Bundle, modalities: tuple[Modality, ...], scene: RasterSource) -> dict[str, str]:

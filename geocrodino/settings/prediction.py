@@ -174,8 +174,9 @@ class Tiling(_Checked):
     core_px: int | None = _option(
         None,
         "Side of a tile without its margin, in px of the training's pixel size, at least 1, rounded up to a multiple "
-        "of the network's stride. By default 1024, or 512 if tiles are blended, and less where tiles at the edge would "
-        "be nearly empty. Larger tiles need more memory and save time in large scenes.",
+        "of the network's stride. By default 1024 for classes alone on the scene's own pixels, otherwise 832, or 512 "
+        "if tiles are blended, and less where tiles at the edge would be nearly empty. Larger tiles need more memory "
+        "and save time in large scenes.",
         word="tile-px",
         least=1,
     )

@@ -4,6 +4,7 @@ import pytest
 from affine import Affine
 from helpers.small_scenes import UTM, heights, image, make_bundle, write_raster
 
+from geocrodino.prediction import plan
 from geocrodino.prediction.plan import draft_prediction
 from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
 
@@ -42,3 +43,21 @@ def test_else_the_grid_starts_at_the_corner_of_the_image(tmp_path, image_px, hei
     grid = grid_of(tmp_path, image_px=image_px, heights_px=heights_px, crs=crs)
     assert ~UTM @ (grid.affine.c, grid.affine.f) == (0, 0)
     assert grid.affine.a == 2
+
+
+@pytest.mark.parametrize(
+    ("elevation", "layers", "trained_m", "core"),
+    [(False, (), 2.0, 64), (True, (), 2.0, 48), (False, ("confidence",), 2.0, 48), (False, (), 1.0, 48)],
+    ids=["classes alone", "both modalities", "a layer", "other pixels"],
+)
+def test_tiles_that_keep_probabilities_are_smaller(tmp_path, monkeypatch, elevation, layers, trained_m, core):
+    monkeypatch.setattr(plan, "EXACT_CORE_PX", 64)
+    monkeypatch.setattr(plan, "KEPT_CORE_PX", 48)
+    where = UTM @ Affine.scale(2)
+    scene = write_raster(tmp_path / "image.tif", image(192, 192), transform=where)
+    surface = write_raster(tmp_path / "dsm.tif", heights(192, 192), transform=where) if elevation else None
+    draft = draft_prediction(
+        scene, tmp_path / "m.tif", make_bundle(tmp_path / "b", resolution_m=trained_m), "auto", elevation=surface,
+        aoi=None, inputs=Inputs(), tiling=Tiling(), execution=Execution(), outputs=Outputs(layers=layers),
+    )  # fmt: skip
+    assert draft.job.lattice.core_px == core
