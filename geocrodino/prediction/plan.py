@@ -233,7 +233,8 @@ def draft_prediction(
     for source in sources.values():
         notes += unusual_values(source, bundle.manifest.rescale if inputs.rescale is None else None)
     alone = len(sources) == 1 and not layers and grid == raster.geobox
-    lattice, stitch = _lattice(grid, bundle, tiling, EXACT_CORE_PX if alone else KEPT_CORE_PX)
+    one_tile = max(grid.shape) <= EXACT_CORE_PX  # takes less memory than two smaller ones at the same time
+    lattice, stitch = _lattice(grid, bundle, tiling, EXACT_CORE_PX if alone or one_tile else KEPT_CORE_PX)
     batch = batch_of(execution, math.prod(lattice.count))
     workers = execution.workers or default_workers()
     if batch > 1:

@@ -46,16 +46,22 @@ def test_else_the_grid_starts_at_the_corner_of_the_image(tmp_path, image_px, hei
 
 
 @pytest.mark.parametrize(
-    ("elevation", "layers", "trained_m", "core"),
-    [(False, (), 2.0, 64), (True, (), 2.0, 48), (False, ("confidence",), 2.0, 48), (False, (), 1.0, 48)],
-    ids=["classes alone", "both modalities", "a layer", "other pixels"],
+    ("side", "elevation", "layers", "trained_m", "core"),
+    [
+        (192, False, (), 2.0, 64),
+        (192, True, (), 2.0, 48),
+        (192, False, ("confidence",), 2.0, 48),
+        (192, False, (), 1.0, 48),
+        (64, True, (), 2.0, 64),
+    ],
+    ids=["classes alone", "both modalities", "a layer", "other pixels", "one tile"],
 )
-def test_tiles_that_keep_probabilities_are_smaller(tmp_path, monkeypatch, elevation, layers, trained_m, core):
+def test_tiles_that_keep_probabilities_are_smaller(tmp_path, monkeypatch, side, elevation, layers, trained_m, core):
     monkeypatch.setattr(plan, "EXACT_CORE_PX", 64)
     monkeypatch.setattr(plan, "KEPT_CORE_PX", 48)
     where = UTM @ Affine.scale(2)
-    scene = write_raster(tmp_path / "image.tif", image(192, 192), transform=where)
-    surface = write_raster(tmp_path / "dsm.tif", heights(192, 192), transform=where) if elevation else None
+    scene = write_raster(tmp_path / "image.tif", image(side, side), transform=where)
+    surface = write_raster(tmp_path / "dsm.tif", heights(side, side), transform=where) if elevation else None
     draft = draft_prediction(
         scene, tmp_path / "m.tif", make_bundle(tmp_path / "b", resolution_m=trained_m), "auto", elevation=surface,
         aoi=None, inputs=Inputs(), tiling=Tiling(), execution=Execution(), outputs=Outputs(layers=layers),
