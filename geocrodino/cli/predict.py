@@ -390,6 +390,8 @@ def _check_products(
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
     if preview is not None and preview.suffix.lower() != ".png":
         raise ConfigError(f"{preview}: the picture is written as a PNG. Let the name end in .png.")
+    if stac is not None and stac.suffix.lower() not in {".json", ".geojson"}:
+        raise ConfigError(f"{stac}: the STAC item is written as JSON. Let the name end in .json.")
     items = [*(_model_item(stac, m) for m in MODALITIES), _part_items(stac)] if stac else []
     for path in (polygons, stac, preview, *items):
         if path is not None:

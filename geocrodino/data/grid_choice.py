@@ -22,6 +22,9 @@ from geocrodino.modalities.recipe import Recipe
 from geocrodino.settings.grid import GridOf
 from geocrodino.settings.modality import MODALITIES, Modality
 
+_FINEST = 16
+"""A pixel size is refused if the pixels of all rasters have more than this many times its side."""
+
 _MUCH_COARSER = 10.0
 """Labels more than this many times coarser than the image do not set the pixel size. They describe areas, such as land
 cover of 30 m under an image of 1 m; averaging a hundred pixels or more into one would remove the objects that the image
@@ -77,7 +80,8 @@ def choose_grid(
         The grid and the reason for it.
 
     Raises:
-        ConfigError: If ``grid_of`` names labels that have another CRS than the grid, or no pixels.
+        ConfigError: If ``grid_of`` names labels that have another CRS than the grid, or no pixels, or if
+            ``resolution_m`` is far finer than all rasters.
         GridError: If the raster of the first modality has no position on the ellipsoid.
     """
     labels = _with_pixels(labels, grid_of)
@@ -87,6 +91,11 @@ def choose_grid(
     others = {m: _known_side_m(raster.geobox) for m, raster in rasters.items() if m != name}
     known = {name: image_m, **others, "labels": label_m}
     sizes = {role: size for role, size in known.items() if size is not None}
+    if resolution_m is not None and min(sizes.values()) / resolution_m > _FINEST:
+        raise ConfigError(
+            f"data.resolution_m {resolution_m:g}: expected pixels at least 1/{_FINEST} as wide as the finest of the "
+            f"rasters, {_metres(min(sizes.values()))} m.\nGive the pixel size in metres, or leave it out."
+        )
     if resolution_m is not None or grid_of is not None:
         grid, size = _asked_grid(image.geobox, labels, resolution_m, grid_of or "image")
         note = _note(sizes, size, "as set.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from geocrodino.errors import ConfigError
-from geocrodino.files.access import absence, access_errors, exists
+from geocrodino.files.access import absence, exists, read_text
 from geocrodino.geo.areas.splits import SPLITS
 from geocrodino.phrases import listed
 from geocrodino.settings.splits import SceneSplit
@@ -158,13 +158,17 @@ def _entries(path: Path, split: str, column: str | None, known: _Names) -> list[
             f"data.splits.lists.{split}: {path}: {absence(path)}. Check the path; relative ones "
             "start at the folder of the file that names them."
         )
-    with access_errors(path):
-        text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = read_text(path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"data.splits.lists.{split}: {path}: cannot be read as text ({error}). Expected UTF-8."
+        ) from error
     if column is not None or path.suffix.lower() in _TABLES:
         return _of_table(path, text, split, column, known)
     found = []
     for line, raw in enumerate(text.splitlines(), start=1):
-        words = raw.partition("#")[0].strip()
+        words = _unquoted(raw.partition("#")[0].strip())
         if not words:
             continue
         if known.find(words):
@@ -172,6 +176,12 @@ def _entries(path: Path, split: str, column: str | None, known: _Names) -> list[
             continue
         found += [_Entry(word, line) for word in _words(words, known)]
     return found
+
+
+def _unquoted(line: str) -> str:
+    """A line without the quotes around it, as shells write names with blanks."""
+    quoted = len(line) > 2 and line[0] == line[-1] and line[0] in "\"'" and line.count(line[0]) == 2
+    return line[1:-1] if quoted else line
 
 
 def _words(text: str, known: _Names) -> list[str]:

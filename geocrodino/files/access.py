@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -136,6 +138,25 @@ def access_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise AccessError.because(path, error) from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text that a user wrote: UTF-8, or UTF-16 if it begins with the mark of that, as PowerShell writes it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content without the mark; lines end in one character.
+
+    Raises:
+        AccessError: If the operating system does not let it be read.
+        UnicodeDecodeError: If it has another encoding.
+    """
+    with access_errors(path):
+        content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return io.TextIOWrapper(io.BytesIO(content), "utf-16" if wide else "utf-8-sig").read()
 
 
 def entries(folder: Path) -> list[Path]:

@@ -284,7 +284,7 @@ class ElevationModality(ModalityDefinition):
         classes = few_values(sample.raster)
         if classes:
             notes.append(few_values_note(sample.raster, classes))
-        zeros = lone_zeros(sample.raster, height_unit(sample.raster, None, sample.recipe.height_unit)[0])
+        zeros = lone_zeros(sample.raster, height_unit(sample.raster, sample.unit, sample.recipe.height_unit)[0])
         if zeros:
             notes.append(lone_zeros_note(sample.raster, zeros))
         for channel, values in zip(sample.channels, sample.values, strict=True):

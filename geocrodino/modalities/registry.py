@@ -41,6 +41,7 @@ class Sample:
         values: Valid values at places spread over the scene, float32, shape (C, N).
         ground_given: Whether there is a ground raster.
         ground_in_training: Whether there was one in the training.
+        unit: Unit of height that the user gave, or None.
         rescale_in_training: What the values of its images were multiplied by and those of the scene are not; None:
             nothing.
     """
@@ -51,6 +52,7 @@ class Sample:
     values: NDArray[np.float32]
     ground_given: bool = False
     ground_in_training: bool = False
+    unit: str | None = None
     rescale_in_training: float | None = None
 
 

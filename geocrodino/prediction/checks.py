@@ -77,6 +77,7 @@ def unusual_values(source: SceneInput, rescale: float | None = None) -> tuple[st
         _samples(source),
         ground_given=source.ground is not None or source.raster.zero == "ground",
         ground_in_training=spec.ground_given,
+        unit=source.unit,
         rescale_in_training=rescale if spec.modality == "optical" else None,
     )
     notes = spec.definition.unusual(sample)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from geocrodino.errors import ConfigError, LeftOutWarning, SplitWarning
-from geocrodino.files.access import access_errors, is_folder
+from geocrodino.files.access import access_errors, is_folder, read_text
 from geocrodino.files.tile_names import match_tiles, matching_files
 from geocrodino.phrases import listed
 from geocrodino.presets.packed import UNPACKED, Packed, Progress, not_unpacked, unpack
@@ -381,8 +381,10 @@ def _unlisted(preset: Preset, packed: Packed | None) -> str:
 
 
 def _names_in(path: Path) -> set[str]:
-    with access_errors(path):
-        text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = read_text(path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error}). Expected UTF-8.") from error
     cells = [cell.strip() for row in csv.reader(text.splitlines()) for word in row for cell in word.split()]
     return {PurePosixPath(cell.replace("\\", "/")).stem for cell in cells if cell}
 

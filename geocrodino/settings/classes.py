@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -100,6 +100,21 @@ def _spread(position: int, count: int) -> str:
     """One of ``count`` colours of evenly spread hue; every other one is darker, so that neighbours differ."""
     parts = colorsys.hsv_to_rgb(position / count, 0.65, 0.85 if position % 2 == 0 else 0.6)
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+
+
+def with_colours(classes: Sequence[LandClass]) -> tuple[LandClass, ...]:
+    """Give classes for which no colour was stated hues that are spread evenly over all classes.
+
+    Args:
+        classes: The classes.
+
+    Returns:
+        The classes in the same order; stated colours stay.
+    """
+    return tuple(
+        land if "colour" in land.model_fields_set else land.model_copy(update={"colour": _spread(i, len(classes))})
+        for i, land in enumerate(classes)
+    )
 
 
 class LandClass(BaseModel):

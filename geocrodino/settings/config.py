@@ -34,7 +34,7 @@ from geocrodino.files.access import durable_file
 from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import LIST_FORM, SHORT_FORM, AugmentationSettings
 from geocrodino.settings.class_weights import ClassWeightRule
-from geocrodino.settings.classes import ClassScheme, LandClass
+from geocrodino.settings.classes import ClassScheme, LandClass, with_colours
 from geocrodino.settings.encoder_weights import IMAGENET, FirstLayer, weights_kind
 from geocrodino.settings.file import PROJECT_FILE, complete_settings, read_settings
 from geocrodino.settings.grid import GridOf
@@ -326,12 +326,12 @@ class TrainConfig(Section):
     @field_validator("classes")
     @classmethod
     def _form_a_scheme(cls, classes: tuple[LandClass, ...] | None) -> tuple[LandClass, ...] | None:
-        if classes is not None:
-            try:
-                ClassScheme(classes=classes)
-            except ValidationError as error:
-                raise ValueError("; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())) from None
-        return classes
+        if classes is None:
+            return None
+        try:
+            return ClassScheme(classes=with_colours(classes)).classes
+        except ValidationError as error:
+            raise ValueError("; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())) from None
 
     def class_scheme(self) -> ClassScheme | None:
         """Create the class scheme of the configured classes.

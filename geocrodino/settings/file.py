@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from geocrodino.errors import AreaWarning, ConfigError
-from geocrodino.files.access import absence, access_errors, exists, is_folder
+from geocrodino.files.access import absence, access_errors, exists, is_folder, read_text
 from geocrodino.files.area_names import absolute_source, box_numbers
 from geocrodino.files.names import absolute_name, gdal_name, in_archive, is_gdal_name, is_remote, is_url
 from geocrodino.phrases import arguments, listed
@@ -156,10 +156,11 @@ def _read(path: Path) -> dict[str, Any]:
     if is_folder(path):
         raise ConfigError(f"{path}: not a readable YAML file, but a folder. Name the file in it.")
     try:
-        with access_errors(path):
-            text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         tree = yaml.load(text, _Loader)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:  # TypeError: a list as a key
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error}). Expected YAML in UTF-8.") from error
+    except (yaml.YAMLError, TypeError) as error:  # TypeError: a list as a key
         comment = isinstance(error, yaml.YAMLError) and re.search(r":\s+#[0-9a-fA-F]{3}", text)
         hint = "\nA # after a space starts a comment in YAML: put colours in quotes." if comment else ""
         raise ConfigError(f"{path}: not a readable YAML file ({error}).{hint}") from error

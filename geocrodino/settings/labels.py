@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -24,7 +25,7 @@ def _no_truth_value(code: object) -> object:
 
 
 def plain_word(text: str) -> str:
-    """Write a word as words are compared: without regard to capitals, underscores and blanks.
+    """Write a word as words are compared: without regard to capitals, underscores, blanks and how accents are coded.
 
     Args:
         text: A name of a class, or a word of an attribute.
@@ -32,7 +33,7 @@ def plain_word(text: str) -> str:
     Returns:
         The word in small letters, with one blank between its parts.
     """
-    return " ".join(text.casefold().replace("_", " ").split())
+    return " ".join(unicodedata.normalize("NFC", text).casefold().replace("_", " ").split())
 
 
 def _compared(text: str) -> str:

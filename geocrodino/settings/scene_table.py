@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from geocrodino.errors import ConfigError
-from geocrodino.files.access import absence, access_errors, exists
+from geocrodino.files.access import absence, exists, read_text
 from geocrodino.spelling import did_you_mean
 
 _TEXT = ("name", "optical", "elevation", "labels", "aoi", "ground", "aoi_crs", "crs", "height_unit", "split")
@@ -65,8 +65,7 @@ def read_scene_table(path: Path) -> SceneRows:
     if not exists(path):
         raise ConfigError(f"data.scenes: {path}: {absence(path)}. Expected a CSV file with a row for each scene.")
     try:
-        with access_errors(path):
-            text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise ConfigError(f"data.scenes: {path}: cannot be read as text ({error}). Expected UTF-8.") from error
     first = text.partition("\n")[0]

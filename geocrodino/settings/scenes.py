@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,9 @@ RasterName = Annotated[
 
 LayerCache = Literal["auto", "copy", "in_place"]
 """Whether a training copies its rasters to files on its grid, or reads the given files where they have that grid."""
+
+_LONGEST_NAME = 200
+_COMPANIONS = ("decided", "layers")  # files beside a map, see `companion_path`
 
 ONE_MODALITY = "one_modality"
 """In the context of a validation: whether the rasters of a single modality are enough."""
@@ -111,6 +115,21 @@ class SceneConfig(Section):
     @classmethod
     def _number_as_text(cls, name: object) -> object:
         return str(name) if isinstance(name, int) else name
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_file_name(cls, name: str) -> str:
+        if (
+            name in {".", ".."}
+            or len(name.encode()) > _LONGEST_NAME
+            or not (name + "_").isprintable()
+            or {*"/\\"} & {*name}
+        ):
+            raise ValueError(
+                f"maps are named after scenes: expected a name of at most {_LONGEST_NAME} bytes without slashes and "
+                f"control characters, found {name!r}"
+            )
+        return name
 
     @field_validator("split", mode="before")
     @classmethod
@@ -245,6 +264,12 @@ class DataConfig(SceneConfig, _List):
                 f"scenes: expected names that differ by more than capitals, found {' and '.join(same)}: maps are named "
                 "after them, and some disks do not tell such files apart"
             )
+        for name, companion in product(names, _COMPANIONS):
+            if f"{name}.{companion}".casefold() in words:
+                raise ValueError(
+                    f"scenes: {name}.{companion}.tif would be the map of the scene {name}.{companion}, and a file "
+                    f"beside the map of the scene {name}. Rename one of them"
+                )
         if len(self.modalities()) < (1 if _one_is_enough(info) else 2):
             raise ValueError(f"expected the rasters of at least two modalities, found {', '.join(self.modalities())}")
         return self

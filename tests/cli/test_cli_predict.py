@@ -105,6 +105,7 @@ def test_a_map_in_parts_with_an_item_for_each(predict, town):
         (["--memory", "much"], "memory 'much' is no size."),
         (["--aoi", "0,0,1,1", "--aoi-crs", "EPSG:4326"], "the area does not meet"),
         (["--asset", "rgb"], "the asset 'rgb' was asked for, but this is no STAC file. Leave it out."),
+        (["--stac", "map.xml"], "map.xml: the STAC item is written as JSON. Let the name end in .json."),
         (["--preview", "map.jpg"], "map.jpg: the picture is written as a PNG. Let the name end in .png."),
         (
             ["--out", "map.png"],

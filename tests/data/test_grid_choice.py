@@ -110,6 +110,16 @@ def test_a_given_size_wins(opened, scene):
     assert found.note == "Image 1 m, heights 1 m, labels 3 m: works at 3 m, as set."
 
 
+def test_a_size_far_finer_than_all_rasters_is_refused(opened, scene):
+    assert choose_grid(scene(1.6, 3.2), None, resolution_m=0.1).resolution_m == 0.1
+    with pytest.raises(ConfigError) as refused:
+        choose_grid(scene(1.6, 3.2), opened("labels", 9.0), resolution_m=0.09)
+    assert str(refused.value) == (
+        "data.resolution_m 0.09: expected pixels at least 1/16 as wide as the finest of the rasters, 1.6 m.\n"
+        "Give the pixel size in metres, or leave it out."
+    )
+
+
 def test_the_edges_of_labels_with_another_size(opened, scene):
     labels = opened("labels", 3.0, origin=(LEFT - 1, TOP))
     found = choose_grid(scene(1.0, 1.0), labels, resolution_m=2.0, grid_of="labels")

@@ -246,3 +246,16 @@ def test_a_name_of_several_files(decide):
     scene = SceneView("", (), twice.grid, None, None, twice.labels, members)
     with pytest.raises(ConfigError, match=r"line 1 t_0_RGB \(a name of several files: add the folder, or the ending\)"):
         decide([scene], train="t_0_RGB\n", val="t_1_RGB\n")
+
+
+def test_quoted_names(decide):
+    found = decide([view()], train='"img/t_0_RGB.tif"\n"t_2_RGB"', val="'t_1_RGB'", test="t_3_RGB.tif")
+    assert {split: shape[0] for split, shape in areas(found).items()} == {"test": 30, "val": 10, "train": 0}
+
+
+def test_a_list_in_another_encoding(decide, tmp_path):
+    (tmp_path / "train.txt").write_bytes("Fläche".encode("latin-1"))
+    with pytest.raises(ConfigError) as refused:
+        split_scenes([view()], SplitSettings(lists={"train": tmp_path / "train.txt"}), 2, patch_px=4, seed=0)
+    assert str(refused.value).startswith(f"data.splits.lists.train: {tmp_path / 'train.txt'}: cannot be read as text (")
+    assert str(refused.value).endswith("). Expected UTF-8.")

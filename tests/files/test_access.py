@@ -16,6 +16,7 @@ from geocrodino.files.access import (
     entries,
     full_path,
     look_up,
+    read_text,
     same_file,
     whole_file,
 )
@@ -124,3 +125,17 @@ def test_a_failed_write_names_the_file_and_the_reason(tmp_path):
         partial.write_text("after")
     assert path.read_text() == "after"
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_texts_in_unicode(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("Fläche\r\nWeg\n".encode(encoding))
+    assert read_text(tmp_path / "a.txt") == "Fläche\nWeg\n"
+
+
+def test_texts_that_are_none(tmp_path):
+    (tmp_path / "a.txt").write_bytes("Fläche".encode("latin-1"))
+    with pytest.raises(UnicodeDecodeError):
+        read_text(tmp_path / "a.txt")
+    with pytest.raises(AccessError):
+        read_text(tmp_path)

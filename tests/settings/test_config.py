@@ -135,8 +135,16 @@ def test_files_that_cannot_be_read(write, tmp_path):
     assert refused(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: no such configuration file."
     assert "not a readable YAML file" in refused(write("a: [1"))
     assert "not a readable YAML file" in refused(tmp_path)
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    assert "not a readable YAML file" in refused(tmp_path / "binary.yaml")
+    (tmp_path / "latin.yaml").write_bytes("data: {optical: ä.tif}".encode("latin-1"))
+    assert refused(tmp_path / "latin.yaml").startswith(f"{tmp_path / 'latin.yaml'}: cannot be read as text (")
+    assert refused(tmp_path / "latin.yaml").endswith("). Expected YAML in UTF-8.")
+
+
+def test_classes_without_a_colour_get_hues_that_are_spread_evenly(write):
+    classes = [{"value": 3, "name": "a"}, {"value": 1, "name": "b", "colour": "red"}, {"value": 2, "name": "c"}]
+    found = load_config(write({"data": FILES, "classes": classes}), {}).classes
+    # a third of a turn from red to green to blue, saturation 0.65, value 0.85
+    assert [land.colour for land in found] == ["#d94c4c", "#ff0000", "#4c4cd9"]
 
 
 def test_nothing_at_all(tmp_path, monkeypatch):

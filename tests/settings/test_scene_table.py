@@ -65,6 +65,18 @@ def test_patterns_and_areas_in_cells(load, tmp_path):
         ),
         ("name,elevation\na,a.tif\n", "scenes.csv cannot be used:\n  data: expected the rasters of at least two modal"),
         ("name,optical\na,b.tif\na,c.tif\n", "a name of its own for each scene, found a more than once"),
+        (
+            "name,optical\n../a,b.tif\nq,d.tif\n",
+            "of at most 200 bytes without slashes and control characters, found '../a'",
+        ),
+        (
+            "name,optical\n..,b.tif\nq,d.tif\n",
+            "of at most 200 bytes without slashes and control characters, found '..'",
+        ),
+        (
+            "name,optical\na.Layers,b.tif\na,d.tif\n",
+            "scenes: a.layers.tif would be the map of the scene a.layers, and a file beside the map of the scene a.",
+        ),
         ("name,optical\nP1,b.tif\nq,d.tif\np1,c.tif\n", "names that differ by more than capitals, found P1 and p1"),
     ],
 )

@@ -43,5 +43,5 @@ def vector_files(name: str | Path | Sequence[str | Path]) -> list[str]:
 def _matching(pattern: str) -> list[str]:
     names = [name for name in sorted(glob.glob(pattern, recursive=True)) if is_vector(name)]  # noqa: PTH207
     if not names:
-        raise RasterError(pattern, "no file of shapes matches the pattern. Relative ones start at the working folder.")
+        raise RasterError(pattern, "no file of shapes matches the pattern; relative ones start at the working folder.")
     return names

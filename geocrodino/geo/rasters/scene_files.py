@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from geocrodino.errors import AccessError, RasterError
-from geocrodino.files.access import absence, access_errors, entries, exists, full_path, is_file, is_folder
+from geocrodino.files.access import absence, access_errors, entries, exists, full_path, is_file, is_folder, read_text
 from geocrodino.files.names import (
     absolute_name,
     check_member,
@@ -179,7 +179,7 @@ def _matches(pattern: str) -> tuple[list[str], list[str]]:
     if not names:
         raise RasterError(
             pattern,
-            "no file matches the pattern. Relative ones start at the working folder, ** goes into sub-folders, and a "
+            "no file matches the pattern; relative ones start at the working folder, ** goes into sub-folders, and a "
             "[ that is part of a name is written [[].",
         )
     return names, sorted(locked)
@@ -269,8 +269,7 @@ def _text(path: Path) -> str:
     if not exists(path):
         raise RasterError(path, f"{absence(path)}. Check the path; relative ones start at the working folder.")
     try:
-        with access_errors(path):
-            return path.read_text(encoding="utf-8-sig")
+        return read_text(path)
     except UnicodeDecodeError as error:
         raise RasterError(path, f"cannot be read as text ({error}). Expected UTF-8.") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import unicodedata
 
 import geopandas as gpd
 import numpy as np
@@ -70,6 +71,15 @@ def test_words_become_classes_in_alphabetical_order(draw):
 def test_capitals_and_blanks_make_no_other_class(draw):
     labels = draw([LEFT, (2, 0, 3, 4), (3, 0, 4, 4)], landuse=["Bare soil", "bare_soil ", "water"])
     assert label_classes([labels], None).names == ("Bare soil", "water")
+    assert indices(labels) == [[0, 0, 0, 1]] * 4
+
+
+def test_accents_in_one_or_two_characters_make_no_other_class(draw):
+    labels = draw([LEFT, RIGHT, (3, 0, 4, 4)], landuse=["b\u00e2ti", "ba\u0302ti", "water"])
+    assert [unicodedata.normalize("NFC", name) for name in label_classes([labels], None).names] == [
+        "b\u00e2ti",
+        "water",
+    ]
     assert indices(labels) == [[0, 0, 0, 1]] * 4
 
 
