@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 
 OLDEST := .venv-oldest
 # Other packages require torchvision, and each torchvision requires one exact version of torch.
-OLDEST_TORCHVISION := 0.21.0
+OLDEST_TORCHVISION := 0.24.0
 
 .PHONY: quickstart test reliability test-oldest lint docs fix clean help
 
