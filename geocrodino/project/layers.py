@@ -15,10 +15,12 @@ import shapely
 from pyproj.exceptions import ProjError
 
 from geocrodino.errors import GeocrodinoError, RasterError
+from geocrodino.files.access import full_path
 from geocrodino.geo.labels.categories import read_categories
 from geocrodino.geo.rasters.grid import crs_of, describe
 from geocrodino.geo.rasters.headers import header, read_ahead
 from geocrodino.geo.rasters.mosaic import MosaicSource
+from geocrodino.geo.rasters.opening import opened
 from geocrodino.geo.rasters.place import Place, is_placeless
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
@@ -103,6 +105,11 @@ def raster_layers(names: Sequence[str], place: Place | None) -> FoundLayers:
         A layer for the files of each folder that are alike, and show no place twice.
     """
     found = FoundLayers()
+    read = {name: inside for name in names if (inside := _files_inside(name, names))}
+    for name, inside in read.items():
+        more = f" and {len(inside) - 1} more" if len(inside) > 1 else ""
+        found.left_out[f"{inside[0]}{more}"] = f"read through {Path(name).name}"
+    names = [name for name in names if not any(name in inside for inside in read.values())]
     read_ahead(names, place)
     groups: dict[tuple[str, ...], list[RasterSource]] = {}
     for name in names:
@@ -137,6 +144,18 @@ def raster_layers(names: Sequence[str], place: Place | None) -> FoundLayers:
         found.layers += [_joined(layer, rasters, place) for layer, rasters in _separated(parts)]
     found.layers = _over_folders(found.layers, place)
     return found
+
+
+def _files_inside(name: str, names: Sequence[str]) -> list[str]:
+    """Those of the files that a VRT reads; it says how they belong together, as tiles or as bands."""
+    if not name.lower().endswith(".vrt"):
+        return []
+    try:
+        with opened(name) as dataset:
+            parts = {str(full_path(file)) for file in dataset.files[1:]}
+    except RasterError:  # told when its header is read
+        return []
+    return [each for each in names if each != name and str(full_path(each)) in parts]
 
 
 def named_layer(role: Role, name: str | Path, place: Place | None) -> Layer:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio.shutil
 
 from geocrodino.errors import ConfigError
 from geocrodino.geo.rasters.headers import headers_kept
@@ -399,3 +400,19 @@ def test_pictures_need_a_pixel_size(put, tmp_path):
     put("image.png", IMAGE, crs=None)
     assert collect([tmp_path], pictures=False).pictures == [str(tmp_path / "image.png")]
     assert _roles(_layers(place=Place(pixel_m=0.1)))["optical"] == ["image.png"]
+
+
+def test_files_that_a_vrt_reads_are_no_layers_of_their_own(put):
+    for band in range(3):
+        put(f"bands/{band}.tif", IMAGE[band])
+    rasterio.shutil.copy("bands/0.tif", "rgb.vrt", driver="VRT")
+    first = Path("rgb.vrt").read_text()
+    start, end = first.index("  <VRTRasterBand"), first.index("</VRTDataset>")
+    bands = [first[start:end].replace("0.tif", f"{b}.tif").replace('band="1"', f'band="{b + 1}"') for b in range(3)]
+    Path("rgb.vrt").write_text(first[:start] + "".join(bands) + first[end:])
+    put("dsm.tif", HEIGHTS)
+    found = _layers()
+    assert _roles(found) == {"optical": ["rgb.vrt"], "elevation": ["dsm.tif"]}
+    assert {Path(name).as_posix(): why for name, why in found.left_out.items()} == {
+        "bands/0.tif and 2 more": "read through rgb.vrt"
+    }
