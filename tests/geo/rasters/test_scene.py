@@ -159,7 +159,7 @@ def test_patterns(write_tile, tmp_path):
     with pytest.raises(RasterError) as caught:
         open_scene(f"{tmp_path}/*.img")
     assert str(caught.value) == (
-        f"{tmp_path}/*.img: no file matches the pattern. Relative ones start at the working folder, ** goes into "
+        f"{tmp_path}/*.img: no file matches the pattern; relative ones start at the working folder, ** goes into "
         "sub-folders, and a [ that is part of a name is written [[]."
     )
 
