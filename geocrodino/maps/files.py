@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,6 +26,7 @@ from geocrodino.geo.labels.tags import CLASSES_TAG, tagged_classes
 from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.window import Window
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
+from geocrodino.settings.prediction import Companion
 
 TILE_PX = 512
 """Side of the internal tiles of a map."""
@@ -213,12 +214,6 @@ def parts_folder(path: Path) -> Path:
         A folder beside it.
     """
     return path.with_suffix(".parts")
-
-
-Companion = Literal["decided", "layers"]
-"""Companion files of a map: which modality decided, and layers such as confidence."""
-
-COMPANIONS: tuple[Companion, ...] = get_args(Companion)
 
 
 def companion_path(path: Path, kind: Companion) -> Path:

@@ -21,7 +21,7 @@ from geocrodino.errors import ConfigError, HeightRangeWarning, OverlapError, Ras
 from geocrodino.geo.rasters.grid import pixel_area_m2, pixel_side_m, window_grid
 from geocrodino.geo.rasters.impossible_heights import total as total_impossible
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import COMPANIONS, companion_path
+from geocrodino.maps.files import companion_path
 from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import decision_codes
@@ -33,7 +33,7 @@ from geocrodino.prediction.tiles.lattice import probability_bytes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
-from geocrodino.settings.prediction import Execution, Inputs, ModalityChoice, Outputs, Tiling
+from geocrodino.settings.prediction import COMPANIONS, Execution, Inputs, ModalityChoice, Outputs, Tiling
 
 if TYPE_CHECKING:
     from geocrodino.geo.areas.aoi import AOI

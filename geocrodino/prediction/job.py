@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -111,6 +111,21 @@ class BlockLayout:
         return cls(blocks(shape, block, across * block), part, rows * touched(across) + ahead)
 
 
+def classes_suffice(own: GeoBox, grid: GeoBox, modalities: Collection[Modality], layers: Collection[Layer]) -> bool:
+    """Find out whether a map needs the most likely classes alone where tiles are not mixed, and no probabilities.
+
+    Args:
+        own: Grid of the map.
+        grid: Working grid of the networks.
+        modalities: Modalities of the map.
+        layers: Layers of the layers file.
+
+    Returns:
+        Whether it does: one modality on its own pixels, without layers.
+    """
+    return not layers and len(modalities) == 1 and grid == own
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything that determines the pixels of a map; all of it can be sent to another process.
@@ -156,7 +171,7 @@ class Job:
     @property
     def classes_alone(self) -> bool:
         """Whether the map needs only the most likely class of each pixel of a tile, no probabilities."""
-        return not self.layers and len(self.inputs) == 1 and self.lattice.ramp_px == 0 and self.grid == self.own
+        return self.lattice.ramp_px == 0 and classes_suffice(self.own, self.grid, self.inputs, self.layers)
 
     @property
     def stores_tiles(self) -> bool:

@@ -27,7 +27,7 @@ from geocrodino.geo.rasters.scene import open_scene
 from geocrodino.geo.rasters.surface_ground import check_surface_above
 from geocrodino.geo.rasters.units import unit_as_trained
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.files import COMPANIONS, MapFiles, check_map_name, class_map, companion_path, layer_file
+from geocrodino.maps.files import MapFiles, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import require_distinct_output
 from geocrodino.maps.writer import check_output
 from geocrodino.modalities.recipe import ModalitySpec
@@ -38,13 +38,22 @@ from geocrodino.prediction.choose import ChosenModalities, choose_modalities
 from geocrodino.prediction.combine import decisions, layer_bands
 from geocrodino.prediction.given import batch_of, check_options, default_workers, place_given
 from geocrodino.prediction.given_heights import GivenHeights, heights_given
-from geocrodino.prediction.job import BlockLayout, Job, window_box
+from geocrodino.prediction.job import BlockLayout, Job, classes_suffice, window_box
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput
 from geocrodino.settings.classes import ClassScheme
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
-from geocrodino.settings.prediction import Execution, Inputs, Layer, ModalityChoice, Outputs, Precision, Tiling
+from geocrodino.settings.prediction import (
+    COMPANIONS,
+    Execution,
+    Inputs,
+    Layer,
+    ModalityChoice,
+    Outputs,
+    Precision,
+    Tiling,
+)
 
 if TYPE_CHECKING:
     from geocrodino.geo.areas.aoi import AOI
@@ -232,7 +241,7 @@ def draft_prediction(
     }
     for source in sources.values():
         notes += unusual_values(source, bundle.manifest.rescale if inputs.rescale is None else None)
-    alone = len(sources) == 1 and not layers and grid == raster.geobox
+    alone = classes_suffice(raster.geobox, grid, chosen.modalities, layers)
     one_tile = max(grid.shape) <= EXACT_CORE_PX  # takes less memory than two smaller ones at the same time
     lattice, stitch = _lattice(grid, bundle, tiling, EXACT_CORE_PX if alone or one_tile else KEPT_CORE_PX)
     batch = batch_of(execution, math.prod(lattice.count))

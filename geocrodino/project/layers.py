@@ -104,12 +104,12 @@ def raster_layers(names: Sequence[str], place: Place | None) -> FoundLayers:
     Returns:
         A layer for the files of each folder that are alike, and show no place twice.
     """
-    found = FoundLayers()
-    read = {name: inside for name in names if (inside := _files_inside(name, names))}
-    for name, inside in read.items():
+    found, read = FoundLayers(), set[str]()
+    for name, inside in _read_through(names).items():
         more = f" and {len(inside) - 1} more" if len(inside) > 1 else ""
         found.left_out[f"{inside[0]}{more}"] = f"read through {Path(name).name}"
-    names = [name for name in names if not any(name in inside for inside in read.values())]
+        read.update(inside)
+    names = [name for name in names if name not in read]
     read_ahead(names, place)
     groups: dict[tuple[str, ...], list[RasterSource]] = {}
     for name in names:
@@ -146,16 +146,20 @@ def raster_layers(names: Sequence[str], place: Place | None) -> FoundLayers:
     return found
 
 
-def _files_inside(name: str, names: Sequence[str]) -> list[str]:
-    """Those of the files that a VRT reads; it says how they belong together, as tiles or as bands."""
-    if not name.lower().endswith(".vrt"):
-        return []
-    try:
-        with opened(name) as dataset:
-            parts = {str(full_path(file)) for file in dataset.files[1:]}
-    except RasterError:  # told when its header is read
-        return []
-    return [each for each in names if each != name and str(full_path(each)) in parts]
+def _read_through(names: Sequence[str]) -> dict[str, list[str]]:
+    """The files that each VRT reads, of those named; a VRT says whether its files are tiles or bands."""
+    virtual = [name for name in names if name.lower().endswith(".vrt")]
+    places = {full_path(name): name for name in names} if virtual else {}
+    found = {}
+    for name in virtual:
+        try:
+            with opened(name) as dataset:
+                parts = {places.get(full_path(file), name) for file in dataset.files[1:]}
+        except RasterError:  # told when its header is read
+            continue
+        if inside := sorted(parts - {name}):
+            found[name] = inside
+    return found
 
 
 def named_layer(role: Role, name: str | Path, place: Place | None) -> Layer:

@@ -24,6 +24,11 @@ ModalityChoice = str
 """Which modalities to use: the name of one, ``both`` (an image and a surface model) or ``auto`` (those that the rasters
 hold)."""
 
+Companion = Literal["decided", "layers"]
+"""Files beside a map: which modality decided, and layers such as confidence. Their names end in these words."""
+
+COMPANIONS: tuple[Companion, ...] = get_args(Companion)
+
 Stitch = Literal["auto", "exact", "blend"]
 """How tiles are joined, see `Tiling`."""
 

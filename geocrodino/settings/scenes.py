@@ -32,6 +32,7 @@ from geocrodino.settings.height_words import HeightZero
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.labels import LabelRules
 from geocrodino.settings.modality import MODALITIES, Modality
+from geocrodino.settings.prediction import COMPANIONS
 from geocrodino.settings.section import Section
 from geocrodino.settings.splits import SPLIT_SYNONYMS, SceneSplit, SplitSettings
 
@@ -47,7 +48,6 @@ LayerCache = Literal["auto", "copy", "in_place"]
 """Whether a training copies its rasters to files on its grid, or reads the given files where they have that grid."""
 
 _LONGEST_NAME = 200
-_COMPANIONS = ("decided", "layers")  # files beside a map, see `companion_path`
 
 ONE_MODALITY = "one_modality"
 """In the context of a validation: whether the rasters of a single modality are enough."""
@@ -119,12 +119,8 @@ class SceneConfig(Section):
     @field_validator("name")
     @classmethod
     def _usable_as_file_name(cls, name: str) -> str:
-        if (
-            name in {".", ".."}
-            or len(name.encode()) > _LONGEST_NAME
-            or not (name + "_").isprintable()
-            or {*"/\\"} & {*name}
-        ):
+        plain = name.isprintable() and "/" not in name and "\\" not in name
+        if not plain or name in {".", ".."} or len(name.encode()) > _LONGEST_NAME:
             raise ValueError(
                 f"maps are named after scenes: expected a name of at most {_LONGEST_NAME} bytes without slashes and "
                 f"control characters, found {name!r}"
@@ -264,7 +260,7 @@ class DataConfig(SceneConfig, _List):
                 f"scenes: expected names that differ by more than capitals, found {' and '.join(same)}: maps are named "
                 "after them, and some disks do not tell such files apart"
             )
-        for name, companion in product(names, _COMPANIONS):
+        for name, companion in product(names, COMPANIONS):
             if f"{name}.{companion}".casefold() in words:
                 raise ValueError(
                     f"scenes: {name}.{companion}.tif would be the map of the scene {name}.{companion}, and a file "

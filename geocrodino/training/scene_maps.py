@@ -19,7 +19,7 @@ from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.splits import SPLITS
 from geocrodino.geo.labels.source import LabelSource
 from geocrodino.geo.rasters.place import stated_place
-from geocrodino.maps.files import COMPANIONS, companion_path
+from geocrodino.maps.files import companion_path
 from geocrodino.maps.preview import map_preview, single_file
 from geocrodino.maps.writer import check_replaceable
 from geocrodino.modalities.registry import definition_of
@@ -30,7 +30,7 @@ from geocrodino.prediction.engine import predict
 from geocrodino.settings.config import TrainConfig, load_config
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.modality import Modality
-from geocrodino.settings.prediction import Execution, Inputs, ModalityChoice, Outputs
+from geocrodino.settings.prediction import COMPANIONS, Execution, Inputs, ModalityChoice, Outputs
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training.checks import check_inputs
 from geocrodino.training.folder import SPLITS_NAME

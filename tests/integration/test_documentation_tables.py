@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 from pathlib import Path
 
 import pytest
+from helpers.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 
 
-def load(path, name):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def script():
-    return load(ROOT / "docs" / "assemble_results.py", "assemble_results")
+    return load_script("docs/assemble_results.py", "assemble_results")
 
 
 @pytest.fixture
 def fragments():
-    return load(ROOT / "pipelines" / "fragments.py", "fragments_of_documentation")
+    return load_script("pipelines/fragments.py", "fragments_of_documentation")
 
 
 def place(name, content=""):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from helpers.scripts import load_script
 
 from geocrodino.cli.app import app
 
@@ -18,10 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def quickstart():
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "pipelines" / "quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("pipelines/quickstart.py", "quickstart")
 
 
 @pytest.fixture
