@@ -13,7 +13,9 @@ prediction   a large scene: pixels per second, the share of time the GPU compute
              the bare forward passes and a plain loop with the same network
 training     patches per second, the share of a step spent on waiting for data and on augmentation, for several methods,
              with patches from files and from layers on the device
-evidence     configs/studies/pretrained.yaml, as many seeds as the time allows (with --real)
+evidence     a plan of pipelines/study.py, as many seeds as --study-seconds allow (with --real). The results are packed
+             into study.tar.gz; unpacked into the --out folder of the study, the same command goes on from there, if
+             the scenes and that folder have the same paths.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ import argparse
 import itertools
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,8 +36,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LIMITS_S = {"works": 100, "ceilings": 20, "prediction": 110, "training": 130, "evidence": 240}
-STUDY = ROOT / "configs" / "studies" / "pretrained.yaml"
+LIMITS_S = {"works": 300, "ceilings": 20, "prediction": 130, "training": 150}
+TABLES_S = 60
+"""Time to pack the results of the evidence and to write its tables."""
 
 
 def works(options: argparse.Namespace) -> dict[str, Any]:
@@ -111,6 +114,9 @@ def prediction(options: argparse.Namespace) -> dict[str, Any]:
             row["share of time the network runs"] = bare * side**2 * 15 / 16 / row["seconds"]  # a hole of 1/16
             found["rows"].append(row)
             _save_partial(options, found)
+        for threads in (1, 2) if options.quick else (4, 8, 16):
+            run(compared, "warm.tif", **on_device, workers=threads)
+            found["rows"].append({"threads": threads, "seconds": run(side, "made.tif", **on_device, workers=threads)})
         run(compared, "cpu.tif", backend="torch", precision="full")
         with rasterio.open(folder / "cpu.tif") as file:
             expected = file.read(1)
@@ -207,26 +213,24 @@ def training(options: argparse.Namespace) -> dict[str, Any]:
     from geocrodino.town import SceneSettings, write_scene
 
     steps = 2 if options.quick else 25
-    tiny = {"network.encoder": "tu-resnet10t", "network.depth": 3, "training.patch_px": 32, "training.batch_size": 2}
-    changes: dict[str, Any] = tiny if options.quick else {}
-    common = {"training.patch_px": 256, "training.batch_size": 32, "training.unlabelled_share": 0}
-    common |= {"network.encoder": "tu-resnet18", "encoder_weights": "random", **changes}
+    tiny = {"network.encoder": "tu-resnet10t", "network.depth": 3, "encoder_weights": "random"}
+    tiny |= {"training.patch_px": 32, "training.batch_size": 2}
+    common: dict[str, Any] = {"training.patch_px": 256, "training.batch_size": 32, "training.unlabelled_share": 0}
     common |= {"training.steps_per_epoch": steps, "training.epochs": 2, "training.patience": 9}
     common |= {"training.accelerator": "gpu" if options.device == "cuda" else "cpu", "training.precision": "auto"}
+    common |= {"training.layers": "device", **(tiny if options.quick else {})}
     single = {"method.name": "single"}
-    lite = {"network.encoder": "tf_efficientnet_lite0"}
-    common["training.layers"] = "disk"
     rows = {
         "single": single,
-        "single, layers on the device": {**single, "training.layers": "device"},
-        "single, 8 reading processes": {**single, "training.workers": 8},
-        "crodino, class contrast": {"method.name": "crodino", "method.contrast": "class"},
-        "crodino, class contrast, 8 reading processes": {
-            "method.name": "crodino", "method.contrast": "class", "training.workers": 8,
+        "single, patches from files": {**single, "training.layers": "disk"},
+        "single, patches from files, 8 reading processes": {
+            **single, "training.layers": "disk", "training.workers": 8,
         },
-        "mutual, 8 reading processes": {"method.name": "mutual", "training.workers": 8},
-        "fusion (a teacher), 8 reading processes": {"method.name": "fusion", "training.workers": 8},
-        "single, EfficientNet-Lite0, 8 reading processes": {**single, **lite, "training.workers": 8},
+        "crodino": {},
+        "crodino, no agreement": {"method.agreement": 0},
+        "mutual": {"method.name": "mutual"},
+        "fusion (a teacher)": {"method.name": "fusion"},
+        "single, ResNet-18": {**single, "network.encoder": "tu-resnet18", "encoder_weights": "random"},
     }  # fmt: skip
     if options.quick:
         rows = dict(itertools.islice(rows.items(), 2))
@@ -292,28 +296,32 @@ def _steps_of(config: Path, changes: dict[str, Any], out: Path, device: str) -> 
 
 
 def evidence(options: argparse.Namespace) -> dict[str, Any]:
-    """The study of pretrained encoders, stopped when its time is over; finished runs count."""
+    """A study, stopped when its time is over; finished runs count."""
     if options.real is None:
         return {"not run": "needs --real"}
-    runs = options.out / "study"
+    runs = options.runs or options.out / "study"
     environment = {
         **os.environ,
         "GEOCRODINO_REAL_DATA": str(options.real.resolve()),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     places = ["--gpus", *["0"] * options.at_once] if options.device == "cuda" else ["--workers", "1"]
-    study = [sys.executable, "pipelines/study.py", str(STUDY), "--out", str(runs)]
-    quick = ["--first", "1", "--only", "zion/single"] if options.quick else []
+    study = [sys.executable, "pipelines/study.py", str(options.study.resolve()), "--out", str(runs)]
+    quick = ["--first", "1", "--only", "zion 5 %/single"] if options.quick else []
     with (options.out / "study.log").open("w") as log:
         # A process group of its own, so that its trainings can be stopped with it, and no others.
         work = subprocess.Popen(
             [*study, *places, *quick], env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            work.wait(LIMITS_S["evidence"] - 30)
+            work.wait(options.study_seconds)
         except subprocess.TimeoutExpired:
             os.killpg(work.pid, signal.SIGTERM)
             work.wait(10)
+    with tarfile.open(options.out / "study.tar.gz", "w:gz") as archive:
+        for result in sorted(runs.rglob("result.json")):
+            for path in (result, result.with_name("blocks.npz")):
+                archive.add(path, path.relative_to(runs))
     tables = subprocess.run(
         [*study, "--tables"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -321,7 +329,6 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
     rows = {str(p.parent.relative_to(runs)): json.loads(p.read_text()) for p in sorted(runs.rglob("result.json"))}
     logs = {str(p.parent.relative_to(runs)): p.read_text()[-600:] for p in sorted(runs.rglob("log.txt"))}
     unfinished = {name: log for name, log in logs.items() if name not in rows}
-    shutil.rmtree(runs, ignore_errors=True)
     return {"runs": rows, "unfinished": unfinished}
 
 
@@ -355,17 +362,19 @@ def _save_partial(options: argparse.Namespace, found: dict[str, Any]) -> None:
     (options.out / f"{options.check}.json").write_text(json.dumps(found))
 
 
-def _performed(names: list[str], words: list[str], out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _performed(
+    names: list[str], words: list[str], out: Path, limits_s: dict[str, float]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each check in a process of its own, and what it found or why it found nothing."""
     for name in names:
         started, partial = time.monotonic(), out / f"{name}.json"
         partial.unlink(missing_ok=True)
         child = [sys.executable, __file__, *words, "--check", name]
         try:
-            done = subprocess.run(child, capture_output=True, text=True, check=False, timeout=LIMITS_S[name])
+            done = subprocess.run(child, capture_output=True, text=True, check=False, timeout=limits_s[name])
             problem = done.stderr[-3000:] if done.returncode else None
         except subprocess.TimeoutExpired:
-            problem = f"took longer than {LIMITS_S[name]} s"
+            problem = f"took longer than {limits_s[name]} s"
         found = json.loads(partial.read_text()) if partial.exists() else {}
         partial.unlink(missing_ok=True)
         yield name, {**found, **({"problem": problem} if problem else {}), "check took s": time.monotonic() - started}
@@ -379,6 +388,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "runs/gpu")))
     parser.add_argument("--real", type=Path, help="folder of the scenes that configs/*.yaml name")
     parser.add_argument("--at-once", type=int, default=14, help="trainings of the study at the same time")
+    parser.add_argument("--study", type=Path, default=ROOT / "configs" / "studies" / "default_labels.yaml", help="plan")
+    parser.add_argument("--study-seconds", type=float, default=210, help="time for the trainings of the study")
+    parser.add_argument("--runs", type=Path, help="folder of these trainings; study in the output folder by default")
     parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS))
     parser.add_argument("--check", choices=CHECKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -387,7 +399,8 @@ def main() -> None:
         _save_partial(options, CHECKS[options.check](options))
         return
     report: dict[str, Any] = {"device": options.device}
-    for name, found in _performed(options.only, sys.argv[1:], options.out):
+    limits_s = {**LIMITS_S, "evidence": options.study_seconds + TABLES_S}
+    for name, found in _performed(options.only, sys.argv[1:], options.out, limits_s):
         report[name] = found
         (options.out / "gpu.json").write_text(json.dumps(report, indent=1))
         shown = {key: value for key, value in found.items() if key not in {"runs", "unfinished"}}

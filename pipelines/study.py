@@ -306,7 +306,7 @@ def _write_fragment(options: argparse.Namespace, plan: Plan, runs: list[Run], ro
         "split": "test",
         "seeds": {f"{r.scene}/{r.method}": list(plan.seeds_of(r.scene, r.method)) for r in runs if r.seed == 0},
         "settings": {f"{r.scene}/{r.method}": settings_of(r.config()) for r in runs if r.seed == 0},
-        "device": describe_device(_accelerator(plan)),
+        "device": "; ".join(dict.fromkeys(result["device"] for row in rows for result in row.results)),
         "rows": records,
     }
     write_fragment(options.fragment, table, command_line(), facts, options.fragments)
@@ -456,6 +456,7 @@ def perform(run: Run) -> None:
             "labels": run.labels(),
             "scoring": SCORING,
             "made": json.loads((run.out / "made.json").read_text())["made"],
+            "device": describe_device(config.training.accelerator),
             "teacher_made": None if taught_by is None else taught_by["made"],
             "minutes": (seconds + (0 if taught_by is None else 60 * taught_by["minutes"])) / 60,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from geocrodino import predict
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data.augmentation import PairAugmentation
+from geocrodino.prediction.backends.torch import TorchBackend
 from geocrodino.settings.augmentation import AugmentationSettings, RadiometrySettings
 from geocrodino.settings.prediction import Execution, Outputs, Tiling
 from geocrodino.training.assembly import parts_of
@@ -121,6 +123,22 @@ def test_the_map_does_not_depend_on_workers_or_blocks(trained_on_gpu, town, tmp_
         )
         made.append(read(out))
     assert np.array_equal(*made)
+
+
+def test_one_thread_computes_all_tiles(trained_on_gpu, town, tmp_path, monkeypatch):
+    threads, compute = [], TorchBackend._softmax
+
+    def noted(self, tiles):
+        threads.append(current_thread())
+        return compute(self, tiles)
+
+    monkeypatch.setattr(TorchBackend, "_softmax", noted)
+    bundle = trained_on_gpu / "bundle.safetensors"
+    for name in ("one.tif", "other.tif"):
+        tiling, execution = Tiling(core_px=64, block_px=96), Execution(device="cuda", batch=2, workers=5)
+        predict(town.optical, tmp_path / name, bundle, "optical", tiling=tiling, execution=execution)
+    assert len(set(threads)) == 1
+    assert current_thread() not in threads
 
 
 def test_probabilities_of_both_modalities(trained_on_gpu, town, tmp_path):

@@ -25,8 +25,9 @@ def run(out, *checks):
 def test_its_checks_run_on_the_cpu(tmp_path):
     found = run(tmp_path, "ceilings", "prediction", "evidence")
     assert found["prediction"]["agreement with the CPU, full"] == 1.0  # the same device, twice
-    (row,) = found["prediction"]["rows"]
+    row, *by_threads = found["prediction"]["rows"]
     assert 0 < row["share of time the network runs"] < 1
+    assert [each["threads"] for each in by_threads] == [1, 2]
     assert found["evidence"] == {
         "not run": "needs --real",
         "check took s": found["evidence"]["check took s"],
@@ -36,5 +37,5 @@ def test_its_checks_run_on_the_cpu(tmp_path):
 @pytest.mark.slow
 def test_its_trainings_run_on_the_cpu(tmp_path):
     found = run(tmp_path, "training")["training"]
-    for row in ("single", "single, layers on the device"):
+    for row in ("single", "single, patches from files"):
         assert found[row]["patches/s"] > 0

@@ -18,9 +18,8 @@ _PATIENCE_S = 0.05  # how long a batch waits for more before it is computed with
 class Batches(Generic[Result]):
     """Computes tiles of several threads in batches.
 
-    It needs no thread of its own. The first thread that waits collects tiles of the shape of its own tile until there
-    are enough, or no more arrives for a while, and computes them for all; the other threads read the next tiles in
-    this time.
+    The first thread that waits collects tiles of the shape of its own tile until there are enough, or no more arrives
+    for a while, and has them computed for all; the other threads read the next tiles in this time.
 
     Args:
         compute: Computes 1 to ``size`` tiles of one shape, results in their order; never called twice at the same

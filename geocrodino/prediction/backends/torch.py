@@ -24,7 +24,7 @@ from geocrodino.prediction.backends.comparison import (
     no_half_precision,
     too_coarse,
 )
-from geocrodino.prediction.backends.threads import one_thread_per_network
+from geocrodino.prediction.backends.threads import on_gpu_thread, one_thread_per_network
 from geocrodino.prediction.backends.trimming import Trimmed
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import BackendName, Precision
@@ -65,8 +65,9 @@ class TorchBackend:
         self._temperature = temperature
         self._half = half
         self.number = str(half or torch.float32).removeprefix("torch.")
-        self._probabilities_of = Batches(self._probabilities, batch)
-        self._classes_of = Batches(self._classes, batch)
+        on_gpu = device.type == "cuda"
+        self._probabilities_of = Batches(on_gpu_thread(self._probabilities) if on_gpu else self._probabilities, batch)
+        self._classes_of = Batches(on_gpu_thread(self._classes) if on_gpu else self._classes, batch)
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities of a tile, see `Backend`.

@@ -1,13 +1,14 @@
-"""The number of threads that PyTorch computes with."""
+"""The threads that PyTorch computes with."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, current_thread, get_ident
 
 import pytest
 import torch
 from helpers.random_branches import make_bundle, random_branch
 
 from geocrodino.prediction.backends.open import open_backend
-from geocrodino.prediction.backends.threads import one_thread_per_network
+from geocrodino.prediction.backends.threads import on_gpu_thread, one_thread_per_network
 from geocrodino.prediction.backends.trimming import Trimmed
 
 
@@ -50,3 +51,31 @@ def test_networks_are_opened_with_one_thread(backend, tmp_path, monkeypatch):
         assert (used, torch.get_num_threads()) == ({1}, 3)
     finally:
         torch.set_num_threads(1)
+
+
+def test_calls_of_several_threads_are_made_on_one_that_stays():
+    together, numbers = Barrier(4), on_gpu_thread(lambda number, *, times=1: (number * times, current_thread()))
+
+    def call(number):
+        together.wait(10)
+        return numbers(number, times=10), get_ident()
+
+    made, callers = [], set()
+    for _ in range(2):
+        with ThreadPoolExecutor(4) as pool:
+            for answer, caller in pool.map(call, range(4)):
+                made.append(answer)
+                callers.add(caller)
+    assert [number for number, _ in made] == [0, 10, 20, 30] * 2
+    (thread,) = {thread for _, thread in made}
+    assert thread.is_alive()
+    assert thread.ident not in callers
+
+
+def test_what_goes_wrong_on_the_thread_is_raised_where_it_was_called():
+    def fail():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="^out of memory$"):
+        on_gpu_thread(fail)()
+    assert on_gpu_thread(lambda: 1)() == 1
