@@ -39,7 +39,7 @@ from fewer_labels import write_corner, write_share
 from fragments import FRAGMENTS, command_line, describe_device, settings_of, write_fragment
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scoring import SCORING, load_networks, score
-from tables import Row, compact_tables, write_tables
+from tables import Row, class_table, compact_tables, write_tables
 from trainings import as_now, train_or_resume
 
 from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
@@ -261,6 +261,7 @@ def main() -> None:
     parser.add_argument("--precision", help="number format, unless a scene or method of the plan names its own")
     parser.add_argument("--tables", action="store_true", help="write the tables of finished runs and perform none")
     parser.add_argument("--fragment", help="name of the table in the documentation to write as well, such as methods")
+    parser.add_argument("--classes", action="store_true", help="tell in this table what each class gains or loses, too")
     parser.add_argument("--fragments", type=Path, default=FRAGMENTS, help="folder of these tables; docs/results")
     parser.add_argument("--one", nargs=3, metavar=("SCENE", "METHOD", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -301,6 +302,8 @@ def _write_fragment(options: argparse.Namespace, plan: Plan, runs: list[Run], ro
             "Run the command without --only, --first and --tables."
         )
     table, records = compact_tables(plan.baseline, rows)
+    if options.classes:
+        table += ["", *class_table(plan.baseline, rows)]
     facts = {
         "scenes": list(plan.scenes),
         "split": "test",

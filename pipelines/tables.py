@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from spread import spread
 
-from geocrodino.evaluation.metrics import mean_iou
+from geocrodino.evaluation.metrics import ConfusionMatrix, mean_iou
 
 _DRAWS = 2000
 """Samples of a bootstrap."""
@@ -133,6 +133,38 @@ def compact_tables(baseline: str, rows: list[Row]) -> tuple[list[str], list[dict
                 lines.append(f"| {' | '.join(cells)} | {np.mean([r['minutes'] for r in row.results]):.1f} |")
     note = f"mIoU in % on `test`, mean ± standard deviation over seeds; in brackets the difference from `{baseline}`."
     return [*lines, "", note], [{key: _plain(value) for key, value in record.items()} for record in records]
+
+
+def class_table(baseline: str, rows: list[Row]) -> list[str]:
+    """Make a table of what each class gains or loses, on the labels of the scene.
+
+    Args:
+        baseline: The method that others are compared with.
+        rows: Results of all methods and scenes.
+
+    Returns:
+        Lines of Markdown: mean differences of the IoU in points over the seeds that both have; classes that the labels
+        of ``test`` lack are left out.
+    """
+    lines = [f"| scene | method | from | IoU of classes, difference from `{baseline}` |", "|---|---|---|---|"]
+    bases = {row.scene: row for row in rows if row.method == baseline}
+    for row in (r for r in rows if r.method != baseline and r.scene in bases):
+        names = [c["name"] for c in row.results[0]["settings"]["classes"]]
+        base = {_seed(r): b for r, b in zip(bases[row.scene].results, bases[row.scene].blocks, strict=True)}
+        pairs = [(b, base[_seed(r)]) for r, b in zip(row.results, row.blocks, strict=True) if _seed(r) in base]
+        for network in (k.split("|")[0] for k in row.blocks[0] if k.endswith("|labels")):
+            key = f"{network}|labels"
+            gains = np.mean([_class_iou(own[key]) - _class_iou(other[key]) for own, other in pairs], axis=0)
+            told = ", ".join(f"{n} {g:+.1f}" for n, g in zip(names, gains, strict=True) if np.isfinite(g))
+            lines.append(f"| {row.scene} | {row.method} | {_SOURCES.get(network, network)} | {told} |")
+    return lines
+
+
+def _class_iou(blocks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """IoU of each class in %, NaN for classes that the labels lack, shape (K,)."""
+    matrix = ConfusionMatrix(blocks.shape[-1])
+    matrix.counts += blocks.sum(axis=0)
+    return np.where(matrix.counts.sum(axis=1) > 0, 100 * np.array(matrix.scores().iou), np.nan)
 
 
 def _plain(value: Any) -> Any:

@@ -76,7 +76,7 @@ class MethodSettings(BaseModel):
     agreement: float = Field(
         0.0,
         ge=0,
-        description="weight of distillation from the other branch, on unlabelled pixels where it is better",
+        description="weight of distillation from the other branch, on unlabelled pixels where it is more often right",
     )
     heights_from_image: float = Field(0.0, ge=0, description="weight of predicting heights from optical features")
     image_from_heights: float = Field(0.0, ge=0, description="weight of predicting the image from elevation features")

@@ -20,6 +20,9 @@ from geocrodino.settings.modality import MODALITIES, Modality
 _MOST_PX = 200_000
 """Labelled pixels to measure on, spread over the split."""
 
+_DOUBT_PX = 100
+"""Pixels without any lead that are added to each pair of predictions, so that a few pixels do not make a lead."""
+
 
 @dataclass(frozen=True)
 class Calibrated:
@@ -70,6 +73,29 @@ class ValidationPixels:
                 )
             self._logits.setdefault(m, []).append(logits[m].movedim(1, -1).flatten(0, 2)[chosen].float().cpu().numpy())
             self._valid.setdefault(m, []).append(batch[f"{m}_valid"].flatten()[chosen].cpu().numpy())
+
+    def lead(self, one: Modality, other: Modality) -> NDArray[np.float64]:
+        """Measure how much more often one branch is right than another, where the two predict different classes.
+
+        Args:
+            one: Modality of the branch that may be right.
+            other: Modality of the branch that it is compared with.
+
+        Returns:
+            For each class k of the one branch and j of the other: the share of the pixels with these predictions on
+            which the one is right, less the share on which the other is, at least 0; 0 where both predict the same.
+            Shape (K, K). Shares of few pixels are drawn towards 0.
+        """
+        labels = np.concatenate(self._labels)
+        valid = np.concatenate(self._valid[one]) & np.concatenate(self._valid[other])
+        first, second = (np.concatenate(self._logits[m])[valid].argmax(axis=1) for m in (one, other))
+        truth, classes = labels[valid], self._logits[one][0].shape[1]
+        ahead = np.zeros((classes, classes))
+        np.add.at(ahead, (first, second), (first == truth).astype(float) - (second == truth))
+        number = np.zeros((classes, classes))
+        np.add.at(number, (first, second), 1)
+        lead: NDArray[np.float64] = (ahead / (number + _DOUBT_PX)).clip(min=0)
+        return lead
 
     def fit(self) -> Calibrated:
         """Fit a temperature for each branch, then the weights for averaging the probabilities of all.

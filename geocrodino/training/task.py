@@ -234,9 +234,9 @@ class TrainingTask(L.LightningModule):
         self.learner.on_validation_batch(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Let the learner learn from the scores."""
+        """Let the learner learn from the validation."""
         if self.processes.is_first:
-            self.learner.on_validation_end(self.confusion)
+            self.learner.on_validation_end()
 
     def configure_optimizers(self) -> Any:
         """Create AdamW and its learning-rate schedule, see `OptimiserSettings`.

@@ -251,6 +251,21 @@ def test_overview_by_hand(pipeline):
     assert tables._overview("single", rows)[-2] == "| other | 2 | +2.0 (+1.0 to +3.0) | +2.0 (-1.0 to +5.0) |"
 
 
+def test_gains_of_classes(pipeline):
+    """Two seeds with 10 pixels of each of two classes; the third one is in no label."""
+    tables = pipeline("tables")
+    settings = {"classes": [{"name": name} for name in ("road", "tree", "water")]}
+
+    def row(method, *hits):
+        counts = [np.array([[h, 10 - h, 0], [0, 10, 0], [0, 0, 0]]) for h in hits]
+        results = [{"settings": {**settings, "training": {"seed": seed}}} for seed in range(len(hits))]
+        return tables.Row("a", method, results, [{"optical|labels": c[None]} for c in counts])
+
+    # Of 10 pixels of road, 5 and 10 are found: IoU 50 and 100; tree is mapped there instead: 10/15 and 10/10.
+    rows = [row("single", 5, 10), row("crodino", 10, 10)]
+    assert tables.class_table("single", rows)[2:] == ["| a | crodino | image | road +25.0, tree +16.7 |"]
+
+
 def test_scores_by_budget(pipeline, tmp_path):
     budgets = pipeline("budgets")
     for seed, miou in ((0, 0.5), (1, 0.75)):

@@ -134,6 +134,22 @@ def looked_at_in_places(data, most_px):
     return pixels.fit()
 
 
+def test_who_is_right_where_two_branches_differ():
+    """Of 300 pixels on which the image says 0 and the heights 1, the labels say 0 on 250, 1 on 40, 2 on 10."""
+    said = {"optical": [0] * 300 + [2] * 50 + [1] * 9, "elevation": [1] * 300 + [2] * 50 + [0] * 9}
+    labels = [0] * 250 + [1] * 40 + [2] * 10 + [1] * 50 + [1] * 9
+    batch = {"labels": torch.tensor(labels)[None, None]}
+    batch |= {f"{m}_valid": torch.ones_like(batch["labels"], dtype=torch.bool) for m in MODALITIES}
+    batch["elevation_valid"][0, 0, -9:] = False  # nothing is compared there
+    logits = {m: torch.nn.functional.one_hot(torch.tensor(k), K).T[None, :, None].float() for m, k in said.items()}
+    pixels = ValidationPixels(len(labels))
+    pixels.add(logits, batch)
+    ahead = np.zeros((K, K))
+    ahead[0, 1] = (250 - 40) / (300 + 100)  # 100 pixels of doubt
+    assert pixels.lead("optical", "elevation") == pytest.approx(ahead)
+    assert not pixels.lead("elevation", "optical").any()
+
+
 def test_a_large_split_is_looked_at_in_places():
     data = Windows({"optical": True, "elevation": True})
     found = looked_at_in_places(data, 1000)

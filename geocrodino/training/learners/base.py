@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.losses.named import losses_of
 from geocrodino.losses.segmentation import labelled_weight
 from geocrodino.models.present_rows import PresentRows
@@ -158,12 +157,8 @@ class Learner(nn.Module, ABC):
             batch: The batch, without augmentation.
         """
 
-    def on_validation_end(self, confusion: Mapping[str, ConfusionMatrix]) -> None:
-        """Learn from the scores of a validation.
-
-        Args:
-            confusion: Confusion matrix of each network.
-        """
+    def on_validation_end(self) -> None:
+        """Learn from what the networks predicted."""
 
     @classmethod
     def teacher_method(cls, method: MethodSettings) -> MethodSettings:

@@ -79,19 +79,21 @@ def _contrast_of(
     )
 
 
-def advice(logits: Tensor, lead: Tensor, valid: Tensor) -> Tensor:
-    """Combine the predictions of a branch with their weight in teaching the other branch.
+def advice(logits: Tensor, other: Tensor, lead: Tensor, valid: Tensor) -> Tensor:
+    """Combine the predictions of a branch with their weight in teaching another branch.
 
     Args:
         logits: Calibrated logits of the branch, shape (B, K, H, W).
-        lead: How far its IoU of a class is above that of the other branch, 0 to 1, shape (K,).
+        other: Logits of the branch that it teaches, for the same pixels, shape (B, K, H, W).
+        lead: How much more often the branch is right than the other, by the most likely class of each, 0 to 1, shape
+            (K, K), see `ValidationPixels.lead`.
         valid: Where its modality is valid, bool, shape (B, H, W).
 
     Returns:
-        Class probabilities, followed by a channel with the weight: the lead in the most likely class, 0 where the
-        modality is not valid. Shape (B, K + 1, H, W).
+        Class probabilities, followed by a channel with the weight: the lead in the two most likely classes, 0 where
+        the modality is not valid. Shape (B, K + 1, H, W).
     """
-    worth = lead[logits.argmax(dim=1)] * valid
+    worth = lead[logits.argmax(dim=1), other.argmax(dim=1)] * valid
     return torch.cat([logits.softmax(dim=1), worth[:, None]], dim=1)
 
 

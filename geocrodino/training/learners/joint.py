@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geocrodino.errors import ConfigError
-from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.models.branch import Branch
 from geocrodino.models.crodino import CroDiNo
 from geocrodino.settings.method import MethodSettings
@@ -54,7 +53,8 @@ class JointLearner(Learner):
         model: All branches and the auxiliary decoder.
         pairs: Teacher and student, for each of the P ordered pairs of branches.
         temperature: Temperature of each branch, in the order of the modalities.
-        lead: How far the IoU of the teacher of a pair is above that of its student, by class, 0 to 1, shape (P, K).
+        lead: How much more often the teacher of a pair is right than its student, 0 to 1, by the class that each
+            predicts, shape (P, K, K).
         terms: The loss terms of the method.
         heads: Names of the networks that only the terms need; they are submodules.
 
@@ -80,7 +80,7 @@ class JointLearner(Learner):
         self.lead: Tensor
         self.pairs = list(permutations(self.modalities, 2))
         self.register_buffer("temperature", torch.ones(len(self.modalities)))
-        self.register_buffer("lead", torch.zeros(len(self.pairs), shape.num_classes))
+        self.register_buffer("lead", torch.zeros(len(self.pairs), shape.num_classes, shape.num_classes))
         self.terms = [term for term in TERMS if term.wanted(method)]
         _require_known_terms(method)
         self.heads: list[str] = []
@@ -118,20 +118,21 @@ class JointLearner(Learner):
         return self.model.branch(modality)
 
     def set_calibration(
-        self, temperature: Mapping[Modality, float], iou: Mapping[Modality, NDArray[np.float64]]
+        self, temperature: Mapping[Modality, float], lead: Mapping[tuple[Modality, Modality], NDArray[np.float64]]
     ) -> None:
-        """Set how far each branch is better than the others, as measured on validation pixels.
+        """Set how much better each branch is than the others, as measured on validation pixels.
 
-        A branch teaches another where it predicts a class in which its own IoU is higher.
+        A branch teaches another where, with the classes that the two predict, it is more often right.
 
         Args:
             temperature: Divides the logits of each branch, above 0.
-            iou: IoU of each branch and class, 0 to 1, shape (K,). No branch teaches a class whose IoU is NaN.
+            lead: For each ordered pair of branches how much more often the first is right, 0 to 1, by the class that
+                the first (rows) and the second predicts, shape (K, K), see `ValidationPixels.lead`.
         """
         for index, m in enumerate(self.modalities):
             self.temperature[index] = temperature[m]
-        for index, (teacher, student) in enumerate(self.pairs):
-            self.lead[index] = torch.from_numpy(np.nan_to_num(iou[teacher] - iou[student]).clip(min=0))
+        for index, pair in enumerate(self.pairs):
+            self.lead[index] = torch.from_numpy(lead[pair])
 
     def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
         """Where branches teach each other, start to collect pixels for their calibration.
@@ -152,16 +153,11 @@ class JointLearner(Learner):
         if self._pixels is not None:
             self._pixels.add(logits, batch)
 
-    def on_validation_end(self, confusion: Mapping[str, ConfusionMatrix]) -> None:
-        """Calibrate the branches and measure in which classes each is better.
-
-        Args:
-            confusion: Confusion matrix of each branch.
-        """
+    def on_validation_end(self) -> None:
+        """Calibrate the branches and measure where each is better."""
         if self._pixels is not None:
             found = self._pixels.fit().calibration
-            iou = {m: np.array(confusion[m].scores().iou) for m in self.modalities}
-            self.set_calibration(found.temperature, iou)
+            self.set_calibration(found.temperature, {pair: self._pixels.lead(*pair) for pair in self.pairs})
             self._pixels = None
 
     def parts(self) -> list[list[nn.Parameter]]:

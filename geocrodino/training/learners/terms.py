@@ -36,7 +36,8 @@ class Pass:
         average: The learner with averaged weights, in evaluation mode.
         heads: Networks of the terms, by name, see `LossTerm.heads`.
         temperature: Temperature of each branch.
-        lead: How far the IoU of a branch (first) is above that of another (second) for each class, 0 to 1, (K,).
+        lead: How much more often a branch (first) is right than another (second), 0 to 1, by the class that each
+            predicts, shape (K, K).
         class_weights: Weight of each class in the cross entropy, shape (K,).
         stride: Pixels per feature.
     """
@@ -310,47 +311,65 @@ class Agreement(_Weighted):
         Returns:
             ``agreement/<modality>`` of each branch, weighted and ramped, each a scalar >= 0; empty with one branch.
         """
+        pairs = [(teacher, m) for m in seen.outputs for teacher in seen.outputs if teacher != m]
+        taught = {pair: patches for pair in pairs if len(patches := self._patches(seen, *pair))}
+        predicted = self._predictions(seen, taught)
         weight, terms = seen.ramp * self.weight(seen.method), {}
         for m in seen.outputs:
-            found = [self._from_one(seen, teacher, m) for teacher in seen.outputs if teacher != m]
+            zero = torch.zeros((), device=seen.outputs[m].logits.device)
+            found = [
+                self._from_one(seen, *pair, taught[pair], predicted) if pair in taught else zero
+                for pair in pairs
+                if pair[1] == m
+            ]
             if found:
                 terms[f"agreement/{m}"] = weight * mean_of(found)
         return terms
 
-    def _from_one(self, seen: Pass, teacher: Modality, student: Modality) -> Tensor:
-        """The term of a branch and one that teaches it.
-
-        Only patches with pixels to learn from are passed through the teacher: where everything is labelled, it would
-        take a third of the time of a step and add 0.
-        """
-        logits = seen.outputs[student].logits
+    @staticmethod
+    def _patches(seen: Pass, teacher: Modality, student: Modality) -> Tensor:
+        """Numbers of the patches with pixels that a branch may learn from another one, int64, shape (N,)."""
+        if not seen.lead[teacher, student].any():
+            return torch.zeros(0, dtype=torch.int64)
         patches = unlabelled(seen.batch, student).flatten(1).any(dim=1).nonzero()[:, 0]
-        both, count = rows_there(seen.batch, teacher, student), float(len(logits))
-        if both is not None:  # patches that lack one of the modalities are no part of the term
-            patches = patches[torch.isin(patches, both)]
+        both = rows_there(seen.batch, teacher, student)
+        # Patches that lack one of the modalities are no part of the term.
+        return patches if both is None else patches[torch.isin(patches, both)]
+
+    @staticmethod
+    @torch.no_grad()
+    def _predictions(seen: Pass, taught: Mapping[tuple[Modality, Modality], Tensor]) -> dict[Modality, Tensor]:
+        """Calibrated logits of the averaged branches before augmentation, float32, shape (B, K, H, W).
+
+        Only patches with pixels to learn from are predicted: where everything is labelled, it would take a third of
+        the time of a step and add 0. The logits of other patches are 0.
+        """
+        found: dict[Modality, Tensor] = {}
+        for m in seen.outputs:
+            its = [patches for pair, patches in taught.items() if m in pair]
+            if its:
+                patches = torch.cat(its).unique()
+                logits = seen.average.network(m)(seen.source[m][patches]).float() / seen.temperature[m]
+                found[m] = logits.new_zeros((len(seen.source[m]), *logits.shape[1:])).index_copy_(0, patches, logits)
+        return found
+
+    @staticmethod
+    def _from_one(
+        seen: Pass, teacher: Modality, student: Modality, patches: Tensor, predicted: Mapping[Modality, Tensor]
+    ) -> Tensor:
+        """The term of a branch and one that teaches it."""
+        logits, count = seen.outputs[student].logits, float(len(seen.outputs[student].logits))
+        if rows_there(seen.batch, teacher, student) is not None:
             count = number_there(seen.batch, teacher, student) / processes_in(seen.batch, student)
-        if not len(patches) or not seen.lead[teacher, student].any():
-            return torch.zeros((), device=logits.device)
         keys = (f"{student}_{part}" for part in ("transform", "valid", "labels"))
         batch = {key: seen.batch[key][patches] for key in keys}
-        advised = agreement(logits[patches], self.advice(seen, teacher, student, patches), batch, student)
-        return advised * (len(patches) / count)
-
-    @torch.no_grad()
-    def advice(self, seen: Pass, teacher: Modality, student: Modality, patches: Tensor) -> Tensor:
-        """Compute what a branch of the averaged learner predicts before augmentation, to teach another branch.
-
-        Args:
-            seen: The pass.
-            teacher: Modality of the branch that teaches.
-            student: Modality of the branch that learns.
-            patches: Which patches of the batch to predict, int64, shape (N,).
-
-        Returns:
-            Probabilities and weight, float32, shape (N, K + 1, H, W), see the function `advice`.
-        """
-        logits = seen.average.network(teacher)(seen.source[teacher][patches]).float() / seen.temperature[teacher]
-        return advice(logits, seen.lead[teacher, student], seen.source[f"{teacher}_valid"][patches])
+        told = advice(
+            predicted[teacher][patches],
+            predicted[student][patches],
+            seen.lead[teacher, student],
+            seen.source[f"{teacher}_valid"][patches],
+        )
+        return agreement(logits[patches], told, batch, student) * (len(patches) / count)
 
 
 class Reconstruction(LossTerm):

@@ -76,6 +76,6 @@ def test_what_goes_wrong_on_the_thread_is_raised_where_it_was_called():
     def fail():
         raise RuntimeError("out of memory")
 
-    with pytest.raises(RuntimeError, match="^out of memory$"):
+    with pytest.raises(RuntimeError, match="out of memory"):
         on_gpu_thread(fail)()
     assert on_gpu_thread(lambda: 1)() == 1

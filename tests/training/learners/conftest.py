@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +23,11 @@ CHANNELS = {"optical": 2, "elevation": 1}
 NETWORK = NetworkSettings(
     encoder="tu-test_efficientnet", decoder="fpn", depth=3, invariant_channels=4, decoder_channels=(8,)
 )  # a stride of 8 px
+
+LEAD = {pair: np.zeros((K, K)) for pair in (("optical", "elevation"), ("elevation", "optical"))}
+"""Each branch leads where it predicts a class of its own, 0 or 1, and the other predicts another one."""
+LEAD["optical", "elevation"][0, 1:] = 0.4
+LEAD["elevation", "optical"][1, ::2] = 0.6
 
 
 @pytest.fixture

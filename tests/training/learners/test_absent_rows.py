@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,10 +14,9 @@ from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.training.learners.base import Step, number_there, processes_in, rows_there, whole_input
 from geocrodino.training.parts import part_weights
 
-from .conftest import CHANNELS, NETWORK, K
+from .conftest import CHANNELS, LEAD, NETWORK, K
 
 MODALITIES = ("optical", "elevation")
-IOU = {"optical": np.array([0.9, 0.2, 0.5]), "elevation": np.array([0.5, 0.8, 0.5])}
 EVERYTHING = {
     "dice": 1.0, "agreement": 1.0, "heights_from_image": 1.0, "image_from_heights": 1.0, "adversary": 1.0,
 }  # fmt: skip
@@ -55,7 +53,7 @@ def learnt(build, total, step, name, **settings):
     """Gradients and buffers of a learner after a step, and its loss."""
     learner = build(name, **settings)
     if hasattr(learner, "set_calibration"):
-        learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), IOU)
+        learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), LEAD)
     average = copy.deepcopy(learner).eval()
     if name not in ("fusion", "dropout"):
         # Fixed statistics of the image: what it tells the heights of a patch then depends on this patch alone.
@@ -105,7 +103,7 @@ def test_terms_between_branches_are_those_of_the_complete_patches(build, make_st
     found = []
     for each in (step, with_images_alone(step)):
         learner = build("crodino", **EVERYTHING, contrast="class").eval()  # a patch is computed alike in any batch
-        learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), IOU)
+        learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), LEAD)
         terms = learner.losses(each, copy.deepcopy(learner))
         found.append({name: value for name, value in terms.items() if name.startswith(between)})
     assert set(found[0]) == {"contrast"} | {f"{t}/{m}" for t in between[1:] for m in MODALITIES}
@@ -165,7 +163,7 @@ def test_a_part_without_complete_patches_takes_nothing_from_terms_between_branch
     step = with_images_alone(make_step(labelled=0.75))
     learner = build(name, **settings).eval()
     if name == "crodino":
-        learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), IOU)
+        learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), LEAD)
     parts = [
         Step(*({k: v[own] for k, v in x.items()} for x in (step.batch, step.source)), 0.5)
         for own in (slice(3), slice(3, None))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,7 +17,7 @@ from geocrodino.training.learners.build import learner_class
 from geocrodino.training.learners.joint import JointLearner
 from geocrodino.training.task import averaged
 
-from .conftest import CHANNELS, K
+from .conftest import CHANNELS, LEAD, K
 
 METHODS = get_args(MethodName)
 EVERYTHING = {
@@ -45,9 +44,7 @@ def validated(build):
     def make(*args, **options):
         learner = build(*args, **options)
         if isinstance(learner, JointLearner):
-            # Each branch leads in a class of its own.
-            iou = {"optical": np.linspace(1, 0, K), "elevation": np.linspace(0, 1, K)}
-            learner.set_calibration(dict.fromkeys(CHANNELS, 1.0), iou)
+            learner.set_calibration(dict.fromkeys(CHANNELS, 1.0), LEAD)
         return learner
 
     return make

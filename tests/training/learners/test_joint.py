@@ -21,7 +21,7 @@ from geocrodino.training.learners.base import Step
 from geocrodino.training.learners.between import advice, agreement, contrast, ramped
 from geocrodino.training.learners.terms import Agreement
 
-from .conftest import CHANNELS, SIDE, K
+from .conftest import CHANNELS, LEAD, SIDE, K
 
 STRIDE, C = 8, 4
 MODALITIES = ("optical", "elevation")
@@ -30,10 +30,6 @@ CONTRASTS = ["image", "class", "pixel"]
 
 def each(name):
     return {f"{name}/{m}" for m in MODALITIES}
-
-
-# Each branch leads in one class; in the third they are equal.
-IOU = {"optical": np.array([0.9, 0.2, 0.5]), "elevation": np.array([0.5, 0.8, 0.5])}
 
 
 class Said(nn.Module):
@@ -51,7 +47,7 @@ class Said(nn.Module):
 
 def trust(learner):
     """The learner after its first validation."""
-    learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), IOU)
+    learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), LEAD)
     return learner
 
 
@@ -168,18 +164,19 @@ def test_values_by_hand(build, make_step, terms):
     labels = torch.zeros(3, SIDE, SIDE, dtype=torch.int64)
     labels[:, 8:] = 2
     halves = {m: torch.full_like(step.batch[m], 0.5) for m in MODALITIES}
-    sure = 100 * F.one_hot(labels, K).movedim(-1, 1)
+    sure = {"optical": labels.clone(), "elevation": torch.ones_like(labels)}
     labels[:, :, 24:] = IGNORE_INDEX
     step = Step({**step.batch, **{f"{m}_labels": labels for m in MODALITIES}, **halves}, step.source, 1.0)
     same, flat = torch.ones(3, C, 4, 4), torch.zeros(3, K, SIDE, SIDE)
     learner = build("crodino", agreement=1, adversary=1, heights_from_image=1, image_from_heights=1)
     for parameter in (*learner.adversary.parameters(), *learner.readers.parameters()):
         nn.init.zeros_(parameter)
-    opinion = {m: CrodinoOutput(sure, same, same, None) for m in MODALITIES}
+    opinion = {m: CrodinoOutput(100 * F.one_hot(k, K).movedim(-1, 1), same, same, None) for m, k in sure.items()}
     found = terms({m: CrodinoOutput(flat, same, same, flat) for m in MODALITIES}, step, opinion, learner=learner)
     expected = dict.fromkeys(each("segmentation") | each("auxiliary"), math.log(3))
-    # The optical branch leads by 0.4 in one class: a quarter of the rows, of which a quarter has no label.
-    expected |= {"agreement/optical": 0.0, "agreement/elevation": 0.4 * math.log(3) / 16}
+    # A quarter of the pixels has no label. The optical branch leads by 0.4 on a quarter of the rows, where it says 0,
+    # the other one by 0.6 everywhere.
+    expected |= {"agreement/optical": 0.6 * math.log(3) / 4, "agreement/elevation": 0.4 * math.log(3) / 16}
     expected |= dict.fromkeys(each("orthogonality"), 1.0) | dict.fromkeys(each("adversary"), math.log(2))
     expected |= dict.fromkeys(each("across"), 0.125) | {"contrast": math.log(2)}
     assert {n: v.item() for n, v in found.items()} == pytest.approx(expected, rel=1e-5)
@@ -361,24 +358,16 @@ def test_the_ramp_holds_back_contrast_and_agreement_alone(make_step, terms):
 # --- the common target ---------------------------------------------------------------------------------------------
 
 
-def test_advice_is_worth_the_lead_in_the_class_that_it_names():
-    """Three pixels: named with a lead, named without one, and not seen."""
-    probabilities = torch.tensor([[0.7, 0.1, 0.7], [0.2, 0.6, 0.2], [0.1, 0.3, 0.1]])
-    valid = torch.tensor([[[True, True, False]]])
-    found = advice(probabilities.log()[None, :, None], torch.tensor([0.4, 0.0, 0.3]), valid)
-    assert found.shape == (1, 4, 1, 3)
+def test_advice_is_worth_the_lead_in_the_two_classes_that_are_named():
+    """Four pixels: class 0 against 2, class 1 against 2, class 0 against the same, and class 0 against 2, not seen."""
+    probabilities = torch.tensor([[0.7, 0.1, 0.7, 0.7], [0.2, 0.6, 0.2, 0.2], [0.1, 0.3, 0.1, 0.1]])
+    other = torch.tensor([[0.0, 0.0, 5.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0]])
+    lead = torch.tensor([[0.0, 0.2, 0.4], [0.1, 0.0, 0.3], [0.5, 0.6, 0.0]])
+    valid = torch.tensor([[[True, True, True, False]]])
+    found = advice(probabilities.log()[None, :, None], other[None, :, None], lead, valid)
+    assert found.shape == (1, 4, 1, 4)
     torch.testing.assert_close(found[0, :3, 0], probabilities)
-    assert found[0, 3, 0].tolist() == pytest.approx([0.4, 0, 0])
-
-
-def test_a_branch_leads_where_its_iou_is_higher_and_nowhere_in_an_unknown_class(build):
-    learner = build("mutual")
-    learner.set_calibration(
-        dict.fromkeys(MODALITIES, 1.0),
-        {"optical": np.array([0.9, 0.2, np.nan]), "elevation": np.array([0.5, 0.8, 0.6])},
-    )
-    assert learner.lead[0].tolist() == pytest.approx([0.4, 0, 0])
-    assert learner.lead[1].tolist() == pytest.approx([0, 0.6, 0])
+    assert found[0, 3, 0].tolist() == pytest.approx([0.4, 0.3, 0, 0])
 
 
 def test_nobody_is_trusted_before_the_first_measurement(build, make_step, answers):
@@ -419,21 +408,24 @@ def test_only_patches_with_unlabelled_pixels_are_asked_about_and_the_mean_is_ove
 
 
 def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
-    learner, step = build("mutual"), make_step()
+    learner, step = build("mutual"), make_step(labelled=0)
     logits = {m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}
-    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, IOU)
+    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, LEAD)
     step.source["optical_valid"][:, :9] = False
-    found = Agreement().advice(learner.seen(step, answers(logits), {}), "optical", "elevation", torch.arange(3))
-    expected = advice(logits["optical"] / 2, torch.tensor([0.4, 0, 0]), step.source["optical_valid"])
-    torch.testing.assert_close(found, expected)
-    assert (found[:, -1, :9] == 0).all()
-    assert (found[:, -1, 9:] > 0).any()
+    outputs = draw()
+    seen = learner.seen(step, answers(logits), outputs)
+    found = Agreement().between_branches(seen)["agreement/elevation"]
+    told = advice(logits["optical"] / 2, logits["elevation"], learner.lead[0], step.source["optical_valid"])
+    assert (told[:, -1, :9] == 0).all()
+    assert (told[:, -1, 9:] > 0).any()
+    expected = agreement(outputs["elevation"].logits, told, step.batch, "elevation")
+    torch.testing.assert_close(found, seen.ramp * learner.method.agreement * expected)
 
 
-def test_a_branch_that_is_worse_in_every_class_teaches_nothing(build, make_step, answers):
+def test_a_branch_that_is_never_right_where_they_differ_teaches_nothing(build, make_step, answers):
     learner = build("mutual")
-    iou = {"optical": np.array([0.1, 0.2, 0.3]), "elevation": np.array([0.5, 0.8, 0.6])}
-    learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), iou)
+    lead = {**LEAD, ("optical", "elevation"): np.zeros((K, K))}
+    learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), lead)
     step = make_step(labelled=0)
     found = learner.losses(step, answers({m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}))
     assert found["agreement/elevation"].item() == 0
@@ -442,7 +434,7 @@ def test_a_branch_that_is_worse_in_every_class_teaches_nothing(build, make_step,
 
 def test_calibration_travels_with_the_checkpoint(build):
     learner, other = build("mutual"), build("mutual", seed=1)
-    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, IOU)
+    learner.set_calibration({"optical": 2.0, "elevation": 0.5}, LEAD)
     other.load_state_dict(learner.state_dict())
     assert other.temperature.tolist() == [2.0, 0.5]
     assert other.lead.equal(learner.lead)
