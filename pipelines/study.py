@@ -40,7 +40,7 @@ from fragments import FRAGMENTS, command_line, describe_device, settings_of, wri
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scoring import SCORING, load_networks, score
 from tables import Row, class_table, compact_tables, write_tables
-from trainings import as_now, train_or_resume
+from trainings import is_record_of, record_of, train_or_resume
 
 from geocrodino.settings.config import TrainConfig, TrainingConfig, load_config
 from geocrodino.town.write import ScenePaths, write_scene
@@ -233,7 +233,7 @@ class Run:
         if not path.exists():
             return None
         found: dict[str, Any] = json.loads(path.read_text())
-        same = as_now(found["settings"]) == self.config() and found["labels"] == self.labels()
+        same = is_record_of(found, self.config()) and found["labels"] == self.labels()
         teacher = self.teacher()
         taught_by_it = teacher is None or (teacher.result() or {}).get("made") == found["teacher_made"]
         return found if same and taught_by_it and found["scoring"] == SCORING else None
@@ -442,7 +442,7 @@ def perform(run: Run) -> None:
     taught_by = None if teacher is None else json.loads((teacher.out / "result.json").read_text())
     if not _trained(run, config, taught_by):
         train_or_resume(changed, run.out, teacher and teacher.out)
-        made = {"settings": config.model_dump(mode="json"), "labels": run.labels(), "made": time.time()}
+        made = {**record_of(config), "labels": run.labels(), "made": time.time()}
         save_json(run.out / "made.json", made)
     ready = prepare(changed, run.out)
     labels = {"labels": (config.data.labels, config.data.ignore_values)}
@@ -455,7 +455,7 @@ def perform(run: Run) -> None:
     save_json(
         run.out / "result.json",
         {
-            "settings": config.model_dump(mode="json"),
+            **record_of(config),
             "labels": run.labels(),
             "scoring": SCORING,
             "made": json.loads((run.out / "made.json").read_text())["made"],
@@ -481,7 +481,7 @@ def _trained(run: Run, config: TrainConfig, taught_by: dict[str, Any] | None) ->
         return False
     found = json.loads(made.read_text())
     learns_from = [{key: each[key] for key in ("label_share", "corner")} for each in (found["labels"], run.labels())]
-    same = as_now(found["settings"]) == config and learns_from[0] == learns_from[1]
+    same = is_record_of(found, config) and learns_from[0] == learns_from[1]
     return same and (taught_by is None or found["made"] > taught_by["made"])
 
 

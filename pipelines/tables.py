@@ -149,7 +149,9 @@ def class_table(baseline: str, rows: list[Row]) -> list[str]:
     lines = [f"| scene | method | from | IoU of classes, difference from `{baseline}` |", "|---|---|---|---|"]
     bases = {row.scene: row for row in rows if row.method == baseline}
     for row in (r for r in rows if r.method != baseline and r.scene in bases):
-        names = [c["name"] for c in row.results[0]["settings"]["classes"]]
+        count = next(iter(row.blocks[0].values())).shape[-1]
+        named = row.results[0]["settings"]["classes"]
+        names = [c["name"] for c in named] if named else [f"class {index}" for index in range(count)]
         base = {_seed(r): b for r, b in zip(bases[row.scene].results, bases[row.scene].blocks, strict=True)}
         pairs = [(b, base[_seed(r)]) for r, b in zip(row.results, row.blocks, strict=True) if _seed(r) in base]
         for network in (k.split("|")[0] for k in row.blocks[0] if k.endswith("|labels")):

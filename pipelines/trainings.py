@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from geocrodino.errors import ConfigError
+from geocrodino.errors import CheckpointError, ConfigError
 from geocrodino.settings.config import TrainConfig
 from geocrodino.training.folder import BUNDLE_NAME, FUSION_NAME, TEACHER_NAME, last_checkpoint
 from geocrodino.training.run import train
+
+TRAINING = 2
+"""Version of the trainings. After an increase, for instance when a loss term changes, finished ones are repeated."""
+
+
+def record_of(config: TrainConfig) -> dict[str, Any]:
+    """Describe a training, to find out later whether it was the same one.
+
+    Args:
+        config: Its settings.
+
+    Returns:
+        Plain values for JSON.
+    """
+    return {"training": TRAINING, "settings": config.model_dump(mode="json")}
+
+
+def is_record_of(record: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Find out whether a training was one with these settings, in the present version.
+
+    Args:
+        record: As from `record_of`; it may hold more.
+        config: The settings.
+
+    Returns:
+        Whether it was.
+    """
+    return record.get("training") == TRAINING and as_now(record["settings"]) == config
 
 
 def as_now(settings: dict[str, Any]) -> TrainConfig | None:
@@ -40,7 +69,7 @@ def train_or_resume(config: TrainConfig, out: Path, teacher: Path | None = None)
     if begun and not any((out / n).exists() for n in (BUNDLE_NAME, FUSION_NAME)):
         try:
             train(config, out, resume=True, teacher=teacher)
-        except ConfigError as error:
+        except (CheckpointError, ConfigError) as error:
             print(f"Starting anew, because the earlier run cannot be resumed: {error}")
         else:
             return

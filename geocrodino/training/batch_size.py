@@ -69,6 +69,7 @@ def step_memory(task: TrainingTask, data: CoregisteredDataModule, settings: Trai
     """
     device = number_format.device_of(settings.accelerator)
     copied = deepcopy(task).to(device).train()
+    copied.learner.assume_validated()
     parameters = sum(p.numel() * p.element_size() for p in copied.learner.parameters())
     averages = 0 if copied.average is None else parameters
     fixed = _COPIES * parameters + averages

@@ -1,4 +1,4 @@
-"""Calibration of trained branches, measured on the validation split."""
+"""What validation pixels say about trained branches: their calibration, and which is right where they differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_PX = 200_000
 """Labelled pixels to measure on, spread over the split."""
 
 _DOUBT_PX = 100
-"""Pixels without any lead that are added to each pair of predictions, so that a few pixels do not make a lead."""
+"""Added to the number of pixels of each pair of predictions, as if both were wrong there: few pixels make no lead."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Calibrated:
 
 
 class ValidationPixels:
-    """Collects logits of a subset of the labelled validation pixels, and fits the calibration to them."""
+    """Collects logits of a subset of the labelled validation pixels, to calibrate and to compare the branches."""
 
     def __init__(self, labelled_px: int, most_px: int = _MOST_PX) -> None:
         """Start without pixels.
@@ -77,14 +77,19 @@ class ValidationPixels:
     def lead(self, one: Modality, other: Modality) -> NDArray[np.float64]:
         """Measure how much more often one branch is right than another, where the two predict different classes.
 
+        Only pixels where both modalities are valid count.
+
         Args:
             one: Modality of the branch that may be right.
             other: Modality of the branch that it is compared with.
 
         Returns:
-            For each class k of the one branch and j of the other: the share of the pixels with these predictions on
-            which the one is right, less the share on which the other is, at least 0; 0 where both predict the same.
-            Shape (K, K). Shares of few pixels are drawn towards 0.
+            For each class k of the one branch and j of the other: of the n pixels with these predictions, the number on
+            which the one is right, less the number on which the other is, divided by n + 100; 0 where that is negative
+            and where k is j. 0 to 1, float64, shape (K, K).
+
+        Raises:
+            ValueError: If no batch was added.
         """
         labels = np.concatenate(self._labels)
         valid = np.concatenate(self._valid[one]) & np.concatenate(self._valid[other])

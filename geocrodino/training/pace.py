@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -22,6 +22,7 @@ from geocrodino.phrases import duration
 from geocrodino.settings.config import TrainingConfig
 from geocrodino.training import number_format
 from geocrodino.training.callbacks import earliest_stop
+from geocrodino.training.learners.base import Learner
 from geocrodino.training.loop import fit, trainer_of
 
 _STEPS, _SECONDS = 12, 3.0
@@ -122,7 +123,7 @@ def measure(task: L.LightningModule, data: CoregisteredDataModule, settings: Tra
     It takes about three seconds, or three steps and three validation batches if these are slower.
 
     Args:
-        task: The training.
+        task: The training, a `TrainingTask`.
         data: Its batches.
         settings: Device and number format.
 
@@ -144,7 +145,9 @@ def measure(task: L.LightningModule, data: CoregisteredDataModule, settings: Tra
             enable_progress_bar=False,
             callbacks=[clock],
         )
-        fit(trainer, copy.deepcopy(task), data)
+        copied = copy.deepcopy(task)
+        cast(Learner, copied.learner).assume_validated()
+        fit(trainer, copied, data)
     return clock.pace(data)
 
 

@@ -148,6 +148,10 @@ def test_who_is_right_where_two_branches_differ():
     ahead[0, 1] = (250 - 40) / (300 + 100)  # 100 pixels of doubt
     assert pixels.lead("optical", "elevation") == pytest.approx(ahead)
     assert not pixels.lead("elevation", "optical").any()
+    batch["elevation_valid"][:] = False
+    apart = ValidationPixels(len(labels))
+    apart.add(logits, batch)
+    assert apart.lead("optical", "elevation").tolist() == [[0.0] * K] * K
 
 
 def test_a_large_split_is_looked_at_in_places():

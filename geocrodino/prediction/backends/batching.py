@@ -24,7 +24,7 @@ class Batches(Generic[Result]):
     Args:
         compute: Computes 1 to ``size`` tiles of one shape, results in their order; never called twice at the same
             time if ``size`` is above 1.
-        size: Most tiles at once. With 1, each thread computes its own tile.
+        size: Most tiles at once. With 1, each thread has its own tile computed.
     """
 
     def __init__(self, compute: Callable[[Sequence[NDArray[np.float32]]], Sequence[Result]], size: int) -> None:

@@ -1,8 +1,9 @@
-"""The threads that PyTorch computes with: one for each network on a CPU, one for all networks on a GPU."""
+"""The threads that PyTorch computes with: one for each network on a CPU, one for all networks on a CUDA GPU."""
 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ _counting = Lock()
 _before: list[int] = []
 """Torch's number of threads before the first prediction that is running, once for each running prediction."""
 
-_gpu = ThreadPoolExecutor(1, thread_name_prefix="gpu")  # its thread starts at the first call and then stays
+_gpus: defaultdict[str, ThreadPoolExecutor] = defaultdict(lambda: ThreadPoolExecutor(1, thread_name_prefix="gpu"))
+"""The thread of each GPU, which starts at its first call and then stays."""
 
 
 @contextmanager
@@ -56,22 +58,24 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def on_gpu_thread(compute: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function be called on one thread of this process, whichever thread calls it.
+def on_gpu_thread(compute: Callable[Given, Result], device: str) -> Callable[Given, Result]:
+    """Let a function be called on the one thread of this process for a GPU, whichever thread calls it.
 
-    The first time that a thread computes a convolution of some shape, cuDNN plans it, and keeps the plan for this
-    thread alone. With the default network that takes a second or more for each thread, as long as the card needs for
-    200 million pixels.
+    The first time that a thread computes a convolution of some shape, PyTorch lets cuDNN plan it, and keeps the plan
+    for this thread alone. With the default network that takes a second or more for each thread, as long as the card
+    needs for 200 million pixels.
 
     Args:
-        compute: Computes on the GPU. It must not call a function made by this one.
+        compute: Computes on the GPU. It must not call a function made by this one for the same GPU.
+        device: Name of the GPU, such as ``cuda:0``.
 
     Returns:
         The same function; each call waits until the calls before it are done.
     """
+    thread = _gpus[device]
 
     @wraps(compute)
     def there(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        return _gpu.submit(compute, *args, **kwargs).result()
+        return thread.submit(compute, *args, **kwargs).result()
 
     return there

@@ -65,9 +65,11 @@ class TorchBackend:
         self._temperature = temperature
         self._half = half
         self.number = str(half or torch.float32).removeprefix("torch.")
-        on_gpu = device.type == "cuda"
-        self._probabilities_of = Batches(on_gpu_thread(self._probabilities) if on_gpu else self._probabilities, batch)
-        self._classes_of = Batches(on_gpu_thread(self._classes) if on_gpu else self._classes, batch)
+        probabilities, classes = self._probabilities, self._classes
+        if device.type == "cuda":
+            probabilities = on_gpu_thread(probabilities, str(device))
+            classes = on_gpu_thread(classes, str(device))
+        self._probabilities_of, self._classes_of = Batches(probabilities, batch), Batches(classes, batch)
 
     def __call__(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities of a tile, see `Backend`.

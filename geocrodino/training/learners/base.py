@@ -160,6 +160,9 @@ class Learner(nn.Module, ABC):
     def on_validation_end(self) -> None:
         """Learn from what the networks predicted."""
 
+    def assume_validated(self) -> None:
+        """Compute from now on all that a step after a validation may need, to measure its time and memory."""
+
     @classmethod
     def teacher_method(cls, method: MethodSettings) -> MethodSettings:
         """Get the method that the teacher of this learner is trained with.

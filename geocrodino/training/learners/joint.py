@@ -32,8 +32,8 @@ from geocrodino.training.learners.base import (
 from geocrodino.training.learners.between import Outputs
 from geocrodino.training.learners.terms import TERMS, Pass
 
-_CALIBRATION_PX = 50_000
-"""Validation pixels on which the branches are calibrated after each epoch, before they teach each other."""
+_COMPARED_PX = 50_000
+"""Validation pixels on which the branches are calibrated and compared after each epoch, to teach each other."""
 
 
 class JointLearner(Learner):
@@ -120,9 +120,10 @@ class JointLearner(Learner):
     def set_calibration(
         self, temperature: Mapping[Modality, float], lead: Mapping[tuple[Modality, Modality], NDArray[np.float64]]
     ) -> None:
-        """Set how much better each branch is than the others, as measured on validation pixels.
+        """Set the temperatures of the branches, and where each of them teaches which other one.
 
-        A branch teaches another where, with the classes that the two predict, it is more often right.
+        A branch teaches another where, with the classes that the two predict, it is more often right on validation
+        pixels.
 
         Args:
             temperature: Divides the logits of each branch, above 0.
@@ -135,13 +136,13 @@ class JointLearner(Learner):
             self.lead[index] = torch.from_numpy(lead[pair])
 
     def on_validation_start(self, labelled_px: Callable[[], int]) -> None:
-        """Where branches teach each other, start to collect pixels for their calibration.
+        """Where branches teach each other, start to collect pixels on which they are calibrated and compared.
 
         Args:
             labelled_px: Number of labelled pixels of the validation split.
         """
         if self.method.agreement:
-            self._pixels = ValidationPixels(labelled_px(), _CALIBRATION_PX)
+            self._pixels = ValidationPixels(labelled_px(), _COMPARED_PX)
 
     def on_validation_batch(self, logits: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
         """Collect pixels.
@@ -159,6 +160,10 @@ class JointLearner(Learner):
             found = self._pixels.fit().calibration
             self.set_calibration(found.temperature, {pair: self._pixels.lead(*pair) for pair in self.pairs})
             self._pixels = None
+
+    def assume_validated(self) -> None:
+        """Let every branch teach all others, wherever they predict another class."""
+        self.lead.copy_(1 - torch.eye(self.lead.shape[-1]))
 
     def parts(self) -> list[list[nn.Parameter]]:
         """Group the parameters whose gradients are clipped together.

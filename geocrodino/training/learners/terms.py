@@ -338,24 +338,31 @@ class Agreement(_Weighted):
 
     @staticmethod
     @torch.no_grad()
-    def _predictions(seen: Pass, taught: Mapping[tuple[Modality, Modality], Tensor]) -> dict[Modality, Tensor]:
-        """Calibrated logits of the averaged branches before augmentation, float32, shape (B, K, H, W).
+    def _predictions(
+        seen: Pass, taught: Mapping[tuple[Modality, Modality], Tensor]
+    ) -> dict[Modality, tuple[Tensor, Tensor]]:
+        """What the averaged branches predict before augmentation, of the patches with pixels to learn from.
 
-        Only patches with pixels to learn from are predicted: where everything is labelled, it would take a third of
-        the time of a step and add 0. The logits of other patches are 0.
+        Where everything is labelled, it would take a third of the time of a step and add 0.
+
+        Returns:
+            Numbers of the patches, ascending, and their calibrated logits, float32, shape (N, K, H, W), by modality.
         """
-        found: dict[Modality, Tensor] = {}
+        found: dict[Modality, tuple[Tensor, Tensor]] = {}
         for m in seen.outputs:
-            its = [patches for pair, patches in taught.items() if m in pair]
-            if its:
-                patches = torch.cat(its).unique()
-                logits = seen.average.network(m)(seen.source[m][patches]).float() / seen.temperature[m]
-                found[m] = logits.new_zeros((len(seen.source[m]), *logits.shape[1:])).index_copy_(0, patches, logits)
+            wanted = [patches for pair, patches in taught.items() if m in pair]
+            if wanted:
+                patches = torch.cat(wanted).unique()
+                found[m] = (patches, seen.average.network(m)(seen.source[m][patches]).float() / seen.temperature[m])
         return found
 
     @staticmethod
     def _from_one(
-        seen: Pass, teacher: Modality, student: Modality, patches: Tensor, predicted: Mapping[Modality, Tensor]
+        seen: Pass,
+        teacher: Modality,
+        student: Modality,
+        patches: Tensor,
+        predicted: Mapping[Modality, tuple[Tensor, Tensor]],
     ) -> Tensor:
         """The term of a branch and one that teaches it."""
         logits, count = seen.outputs[student].logits, float(len(seen.outputs[student].logits))
@@ -363,12 +370,13 @@ class Agreement(_Weighted):
             count = number_there(seen.batch, teacher, student) / processes_in(seen.batch, student)
         keys = (f"{student}_{part}" for part in ("transform", "valid", "labels"))
         batch = {key: seen.batch[key][patches] for key in keys}
-        told = advice(
-            predicted[teacher][patches],
-            predicted[student][patches],
-            seen.lead[teacher, student],
-            seen.source[f"{teacher}_valid"][patches],
-        )
+
+        def said_by(modality: Modality) -> Tensor:
+            numbers, said = predicted[modality]
+            return said[torch.searchsorted(numbers, patches)]
+
+        valid = seen.source[f"{teacher}_valid"][patches]
+        told = advice(said_by(teacher), said_by(student), seen.lead[teacher, student], valid)
         return agreement(logits[patches], told, batch, student) * (len(patches) / count)
 
 

@@ -3,12 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, current_thread, get_ident
 
+import numpy as np
 import pytest
 import torch
 from helpers.random_branches import make_bundle, random_branch
 
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.threads import on_gpu_thread, one_thread_per_network
+from geocrodino.prediction.backends.torch import TorchBackend
 from geocrodino.prediction.backends.trimming import Trimmed
 
 
@@ -54,7 +56,10 @@ def test_networks_are_opened_with_one_thread(backend, tmp_path, monkeypatch):
 
 
 def test_calls_of_several_threads_are_made_on_one_that_stays():
-    together, numbers = Barrier(4), on_gpu_thread(lambda number, *, times=1: (number * times, current_thread()))
+    def tell(number, *, times):
+        return number * times, current_thread()
+
+    together, numbers = Barrier(4), on_gpu_thread(tell, "cuda:0")
 
     def call(number):
         together.wait(10)
@@ -77,5 +82,24 @@ def test_what_goes_wrong_on_the_thread_is_raised_where_it_was_called():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        on_gpu_thread(fail)()
-    assert on_gpu_thread(lambda: 1)() == 1
+        on_gpu_thread(fail, "cuda:0")()
+    assert on_gpu_thread(lambda: 1, "cuda:0")() == 1
+
+
+def test_each_gpu_has_its_own_thread():
+    first, other, again = (on_gpu_thread(current_thread, name)() for name in ("cuda:0", "cuda:1", "cuda:0"))
+    assert first is again
+    assert first is not other
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_network_on_a_gpu_is_called_on_its_thread(batch, monkeypatch):
+    """Without a GPU: what goes to the device is replaced."""
+    monkeypatch.setattr(TorchBackend, "_softmax", lambda self, tiles: torch.full((1, 2, 3, 3), get_ident()))
+    monkeypatch.setattr("geocrodino.prediction.backends.torch._to_host", lambda found: found)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *args, **kwargs: self)
+    backend = TorchBackend(torch.nn.Identity(), device=torch.device("cuda:0"), batch=batch)
+    tile = np.zeros((3, 3, 3), np.float32)
+    assert (backend(tile) == on_gpu_thread(get_ident, "cuda:0")()).all()
+    own = TorchBackend(torch.nn.Identity(), device=torch.device("cpu"), batch=batch)
+    assert (own(tile) == get_ident()).all()

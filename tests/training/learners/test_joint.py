@@ -174,9 +174,9 @@ def test_values_by_hand(build, make_step, terms):
     opinion = {m: CrodinoOutput(100 * F.one_hot(k, K).movedim(-1, 1), same, same, None) for m, k in sure.items()}
     found = terms({m: CrodinoOutput(flat, same, same, flat) for m in MODALITIES}, step, opinion, learner=learner)
     expected = dict.fromkeys(each("segmentation") | each("auxiliary"), math.log(3))
-    # A quarter of the pixels has no label. The optical branch leads by 0.4 on a quarter of the rows, where it says 0,
-    # the other one by 0.6 everywhere.
-    expected |= {"agreement/optical": 0.6 * math.log(3) / 4, "agreement/elevation": 0.4 * math.log(3) / 16}
+    # A quarter of the pixels has no label. The heights say 1 everywhere: the image, which says 0, leads by 0.4 on a
+    # quarter of the rows; they lead by 0.6 on the others, where it says 2.
+    expected |= {"agreement/optical": 0.6 * math.log(3) * 3 / 16, "agreement/elevation": 0.4 * math.log(3) / 16}
     expected |= dict.fromkeys(each("orthogonality"), 1.0) | dict.fromkeys(each("adversary"), math.log(2))
     expected |= dict.fromkeys(each("across"), 0.125) | {"contrast": math.log(2)}
     assert {n: v.item() for n, v in found.items()} == pytest.approx(expected, rel=1e-5)
@@ -355,7 +355,7 @@ def test_the_ramp_holds_back_contrast_and_agreement_alone(make_step, terms):
             torch.testing.assert_close(found[name], (share if held else 1.0) * whole[name], msg=name)
 
 
-# --- the common target ---------------------------------------------------------------------------------------------
+# --- agreement -----------------------------------------------------------------------------------------------------
 
 
 def test_advice_is_worth_the_lead_in_the_two_classes_that_are_named():
@@ -407,6 +407,34 @@ def test_only_patches_with_unlabelled_pixels_are_asked_about_and_the_mean_is_ove
         torch.testing.assert_close(sum(part[name] for part in parts), every[name])
 
 
+def test_branches_that_learn_from_different_patches(build, make_step, answers):
+    """Patch 0 has an unlabelled pixel in the view of the image alone, patch 2 in that of the heights alone."""
+    torch.manual_seed(0)
+    learner, step, outputs = build("mutual"), make_step(), draw()
+    learner.assume_validated()
+    average = answers({m: torch.zeros(0) for m in MODALITIES})
+    said = {m: nn.Conv2d(CHANNELS[m], K, 1).requires_grad_(False) for m in MODALITIES}
+    asked = {m: [] for m in MODALITIES}
+    for m in MODALITIES:
+        average.answers[m] = said[m]
+        said[m].register_forward_pre_hook(lambda _, given, m=m: asked[m].append(given[0]))
+    unlabelled = {"optical": 0, "elevation": 2}
+    for m, patch in unlabelled.items():
+        step.batch[f"{m}_labels"][patch, 5] = IGNORE_INDEX
+    seen = learner.seen(step, average, outputs)
+    found = Agreement().between_branches(seen)
+    for m in MODALITIES:
+        (images,) = asked[m]
+        assert images.equal(step.source[m][[0, 2]])
+    logits = {m: said[m](step.source[m]) for m in MODALITIES}
+    for (m, patch), teacher in zip(unlabelled.items(), reversed(MODALITIES), strict=True):
+        differ = logits[teacher][patch, :, 5].argmax(dim=0) != logits[m][patch, :, 5].argmax(dim=0)
+        target, own = logits[teacher][patch, :, 5].softmax(dim=0), outputs[m].logits[patch, :, 5].log_softmax(dim=0)
+        divergence = (target * (target.log() - own)).sum(dim=0)[differ].sum() / (3 * SIDE * SIDE)
+        assert differ.any()
+        torch.testing.assert_close(found[f"agreement/{m}"], seen.ramp * learner.method.agreement * divergence)
+
+
 def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
     learner, step = build("mutual"), make_step(labelled=0)
     logits = {m: torch.randn(3, K, SIDE, SIDE) for m in MODALITIES}
@@ -422,7 +450,7 @@ def test_each_branch_hears_the_calibrated_other_one(build, make_step, answers):
     torch.testing.assert_close(found, seen.ramp * learner.method.agreement * expected)
 
 
-def test_a_branch_that_is_never_right_where_they_differ_teaches_nothing(build, make_step, answers):
+def test_a_branch_that_is_nowhere_more_often_right_teaches_nothing(build, make_step, answers):
     learner = build("mutual")
     lead = {**LEAD, ("optical", "elevation"): np.zeros((K, K))}
     learner.set_calibration(dict.fromkeys(MODALITIES, 1.0), lead)
