@@ -43,7 +43,7 @@ COMMANDS = {
     "default-autzen": "python pipelines/real_scenes.py configs/autzen.yaml",
     "default-zion": "python pipelines/real_scenes.py configs/zion.yaml",
     "default-mars": "python pipelines/real_scenes.py configs/mars.yaml",
-    "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels",
+    "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels --classes",
     "methods": "python pipelines/study.py configs/studies/default_methods.yaml --fragment methods",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
     "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --geoai-python PYTHON",
