@@ -47,6 +47,7 @@ COMMANDS = {
     "methods": "python pipelines/study.py configs/studies/default_methods.yaml --fragment methods",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",
     "peers-autzen": "python benchmarks/accuracy.py --scene configs/autzen.yaml --steps 400 --geoai-python PYTHON",
+    "peers-zion": "python benchmarks/accuracy.py --scene configs/zion.yaml --steps 400 --seeds 0",
     "networks-cost": "python benchmarks/networks.py --fragment networks-cost",
     "rates": "python pipelines/study.py configs/studies/rates.yaml --fragment rates",
     "training": "python pipelines/study.py configs/studies/training.yaml --fragment training",
