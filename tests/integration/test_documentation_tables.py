@@ -63,7 +63,7 @@ def test_a_missing_table_is_named_with_its_command_and_no_page_changes(root, scr
         script.assemble(root, write=True)
     assert str(caught.value) == (
         f"Tables are missing in {root / 'docs' / 'results'}. These commands make them:\n"
-        "  python pipelines/study.py configs/studies/default_labels.yaml --fragment labels    # labels"
+        "  python pipelines/study.py configs/studies/default_labels.yaml --fragment labels --classes    # labels"
     )
     assert (root / "README.md").read_text() == place("default-mars")
 
