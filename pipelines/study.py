@@ -442,14 +442,15 @@ def perform(run: Run) -> None:
     taught_by = None if teacher is None else json.loads((teacher.out / "result.json").read_text())
     if not _trained(run, config, taught_by):
         train_or_resume(changed, run.out, teacher and teacher.out)
-        made = {**record_of(config), "labels": run.labels(), "made": time.time()}
+        device = describe_device(config.training.accelerator)
+        made = {**record_of(config), "labels": run.labels(), "made": time.time(), "device": device}
         save_json(run.out / "made.json", made)
     ready = prepare(changed, run.out)
     labels = {"labels": (config.data.labels, config.data.ignore_values)}
     for name, item in scene.score_on.items():
         labels[name] = (Path(os.path.expandvars(item.path)), item.ignore)
     scores = score(load_networks(run.out, changed, ready), ready, labels)
-    metrics = json.loads((run.out / "metrics.json").read_text())
+    made, metrics = (json.loads((run.out / name).read_text()) for name in ("made.json", "metrics.json"))
     seconds = json.loads((run.out / "timing.json").read_text())["train_seconds"]
     np.savez_compressed(run.out / "blocks.npz", **scores.blocks)
     save_json(
@@ -458,8 +459,8 @@ def perform(run: Run) -> None:
             **record_of(config),
             "labels": run.labels(),
             "scoring": SCORING,
-            "made": json.loads((run.out / "made.json").read_text())["made"],
-            "device": describe_device(config.training.accelerator),
+            "made": made["made"],
+            "device": made["device"],
             "teacher_made": None if taught_by is None else taught_by["made"],
             "minutes": (seconds + (0 if taught_by is None else 60 * taught_by["minutes"])) / 60,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -152,8 +152,8 @@ def class_table(baseline: str, rows: list[Row]) -> list[str]:
         count = next(iter(row.blocks[0].values())).shape[-1]
         named = row.results[0]["settings"]["classes"]
         names = [c["name"] for c in named] if named else [f"class {index}" for index in range(count)]
-        base = {_seed(r): b for r, b in zip(bases[row.scene].results, bases[row.scene].blocks, strict=True)}
-        pairs = [(b, base[_seed(r)]) for r, b in zip(row.results, row.blocks, strict=True) if _seed(r) in base]
+        base = bases[row.scene]
+        pairs = [(row.blocks[own], base.blocks[other]) for own, other in _common_seeds(row, base)]
         for network in (k.split("|")[0] for k in row.blocks[0] if k.endswith("|labels")):
             key = f"{network}|labels"
             gains = np.mean([_class_iou(own[key]) - _class_iou(other[key]) for own, other in pairs], axis=0)
@@ -189,8 +189,8 @@ def _overview(baseline: str, rows: list[Row]) -> list[str]:
     for method in dict.fromkeys(row.method for row in rows if row.method != baseline):
         val, test = [], []
         for row in (r for r in rows if r.method == method and r.scene in bases):
-            base = {_seed(result): result for result in bases[row.scene].results}
-            pairs = [(result, base[_seed(result)]) for result in row.results if _seed(result) in base]
+            base = bases[row.scene]
+            pairs = [(row.results[own], base.results[other]) for own, other in _common_seeds(row, base)]
             for network in ("optical", "elevation"):
                 key = f"{network}|labels"
                 if pairs and all(key in result["test_miou"] for pair in pairs for result in pair):
@@ -208,6 +208,12 @@ def _overview(baseline: str, rows: list[Row]) -> list[str]:
 def _seed(result: dict[str, Any]) -> int:
     seed: int = result["settings"]["training"]["seed"]
     return seed
+
+
+def _common_seeds(row: Row, base: Row) -> list[tuple[int, int]]:
+    """Places of the seeds that both rows have, in the lists of the one and of the other."""
+    places = {_seed(result): place for place, result in enumerate(base.results)}
+    return [(place, places[_seed(r)]) for place, r in enumerate(row.results) if _seed(r) in places]
 
 
 def _header(keys: list[str]) -> list[str]:
@@ -270,8 +276,7 @@ def paired_difference(row: Row, base: Row, key: str) -> tuple[float, float, floa
         Mean, lower and upper end in percentage points. All are NaN without a common seed; the ends are NaN with fewer
         than three.
     """
-    seeds = {_seed(r): b[key] for r, b in zip(base.results, base.blocks, strict=True)}
-    pairs = [(b[key], seeds[_seed(r)]) for r, b in zip(row.results, row.blocks, strict=True) if _seed(r) in seeds]
+    pairs = [(row.blocks[own][key], base.blocks[other][key]) for own, other in _common_seeds(row, base)]
     if not pairs:
         return float("nan"), float("nan"), float("nan")
     mean = float(np.mean([100 * (mean_iou(a.sum(axis=0)) - mean_iou(b.sum(axis=0))) for a, b in pairs]))

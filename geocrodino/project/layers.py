@@ -147,7 +147,7 @@ def raster_layers(names: Sequence[str], place: Place | None) -> FoundLayers:
 
 
 def _read_through(names: Sequence[str]) -> dict[str, list[str]]:
-    """The files that each VRT reads, of those named; a VRT says whether its files are tiles or bands."""
+    """Find the named files that each named VRT reads: they are its tiles or its bands, and no layers of their own."""
     virtual = [name for name in names if name.lower().endswith(".vrt")]
     places = {full_path(name): name for name in names} if virtual else {}
     found = {}

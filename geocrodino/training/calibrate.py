@@ -95,12 +95,11 @@ class ValidationPixels:
         valid = np.concatenate(self._valid[one]) & np.concatenate(self._valid[other])
         first, second = (np.concatenate(self._logits[m])[valid].argmax(axis=1) for m in (one, other))
         truth, classes = labels[valid], self._logits[one][0].shape[1]
-        ahead = np.zeros((classes, classes))
-        np.add.at(ahead, (first, second), (first == truth).astype(float) - (second == truth))
-        number = np.zeros((classes, classes))
-        np.add.at(number, (first, second), 1)
+        pair = first * classes + second
+        number = np.bincount(pair, minlength=classes**2)
+        ahead = np.bincount(pair, (first == truth).astype(float) - (second == truth), classes**2)
         lead: NDArray[np.float64] = (ahead / (number + _DOUBT_PX)).clip(min=0)
-        return lead
+        return lead.reshape(classes, classes)
 
     def fit(self) -> Calibrated:
         """Fit a temperature for each branch, then the weights for averaging the probabilities of all.

@@ -312,16 +312,11 @@ class Agreement(_Weighted):
             ``agreement/<modality>`` of each branch, weighted and ramped, each a scalar >= 0; empty with one branch.
         """
         pairs = [(teacher, m) for m in seen.outputs for teacher in seen.outputs if teacher != m]
-        taught = {pair: patches for pair in pairs if len(patches := self._patches(seen, *pair))}
+        taught = {pair: self._patches(seen, *pair) for pair in pairs}
         predicted = self._predictions(seen, taught)
         weight, terms = seen.ramp * self.weight(seen.method), {}
         for m in seen.outputs:
-            zero = torch.zeros((), device=seen.outputs[m].logits.device)
-            found = [
-                self._from_one(seen, *pair, taught[pair], predicted) if pair in taught else zero
-                for pair in pairs
-                if pair[1] == m
-            ]
+            found = [self._from_one(seen, *pair, taught[pair], predicted) for pair in pairs if pair[1] == m]
             if found:
                 terms[f"agreement/{m}"] = weight * mean_of(found)
         return terms
@@ -330,7 +325,7 @@ class Agreement(_Weighted):
     def _patches(seen: Pass, teacher: Modality, student: Modality) -> Tensor:
         """Numbers of the patches with pixels that a branch may learn from another one, int64, shape (N,)."""
         if not seen.lead[teacher, student].any():
-            return torch.zeros(0, dtype=torch.int64)
+            return torch.zeros(0, dtype=torch.int64, device=seen.outputs[student].logits.device)
         patches = unlabelled(seen.batch, student).flatten(1).any(dim=1).nonzero()[:, 0]
         both = rows_there(seen.batch, teacher, student)
         # Patches that lack one of the modalities are no part of the term.
@@ -350,7 +345,7 @@ class Agreement(_Weighted):
         """
         found: dict[Modality, tuple[Tensor, Tensor]] = {}
         for m in seen.outputs:
-            wanted = [patches for pair, patches in taught.items() if m in pair]
+            wanted = [patches for pair, patches in taught.items() if m in pair and len(patches)]
             if wanted:
                 patches = torch.cat(wanted).unique()
                 found[m] = (patches, seen.average.network(m)(seen.source[m][patches]).float() / seen.temperature[m])
@@ -365,7 +360,10 @@ class Agreement(_Weighted):
         predicted: Mapping[Modality, tuple[Tensor, Tensor]],
     ) -> Tensor:
         """The term of a branch and one that teaches it."""
-        logits, count = seen.outputs[student].logits, float(len(seen.outputs[student].logits))
+        logits = seen.outputs[student].logits
+        if not len(patches):
+            return torch.zeros((), device=logits.device)
+        count = float(len(logits))
         if rows_there(seen.batch, teacher, student) is not None:
             count = number_there(seen.batch, teacher, student) / processes_in(seen.batch, student)
         keys = (f"{student}_{part}" for part in ("transform", "valid", "labels"))
