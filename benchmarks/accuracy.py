@@ -40,7 +40,7 @@ from fragments import FRAGMENTS, command_line, describe_device, settings_of, wri
 from real_scenes import labels_to_score_on, network_result, town_config
 from scoring import load_networks, with_margin
 from spread import spread
-from trainings import is_record_of, record_of, train_or_resume
+from trainings import trained_minutes
 
 from geocrodino.data.datasets import CoregisteredDataset
 from geocrodino.data.patches import covering_windows
@@ -163,12 +163,8 @@ def _ours(config: TrainConfig, folder: Path) -> list[Run]:
 
 
 def _fusion(config: TrainConfig, run: Path) -> Run:
-    record, target = run / "trained.json", run / "map.tif"
-    if not record.exists() or not is_record_of(json.loads(record.read_text()), config):
-        target.unlink(missing_ok=True)
-        train_or_resume(config, run)
-        minutes = json.loads((run / "timing.json").read_text())["train_seconds"] / 60
-        record.write_text(json.dumps({**record_of(config), "minutes": minutes}))
+    target = run / "map.tif"
+    minutes = trained_minutes(config, run, lambda: target.unlink(missing_ok=True))
     if not target.exists():
         ready = prepare(config, run)
         network = load_networks(run, config, ready)["fusion"].module
@@ -181,7 +177,6 @@ def _fusion(config: TrainConfig, run: Path) -> Run:
 
         write_map(classes, ready, target, _WINDOW_PX)
     counts = json.loads((run / "metrics.json").read_text())["parameters"]
-    minutes = json.loads(record.read_text())["minutes"]
     return Run(FUSION, config.training.seed, minutes, {"both": target}, sum(counts.values()))
 
 

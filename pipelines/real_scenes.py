@@ -32,7 +32,7 @@ import yaml
 from fragments import FRAGMENTS, command_line, describe_device, settings_of, write_fragment
 from sklearn.ensemble import RandomForestClassifier
 from spread import spread
-from trainings import is_record_of, record_of, train_or_resume
+from trainings import trained_minutes
 from unseen_towns import SEEDS as UNSEEN
 from unseen_towns import write_unseen_towns
 
@@ -171,16 +171,10 @@ def network_result(config: TrainConfig, run: Path, labels: Labels) -> Result:
     Returns:
         The result. The maps are in the folder ``maps`` of the run, one for each source.
     """
-    record, maps = run / "trained.json", run / "maps"
-    if not record.exists() or not is_record_of(json.loads(record.read_text()), config):
-        shutil.rmtree(maps, ignore_errors=True)
-        record.unlink(missing_ok=True)
-        print(f"{run}: training", flush=True)
-        train_or_resume(config, run)
-        minutes = json.loads((run / "timing.json").read_text())["train_seconds"] / 60
-        record.write_text(json.dumps({**record_of(config), "minutes": minutes}))
+    maps = run / "maps"
+    minutes = trained_minutes(config, run, lambda: shutil.rmtree(maps, ignore_errors=True))
     seconds = {source: _predicted(config, run, maps / f"{source}.tif", source) for source in SOURCES}
-    return Result(json.loads(record.read_text())["minutes"], seconds, _scored(maps, config, labels))
+    return Result(minutes, seconds, _scored(maps, config, labels))
 
 
 def _predicted(config: TrainConfig, run: Path, target: Path, source: str) -> float:

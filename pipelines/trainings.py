@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,26 @@ def train_or_resume(config: TrainConfig, out: Path, teacher: Path | None = None)
         else:
             return
     train(config, out, overwrite=True, teacher=teacher)
+
+
+def trained_minutes(config: TrainConfig, out: Path, forget: Callable[[], object]) -> float:
+    """Train, unless the folder holds a finished training with the same settings.
+
+    Args:
+        config: The settings.
+        out: Run folder; its ``trained.json`` says what was trained.
+        forget: Removes what was made of an earlier training; called before a new one.
+
+    Returns:
+        Time of the training, min.
+    """
+    record = out / "trained.json"
+    if not record.exists() or not is_record_of(json.loads(record.read_text()), config):
+        forget()
+        record.unlink(missing_ok=True)
+        print(f"{out}: training", flush=True)
+        train_or_resume(config, out)
+        minutes = json.loads((out / "timing.json").read_text())["train_seconds"] / 60
+        record.write_text(json.dumps({**record_of(config), "minutes": minutes}))
+    found: float = json.loads(record.read_text())["minutes"]
+    return found
