@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scoring import SCORING
 from tables import COLOURS
+from trainings import TRAINING
 
 from geocrodino.files.access import whole_file
 
@@ -43,8 +44,9 @@ def read_runs(root: Path) -> dict[str, Scores]:
     rows: dict[tuple[str, int], str] = {}
     for path in sorted(root.glob("*/*/seed*/result.json")):
         result = json.loads(path.read_text())
-        if result["scoring"] != SCORING:
-            continue  # scored by an earlier version; pipelines/study.py scores it again
+        if result["scoring"] != SCORING or result.get("training") != TRAINING:
+            print(f"{path.parent}: left out, trained or scored by an earlier version; pipelines/study.py repeats it")
+            continue
         training = result["settings"]["training"]
         steps = training["epochs"] * training["steps_per_epoch"]
         scene, row = path.parents[2].name, path.parents[1].name

@@ -266,13 +266,14 @@ def test_gains_of_classes(pipeline):
     assert tables.class_table("single", rows)[2:] == ["| a | crodino | image | road +25.0, tree +16.7 |"]
 
 
-def test_scores_by_budget(pipeline, tmp_path):
+def test_scores_by_budget(pipeline, tmp_path, capsys):
     budgets = pipeline("budgets")
     for seed, miou in ((0, 0.5), (1, 0.75)):
         folder = tmp_path / "town" / "long" / f"seed{seed}"
         folder.mkdir(parents=True)
         result = {
             "scoring": budgets.SCORING,
+            "training": budgets.TRAINING,
             "settings": {"training": {"epochs": 3, "steps_per_epoch": 40}},
             "val_miou": {"optical": miou},
             "test_miou": {"optical|labels": miou / 2, "optical|hand points": 0.0},
@@ -285,3 +286,11 @@ def test_scores_by_budget(pipeline, tmp_path):
     shutil.copytree(tmp_path / "town" / "long", tmp_path / "town" / "other")
     with pytest.raises(ValueError, match="long and other of town both have 120 steps"):
         budgets.read_runs(tmp_path)
+    earlier = tmp_path / "town" / "other" / "seed0" / "result.json"
+    earlier.write_text(json.dumps(json.loads(earlier.read_text()) | {"training": budgets.TRAINING - 1}))
+    shutil.rmtree(tmp_path / "town" / "other" / "seed1")
+    capsys.readouterr()
+    assert budgets.read_runs(tmp_path) == found
+    assert capsys.readouterr().out == (
+        f"{earlier.parent}: left out, trained or scored by an earlier version; pipelines/study.py repeats it\n"
+    )
