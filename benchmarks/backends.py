@@ -36,7 +36,7 @@ from geocrodino.bundle.io import Bundle, load_bundle
 from geocrodino.models.branch import build_branch
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.openvino import has_half
-from geocrodino.prediction.plan import EXACT_CORE_PX
+from geocrodino.prediction.tiles.choose import EXACT_CORE_PX
 from geocrodino.prediction.tiles.predictor import one_thread_per_network
 from geocrodino.settings.network import NetworkSettings
 from geocrodino.settings.prediction import Precision

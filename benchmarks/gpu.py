@@ -141,7 +141,7 @@ def _bare_seconds_per_pixel(bundle: Any, options: argparse.Namespace, precision:
 
     from geocrodino.models.branch import receptive_field_radius_px
     from geocrodino.prediction.backends.trimming import Trimmed
-    from geocrodino.prediction.plan import EXACT_CORE_PX
+    from geocrodino.prediction.tiles.choose import EXACT_CORE_PX
     from geocrodino.prediction.tiles.lattice import TileLattice
 
     core = 256 if options.quick else EXACT_CORE_PX

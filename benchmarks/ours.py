@@ -86,7 +86,7 @@ def bare(bundle: str, scene: str, backend: str, precision: str) -> None:
     from geocrodino import load_bundle
     from geocrodino.geo.rasters.grid import round_up
     from geocrodino.prediction.backends.open import open_backend
-    from geocrodino.prediction.plan import EXACT_CORE_PX, even_tiles
+    from geocrodino.prediction.tiles.choose import EXACT_CORE_PX, even_tiles
     from geocrodino.prediction.tiles.lattice import TileLattice
     from geocrodino.prediction.tiles.predictor import one_thread, one_thread_per_network
 

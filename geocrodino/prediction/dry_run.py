@@ -21,9 +21,9 @@ from geocrodino.geo.rasters.grid import describe
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.writer import check_output
 from geocrodino.phrases import duration, listed
+from geocrodino.prediction.draft import Draft, draft_prediction
 from geocrodino.prediction.engine import memory_of_tile
 from geocrodino.prediction.memory import in_use
-from geocrodino.prediction.plan import Draft, draft_prediction
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES
 from geocrodino.prediction.tiles.lattice import probability_bytes
 from geocrodino.settings.heights import HeightSettings

@@ -25,9 +25,10 @@ from geocrodino.maps.files import companion_path
 from geocrodino.maps.writer import EncodedPart, MapWriter
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.combine import decision_codes
+from geocrodino.prediction.draft import draft_prediction
 from geocrodino.prediction.job import STRIP_PX, BlockPredictor, Job
 from geocrodino.prediction.memory import in_use, parse_memory, peak_growth, workers_within
-from geocrodino.prediction.plan import PredictionPlan, draft_prediction, plan_prediction
+from geocrodino.prediction.plan import PredictionPlan, plan_prediction
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES, open_client, run_cluster, run_threads
 from geocrodino.prediction.tiles.lattice import probability_bytes
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme

@@ -27,8 +27,8 @@ from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import ModalitySpec
 from geocrodino.prediction.backends.open import open_backend
 from geocrodino.prediction.backends.protocol import Backend
-from geocrodino.prediction.plan import EXACT_CORE_PX
 from geocrodino.prediction.schedule import same_bundle
+from geocrodino.prediction.tiles.choose import EXACT_CORE_PX
 from geocrodino.prediction.tiles.lattice import TileIndex, TileLattice
 from geocrodino.prediction.tiles.predictor import SceneInput, TileClassifier
 from geocrodino.settings.classes import IGNORE_INDEX, ClassScheme

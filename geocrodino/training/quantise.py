@@ -19,10 +19,11 @@ from geocrodino.evaluation.metrics import ConfusionMatrix
 from geocrodino.files.access import exists
 from geocrodino.prediction.backends.int8 import quantise_graph, require_nncf, tensors_of
 from geocrodino.prediction.backends.openvino import Graph, OpenVinoBackend, UnusableError, convert_branch
-from geocrodino.prediction.plan import default_lattice
+from geocrodino.prediction.tiles.choose import choose_lattice
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.modality import Modality
+from geocrodino.settings.prediction import Tiling
 from geocrodino.training import folder as run_folder
 from geocrodino.training.checks import SCENES
 from geocrodino.training.prepare import Prepared, changed_inputs, prepare
@@ -82,7 +83,7 @@ def quantise(
         ready = prepare(of_earlier_run(config), run, on_progress)
         _require_unchanged(ready, run)
         data = _data(config, ready)
-        unused_px = default_lattice(ready.grid, bundle).unused_px
+        unused_px = choose_lattice(ready.grid, bundle, Tiling(), keeps_probabilities=False)[0].unused_px
         measured: dict[Modality, Int8Network] = {}
         kept: dict[Modality, tuple[Int8Network, dict[str, NDArray[np.generic]]]] = {}
         for modality in bundle.manifest.modalities:

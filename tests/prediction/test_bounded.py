@@ -9,9 +9,9 @@ from helpers.small_scenes import UTM, image, make_bundle, write_raster
 
 from geocrodino import Execution, Tiling, predict
 from geocrodino.geo.rasters import warp
+from geocrodino.geo.rasters.grid import working_grid
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.prediction.job import Job
-from geocrodino.prediction.plan import working_grid
 from geocrodino.prediction.tiles.predictor import CachedTiles
 
 WORKERS = 2

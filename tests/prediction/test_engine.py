@@ -39,7 +39,7 @@ from geocrodino.prediction.backends.torch import TorchBackend
 from geocrodino.prediction.engine import predict
 from geocrodino.prediction.given import batch_of
 from geocrodino.prediction.job import BlockLayout
-from geocrodino.prediction.plan import even_tiles
+from geocrodino.prediction.tiles.choose import even_tiles
 from geocrodino.prediction.tiles.lattice import TileLattice
 from geocrodino.prediction.tiles.predictor import CachedTiles
 from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
@@ -335,7 +335,7 @@ def test_blended_tiles_at_the_edge_are_not_empty():
 
 def test_batches_change_the_work_and_not_the_map(bundle, tmp_path, monkeypatch):
     """Which are for GPUs: here a processor stands for one."""
-    monkeypatch.setattr("geocrodino.prediction.plan.batch_of", lambda execution, _: execution.batch)
+    monkeypatch.setattr("geocrodino.prediction.draft.batch_of", lambda execution, _: execution.batch)
     write_raster(tmp_path / "s.tif", image(150, 210))
     sizes, maps = [], []
     compute = TorchBackend._classes

@@ -124,7 +124,7 @@ def test_a_network_that_fails_in_the_middle(bundle, by_pixel, scene, tmp_path, m
 
 def test_a_scene_that_breaks_in_the_middle(bundle, by_pixel, tmp_path, monkeypatch):
     # The check of values would find the damage first.
-    monkeypatch.setattr("geocrodino.prediction.plan.unusual_values", lambda *_: ())
+    monkeypatch.setattr("geocrodino.prediction.draft.unusual_values", lambda *_: ())
     tiles = {"tiled": True, "blockxsize": 32, "blockysize": 32, "interleave": "pixel"}
     whole = write_raster(tmp_path / "s.tif", image(256, 64), **tiles)
     content = whole.read_bytes()

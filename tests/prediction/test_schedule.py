@@ -133,7 +133,7 @@ def test_relative_names_mean_the_folder_of_the_caller(bundle, scenes, cluster, t
 
 def test_what_goes_wrong_on_a_worker_is_told_as_here(bundle, cluster, tmp_path, monkeypatch):
     # The check of values would find the damage first.
-    monkeypatch.setattr("geocrodino.prediction.plan.unusual_values", lambda *_: ())
+    monkeypatch.setattr("geocrodino.prediction.draft.unusual_values", lambda *_: ())
     tiles = {"tiled": True, "blockxsize": 32, "blockysize": 32, "interleave": "pixel"}
     path = write_raster(tmp_path / "s.tif", image(256, 64), **tiles)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])

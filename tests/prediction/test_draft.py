@@ -4,8 +4,8 @@ import pytest
 from affine import Affine
 from helpers.small_scenes import UTM, heights, image, make_bundle, write_raster
 
-from geocrodino.prediction import plan
-from geocrodino.prediction.plan import draft_prediction
+from geocrodino.prediction.draft import draft_prediction
+from geocrodino.prediction.tiles import choose
 from geocrodino.settings.prediction import Execution, Inputs, Outputs, Tiling
 
 pytestmark = pytest.mark.usefixtures("kept_networks")
@@ -57,8 +57,8 @@ def test_else_the_grid_starts_at_the_corner_of_the_image(tmp_path, image_px, hei
     ids=["classes alone", "both modalities", "a layer", "other pixels", "one tile"],
 )
 def test_tiles_that_keep_probabilities_are_smaller(tmp_path, monkeypatch, side, elevation, layers, trained_m, core):
-    monkeypatch.setattr(plan, "EXACT_CORE_PX", 64)
-    monkeypatch.setattr(plan, "KEPT_CORE_PX", 48)
+    monkeypatch.setattr(choose, "EXACT_CORE_PX", 64)
+    monkeypatch.setattr(choose, "KEPT_CORE_PX", 48)
     where = UTM @ Affine.scale(2)
     scene = write_raster(tmp_path / "image.tif", image(side, side), transform=where)
     surface = write_raster(tmp_path / "dsm.tif", heights(side, side), transform=where) if elevation else None
