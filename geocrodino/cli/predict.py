@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -203,18 +203,10 @@ def predict(
     console = Console(highlight=False, soft_wrap=True)
     path = model or newest_bundle(Path("runs"))
     if config is not None or not scene:
-        named = [("SCENE", scene or None), ("--elevation", elevation), ("--aoi", aoi), ("--aoi-crs", aoi_crs)]
-        found = [word for word, value in named if value is not None]
-        found += [*_given(inputs), *_given(tiling), *_given(replace(products, preview=None))]
-        found += _given(replace(outputs, overwrite=False))
-        if found:
-            raise ConfigError(
-                "--config names the files of each scene. Expected beside it: --split, --modality, --model, --out, "
-                f"--preview and options of the computation; found {', '.join(found)}. Leave these out."
-            )
-        device = on_device(execution)
+        named = {"SCENE": scene or None, "--elevation": elevation, "--aoi": aoi, "--aoi-crs": aoi_crs}
+        _require_no_files(named, inputs, tiling, products, outputs)
         predict_scenes_of(
-            config, split, modality, path, out, device,
+            config, split, modality, path, out, on_device(execution),
             preview=products.preview, overwrite=outputs.overwrite, dry_run=dry_run,
         )  # fmt: skip
         return
@@ -276,6 +268,20 @@ def predict(
         _show(console, summary)
         for line in written:
             console.print(line, markup=False)
+
+
+def _require_no_files(
+    named: Mapping[str, object], inputs: Inputs, tiling: Tiling, products: Products, outputs: Outputs
+) -> None:
+    """Refuse options of a single map beside those of all scenes of a training."""
+    found = [word for word, value in named.items() if value is not None]
+    found += [*_given(inputs), *_given(tiling), *_given(replace(products, preview=None))]
+    found += _given(replace(outputs, overwrite=False))
+    if found:
+        raise ConfigError(
+            "--config names the files of each scene. Expected beside it: --split, --modality, --model, --out, "
+            f"--preview and options of the computation; found {', '.join(found)}. Leave these out."
+        )
 
 
 def _shown(scene: list[str], inputs: Inputs) -> RasterSource | None:
