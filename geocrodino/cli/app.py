@@ -18,11 +18,23 @@ from geocrodino import __version__
 from geocrodino.cli import datasets, evaluate, export, init, inspect, predict, quantise, sample, train
 from geocrodino.cli.streams import lenient_streams
 from geocrodino.cli.wording import Wording
-from geocrodino.errors import AccessError, GeocrodinoError
+from geocrodino.errors import AccessError, ConfigError, GeocrodinoError
 from geocrodino.spelling import did_you_mean
 
 
 class _Commands(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty word, as of a shell variable that is not set: a path would name the present folder."""
+        for before, word in zip(["", *args], args, strict=False):
+            if word == "" or re.fullmatch(r"--[a-z-]+=", word):
+                where = word.rstrip("=") or (before if before.startswith("-") else "an argument")
+                raise ConfigError(
+                    f"{where}: expected a value, found an empty text. Is a variable of the shell not set?\n"
+                    "Give a value, or leave it out."
+                )
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command. Report the state of the work after Ctrl-C; suggest a correction of a misspelt word."""
         try:

@@ -69,7 +69,7 @@ def evaluate(
 
     Scenes of a training:  geocrodino evaluate maps/ --config geocrodino.yaml --split test
     """
-    maps = list(dict.fromkeys(maps))
+    maps = list(dict.fromkeys(maps))  # patterns of a shell may overlap
     if labels is None:
         given = {
             "--aoi": aoi,

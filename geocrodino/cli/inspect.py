@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 from rich.console import Console
@@ -72,6 +72,8 @@ def inspect(
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
+    if split_map is not None and split_map.suffix.lower() != ".png":
+        raise ConfigError(f"{split_map}: the picture is written as a PNG. Let the name end in .png.")
     named = {"optical": data.optical, "elevation": data.elevation, "labels": data.labels, "ground": data.ground}
     if model is not None:
         _show_bundle(model)
@@ -95,11 +97,10 @@ def inspect(
         if not roles:
             raise ConfigError("Nothing to inspect: give --optical, --elevation, --labels, --config or --dataset.")
         console.print(f"Reading {', '.join(roles)}.")
-        report = _report(files, training, patch_px)
-        _show(report, console, wording)
+        report, checked = _report(files, training, patch_px), _checked(training)
+        _show(_files_alone(report) if _may_start(checked) else report, console, wording)
         problems, many = list(report.problems), len(roles) > 1
-        checked = _checked(training)
-    refusal = _show_training(checked, console, split_map)
+    refusal = _show_training(checked, training, console, wording, split_map)
     if refusal is not None and refusal not in problems:
         problems.append(refusal)
     for problem in problems:
@@ -217,16 +218,23 @@ def _show_scenes(
     if len(scenes) > _MOST_SHOWN:
         console.print(f"Files are described for up to {_MOST_SHOWN} scenes; here they are only checked.")
         return
-    common, note = training.data.resolution_m, None
-    if checked is not None and not isinstance(checked, str):
-        common, note = checked.scenes[0].choice.resolution_m, checked.scenes[0].choice.note
+    common = checked.scenes[0].choice.resolution_m if _may_start(checked) else training.data.resolution_m
     for scene in scenes:
         console.print(f"[bold]Scene {escape(scene.name)}[/]")
         # All scenes work at one pixel size, and the reason for it is none of a single scene.
         data = {**scene.model_dump(exclude_none=True), "resolution_m": common}
-        _show(replace(_report(data, training), pixels=None), console, wording)
-    if note is not None:
-        console.print(wording(note), markup=False)
+        report = replace(_report(data, training), pixels=None)
+        _show(_files_alone(report) if _may_start(checked) else report, console, wording)
+
+
+def _may_start(checked: CheckedInputs | str | None) -> TypeGuard[CheckedInputs]:
+    """Whether a training was checked and not refused."""
+    return checked is not None and not isinstance(checked, str)
+
+
+def _files_alone(report: Inspection) -> Inspection:
+    """A report without the grid and the area, which the checks of a training tell more exactly."""
+    return replace(report, grid=None, pixels=None, splits={})
 
 
 def _opened(data: Mapping[str, Any]) -> dict[str, RasterSource]:
@@ -266,11 +274,20 @@ def _checked(training: TrainConfig | None) -> CheckedInputs | str | None:
         return inputs_or_refusal(training)
 
 
-def _show_training(checked: CheckedInputs | str | None, console: Console, picture: Path | None) -> str | None:
-    """Show the splits of a training, or return its refusal."""
+def _show_training(
+    checked: CheckedInputs | str | None,
+    training: TrainConfig | None,
+    console: Console,
+    wording: Wording,
+    picture: Path | None,
+) -> str | None:
+    """Show what a training tells of its inputs, and its splits, or return its refusal."""
     if isinstance(checked, str):
         return checked
-    if checked is not None:
+    if _may_start(checked) and training is not None:
+        from geocrodino.training.prepare import summarise_inputs
+
+        console.print(wording(summarise_inputs(checked, training.training.patch_px, None)), markup=False)
         _show_splits(checked, console, picture)
     elif picture is not None:
         raise ConfigError(f"--split-map {picture}: {_NEEDS_A_TRAINING}")
@@ -278,9 +295,12 @@ def _show_training(checked: CheckedInputs | str | None, console: Console, pictur
 
 
 def _show_splits(found: CheckedInputs, console: Console, picture: Path | None) -> None:
-    """Tell what the splits share and lack, and draw them where a picture is asked for."""
-    for line in (*found.notes, *found.leaks.facts):
-        console.print(line, markup=False)
+    """Tell the size of ``test`` and what the splits share, and draw them where a picture is asked for."""
+    from geocrodino.geo.areas.masks import inside_mask
+
+    tested = [inside_mask(s.aoi.polygons("test"), s.grid).sum() for s in found.scenes if "test" in s.aoi.splits]
+    if tested:
+        console.print(f"Pixels of test: {sum(map(int, tested)):,}", markup=False)
     for leak in found.leaks.leaks:
         console.print(f"[bold yellow]Leak:[/] {escape(leak)}")
     if picture is not None:

@@ -135,8 +135,8 @@ def _too_small(grid: GeoBox, patch_px: int, smaller_px: int | None, rules: Split
     advice = ", or ".join(ways)
     return AOIError(
         f"The area of interest is too small to be cut into {what}: expected room for blocks of at least "
-        f"{least} px with strips of {strip_px:.6g} px between them, found {grid.shape[0]} x {grid.shape[1]} px "
-        f"({box.right - box.left:.6g} x {box.top - box.bottom:.6g} in units of the CRS).\n"
+        f"{least} px with strips of {strip_px:.6g} px between them, found {grid.shape[1]} x {grid.shape[0]} px, "
+        f"width x height ({box.right - box.left:.6g} x {box.top - box.bottom:.6g} in units of the CRS).\n"
         f"{advice[0].upper()}{advice[1:]}."
     )
 

@@ -155,18 +155,22 @@ def labelled_corners(inside: NDArray[np.bool_], labels: NDArray[np.uint8], patch
     return corners
 
 
-def require_labels(corners: Iterable[NDArray[np.bool_]], source: str) -> None:
+def require_labels(corners: Iterable[NDArray[np.bool_]], source: str, labels: str = "the labels") -> None:
     """Check that the split ``train`` holds at least one patch with a label.
 
     Args:
         corners: Result of `labelled_corners` for each scene, bool, shape (H - patch_px + 1, W - patch_px + 1).
         source: Name of the area of interest, for the message.
+        labels: Names of the files of labels, for the message.
 
     Raises:
         AOIError: If it holds none.
     """
     if not any(there.any() for there in corners):
-        raise AOIError(f"{source}: no patch of the split 'train' holds a labelled pixel. Check the label raster.")
+        raise AOIError(
+            f"{source}: no patch of the split 'train' holds a labelled pixel of {labels}.\nDraw polygons of train "
+            "where there are labels, or label some pixels there."
+        )
 
 
 def covering_windows(chosen: NDArray[np.bool_], size_px: int) -> list[Window]:

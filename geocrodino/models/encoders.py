@@ -231,6 +231,12 @@ def _checked_state(weights: Pretrained, resolved: str) -> dict[str, Tensor]:
             f"tensors differ in shape: {shapes}.\nGive the weights of exactly this encoder, trained on "
             f"{weights.bands} bands."
         )
+    broken = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise ModelError(
+            f"{weights.label}: expected finite weights, found NaN or infinite ones in {listed(broken)}.\n"
+            "Give another file: the training that wrote this one has diverged."
+        )
     return state
 
 

@@ -329,7 +329,7 @@ def _role_of_one_band(rasters: Sequence[RasterSource], kind: str, called: str, w
         return _Told("labels", f"{kind}, {max(counts)} different values")
     if word == "optical" and whole:
         return _Told("optical", kind + called, word=text)
-    return _Told("elevation", f"{kind}, more different values than labels have")
+    return _Told("elevation", f"{kind}, values that are no classes")
 
 
 def few_colours(raster: RasterSource) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from geocrodino.errors import ModelError
-from geocrodino.files.access import absence, is_file
+from geocrodino.files.access import absence, is_file, is_folder
 
 IMAGENET, RANDOM = "imagenet", "random"
 
@@ -101,5 +101,5 @@ def check_weights_file(path: Path) -> None:
     if not is_weights_file(path.name):
         raise ModelError(f"{path}: expected encoder weights as .safetensors or .pth, found '{path.suffix}'.")
     if not is_file(path):
-        why = absence(path).replace("file", "file of encoder weights", 1)
+        why = "is a folder" if is_folder(path) else absence(path).replace("file", "file of encoder weights", 1)
         raise ModelError(f"{path}: {why}. Name another file, or `encoder_weights='imagenet'`.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +35,7 @@ from geocrodino.geo.rasters.reader import require_overlap
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.recipe import Recipe
 from geocrodino.modalities.registry import definition_of
+from geocrodino.phrases import listed
 from geocrodino.settings.augmentation import AugmentationSettings
 from geocrodino.settings.classes import IGNORE_INDEX
 from geocrodino.settings.config import TrainConfig
@@ -170,12 +171,15 @@ def _named_modalities(weights: str | dict[Modality, str]) -> Iterable[Modality]:
     return () if isinstance(weights, str) else weights
 
 
-def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: None) -> CheckedInputs:
+def check_inputs(
+    config: TrainConfig, tell: Callable[[str], None] = lambda _: None, *, trains: bool = True
+) -> CheckedInputs:
     """Open and check all files of a training; labels are read whole, other rasters up to the first valid pixel.
 
     Args:
         config: The configuration.
         tell: Called with the patterns that join tiles by name, where they are guessed.
+        trains: Whether a training shall start, which needs room for patches and valid pixels in ``train`` and ``val``.
 
     Returns:
         Rasters, recipes, grid, classes, splits and labels of the training.
@@ -249,6 +253,8 @@ def check_inputs(config: TrainConfig, tell: Callable[[str], None] = lambda _: No
     refused = config.classes is not None and config.data.absent_classes == "refuse"
     leaks = leaks_of(views, scenes, classes)
     found = CheckedInputs(tuple(scenes), recipes, classes, decided.drawn, leaks, decided.notes)
+    if not trains:
+        return found
     _check_patches(found, config)
     judge_leaks(leaks, scenes, classes, refused=refused)
     for modality in recipes:
@@ -353,7 +359,8 @@ def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
 
     require("train")
     train = (scene for scene in found.scenes if "train" in scene.inside)
-    require_labels((labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train), source)
+    labels = listed(dict.fromkeys(str(scene.sources.labels.path) for scene in found.scenes if scene.sources.labels))
+    require_labels((labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train), source, labels)
     if config.learns_from_unlabelled and any("unlabelled" in scene.inside for scene in found.scenes):
         require("unlabelled")
 
@@ -380,12 +387,33 @@ def _check_valid(found: CheckedInputs, modality: Modality) -> None:
         return
     if not any(_any_valid(scene, recipe, scene.inside["train"]) for scene in there if "train" in scene.inside):
         raise no_valid_pixel(there[0].sources.rasters[modality].path, modality)
-    val = (scene for scene in there if "val" in scene.inside)
-    if not any(_any_valid(scene, recipe, scene.inside["val"] & (scene.labels != IGNORE_INDEX)) for scene in val):
-        raise AOIError(
-            f"{found.source}: no labelled pixel of the split 'val' has a valid {modality} value, so the "
-            f"{modality} branch cannot be validated. Draw polygons of val where all rasters hold data."
+    val = [scene for scene in there if "val" in scene.inside]
+    labelled = [scene.inside["val"] & (scene.labels != IGNORE_INDEX) for scene in val]
+    if not any(_any_valid(scene, recipe, chosen) for scene, chosen in zip(val, labelled, strict=True)):
+        raise _cannot_validate(found, modality, val, labelled=any(chosen.any() for chosen in labelled))
+
+
+def _cannot_validate(
+    found: CheckedInputs, modality: Modality, val: Sequence[CheckedScene], *, labelled: bool
+) -> AOIError:
+    """The error for a split ``val`` without a labelled pixel where a modality is valid, with what is missing there."""
+    where = f"{found.source}: the split 'val'"
+    rasters = listed(dict.fromkeys(str(scene.sources.rasters[modality].path) for scene in val))
+    if not any(scene.inside["val"].any() for scene in val):
+        return AOIError(
+            f"{where} holds no whole pixel of the working grid ({found.scenes[0].choice.resolution_m:g} m), so nothing "
+            f"can be validated. Expected polygons on {rasters} that are larger than a pixel.\nDraw them anew."
         )
+    if not labelled:
+        labels = listed(dict.fromkeys(str(scene.sources.labels.path) for scene in val if scene.sources.labels))
+        return AOIError(
+            f"{where} holds no labelled pixel of {labels}, so nothing can be validated.\nDraw polygons of val where "
+            "there are labels, or label some pixels there."
+        )
+    return AOIError(
+        f"{where}: no labelled pixel has a valid {modality} value in {rasters}, so the {modality} branch cannot be "
+        "validated.\nDraw polygons of val where all rasters hold data."
+    )
 
 
 def _any_valid(scene: CheckedScene, recipe: Recipe, chosen: NDArray[np.bool_]) -> bool:

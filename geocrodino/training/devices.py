@@ -26,6 +26,11 @@ def with_devices(config: TrainConfig) -> TrainConfig:
     """
     settings = config.training
     device = number_format.device_of(settings.accelerator).type
+    if device == "cpu" and settings.accelerator in {"gpu", "cuda", "mps"}:
+        raise ConfigError(
+            f"training.accelerator: expected a device of this machine, found {settings.accelerator}, and PyTorch sees "
+            "no GPU that it can use.\nUse `training.accelerator='auto'`."
+        )
     there = _devices_of(device)
     if settings.devices == "auto":
         found = there if device == "cuda" else 1

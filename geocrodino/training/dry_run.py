@@ -128,7 +128,7 @@ class TrainingPlan:
         there = "; those of earlier runs are used" if not self.layer_bytes else ""
         yield f"Disk: {readable_size(self.layer_bytes)} of aligned layers in {self.layers}{there}{self.in_place}"
         runs = "" if self.folds == 1 else f" for each of {self.folds} folds"
-        yield f"Disk: about {readable_size(self.result_bytes)} of bundle, checkpoint and logs{runs}"
+        yield f"Disk: about {readable_size(self.result_bytes)} of bundle, logs and two checkpoints{runs}"
         gpu = "" if self.device_bytes is None else f", and {readable_size(self.device_bytes)} on the GPU"
         each = "" if self.processes == 1 else f" for each of {self.processes} processes"
         yield f"Memory: about {readable_size(self.memory_bytes)}{gpu}{each}, measured in a trial of a few steps"
@@ -178,6 +178,8 @@ def plan_training(
     check_method(config, teacher)
     config = with_number_format(with_devices(config))
     folder = out if folds == 1 else out / "fold-0"
+    if overwrite:
+        run_folder.require_kept(folder, {"start_from": config.start_from, "teacher": teacher})
     run_folder.check_free(config, folder, resume=False, overwrite=overwrite)
     if teacher is not None:
         require_same_data(config, teacher)
@@ -263,7 +265,8 @@ def _measured(
         layers=layers,
         layer_bytes=layer_bytes,
         in_place=in_place,
-        result_bytes=4 * numbers * (1 + _COPIES),
+        # A new checkpoint is complete before the old one is removed.
+        result_bytes=4 * numbers * (1 + 2 * _COPIES),
         processes=processes_of(settings),
         memory_bytes=needed,
         device_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,15 @@ _INPUTS_NAME = "inputs.json"
 
 TEACHER_NAME = "teacher"
 """The folder, within that of a run, of the fusion network that was trained as its teacher."""
+
+TAUGHT_NAME = "teacher.json"
+"""The record of the teacher that a run learns from."""
+
+_REPLACED_FOLDERS = ("logs", "tensorboard", "loggers", TEACHER_NAME)
+_REPLACED_FILES = (
+    "metrics.json", "timing.json", "reliability.png", START_NAME, TAUGHT_NAME, FUSION_NAME, BUNDLE_NAME,
+)  # fmt: skip
+"""What a training that starts anew removes from its folder."""
 
 _NEARLY_FULL_BYTES = 2**20
 """With less free space, a failed write is put down to a full disk."""
@@ -147,6 +156,29 @@ def check_free(config: TrainConfig, out: Path, *, resume: bool, overwrite: bool)
     if resume and begun:
         before = _settings_of(out)
         require_same(before, on_recorded_grid(config, before), out)
+
+
+def require_kept(out: Path, sources: Mapping[str, Path | None]) -> None:
+    """Check that a training that replaces an earlier run does not start from its files, which it removes.
+
+    Args:
+        out: Run folder.
+        sources: Files and run folders that the training reads, by the name of their setting; None: not given.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    folder = out.resolve()
+    removed = [folder / name for name in (*_REPLACED_FILES, *_REPLACED_FOLDERS)]
+    for name, path in sources.items():
+        if path is None:
+            continue
+        found = path.resolve()
+        if found == folder or any(found == each or each in found.parents for each in removed):
+            raise ConfigError(
+                f"{path}: belongs to the run in {out}, which `overwrite=True` would remove before anything is learnt "
+                f"from it.\nExpected `{name}` elsewhere: choose another folder with `out`."
+            )
 
 
 @contextmanager
@@ -304,7 +336,7 @@ def keep_inputs(out: Path, digest: dict[str, str], *, resume: bool) -> None:
         OutputError: If the folder cannot be written.
     """
     record = out / _INPUTS_NAME
-    if resume and exists(record):
+    if resume:
         changed = changed_inputs(out, digest)
         if changed:
             raise ConfigError(
@@ -347,9 +379,9 @@ def begin(config: TrainConfig, out: Path, *, resume: bool) -> None:
         if not resume:
             # Checkpoints first: if the process is killed here, no checkpoint of other settings may remain.
             last_checkpoint(out).unlink(missing_ok=True)
-            for folder in (out / "logs", out / "tensorboard", out / "loggers", out / TEACHER_NAME):
-                shutil.rmtree(folder, ignore_errors=True)
-            for name in ("metrics.json", "timing.json", "reliability.png", START_NAME, FUSION_NAME, BUNDLE_NAME):
+            for name in _REPLACED_FOLDERS:
+                shutil.rmtree(out / name, ignore_errors=True)
+            for name in _REPLACED_FILES:
                 (out / name).unlink(missing_ok=True)
     save_config(config, out / SETTINGS_NAME)
 
@@ -438,7 +470,8 @@ def _inputs_of(record: Path) -> dict[str, str]:
     try:
         return dict(json.loads(record.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{record}: expected hashes of what the run reads, found {error}.\n{RESTORE}") from error
+        what = error if exists(record) else "no such file"
+        raise ConfigError(f"{record}: expected hashes of what the run reads, found {what}.\n{RESTORE}") from error
 
 
 def require_same(before: TrainConfig, now: TrainConfig, out: Path) -> None:
@@ -492,7 +525,7 @@ def _other_number_format(before: str, now: str) -> str:
         return ""
     return (
         f"The run began in {before}; expected the same, found {now}. What auto stands for depends on the device: "
-        f"set training.precision to {before} in the YAML file to continue here.\n"
+        f"continue here with `training.precision='{before}'`.\n"
     )
 
 

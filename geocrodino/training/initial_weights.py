@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geocrodino.errors import ConfigError
+import timm
+
+from geocrodino.errors import ConfigError, ModelError
 from geocrodino.models.encoders import resolve_encoder
 from geocrodino.models.pretrained.hub import default_weights, hub_weights
 from geocrodino.models.pretrained.package import has_package, package_weights
@@ -17,7 +20,7 @@ from geocrodino.settings.config import TrainConfig
 from geocrodino.settings.encoder_weights import IMAGENET, RANDOM, weights_kind, weights_of
 from geocrodino.settings.modality import Modality
 from geocrodino.training import folder as run_folder
-from geocrodino.training.remote_sensing_weights import torchgeo_weights
+from geocrodino.training.remote_sensing_weights import other_encoder, torchgeo_weights
 
 WEIGHTS_NAME = "encoder_weights.json"
 """File of a run folder: what the encoder of each modality started from."""
@@ -98,12 +101,20 @@ def _read(name: str, encoder: str, tell: Callable[[str], None]) -> Pretrained:
     if kind == "file":
         return read_weights(Path(name))
     if kind == "hub":
+        _require_encoder(name, bare)
         return hub_weights(name, tell)
     if kind == "torchgeo":
         return torchgeo_weights(name, bare, tell)
     if encoder != bare and has_package(bare):
         return package_weights(bare)
     return hub_weights(default_weights(bare), tell)
+
+
+def _require_encoder(name: str, encoder: str) -> None:
+    """Check before a download that weights of the hub, whose names begin with their model, belong to the encoder."""
+    made_for = re.split(r"[.@]", name.removeprefix("timm/"))[0]
+    if timm.is_model(made_for) and made_for != encoder:
+        raise ModelError(other_encoder(name, encoder, made_for))
 
 
 def describe_start(weights: Mapping[Modality, Pretrained], modalities: Iterable[Modality]) -> str:

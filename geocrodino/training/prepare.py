@@ -153,6 +153,7 @@ def prepare(
             warnings.warn(note, ValueRangeWarning, stacklevel=2)
     given = found.ground_given
     specs = {m: measure(scenes, recipe, ground_given=given) for m, recipe in found.recipes.items()}
+    _warn_of_constant(specs)
     checked = tuple(scene.without_pixels() for scene in found.scenes)
     return Prepared(scenes, checked, found.classes, specs, drawn, on_device=on_device)
 
@@ -194,6 +195,19 @@ def _aligned(
         AlignedScene(scene.name, whole, held(scene, own), scene.inside)
         for scene, own, whole in zip(used, copied, layers, strict=True)
     )
+
+
+def _warn_of_constant(specs: Mapping[Modality, ModalitySpec]) -> None:
+    """Warn of channels that tell a network nothing."""
+    for modality, spec in specs.items():
+        constant = [f"{channel.name} ({channel.low:.5g})" for channel in spec.channels if channel.low == channel.high]
+        if constant:
+            warnings.warn(
+                f"{modality}: nearly all pixels of train have the same value of {listed(constant)}, which tells the "
+                "network nothing. Is it the right file?",
+                ValueRangeWarning,
+                stacklevel=3,
+            )
 
 
 def layers_place(found: CheckedInputs, folder: Path) -> Path:

@@ -56,7 +56,14 @@ from geocrodino.training.readers import choose_readers
 from geocrodino.training.scenes import of_earlier_run
 from geocrodino.training.start import Start, find_start, record_start, with_network
 from geocrodino.training.teacher import SETTINGS_NAME, check_teacher
-from geocrodino.training.teacher_checks import load_teacher, require_same_data, require_same_splits
+from geocrodino.training.teacher_checks import (
+    load_teacher,
+    record_teacher,
+    recorded_teacher,
+    require_recorded_teacher,
+    require_same_data,
+    require_same_splits,
+)
 from geocrodino.training.validate import calibrate, validate
 
 
@@ -133,6 +140,8 @@ def train(
     config = with_devices(config)
     config = with_number_format(config)  # first: the settings of a run to resume name the resolved format
     config = run_folder.with_recorded_epochs(config, out) if resume else config
+    if overwrite:
+        run_folder.require_kept(out, {"start_from": config.start_from, "teacher": teacher})
     created = run_folder.check(config, out, resume=resume, overwrite=overwrite)
     if teacher is not None:
         with run_folder.without_empty(created):
@@ -189,8 +198,12 @@ def _prepare(
         tell(several)
     if modalities:
         tell(describe_start(weights, modalities))
+    elif "encoder_weights" in config.model_fields_set and not trains_teacher(config.method, teacher):
+        tell(f"Encoder weights {config.encoder_weights}: not used, because all branches start from the bundle.")
     if teacher is not None:
         require_same_splits(ready, teacher)
+        if resume:
+            require_recorded_teacher(out, teacher)
     record(ready, out, resume=resume)
     run_folder.begin(config, out, resume=resume)
     record_weights(weights, modalities, out)
@@ -361,6 +374,7 @@ def _fit(
     learner = task.learner
     if teacher is not None and learner.needs_teacher:
         load_teacher(learner, teacher, own=teacher == out / run_folder.TEACHER_NAME)
+        record_teacher(out, teacher)
     checkpoint = run_folder.last_checkpoint(out)
     finished = finished_epochs(checkpoint) if resume and exists(checkpoint) else 0
     if finished and not was_scored_on_part(checkpoint):
@@ -461,6 +475,8 @@ def _summarise(config: TrainConfig, out: Path, fitted: _Fitted, start: Start | N
         summary["rescale"] = rescale
     if start is not None:
         summary["started_from"] = start.origin
+    if (taught_by := recorded_teacher(out)) is not None:
+        summary["teacher"] = taught_by
     if fitted.calibrated is not None:
         summary["val_calibration_error"] = {
             name: curve.expected_calibration_error for name, curve in fitted.calibrated.reliability.items()

@@ -99,7 +99,7 @@ def scenes_of_split(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a training with this configuration has shown them
-        inputs = check_inputs(of_earlier_run(config))
+        inputs = check_inputs(of_earlier_run(config), trains=False)
     checked = inputs.scenes
     if split is not None and file is not None and inputs.drawn:
         _compare_draws(config, file, run, listed(inputs.drawn))

@@ -16,6 +16,7 @@ from geocrodino.models.encoder_facts import encoders_in, facts_of
 from geocrodino.models.first_layer import first_layer
 from geocrodino.phrases import listed
 from geocrodino.settings.classes import ClassScheme, LandClass, unnamed
+from geocrodino.settings.labels import plain_word
 from geocrodino.settings.modality import Modality
 from geocrodino.training.learners.base import Learner
 from geocrodino.training.start import Start
@@ -191,7 +192,7 @@ def _is_named(land: LandClass) -> bool:
 
 
 def _plain(land: LandClass) -> str:
-    return " ".join(land.name.casefold().split())
+    return plain_word(land.name)
 
 
 def _first_kernels(branch: Branch) -> set[str]:

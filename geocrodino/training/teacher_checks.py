@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import geopandas as gpd
@@ -9,9 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from geocrodino.errors import ConfigError
+from geocrodino.files.access import exists
 from geocrodino.geo.areas.aoi import AOI
 from geocrodino.geo.areas.masks import inside_mask
 from geocrodino.geo.rasters.grid import crs_of
+from geocrodino.models.pretrained.state import file_sha256
 from geocrodino.settings.config import TrainConfig
 from geocrodino.training import folder as run_folder
 from geocrodino.training.learners.base import Learner
@@ -79,6 +82,61 @@ def require_same_splits(ready: Prepared, teacher: Path) -> None:
                 f"{teacher}: the teacher's split {used!r} overlaps the split {held_out!r} of this training: its "
                 f"students must not be scored on pixels that it was trained or selected on.\n{TRAIN_ONE}"
             )
+
+
+def record_teacher(out: Path, teacher: Path) -> None:
+    """Record which teacher a run learns from.
+
+    Args:
+        out: Run folder of the students.
+        teacher: Run folder of the teacher.
+
+    Raises:
+        OutputError: If the record cannot be written.
+    """
+    facts = {"run": teacher.resolve().name, "sha256": file_sha256(teacher / run_folder.FUSION_NAME)}
+    run_folder.save_json(out / run_folder.TAUGHT_NAME, facts)
+
+
+def recorded_teacher(out: Path) -> dict[str, str] | None:
+    """Read which teacher a run learns from.
+
+    Args:
+        out: Run folder of the students.
+
+    Returns:
+        The name of the teacher's run folder and the SHA-256 of its network; None if the run has no teacher.
+
+    Raises:
+        ConfigError: If the record cannot be read.
+    """
+    path = out / run_folder.TAUGHT_NAME
+    if not exists(path):
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {key: str(found[key]) for key in ("run", "sha256")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: expected the record of a teacher, found {error}.\n{run_folder.RESTORE}") from error
+
+
+def require_recorded_teacher(out: Path, teacher: Path) -> None:
+    """Check that a run is continued with the teacher that it began with.
+
+    Args:
+        out: Run folder of the students.
+        teacher: Run folder of the teacher that is given now.
+
+    Raises:
+        ConfigError: If it learns from another one.
+    """
+    before, digest = recorded_teacher(out), file_sha256(teacher / run_folder.FUSION_NAME)
+    if before is None or before["sha256"] != digest:
+        known = "a teacher of its own" if before is None else f"sha256 {before['sha256']}"
+        raise ConfigError(
+            f"{teacher}: expected the teacher that the run in {out} began with ({known}), found another (sha256 "
+            f"{digest}).\nLeave `teacher` out to continue with the teacher of the run."
+        )
 
 
 def load_teacher(learner: Learner, folder: Path, *, own: bool) -> None:

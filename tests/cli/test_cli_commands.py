@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from rich.console import Console
 from geocrodino.cli.predict import newest_bundle
 from geocrodino.cli.progress import _Lines, duration, progress
 from geocrodino.errors import BundleError
+from geocrodino.settings.config import load_config
 from geocrodino.settings.prediction import Execution
+from geocrodino.training.checks import check_inputs
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +87,18 @@ def test_inspecting_a_study(run_cli, town, here, monkeypatch):
     code, out, err = run_cli("inspect", "--config", town.config, "--patch-px", 32)
     assert (code, err) == (0, "")
     assert out.endswith("These files fit together.\n")
-    assert "Working grid: 320 rows x 320 columns at 0.5 m, EPSG:32631, 102,400 px; a patch of 32 px covers 16 m" in out
+    checked = check_inputs(load_config(town.config, {"training.patch_px": 32}))
+    grid = checked.scenes[0].grid  # the part of the image that the area covers
+    assert f"\nGrid: {grid.shape[0]} rows x {grid.shape[1]} columns at 0.5 m, EPSG:32631, " in out
+    assert "Working grid" not in out
     assert "\nImage 0.5 m, heights 1 m, labels 0.5 m: works at 0.5 m, the pixel size of the image. Heights are " in out
-    assert all(f"Area {split}: " in out for split in ("train", "val", "test"))
+    px, labelled = checked.split_px(), checked.labelled_px()
+    assert (
+        "\nPixels: "
+        + ", ".join(f"{px[split]:,} {split} ({labelled[split]:,} with a label)" for split in ("train", "val"))
+        in out
+    )
+    assert re.search(r"\nPixels of test: [\d,]+\n", out)
     assert "building" in out
 
 

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import shapely
 import yaml
+from rasterio.features import geometry_mask
 from rasterio.transform import Affine
 
 
@@ -125,12 +126,15 @@ def val_area(town):
 
 def test_training_without_heights_to_judge_by(run_cli, study, town, here):
     with rasterio.open(town.elevation) as dataset:
-        hole = rasterio.features.geometry_mask(
+        hole = geometry_mask(
             [val_area(town).buffer(2)], dataset.shape, dataset.transform, all_touched=True, invert=True
         )
     changed(town.elevation, here / "hole.tif", edit=lambda v: np.where(hole, -9999, v).astype(v.dtype))
     train_refused(
-        run_cli, "--elevation", "hole.tif", told=["no labelled pixel of the split 'val' has a valid elevation"]
+        run_cli,
+        "--elevation",
+        "hole.tif",
+        told=["the split 'val': no labelled pixel has a valid elevation value in", "hole.tif, so the elevation"],
     )
 
 

@@ -93,6 +93,9 @@ def test_an_image_and_labels_get_the_splits_of_a_training(run_cli, town, here):
     code, out, err = run_cli("inspect", *words, "--patch-px", 32, "--split-map", "splits.png")
     assert (code, err) == (0, "")
     assert out.endswith("Picture of the splits: splits.png\nThese files fit together.\n")
+    code, _, err = run_cli("inspect", *words, "--patch-px", 32, "--split-map", "splits.pdf")
+    assert (code, err) == (2, "Error: splits.pdf: the picture is written as a PNG. Let the name end in .png.\n")
+    assert [path.name for path in here.iterdir()] == ["splits.png"]
     code, out, _ = run_cli("inspect", *words, "--patch-px", 512)
     assert code == 2
     assert "Problem: " in out

@@ -121,7 +121,7 @@ def test_files_that_are_no_weights(tmp_path):
     for suffix in (".pth", ".safetensors"):
         path = tmp_path / f"broken{suffix}"
         path.write_bytes(b"not a file of weights")
-        with pytest.raises(ModelError, match="cannot be read as a state dict of tensors"):
+        with pytest.raises(ModelError, match=r"expected a state dict \(names to tensors\), found .*\nWrite one where"):
             create_encoder("resnet18", in_channels=3, depth=4, weights=read_weights(path))
     path = tmp_path / "wrapped.pth"
     torch.save({"state_dict": {}, "epoch": 3}, path)
@@ -179,3 +179,37 @@ def test_timm_does_not_warn_of_stages_that_are_cut_off(caplog):
         "tf_efficientnet_lite0", in_channels=4, depth=4, weights=Pretrained(source.state_dict(), 3, "L", Origin("L"))
     )
     assert caplog.text == ""
+
+
+def test_what_a_file_holds_instead_of_weights(tmp_path):
+    def told(content):
+        path = tmp_path / "weights.pth"
+        torch.save(content, path) if content != b"" else path.write_bytes(b"")
+        with pytest.raises(ModelError) as error:
+            read_weights(path)
+        assert "\x1b" not in str(error.value)
+        return str(error.value).removeprefix(f"{path}: expected a state dict (names to tensors), found ")
+
+    write = "\nWrite one where the model is trusted: torch.save({}, 'weights.pth')"
+    alone = write.format("model.state_dict()")
+    assert told([1]) == "a list." + alone
+    assert told(torch.nn.Linear(1, 1)) == "objects that are no tensors, or a damaged file." + alone
+    assert told({"epoch": 3, "state_dict": {"a": torch.zeros(1)}}) == (
+        "a checkpoint with epoch, state_dict." + write.format("torch.load('weights.pth')['state_dict']")
+    )
+    assert told(b"").endswith(alone)
+    (tmp_path / "dir.pth").mkdir()
+    with pytest.raises(ModelError, match=r"dir\.pth: is a folder\. Name another file"):
+        read_weights(tmp_path / "dir.pth")
+
+
+def test_weights_that_diverged(tmp_path):
+    state = timm.create_model("resnet18").state_dict()
+    state["layer1.0.conv1.weight"][0] = float("nan")
+    save_file(state, tmp_path / "broken.safetensors")
+    with pytest.raises(ModelError) as error:
+        create_encoder("tu-resnet18", in_channels=3, depth=4, weights=read_weights(tmp_path / "broken.safetensors"))
+    assert str(error.value) == (
+        f"{tmp_path / 'broken.safetensors'}: expected finite weights, found NaN or infinite ones in "
+        "layer1.0.conv1.weight.\nGive another file: the training that wrote this one has diverged."
+    )

@@ -179,7 +179,32 @@ def test_a_training_split_without_labels(tiny_config, changed, town):
         outside = geometry_mask(frame[frame["split"] == "val"].geometry, dataset.shape, dataset.transform)
     settings = changed("labels", lambda v: np.where(outside, 255, v).astype(np.uint8))
     assert refusal(tiny_config(settings)) == (
-        f"{town.aoi}: no patch of the split 'train' holds a labelled pixel. Check the label raster."
+        f"{town.aoi}: no patch of the split 'train' holds a labelled pixel of {settings['data.labels']}.\n"
+        "Draw polygons of train where there are labels, or label some pixels there."
+    )
+
+
+def test_a_validation_split_without_labels(tiny_config, changed, town):
+    frame = gpd.read_file(town.aoi).to_crs("EPSG:32631")
+    with rasterio.open(town.labels) as dataset:
+        inside = geometry_mask(
+            frame[frame["split"] == "val"].geometry, dataset.shape, dataset.transform, all_touched=True, invert=True
+        )
+    settings = changed("labels", lambda v: np.where(inside, 255, v).astype(np.uint8))
+    assert refusal(tiny_config(settings)) == (
+        f"{town.aoi}: the split 'val' holds no labelled pixel of {settings['data.labels']}, so nothing can be "
+        "validated.\nDraw polygons of val where there are labels, or label some pixels there."
+    )
+
+
+def test_a_validation_split_smaller_than_a_pixel(tiny_config, town, tmp_path):
+    frame = gpd.read_file(town.aoi).to_crs("EPSG:32631")
+    val = frame["split"] == "val"
+    frame.loc[val, "geometry"] = frame.loc[val].centroid.buffer(0.1)
+    frame.to_file(tmp_path / "small.gpkg")
+    assert refusal(tiny_config({"data.aoi": str(tmp_path / "small.gpkg")})) == (
+        f"{tmp_path / 'small.gpkg'}: the split 'val' holds no whole pixel of the working grid (0.5 m), so nothing can "
+        f"be validated. Expected polygons on {town.optical} that are larger than a pixel.\nDraw them anew."
     )
 
 

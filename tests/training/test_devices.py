@@ -53,3 +53,13 @@ def test_the_line_for_the_user(tiny_config, monkeypatch):
     )
     measured = tiny_config({"training.batch_size": "auto", "training.accumulate": 3}).training
     assert describe_devices(measured) == "Each step: computed in 3 passes."
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_files_are_read(tiny_config, monkeypatch):
+    monkeypatch.setattr(devices.number_format, "device_of", lambda _: devices.torch.device("cpu"))
+    with pytest.raises(ConfigError) as refused:
+        with_devices(tiny_config({"training.accelerator": "gpu"}))
+    assert str(refused.value) == (
+        "training.accelerator: expected a device of this machine, found gpu, and PyTorch sees no GPU that it can "
+        "use.\nUse `training.accelerator='auto'`."
+    )

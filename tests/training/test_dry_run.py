@@ -91,6 +91,8 @@ def test_a_finished_run_is_refused(tiny_config, trained):
     with pytest.raises(OutputError, match="holds a finished run"):
         plan_training(tiny_config(), trained)
     assert plan_training(tiny_config(), trained, overwrite=True).layer_bytes == 0  # layers of the run are reused
+    with pytest.raises(ConfigError, match="which `overwrite=True` would remove"):
+        plan_training(tiny_config({"start_from": str(trained / "bundle.safetensors")}), trained, overwrite=True)
     assert _everything(trained) == before
 
 

@@ -106,3 +106,15 @@ def test_a_run_from_before_some_settings_has_those_of_its_time(tmp_path):
         run_folder.require_same(before, now, tmp_path)
     assert "changed: training.drop_path, training.optimiser.encoder_rate.\n" in str(refused.value)
     assert "write `training: {drop_path: 0, optimiser: {encoder_rate: 1}}`." in str(refused.value)
+
+
+@pytest.mark.parametrize("inside", ["bundle.safetensors", "teacher", "teacher/fusion.safetensors", ""])
+def test_a_training_does_not_start_from_what_it_removes(tmp_path, inside):
+    source = tmp_path / inside
+    with pytest.raises(ConfigError) as error:
+        run_folder.require_kept(tmp_path, {"teacher": None, "start_from": source})
+    assert str(error.value) == (
+        f"{source}: belongs to the run in {tmp_path}, which `overwrite=True` would remove before anything is learnt "
+        "from it.\nExpected `start_from` elsewhere: choose another folder with `out`."
+    )
+    run_folder.require_kept(tmp_path, {"start_from": tmp_path / "kept" / "bundle.safetensors"})

@@ -147,3 +147,21 @@ def test_the_encoders_of_a_learner_know_their_start():
     learner = build_learner(MethodSettings(name="single"), shape, torch.ones(2), start)
     assert facts_of(learner.network("optical").encoder).pretrained
     assert not facts_of(learner.network("elevation").encoder).pretrained
+
+
+def test_weights_of_another_encoder_are_not_fetched(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "hub_weights", lambda *_: pytest.fail("asked"))
+    config = tiny_config({"encoder_weights": "timm/resnet18.a1_in1k@abc", "network.encoder": "tu-resnet34"})
+    with pytest.raises(ModelError) as error:
+        read(config, tmp_path)
+    assert str(error.value) == (
+        "timm/resnet18.a1_in1k@abc: expected weights of encoder 'resnet34', found weights of 'resnet18'.\n"
+        "Name that encoder with `network.encoder`, or other weights with `encoder_weights`."
+    )
+
+
+def test_offline_nothing_of_torchgeo_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_sensing_weights.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ModelError, match=r"cannot be downloaded \(HF_HUB_OFFLINE is set\)\.\nFetch them where"):
+        remote_sensing_weights.torchgeo_weights("ResNet18_Weights.SENTINEL2_RGB_MOCO", "resnet18", pytest.fail)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from geocrodino.errors import ConfigError
 from geocrodino.settings.config import save_config
-from geocrodino.training.teacher import SETTINGS_NAME
-from geocrodino.training.teacher_checks import require_same_data
+from geocrodino.training.teacher import FUSION_NAME, SETTINGS_NAME
+from geocrodino.training.teacher_checks import (
+    record_teacher,
+    recorded_teacher,
+    require_recorded_teacher,
+    require_same_data,
+)
 
 
 def with_network(config, **network):
@@ -37,3 +44,26 @@ def test_the_network_of_a_teacher_may_be_spelt_otherwise(tiny_config, tmp_path, 
         f"{tmp_path}: the teacher was trained with other settings: network.\n"
         "Leave `teacher` out, and one is trained first."
     )
+
+
+def test_a_run_goes_on_with_its_own_teacher(tmp_path):
+    out, first, second = tmp_path / "run", tmp_path / "first", tmp_path / "second"
+    for folder in (out, first, second):
+        folder.mkdir()
+        (folder / FUSION_NAME).write_bytes(folder.name.encode())
+    hashes = [sha256(name).hexdigest() for name in (b"first", b"second")]
+    assert recorded_teacher(out) is None
+    with pytest.raises(ConfigError, match=r"began with \(a teacher of its own\), found another"):
+        require_recorded_teacher(out, first)
+    record_teacher(out, first)
+    assert recorded_teacher(out) == {"run": "first", "sha256": hashes[0]}
+    require_recorded_teacher(out, first)
+    with pytest.raises(ConfigError) as error:
+        require_recorded_teacher(out, second)
+    assert str(error.value) == (
+        f"{second}: expected the teacher that the run in {out} began with (sha256 {hashes[0]}), found another (sha256 "
+        f"{hashes[1]}).\nLeave `teacher` out to continue with the teacher of the run."
+    )
+    (out / "teacher.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"teacher\.json: expected the record of a teacher, found 'run'"):
+        recorded_teacher(out)

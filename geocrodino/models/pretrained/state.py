@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from geocrodino.errors import ModelError
+from geocrodino.phrases import listed
 from geocrodino.settings.encoder_weights import RANDOM, FirstLayer, check_weights_file
 
 
@@ -101,13 +102,30 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = load_file(path) if path.suffix.lower() == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path} cannot be read as a state dict of tensors: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(
-            f"{path}: expected a state dict (names to tensors), found {type(state).__name__} with other content."
-        )
+    except pickle.UnpicklingError as error:  # PyTorch's text recommends to run what the file holds
+        raise _no_state(path, "objects that are no tensors, or a damaged file") from error
+    except (SafetensorError, OSError, EOFError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or "an empty file"
+        raise _no_state(path, f"a file that cannot be read ({reason})") from error
+    if not isinstance(state, Mapping):
+        raise _no_state(path, f"a {type(state).__name__}")
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        inner = [str(key) for key, value in state.items() if _is_state(value)]
+        raise _no_state(path, f"a checkpoint with {listed(map(str, state))}", inner[0] if inner else None)
     return dict(state)
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(each, Tensor) for each in value.values())
+
+
+def _no_state(path: Path, found: str, key: str | None = None) -> ModelError:
+    """The error for a file without a state dict; ``key`` names the entry of it that is one."""
+    chosen = "model.state_dict()" if key is None else f"torch.load({path.name!r})[{key!r}]"
+    return ModelError(
+        f"{path}: expected a state dict (names to tensors), found {found}.\nWrite one where the model is trusted: "
+        f"torch.save({chosen}, 'weights.pth')"
+    )
 
 
 def file_sha256(path: Path) -> str:
