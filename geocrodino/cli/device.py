@@ -34,7 +34,8 @@ def _device(name: str, backend: BackendName) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).partition("\n")[0]
-        hint = did_you_mean(name, ("auto", "cpu", "cuda", "mps"))
+        known = ("auto", "cpu", "cuda", "mps")
+        hint = "" if name.partition(":")[0] in known else did_you_mean(name, known)
         raise ConfigError(f"--device {name} cannot be used here: {first}\nUse --device cpu or auto.{hint}") from error
     return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -392,6 +393,9 @@ def _check_products(
     polygons, stac, preview = products.polygons, products.stac, products.preview
     if polygons is None and (products.min_area_m2 or products.simplify_m):
         raise ConfigError("--min-area-m2 and --simplify-m need --polygons: they shape the polygons of its file.")
+    for option, size in (("--min-area-m2", products.min_area_m2), ("--simplify-m", products.simplify_m)):
+        if not math.isfinite(size):
+            raise ConfigError(f"{option} {size:g}: expected a finite number, 0 or more.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
     if preview is not None and preview.suffix.lower() != ".png":

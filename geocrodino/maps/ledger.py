@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -142,10 +143,15 @@ def _parsed(line: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    differences = [
-        f"{name}: expected {before.get(name, 'none')}, found {now.get(name, 'none')}."
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
-    return " ".join(differences)
+    differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    return " ".join(_changed(name, before.get(name, "none"), now.get(name, "none")) for name in differing)
+
+
+def _changed(name: str, before: str, now: str) -> str:
+    if _HASH.fullmatch(before) and _HASH.fullmatch(now):  # which say nothing to a reader
+        return f"{name}: it has changed since, or the size, time of change or place of its files."
+    return f"{name}: expected {before}, found {now}."

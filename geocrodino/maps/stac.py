@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pyproj
 import rasterio
@@ -480,7 +481,7 @@ def _media_type(path: Path) -> str | None:
 
 
 def _href(path: Path, item: Path) -> str:
-    return Path(os.path.relpath(path, item.parent)).as_posix()
+    return quote(Path(os.path.relpath(path, item.parent)).as_posix())
 
 
 def _as_dict(item: pystac.Item) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from geocrodino.errors import OutputError
 from geocrodino.files.access import check_text, entries, exists, is_folder, synchronise, whole_file
 from geocrodino.geo.labels.tags import names_file
 from geocrodino.geo.rasters.grid import window_grid
+from geocrodino.geo.rasters.reader import MAP_TAGS
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import TILE_PX, MapFile, is_virtual, parts_folder, side_file
 from geocrodino.maps.ledger import Ledger
@@ -185,6 +186,11 @@ class MapWriter:
                 )
             if is_folder(path):
                 raise OutputError(f"{path}: expected a file of an earlier map, found a folder.\nChoose another name.")
+            if exists(path) and not _is_of_a_map(path):
+                raise OutputError(
+                    f"{path}: expected a file of an earlier map, found another one, which is kept.\nChoose another "
+                    "name for the map, or move that file."
+                )
             if is_virtual(path):
                 _check_parts(parts_folder(path), overwrite=True)
 
@@ -291,6 +297,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         AccessError: If the operating system does not let the path be looked up.
     """
     folder = path.parent
+    if exists(folder) and not is_folder(folder):
+        raise OutputError(f"{path}: {folder} is a file.\nExpected a folder. Choose another one, or another name.")
     if not is_folder(folder):
         raise OutputError(
             f"{path}: the folder {folder} does not exist.\nExpected an existing folder. Create it: mkdir -p {folder}"
@@ -343,6 +351,15 @@ def _check_parts(folder: Path, *, overwrite: bool) -> None:
             f"{folder}: expected the parts of a map, found something else ({others[0]}), which is kept.\n"
             "Choose another name."
         )
+
+
+def _is_of_a_map(path: Path) -> bool:
+    """Whether a file was written beside a map, by its tags."""
+    try:
+        with rasterio.open(path) as dataset:
+            return bool(MAP_TAGS & dataset.tags().keys())
+    except RasterioError:
+        return False
 
 
 def _remove_map(path: Path) -> None:

@@ -52,7 +52,8 @@ def match_bands(
         BundleError: If a band is missing, has a name that fits none, or two have the same name.
     """
     if asked is not None:
-        return BandMatch(_checked(raster, trained, asked, kind), f"bands {_listed(asked)}, as asked")
+        _require_asked(raster, trained, asked)
+        return BandMatch(asked, f"bands {_listed(asked)}, as asked")
     if len(_usable(raster)) < len(trained):
         raise BundleError(_too_few(raster, trained, numbers, kind))
     expected = common_names(trained)
@@ -63,6 +64,18 @@ def match_bands(
         raise BundleError(_other_names(raster, trained, "other names at these places"))
     without = "the image names no bands" if any(expected) else "the training named no bands"
     return BandMatch(_checked(raster, trained, numbers, kind), f"bands by number: {_listed(numbers)} ({without})")
+
+
+def _require_asked(raster: RasterSource, trained: Sequence[str], asked: tuple[int, ...]) -> None:
+    """Refuse numbers that are none of a raster's bands, or too few or too many for those of the training."""
+    usable = _usable(raster)
+    if len(asked) == len(trained) == len(set(asked)) and set(asked) <= usable:
+        return
+    there = listed((f"{n} {name}" for n, name in enumerate(raster.band_names, start=1) if n in usable), most=12)
+    raise BundleError(
+        f"{raster.path}: `bands`: expected {len(trained)} different numbers of its bands ({there}), in the order "
+        f"{', '.join(trained)}; found {_listed(asked)}.\nGive such numbers, or leave `bands` out to match by name."
+    )
 
 
 def require_bands(raster: RasterSource, numbers: Sequence[int]) -> None:

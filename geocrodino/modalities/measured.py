@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from geocrodino.errors import BundleError
 from geocrodino.geo.rasters.reader import RasterSource
 
@@ -24,7 +26,7 @@ def require_measured(raster: RasterSource, expected: str) -> None:
     else:
         found = "a table of colours: its values are classes, or colours by number"
         advice = (
-            f"If it is a coloured image, expand it first: gdal_translate -expand rgb {raster.path.name} rgb.tif. "
-            "If it is a class raster, give it as labels."
+            "If it is a class raster, give it as labels. If it is a coloured image, expand it first: gdal_translate "
+            f"-expand rgb {shlex.quote(str(raster.path))} rgb.tif"
         )
     raise BundleError(f"{raster.path}: expected {expected}, found {found}.\n{advice}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from geocrodino.errors import BundleError, ResolutionWarning
 from geocrodino.geo.rasters.grid import pixel_side_m
+from geocrodino.geo.rasters.place import is_placeless
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.modalities.registry import Sample
 from geocrodino.prediction.tiles.predictor import SceneInput
 
 _COARSE, _TOO_COARSE = 4, 16  # ratio of the pixel size to that of the training: above it warned of, refused
+_TOO_FINE = 1 / 256  # below it refused: every pixel of the networks would be the mean of 65,536 of the scene
 _SAMPLES, _SAMPLE_PX = 3, 256
 
 
@@ -29,13 +32,25 @@ def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
         Texts of the warnings that were given.
 
     Raises:
-        BundleError: If the pixels are so large that the map would be noise and take days.
+        BundleError: If the pixels are so large that the map would be noise and take days, or so small that their means
+            alone would take hours.
 
     Warns:
         ResolutionWarning: If the pixels are more than 4 times as large as those of the training.
     """
     own_m = pixel_side_m(raster.geobox)
     ratio = own_m / trained_m
+    if ratio < _TOO_FINE:
+        rows, cols = (max(1, round(2 * ratio * px)) for px in raster.geobox.shape)
+        average = (
+            f"Average them first, for instance: rio warp {shlex.quote(str(raster.path))} coarser.tif --dimensions "
+            f"{cols} {rows} --resampling average"
+        )
+        raise BundleError(
+            f"{raster.path}: pixels too small for a bundle trained at {trained_m:.3g} m. Expected at least "
+            f"{_TOO_FINE * trained_m:.3g} m, found {own_m:.3g} m.\n"
+            + ("State the right pixel size: `pixel_m`." if is_placeless(raster.geobox) else average)
+        )
     if ratio <= _COARSE:
         return ()
     found = f"found {own_m:.3g} m. The network would compute {ratio**2:.0f} of its pixels for each of the scene"

@@ -14,10 +14,12 @@ from shapely.geometry.base import BaseGeometry
 
 from geocrodino.bundle.io import Bundle
 from geocrodino.errors import OverlapError
+from geocrodino.files.access import exists
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
 from geocrodino.maps.files import MapFiles, check_map_name, class_map, companion_path, layer_file
 from geocrodino.maps.inputs import require_distinct_output
+from geocrodino.maps.writer import check_output
 from geocrodino.modalities.registry import definition_of
 from geocrodino.prediction.checks import coarse_pixels, unusual_values
 from geocrodino.prediction.choose import ChosenModalities, choose_modalities
@@ -157,6 +159,22 @@ def _require_distinct_outputs(out: Path, scene: SceneRasters, bundle: Bundle, ao
             ground=scene.ground,
             area=area,
         )
+
+
+def check_files(job: Job, outputs: Outputs, *, creates_folder: bool = False) -> None:
+    """Check that the files of a map can be written.
+
+    Args:
+        job: The job of the map.
+        outputs: What is written. To resume, companion files may exist: a stopped run may have left them before the map.
+        creates_folder: Whether a missing folder will be created.
+
+    Raises:
+        OutputError: If one cannot be written.
+    """
+    for number, file in enumerate(job.files.present):
+        if exists(file.path.parent) or not creates_folder:
+            check_output(file.path, overwrite=outputs.overwrite or (outputs.resume and number > 0))
 
 
 def map_files(

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 from dask.utils import format_bytes
 
 from geocrodino.bundle.io import Bundle, load_bundle
-from geocrodino.files.access import exists
 from geocrodino.geo.rasters.grid import describe
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.writer import check_output
 from geocrodino.phrases import duration, listed
-from geocrodino.prediction.draft import Draft, draft_prediction
+from geocrodino.prediction.draft import Draft, check_files, draft_prediction
 from geocrodino.prediction.engine import memory_of_tile
 from geocrodino.prediction.memory import in_use
 from geocrodino.prediction.schedule import GDAL_CACHE_BYTES
@@ -168,9 +166,7 @@ def plan_map(
         outputs=wanted,
         height=height,
     )
-    for file in draft.job.files.present:
-        if exists(file.path.parent) or not creates_folder:
-            check_output(file.path, overwrite=wanted.overwrite or wanted.resume)
+    check_files(draft.job, wanted, creates_folder=creates_folder)
     measured = trial or measure_tile(draft, found)
     return _plan(draft, measured, found), measured
 

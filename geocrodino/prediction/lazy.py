@@ -100,7 +100,8 @@ def predict_array(
         MissingCRSError: If it has no CRS.
 
     Warns:
-        ValueRangeWarning: If the array has another integer type than the training.
+        ValueRangeWarning: If the array has another integer type than the training. As nothing is computed yet, values
+            are not compared with those of the training, and an array on another scale is not refused.
     """
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     bundle.require(modality)
@@ -180,6 +181,11 @@ def _networks(
 
 
 def _grid(array: xr.DataArray, resolution_m: float) -> GeoBox:
+    if not isinstance(array, xr.DataArray):
+        raise GridError(
+            f"expected an xarray.DataArray with a CRS, found {type(array).__name__}.\nOpen the file with "
+            "rioxarray.open_rasterio, or use geocrodino.predict on it."
+        )
     if array.ndim not in {2, 3} or array.dims[-2:] != tuple(array.odc.spatial_dims or ()):
         raise GridError(f"expected an array (band, y, x) or (y, x), found {array.dims}.\nTranspose it.")
     grid = array.odc.geobox

@@ -17,10 +17,9 @@ from geocrodino.geo.rasters.identity import fingerprint
 from geocrodino.geo.rasters.place import PIXEL_TAG, is_placeless
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.window import Window
-from geocrodino.maps.writer import check_output
 from geocrodino.prediction.backends.protocol import Backend
 from geocrodino.prediction.choose import ChosenModalities
-from geocrodino.prediction.draft import Draft, map_files
+from geocrodino.prediction.draft import Draft, check_files, map_files
 from geocrodino.prediction.job import Job
 from geocrodino.settings.modality import Modality
 from geocrodino.settings.prediction import Outputs, Precision
@@ -72,8 +71,7 @@ def plan_prediction(
         GeocrodinoError: One of its kinds, if the map cannot be written, or no backend can compute the networks.
     """
     job, raster, chosen = draft.job, draft.rasters.raster, draft.chosen
-    for number, file in enumerate(job.files.present):  # before networks are converted, which may take minutes
-        check_output(file.path, overwrite=outputs.overwrite or (outputs.resume and number > 0))
+    check_files(job, outputs)  # before networks are converted, which may take minutes
     backends = job.backends(bundle)
     if len({b.name for b in backends.values()}) > 1:  # only one of the two branches can be converted
         backends = replace(job, backend="torch").backends(bundle)

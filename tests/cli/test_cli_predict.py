@@ -99,6 +99,10 @@ def test_a_map_in_parts_with_an_item_for_each(predict, town):
     [
         (["--resume"], "map.tif: there is no work to go on with."),
         (["--simplify-m", "1"], "--min-area-m2 and --simplify-m need --polygons: they shape the polygons of its file."),
+        (["--polygons", "m.gpkg", "--simplify-m", "inf"], "--simplify-m inf: expected a finite number, 0 or more."),
+        (["--bands", "1,1,2"], "--bands: expected 3 different numbers of its bands (1 red, 2 green, 3 blue), in the "),
+        (["--aoi", ""], "--aoi: expected a value, found an empty text. Is a variable of the"),
+        (["--aoi="], "--aoi: expected a value, found an empty text. Is a variable of the"),
         (["--modality", "both"], "--modality both needs an image and a surface model, found one raster."),
         (["--layer", "disagreement"], "the layer disagreement compares two modalities, found optical alone."),
         (["--memory", "1MB"], "is too little. Expected at least "),

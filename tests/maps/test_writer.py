@@ -347,6 +347,10 @@ def test_what_an_earlier_map_left_is_refused_or_removed(tmp_path, stale, there):
     path, left = tmp_path / f"map{(tmp_path / stale).suffix}", tmp_path / there
     left.parent.mkdir(exist_ok=True)
     left.write_bytes(b"old")
+    if there == stale:  # a file of a map, by its tags
+        with rasterio.open(left, "w", driver="VRT" if left.suffix == ".vrt" else "GTiff", width=1, height=1, count=1,
+                           dtype="uint8") as old:  # fmt: skip
+            old.update_tags(BUNDLE_SHA256="00")
     first = left if left.parent == tmp_path else left.parent
     with pytest.raises(OutputError) as error, writing(path, stale=[tmp_path / stale]):
         pytest.fail("entered")
@@ -366,6 +370,25 @@ def test_what_another_program_writes_beside_the_map_is_kept(tmp_path):
     with pytest.raises(OutputError, match=r"map\.layers\.tif: belongs to another map of this name"):
         write()
     assert (tmp_path / "map.layers.tif").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("content", ["text", "image"])
+def test_a_file_of_another_program_is_kept(tmp_path, content):
+    other = tmp_path / "map.layers.tif"
+    if content == "text":
+        other.write_bytes(b"mine")
+    else:
+        with rasterio.open(other, "w", driver="GTiff", width=1, height=1, count=1, dtype="uint8") as image:
+            image.write(np.ones((1, 1, 1), np.uint8))
+    before = other.read_bytes()
+    with pytest.raises(OutputError) as error:
+        write_map(tmp_path / "map.tif", stale=[other], overwrite=True)
+    assert str(error.value) == (
+        f"{other}: expected a file of an earlier map, found another one, which is kept.\n"
+        "Choose another name for the map, or move that file."
+    )
+    assert other.read_bytes() == before
+    assert names_in(tmp_path) == ["map.layers.tif"]
 
 
 def test_what_is_no_file_of_a_map_is_kept(tmp_path):
@@ -444,3 +467,15 @@ def test_bytes_do_not_depend_on_the_order_of_windows(tmp_path):
             for r0, r1, c0, c1 in order:
                 writer.write((r0, r1, c0, c1), [values[None, r0:r1, c0:c1]])
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+def test_hashes_are_not_shown_to_people(tmp_path):
+    path, before, now = tmp_path / "map.tif", "a" * 64, "b" * 64
+    fail_after(path, [0], key={"optical": before, "area": "all"})
+    with pytest.raises(OutputError) as error, writing(path, key={"optical": now, "area": now}, resume=True):
+        pytest.fail("entered")
+    assert str(error.value) == (
+        f"{path}: the work that was stopped was another one. area: expected all, found {now}. optical: it has changed "
+        "since, or the size, time of change or place of its files.\nGive it as it was then, or start anew without "
+        "`resume`."
+    )

@@ -464,6 +464,17 @@ def test_pixels_much_larger_than_in_training(constant, tmp_path):
     )
 
 
+def test_pixels_much_smaller_than_in_training(constant, tmp_path):
+    scene = tmp_path / "a scene.tif"
+    write_raster(scene, image(400, 800), transform=Affine(0.003, 0, 5e5, 0, -0.003, 4e6))
+    with pytest.raises(BundleError) as error:
+        predict(scene, tmp_path / "m.tif", constant, "optical")
+    assert str(error.value) == (
+        f"{scene}: pixels too small for a bundle trained at 1 m. Expected at least 0.00391 m, found 0.003 m.\n"
+        f"Average them first, for instance: rio warp '{scene}' coarser.tif --dimensions 5 2 --resampling average"
+    )
+
+
 def test_ground_is_for_elevation(bundle, tmp_path):
     write_raster(tmp_path / "s.tif", image(20, 20))
     with pytest.raises(ConfigError, match=r"g.tif: `ground` applies only to elevation, found optical alone"):

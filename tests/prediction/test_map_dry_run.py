@@ -55,8 +55,12 @@ def test_layers_count(town, trained, tmp_path):
 
 def test_an_existing_map_is_refused(town, trained, tmp_path):
     (tmp_path / "map.tif").touch()
-    with pytest.raises(OutputError, match="the file exists"):
-        plan_map(town.optical, tmp_path / "map.tif", trained / "bundle.safetensors", "optical", trial=TRIAL)
+    for outputs in (Outputs(), Outputs(resume=True)):
+        with pytest.raises(OutputError, match="the file exists"):
+            plan_map(
+                town.optical, tmp_path / "map.tif", trained / "bundle.safetensors", "optical", outputs=outputs,
+                trial=TRIAL,
+            )  # fmt: skip
 
 
 def test_the_command(town, trained, tmp_path, run_cli, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,12 +47,13 @@ def require_one_size(sources: Mapping[str, RasterSource]) -> None:
     placed = {role: source for role, source in sources.items() if role not in without}
     if without and placed:
         (role, source), (other, like) = next(iter(without.items())), next(iter(placed.items()))
+        names = [shlex.quote(str(each.path)) for each in (like, source)]
         article = "an" if role[0] in "aeiou" else "a"
         raise RasterError(
             source.name,
             f"expected {article} {role} raster that says where it lies, as the {other} raster {like.name} does, found "
             "one with a pixel size alone.\nIf both show the same pixels, copy the place, for instance: "
-            f"rio edit-info --like {like.name} --crs like --transform like {source.name}",
+            f"rio edit-info --like {names[0]} --crs like --transform like {names[1]}",
         )
     for role, source in without.items():
         expected, found = next(iter(without.values())).geobox.shape, source.geobox.shape
@@ -61,5 +63,5 @@ def require_one_size(sources: Mapping[str, RasterSource]) -> None:
                 f"expected {expected[0]} x {expected[1]} px for the {role} raster, found {found[0]} x {found[1]}. "
                 "Files without a place are laid on each other pixel by pixel.\n"
                 f"Bring it to that size first, for instance: gdal_translate -outsize {expected[1]} {expected[0]} "
-                f"{source.path.name} alike.tif",
+                f"{shlex.quote(str(source.path))} alike.tif",
             )

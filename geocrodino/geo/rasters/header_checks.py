@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 
 import rasterio
@@ -34,7 +35,7 @@ def require_real(path: str | Path, bands: tuple[Band, ...]) -> None:
             path,
             f"expected a scale that is a number other than 0 and a finite offset, found scale {broken[0].scale:g}, "
             f"offset {broken[0].offset:g}.\n"
-            f"Correct the tags, for instance: gdal_edit.py -scale 1 -offset 0 {Path(path).name}",
+            f"Correct the tags, for instance: gdal_edit.py -scale 1 -offset 0 {shlex.quote(str(path))}",
         )
 
 
@@ -57,14 +58,14 @@ def require_place(path: str | Path, dataset: rasterio.DatasetReader) -> None:
         raise RasterError(
             path,
             f"is located by {len(points)} ground control points alone. Expected a geotransform: pixels of one size on "
-            f"straight lines.\nWarp it onto such a grid first: gdalwarp {source}{Path(path).name} warped.tif",
+            f"straight lines.\nWarp it onto such a grid first: gdalwarp {source}{shlex.quote(str(path))} warped.tif",
         )
     if not located and dataset.rpcs is not None:
         raise RasterError(
             path,
             "is located by rational polynomial coefficients (RPC) alone. Expected a geotransform: pixels of one size "
             "on straight lines.\nWarp it onto such a grid first, with a terrain model where there is one: "
-            f"gdalwarp -rpc -to RPC_DEM=dem.tif -t_srs EPSG:32631 {Path(path).name} warped.tif",
+            f"gdalwarp -rpc -to RPC_DEM=dem.tif -t_srs EPSG:32631 {shlex.quote(str(path))} warped.tif",
         )
     if not located:
         command = "rio edit-info" if dataset.crs else "rio edit-info --crs EPSG:32631"
@@ -73,13 +74,13 @@ def require_place(path: str | Path, dataset: rasterio.DatasetReader) -> None:
             path,
             f"does not say where it lies. Expected {what} (pixel size and place of the first pixel), found none.\n"
             f"Write the right one into it, for instance: {command} --transform "
-            f"'[0.5, 0, 400000, 0, -0.5, 5000000]' {Path(path).name}\n"
+            f"'[0.5, 0, 400000, 0, -0.5, 5000000]' {shlex.quote(str(path))}\n"
             "If only its pixel size is known, state that in metres, for instance: `pixel_m=0.5`",
         )
     if dataset.crs is None:
         raise MissingCRSError(
             path,
             "no coordinate reference system. Expected one in the file, found none.\n"
-            f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {Path(path).name}\n"
+            f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {shlex.quote(str(path))}\n"
             "Or state it, for instance: `crs='EPSG:32631'`",
         )

@@ -47,8 +47,9 @@ def opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     except RasterioError as error:
         explain_failure(path)
         vector = Path(path).suffix.lower() in {".shp", ".geojson", ".gpkg", ".kml"}
-        hint = "\nPolygons, lines and points can be labels: name them as `labels`." if vector else ""
-        raise RasterError(name, f"not a raster that GDAL can open ({error}).{hint}") from error
+        labels = "Polygons, lines and points can be labels: name them as `labels`."
+        hint = labels if vector else "If it is one, copy or download it again: it may be cut short."
+        raise RasterError(name, f"not a raster that GDAL can open ({error}).\n{hint}") from error
     with dataset:
         yield dataset
 

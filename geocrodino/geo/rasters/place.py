@@ -14,7 +14,8 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 
-from geocrodino.errors import AreaWarning, ConfigError
+from geocrodino.errors import AreaWarning, ConfigError, RasterError
+from geocrodino.geo.rasters.grid import crs_of, turn_of
 from geocrodino.geo.rasters.header_checks import require_place
 
 PIXEL_TAG = "PIXEL_M"
@@ -118,8 +119,8 @@ def located(name: str, dataset: rasterio.DatasetReader, place: Place | None) -> 
 
     Warns:
         AreaWarning: If the file has another CRS than the stated one, or has a place although only a pixel size is
-            stated.
-            What is stated is then not used.
+            stated: what is stated is then not used. If it has coordinates without a CRS and a pixel size is stated:
+            then its coordinates are not used.
     """
     shape = (dataset.height, dataset.width)
     own = place or Place(pixel_m=_tagged(dataset))
@@ -136,6 +137,13 @@ def located(name: str, dataset: rasterio.DatasetReader, place: Place | None) -> 
                 stacklevel=4,
             )
     elif own.pixel_m is not None and (dataset.crs is None or not has_transform) and not _has_points(dataset):
+        if has_transform and place is not None:
+            warnings.warn(
+                f"{name}: the file has coordinates, which are not used: only the stated pixel size ({own.pixel_m:g} m) "
+                "is. If they are right, state their CRS instead, for instance: `crs='EPSG:32631'`",
+                AreaWarning,
+                stacklevel=4,
+            )
         return placeless_grid(shape, own.pixel_m)
     require_place(name, dataset)
     if place is not None and place.crs is None and place.pixel_m is not None:
@@ -145,7 +153,24 @@ def located(name: str, dataset: rasterio.DatasetReader, place: Place | None) -> 
             AreaWarning,
             stacklevel=4,
         )
-    return GeoBox(shape, dataset.transform, CRS(dataset.crs.to_wkt()))
+    grid = GeoBox(shape, dataset.transform, CRS(dataset.crs.to_wkt()))
+    _require_on_globe(name, grid)
+    return grid
+
+
+def _require_on_globe(name: str, grid: GeoBox) -> None:
+    """Refuse latitudes beyond the poles, and longitudes of more than a whole turn; a pixel more is usual."""
+    if not crs_of(grid).geographic:
+        return
+    turn, box, a = turn_of(crs_of(grid)), grid.boundingbox, grid.affine
+    high, wide = abs(a.d) + abs(a.e), abs(a.a) + abs(a.b)
+    if max(-box.bottom, box.top) > turn / 4 + high or box.right - box.left > turn + 2 * wide:
+        raise RasterError(
+            name,
+            f"expected longitudes of at most a whole turn and latitudes of -{turn / 4:g} to {turn / 4:g}, found "
+            f"longitudes {box.left:.6g} to {box.right:.6g} and latitudes {box.bottom:.6g} to {box.top:.6g}.\nIs its "
+            "CRS another one, or are the two exchanged? Write the right CRS and geotransform into it.",
+        )
 
 
 def _has_points(dataset: rasterio.DatasetReader) -> bool:

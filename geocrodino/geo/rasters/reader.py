@@ -400,11 +400,14 @@ class RasterSource:
                 stored = dataset.read(list(bands), window=part)
                 ok = self._valid_in(dataset, stored, part, bands)
         except RasterioError as error:
+            reason = str(error.__cause__ or error)
+            why = "the file is damaged or cut short. Copy or download it again"
+            if "No such file" in reason:  # a virtual raster opens without its files
+                why = "a file that it refers to is missing. Restore that file, or make this one again"
             raise RasterError(
                 gdal_name(self.name),
                 f"cannot be read at rows {held.row_start} to {held.row_stop}, columns {held.col_start} to "
-                f"{held.col_stop}: the file is damaged or cut "
-                f"short. Copy or download it again ({error.__cause__ or error}).",
+                f"{held.col_stop}: {why} ({reason}).",
             ) from error
         place = values[:, *inner]
         self._scale(stored, bands, out=place)

@@ -192,14 +192,17 @@ def block_mean(
     count, height, width = values.shape
     blocks = (count, height // parts, parts, width // parts, parts)
     weights = weight.reshape(blocks[1:])
-    total = np.zeros((count, blocks[1], blocks[3]), np.float32)
-    share = np.zeros((blocks[1], blocks[3]), np.float32)
+    split = values.reshape(blocks)
+    of_rows = np.zeros((count, blocks[1], blocks[3], parts), np.float32)
+    share_of_rows = np.zeros(of_rows.shape[1:], np.float32)
+    total, share = np.zeros(of_rows.shape[:3], np.float32), np.zeros(of_rows.shape[1:3], np.float32)
     # In a fixed order: the order of NumPy's sum depends on the shape, and so would the last bit.
     for row in range(parts):
-        for col in range(parts):
-            part = weights[:, row, :, col]
-            total += np.nan_to_num(values.reshape(blocks)[:, :, row, :, col]) * part
-            share += part
+        of_rows += np.nan_to_num(split[:, :, row]) * weights[:, row]
+        share_of_rows += weights[:, row]
+    for col in range(parts):
+        total += of_rows[..., col]
+        share += share_of_rows[..., col]
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total / share).astype(np.float32), (share / parts**2).astype(np.float32)
 

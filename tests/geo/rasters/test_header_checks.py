@@ -50,13 +50,13 @@ def test_no_geotransform(tmp_path, crs):
     path = write(tmp_path / "plain.tif", crs=crs)
     what = "a geotransform" if crs else "a coordinate reference system and a geotransform"
     option = "" if crs else " --crs EPSG:32631"
-    command = f"rio edit-info{option} --transform '[0.5, 0, 400000, 0, -0.5, 5000000]' plain.tif"
+    command = f"rio edit-info{option} --transform '[0.5, 0, 400000, 0, -0.5, 5000000]' {path}"
     assert message(path) == (
         f"does not say where it lies. Expected {what} (pixel size and place of the first pixel), found none.\n"
         f"Write the right one into it, for instance: {command}\n"
         "If only its pixel size is known, state that in metres, for instance: `pixel_m=0.5`"
     )
-    rio(command, tmp_path)
+    rio(command, Path.cwd())
     source = RasterSource.open(path)
     assert source.geobox.affine == Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
     assert source.geobox.crs == UTM31
@@ -68,7 +68,7 @@ def test_ground_control_points_alone(tmp_path):
     path = write(tmp_path / "points.tif", gcps=points, crs=UTM31)
     assert message(path) == (
         "is located by 4 ground control points alone. Expected a geotransform: pixels of one size on straight lines.\n"
-        "Warp it onto such a grid first: gdalwarp points.tif warped.tif"
+        f"Warp it onto such a grid first: gdalwarp {path} warped.tif"
     )
     with rasterio.open(path) as dataset, WarpedVRT(dataset) as warped:  # what gdalwarp does
         rasterio.shutil.copy(warped, tmp_path / "warped.tif", driver="GTiff")
@@ -89,7 +89,7 @@ def test_rational_polynomials_alone(tmp_path):
     assert message(path) == (
         "is located by rational polynomial coefficients (RPC) alone. Expected a geotransform: pixels of one size on "
         "straight lines.\nWarp it onto such a grid first, with a terrain model where there is one: gdalwarp -rpc -to "
-        "RPC_DEM=dem.tif -t_srs EPSG:32631 rpc.tif warped.tif"
+        f"RPC_DEM=dem.tif -t_srs EPSG:32631 {path} warped.tif"
     )
 
 
@@ -98,7 +98,7 @@ def test_without_crs(write_raster):
     found = message(path, MissingCRSError)
     assert found == (
         "no coordinate reference system. Expected one in the file, found none.\n"
-        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif\n"
+        f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path}\n"
         "Or state it, for instance: `crs='EPSG:32631'`"
     )
     rio(re.search("rio .*", found).group(), path.parent)

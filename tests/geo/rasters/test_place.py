@@ -56,7 +56,26 @@ def test_coordinates_of_a_world_file_in_the_stated_crs(tmp_path):
     found = open_scene(path, place=Place(crs="EPSG:32633")).geobox
     assert found.crs == CRS("EPSG:32633")
     np.testing.assert_allclose(tuple(found.affine)[:6], (0.05, 0, 367_000, 0, -0.05, 5_808_000), rtol=1e-12)
-    assert is_placeless(open_scene(path, place=HALF).geobox)
+    with pytest.warns(AreaWarning, match=r"the file has coordinates, which are not used: only the stated pixel size"):
+        assert is_placeless(open_scene(path, place=HALF).geobox)
+
+
+@pytest.mark.parametrize(
+    ("transform", "found"),
+    [
+        (Affine(1, 0, 20, 0, -1, 95), "longitudes 20 to 25 and latitudes 91 to 95"),
+        (Affine(200, 0, 20, 0, -1, 10), "longitudes 20 to 1020 and latitudes 6 to 10"),
+    ],
+    ids=["beyond the pole", "more than a turn"],
+)
+def test_degrees_that_are_no_place(write_raster, transform, found):
+    path = write_raster("a.tif", np.ones((4, 5), np.uint8), transform=transform, crs="EPSG:4326")
+    with pytest.raises(RasterError) as error:
+        open_scene(path)
+    assert str(error.value) == (
+        f"{path}: expected longitudes of at most a whole turn and latitudes of -90 to 90, found {found}.\n"
+        "Is its CRS another one, or are the two exchanged? Write the right CRS and geotransform into it."
+    )
 
 
 def test_the_place_of_a_file_stays(write_raster, tmp_path):

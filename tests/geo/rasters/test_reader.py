@@ -74,7 +74,7 @@ def test_without_crs(write_raster):
         RasterSource.open(path)
     assert str(caught.value) == (
         f"{path}: no coordinate reference system. Expected one in the file, found none.\n"
-        "Write the right one into it, for instance: rio edit-info --crs EPSG:32631 a.tif\n"
+        f"Write the right one into it, for instance: rio edit-info --crs EPSG:32631 {path}\n"
         "Or state it, for instance: `crs='EPSG:32631'`"
     )
 
@@ -691,7 +691,7 @@ def test_a_raster_that_spans_the_globe_meets_any_scene(write_raster):
 
 
 def test_a_raster_of_another_planet(write_raster):
-    path = write_raster("mars.tif", np.ones((9, 9), np.uint8), crs="ESRI:104905")
+    path = write_raster("mars.tif", np.ones((9, 9), np.uint8), crs="ESRI:104905", origin=(0.0, 10.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source = RasterSource.open(path)

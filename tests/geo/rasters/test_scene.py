@@ -202,7 +202,7 @@ def test_a_member_that_is_no_raster(write_tile, tmp_path):
     told = str(caught.value).split("\n")
     assert told[0] == f"{tmp_path}: 2 of 3 files cannot be used, such as"
     assert told[1].startswith(f"{tmp_path / 'b.tif'}: not a raster")
-    assert told[2].startswith(f"{tmp_path / 'c.tif'}: no coordinate reference system.")
+    assert told[3].startswith(f"{tmp_path / 'c.tif'}: no coordinate reference system.")
     with pytest.raises(MissingCRSError):
         open_scene([first, tmp_path / "c.tif"])
 
