@@ -14,7 +14,8 @@ from geocrodino.geo.areas.aoi import from_polygons
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.scenes import SceneConfig
 from geocrodino.training import scene_maps
-from geocrodino.training.scene_maps import PartOfScene, check_targets, predict_scenes, with_modality
+from geocrodino.training.checks import refusal
+from geocrodino.training.scene_maps import PartOfScene, check_targets, predict_scenes, scenes_of_split, with_modality
 
 
 @pytest.fixture
@@ -106,3 +107,10 @@ def test_all_maps_and_pictures_are_checked_before_the_first(asked, files, tmp_pa
     with pytest.raises(OutputError, match=r"maps/b\.tif: the file exists\."):
         next(maps)
     assert asked == []
+
+
+def test_maps_are_made_and_scored_where_no_patch_fits(tiny_config):
+    config = tiny_config({"training.patch_px": 512})
+    assert "hold no patch" in (refusal(config) or "")
+    (found,) = scenes_of_split(config, "test")
+    assert tuple(found.aoi.splits) == ("test",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -739,6 +740,10 @@ def test_the_teacher_of_another_run_will_do(run_of, tiny_config, tmp_path, name)
     assert (seen.of_teacher, seen.epochs) == ([], [0, 1])
     assert not any("teacher" in t.lower() for t in told)
     assert not (tmp_path / "run" / "teacher").exists()
+    fusion = teacher / "fusion.safetensors"
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["teacher"] == {
+        "run": teacher.name, "sha256": hashlib.sha256(fusion.read_bytes()).hexdigest(),
+    }  # fmt: skip
 
 
 def test_terms_of_labels_are_the_teachers_too(tiny_config, tmp_path):
