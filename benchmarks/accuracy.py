@@ -114,7 +114,8 @@ def main() -> None:
         "rows": records,
     }
     print("\n".join(table))
-    write_fragment(f"peers-{name}", table, command_line(), facts, options.fragments)
+    table_name = f"peers-{name}" if options.equal == "patches" else f"peers-{name}-minutes"
+    write_fragment(table_name, table, command_line(), facts, options.fragments)
 
 
 def _options() -> argparse.Namespace:

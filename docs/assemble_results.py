@@ -36,6 +36,7 @@ SCENES = {
     "default-autzen": "Autzen",
     "default-zion": "Zion",
     "default-mars": "Mars",
+    "default-town": "Generated town",
 }
 """Tables of the scenes, with the name of the scene."""
 
@@ -43,6 +44,8 @@ COMMANDS = {
     "default-autzen": "python pipelines/real_scenes.py configs/autzen.yaml",
     "default-zion": "python pipelines/real_scenes.py configs/zion.yaml",
     "default-mars": "python pipelines/real_scenes.py configs/mars.yaml",
+    "default-town": "python pipelines/real_scenes.py town --no-forest",
+    "unseen-towns": "python pipelines/real_scenes.py town --no-forest",
     "labels": "python pipelines/study.py configs/studies/default_labels.yaml --fragment labels --classes",
     "methods": "python pipelines/study.py configs/studies/default_methods.yaml --fragment methods",
     "networks": "python pipelines/study.py configs/studies/networks.yaml --fragment networks",

@@ -110,6 +110,7 @@ def test_the_summary_has_a_row_for_each_scene_and_kind_of_labels(script, numbers
         "| Autzen, hand points | 15.0 ± 7.1 | 35.0 ± 7.1 | 55.0 ± 7.1 | 2 |",
         "| Zion | 15.0 ± 7.1 | 35.0 ± 7.1 | 55.0 ± 7.1 | 2 |",
         "| Mars | 15.0 ± 7.1 | 35.0 ± 7.1 | 55.0 ± 7.1 | 2 |",
+        "| Generated town | 15.0 ± 7.1 | 35.0 ± 7.1 | 55.0 ± 7.1 | 2 |",
     ]
 
 
