@@ -363,8 +363,10 @@ def _no_valid_pixel(plan: PredictionPlan, notes: Iterable[Any]) -> str:
     where = "" if plan.job.area is None else " in the area"
     impossible = _impossible_notes(plan, notes)
     if impossible:
-        return f"no pixel is valid for {' or '.join(plan.job.inputs)}{where}. Check the unit of height.\n" + "\n".join(
-            impossible
+        told = "\n".join(impossible)
+        return (
+            f"no pixel is valid for {' or '.join(plan.job.inputs)}{where}. State the unit of height with "
+            f"`height_unit`, or the metres of a stored unit with `height_scale`.\n{told}"
         )
     return (
         f"no pixel is valid for {' or '.join(plan.job.inputs)}{where}: all are nodata, masked or NaN.\n"

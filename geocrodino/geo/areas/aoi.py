@@ -222,7 +222,7 @@ def _require_polygons(source: AreaSource, shapes: NDArray[np.object_]) -> None:
     label = source.label
     missing = shapely.is_missing(shapes)
     if (missing | shapely.is_empty(shapes)).all():
-        raise AOIError(f"{label}: holds no polygon.")
+        raise AOIError(f"{label}: holds no polygon.\nDraw polygons in it, or name another area.")
     if missing.any():
         raise AOIError(
             f"{label}: {missing.sum()} of {len(shapes)} rows have no geometry. Delete them, or draw their polygons."
@@ -280,7 +280,7 @@ def _areas(shapes: NDArray[np.object_], label: str) -> NDArray[np.object_]:
         partly += bool(areas) and len(areas) < len(parts)
     without = int(shapely.is_empty(found).sum())
     if without == len(found):
-        raise AOIError(f"{label}: holds no polygon with an area.")
+        raise AOIError(f"{label}: holds no polygon with an area.\nDraw polygons in it, or name another area.")
     if without:
         note = f"{label}: {without} of {len(found)} rows have no area, and do not count."
         warnings.warn(note, AreaWarning, stacklevel=4)

@@ -118,7 +118,7 @@ def read_geojson(text: str, label: str) -> tuple[gpd.GeoDataFrame, bool]:
         reason = str(error) if isinstance(error, json.JSONDecodeError) else "no geometry in it can be read"
         raise AOIError(f"{label}: not a geometry in GeoJSON ({reason}).\nExpected for instance: {_EXAMPLE}") from error
     if not isinstance(frame, gpd.GeoDataFrame):
-        raise AOIError(f"{label}: holds no polygon.")
+        raise AOIError(f"{label}: holds no polygon.\nExpected for instance: {_EXAMPLE}")
     return frame, "crs" in tree
 
 

@@ -87,7 +87,7 @@ def test_a_shapefile_without_prj(save):
 def test_files_that_hold_no_area(tmp_path, save):
     empty = tmp_path / "empty.geojson"
     empty.write_text('{"type": "FeatureCollection", "features": []}')
-    assert refusal(empty) == f"{empty}: holds no polygon."
+    assert refusal(empty) == f"{empty}: holds no polygon.\nDraw polygons in it, or name another area."
     lines = save("lines.gpkg", [SQUARE, SQUARE.boundary, shapely.Point(0, 0)])
     assert refusal(lines) == f"{lines}: expected polygons only, found LineString, Point."
     closed = save("closed.gpkg", [SQUARE.boundary])
@@ -98,7 +98,7 @@ def test_files_that_hold_no_area(tmp_path, save):
     flat = tmp_path / "flat.geojson"
     ring = {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0], [0, 0]]]}
     flat.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": ring}))
-    assert refusal(flat) == f"{flat}: holds no polygon with an area."
+    assert refusal(flat) == f"{flat}: holds no polygon with an area.\nDraw polygons in it, or name another area."
     text = tmp_path / "a.gpkg"
     text.write_text("no geopackage")
     assert refusal(text).startswith(f"{text}: not a file of polygons that GDAL can read (")
