@@ -243,7 +243,8 @@ def predict(
             execution=on_device(execution),
             outputs=outputs,
         )
-        for line in plan.lines():
+        made = [str(path) for path in (products.polygons, products.preview, products.stac) if path is not None]
+        for line in replace(plan, writes=(*plan.writes, *made)).lines():
             console.print(line, markup=False)
         console.print("Nothing was written. Without --dry-run, the prediction starts.")
         return

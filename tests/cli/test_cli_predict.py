@@ -168,3 +168,11 @@ def test_several_files_need_a_name(predict, town):
         2,
         "Error: several files, or one that is remote or in an archive: name the map with --out.\n",
     )
+
+
+def test_a_dry_run_names_every_file(predict, town):
+    words = ["--out", "map.tif", "--polygons", "map.gpkg", "--preview", "map.png", "--stac", "map.json"]
+    code, out, _ = predict(town.optical, *words, "--dry-run")
+    assert code == 0
+    assert "\nWrites: map.tif, map.gpkg, map.png, map.json\n" in out
+    assert list(Path.cwd().iterdir()) == []
