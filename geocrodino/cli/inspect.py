@@ -218,13 +218,19 @@ def _show_scenes(
     if len(scenes) > _MOST_SHOWN:
         console.print(f"Files are described for up to {_MOST_SHOWN} scenes; here they are only checked.")
         return
+    from geocrodino.data.grid_choice import describe_work
+
     common = checked.scenes[0].choice.resolution_m if _may_start(checked) else training.data.resolution_m
     for scene in scenes:
         console.print(f"[bold]Scene {escape(scene.name)}[/]")
         # All scenes work at one pixel size, and the reason for it is none of a single scene.
         data = {**scene.model_dump(exclude_none=True), "resolution_m": common}
         report = replace(_report(data, training), pixels=None)
-        _show(_files_alone(report) if _may_start(checked) else report, console, wording)
+        if _may_start(checked):
+            own = next((each for each in checked.scenes if each.name == scene.name), None)
+            work = report.grid if own is None else describe_work(own.grid, training.training.patch_px)
+            report = replace(report, grid=work, splits={})
+        _show(report, console, wording)
 
 
 def _may_start(checked: CheckedInputs | str | None) -> TypeGuard[CheckedInputs]:
@@ -285,7 +291,7 @@ def _show_training(
     if isinstance(checked, str):
         return checked
     if _may_start(checked) and training is not None:
-        from geocrodino.training.prepare import summarise_inputs
+        from geocrodino.training.summary import summarise_inputs
 
         console.print(wording(summarise_inputs(checked, training.training.patch_px, None)), markup=False)
         _show_splits(checked, console, picture)

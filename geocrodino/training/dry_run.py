@@ -50,11 +50,11 @@ from geocrodino.training.prepare import (
     layer_sizes,
     layers_place,
     read_in_place,
-    summarise_inputs,
 )
 from geocrodino.training.run import check_method, with_number_format
 from geocrodino.training.scenes import held_out
 from geocrodino.training.start import find_start, with_network
+from geocrodino.training.summary import summarise_inputs
 from geocrodino.training.teacher_checks import require_same_data
 
 _SHOWN_FILES = 3

@@ -167,7 +167,7 @@ def test_refusals(make, layers):
         make(val=((0, 96), (0, 8)))
     labels = layers.class_indices().copy()
     labels[:, :60] = 255
-    with pytest.raises(AOIError, match=r"^aoi\.gpkg: no patch of the split 'train' holds a labelled pixel\."):
+    with pytest.raises(AOIError, match=r"^aoi\.gpkg: no patch of the split 'train' holds a labelled pixel"):
         make(labels=labels)
     with pytest.raises(
         AOIError, match=r"^aoi\.gpkg: the polygons of the split 'unlabelled' hold no patch: expected room for"

@@ -215,7 +215,7 @@ def test_blocks_too_large():
         blocks(block_m=120)
     assert str(error.value) == (
         "The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
-        "240 px with strips of 8 px between them, found 300 x 300 px (150 x 150 in units of the CRS).\n"
+        "240 px with strips of 8 px between them, found 300 x 300 px, width x height (150 x 150 in units of the CRS).\n"
         "Draw polygons with a column `split`, or give another block_m or buffer_m."
     )
 
@@ -226,7 +226,8 @@ def test_a_scene_of_several_without_room_for_blocks():
         split_scenes(scenes, SplitSettings(by="blocks"), 2, patch_px=16, seed=0)
     assert str(error.value) == (
         "Scene s1: The area of interest is too small to be cut into train, val and test: expected room for blocks of "
-        "at least 48 px with strips of 16 px between them, found 20 x 20 px (20 x 20 in units of the CRS).\n"
+        "at least 48 px with strips of 16 px between them, found 20 x 20 px, width x height (20 x 20 in units of the "
+        "CRS).\n"
         "Draw polygons with a column `split`.\nOr give the whole scene one split, with the key split of the scene."
     )
     named = [scenes[0], dataclasses.replace(scenes[1], split="train")]

@@ -83,7 +83,8 @@ def test_too_small_an_area():
         block_splits(WHOLE, GRID, LABELS, 3, patch_px=128)
     assert str(caught.value) == (
         "The area of interest is too small to be cut into train, val and test: expected room for blocks of at least "
-        "384 px with strips of 128 px between them, found 400 x 500 px (250 x 200 in units of the CRS).\n"
+        "384 px with strips of 128 px between them, found 500 x 400 px, width x height (250 x 200 in units of the "
+        "CRS).\n"
         "Draw polygons with a column `split`, or use smaller patches: `patch_px=64` leaves room."
     )
     assert block_splits(WHOLE, GRID, LABELS, 3, patch_px=64).splits == ("train", "val", "test")

@@ -102,6 +102,8 @@ def test_a_name_at_another_place_where_one_band_has_none():
 @pytest.mark.parametrize("asked", [(1, 2), (1, 2, 5), (0, 1, 2), (1, 2, 4)])
 def test_numbers_that_name_no_band_of_data(asked):
     with pytest.raises(
-        BundleError, match=rf"numbers {', '.join(map(str, asked))}\), found 3 \(band 1, band 2, band 3\)"
+        BundleError,
+        match=r"`bands`: expected 3 different numbers of its bands \(1 band 1, 2 band 2, 3 band 3\), in the order "
+        rf"red, green, blue; found {', '.join(map(str, asked))}\.",
     ):
         match_bands(image(None, None, None, None, alpha=4), RGB, (1, 2, 3), asked)

@@ -221,7 +221,7 @@ def test_the_crs_in_the_settings(run_cli, town, middle, here):
     code, out, err = run_cli("inspect", "--patch-px", 32)
     assert (code, err) == (0, ""), out
     with rasterio.open(town.optical) as dataset:
-        assert f"Area all: {dataset.width * dataset.height:,} px" in out
+        assert f", {dataset.width * dataset.height:,} px; a patch of 32 px covers 16 m\n" in out
 
 
 @marked("CRS of an area", "warned")

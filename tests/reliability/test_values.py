@@ -284,7 +284,7 @@ def test_ground_control_points_alone(predict, sample, tmp_path):
     size = {"count": count, "height": height, "width": width, "dtype": "uint8"}
     with rasterio.open(path, "w", driver="GTiff", gcps=points, crs="EPSG:32631", **size) as target:
         target.write(sample.image)
-    refused(predict(path), "points.tif: is located by 4 ground control points alone", "gdalwarp points.tif warped.tif")
+    refused(predict(path), "points.tif: is located by 4 ground control points alone", f"gdalwarp {path} warped.tif")
 
 
 # --- heights --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from geocrodino.bundle.io import load_bundle
 from geocrodino.data import scales
+from geocrodino.data.grid_choice import describe_work
 from geocrodino.data.held_labels import PackedLabels
 from geocrodino.errors import AOIError, BandWarning, ConfigError, HeightError, HeightRangeWarning, ValueRangeWarning
 from geocrodino.geo.labels.source import LabelSource
@@ -180,7 +181,11 @@ def test_inspect_describes_each_scene(run_cli, two, tmp_path):
     code, told, err = run_cli("inspect", "--config", config)
     assert (code, err) == (0, "")
     assert told.startswith("Reading 2 scenes.\nScene north\noptical: ")
-    assert f"EPSG:32632, {320 * 320:,} px" in told
+    grids = [scene.grid for scene in check_inputs(load_config(config, {})).scenes]
+    assert grids[1].crs.epsg == 32632
+    assert [line for line in told.splitlines() if line.startswith("Working grid: ")] == [
+        f"Working grid: {describe_work(grid, 32)}" for grid in grids
+    ]
     assert told.endswith("These files fit together.\n")
 
 

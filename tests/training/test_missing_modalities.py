@@ -103,8 +103,8 @@ def test_scenes_that_lack_a_modality_are_inspected(tiny, scenes, run_cli, tmp_pa
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     code, said, wrong = run_cli("inspect", "--config", str(tmp_path / "config.yaml"))
     assert code == 0, said + wrong
-    shown = said.split("Scene ")
-    assert [("optical:" in each, "elevation:" in each) for each in shown[1:]] == [
+    shown = said.split("\nScene ")
+    assert [("\noptical: " in each, "\nelevation: " in each) for each in shown[1:]] == [
         (True, True), (True, False), (False, True),
     ]  # fmt: skip
     assert "These files fit together." in said

@@ -15,8 +15,8 @@ from rasterio.windows import Window
 
 from geocrodino.errors import ConfigError, LeftOutWarning
 from geocrodino.training.checks import check_inputs
-from geocrodino.training.prepare import summarise_inputs
 from geocrodino.training.run import train
+from geocrodino.training.summary import summarise_inputs
 
 ROLES = ("optical", "elevation", "labels")
 AB = [{"value": 0, "name": "a"}, {"value": 1, "name": "b"}]

@@ -434,7 +434,7 @@ def test_a_run_goes_on_in_its_own_number_format(tiny_config, tmp_path, monkeypat
     assert str(refused.value) == (
         f"{out}: a run can only be resumed with its own settings; changed: training.precision.\n"
         "The run began in bf16-mixed; expected the same, found 32-true. What auto stands for depends on the device: "
-        "set training.precision to bf16-mixed in the YAML file to continue here.\n"
+        "continue here with `training.precision='bf16-mixed'`.\n"
         "Undo the change, or start anew in another folder with `out`. The settings of the run are in "
         f"{out / 'config.yaml'}, which can be given as the configuration."
     )
