@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from geocrodino.errors import ConfigError
 
@@ -79,7 +81,7 @@ def evaluate_scenes_of(
     for path in (f"{stem}.scores.json", f"{stem}.scores.png"):
         console.print(path, markup=False)
     console.print(evaluation_table(result.total))
-    console.print(scenes_table(result))
+    _print_whole(scenes_table(result), console)
     _tell_bare((*bare, *result.without_labels), console)
     _tell_skipped("Without a map, because they lack a modality; not counted", unmapped, console)
     if result.total.reliability is not None:
@@ -202,8 +204,16 @@ def show_folds(found: Mapping[str, FoldScores], console: Console, folder: Path) 
         every: SceneEvaluation = scores.all
         console.print(f"Scores of all folds with {modality}")
         console.print(evaluation_table(every.total))
-        console.print(scenes_table(every))
+        _print_whole(scenes_table(every), console)
         mean, spread = scores.spread
         deviation = "" if math.isnan(spread) else f" ± {100 * spread:.1f}"
         console.print(f"mIoU of the folds: {100 * mean:.1f}{deviation} %")
     console.print(f"Scores: {folder / RECORD}", markup=False)
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    """Print a table with a column for each class; in a pipe or a file it is as wide as it needs."""
+    if not console.is_terminal:
+        needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+        console = Console(file=console.file, highlight=False, width=max(console.width, needed))
+    console.print(table)

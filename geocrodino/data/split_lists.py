@@ -190,7 +190,9 @@ def _words(text: str, known: _Names) -> list[str]:
     if len(parted) > 1 and not re.search(r"[,;]", text) and known.find(parted[0]):
         scenes = {frozenset(found) for word in parted if (found := known.find(word))}
         return parted[:1] if len(scenes) == 1 else parted
-    return [word.strip() for word in re.split(r"[,;]", text) if word.strip()]
+    pieces = [piece.strip() for piece in re.split(r"[,;]", text) if piece.strip()]
+    # A name may hold blanks; what is no name may be several.
+    return [word for piece in pieces for word in ([piece] if known.find(piece) else piece.split())]
 
 
 def _of_table(path: Path, text: str, split: str, column: str | None, known: _Names) -> list[_Entry]:

@@ -305,6 +305,8 @@ def _count_all(
     block_px: int,
 ) -> tuple[list[_MapCounts], _Reference]:
     """Count all maps in one pass over the labels; the counts are in the order of the maps."""
+    if block_px < 1:
+        raise ValueError(f"block_px must be at least 1, found {block_px}")
     if split is not None and aoi is None:
         raise ValueError("a split needs an area of interest: give aoi")
     opened = [open_raster(path) for path in maps.values()]

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from geocrodino.errors import RasterError
+from geocrodino.errors import OutputError, RasterError
 from geocrodino.files.access import is_file
 from geocrodino.files.names import gdal_name
 from geocrodino.geo.rasters.place import Place, place_of
@@ -66,8 +66,13 @@ def map_preview(
 
     Raises:
         RasterError: If a raster cannot be read, or no classes are given and the map has none in its tags.
-        OutputError: If the picture cannot be written.
+        OutputError: If the picture cannot be written, or its name does not end in ``.png``.
+        ValueError: If ``max_px`` is below 1.
     """
+    if max_px < 1:
+        raise ValueError(f"max_px must be at least 1, found {max_px}")
+    if Path(out_png).suffix.lower() != ".png":
+        raise OutputError(f"{out_png}: the picture is written as a PNG. Let the name end in .png.")
     source = RasterSource.open(map_path)
     scheme = classes if classes is not None else read_classes(map_path)
     grid = source.geobox.zoom_out(max(1.0, max(source.geobox.shape) / max_px))

@@ -164,7 +164,7 @@ class Project:
 
 
 def guess_project(
-    paths: Sequence[str | Path] = (),
+    paths: str | Path | Sequence[str | Path] = (),
     known: Known | None = None,
     *,
     on_stage: Callable[[str], None] = lambda _: None,
@@ -174,8 +174,8 @@ def guess_project(
     Everything that a training checks is checked, so the configuration can be trained with as it is.
 
     Args:
-        paths: Files and folders to look through, with all folders in them; none: the working folder, unless ``known``
-            names files.
+        paths: A file or folder to look through, or several, with all folders in them; none: the working folder, unless
+            ``known`` names files.
         known: What need not be found out.
         on_stage: Called with the name of each stage when it begins.
 
@@ -190,6 +190,7 @@ def guess_project(
         >>> guess_project(["scenes"]).write("geocrodino.yaml")  # doctest: +SKIP
     """
     known = known or Known()
+    paths = [paths] if isinstance(paths, str | Path) else paths
     place = stated_place(known.crs, known.pixel_m)
     on_stage("Looking through the files")
     with headers_kept():

@@ -176,11 +176,16 @@ def scene_maps(parts: Sequence[PartOfScene], maps: Path) -> tuple[list[SceneMap]
         raise ConfigError(f"data: no scene of this split has labels to compare with: {listed(bare)}.")
     if len(labelled) == 1 and maps.suffix:
         return [SceneMap(labelled[0].name, maps, _labels_of(labelled[0]), labelled[0].aoi)], bare
+    if is_file(maps):
+        raise ConfigError(
+            f"{maps}: expected the folder with the maps of {len(labelled)} scenes, found a file.\nName the folder "
+            f"{maps.parent}, or compare the one map with its `labels`."
+        )
     missing = [part.map_in(maps).name for part in labelled if not exists(part.map_in(maps))]
     if missing:
         raise ConfigError(
             f"{maps}: expected the map of each of {len(labelled)} scenes, found none for {len(missing)}: "
-            f"{listed(missing)}.\nPredict them with the key `config` and the same split, see docs/splits.md, or rename "
+            f"{listed(missing)}.\nPredict them with `config` and the same split, see docs/splits.md, or rename "
             "the maps after their scenes."
         )
     return [SceneMap(part.name, part.map_in(maps), _labels_of(part), part.aoi) for part in labelled], bare

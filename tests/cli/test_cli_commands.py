@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from geocrodino.cli.predict import newest_bundle
 from geocrodino.cli.progress import _Lines, duration, progress
+from geocrodino.cli.scene_scores import _print_whole
 from geocrodino.errors import BundleError
 from geocrodino.settings.config import load_config
 from geocrodino.settings.prediction import Execution
@@ -158,3 +161,13 @@ def test_settings_of_an_inspection_are_checked_as_those_of_a_training(run_cli, t
         "Error: the given configuration cannot be used:\n"
         "  training.patch_px: input should be greater than or equal to 32, found 16\n"
     )
+
+
+def test_a_table_in_a_file_is_as_wide_as_it_needs():
+    table, file = Table(), io.StringIO()
+    for number in range(12):
+        table.add_column(f"class {number} IoU %")
+    table.add_row(*[f"{number}3,456" for number in range(12)])
+    _print_whole(table, Console(file=file, width=80))
+    assert "…" not in file.getvalue()
+    assert all(f"{number}3,456" in file.getvalue() for number in range(12))

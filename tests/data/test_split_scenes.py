@@ -267,6 +267,7 @@ FLAIR = [
         (FLAIR, {"train": "IMG_000000\nIMG_000001", "val": "IMG_000002"}, "train train val "),
         (FLAIR, {"train": "flair/aerial_train/D004_2021/Z1_NN/img/IMG_000000.tif flair/msk/MSK_000000.tif",
                  "val": "aerial_train\\D014_2020\\Z1_NN\\img\\IMG_000003.tif"}, "train   val"),
+        (POTSDAM, {"train": "2_10, 2_11 3_10", "val": "3_11"}, "train train train val"),
         (POTSDAM, {"train": "2_10 2_11", "val": "3_10 dsm_03_10", "test": "3_11"}, "train train val test"),
     ],
 )  # fmt: skip

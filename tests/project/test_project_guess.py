@@ -294,3 +294,8 @@ def test_a_class_outside_all_splits(folder):
     line = next(line for line in out.read_text().splitlines() if "absent_classes" in line)
     assert line.split() == f"absent_classes: warn # ? class {water} ({water}): in the labels, but in no split".split()
     assert not isinstance(inputs_or_refusal(load_config(out)), str)
+
+
+@pytest.mark.parametrize("kind", [str, Path, lambda path: [path]])
+def test_one_path_is_no_list_of_letters(folder, kind):
+    assert guess_project(kind(str(folder))).text() == guess_project([folder]).text()

@@ -167,3 +167,10 @@ def test_a_place_that_cannot_be_written_is_told(evaluation, tmp_path):
     for write in (write_json, write_figure):
         with pytest.raises(OutputError, match=r"none/out: cannot be written \(No such file or directory\)"):
             write(evaluation, tmp_path / "none" / "out")
+
+
+def test_a_picture_is_a_png_of_some_pixels(tmp_path):
+    with pytest.raises(OutputError, match=r"map\.jpg: the picture is written as a PNG\. Let the name end in \.png\."):
+        map_preview(tmp_path / "map.tif", tmp_path / "map.jpg")
+    with pytest.raises(ValueError, match="max_px must be at least 1, found 0"):
+        map_preview(tmp_path / "map.tif", tmp_path / "map.png", max_px=0)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import shapely
 
-from geocrodino.errors import OutputError
+from geocrodino.errors import ConfigError, OutputError
 from geocrodino.geo.areas.aoi import from_polygons
 from geocrodino.settings.heights import HeightSettings
 from geocrodino.settings.scenes import SceneConfig
@@ -114,3 +114,14 @@ def test_maps_are_made_and_scored_where_no_patch_fits(tiny_config):
     assert "hold no patch" in (refusal(config) or "")
     (found,) = scenes_of_split(config, "test")
     assert tuple(found.aoi.splits) == ("test",)
+
+
+def test_a_single_map_where_several_are_expected(tmp_path):
+    (tmp_path / "a.tif").touch()
+    parts = [replace(part(name=name, optical=f"{name}.tif"), labels=SimpleNamespace()) for name in ("a", "b")]
+    with pytest.raises(ConfigError) as refused:
+        scene_maps.scene_maps(parts, tmp_path / "a.tif")
+    assert str(refused.value) == (
+        f"{tmp_path / 'a.tif'}: expected the folder with the maps of 2 scenes, found a file.\n"
+        f"Name the folder {tmp_path}, or compare the one map with its `labels`."
+    )
