@@ -82,7 +82,7 @@ def trained_minutes(config: TrainConfig, out: Path, forget: Callable[[], object]
 
     Args:
         config: The settings.
-        out: Run folder; its ``trained.json`` says what was trained.
+        out: Run folder. Its ``trained.json`` records the settings of a finished training.
         forget: Removes what was made of an earlier training; called before a new one.
 
     Returns:

@@ -22,6 +22,7 @@ from geocrodino.cli.precheck import check_configured, check_inspection
 from geocrodino.cli.wording import Wording
 from geocrodino.errors import ConfigError
 from geocrodino.files.access import exists
+from geocrodino.files.picture_name import check_picture_name
 from geocrodino.settings.file import PROJECT_FILE
 from geocrodino.settings.modality import MODALITIES
 
@@ -72,8 +73,8 @@ def inspect(
 
     Example:  geocrodino inspect --optical optical.tif --elevation dsm.tif --labels labels.tif --aoi aoi.geojson
     """
-    if split_map is not None and split_map.suffix.lower() != ".png":
-        raise ConfigError(f"{split_map}: the picture is written as a PNG. Let the name end in .png.")
+    if split_map is not None:
+        check_picture_name(split_map)
     named = {"optical": data.optical, "elevation": data.elevation, "labels": data.labels, "ground": data.ground}
     if model is not None:
         _show_bundle(model)
@@ -304,9 +305,10 @@ def _show_splits(found: CheckedInputs, console: Console, picture: Path | None) -
     """Tell the size of ``test`` and what the splits share, and draw them where a picture is asked for."""
     from geocrodino.geo.areas.masks import inside_mask
 
-    tested = [inside_mask(s.aoi.polygons("test"), s.grid).sum() for s in found.scenes if "test" in s.aoi.splits]
+    tested = [scene for scene in found.scenes if "test" in scene.aoi.splits]
     if tested:
-        console.print(f"Pixels of test: {sum(map(int, tested)):,}", markup=False)
+        px = sum(int(inside_mask(scene.aoi.polygons("test"), scene.grid).sum()) for scene in tested)
+        console.print(f"Pixels of test: {px:,}", markup=False)
     for leak in found.leaks.leaks:
         console.print(f"[bold yellow]Leak:[/] {escape(leak)}")
     if picture is not None:

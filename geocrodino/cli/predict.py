@@ -23,6 +23,7 @@ from geocrodino.cli.scene_scores import predict_scenes_of
 from geocrodino.errors import AccessError, BundleError, ConfigError, OutputError
 from geocrodino.files.access import exists, full_path, is_folder, look_up, same_file
 from geocrodino.files.names import is_gdal_name, is_url
+from geocrodino.files.picture_name import check_picture_name
 from geocrodino.prediction.layers import LAYERS
 from geocrodino.settings.factors import parse_factor
 from geocrodino.settings.modality import MODALITIES, Modality
@@ -399,8 +400,8 @@ def _check_products(
             raise ConfigError(f"{option} {size:g}: expected a finite number, 0 or more.")
     if polygons is not None and polygons.suffix != ".gpkg":
         raise ConfigError(f"{polygons}: polygons are written as a GeoPackage. Let the name end in .gpkg.")
-    if preview is not None and preview.suffix.lower() != ".png":
-        raise ConfigError(f"{preview}: the picture is written as a PNG. Let the name end in .png.")
+    if preview is not None:
+        check_picture_name(preview)
     if stac is not None and stac.suffix.lower() not in {".json", ".geojson"}:
         raise ConfigError(f"{stac}: the STAC item is written as JSON. Let the name end in .json.")
     items = [*(_model_item(stac, m) for m in MODALITIES), _part_items(stac)] if stac else []

@@ -13,9 +13,10 @@ from matplotlib.patches import Patch
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from geocrodino.errors import OutputError, RasterError
+from geocrodino.errors import RasterError
 from geocrodino.files.access import is_file
 from geocrodino.files.names import gdal_name
+from geocrodino.files.picture_name import check_picture_name
 from geocrodino.geo.rasters.place import Place, place_of
 from geocrodino.geo.rasters.reader import RasterSource
 from geocrodino.geo.rasters.scene import open_scene
@@ -71,8 +72,7 @@ def map_preview(
     """
     if max_px < 1:
         raise ValueError(f"max_px must be at least 1, found {max_px}")
-    if Path(out_png).suffix.lower() != ".png":
-        raise OutputError(f"{out_png}: the picture is written as a PNG. Let the name end in .png.")
+    check_picture_name(out_png)
     source = RasterSource.open(map_path)
     scheme = classes if classes is not None else read_classes(map_path)
     grid = source.geobox.zoom_out(max(1.0, max(source.geobox.shape) / max_px))

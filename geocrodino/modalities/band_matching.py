@@ -71,10 +71,10 @@ def _require_asked(raster: RasterSource, trained: Sequence[str], asked: tuple[in
     usable = _usable(raster)
     if len(asked) == len(trained) == len(set(asked)) and set(asked) <= usable:
         return
-    there = listed((f"{n} {name}" for n, name in enumerate(raster.band_names, start=1) if n in usable), most=12)
     raise BundleError(
-        f"{raster.path}: `bands`: expected {len(trained)} different numbers of its bands ({there}), in the order "
-        f"{', '.join(trained)}; found {_listed(asked)}.\nGive such numbers, or leave `bands` out to match by name."
+        f"{raster.path}: `bands`: expected {len(trained)} different numbers of its bands ({_shown_bands(raster)}), in "
+        f"the order {', '.join(trained)}; found {_listed(asked)}.\nGive such numbers, or leave `bands` out to match by "
+        "name."
     )
 
 
@@ -91,9 +91,8 @@ def require_bands(raster: RasterSource, numbers: Sequence[int]) -> None:
     usable = _usable(raster)
     missing = [number for number in numbers if number not in usable]
     if missing:
-        there = listed((f"{n} {name}" for n, name in enumerate(raster.band_names, start=1) if n in usable), most=12)
         raise BundleError(
-            f"{raster.path}: data.bands: expected numbers of its {len(usable)} bands ({there}), found "
+            f"{raster.path}: data.bands: expected numbers of its {len(usable)} bands ({_shown_bands(raster)}), found "
             f"{_listed(missing)} among {_listed(numbers)}.\n"
             "Name only bands that the image has. Of several scenes, each may have a key bands of its own, with the "
             "numbers of the same bands in its image."
@@ -121,6 +120,12 @@ def _checked(raster: RasterSource, trained: Sequence[str], numbers: tuple[int, .
     if len(numbers) == len(trained) and set(numbers) <= _usable(raster):
         return numbers
     raise BundleError(_too_few(raster, trained, numbers, kind))
+
+
+def _shown_bands(raster: RasterSource) -> str:
+    """Number and name of each band of data."""
+    usable = _usable(raster)
+    return listed((f"{n} {name}" for n, name in enumerate(raster.band_names, start=1) if n in usable), most=12)
 
 
 def _usable(raster: RasterSource) -> set[int]:

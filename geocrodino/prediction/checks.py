@@ -21,7 +21,7 @@ _TOO_FINE = 1 / 256  # below it refused: every pixel of the networks would be th
 _SAMPLES, _SAMPLE_PX = 3, 256
 
 
-def coarse_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
+def unusual_pixels(raster: RasterSource, trained_m: float) -> tuple[str, ...]:
     """Compare the pixel size with that of the training; finer pixels can be averaged, coarser ones lack detail.
 
     Args:

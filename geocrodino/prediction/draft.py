@@ -21,7 +21,7 @@ from geocrodino.maps.files import MapFiles, check_map_name, class_map, companion
 from geocrodino.maps.inputs import require_distinct_output
 from geocrodino.maps.writer import check_output
 from geocrodino.modalities.registry import definition_of
-from geocrodino.prediction.checks import coarse_pixels, unusual_values
+from geocrodino.prediction.checks import unusual_pixels, unusual_values
 from geocrodino.prediction.choose import ChosenModalities, choose_modalities
 from geocrodino.prediction.combine import decisions, layer_bands
 from geocrodino.prediction.given import batch_of, check_options, default_workers
@@ -106,7 +106,7 @@ def draft_prediction(
     check_options(chosen.modalities, layers, inputs, height)
     rasters = with_ground(rasters, inputs)
     _require_distinct_outputs(out, rasters, bundle, aoi)
-    notes = coarse_pixels(raster, bundle.manifest.resolution_m)
+    notes = unusual_pixels(raster, bundle.manifest.resolution_m)
     grid = networks_grid(rasters, bundle)
     sources = network_inputs(rasters, grid, bundle, chosen.modalities, inputs, heights)
     for source in sources.values():

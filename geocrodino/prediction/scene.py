@@ -114,7 +114,7 @@ def network_inputs(
     inputs: Inputs,
     heights: GivenHeights,
 ) -> dict[Modality, SceneInput]:
-    """Check the rasters against the bundle, and say how each network reads its own.
+    """Check that the rasters suit the bundle, and describe the input of each network.
 
     Args:
         rasters: The opened rasters.

@@ -359,8 +359,8 @@ def _check_patches(found: CheckedInputs, config: TrainConfig) -> None:
 
     require("train")
     train = (scene for scene in found.scenes if "train" in scene.inside)
-    labels = listed(dict.fromkeys(str(scene.sources.labels.path) for scene in found.scenes if scene.sources.labels))
-    require_labels((labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train), source, labels)
+    corners = (labelled_corners(scene.inside["train"], scene.labels, patch_px) for scene in train)
+    require_labels(corners, source, _label_files(found.scenes))
     if config.learns_from_unlabelled and any("unlabelled" in scene.inside for scene in found.scenes):
         require("unlabelled")
 
@@ -388,14 +388,22 @@ def _check_valid(found: CheckedInputs, modality: Modality) -> None:
     if not any(_any_valid(scene, recipe, scene.inside["train"]) for scene in there if "train" in scene.inside):
         raise no_valid_pixel(there[0].sources.rasters[modality].path, modality)
     val = [scene for scene in there if "val" in scene.inside]
-    labelled = [scene.inside["val"] & (scene.labels != IGNORE_INDEX) for scene in val]
-    if not any(_any_valid(scene, recipe, chosen) for scene, chosen in zip(val, labelled, strict=True)):
-        raise _cannot_validate(found, modality, val, labelled=any(chosen.any() for chosen in labelled))
+    if not any(_any_valid(scene, recipe, _labelled_val(scene)) for scene in val):
+        raise _cannot_validate(found, modality, val)
 
 
-def _cannot_validate(
-    found: CheckedInputs, modality: Modality, val: Sequence[CheckedScene], *, labelled: bool
-) -> AOIError:
+def _labelled_val(scene: CheckedScene) -> NDArray[np.bool_]:
+    """The labelled pixels of ``val``, bool, shape (H, W)."""
+    labelled: NDArray[np.bool_] = scene.inside["val"] & (scene.labels != IGNORE_INDEX)
+    return labelled
+
+
+def _label_files(scenes: Iterable[CheckedScene]) -> str:
+    """The files of labels, for messages."""
+    return listed(dict.fromkeys(str(scene.sources.labels.path) for scene in scenes if scene.sources.labels))
+
+
+def _cannot_validate(found: CheckedInputs, modality: Modality, val: Sequence[CheckedScene]) -> AOIError:
     """The error for a split ``val`` without a labelled pixel where a modality is valid, with what is missing there."""
     where = f"{found.source}: the split 'val'"
     rasters = listed(dict.fromkeys(str(scene.sources.rasters[modality].path) for scene in val))
@@ -404,11 +412,10 @@ def _cannot_validate(
             f"{where} holds no whole pixel of the working grid ({found.scenes[0].choice.resolution_m:g} m), so nothing "
             f"can be validated. Expected polygons on {rasters} that are larger than a pixel.\nDraw them anew."
         )
-    if not labelled:
-        labels = listed(dict.fromkeys(str(scene.sources.labels.path) for scene in val if scene.sources.labels))
+    if not any(_labelled_val(scene).any() for scene in val):
         return AOIError(
-            f"{where} holds no labelled pixel of {labels}, so nothing can be validated.\nDraw polygons of val where "
-            "there are labels, or label some pixels there."
+            f"{where} holds no labelled pixel of {_label_files(val)}, so nothing can be validated.\nDraw polygons "
+            "of val where there are labels, or label some pixels there."
         )
     return AOIError(
         f"{where}: no labelled pixel has a valid {modality} value in {rasters}, so the {modality} branch cannot be "
